@@ -1,0 +1,41 @@
+# make demo   installs, runs the embedded benchmark through all notebooks, ends with the main table
+# make test   the whole test suite
+# make lab    JupyterLab at the first notebook
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE ?= demo
+NEEDED_GB := 8
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test lab lint lock
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+demo: $(VENV)/.installed
+	@$(BIN)/dfnb run $(PROFILE)
+
+test: $(VENV)/.installed
+	@$(BIN)/python -m pytest tests
+
+lab: $(VENV)/.installed
+	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# make lock   resolve requirements.lock again
+lock:
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --extra test --no-header -q pyproject.toml -o requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@free=$$(df -Pk . | awk 'NR==2 {print int($$4 / 1048576)}'); [ "$$free" -ge $(NEEDED_GB) ] || \
+	  { echo "$(NEEDED_GB) GB of free disk are needed to install, $$free GB are free in $$(pwd); free some and run again"; exit 1; }
+	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@[ -x $(BIN)/uv ] || { echo "installing uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv; }
+	@echo "installing requirements.lock (several GB, once)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
