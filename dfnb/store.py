@@ -1,0 +1,235 @@
+"""Where files live, how they are written, and what proves that a step happened.
+
+Every step reads files and writes files. A file appears complete or not at all (:func:`atomic`), a folder is written by
+one process at a time (:func:`locked`), and the last thing a step writes is its ``record.json`` (:func:`write_record`):
+without it the step did not happen. Every random number comes from :func:`rng`.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import psutil
+
+PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
+
+
+class DfnbError(Exception):
+    """Bad input, said in one sentence that names the file and the mend. Notebooks and the command line show no more."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+def home() -> Path:
+    """The root of all locations: ``$DFNB_HOME``, else the nearest parent folder with ``data_manifest/``, else here."""
+    if os.environ.get("DFNB_HOME"):
+        return Path(os.environ["DFNB_HOME"]).expanduser().resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "data_manifest").is_dir()), here)
+
+
+def find(relative: str) -> Path:
+    """A folder or file that ships with the checkout: under the home where it is there, else beside the package."""
+    here = home() / relative
+    beside = Path(__file__).resolve().parent.parent / relative
+    return beside if not here.exists() and beside.exists() else here
+
+
+def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:
+    # the length goes first because SeedSequence does not tell (1, 2) from (1, 2, 0)
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
+    return np.random.SeedSequence([len(words), *words])
+
+
+def rng(*key: int | str) -> np.random.Generator:
+    """The random stream of a purpose and a place, e.g. ``rng("augment", seed, epoch, position)``.
+
+    Keys (names or non-negative integers) are hashed together, never summed, so that no two places share a stream.
+    """
+    return np.random.default_rng(_entropy(key))
+
+
+def torch_seed(*key: int | str) -> int:
+    """A 63-bit seed for ``torch.manual_seed`` from the same hashing as :func:`rng`."""
+    return int(_entropy(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it takes its place only when the block succeeds, and is synced first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder that is renamed to ``folder`` once, when the block succeeds.
+
+    A folder that exists already is replaced. Left-overs of killed writers of the same folder are removed first.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f".{folder.name}.partial*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
+    """Hold ``folder`` for this process; raises :class:`DfnbError` when another one holds it longer than ``wait_s``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=wait_s):
+            yield
+    except filelock.Timeout:
+        raise DfnbError(
+            f"{folder} is being written by another process; wait for it or stop it, then start again"
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, keys in their order, numpy scalars and paths as plain values."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=_plain, allow_nan=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises :class:`DfnbError` that names the file when it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise DfnbError(f"{path} is not valid JSON ({error}); delete it and run the step that wrote it again") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any, digits: int = 12) -> str:
+    """A short fingerprint of anything JSON can hold, independent of the order of keys."""
+    canonical = json.dumps(content, sort_keys=True, default=_plain, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on beside data and settings: versions, commit, device. No path, no host name."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(0) if cuda else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", ":/dfnb", ":/notebooks", ":/data_manifest"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}{'+changes' if dirty else ''}"
+
+
+class Clock:
+    """Wall time and peak memory of a step, from its construction on."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def facts(self) -> dict[str, float]:
+        """Seconds since the start, and the peak resident memory of this process in MB."""
+        if sys.platform == "win32":
+            peak = psutil.Process().memory_info().peak_wset
+        else:
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {"wall_s": round(time.monotonic() - self.start, 2), "peak_memory_mb": round(peak / 2**20)}
+
+
+def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[str | Path], **facts: Any) -> dict:
+    """Write ``folder/record.json``: the proof that a step ended, with the sha256 of each of its outputs.
+
+    ``outputs`` are file paths relative to ``folder``. ``facts`` is whatever else the step knows (n, seed, rule, ...).
+    """
+    folder = Path(folder)
+    record = {
+        "parameters": dict(parameters),
+        **facts,
+        "environment": environment(),
+        "outputs": {str(name): sha256(folder / name) for name in outputs},
+    }
+    write_json(folder / "record.json", record)
+    return read_json(folder / "record.json")
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of a step, or None when the step did not finish (no record, or an output it names is gone)."""
+    folder = Path(folder)
+    if not (folder / "record.json").exists():
+        return None
+    record = read_json(folder / "record.json")
+    return record if all((folder / name).exists() for name in record["outputs"]) else None
