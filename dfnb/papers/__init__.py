@@ -1,0 +1,118 @@
+"""The papers, one module each, and the contract between a paper and everything else.
+
+A paper is a module with two names: ``Settings``, a subclass of :class:`Settings` whose defaults are the published ones,
+and ``Network``, a ``torch.nn.Module`` built by ``Network(settings)`` with
+
+- ``forward(images) -> dict[str, Tensor]``: named outputs for images (B, 3, H, W), already normalised;
+- ``losses(outputs, batch) -> dict[str, Tensor]``: the paper's terms by name, and their weighted sum as ``total``;
+- ``score(outputs) -> Tensor``: P(fake), shape (B,), in [0, 1];
+- ``localise(outputs) -> Tensor``, only where the paper has one: P(forged) a patch, shape (B, h, w), in [0, 1];
+- ``load_released(state_dict)``, only where the authors' code is published: takes their checkpoint's names.
+
+The training loop, the scores and the tables know nothing of a paper beyond this.
+"""
+
+import json
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal, Self, TypedDict
+
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from dfnb.store import DfnbError
+
+PAPERS = {
+    "xception": "Xception baseline (Rössler et al., ICCV 2019)",
+    "locate_and_verify": "Locate and Verify (Shuai et al., ACM MM 2023)",
+}
+
+
+class Batch(TypedDict):
+    """What the loop hands to ``losses``; an unknown mask is all zero and ``has_mask`` is False."""
+
+    image: Tensor  # (B, 3, H, W) float32, normalised
+    label: Tensor  # (B,) int64, 0 real, 1 fake
+    mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged
+    has_mask: Tensor  # (B,) bool; real images have one: all zero
+    landmarks: (
+        Tensor  # (B, 5, 2) float32, x and y in pixels of the image: eyes, nose tip, mouth corners; NaN if unknown
+    )
+    epoch: int
+    partner: Tensor | None  # (B,) int64: mixup partner of each image, None where the batch is not mixed
+    weight: float  # share of the image itself in the mixture; 1.0 where the batch is not mixed
+
+
+class Settings(BaseModel):
+    """What every paper's training has; the defaults of the subclasses are the published values."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    backbone: str = "legacy_xception"
+    pretrained: bool = True
+    image_size: int = Field(299, ge=32)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(16, ge=2)
+    optimiser: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "step", "onecycle", "cosine"] = "step"
+    step_epochs: int = Field(5, ge=1)
+    step_factor: float = Field(0.5, gt=0, le=1)
+    mixup_probability: float = Field(0.0, ge=0, le=1)
+    mixup_alpha: float = Field(1.0, gt=0)
+    augmentation: Literal["none", "light", "locate_and_verify"] = "light"
+    images_per_epoch: int | None = Field(None, ge=2)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @classmethod
+    def check(cls, values: dict[str, Any], source: object) -> Self:
+        """Settings from plain values as YAML and JSON give them; raises :class:`DfnbError` that names ``source``.
+
+        Strict: ``"1e-4"`` is no number and ``True`` no 1, because YAML makes such values by accident.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            raise DfnbError(f"{source}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """The problems of a pydantic error, in one sentence."""
+    parts = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"])) or "value"
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"there is no parameter {name!r}")
+        else:
+            parts.append(f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return "; ".join(parts)
+
+
+def module(paper: str) -> ModuleType:
+    """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
+    if paper not in PAPERS:
+        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(PAPERS)}")
+    return import_module(f"dfnb.papers.{paper}")
+
+
+IGNORED = -100  # the class of what has no known class
+
+
+def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of logits (B, C, ...) against classes (B, ...); mixed as the batch's images were mixed.
+
+    Targets that are ``IGNORED`` count neither in the sum nor in the mean; with none left the loss is zero.
+    """
+
+    def mean(target: Tensor) -> Tensor:
+        total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        return total / (target != IGNORED).sum().clamp(min=1)
+
+    if batch["partner"] is None:
+        return mean(target)
+    weight = batch["weight"]
+    return weight * mean(target) + (1 - weight) * mean(target[batch["partner"]])

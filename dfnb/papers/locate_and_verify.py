@@ -1,0 +1,304 @@
+"""Locate and Verify: two streams, one of which locates the forged patches and shows the other where to look.
+
+Shuai, Zhong, Wu, Lin, Wang, Ba, Liu, Cavallaro, Ren: "Locate and Verify: A Two-Stream Network for Improved Deepfake
+Detection", ACM MM 2023, arXiv 2309.11131. Written from the arithmetic of the released code (sccsok/Locate-and-Verify,
+commit bb13f08) and equal to it: tests/test_papers.py compares outputs and gradients.
+
+Below, x is the RGB stream, which localises, and y the SRM stream, which classifies; x0 to x5 and y0 to y6 are their
+maps after each of the backbone's seven stages (:func:`dfnb.backbones.stages`), and g × g is the patch grid: the size of x5.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from dfnb import backbones, papers
+from dfnb.store import DfnbError
+
+
+class Settings(papers.Settings):
+    """Published training (released code, config/FF++.yml and train.py) and the widths of the network.
+
+    Attributes:
+        modules: the parts of the paper that are built, for ablations. Without ``srm`` the second stream sees RGB,
+            without ``cmce`` or ``lfga`` no features cross there, without ``mpff`` patches are classified from x5.
+        mpff_width: channels in which MPFF compares maps.
+        fusion_width: channels of the Hadamard product.
+        fusion_out: channels after it, from which the image is classified.
+        attention_reduction: channels of a map divided by those of its queries and keys in LFGA.
+        cmce_update: released: the second stream takes up the first one *after* its update, y + s(x + s·y); corrected:
+            before it, y + s·x, so that neither stream goes first.
+        real_label: released: the loader compares the method with a name that no folder has, so real frames enter
+            ``cls`` as fake, which then sees one class only, while their patches stay real; corrected: real is real.
+    """
+
+    mixup_probability: float = Field(0.5, ge=0, le=1)
+    augmentation: Literal["none", "light", "locate_and_verify"] = "locate_and_verify"
+    modules: tuple[Literal["srm", "cmce", "lfga", "mpff"], ...] = ("srm", "cmce", "lfga", "mpff")
+    mpff_width: int = Field(512, ge=1)
+    fusion_width: int = Field(2048, ge=1)
+    fusion_out: int = Field(4096, ge=1)
+    attention_reduction: int = Field(4, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    cmce_update: Literal["released", "corrected"] = "released"
+    real_label: Literal["released", "corrected"] = "corrected"
+
+
+class SRMConv(nn.Module):
+    """Noise residuals: three fixed high-pass filters of the Spatial Rich Model on the sum of R, G and B, cut at ±3.
+
+    Images (B, 3, H, W) to residuals (B, 3, H, W) in [-3, 3]. Filters: Fridrich and Kodovský, IEEE TIFS 2012.
+    """
+
+    filters = (
+        ((0, 0, 0, 0, 0), (0, -1, 2, -1, 0), (0, 2, -4, 2, 0), (0, -1, 2, -1, 0), (0, 0, 0, 0, 0)),
+        ((-1, 2, -2, 2, -1), (2, -6, 8, -6, 2), (-2, 8, -12, 8, -2), (2, -6, 8, -6, 2), (-1, 2, -2, 2, -1)),
+        ((0, 0, 0, 0, 0), (0, 0, 0, 0, 0), (0, 1, -2, 1, 0), (0, 0, 0, 0, 0), (0, 0, 0, 0, 0)),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        divisors = torch.tensor([4.0, 12.0, 2.0]).view(3, 1, 1, 1)
+        self.register_buffer("kernel", torch.tensor(self.filters)[:, None] / divisors, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.conv2d(images.sum(1, keepdim=True), self.kernel, padding=2).clamp(-3, 3)
+
+
+class CMCE(nn.Module):
+    """Cross-modality consistency enhancement: where the streams agree, each takes up the other. No parameters.
+
+    With s = cos(x, y) at each position: x* = x + s·y and y* = y + s·x* (y + s·x if ``update`` is "corrected"); returns
+    ReLU(x*) and ReLU(y*).
+    """
+
+    def __init__(self, update: str) -> None:
+        super().__init__()
+        self.update = update
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        agreement = _cosine(x, y)
+        enhanced = torch.addcmul(x, agreement, y)
+        return F.relu(enhanced), F.relu(torch.addcmul(y, agreement, enhanced if self.update == "released" else x))
+
+
+class LFGA(nn.Module):
+    """Local forgery guided attention: y gathers from the positions that x holds to belong together.
+
+    Q, K from x and V from y by 1×1 convolutions; A = softmax(QᵀK) over all positions, not divided by √d;
+    returns ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // reduction, 1)
+        self.key = nn.Conv2d(channels, channels // reduction, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        query, key, value = (m.flatten(2).transpose(1, 2) for m in (self.query(x), self.key(x), self.value(y)))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return F.relu(torch.addcmul(y, self.gamma, attended.transpose(1, 2).view_as(y)))
+
+
+class MPFF(nn.Module):
+    """Multi-scale patch feature fusion: how much each finer map resembles x5 at the patch it lies in.
+
+    Every map is projected to ``width`` channels; each of x0 to x4 is compared with x5 by t = Σ_c tanh(x_i ⊙ x5), where
+    every position of x_i meets the one of x5 that covers it. The k×k values of t in a patch (k: how much finer x_i
+    is) become k² channels, and x5 itself follows. Maps x0 to x5 to (B, ``out_channels``, g, g).
+    """
+
+    def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+            for c in channels
+        )
+        self.windows = [strides[5] // stride for stride in strides[:5]]
+        self.out_channels = channels[5] + sum(k * k for k in self.windows)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        height, width = maps[5].shape[-2:]
+        patch = self.project[5](maps[5])[:, :, :, None, :, None]  # (B, C, g, 1, g, 1)
+        fused = []
+        for x, project, k in zip(maps[:5], self.project, self.windows):
+            x = _replicate(project(x), height * k, width * k).unflatten(3, (width, k)).unflatten(2, (height, k))
+            likeness = (x * patch).tanh_().sum(1)  # (B, g, k, g, k)
+            fused.append(likeness.permute(0, 2, 4, 1, 3).flatten(1, 2))
+        return torch.cat([*fused, maps[5]], 1)
+
+
+class HBFusion(nn.Module):
+    """Hadamard bilinear fusion, position by position: W_o·Dropout(tanh(W_1·a ⊙ W_2·b)).
+
+    a (B, N, ``a_channels``) and b (B, N, ``b_channels``) to (B, N, ``out``).
+    """
+
+    def __init__(self, a_channels: int, b_channels: int, width: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.a = nn.Linear(a_channels, width)
+        self.b = nn.Linear(b_channels, width)
+        self.out = nn.Linear(width, out)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.out(self.dropout(torch.tanh(self.a(a) * self.b(b))))
+
+
+class Network(nn.Module):
+    """The network: images (B, 3, H, W), normalised, to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g)."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        modules = settings.modules
+        rgb, channels, strides, self.pretrained_loaded = backbones.stages(settings.backbone, settings.pretrained)
+        self.rgb = rgb[:6]  # nothing uses x6
+        self.srm = backbones.stages(settings.backbone, self.pretrained_loaded).stages
+        self.residual = SRMConv() if "srm" in modules else nn.Identity()
+        self.cmce = CMCE(settings.cmce_update) if "cmce" in modules else None
+        attentions = [LFGA(c, settings.attention_reduction) for c in channels[3:6]] if "lfga" in modules else []
+        self.lfga = nn.ModuleList(attentions)
+        self.mpff = MPFF(channels[:6], strides[:6], settings.mpff_width) if "mpff" in modules else None
+        patch_channels = self.mpff.out_channels if self.mpff else channels[5]
+        self.seg_head = nn.Sequential(
+            nn.BatchNorm2d(patch_channels), nn.ReLU(inplace=True), nn.Conv2d(patch_channels, 2, 1, bias=False)
+        )
+        finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
+        self.fusion = HBFusion(finer, channels[6], settings.fusion_width, settings.fusion_out, settings.dropout)
+        self.cls_norm = nn.BatchNorm1d(settings.fusion_out)
+        self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_out, 2))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits of the image and of each patch, real first."""
+        x, y = images, self.residual(images)
+        xs, ys = [], []
+        for i in range(6):
+            if i == 3:
+                x = y = x + y
+            x, y = self.rgb[i](x), self.srm[i](y)
+            if i < 3 and self.cmce:
+                x, y = self.cmce(x, y)
+            elif i >= 3 and self.lfga:
+                y = self.lfga[i - 3](x, y)
+            xs.append(x)
+            ys.append(y)
+        return {
+            "cls": self._verify([*ys[:4], ys[5]], self.srm[6](y)),
+            "seg": self.seg_head(self.mpff(xs) if self.mpff else x),
+        }
+
+    def _verify(self, finer: list[Tensor], last: Tensor) -> Tensor:
+        """The classifier: y0 to y3 and y5 (released code: not y4), max-pooled to the grid of y6 and fused with it."""
+        a = torch.cat([_pool(y, last.shape[-2:]) for y in finer], 1)
+        fused = self.fusion(a.flatten(2).transpose(1, 2), last.flatten(2).transpose(1, 2))
+        return self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
+
+    def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
+        """Mean cross-entropies ``cls`` of images and ``seg`` of patches with a known mask, and their sum ``total``."""
+        label = torch.ones_like(batch["label"]) if self.settings.real_label == "released" else batch["label"]
+        patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
+        patches[~batch["has_mask"]] = papers.IGNORED
+        cls = papers.cross_entropy(outputs["cls"], label, batch)
+        seg = papers.cross_entropy(outputs["seg"], patches, batch)
+        return {"cls": cls, "seg": seg, "total": cls + seg}
+
+    def score(self, outputs: dict[str, Tensor]) -> Tensor:
+        """P(fake), (B,)."""
+        return outputs["cls"].float().softmax(1)[:, 1]
+
+    def localise(self, outputs: dict[str, Tensor]) -> Tensor:
+        """P(forged) of each patch, (B, g, g)."""
+        return outputs["seg"].float().softmax(1)[:, 1]
+
+    def load_released(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
+
+        Raises:
+            DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
+        """
+        released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+        released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
+        ours = self.state_dict()
+        names = {released_name(name): name for name in ours}
+        both = names.keys() & released.keys()
+        wrong = {
+            "missing": names.keys() - released.keys(),
+            "unexpected": {name for name in released.keys() - names.keys() if not RELEASED_UNUSED.match(name)},
+            "of another shape": {name for name in both if released[name].shape != ours[names[name]].shape},
+        }
+        if any(wrong.values()):
+            found = [
+                f"{len(n)} {what} ({', '.join(sorted(n)[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items() if n
+            ]
+            raise DfnbError(
+                f"these are not the weights of the released Locate and Verify: {'; '.join(found)}; load one of its "
+                "checkpoints, and into a Network of the published Settings"
+            )
+        self.load_state_dict({name: released[theirs] for theirs, name in names.items()})
+
+
+RELEASED_NAMES = [
+    (r"^(rgb|srm)\.\d\.", r"xception_\1.model."),
+    (r"^lfga\.(\d)\.(query|key|value)\.", r"lfe\1.\2_conv."),
+    (r"^lfga\.(\d)\.", r"lfe\1."),
+    (r"^mpff\.project\.(\d)\.0\.", r"score\1.conv."),
+    (r"^mpff\.project\.(\d)\.1\.", r"score\1.bn."),
+    (r"^fusion\.a\.", "HBFusion.Trans1."),
+    (r"^fusion\.b\.", "HBFusion.Trans2."),
+    (r"^fusion\.out\.", "HBFusion.OutTrans."),
+    (r"^cls_norm\.", "cls_header.0."),
+    (r"^cls_head\.1\.", "cls_header.5."),
+    (r"^seg_head\.", "seg_header."),
+]
+# Held by the released checkpoints without an effect on the outputs: the end of the RGB stream, ImageNet's classifiers,
+# the convolutions of CMCE, the norms of LFGA, the constant filters, and the projection that only SSPSL's loss sees.
+RELEASED_UNUSED = re.compile(
+    r"xception_rgb\.model\.(block12|conv3|bn3|conv4|bn4)\.|xception_(rgb|srm)\.model\.last_linear\."
+    r"|cmc\d\.|lfe\d\.bn\.|srm_conv0\.kernel$|pro_header\."
+)
+
+
+def released_name(name: str) -> str:
+    """What the released code calls the tensor that is ``name`` in our state_dict."""
+    for pattern, replacement in RELEASED_NAMES:
+        renamed, found = re.subn(pattern, replacement, name)
+        if found:
+            return renamed
+    return name
+
+
+def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks (B, 1, H, W) to labels of patches (B, *grid), int64: 1 where any pixel of the patch is forged.
+
+    As released, a patch has H // g pixels: with H = 299 and g = 19 that is 15, and the last 14 rows count nowhere.
+    """
+    height, width = grid
+    pooled = F.max_pool2d(mask, (mask.shape[2] // height, mask.shape[3] // width))
+    return (pooled[:, 0, :height, :width] > 0).long()
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Cosine over channels, (B, 1, H, W): F.cosine_similarity in a form several times faster on maps like these."""
+    square = x.square().sum(1, keepdim=True).clamp_min(1e-16) * y.square().sum(1, keepdim=True).clamp_min(1e-16)
+    return (x * y).sum(1, keepdim=True) * square.rsqrt()
+
+
+def _replicate(x: Tensor, height: int, width: int) -> Tensor:
+    """Pad a map to a size by repeating its border, the odd row and column at the end."""
+    down, right = height - x.shape[2], width - x.shape[3]
+    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+
+
+def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Max-pool a map to a grid; as padding it by replication first (released code), since a copy is no new maximum."""
+    kernel = [-(-size // n) for size, n in zip(x.shape[2:], grid)]
+    before = [(k * n - size) // 2 for k, n, size in zip(kernel, grid, x.shape[2:])]
+    return F.max_pool2d(x, kernel, padding=before, ceil_mode=True)
