@@ -1,0 +1,386 @@
+"""One training loop for all papers, and the scores of what it trained.
+
+A run is a folder ``runs/<id>`` with ``config.yaml``, ``log.csv``, ``last.ckpt``, ``best.safetensors`` and, written
+last, ``record.json``. Killed at any step and started again it ends in the same weights: what an epoch shows comes from
+(seed, epoch, position), dropout and mixup from (seed, step), and the checkpoint holds everything else.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import timm.optim
+import torch
+import yaml
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.utils.data import DataLoader
+
+from dfnb import evaluate, papers, store
+from dfnb.frames import EpochSampler, FrameDataset, load_frames, select
+from dfnb.store import DfnbError
+
+CHECKPOINT_MINUTES = 5
+PROGRESS_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run: its folder, and its record."""
+
+    folder: Path
+    record: dict
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """The run in a folder, or with an id under ``runs/``; raises :class:`DfnbError` when it is not finished."""
+        folder = Path(folder) if Path(folder).is_dir() else store.home() / "runs" / folder
+        record = store.read_record(folder)
+        if record is None:
+            raise DfnbError(f"{folder} holds no finished run (no record.json, or an output is gone); train it again")
+        return cls(folder, record)
+
+    @property
+    def paper(self) -> str:
+        return self.record["parameters"]["paper"]
+
+    @property
+    def settings(self) -> papers.Settings:
+        return papers.module(self.paper).Settings.check(self.record["parameters"]["settings"], self.folder)
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row an epoch: mean loss terms, learning rate, validation AUC, images a second."""
+        return pd.read_csv(self.folder / "log.csv")
+
+    def network(self) -> nn.Module:
+        """The network with the chosen checkpoint's weights, in evaluation mode, on the CPU."""
+        settings = self.settings.model_copy(update={"pretrained": False})
+        network = papers.module(self.paper).Network(settings)
+        network.load_state_dict(load_file(self.folder / "best.safetensors"))
+        return network.eval()
+
+
+def train(
+    paper: str,
+    train_set: str | Path,
+    settings: papers.Settings,
+    seed: int = 0,
+    seen_methods: Sequence[str] | None = None,
+    epoch_tests: Sequence[str] = (),
+    devices: int = 1,
+    workers: int | None = None,
+    echo: Callable[[str], None] = print,
+) -> Run:
+    """Train a paper on the train split of a dataset, or load the run when it was trained before.
+
+    The checkpoint is the epoch with the highest frame AUC on the validation split of ``train_set``. ``epoch_tests`` are
+    further test sets whose scores are kept for every epoch, for the selection on the test set that the published codes
+    use. ``devices`` > 1 trains with DDP; ``workers`` are the loader's processes (default: none on the CPU).
+
+    Raises :class:`DfnbError` when a dataset is missing, has one class only, or the loss is no longer finite.
+    """
+    frames = load_frames(train_set)
+    parameters = {
+        "paper": paper,
+        "train_set": Path(train_set).name,
+        "fingerprint": frames.attrs["fingerprint"],
+        "seed": seed,
+        "seen_methods": sorted(seen_methods) if seen_methods else None,
+        "epoch_tests": {Path(name).name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
+        "settings": settings.model_dump(mode="json"),
+    }
+    folder = store.home() / "runs" / f"{paper}-{parameters['train_set']}-s{seed}-{store.digest(parameters, 8)}"
+    if store.read_record(folder):
+        echo(f"{folder.name}: trained before, loaded")
+        return Run.open(folder)
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn") if devices > 1 else "auto"
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=settings.precision)
+    if workers is None:
+        workers = 0 if accelerator == "cpu" else min(8, torch.get_num_threads())
+    with store.locked(folder, wait_s=30):
+        (folder / "config.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+        fabric.launch(_launched, folder, parameters, settings, frames, list(epoch_tests), workers, echo)
+    return Run.open(folder)
+
+
+def _launched(fabric: Fabric, *arguments: Any) -> None:
+    _Loop(fabric, *arguments).run()
+
+
+class _Loop:
+    """The training of one run in one process; ``state`` is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        folder: Path,
+        parameters: dict,
+        settings: papers.Settings,
+        frames: pd.DataFrame,
+        epoch_tests: list[str],
+        workers: int,
+        echo: Callable[[str], None],
+    ) -> None:
+        self.fabric, self.folder, self.parameters, self.settings = fabric, folder, parameters, settings
+        self.echo = echo if fabric.is_global_zero else lambda line: None
+        self.clock, self.seed = store.Clock(), parameters["seed"]
+        self.name = f"{parameters['paper']} on {parameters['train_set']}, seed {self.seed}"
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.manual_seed(store.torch_seed("init", self.seed))
+        network = papers.module(parameters["paper"]).Network(settings)
+        self.weights_from = "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights"
+        self.shown = select(frames, "train", parameters["seen_methods"])
+        self.judged = {"validation": select(frames, "val", parameters["seen_methods"])}
+        self.judged |= {Path(name).name: select(load_frames(name), "test") for name in epoch_tests}
+        self.sampler = EpochSampler(self.shown, settings.batch_size, self.seed, settings.images_per_epoch)
+        self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
+        self.steps = len(self.sampler)
+        optimiser = _optimiser(network, settings)
+        scheduler = _scheduler(optimiser, settings, self.steps)
+        self.network, self.optimiser = fabric.setup(network, optimiser)
+        data = FrameDataset(
+            self.shown, settings.image_size, settings.mean, settings.std, settings.augmentation, self.seed
+        )
+        self.loader = DataLoader(
+            data,
+            batch_sampler=self.sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=fabric.device.type == "cuda",
+        )
+        self.state: dict[str, Any] = {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "scheduler": scheduler,
+            "epoch": 0,
+            "step": 0,
+            "sums": {},
+            "log": [],
+            "best": {"epoch": 0, "auc": -1.0},
+            "seconds": 0.0,
+        }
+
+    def run(self) -> None:
+        checkpoint = self.folder / "last.ckpt"
+        if checkpoint.exists():
+            self.fabric.load(checkpoint, self.state)
+            self.echo(f"{self.name}: resumed in epoch {self.state['epoch'] + 1}, step {self.state['step']}")
+        else:
+            self.echo(
+                f"{self.name}: {self.settings.epochs} epochs of {self.steps * self.settings.batch_size} images "
+                f"on {self.fabric.device}, from {self.weights_from}"
+            )
+        while self.state["epoch"] < self.settings.epochs:
+            self._epoch()
+            self._judge()
+        if self.fabric.is_global_zero:
+            self._finish()
+        self.fabric.barrier()
+
+    def _epoch(self) -> None:
+        state, settings = self.state, self.settings
+        self.network.train()
+        self.sampler.epoch, self.sampler.skip = state["epoch"], state["step"]
+        started = saved = said = time.monotonic()
+        before = state["seconds"]
+        for batch in self.loader:
+            place = state["epoch"] * self.steps + state["step"]
+            torch.manual_seed(store.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
+            batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
+            batch = self._mixed(self.fabric.to_device(batch), place)
+            losses = self.network.losses(self.network(batch["image"]), batch)
+            if not torch.isfinite(losses["total"]):
+                raise DfnbError(
+                    f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "
+                    f"{state['step'] + 1}; the last good checkpoint is kept; lower lr (now {settings.lr})"
+                )
+            self.optimiser.zero_grad()
+            self.fabric.backward(losses["total"])
+            self.optimiser.step()
+            state["scheduler"].step()
+            state["step"] += 1
+            for name, value in losses.items():
+                state["sums"][name] = state["sums"].get(name, 0.0) + value.item()
+            now = time.monotonic()
+            state["seconds"] = before + now - started
+            if now - saved > CHECKPOINT_MINUTES * 60:
+                self._save()
+                saved = now
+            if now - said > PROGRESS_SECONDS:
+                left = (
+                    (settings.epochs * self.steps - place - 1) * (now - started) / (state["step"] - self.sampler.skip)
+                )
+                total = state["sums"]["total"] / state["step"]
+                self.echo(
+                    f"{self.name}: epoch {state['epoch'] + 1}/{settings.epochs}, step {state['step']}/{self.steps}: "
+                    f"loss {total:.3f}, about {left:.0f} s left"
+                )
+                said = now
+
+    def _mixed(self, batch: papers.Batch, place: int) -> papers.Batch:
+        """Mixup (Zhang et al. 2018): images here, targets by :func:`dfnb.papers.cross_entropy`."""
+        draw = store.rng("mixup", self.seed, place, self.fabric.global_rank)
+        if draw.random() >= self.settings.mixup_probability:
+            return batch
+        weight = float(draw.beta(self.settings.mixup_alpha, self.settings.mixup_alpha))
+        partner = torch.from_numpy(draw.permutation(len(batch["image"]))).to(self.fabric.device)
+        image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
+        return {**batch, "image": image, "partner": partner, "weight": weight}
+
+    def _judge(self) -> None:
+        """Score the validation split (and the test sets asked for), keep the best weights, save the checkpoint."""
+        self._check_finite()
+        state, epoch = self.state, self.state["epoch"] + 1
+        auc = 0.0
+        if self.fabric.is_global_zero:
+            with self.fabric.autocast():
+                scores = {
+                    name: predict(self.network.module, frames, self.settings, self.fabric.device)
+                    for name, frames in self.judged.items()
+                }
+            for name, table in scores.items() if len(scores) > 1 else ():
+                evaluate.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
+            auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
+            if auc > state["best"]["auc"]:
+                state["best"] = {"epoch": epoch, "auc": auc}
+                with store.atomic(self.folder / "best.safetensors") as temporary:
+                    weights = {
+                        name: value.contiguous().cpu() for name, value in self.network.module.state_dict().items()
+                    }
+                    save_file(weights, temporary)
+        terms = {f"loss_{name}": value / self.steps for name, value in state["sums"].items()}
+        state["log"].append(
+            {
+                "epoch": epoch,
+                **terms,
+                "lr": state["scheduler"].get_last_lr()[0],
+                "validation_auc": auc,
+                "seconds": round(state["seconds"], 1),
+                "images_per_s": round(self.steps * self.settings.batch_size / state["seconds"], 1),
+            }
+        )
+        self.echo(
+            f"{self.name}: epoch {epoch}/{self.settings.epochs} done: loss {terms['loss_total']:.3f}, "
+            f"validation AUC {auc:.3f}, {state['log'][-1]['images_per_s']:.0f} images/s"
+        )
+        state |= {"epoch": epoch, "step": 0, "sums": {}, "seconds": 0.0}
+        self._save()
+
+    def _check_finite(self) -> None:
+        if not all(torch.isfinite(value).all() for value in self.network.parameters()):
+            raise DfnbError(
+                f"{self.folder}: the weights are no longer finite in epoch {self.state['epoch'] + 1}; the last good "
+                f"checkpoint is kept; lower lr (now {self.settings.lr})"
+            )
+
+    def _save(self) -> None:
+        self._check_finite()
+        with store.atomic(self.folder / "last.ckpt") as temporary:
+            self.fabric.save(temporary, self.state)
+        if self.fabric.is_global_zero and self.state["log"]:
+            with store.atomic(self.folder / "log.csv") as temporary:
+                pd.DataFrame(self.state["log"]).to_csv(temporary, index=False)
+
+    def _finish(self) -> None:
+        log = pd.DataFrame(self.state["log"])
+        best = self.judged["validation"]
+        store.write_record(
+            self.folder,
+            self.parameters,
+            ["config.yaml", "log.csv", "best.safetensors"],
+            kind="training",
+            rule=f"highest frame AUC on the validation split of {self.parameters['train_set']}",
+            chosen=self.state["best"],
+            weights_from=self.weights_from,
+            n={
+                "train": len(self.shown),
+                "train_videos": self.shown["video"].nunique(),
+                "validation": len(best),
+                "validation_videos": best["video"].nunique(),
+            },
+            images_per_s=float(log["images_per_s"].median()),
+            training_s=float(log["seconds"].sum()),
+            **self.clock.facts(),
+        )
+
+
+def _optimiser(network: nn.Module, settings: papers.Settings) -> torch.optim.Optimizer:
+    groups = timm.optim.param_groups_weight_decay(network, settings.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
+    return kind(groups, lr=settings.lr)
+
+
+def _scheduler(optimiser: torch.optim.Optimizer, settings: papers.Settings, steps: int) -> LRScheduler:
+    total = steps * settings.epochs
+    if settings.schedule == "onecycle":
+        return OneCycleLR(optimiser, settings.lr, total_steps=total)
+    if settings.schedule == "cosine":
+        return CosineAnnealingLR(optimiser, total)
+    factor = settings.step_factor if settings.schedule == "step" else 1.0
+    return LambdaLR(optimiser, lambda step: factor ** (step // steps // settings.step_epochs))
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, frames: pd.DataFrame, settings: papers.Settings, device: torch.device | str = "cpu"
+) -> pd.DataFrame:
+    """Scores of frames, one row each: P(fake), and how well the forged region is located where that is known.
+
+    The localisation columns are NaN for real frames, for fakes without a mask, and absent where the paper has no map.
+    """
+    network.eval()
+    data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
+    order = [(0, place, place) for place in range(len(data))]
+    scores, regions = [], []
+    for batch in DataLoader(data, sampler=order, batch_size=64):
+        outputs = network(batch["image"].to(device))
+        scores.append(network.score(outputs).float().cpu())
+        if hasattr(network, "localise"):
+            maps = network.localise(outputs).float().cpu().numpy()
+            known = (batch["has_mask"] & (batch["label"] == 1)).numpy()
+            masks = batch["mask"][:, 0].numpy() > 0.5
+            regions += [evaluate.localisation(*pair) if ok else {} for *pair, ok in zip(maps, masks, known)]
+    table = frames[["video", "track", "frame", "cluster", "label", "method"]].reset_index(drop=True)
+    table["score"] = torch.cat(scores).double().numpy()
+    if regions:
+        table = table.join(pd.DataFrame(regions, columns=list(evaluate.LOCALISATION)))
+    return table
+
+
+def score(run: Run, test_set: str | Path, split: str = "test") -> Path:
+    """Score a split of a dataset with a run's chosen checkpoint, or find the scores when they were made before.
+
+    Returns ``runs/<id>/scores/<test_set>.parquet``; the ``.json`` beside it, written last, is its record.
+    """
+    frames = select(load_frames(test_set), split)
+    path = run.folder / "scores" / f"{Path(test_set).name}.parquet"
+    weights = run.record["outputs"]["best.safetensors"]
+    facts = {"fingerprint": frames.attrs["fingerprint"], "split": split, "weights": weights}
+    record = path.with_suffix(".json")
+    if record.exists() and path.exists() and facts.items() <= store.read_json(record).items():
+        return path
+    clock = store.Clock()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    evaluate.write_scores(path, predict(run.network().to(device), frames, run.settings, device))
+    store.write_json(
+        record,
+        {
+            **facts,
+            "run": run.folder.name,
+            "test_set": Path(test_set).name,
+            "n": len(frames),
+            "videos": int(frames["video"].nunique()),
+            "sha256": store.sha256(path),
+            **clock.facts(),
+        },
+    )
+    return path
