@@ -1,0 +1,524 @@
+"""Tables and figures from score files and records: one style, every caption with n, seeds, interval, data and rule.
+
+A report is ``reports/<profile>/``: ``tables/`` (CSV, Markdown, LaTeX), ``figures/`` (PNG, PDF), the executed
+``notebooks/``, the ``runs/`` with what is needed to look without training, and ``index.html``.
+"""
+
+import html
+import inspect
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from IPython.display import Code
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from dfnb import evaluate, papers, store
+from dfnb.frames import FrameDataset, Pixels, load_frames
+from dfnb.train import Run, score
+
+WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
+PALETTE = sns.color_palette("colorblind")
+SHORT = {"xception": "Xception baseline", "locate_and_verify": "Locate and Verify"}
+
+
+def style() -> None:
+    """One look for all figures: colour-blind palette, vector text, thin grid."""
+    sns.set_theme(context="paper", style="whitegrid", palette=PALETTE)
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "figure.constrained_layout.use": True,
+            "pdf.fonttype": 42,
+            "axes.titlesize": 9,
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+        }
+    )
+
+
+def folder(profile: str) -> Path:
+    """``reports/<profile>`` under the home."""
+    return store.home() / "reports" / profile
+
+
+def save_figure(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
+    """Save a figure as PNG and PDF with its caption beside it; the same figure gives the same bytes."""
+    stem = folder(profile) / "figures" / name
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf"), stem.with_suffix(".txt")]
+    for path, metadata in zip(
+        paths[:2], ({"Software": None}, {"CreationDate": None, "Producer": None, "Creator": None})
+    ):
+        with store.atomic(path) as temporary:
+            figure.savefig(temporary, metadata=metadata)
+    with store.atomic(paths[2]) as temporary:
+        temporary.write_text(caption + "\n")
+    return paths
+
+
+def save_table(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
+    """Save a table as CSV (plain), Markdown and LaTeX (booktabs) with the caption, and the caption alone."""
+    stem = folder(profile) / "tables" / name
+    latex = table.style.format(escape="latex").format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    texts = {
+        ".csv": table.to_csv(),
+        ".md": f"{table.to_markdown()}\n\n{caption}\n",
+        ".tex": latex.to_latex(hrules=True, caption=_latex(caption), label=f"tab:{name}", position_float="centering"),
+        ".txt": caption + "\n",
+    }
+    for suffix, text in texts.items():
+        with store.atomic(stem.with_suffix(suffix)) as temporary:
+            temporary.write_text(text)
+    return [stem.with_suffix(suffix) for suffix in texts]
+
+
+def _latex(text: str) -> str:
+    for plain in "&%$#_":
+        text = text.replace(plain, f"\\{plain}")
+    return text
+
+
+def results(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
+    """All metrics of all runs on all test sets, one row each, with what every number must carry.
+
+    Columns of :func:`dfnb.evaluate.metrics`, and paper, train_set, test_set, seed, backbone, weights_from, rule,
+    compression and fingerprint of the test set.
+    """
+    tables = []
+    for run in runs:
+        for test_set in test_sets:
+            table = evaluate.metrics(evaluate.read_scores(score(run, test_set)))
+            tables.append(table.assign(**_facts(run, test_set)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _facts(run: Run, test_set: str) -> dict:
+    data = load_frames(test_set).attrs["record"]
+    parameters = run.record["parameters"]
+    return {
+        "paper": run.paper,
+        "train_set": parameters["train_set"],
+        "test_set": test_set,
+        "seed": parameters["seed"],
+        "run": run.folder.name,
+        "backbone": parameters["settings"]["backbone"],
+        "weights_from": run.record["weights_from"],
+        "rule": run.record["rule"],
+        "epoch": run.record["chosen"]["epoch"],
+        "compression": data.get("compression", "as delivered"),
+        "fingerprint": data["fingerprint"],
+    }
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """``.853 [.812, .889]``; without an interval where there is none."""
+    text = f"{value:.3f}"
+    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]"
+
+
+def by_paper(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs grouped by paper, in the order of the registry: the seeds of one line of a table."""
+    runs = list(runs)
+    groups = {paper: [run for run in runs if run.paper == paper] for paper in papers.PAPERS}
+    return {paper: group for paper, group in groups.items() if group}
+
+
+def cross_dataset(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """The matrix papers × test sets: mean AUC over the seeds with its 95 % interval over ``level`` units."""
+    rows = {}
+    for paper, group in by_paper(runs).items():
+        cells = {}
+        for test_set in test_sets:
+            row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
+            cells[test_set] = interval(row["value"], row["low"], row["high"])
+        rows[SHORT[paper]] = cells
+    return pd.DataFrame(rows).T.rename_axis(f"{level} AUC")
+
+
+def differences(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """AUC of each paper minus that of the first one on the same videos, with 95 % interval and p."""
+    groups = by_paper(runs)
+    first, *others = groups
+    rows = []
+    for paper in others:
+        for test_set in test_sets:
+            pair = [[evaluate.read_scores(score(run, test_set)) for run in groups[name]] for name in (paper, first)]
+            d = evaluate.paired_difference(*pair, level)
+            rows.append(
+                {
+                    "paper": SHORT[paper],
+                    "test set": test_set,
+                    f"Δ {level} AUC": f"{d['value']:+.3f}",
+                    "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
+                    "p": f"{d['p']:.3f}",
+                    f"n {level}s": d["n"],
+                    "clusters": d["clusters"],
+                }
+            )
+    return pd.DataFrame(rows).set_index(["paper", "test set"])
+
+
+def located(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
+    """How well the papers that localise find the forged region: mean over fake frames with its 95 % interval."""
+    table = results([run for run in runs if hasattr(papers.module(run.paper).Network, "localise")], test_sets)
+    table = table[table["metric"].isin(evaluate.LOCALISATION.values())]
+    cells = [interval(*row) for row in table[["value", "low", "high"]].to_numpy()]
+    table = table.assign(cell=cells, paper=table["paper"].map(SHORT))
+    order = list(evaluate.LOCALISATION.values())
+    return table.pivot(index=["paper", "seed", "test_set"], columns="metric", values="cell")[order]
+
+
+def selection(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """What choosing the checkpoint on the test set gains: AUC by both rules, for runs with the scores of every epoch.
+
+    The second rule is the one of the published codes; its figure is biased upwards.
+    """
+    rows = []
+    for run in runs:
+        for test_set in test_sets:
+            epochs = sorted((run.folder / "epochs").glob(f"*/{test_set}.parquet"))
+            if not epochs:
+                continue
+            aucs = [evaluate.auc(evaluate.read_scores(path), level) for path in epochs]
+            best = max(range(len(aucs)), key=lambda epoch: aucs[epoch]["value"])
+            chosen = evaluate.auc(evaluate.read_scores(score(run, test_set)), level)
+            rows.append(
+                {
+                    "paper": SHORT[run.paper],
+                    "seed": run.record["parameters"]["seed"],
+                    "test set": test_set,
+                    "source validation": interval(*(chosen[key] for key in ("value", "low", "high"))),
+                    "its epoch": run.record["chosen"]["epoch"],
+                    "test set (as published codes)": interval(*(aucs[best][key] for key in ("value", "low", "high"))),
+                    "that epoch": best + 1,
+                    "gain": f"{aucs[best]['value'] - chosen['value']:+.3f}",
+                }
+            )
+    return pd.DataFrame(rows).set_index(["paper", "seed", "test set"])
+
+
+def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> str:
+    """The sentence under every table: n, seeds, interval, data, compression, rule, weights and command."""
+    runs = list(runs)
+    sizes = []
+    for test_set in test_sets:
+        row = evaluate.auc(evaluate.read_scores(score(runs[0], test_set)))
+        facts = _facts(runs[0], test_set)
+        sizes.append(
+            f"{test_set} {row['n_real']} real + {row['n_fake']} fake videos in {row['clusters']} clusters "
+            f"({facts['compression']}, data {facts['fingerprint'][:8]})"
+        )
+    seeds = sorted({run.record["parameters"]["seed"] for run in runs})
+    rules = sorted({run.record["rule"] for run in runs})
+    weights = sorted(
+        {f"{run.record['parameters']['settings']['backbone']} from {run.record['weights_from']}" for run in runs}
+    )
+    return (
+        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, seeds {seeds}. "
+        f"In brackets 95 % intervals that resample clusters (DeLong on the logit scale). Test: {'; '.join(sizes)}. "
+        f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`."
+    )
+
+
+def forest(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> Figure:
+    """AUC with interval, one dot a paper and test set."""
+    groups = by_paper(runs)
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.5 * len(test_sets)))
+    for i, (paper, group) in enumerate(groups.items()):
+        shift = (i - (len(groups) - 1) / 2) * 0.22
+        for place, test_set in enumerate(test_sets):
+            row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
+            error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+            label = SHORT[paper] if place == 0 else None
+            axes.errorbar(
+                row["value"], place + shift, xerr=error, fmt="osD^v"[i], color=PALETTE[i], capsize=3, label=label
+            )
+    axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
+    axes.annotate(
+        "chance", (0.5, -0.45), ha="left", va="top", fontsize=7, color="0.4", xytext=(2, 0), textcoords="offset points"
+    )
+    axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, xlabel=f"{level} AUC, 95 % interval", xlim=(0.4, 1.0))
+    axes.set_ylim(len(test_sets) - 0.5, -0.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22), ncols=len(groups))
+    return figure
+
+
+def roc(runs: Iterable[Run], test_sets: Sequence[str]) -> Figure:
+    """ROC over videos, one panel a test set; thin lines are seeds."""
+    figure, panels = plt.subplots(
+        1, len(test_sets), figsize=(WIDTH, WIDTH / len(test_sets) + 0.5), sharey=True, squeeze=False
+    )
+    for axes, test_set in zip(panels[0], test_sets):
+        for i, (paper, group) in enumerate(by_paper(runs).items()):
+            for run in group:
+                videos = evaluate.units(evaluate.read_scores(score(run, test_set)), "video")
+                fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
+                style_of = ["-", "--", "-.", ":"][i % 4]
+                axes.plot(
+                    fpr, tpr, style_of, color=PALETTE[i], linewidth=1.2, label=SHORT[paper] if run is group[0] else None
+                )
+        axes.plot([0, 1], [0, 1], ":", color="0.5", linewidth=0.8)
+        axes.set(title=test_set, xlabel="FPR", aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    panels[0, 0].set_ylabel("TPR")
+    panels[0, -1].legend(loc="lower right", fontsize=7)
+    return figure
+
+
+def training_curves(runs: Sequence[Run]) -> Figure:
+    """Loss terms, and validation AUC with the chosen epoch, by epoch."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
+    for i, run in enumerate(runs):
+        log, name = run.log, f"{SHORT[run.paper]}, seed {run.record['parameters']['seed']}"
+        terms = [column for column in log if column.startswith("loss_")]
+        for term, line in zip(terms, ["-", "--", ":", "-."]):
+            left.plot(log["epoch"], log[term], line, color=PALETTE[i], label=f"{name}: {term.removeprefix('loss_')}")
+        right.plot(log["epoch"], log["validation_auc"], "o-", color=PALETTE[i], markersize=3, label=name)
+        chosen = run.record["chosen"]
+        right.plot(chosen["epoch"], chosen["auc"], "*", color=PALETTE[i], markersize=13, markeredgecolor="white")
+    left.set(title="loss terms (training)", xlabel="epoch", ylim=(0, None))
+    right.set(title="frame AUC (source validation), chosen epoch starred", xlabel="epoch", ylim=(0.45, 1))
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize=6.5)
+    return figure
+
+
+def _outline(axes: plt.Axes, mask: np.ndarray) -> None:
+    if mask.any():
+        axes.contour(mask, levels=[0.5], colors=["black"], linewidths=2.2)
+        axes.contour(mask, levels=[0.5], colors=["white"], linewidths=1.0)
+
+
+def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
+    """Frames of a dataset, one row a method, the exact mask outlined; chosen evenly over the videos."""
+    frames = load_frames(name)
+    frames = frames[frames["split"] == split]
+    methods = ["real", *sorted(set(frames["method"].astype(str)) - {"real"})]
+    pixels = Pixels(frames.attrs["folder"])
+    size = WIDTH / columns
+    figure, axes = plt.subplots(len(methods), columns, figsize=(WIDTH, size * len(methods) + 0.2), squeeze=False)
+    for line, method in zip(axes, methods):
+        own = frames[frames["method"] == method].drop_duplicates("video")
+        chosen = own.iloc[np.linspace(0, len(own) - 1, columns).round().astype(int)]
+        for cell, (_, row) in zip(line, chosen.iterrows()):
+            crop = pixels.crop(row["path"], row["row"])
+            cell.imshow(crop)
+            _outline(cell, pixels.mask(row["mask"], row["row"], crop.shape[:2]))
+            cell.set(xticks=[], yticks=[])
+        line[0].set_ylabel(method)
+    return figure
+
+
+def source(code: type | Callable) -> Code:
+    """The source of a class or function, as a notebook shows it: displayed, never retyped."""
+    return Code(inspect.getsource(code), language="python")
+
+
+def overview(runs: Iterable[Run], home: str) -> pd.DataFrame:
+    """One line a run: what was trained, from what, on how much, which epoch was chosen, and whether it left chance."""
+    rows = {}
+    for run in runs:
+        record = run.record
+        rows[run.folder.name] = {
+            "backbone": record["parameters"]["settings"]["backbone"],
+            "from": record["weights_from"],
+            "training frames": record["n"]["train"],
+            "chosen epoch": f"{record['chosen']['epoch']} of {len(run.log)}",
+            "validation AUC": f"{record['chosen']['auc']:.3f}",
+            "left chance": "no" if evaluate.chance(evaluate.read_scores(score(run, home))) else "yes",
+            "images/s": round(record["images_per_s"]),
+            "training s": round(record["training_s"]),
+        }
+    return pd.DataFrame(rows).T
+
+
+def by_method(run: Run, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """AUC of each manipulation method against the real videos of the same test set; empty where a set has it not."""
+    rows: dict[str, dict[str, str]] = {}
+    for test_set in test_sets:
+        scores = evaluate.read_scores(score(run, test_set))
+        for method in sorted(set(scores["method"].astype(str)) - {"real"}):
+            row = evaluate.auc(scores[scores["method"].isin(["real", method])], level)
+            rows.setdefault(method, {})[test_set] = interval(row["value"], row["low"], row["high"])
+    return pd.DataFrame(rows).T.reindex(columns=list(test_sets)).fillna("–").rename_axis(f"{level} AUC")
+
+
+def _items(run: Run, frames: pd.DataFrame) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Normalised images, the same as uint8 pictures, and masks."""
+    settings = run.settings
+    data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
+    items = [data[(0, i, i)] for i in range(len(data))]
+    images = torch.stack([item["image"] for item in items])
+    shown = images.numpy().transpose(0, 2, 3, 1) * settings.std + settings.mean
+    return images, (shown.clip(0, 1) * 255).astype(np.uint8), torch.stack([item["mask"][0] for item in items]).numpy()
+
+
+def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, label: str) -> Figure:
+    """One column a frame: the frame with its exact mask outlined, and the map of an attribution method over it."""
+    network = run.network()
+    images, shown, masks = _items(run, frames)
+    maps, scores = method(network, images), network.score(network(images)).detach().numpy()
+    size = WIDTH / (len(frames) + 0.6)
+    figure, axes = plt.subplots(2, len(frames), figsize=(WIDTH, 2 * size + 0.35), squeeze=False)
+    for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
+        column[0].imshow(shown[i])
+        column[0].set_title(f"{row.method}\nP(fake) {scores[i]:.2f}", fontsize=7, fontweight="normal")
+        drawn = column[1].imshow(maps[i], cmap="cividis", vmin=0, vmax=1)
+        for axis in column:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            _outline(axis, masks[i])
+    axes[0, 0].set_ylabel("frame, true mask", fontsize=7)
+    axes[1, 0].set_ylabel(label, fontsize=7)
+    figure.colorbar(drawn, ax=axes[1, :], label="share of maximum", shrink=0.9, aspect=12)
+    return figure
+
+
+@torch.inference_mode()
+def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
+    """One column a frame: the frame with its exact mask outlined, what the second stream sees, the located patches.
+
+    For a paper whose network has ``localise`` and, for the middle row, ``residual``. The colour is P(forged) in [0, 1].
+    """
+    network = run.network()
+    images, shown, masks = _items(run, frames)
+    outputs = network(images)
+    maps, scores = network.localise(outputs).numpy(), network.score(outputs).numpy()
+    residual = network.residual(images).abs().mean(1).numpy()
+    size = WIDTH / (len(frames) + 0.6)
+    figure, axes = plt.subplots(3, len(frames), figsize=(WIDTH, 3 * size + 0.35), squeeze=False)
+    for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
+        column[0].imshow(shown[i])
+        column[0].set_title(f"{row.method}\nP(fake) {scores[i]:.2f}", fontsize=7, fontweight="normal")
+        column[1].imshow(residual[i], cmap="gray", vmax=np.quantile(residual[i], 0.99))
+        resized = cv2.resize(maps[i], masks[i].shape[::-1], interpolation=cv2.INTER_LINEAR)
+        drawn = column[2].imshow(resized, cmap="cividis", vmin=0, vmax=1)
+        for axis in column:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+        for axis in column[[0, 2]]:
+            _outline(axis, masks[i])
+    for axis, label in zip(axes[:, 0], ("frame, true mask", "SRM residual", "located")):
+        axis.set_ylabel(label, fontsize=7)
+    figure.colorbar(drawn, ax=axes[2, :], label="P(forged)", shrink=0.9, aspect=12)
+    return figure
+
+
+def mean_masks(name: str) -> Figure:
+    """The mean mask of each method over the test split: how often each place is forged, in [0, 1]."""
+    frames = load_frames(name)
+    fakes = frames[(frames["split"] == "test") & (frames["label"] == 1) & (frames["mask"].astype(str) != "")]
+    pixels, methods = Pixels(frames.attrs["folder"]), sorted(set(fakes["method"].astype(str)))
+    figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, WIDTH / max(len(methods), 4)), squeeze=False)
+    for axis, method in zip(axes[0], methods):
+        own = fakes[fakes["method"] == method]
+        shape = pixels.crop(own["path"].iloc[0], own["row"].iloc[0]).shape[:2]
+        mean = np.mean([pixels.mask(path, row, shape) for path, row in zip(own["mask"], own["row"])], axis=0)
+        drawn = axis.imshow(mean, cmap="cividis", vmin=0, vmax=1)
+        axis.set(title=f"{method} ({mean.mean():.0%} of pixels)", xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=axes[0], label="share of frames", shrink=0.7)
+    return figure
+
+
+def published(names: Sequence[str]) -> pd.DataFrame:
+    """The rows of ``published.csv`` whose paper or method contains one of the names: value, source, how it was read."""
+    table = pd.read_csv(store.find("data_manifest") / "published.csv")
+    found = pd.concat([table[table["paper"].str.contains(name) | table["method"].str.contains(name)] for name in names])
+    columns = ["paper", "method", "train_set", "test_set", "metric", "level(frame/video/image)", "value", "source"]
+    return found.drop_duplicates()[[*columns, "confidence"]].rename(columns={columns[5]: "level"}).set_index("paper")
+
+
+def flat(nested: dict, prefix: str = "") -> dict[str, str]:
+    """A nested dictionary as one level with dotted names and values as text, for a table."""
+    items: dict[str, str] = {}
+    for name, value in nested.items():
+        items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": str(value)}
+    return items
+
+
+def panel_frames(name: str, methods: Sequence[str] | None = None, each: int = 2) -> pd.DataFrame:
+    """Test frames for a panel, the middle one of the first ``each`` videos of each method, real last."""
+    frames = load_frames(name)
+    test = frames[frames["split"] == "test"]
+    if methods is None:
+        methods = [*sorted(set(test["method"].astype(str)) - {"real"}), "real"]
+    parts = []
+    for method in methods:
+        own = test[test["method"] == method]
+        for video in own["video"].drop_duplicates().iloc[:each]:
+            of_video = own[own["video"] == video]
+            parts.append(of_video.iloc[[len(of_video) // 2]])
+    chosen = pd.concat(parts)
+    chosen.attrs = frames.attrs
+    return chosen
+
+
+def publish(runs: Iterable[Run], profile: str) -> None:
+    """Copy what a reader needs to look without training into the report: record, log, chosen weights and scores."""
+    for run in runs:
+        with store.atomic_folder(folder(profile) / "runs" / run.folder.name) as target:
+            for path in sorted(run.folder.rglob("*")):
+                relative = path.relative_to(run.folder)
+                if path.is_file() and path.name not in ("last.ckpt", ".lock") and relative.parts[0] != "epochs":
+                    (target / relative).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target / relative)
+
+
+def main_table(profile: str) -> str:
+    """The main table as Markdown, and where the report lies; raises :class:`DfnbError` when it was not made."""
+    report = store.find(f"reports/{profile}")
+    table = report / "tables" / "cross_dataset.md"
+    if not table.exists():
+        raise store.DfnbError(f"{table} does not exist; run the profile first: dfnb run {profile}")
+    return f"\n{table.read_text()}\nreport: {report / 'index.html'}"
+
+
+def index(profile: str, title: str, about: str, order: Sequence[str], notebooks: Sequence[str]) -> Path:
+    """Write ``index.html``: tables and figures named in ``order`` with their captions, links to the notebooks."""
+    report = folder(profile)
+    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
+    for name in order:
+        picture, table = report / "figures" / f"{name}.png", report / "tables" / f"{name}.csv"
+        if picture.exists():
+            caption = html.escape(picture.with_suffix(".txt").read_text().strip())
+            links = f'<a href="figures/{name}.pdf">PDF</a>'
+            parts.append(
+                f'<figure><img src="figures/{name}.png" alt="{caption}">'
+                f"<figcaption>{caption} {links}</figcaption></figure>"
+            )
+        elif table.exists():
+            caption = html.escape(table.with_suffix(".txt").read_text().strip())
+            body = pd.read_csv(table, dtype=str, keep_default_na=False).to_html(index=False, border=0)
+            links = " ".join(f'<a href="tables/{name}.{kind}">{kind}</a>' for kind in ("csv", "md", "tex"))
+            parts.append(f"<figure>{body}<figcaption>{caption} {links}</figcaption></figure>")
+    links = "".join(f'<li><a href="notebooks/{name}.ipynb">{name}</a></li>' for name in notebooks)
+    parts.append(f"<h2>Executed notebooks</h2><ul>{links}</ul>")
+    page = _PAGE.format(title=html.escape(title), body="\n".join(parts))
+    with store.atomic(report / "index.html") as temporary:
+        temporary.write_text(page)
+    return report / "index.html"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+figure {{ margin: 2rem 0; overflow-x: auto }} img {{ max-width: 100% }}
+figcaption {{ font-size: .85rem; color: #555; margin-top: .4rem }}
+table {{ border-collapse: collapse; font-size: .9rem }} th, td {{ padding: .25rem .7rem; text-align: left }}
+thead {{ border-top: 2px solid; border-bottom: 1px solid }} tbody {{ border-bottom: 2px solid }}
+</style></head><body>
+{body}
+</body></html>
+"""
