@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 class Plain7(nn.Module):
     """Seven 3×3 convolutions with BatchNorm and ReLU, the first at full resolution, stride 8 in all: 0.08 M parameters.
 
-    Traces of a manipulation are fine, so nothing is thrown away before the first features are drawn. From its second
-    stage on the strides relative to each other are those of Xception.
+    Traces of a manipulation are fine, so nothing is thrown away before the first features are drawn. Up to the sixth
+    stage the strides relative to each other are those of Xception.
     """
 
-    channels = (16, 24, 32, 48, 48, 48, 48)
+    channels = (16, 24, 32, 40, 40, 48, 48)
     strides = (1, 2, 2, 2, 1, 1, 1)
 
     def __init__(

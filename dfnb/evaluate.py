@@ -23,6 +23,7 @@ The class shares of a test set count as fixed. A class with a single cluster has
 An estimate of exactly 1 has standard error 0; its interval is [(alpha/2)^(1/k), 1], k the number of disjoint pairs of
 one fake and one real from different clusters (for a mean: of clusters). For AUC it is conservative: perfect separation
 needs all k independent pairs in order, and that has probability AUC^k. For 0 it is mirrored.
+Any other estimate without variation, such as the AUC .5 or the accuracy of a constant score, has an interval of width 0.
 """
 
 from collections.abc import Sequence

@@ -329,16 +329,19 @@ def _flip(image: Tensor, region: Tensor, landmarks: Tensor) -> Augmented:
 def _affine(
     image: Tensor, region: Tensor, landmarks: Tensor, angle: float, shift: tuple[float, float], scale: float
 ) -> Augmented:
-    """Rotate by ``angle`` degrees, scale about the centre, then shift by a share of the size; edges are black."""
+    """Rotate by ``angle`` degrees and scale about the centre, then shift by a share of the size; edges are mirrored."""
     size = image.shape[-1]
-    move = [round(shift[0] * size), round(shift[1] * size)]
-    moved = TF.affine(image, angle, move, scale, [0.0, 0.0], interpolation=v2.InterpolationMode.BILINEAR)
-    masked = TF.affine(region, angle, move, scale, [0.0, 0.0], interpolation=v2.InterpolationMode.NEAREST)
-    cosine, sine = np.cos(np.deg2rad(angle)) * scale, np.sin(np.deg2rad(angle)) * scale
     centre = (size - 1) / 2
-    turn = torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float32)
-    points = (landmarks - centre) @ turn.T + centre + torch.tensor(move, dtype=torch.float32)
-    return moved, masked, points
+    matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
+    matrix[:, 2] += np.multiply(shift, size)
+
+    def warp(tensor: Tensor, how: int) -> Tensor:
+        pixels = tensor.permute(1, 2, 0).numpy()
+        moved = cv2.warpAffine(pixels, matrix, (size, size), flags=how, borderMode=cv2.BORDER_REFLECT_101)
+        return torch.from_numpy(moved.reshape(pixels.shape)).permute(2, 0, 1)
+
+    points = landmarks @ torch.tensor(matrix[:, :2].T, dtype=torch.float32) + torch.tensor(matrix[:, 2]).float()
+    return warp(image, cv2.INTER_LINEAR), warp(region, cv2.INTER_NEAREST), points
 
 
 def _colour(image: Tensor, generator: np.random.Generator, strength: float) -> Tensor:
@@ -361,4 +364,67 @@ def light(image: Tensor, region: Tensor, landmarks: Tensor, generator: np.random
     return _colour(image, generator, 0.2), region, landmarks
 
 
-AUGMENTATIONS = {"light": light}
+def locate_and_verify(image: Tensor, region: Tensor, landmarks: Tensor, generator: np.random.Generator) -> Augmented:
+    """The augmentation of Locate and Verify's released code, in its order, drawn here from ``generator``.
+
+    Geometric: mirror in x, y or both (.5), quarter turns (.5), a square crop of 30 to 100 % of the area (.4), shift by
+    6 %, scale by 20 %, turn by 45° (.5). Photometric: grey (.1), JPEG 60 to 100 (.3), blur 3 (.05), Gaussian noise of
+    variance 10 to 50 (.1), one of brightness and contrast, PCA lighting, and hue, saturation and value (.5).
+    """
+    draw, size = generator, image.shape[-1]
+    if draw.random() < 0.5:
+        axes = draw.integers(1, 4)
+        if axes & 1:
+            image, region, landmarks = _flip(image, region, landmarks)
+        if axes & 2:
+            image, region, landmarks = _turn(*_turn(*_flip(image, region, landmarks)))
+    if draw.random() < 0.5:
+        for _ in range(draw.integers(0, 4)):
+            image, region, landmarks = _turn(image, region, landmarks)
+    if draw.random() < 0.4:
+        side = round(size * np.sqrt(draw.uniform(0.3, 1.0)))
+        top, left = draw.integers(0, size - side + 1, 2).tolist()
+        image = TF.resized_crop(image, top, left, side, side, [size, size])
+        region = TF.resized_crop(region, top, left, side, side, [size, size], v2.InterpolationMode.NEAREST)
+        landmarks = (landmarks - torch.tensor([left, top])) * (size / side)
+    if draw.random() < 0.5:
+        shift, scale, angle = draw.uniform(-0.0625, 0.0625, 2), draw.uniform(0.8, 1.2), draw.uniform(-45, 45)
+        image, region, landmarks = _affine(image, region, landmarks, angle, shift, scale)
+    if draw.random() < 0.1:
+        image = TF.rgb_to_grayscale(image, num_output_channels=3)
+    if draw.random() < 0.3:
+        image = TF.jpeg(image, int(draw.integers(60, 101)))
+    if draw.random() < 0.05:
+        image = TF.gaussian_blur(image, [3, 3])
+    if draw.random() < 0.1:
+        noise = draw.normal(0, np.sqrt(draw.uniform(10, 50)), image.shape)
+        image = (image + torch.from_numpy(noise)).round().clamp(0, 255).byte()
+    if draw.random() < 0.5:
+        image = (_brightness_contrast, _pca_lighting, _hue_saturation_value)[draw.integers(0, 3)](image, draw)
+    return image, region, landmarks
+
+
+def _turn(image: Tensor, region: Tensor, landmarks: Tensor) -> Augmented:
+    """A quarter turn counter-clockwise."""
+    x, y = landmarks.T
+    return image.rot90(1, (1, 2)), region.rot90(1, (1, 2)), torch.stack([y, image.shape[-1] - 1 - x], 1)
+
+
+def _brightness_contrast(image: Tensor, draw: np.random.Generator) -> Tensor:
+    brightness, contrast = draw.uniform(0.8, 1.2, 2)
+    return TF.adjust_contrast(TF.adjust_brightness(image, brightness), contrast)
+
+
+def _pca_lighting(image: Tensor, draw: np.random.Generator) -> Tensor:
+    """Shift along the principal axes of the image's own colours (Krizhevsky et al., NeurIPS 2012), deviation 0.1."""
+    values, axes = torch.linalg.eigh(torch.cov(image.flatten(1).float() / 255))
+    shift = axes @ (values * torch.from_numpy(draw.normal(0, 0.1, 3)).float())
+    return (image + 255 * shift[:, None, None]).round().clamp(0, 255).byte()
+
+
+def _hue_saturation_value(image: Tensor, draw: np.random.Generator) -> Tensor:
+    hue, saturation, value = draw.uniform([-1 / 9, 0.88, 0.92], [1 / 9, 1.12, 1.08])
+    return TF.adjust_brightness(TF.adjust_saturation(TF.adjust_hue(image, hue), saturation), value)
+
+
+AUGMENTATIONS = {"light": light, "locate_and_verify": locate_and_verify}

@@ -11,9 +11,9 @@ from dfnb.store import DfnbError
 
 
 def fetch(url: str, path: Path, sha256: str, progress: bool = True) -> Path:
-    """The file at ``path``, downloaded from ``url`` when it is not there; it appears complete and verified or not at all.
+    """The file at ``path``, downloaded from ``url`` when it is not there: complete and verified, or not at all.
 
-    Raises :class:`DfnbError` when the file, there already or downloaded, has another sha256, or when the download fails.
+    Raises :class:`DfnbError` when the file, old or new, has another sha256, or when the download fails.
     """
     path = Path(path)
     if path.exists():

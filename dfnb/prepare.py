@@ -6,7 +6,6 @@ detections around them are known, so that memory does not grow with the length o
 through the same geometry. What gives no usable face ends in a quarantine list, with its reason.
 """
 
-import csv
 import hashlib
 import logging
 import multiprocessing
@@ -19,10 +18,11 @@ import threading
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ import av
 import av.logging
 import cv2
 import numpy as np
+import pandas as pd
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,6 +54,8 @@ DAMAGE = re.compile(
     r"Invalid NAL unit size|moov atom not found",
     re.IGNORECASE,
 )
+# a clean process to start workers from, where there is one: the long imports are then done once, not once a worker
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
 BRIDGED = 1  # missed detections in a row between which a face is still interpolated
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
@@ -102,7 +105,11 @@ class Detector(Protocol):
 
 
 class Unusable(Exception):
-    """Why a video goes into quarantine."""
+    """Why a video goes into quarantine; ``facts`` is what is known of it nevertheless."""
+
+    def __init__(self, reason: str, facts: dict | None = None) -> None:
+        super().__init__(reason)
+        self.facts = facts or {}
 
 
 # ---------------------------------------------------------------- detector
@@ -250,15 +257,16 @@ class Track:
 
         Linear between two detections, and beyond the outer ones for half a detection interval.
         """
-        after = min(max(bisect_right(self.keys, frame), 1), len(self.keys) - 1)
-        before = after - 1
-        near = min((before, after), key=lambda i: abs(frame - self.keys[i]))
-        distance, span = abs(frame - self.keys[near]), self.keys[after] - self.keys[before]
-        inside = self.keys[before] <= frame <= self.keys[after]
-        if 0 < span <= (BRIDGED + 1) * every and (inside or distance <= every // 2):
-            share = (frame - self.keys[before]) / span
-            return (1 - share) * self._smooth(before) + share * self._smooth(after)
-        return self._smooth(near) if distance <= every // 2 else None
+        n, before = len(self.keys), bisect_right(self.keys, frame) - 1
+        near = min((max(before, 0), min(before + 1, n - 1)), key=lambda i: abs(frame - self.keys[i]))
+        close = abs(frame - self.keys[near]) <= every // 2
+        for i in (before, near - 1, near):
+            if 0 <= i < n - 1 and (i == before or close):
+                span = self.keys[i + 1] - self.keys[i]
+                if span <= (BRIDGED + 1) * every:
+                    share = (frame - self.keys[i]) / span
+                    return (1 - share) * self._smooth(i) + share * self._smooth(i + 1)
+        return self._smooth(near) if close else None
 
     def _smooth(self, i: int) -> np.ndarray:
         """Detection ``i``, its box averaged as 1-2-1 with both neighbours where these are equally near."""
@@ -383,7 +391,7 @@ def _one(source: Source, folder: Path, settings: Settings, detector: Detector) -
             frames.write_video(folder / "videos" / source.video, rows, crops, masks, **facts, given=given)
             return facts
     except Unusable as reason:
-        return {"reason": str(reason)}
+        return {**reason.facts, "reason": str(reason)}
     except OSError as error:
         raise DfnbError(f"{folder} cannot be written ({error.strerror}); mend it and start again") from None
 
@@ -429,32 +437,36 @@ def _cut(
                     }
                 )
     kept = [track.number for track in follower.tracks if track.number in rows and not follower.spurious(track)]
-    if source.mask:
-        kept = [number for number in kept if forged[number] and forged[number] == max(forged[n] for n in kept)][:1]
-    if not kept:
-        missing = "the mask meets no face in" if source.mask and rows else "there is no face in"
-        raise Unusable(f"{missing} any of {len(seen)} frames")
-    kept.sort(key=lambda number: (-len(rows[number]), rows[number][0]["frame"], number))
-    n = sum(len(rows[number]) for number in kept)
-    known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
-    common = {"dataset": dataset, **known}
-    result = [{**common, "track": track, **row} for track, number in enumerate(kept) for row in rows[number]]
-    with_face = {row["frame"] for row in result}
+    if source.mask:  # of several people the one under the mask
+        kept = sorted((number for number in kept if forged[number]), key=lambda number: -forged[number])[:1]
+    kept.sort(key=lambda number: (-len(rows[number]), number))
+    with_face = {row["frame"] for number in kept for row in rows[number]}
+    without_face = [number for number in seen if number not in with_face]
     facts = {
         "decoded": follower.decoded,
         "frames": len(seen),
-        "without_face": [number for number in seen if number not in with_face],
-        "detections": follower.detections,
+        "without_face": len(without_face),
+        "frames_without_face": without_face,
         "shots": len(follower.shots),
+        "detections": follower.detections,
+        "small_faces": follower.small,
         "tracks": len(kept),
         "tracks_left_out": len(follower.tracks) - len(kept),
-        "small_faces": follower.small,
     }
-    crops = np.memmap(_joined(scratch, kept, "crops"), np.uint8, "r", shape=(n, size, size, 3))
+    if not kept:
+        raise Unusable(f"{'the mask meets no' if source.mask and rows else 'no'} face in {len(seen)} frames", facts)
+    known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
+    result = [
+        {"dataset": dataset, **known, "track": track, **row}
+        for track, number in enumerate(kept)
+        for row in rows[number]
+    ]
+    shape = (len(result), size, size)
+    crops = np.memmap(_joined(scratch, kept, "crops"), np.uint8, "r", shape=(*shape, 3))
     if not source.mask:
         return result, crops, None, facts
     facts["mask_threshold"] = settings.mask_threshold
-    return result, crops, np.memmap(_joined(scratch, kept, "masks"), bool, "r", shape=(n, size, size)), facts
+    return result, crops, np.memmap(_joined(scratch, kept, "masks"), bool, "r", shape=shape), facts
 
 
 def _wanted(total: int, settings: Settings) -> Callable[[int], bool]:
@@ -553,11 +565,14 @@ def prepare(
         if record and record.get("sources") == fingerprint:
             return record
         (folder / "record.json").unlink(missing_ok=True)
-        for left_over in [*folder.glob(".scratch*"), *(folder / "videos").rglob(".*.partial*")]:
-            shutil.rmtree(left_over)
+        for pattern in (".scratch*", "videos/**/.*.partial*", ".*.parquet.*", ".*.json.*", ".*.csv.*"):
+            for left_over in list(folder.glob(pattern)):  # of a killed run
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
         facts = _finished(folder, described)
         pending = [source for source in sources if source.video not in facts]
-        facts |= _run(pending, folder, partial(_one, folder=folder, settings=settings, detector=detector), workers, progress)
+        facts |= _run(
+            pending, folder, partial(_one, folder=folder, settings=settings, detector=detector), workers, progress
+        )
         table = _table(sources, facts)
         quarantine = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
@@ -567,7 +582,7 @@ def prepare(
             parameters,
             sources=fingerprint,
             quarantine=quarantine.to_dict("records"),
-            faces=table.drop(columns="video").groupby(["split", "method"]).sum(numeric_only=True),
+            faces=table.groupby(table["split"] + "/" + table["method"]).sum(numeric_only=True).to_dict("index"),
             **clock.facts(),
         )
 
@@ -605,13 +620,15 @@ def _describe(source: Source) -> dict:
 
 def _stamp(file: Path) -> list:
     """Name, bytes and a hash of both ends of a file: enough to see that it was exchanged or repaired."""
-    if not file.is_file():
-        return [file.name, 0, ""]
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        ends = hashlib.sha256(opened.read(1 << 16))
-        opened.seek(max(0, size - (1 << 16)))
-        ends.update(opened.read())
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(0)
+            ends = hashlib.sha256(opened.read(1 << 16))
+            opened.seek(max(0, size - (1 << 16)))
+            ends.update(opened.read())
+    except OSError:
+        return [file.name, None, None]
     return [file.name, size, ends.hexdigest()[:16]]
 
 
@@ -623,17 +640,14 @@ def _finished(folder: Path, described: dict[str, dict]) -> dict[str, dict]:
     facts: dict[str, dict] = {}
     for file in sorted((folder / "videos").rglob("video.json")):
         video = file.parent.relative_to(folder / "videos").as_posix()
-        if any(part.startswith(".") for part in file.parent.relative_to(folder).parts):
-            shutil.rmtree(file.parent)
-            continue
         if video not in described:
             raise DfnbError(
                 f"{folder} holds the video {video!r}, which is not among those to prepare; "
                 "give the new dataset another name or delete the folder"
             )
         known = store.read_json(file)
-        if known["source"] == described[video]:
-            facts[video] = {key: value for key, value in known.items() if key != "rows"}
+        if known["given"] == described[video]:
+            facts[video] = known | {"rows": None}
         else:
             shutil.rmtree(file.parent)
     return facts
@@ -648,7 +662,9 @@ def _run(
     with ExitStack() as stack:
         run: Callable = map
         if workers > 1:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context(START)
+            if START == "forkserver":
+                context.set_forkserver_preload([__name__])
             run = stack.enter_context(ProcessPoolExecutor(workers, context, _end_with_parent)).map
         bar = tqdm(total=len(pending), unit="video", desc=folder.name, mininterval=2, disable=not progress)
         stack.enter_context(bar)

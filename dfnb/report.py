@@ -205,7 +205,12 @@ def selection(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Lev
                     "gain": f"{aucs[best]['value'] - chosen['value']:+.3f}",
                 }
             )
-    return pd.DataFrame(rows).set_index(["paper", "seed", "test set"])
+    index = ["paper", "seed", "test set"]
+    return (
+        pd.DataFrame(rows).set_index(index)
+        if rows
+        else pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * 3, names=index))
+    )
 
 
 def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> str:
@@ -310,7 +315,9 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     figure, axes = plt.subplots(len(methods), columns, figsize=(WIDTH, size * len(methods) + 0.2), squeeze=False)
     for line, method in zip(axes, methods):
         own = frames[frames["method"] == method].drop_duplicates("video")
-        chosen = own.iloc[np.linspace(0, len(own) - 1, columns).round().astype(int)]
+        chosen = own.iloc[np.unique(np.linspace(0, len(own) - 1, columns).round().astype(int))]
+        for cell in line[len(chosen) :]:
+            cell.set_axis_off()
         for cell, (_, row) in zip(line, chosen.iterrows()):
             crop = pixels.crop(row["path"], row["row"])
             cell.imshow(crop)
@@ -426,7 +433,7 @@ def mean_masks(name: str) -> Figure:
         shape = pixels.crop(own["path"].iloc[0], own["row"].iloc[0]).shape[:2]
         mean = np.mean([pixels.mask(path, row, shape) for path, row in zip(own["mask"], own["row"])], axis=0)
         drawn = axis.imshow(mean, cmap="cividis", vmin=0, vmax=1)
-        axis.set(title=f"{method} ({mean.mean():.0%} of pixels)", xticks=[], yticks=[])
+        axis.set(title=f"{method}\n{mean.mean():.0%} of pixels", xticks=[], yticks=[])
     figure.colorbar(drawn, ax=axes[0], label="share of frames", shrink=0.7)
     return figure
 

@@ -560,8 +560,8 @@ def _blend(image: Array, target: Shot, opacity: Array, how: str) -> Forged:
 def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
     """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
     chart = Chart(target)
-    half = (draw.uniform(1.6, 1.85), draw.uniform(1.05, 1.2))
-    opacity = chart.region(draw.uniform(0.4, 0.5), half, draw.uniform(*forgery.feather))
+    half = (draw.uniform(1.75, 2.05), draw.uniform(1.1, 1.25))
+    opacity = chart.region(draw.uniform(0.42, 0.52), half, draw.uniform(*forgery.feather))
     image = _recolour(_fit(donor, chart), target.image, opacity, draw.uniform(*forgery.colour))
     return _blend(image, target, opacity, forgery.blend)
 
@@ -569,7 +569,7 @@ def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged
 def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
     """The donor's face generated at a low resolution, in a box with rounded corners (as Deepfakes)."""
     chart = Chart(target)
-    half = (draw.uniform(1.5, 1.75), draw.uniform(0.95, 1.1))
+    half = (draw.uniform(1.6, 1.85), draw.uniform(1.0, 1.15))
     opacity = chart.region(draw.uniform(0.4, 0.5), half, draw.uniform(*forgery.feather), power=4)
     generated = _resolve(_fit(donor, chart), draw.uniform(*forgery.low_resolution))
     image = _recolour(generated, target.image, opacity, draw.uniform(*forgery.colour))
@@ -605,7 +605,7 @@ def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged
 def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
     """A new texture, the donor's a little softened, for the mouth and what is around it (as NeuralTextures)."""
     chart = Chart(target)
-    half = (draw.uniform(1.0, 1.2), draw.uniform(0.42, 0.52))
+    half = (draw.uniform(1.05, 1.3), draw.uniform(0.45, 0.6))
     opacity = chart.region(1.03, half, draw.uniform(*forgery.feather))
     texture = cv2.GaussianBlur(_fit(donor, chart), (0, 0), draw.uniform(*forgery.soften))
     return _blend(

@@ -82,7 +82,7 @@ def test_tpr_is_what_a_threshold_attains():
 
 
 def test_a_score_of_one_half_says_real():
-    assert values(table([0.5, 0.6, 0.5, 0.4], [1, 1, 0, 0]))["accuracy"] == 0.75
+    assert values(table([0.5, 0.5, 0.5, 0.4], [1, 1, 0, 0]))["accuracy"] == 0.5
 
 
 def test_agrees_with_scikit_learn():
@@ -230,9 +230,15 @@ def test_localisation_means_skip_the_unknown():
     found = evaluate.metrics(scores).set_index("metric")
     assert found.loc["IoU", ["value", "n", "n_fake", "n_real", "level"]].to_list() == [0.5, 3, 3, 0, "frame"]
     assert found.loc["pointing game", ["value", "high", "n"]].to_list() == [1, 1, 4]
-    # The variance of a plain mean when each frame is its own cluster.
+    # The variance of a plain mean where each frame is a cluster.
     mean, variance = evaluate._mean(np.array([0.5, 1.0, 0.0]), evaluate._Design(np.ones(3), np.arange(3)))
     assert (mean, variance) == pytest.approx((0.5, 0.25 / 3))
+
+
+def test_the_class_shares_count_as_fixed():
+    # All fakes right, all reals wrong: what varies is only which class, and that is fixed.
+    values, design = np.array([1.0, 1, 1, 0, 0]), evaluate._Design([1, 1, 1, 0, 0], np.arange(5))
+    assert evaluate._mean(values, design) == (0.6, 0)
 
 
 def test_paired_difference_against_a_brute_force_bootstrap():

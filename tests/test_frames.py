@@ -1,0 +1,214 @@
+"""The frames table, its pixels, the epoch's order, and the augmentation."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from dfnb import frames, store
+from dfnb.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
+from dfnb.store import DfnbError
+
+SIZE = 37  # not a multiple of 8: masks are packed along the row
+
+
+def rows(n, video, method, split="train"):
+    fake = method != "real"
+    return [
+        {
+            "dataset": "toy", "split": split, "track": 0, "frame": 10 * i, "cluster": video, "identity": video,
+            "source": "donor" if fake else "", "method": method, "label": int(fake),
+            "landmarks": [10, 12, 26, 12, 18, 18, 13, 26, 24, 26], "crop_box": [0, 0, SIZE, SIZE], "scale": 1.0,
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def make(folder, videos, seed=0):
+    draw = np.random.default_rng(seed)
+    for video, method, n in videos:
+        crops = draw.integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+        masks = draw.random((n, SIZE, SIZE)) > 0.7 if method != "real" else None
+        frames.write_video(folder / "videos" / method / video, rows(n, video, method), crops, masks)
+        if masks is not None:
+            np.save(folder / f"{video}.expected.npy", masks)
+    return frames.write_dataset(folder, {"made": "by a test"})
+
+
+TOY = [("a", "real", 3), ("b", "real", 3), ("c", "swap", 4), ("d", "warp", 8)]
+
+
+@pytest.fixture
+def toy(tmp_path):
+    make(tmp_path / "toy", TOY)
+    return load_frames(tmp_path / "toy")
+
+
+def test_masks_of_any_width_come_back_as_they_were_written(toy):
+    pixels = Pixels(toy.attrs["folder"])
+    expected = np.load(f"{toy.attrs['folder']}/d.expected.npy")
+    own = toy[toy["method"] == "warp"]
+    for _, row in own.iterrows():
+        assert (pixels.mask(row["mask"], row["row"], (SIZE, SIZE)) == expected[row["row"]]).all()
+    real = toy[toy["method"] == "real"].iloc[0]
+    assert not pixels.mask(real["mask"], real["row"], (SIZE, SIZE)).any()
+
+
+def test_fingerprint_follows_pixels_and_rows_and_nothing_else(tmp_path):
+    first = make(tmp_path / "one", TOY)["fingerprint"]
+    assert make(tmp_path / "two", TOY[::-1], seed=0)["fingerprint"] != first  # other pixels: drawn in another order
+    assert make(tmp_path / "three", TOY)["fingerprint"] == first
+
+
+def test_what_a_killed_writer_left_is_no_video(toy, tmp_path):
+    left = tmp_path / "toy" / "videos" / ".x.partial123"
+    left.mkdir()
+    (left / "video.json").write_text("{}")
+    assert frames.write_dataset(tmp_path / "toy", {})["fingerprint"] == toy.attrs["fingerprint"]
+
+
+def test_a_video_that_fails_while_written_leaves_nothing(tmp_path):
+    crops = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(TypeError):
+        frames.write_video(tmp_path / "videos" / "x", rows(2, "x", "real"), crops, masks="no array")
+    assert not list((tmp_path / "videos").iterdir())
+
+
+def test_a_missing_dataset_says_how_to_make_it(tmp_path):
+    with pytest.raises(DfnbError, match="holds no finished dataset"):
+        load_frames(tmp_path / "nothing")
+
+
+def test_missing_columns_are_named(tmp_path, toy):
+    path = tmp_path / "toy" / "frames.parquet"
+    toy.drop(columns=["cluster", "landmarks", "crop_box"]).to_parquet(path)
+    with pytest.raises(DfnbError, match="lacks the columns cluster, landmarks"):
+        load_frames(tmp_path / "toy")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 100])
+def test_frames_per_video_are_spread_evenly(toy, n):
+    chosen = select(toy, "train", frames_per_video=n)
+    counts = chosen.groupby("video", observed=True).size()
+    assert counts.to_dict() == {f"{m}/{v}": min(n, k) for v, m, k in TOY}
+    numbers = chosen[chosen["method"] == "warp"]["frame"].to_numpy()
+    if 1 < n < 8:
+        assert np.ptp(np.diff(numbers)) <= 10  # at most one stored frame of difference
+
+
+def test_selected_methods_keep_the_real_frames(toy):
+    assert set(select(toy, methods=["swap"])["method"]) == {"real", "swap"}
+    with pytest.raises(DfnbError, match="no frame of split 'test'"):
+        select(toy, "test")
+
+
+def test_an_epoch_is_balanced_by_class_and_method(toy):
+    sampler = EpochSampler(toy, batch_size=6, seed=3)
+    order = sampler.order(0)
+    method = toy["method"].astype(str).to_numpy()[order]
+    assert len(order) == 18
+    assert [np.sum(method == name) for name in ("real", "swap", "warp")] == [9, 4, 5]
+    assert len(set(order[method == "real"])) == 6  # all of them before any comes again
+    assert (order == sampler.order(0)).all()
+    assert (order != sampler.order(1)).any()
+
+
+def test_a_resumed_epoch_is_the_rest_of_the_epoch(toy):
+    sampler = EpochSampler(toy, batch_size=4, seed=0)
+    whole = list(sampler)
+    sampler.skip = 2
+    assert list(sampler) == whole[2:]
+    assert len(sampler) == len(whole) - 2
+
+
+def test_processes_share_the_batch(toy):
+    sampler = EpochSampler(toy, batch_size=4, seed=0)
+    whole = list(sampler)
+    sampler.world, parts = 2, []
+    for sampler.rank in (0, 1):
+        parts.append(list(sampler))
+    assert [sorted(a + b) for a, b in zip(*parts)] == [sorted(batch) for batch in whole]
+
+
+def test_one_class_or_too_few_frames_are_refused(toy):
+    with pytest.raises(DfnbError, match="one class only"):
+        EpochSampler(toy[toy["label"] == 0], 2, 0)
+    with pytest.raises(DfnbError, match="fewer than one batch of 64"):
+        EpochSampler(toy, 64, 0)
+
+
+def dataset(table, augmentation="none", size=SIZE, seed=0):
+    return FrameDataset(table, size, (0.5,) * 3, (0.5,) * 3, augmentation, seed)
+
+
+@pytest.mark.parametrize("kind", sorted(frames.AUGMENTATIONS))
+def test_augmentation_comes_from_seed_epoch_and_position(toy, kind):
+    data = dataset(toy, kind)
+    one = data[(0, 5, 2)]["image"]
+    assert torch.equal(one, data[(0, 5, 2)]["image"])
+    others = [data[(0, 6, 2)], data[(1, 5, 2)], dataset(toy, kind, seed=1)[(0, 5, 2)]]
+    assert all(not torch.equal(one, other["image"]) for other in others)
+
+
+@pytest.mark.parametrize("kind", sorted(frames.AUGMENTATIONS))
+def test_mask_and_landmarks_follow_the_image(kind):
+    """A face of five coloured dots on grey: after augmentation each landmark still lies on its dot, and so does the mask."""
+    size = 96
+    points = torch.tensor([[36.0, 40.0], [60.0, 40.0], [48.0, 52.0], [40.0, 62.0], [56.0, 62.0]])
+    image, region = torch.full((3, size, size), 90, dtype=torch.uint8), torch.zeros(1, size, size, dtype=torch.uint8)
+    for x, y in points.int().tolist():
+        image[:, y - 3 : y + 4, x - 3 : x + 4] = 220
+        region[:, y - 3 : y + 4, x - 3 : x + 4] = 1
+    seen = 0
+    for position in range(40):
+        moved, mask, landmarks = frames.AUGMENTATIONS[kind](image, region, points, store.rng("test", position))
+        assert moved.shape == image.shape and mask.shape == region.shape and set(mask.unique().tolist()) <= {0, 1}
+        inside = ((landmarks >= 3) & (landmarks < size - 3)).all(1)
+        for x, y in landmarks[inside].round().int().tolist():
+            assert mask[0, y, x] == 1
+            assert moved[:, y, x].float().mean() > moved.float().mean() + 10
+            seen += 1
+        if inside.all():  # the person's right eye stays the one on the right-mouth-corner's side
+            right, left = landmarks[0] - landmarks[3], landmarks[0] - landmarks[4]
+            assert right.norm() < left.norm()
+    assert seen > 60
+
+
+def test_resizing_scales_the_landmarks(toy):
+    item = dataset(toy, size=2 * SIZE)[(0, 0, 0)]
+    assert item["image"].shape == (3, 2 * SIZE, 2 * SIZE)
+    assert item["landmarks"][0].tolist() == [20, 24]
+    assert item["image"].min() >= -1 and item["image"].max() <= 1
+
+
+def test_has_mask_tells_unknown_from_empty(tmp_path):
+    folder = tmp_path / "toy"
+    make(folder, TOY)
+    crops = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    frames.write_video(folder / "videos" / "swap" / "nomask", rows(2, "nomask", "swap"), crops, None)
+    frames.write_dataset(folder, {})
+    table = load_frames(folder)
+    known = {row.video: bool(dataset(table)[(0, 0, i)]["has_mask"]) for i, row in enumerate(table.itertuples())}
+    assert known == {"real/a": True, "real/b": True, "swap/c": True, "warp/d": True, "swap/nomask": False}
+
+
+def _read(pixels, path, queue):
+    queue.put(pixels.crop(path, 0).sum())
+
+
+def test_arrays_opened_before_a_fork_are_opened_again(toy):
+    pixels = Pixels(toy.attrs["folder"])
+    expected = pixels.crop(toy["path"].iloc[0], 0).sum()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_read, args=(pixels, toy["path"].iloc[0], queue))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join()
+
+
+def test_an_unreadable_image_is_named(toy, tmp_path):
+    (tmp_path / "toy" / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(DfnbError, match=r"broken\.png cannot be read"):
+        Pixels(toy.attrs["folder"]).crop("broken.png", 0)
