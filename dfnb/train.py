@@ -29,6 +29,7 @@ from dfnb.store import DfnbError
 
 CHECKPOINT_MINUTES = 5
 PROGRESS_SECONDS = 20
+LOCK_SECONDS = 30  # the kernel of a killed workflow may take a moment to notice
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def train(
         "epoch_tests": {Path(name).name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
         "settings": settings.model_dump(mode="json"),
     }
-    folder = store.home() / "runs" / f"{paper}-{parameters['train_set']}-s{seed}-{store.digest(parameters, 8)}"
+    folder = run_folder(parameters)
     if store.read_record(folder):
         echo(f"{folder.name}: trained before, loaded")
         return Run.open(folder)
@@ -106,10 +107,16 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=settings.precision)
     if workers is None:
         workers = 0 if accelerator == "cpu" else min(8, torch.get_num_threads())
-    with store.locked(folder, wait_s=30):
+    with store.locked(folder, LOCK_SECONDS):
         (folder / "config.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
         fabric.launch(_launched, folder, parameters, settings, frames, list(epoch_tests), workers, echo)
     return Run.open(folder)
+
+
+def run_folder(parameters: dict) -> Path:
+    """``runs/<paper>-<train set>-s<seed>-<hash of all parameters and fingerprints>`` under the home."""
+    name = f"{parameters['paper']}-{parameters['train_set']}-s{parameters['seed']}-{store.digest(parameters, 8)}"
+    return store.home() / "runs" / name
 
 
 def _launched(fabric: Fabric, *arguments: Any) -> None:
@@ -136,7 +143,7 @@ class _Loop:
         self.name = f"{parameters['paper']} on {parameters['train_set']}, seed {self.seed}"
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(store.torch_seed("init", self.seed))
-        network = papers.module(parameters["paper"]).Network(settings)
+        network = papers.module(parameters["paper"]).Network(settings).to(memory_format=torch.channels_last)
         self.weights_from = "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights"
         self.shown = select(frames, "train", parameters["seen_methods"])
         self.judged = {"validation": select(frames, "val", parameters["seen_methods"])}
@@ -197,7 +204,8 @@ class _Loop:
             torch.manual_seed(store.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
             batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
             batch = self._mixed(self.fabric.to_device(batch), place)
-            losses = self.network.losses(self.network(batch["image"]), batch)
+            images = batch["image"].contiguous(memory_format=torch.channels_last)
+            losses = self.network.losses(self.network(images), batch)
             if not torch.isfinite(losses["total"]):
                 raise DfnbError(
                     f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "
@@ -337,12 +345,12 @@ def predict(
 
     The localisation columns are NaN for real frames, for fakes without a mask, and absent where the paper has no map.
     """
-    network.eval()
+    network = network.eval().to(memory_format=torch.channels_last)
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
     order = [(0, place, place) for place in range(len(data))]
     scores, regions = [], []
     for batch in DataLoader(data, sampler=order, batch_size=64):
-        outputs = network(batch["image"].to(device))
+        outputs = network(batch["image"].to(device, memory_format=torch.channels_last))
         scores.append(network.score(outputs).float().cpu())
         if hasattr(network, "localise"):
             maps = network.localise(outputs).float().cpu().numpy()
