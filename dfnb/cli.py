@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from dfnb import store
+from dfnb import papers, store
 from dfnb.store import DfnbError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -21,8 +22,9 @@ class _Said(typer.core.TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
-        except DfnbError as error:
-            typer.echo(f"dfnb: {error}", err=True)
+        except (DfnbError, ValidationError) as error:
+            text = papers.explain(error) if isinstance(error, ValidationError) else error
+            typer.echo(f"dfnb: {text}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -74,3 +76,63 @@ def show(profile: Annotated[str, typer.Argument(help="a profile that was run")] 
     from dfnb import report
 
     typer.echo(report.main_table(profile))
+
+
+@app.command()
+def synth(
+    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a to synth-d")],
+    portraits: Annotated[Path | None, typer.Option(help="folder of photographs to use instead of drawn faces")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
+    seed: Annotated[int | None, typer.Option(help="another seed draws other people")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
+) -> None:
+    """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs."""
+    from dfnb import prepare, synth
+
+    changes: dict = {} if seed is None else {"seed": seed}
+    if portraits:
+        changes |= {"portraits": str(portraits.expanduser().resolve()), "detector": str(prepare.detector_path())}
+    if changes and name is None:
+        raise DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
+    _tell(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+
+
+@app.command()
+def prepare(
+    videos: Annotated[
+        Path, typer.Argument(help="folder of videos: real/, fake/<method>/, mask/<method>/, or see --label")
+    ],
+    name: Annotated[str, typer.Argument(help="name of the new dataset, datasets/<name>")],
+    label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    size: Annotated[int, typer.Option(help="side of a crop in pixels")] = 256,
+    scale: Annotated[float, typer.Option(help="side of a crop, by the longer side of the face's box")] = 1.3,
+    frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all")] = None,
+    detect_every: Annotated[int, typer.Option(help="detect faces on every k-th frame at most")] = 5,
+    workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
+) -> None:
+    """Prepare a folder of videos: find, follow and crop faces. Exits with 2 when a video could not be used.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+    from dfnb import prepare
+
+    settings = prepare.Settings(size=size, scale=scale, frames_per_video=frames_per_video, detect_every=detect_every)
+    record = prepare.prepare(name, prepare.folder_sources(videos, label, split), settings, workers=workers)
+    _tell(record, name)
+    for entry in record["quarantine"]:
+        typer.echo(f"not used: {entry['file']}: {entry['reason']}", err=True)
+    if record["quarantine"]:
+        raise typer.Exit(2)
+
+
+def _tell(record: dict, name: str) -> None:
+    from dfnb.frames import dataset_folder
+
+    for part, n in record["n"].items():
+        typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")
+    typer.echo(f"{dataset_folder(name)}, fingerprint {record['fingerprint']}")
+
+
+if __name__ == "__main__":
+    app()

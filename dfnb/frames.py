@@ -56,22 +56,34 @@ def dataset_folder(name: str | Path) -> Path:
     return Path(name) if os.sep in str(name) else store.home() / "datasets" / str(name)
 
 
-def write_video(folder: Path, rows: list[dict], crops: np.ndarray, masks: np.ndarray | None, **facts: Any) -> None:
+def write_video(
+    folder: Path, rows: list[dict], crops: np.ndarray | Path, masks: np.ndarray | Path | None, **facts: Any
+) -> None:
     """Write one video of a dataset: crops (n, H, W, 3) uint8 RGB, masks (n, H, W) bool or None, and its rows.
+
+    For a video larger than memory crops and masks are paths of .npy files (the masks packed) that are moved here.
 
     ``folder`` is ``<dataset>/videos/<video>``; it appears complete or not at all. ``rows`` need what the array cannot
     tell: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. ``facts`` (drop-outs) are kept beside.
     """
-    if crops.dtype != np.uint8 or crops.ndim != 4 or len(crops) != len(rows):
-        raise ValueError(f"crops must be (n, H, W, 3) uint8 with one row each, not {crops.dtype} {crops.shape}")
+    pixels = np.load(crops, mmap_mode="r") if isinstance(crops, Path) else crops
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(rows):
+        raise ValueError(f"crops must be (n, H, W, 3) uint8 with one row each, not {pixels.dtype} {pixels.shape}")
     with store.atomic_folder(folder) as temporary:
-        np.save(temporary / "frames.npy", crops)
+        _put(temporary / "frames.npy", crops)
         facts["crops_sha256"] = store.sha256(temporary / "frames.npy")
         if masks is not None:
-            np.save(temporary / "masks.npy", np.packbits(masks, axis=-1))
+            _put(temporary / "masks.npy", masks if isinstance(masks, Path) else np.packbits(masks, axis=-1))
             facts["masks_sha256"] = store.sha256(temporary / "masks.npy")
-            facts["mask_width"] = masks.shape[-1]
+            facts["mask_width"] = pixels.shape[2]
         store.write_json(temporary / "video.json", {**facts, "rows": rows})
+
+
+def _put(path: Path, array: np.ndarray | Path) -> None:
+    if isinstance(array, Path):
+        array.rename(path)
+    else:
+        np.save(path, array)
 
 
 def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:

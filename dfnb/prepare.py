@@ -7,6 +7,7 @@ through the same geometry. What gives no usable face ends in a quarantine list, 
 """
 
 import hashlib
+import io
 import logging
 import multiprocessing
 import os
@@ -398,8 +399,8 @@ def _one(source: Source, folder: Path, settings: Settings, detector: Detector) -
 
 def _cut(
     source: Source, dataset: str, settings: Settings, detector: Detector, scratch: Path
-) -> tuple[list[dict], np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """Rows, crops and masks (mapped from files in ``scratch``) and facts of one video."""
+) -> tuple[list[dict], Path, Path | None, dict[str, Any]]:
+    """Rows, crops and packed masks (.npy files in ``scratch``) and facts of one video."""
     total = count_frames(source.file)
     if source.mask and (n := count_frames(source.mask)) != total:
         raise Unusable(f"the mask has {n} frames, the video {total}")
@@ -420,13 +421,11 @@ def _cut(
                 side = max(1, round(place[2] * settings.scale))
                 centre = np.clip(place[:2], 0, [image.shape[1] - 1, image.shape[0] - 1])
                 left, top = (round(float(middle) - side / 2) for middle in centre)
-                with (scratch / f"{track.number}.crops").open("ab") as file:
-                    file.write(crop(image, left, top, side, size).tobytes())
+                _append(scratch / f"{track.number}.crops", crop(image, left, top, side, size))
                 if region is not None:
                     masked = crop(region, left, top, side, size) > settings.mask_threshold
                     forged[track.number] += float(masked.mean())
-                    with (scratch / f"{track.number}.masks").open("ab") as file:
-                        file.write(masked.tobytes())
+                    _append(scratch / f"{track.number}.masks", np.packbits(masked, axis=-1))
                 landmarks = (place[3:] - np.tile([left, top], 5)) * (size / side)
                 rows.setdefault(track.number, []).append(
                     {
@@ -461,12 +460,12 @@ def _cut(
         for track, number in enumerate(kept)
         for row in rows[number]
     ]
-    shape = (len(result), size, size)
-    crops = np.memmap(_joined(scratch, kept, "crops"), np.uint8, "r", shape=(*shape, 3))
+    crops = _joined([scratch / f"{number}.crops" for number in kept], (len(result), size, size, 3))
     if not source.mask:
         return result, crops, None, facts
     facts["mask_threshold"] = settings.mask_threshold
-    return result, crops, np.memmap(_joined(scratch, kept, "masks"), bool, "r", shape=shape), facts
+    packed = (len(result), size, -(-size // 8))
+    return result, crops, _joined([scratch / f"{number}.masks" for number in kept], packed), facts
 
 
 def _wanted(total: int, settings: Settings) -> Callable[[int], bool]:
@@ -484,12 +483,27 @@ def _mask_frames(file: Path | None) -> Iterator[VideoFrame | None]:
     yield from decode(file)
 
 
-def _joined(scratch: Path, tracks: list[int], kind: str) -> Path:
-    """The crops of all tracks in one file, in this order: the others' are appended to the first's."""
-    paths = [scratch / f"{number}.{kind}" for number in tracks]
-    with paths[0].open("ab") as whole:
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The start of a .npy file of uint8; its length does not depend on the first number, for which numpy leaves room."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _append(path: Path, array: np.ndarray) -> None:
+    with path.open("ab") as file:
+        file.write((b"" if file.tell() else _header((0, *array.shape))) + array.tobytes())
+
+
+def _joined(paths: list[Path], shape: tuple[int, ...]) -> Path:
+    """One .npy file of all, in this order: the others are appended to the first, so that one track is not copied."""
+    header = _header(shape)
+    with paths[0].open("r+b") as whole:
+        whole.write(header)
+        whole.seek(0, os.SEEK_END)
         for path in paths[1:]:
             with path.open("rb") as part:
+                part.seek(len(header))
                 shutil.copyfileobj(part, whole, 1 << 20)
     return paths[0]
 

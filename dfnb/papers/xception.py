@@ -6,6 +6,7 @@ Xception (released code, commit 8a4a7bf), which publishes cross-dataset figures 
 
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from dfnb import backbones, papers
@@ -14,10 +15,10 @@ from dfnb import backbones, papers
 class Settings(papers.Settings):
     """Published training; 299 is Xception's own input side (FaceForensics++), DeepfakeBench crops at 256."""
 
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 2e-4
-    weight_decay: float = 5e-4
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=2)
+    lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["constant", "step", "onecycle", "cosine"] = "constant"
 
 
