@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PROFILE ?= demo
 NEEDED_GB := 8
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
 
 .PHONY: help demo test lab lint lock
 help:

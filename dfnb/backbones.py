@@ -37,6 +37,9 @@ class Plain7(nn.Module):
         self.features = nn.Sequential(
             *(ConvNormAct(inputs[i], c, 3, stride=s) for i, (c, s) in enumerate(zip(self.channels, self.strides)))
         )
+        with torch.no_grad():  # high-pass filters to start with: from others some seeds stay at chance for long
+            first = self.features[0].conv.weight
+            first -= first.mean((1, 2, 3), keepdim=True)
         self.reset_classifier(num_classes, global_pool)
 
     def get_classifier(self) -> nn.Module:

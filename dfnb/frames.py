@@ -89,8 +89,8 @@ def _put(path: Path, array: np.ndarray | Path) -> None:
 def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     """Gather the videos of a dataset into ``frames.parquet`` and write its record; returns the record.
 
-    The fingerprint hashes the canonical rows and each video's crop and mask bytes, so that it does not depend on the
-    version of any library; ``facts`` (quarantine list, drop-outs, ...) are kept in the record.
+    The fingerprint hashes the parameters, the canonical rows and each video's crop and mask bytes, so that it does not
+    depend on the version of any library; ``facts`` (quarantine list, drop-outs, ...) are kept in the record.
     """
     rows: list[dict] = []
     pixels: dict[str, tuple] = {}
@@ -110,7 +110,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     if not rows:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    fingerprint = store.digest([pixels, [[row[name] for name in COLUMNS] for row in rows]], digits=16)
+    fingerprint = store.digest([parameters, pixels, [[row[name] for name in COLUMNS] for row in rows]], digits=16)
     with store.atomic(folder / "frames.parquet") as temporary:
         pq.write_table(table, temporary)
     counts = (

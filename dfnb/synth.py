@@ -56,7 +56,7 @@ class Forgery(_Closed):
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods with a donor's face
     feather: Span = (0.2, 0.35)  # width of the blended rim, share of the region's radius
-    colour: Span = (0.8, 1.0)  # 1: the donor's colours become the target's in mean and deviation
+    cast: Span = (0.05, 0.1)  # by what share a channel of the donor's matched colours is off, up or down
     low_resolution: Span = (0.75, 0.9)  # of resynthesised faces, share of the frame's
     soften: Span = (0.3, 0.5)  # blur of mouth textures in pixels
     motion: Span = (0.25, 0.4)  # longest displacement of a warp, in half eye distances
@@ -226,7 +226,9 @@ def backdrop(draw: Generator, size: int) -> Array:
             cv2.ellipse(canvas, at.tolist(), extent.tolist(), 0, 0, 360, colour, -1)
         else:
             cv2.rectangle(canvas, at.tolist(), (at + extent).tolist(), colour, -1)
-    return cv2.GaussianBlur(canvas, (0, 0), draw.uniform(1.5, 8))
+    canvas = cv2.GaussianBlur(canvas, (0, 0), draw.uniform(1.5, 8))
+    weave = cv2.GaussianBlur(draw.standard_normal((size, size)).astype(np.float32), (0, 0), draw.uniform(0.7, 2.5))
+    return canvas * (1 + draw.uniform(0, 0.09) * weave / weave.std())[..., None]
 
 
 def _edge(distance: Array) -> Array:
@@ -537,13 +539,14 @@ def _fit(donor: Shot, chart: Chart) -> Array:
     return cv2.warpAffine(donor.image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _recolour(image: Array, like: Array, where: Array, strength: float) -> Array:
-    """``image`` with the mean and deviation that ``like`` has in each channel ``where`` (H, W weights) it counts."""
+def _recolour(image: Array, target: Shot, where: Array, forgery: Forgery, draw: Generator) -> Array:
+    """``image`` with the target's mean and deviation in each channel ``where`` (H, W weights) it counts, and a cast."""
     weight = where[..., None] / where.sum()
-    means = [(weight * each).sum(axis=(0, 1)) for each in (image, like)]
-    deviations = [np.sqrt((weight * (each - mean) ** 2).sum(axis=(0, 1))) for each, mean in zip((image, like), means)]
-    gain = 1 + strength * (np.clip(deviations[1] / np.maximum(deviations[0], 1e-3), 0.5, 2) - 1)
-    return (image - means[0]) * gain + means[0] + strength * (means[1] - means[0])
+    means = [(weight * each).sum(axis=(0, 1)) for each in (image, target.image)]
+    spreads = [((weight * (each - mean) ** 2).sum(axis=(0, 1))) for each, mean in zip((image, target.image), means)]
+    gain = np.sqrt(np.clip(spreads[1] / np.maximum(spreads[0], 1e-6), 0.25, 4))
+    cast = 1 + draw.uniform(*forgery.cast) * draw.choice([-1, 1], 3)
+    return (((image - means[0]) * gain + means[1]) * cast).astype(np.float32)
 
 
 def _blend(image: Array, target: Shot, opacity: Array, how: str) -> Forged:
@@ -562,7 +565,7 @@ def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged
     chart = Chart(target)
     half = (draw.uniform(1.75, 2.05), draw.uniform(1.1, 1.25))
     opacity = chart.region(draw.uniform(0.42, 0.52), half, draw.uniform(*forgery.feather))
-    image = _recolour(_fit(donor, chart), target.image, opacity, draw.uniform(*forgery.colour))
+    image = _recolour(_fit(donor, chart), target, opacity, forgery, draw)
     return _blend(image, target, opacity, forgery.blend)
 
 
@@ -572,7 +575,7 @@ def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) ->
     half = (draw.uniform(1.6, 1.85), draw.uniform(1.0, 1.15))
     opacity = chart.region(draw.uniform(0.4, 0.5), half, draw.uniform(*forgery.feather), power=4)
     generated = _resolve(_fit(donor, chart), draw.uniform(*forgery.low_resolution))
-    image = _recolour(generated, target.image, opacity, draw.uniform(*forgery.colour))
+    image = _recolour(generated, target, opacity, forgery, draw)
     return _blend(image, target, opacity, forgery.blend)
 
 
@@ -608,9 +611,7 @@ def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forge
     half = (draw.uniform(1.05, 1.3), draw.uniform(0.45, 0.6))
     opacity = chart.region(1.03, half, draw.uniform(*forgery.feather))
     texture = cv2.GaussianBlur(_fit(donor, chart), (0, 0), draw.uniform(*forgery.soften))
-    return _blend(
-        _recolour(texture, target.image, opacity, draw.uniform(*forgery.colour)), target, opacity, forgery.blend
-    )
+    return _blend(_recolour(texture, target, opacity, forgery, draw), target, opacity, forgery.blend)
 
 
 METHODS: dict[str, Callable[[Shot, Shot, Forgery, Generator], Forged]] = {
