@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/dfnb run $(PROFILE)
 
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 lab: $(VENV)/.installed
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -409,9 +409,9 @@ def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
 def folder_sources(root: Path, label: str | None = None, split: str = "test") -> list[Source]:
     """All files below a folder as sources; what is no video will be listed in the quarantine.
 
-    With sub-folders ``real/`` or ``fake/`` these give the label, ``fake/<method>/`` the method and ``mask/<path below
-    fake>`` the mask video; otherwise all have the ``label`` ``real`` or ``fake``. A video is named by its path without
-    the suffix, with it where two would have the same name. Raises :class:`DfnbError` when no label or no file is there.
+    Without a ``label`` the sub-folders ``real/`` and ``fake/`` give it, ``fake/<method>/`` the method and ``mask/<path
+    below fake>`` the mask video; with one (``real`` or ``fake``) all files have it. A video is named by its path
+    without the suffix, with it where two would have the same name. Raises :class:`DfnbError` when no file is there.
     """
     root = Path(root)
     if not root.is_dir():
@@ -476,8 +476,7 @@ def prepare(
         facts = _finished(folder, given)
         pending = [source for source in sources if source.video not in facts]
         job = partial(_one, folder=folder, settings=settings, detector=detector, made=made)
-        facts |= _run(pending, folder, job, workers, progress)
-        table = _table(sources, facts)
+        table = _table(sources, facts | _run(pending, folder, job, workers, progress))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
@@ -528,9 +527,7 @@ def _finished(folder: Path, given: dict[str, dict]) -> dict[str, dict]:
     return facts
 
 
-def _run(
-    pending: Sequence[Source], folder: Path, job: Callable[[Source], dict], workers: int | None, progress: bool
-) -> dict[str, dict]:
+def _run(pending: Sequence[Source], folder: Path, job: Callable, workers: int | None, progress: bool) -> dict:
     """The facts of the pending videos, prepared in this process or in several."""
     workers = min(workers or os.cpu_count() or 1, len(pending))
     context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch and OpenCV

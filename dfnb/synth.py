@@ -226,9 +226,7 @@ def backdrop(draw: Generator, size: int) -> Array:
             cv2.ellipse(canvas, at.tolist(), extent.tolist(), 0, 0, 360, colour, -1)
         else:
             cv2.rectangle(canvas, at.tolist(), (at + extent).tolist(), colour, -1)
-    canvas = cv2.GaussianBlur(canvas, (0, 0), draw.uniform(1.5, 8))
-    weave = cv2.GaussianBlur(draw.standard_normal((size, size)).astype(np.float32), (0, 0), draw.uniform(0.7, 2.5))
-    return canvas * (1 + draw.uniform(0, 0.09) * weave / weave.std())[..., None]
+    return cv2.GaussianBlur(canvas, (0, 0), draw.uniform(1.5, 8))
 
 
 def _edge(distance: Array) -> Array:

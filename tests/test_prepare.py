@@ -120,7 +120,7 @@ def read(path):
     return prepare.count_frames(path), len(list(prepare.decode(path)))
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.3, 0.7])
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
     [
@@ -134,7 +134,7 @@ def read(path):
 )
 def test_a_truncated_file_is_unusable(tmp_path, name, codec, pixels, share):
     noise = store.rng(1).integers(0, 255, (30, 64, 96, 3), np.uint8)
-    noise = np.repeat(noise, 5, axis=0) if name == "a.webm" else noise  # what half a second misses is not seen
+    noise = np.repeat(noise, 2, axis=0) if name == "a.webm" else noise  # less than half a second may be missing
     options = {"movflags": "faststart"} if name == "fast.mp4" else {}
     path = write(tmp_path / name, list(noise), codec, pixels, **options)
     assert read(path) == (len(noise), len(noise))
@@ -410,7 +410,7 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     run(data, a, b)
     assert set(frames.load_frames(data)["video"]) == {"a", "b"}
     store.write_record(tmp_path / "other", {"faces": 3}, [])
-    with pytest.raises(DfnbError, match="made with another size.*another name"):
+    with pytest.raises(DfnbError, match=r"made with another size.*another name"):
         run(tmp_path / "other", a)
     with pytest.raises(ValidationError):
         Settings(sise=3)

@@ -1,0 +1,154 @@
+"""Tables and figures: from score files alone, the same bytes twice, nothing a number must carry left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from dfnb import evaluate, report, run, store, train
+from dfnb.papers import locate_and_verify, xception
+
+TESTS = ["smoke-a", "smoke-b"]
+
+
+@pytest.fixture(scope="module")
+def trained(smoke_home):
+    """Two tiny runs of each paper's kind, with the scores of every epoch."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DFNB_HOME", str(smoke_home))
+    small = {
+        "backbone": "dfnb_plain7",
+        "pretrained": False,
+        "image_size": 96,
+        "epochs": 2,
+        "batch_size": 16,
+        "lr": 2e-3,
+    }
+    narrow = {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16, "augmentation": "light"}
+    runs = [
+        train.train("xception", "smoke-a", xception.Settings(**small), 11, epoch_tests=TESTS),
+        train.train(
+            "locate_and_verify", "smoke-a", locate_and_verify.Settings(**small, **narrow), 11, epoch_tests=TESTS
+        ),
+    ]
+    report.style()
+    yield runs
+    patch.undo()
+
+
+def test_the_main_table_says_what_the_score_files_say(trained):
+    table = report.cross_dataset(trained, TESTS)
+    assert list(table.columns) == TESTS and list(table.index) == ["Xception baseline", "Locate and Verify"]
+    scores = evaluate.read_scores(train.score(trained[1], "smoke-b"))
+    row = evaluate.auc(scores)
+    assert table.loc["Locate and Verify", "smoke-b"] == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def test_differences_are_paired_and_against_the_first_paper(trained):
+    table = report.differences(trained, TESTS)
+    assert list(table.index) == [("Locate and Verify", name) for name in TESTS]
+    aucs = [evaluate.auc(evaluate.read_scores(train.score(one, "smoke-a")))["value"] for one in trained]
+    assert table["Δ video AUC"].iloc[0] == f"{aucs[1] - aucs[0]:+.3f}"
+
+
+def test_selection_on_the_test_set_never_looks_worse(trained):
+    table = report.selection(trained, TESTS)
+    assert len(table) == 4
+    assert (table["gain"].astype(float) >= -1e-4).all()
+    for (_, _, test_set), line in table.iterrows():
+        path = trained[0].folder.parent
+        epochs = [
+            evaluate.auc(evaluate.read_scores(file))["value"]
+            for one in trained
+            for file in sorted((path / one.folder.name / "epochs").glob(f"*/{test_set}.parquet"))
+        ]
+        assert float(line["test set (as published codes)"].split()[0]) in np.round(epochs, 3)
+
+
+def test_without_epoch_scores_the_selection_table_is_empty(trained, home):
+    plain = train.train(
+        "xception",
+        "smoke-a",
+        xception.Settings.check({**trained[0].record["parameters"]["settings"], "epochs": 1}, ""),
+        12,
+    )
+    assert report.selection([plain], TESTS).empty
+
+
+def test_localisation_is_of_the_papers_that_localise(trained):
+    table = report.located(trained, TESTS)
+    assert {index[0] for index in table.index} == {"Locate and Verify"}
+    assert list(table.columns) == list(evaluate.LOCALISATION.values())
+
+
+def test_every_caption_carries_what_a_number_needs(trained):
+    text = report.conditions(trained, TESTS, "smoke")
+    for part in (
+        "seeds [11]",
+        "95 %",
+        "12 real + 12 fake videos",
+        "validation split of smoke-a",
+        "random weights",
+        "dfnb run smoke",
+    ):
+        assert part in text
+    record = train.load_frames("smoke-b").attrs["record"]
+    assert record["fingerprint"][:8] in text and record["compression"] in text
+    everything = report.results(trained, TESTS)
+    carried = {"paper", "seed", "low", "high", "n", "fingerprint", "compression", "rule", "weights_from", "clusters"}
+    assert carried <= set(everything.columns) and not everything[["n", "rule", "fingerprint"]].isna().any().any()
+
+
+def test_tables_come_in_three_formats_and_the_same_bytes_twice(trained):
+    table = report.cross_dataset(trained, TESTS)
+    first = {p: p.read_bytes() for p in report.save_table(table, "unit", "main", "100 % of a & b_c #1")}
+    second = {p: p.read_bytes() for p in report.save_table(table, "unit", "main", "100 % of a & b_c #1")}
+    assert first == second and {p.suffix for p in first} == {".csv", ".md", ".tex", ".txt"}
+    latex = next(text.decode() for path, text in first.items() if path.suffix == ".tex")
+    assert r"\toprule" in latex and r"100 \% of a \& b\_c \#1" in latex
+    csv = next(path for path in first if path.suffix == ".csv")
+    assert pd.read_csv(csv, index_col=0).to_numpy().tolist() == table.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("draw", ["forest", "roc", "curves", "panel", "samples", "masks"])
+def test_figures_have_the_same_bytes_twice(trained, draw):
+    make = {
+        "forest": lambda: report.forest(trained, TESTS),
+        "roc": lambda: report.roc(trained, TESTS),
+        "curves": lambda: report.training_curves(trained),
+        "panel": lambda: report.located_panel(trained[1], report.panel_frames("smoke-b", each=1)),
+        "samples": lambda: report.sample_grid("smoke-a"),
+        "masks": lambda: report.mean_masks("smoke-a"),
+    }[draw]
+    digests = []
+    for _ in range(2):
+        paths = report.save_figure(make(), "unit", draw, "a caption")
+        plt.close("all")
+        digests.append([store.sha256(path) for path in paths])
+    assert digests[0] == digests[1]
+
+
+def test_panels_follow_a_rule(home):
+    frames = report.panel_frames("smoke-a", each=1)
+    assert list(frames["method"]) == ["mouth", "resynthesis", "swap", "warp", "real"]
+    assert frames["split"].eq("test").all() and frames["video"].is_unique
+
+
+def test_the_page_names_only_what_exists(trained):
+    report.save_table(report.cross_dataset(trained, TESTS), "unit", "cross_dataset", "caption <&>")
+    page = report.index("unit", "title", "about", ["cross_dataset", "never_made"], ["01_data"]).read_text()
+    assert "caption &lt;&amp;&gt;" in page and "never_made" not in page and "notebooks/01_data.ipynb" in page
+
+
+def test_published_runs_can_be_opened_without_training(trained, home, monkeypatch, tmp_path):
+    report.publish(trained, "unit")
+    folder = report.folder("unit") / "runs" / trained[1].folder.name
+    assert not (folder / "last.ckpt").exists() and not (folder / "epochs").exists()
+    opened = train.Run.open(folder)
+    assert opened.network().training is False and len(opened.log) == 2
+
+
+def test_a_report_that_was_not_made_says_how(home):
+    with pytest.raises(store.DfnbError, match="run the profile first: dfnb run nothing"):
+        report.main_table("nothing")
+    assert run.profile("demo")["grid"]["train_sets"]
