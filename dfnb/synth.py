@@ -72,6 +72,13 @@ class Delivery(_Closed):
     jpeg: tuple[int, int] | None = (50, 80)  # quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
+    @property
+    def compression(self) -> str:
+        """The codec and its strength, as every table says it."""
+        if self.h264 is not None:
+            return f"H.264 crf {self.h264}"
+        return "uncompressed" if self.jpeg is None else f"JPEG {self.jpeg[0]}-{self.jpeg[1]}"
+
 
 class Settings(_Closed):
     """What a dataset of the embedded benchmark is made from."""
@@ -863,4 +870,6 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=2, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
-        return frames.write_dataset(folder, parameters, **facts, **clock.facts())
+        return frames.write_dataset(
+            folder, parameters, compression=settings.delivery.compression, **facts, **clock.facts()
+        )
