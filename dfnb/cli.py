@@ -54,9 +54,11 @@ def run(
     command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(store.home())]
     command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus}" if _has_gpu() else "gpu=999"]
     command += ["--config", f"profile={profile}", "--rerun-incomplete", "--nolock", "--keep-going"]
-    command += ["--quiet", "rules", "progress", "host"]
+    command += ["--quiet", "all"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    status = subprocess.run(command, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}, check=False).returncode
+    todo = sum(not job.record.exists() for job in grid.jobs(profile))
+    typer.echo(f"profile {profile}: {todo} of {len(grid.jobs(profile))} notebooks to run")
+    status = subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
     if status:
         failed = [job for job in grid.jobs(profile) if not job.record.exists()]
         names = ", ".join(str(job.executed.relative_to(store.home())) for job in failed)

@@ -190,8 +190,8 @@ def person(draw: Generator, tone: float) -> SimpleNamespace:
     )
 
 
-def motion(pose: Generator, expression: Generator, n: int) -> list[SimpleNamespace]:
-    """Pose and expression of n frames: angles in radians, shifts in shares of the frame, each a slow wave."""
+def motion(pose: Generator, own: Generator, n: int) -> list[SimpleNamespace]:
+    """Pose of n frames, and expression and light from a stream of their own: angles in radians, shifts in shares of the frame, each a slow wave."""
     t = np.arange(n) * FRAME_STEP
 
     def wave(draw: Generator, rest: Span, swing: float, low: float = -9, high: float = 9) -> list[float]:
@@ -205,14 +205,14 @@ def motion(pose: Generator, expression: Generator, n: int) -> list[SimpleNamespa
         "dx": wave(pose, (-0.03, 0.03), 0.02),
         "dy": wave(pose, (-0.03, 0.03), 0.015),
         "scale": wave(pose, (0.93, 1.05), 0.02),
-        "azimuth": wave(pose, (-1.1, 1.1), 0.15),
-        "elevation": wave(pose, (0.1, 0.8), 0.05),
-        "ambient": wave(pose, (0.4, 0.6), 0.02),
-        "open": wave(expression, (-0.1, 0.45), 0.4, low=0),
-        "smile": wave(expression, (-0.1, 0.7), 0.3),
-        "blink": wave(expression, (-0.6, -0.4), 1.2, low=0, high=0.9),
-        "gaze": wave(expression, (-0.05, 0.05), 0.25),
-        "raise_": wave(expression, (-0.02, 0.03), 0.03),
+        "open": wave(own, (-0.1, 0.45), 0.4, low=0),
+        "smile": wave(own, (-0.1, 0.7), 0.3),
+        "blink": wave(own, (-0.6, -0.4), 1.2, low=0, high=0.9),
+        "gaze": wave(own, (-0.05, 0.05), 0.25),
+        "raise_": wave(own, (-0.02, 0.03), 0.03),
+        "azimuth": wave(own, (-1.1, 1.1), 0.15),
+        "elevation": wave(own, (0.1, 0.8), 0.05),
+        "ambient": wave(own, (0.4, 0.6), 0.02),
     }
     return [SimpleNamespace(**{name: values[i] for name, values in waves.items()}) for i in range(n)]
 

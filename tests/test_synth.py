@@ -207,7 +207,7 @@ def build_portraits(folder, **changes):
 @needs_portraits
 def test_every_portrait_is_used_or_listed(home):
     folder = Path(REAL) / "portraits"
-    record = build_portraits(folder)
+    record = build_portraits(folder, identities={"train": 200, "val": 100, "test": 100})
     files = sorted(path.name for path in folder.iterdir())
     assert sorted([*record["portraits"].values(), *(each["file"] for each in record["quarantine"])]) == files
     assert len(record["portraits"]) >= 0.95 * len(files)
@@ -232,7 +232,7 @@ def test_unusable_portraits_are_listed_with_the_reason(home):
     cv2.imwrite(str(folder / "empty.png"), np.full((99, 99, 3), 127, np.uint8))
     (folder / "broken.jpg").write_bytes(good[0].read_bytes()[:200])
     (folder / "notes.txt").write_text("no image")
-    record = build_portraits(folder)
+    record = build_portraits(folder, identities={"train": 200, "val": 100, "test": 100})
     reasons = {each["file"]: each["reason"] for each in record["quarantine"]}
     assert sorted([*reasons, *record["portraits"].values()]) == sorted(path.name for path in folder.iterdir())
     assert reasons.pop("two.png") == "2 faces found, one is needed"
