@@ -35,8 +35,8 @@ def style() -> None:
     sns.set_theme(context="paper", style="whitegrid", palette=PALETTE)
     mpl.rcParams.update(
         {
-            "figure.dpi": 110,
-            "savefig.dpi": 200,
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
             "figure.constrained_layout.use": True,
             "pdf.fonttype": 42,
             "axes.titlesize": 9,
@@ -376,7 +376,7 @@ def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, label: s
     network = run.network()
     images, shown, masks = _items(run, frames)
     maps, scores = method(network, images), network.score(network(images)).detach().numpy()
-    size = WIDTH / (len(frames) + 0.6)
+    size = WIDTH / (max(len(frames), 5) + 0.6)
     figure, axes = plt.subplots(2, len(frames), figsize=(WIDTH, 2 * size + 0.35), squeeze=False)
     for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
         column[0].imshow(shown[i])
@@ -403,7 +403,7 @@ def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
     outputs = network(images)
     maps, scores = network.localise(outputs).numpy(), network.score(outputs).numpy()
     residual = network.residual(images).abs().mean(1).numpy()
-    size = WIDTH / (len(frames) + 0.6)
+    size = WIDTH / (max(len(frames), 5) + 0.6)
     figure, axes = plt.subplots(3, len(frames), figsize=(WIDTH, 3 * size + 0.35), squeeze=False)
     for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
         column[0].imshow(shown[i])
@@ -454,8 +454,8 @@ def flat(nested: dict, prefix: str = "") -> dict[str, str]:
     return items
 
 
-def panel_frames(name: str, methods: Sequence[str] | None = None, each: int = 2) -> pd.DataFrame:
-    """Test frames for a panel, the middle one of the first ``each`` videos of each method, real last."""
+def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int = 6) -> pd.DataFrame:
+    """Test frames for a panel, the middle one of each method's first videos, real last, about ``columns`` in all."""
     frames = load_frames(name)
     test = frames[frames["split"] == "test"]
     if methods is None:
@@ -463,7 +463,7 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, each: int = 2)
     parts = []
     for method in methods:
         own = test[test["method"] == method]
-        for video in own["video"].drop_duplicates().iloc[:each]:
+        for video in own["video"].drop_duplicates().iloc[: max(1, columns // len(methods))]:
             of_video = own[own["video"] == video]
             parts.append(of_video.iloc[[len(of_video) // 2]])
     chosen = pd.concat(parts)

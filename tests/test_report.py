@@ -116,7 +116,7 @@ def test_figures_have_the_same_bytes_twice(trained, draw):
         "forest": lambda: report.forest(trained, TESTS),
         "roc": lambda: report.roc(trained, TESTS),
         "curves": lambda: report.training_curves(trained),
-        "panel": lambda: report.located_panel(trained[1], report.panel_frames("smoke-b", each=1)),
+        "panel": lambda: report.located_panel(trained[1], report.panel_frames("smoke-b")),
         "samples": lambda: report.sample_grid("smoke-a"),
         "masks": lambda: report.mean_masks("smoke-a"),
     }[draw]
@@ -129,7 +129,7 @@ def test_figures_have_the_same_bytes_twice(trained, draw):
 
 
 def test_panels_follow_a_rule(home):
-    frames = report.panel_frames("smoke-a", each=1)
+    frames = report.panel_frames("smoke-a")
     assert list(frames["method"]) == ["mouth", "resynthesis", "swap", "warp", "real"]
     assert frames["split"].eq("test").all() and frames["video"].is_unique
 
