@@ -161,7 +161,7 @@ def differences(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.L
                     "test set": test_set,
                     f"Δ {level} AUC": f"{d['value']:+.3f}",
                     "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
-                    "p": f"{d['p']:.3f}",
+                    "p": "< 0.001" if d["p"] < 0.001 else f"{d['p']:.3f}",
                     f"n {level}s": d["n"],
                     "clusters": d["clusters"],
                 }
@@ -231,7 +231,7 @@ def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> s
     )
     return (
         f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, seeds {seeds}. "
-        f"In brackets 95 % intervals that resample clusters (DeLong on the logit scale). Test: {'; '.join(sizes)}. "
+        f"In brackets 95 % intervals over clusters of videos (DeLong's variance, logit scale). Test: {'; '.join(sizes)}. "
         f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`."
     )
 
@@ -497,18 +497,17 @@ def index(profile: str, title: str, about: str, order: Sequence[str], notebooks:
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
     for name in order:
         picture, table = report / "figures" / f"{name}.png", report / "tables" / f"{name}.csv"
-        if picture.exists():
-            caption = html.escape(picture.with_suffix(".txt").read_text().strip())
-            links = f'<a href="figures/{name}.pdf">PDF</a>'
-            parts.append(
-                f'<figure><img src="figures/{name}.png" alt="{caption}">'
-                f"<figcaption>{caption} {links}</figcaption></figure>"
-            )
-        elif table.exists():
+        if table.exists():
             caption = html.escape(table.with_suffix(".txt").read_text().strip())
             body = pd.read_csv(table, dtype=str, keep_default_na=False).to_html(index=False, border=0)
             links = " ".join(f'<a href="tables/{name}.{kind}">{kind}</a>' for kind in ("csv", "md", "tex"))
             parts.append(f"<figure>{body}<figcaption>{caption} {links}</figcaption></figure>")
+        if picture.exists():
+            caption = html.escape(picture.with_suffix(".txt").read_text().strip())
+            parts.append(
+                f'<figure><img src="figures/{name}.png" alt="{caption}">'
+                f'<figcaption>{caption} <a href="figures/{name}.pdf">PDF</a></figcaption></figure>'
+            )
     links = "".join(f'<li><a href="notebooks/{name}.ipynb">{name}</a></li>' for name in notebooks)
     parts.append(f"<h2>Executed notebooks</h2><ul>{links}</ul>")
     page = _PAGE.format(title=html.escape(title), body="\n".join(parts))
