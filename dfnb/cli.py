@@ -33,7 +33,8 @@ app.info.cls = _Said
 
 @app.callback()
 def _main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("dfnb").setLevel(logging.INFO)
 
 
 @app.command()
