@@ -41,30 +41,35 @@ def _main() -> None:
 def run(
     profile: Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, study, paper")] = "smoke",
     cores: Annotated[int, typer.Option(help="notebooks at the same time; 0: as many as there are cores")] = 0,
-    gpus: Annotated[int, typer.Option(help="GPUs to share among the trainings")] = 1,
 ) -> None:
     """Run a profile's grid through papermill (by Snakemake), then show the main table.
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
-    from dfnb import report
     from dfnb import run as grid
 
-    grid.jobs(profile)  # every parameter is checked before anything runs
     snakefile = store.find("workflow") / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(store.home())]
-    command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus}" if _has_gpu() else "gpu=999"]
+    command += [
+        "--cores",
+        str(cores or "all"),
+        "--resources",
+        "gpu=1" if _has_gpu() else "gpu=999",
+    ]  # one training at a time on a GPU
     command += ["--config", f"profile={profile}", "--rerun-incomplete", "--nolock", "--keep-going"]
     command += ["--quiet", "all"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    todo = sum(not job.record.exists() for job in grid.jobs(profile))
-    typer.echo(f"profile {profile}: {todo} of {len(grid.jobs(profile))} notebooks to run")
+    jobs = grid.jobs(profile)  # every parameter is checked before anything runs
+    todo = [job for job in jobs if not job.done()]
+    for job in todo:
+        job.record.unlink(missing_ok=True)
+    typer.echo(f"profile {profile}: {f'{len(todo)} of {len(jobs)} notebooks to run' if todo else 'all is done'}")
     status = subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
     if status:
-        failed = [job for job in grid.jobs(profile) if not job.record.exists()]
+        failed = [job for job in jobs if not job.done() and job.executed.exists()]
         names = ", ".join(str(job.executed.relative_to(store.home())) for job in failed)
         raise DfnbError(f"profile {profile} did not end; the last output of what is missing stands in {names}")
-    typer.echo(report.main_table(profile))
+    _show(profile)
 
 
 def _has_gpu() -> bool:
@@ -76,9 +81,13 @@ def _has_gpu() -> bool:
 @app.command()
 def show(profile: Annotated[str, typer.Argument(help="a profile that was run")] = "demo") -> None:
     """Show a profile's main table and where its report lies."""
+    _show(profile)
+
+
+def _show(profile: str) -> None:
     from dfnb import report
 
-    typer.echo(report.main_table(profile))
+    typer.echo(f"\n{report.main_table(profile)}\nreport: {store.find(f'reports/{profile}') / 'index.html'}")
 
 
 @app.command()

@@ -379,6 +379,11 @@ def paired_difference(a: Tables, b: Tables, level: Level = "video", confidence: 
     return {"a": auc_a, "b": auc_b, "value": value, "low": float(low), "high": float(high), "p": p, **facts}
 
 
+def interval(value: float, low: float, high: float) -> str:
+    """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``; alone where there is no interval."""
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def over_seeds(values: Sequence[float], confidence: float = 0.95) -> dict[str, float]:
     """Mean, standard deviation (n - 1) and t interval over seeds: ``mean, sd, low, high, n``; NaN from one value."""
     of_seed = np.asarray(values, float)

@@ -5,7 +5,6 @@ memory-mapped arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks pack
 along the row in ``masks.npy``.
 """
 
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,8 +24,6 @@ from torchvision.transforms.v2 import functional as TF
 
 from dfnb import store
 from dfnb.store import DfnbError
-
-log = logging.getLogger(__name__)
 
 _text = pa.dictionary(pa.int32(), pa.string())
 COLUMNS: dict[str, pa.DataType] = {
@@ -160,6 +157,11 @@ def select(
     if split is not None:
         chosen &= (frames["split"] == split).to_numpy()
     if methods is not None:
+        if unknown := sorted(set(methods) - set(frames["method"])):
+            raise DfnbError(
+                f"{frames.attrs.get('folder', 'the frames table')} has no method {', '.join(unknown)}; "
+                f"it has {', '.join(sorted(set(frames['method'])))}"
+            )
         chosen &= frames["method"].isin([*methods, "real"]).to_numpy()
     result = frames[chosen]
     if frames_per_video is not None and len(result):

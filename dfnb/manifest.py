@@ -4,7 +4,7 @@ import http.client
 import urllib.request
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dfnb import store
 from dfnb.store import DfnbError
@@ -22,7 +22,7 @@ def fetch(url: str, path: Path, sha256: str, progress: bool = True) -> Path:
     try:
         with store.atomic(path) as temporary, urllib.request.urlopen(url, timeout=30) as answer:
             size = int(answer.headers.get("Content-Length") or 0) or None
-            bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, mininterval=2, disable=not progress)
+            bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, mininterval=10, disable=not progress)
             with bar, temporary.open("wb") as file:
                 while block := answer.read(1 << 18):
                     file.write(block)

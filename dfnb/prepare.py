@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from av.video.reformatter import VideoReformatter
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dfnb import frames, manifest, store
 from dfnb.store import DfnbError
@@ -416,6 +416,10 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test") ->
     root = Path(root)
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; give the folder that holds the videos")
+    if parts := [part for part in frames.SPLITS if (root / part).is_dir()]:
+        of_splits = [(part, source) for part in parts for source in folder_sources(root / part, label, part)]
+        names = [f"{part}/{source.video}" for part, source in of_splits]
+        return [replace(source, video=name, cluster=name) for name, (_, source) in zip(names, of_splits)]
     if label not in (None, "real", "fake"):
         raise DfnbError(f"the label of {root} must be real or fake, not {label!r}")
     files = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file()]
@@ -533,7 +537,7 @@ def _run(pending: Sequence[Source], folder: Path, job: Callable, workers: int | 
     context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch and OpenCV
     with ProcessPoolExecutor(workers, context, _begin_worker) if workers > 1 else nullcontext() as pool:
         found = pool.map(job, pending) if pool else map(job, pending)
-        bar = tqdm(found, folder.name, len(pending), unit="video", mininterval=2, disable=not progress)
+        bar = tqdm(found, folder.name, len(pending), unit="video", mininterval=10, disable=not progress)
         try:
             return {source.video: facts for source, facts in zip(pending, bar)}
         except BrokenExecutor:

@@ -19,15 +19,17 @@ import seaborn as sns
 import torch
 from IPython.display import Code
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
 
 from dfnb import evaluate, papers, store
+from dfnb.evaluate import interval
 from dfnb.frames import FrameDataset, Pixels, load_frames
 from dfnb.train import Run, score
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 PALETTE = sns.color_palette("colorblind")
-SHORT = {"xception": "Xception baseline", "locate_and_verify": "Locate and Verify"}
+TITLES = {"xception": "Baseline", "locate_and_verify": "Locate and Verify"}
 
 
 def style() -> None:
@@ -46,6 +48,16 @@ def style() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def label(run: Run) -> str:
+    """A run's name in tables and legends: the paper and the backbone, which in the small profiles is not Xception."""
+    return f"{TITLES[run.paper]} ({run.settings.backbone})"
+
+
+def wide(table: pd.DataFrame) -> Styler:
+    """A table whose cells a notebook does not cut."""
+    return table.style
 
 
 def folder(profile: str) -> Path:
@@ -121,34 +133,39 @@ def _facts(run: Run, test_set: str) -> dict:
     }
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """``.853 [.812, .889]``; without an interval where there is none."""
-    text = f"{value:.3f}"
-    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]"
-
-
-def by_paper(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs grouped by paper, in the order of the registry: the seeds of one line of a table."""
-    runs = list(runs)
-    groups = {paper: [run for run in runs if run.paper == paper] for paper in papers.PAPERS}
-    return {paper: group for paper, group in groups.items() if group}
+def lines(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in nothing but their seed, by the name of their line in a table; papers in the registry's order."""
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: list(papers.PAPERS).index(run.paper)):
+        rest = {name: value for name, value in run.record["parameters"].items() if name != "seed"}
+        groups.setdefault(store.digest(rest, 6), []).append(run)
+    labels = [label(group[0]) for group in groups.values()]
+    named = {}
+    for name, (setting, group) in zip(labels, groups.items()):
+        trained_on = group[0].record["parameters"]["train_set"]
+        named[name if labels.count(name) == 1 else f"{name}, {trained_on}, settings {setting}"] = group
+    return named
 
 
 def cross_dataset(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
-    """The matrix papers × test sets: mean AUC over the seeds with its 95 % interval over ``level`` units."""
+    """The matrix papers × test sets: mean AUC over the seeds, its 95 % interval over clusters, and the sd over seeds."""
     rows = {}
-    for paper, group in by_paper(runs).items():
+    for name, group in lines(runs).items():
         cells = {}
         for test_set in test_sets:
-            row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
+            tables = [evaluate.read_scores(score(run, test_set)) for run in group]
+            row = evaluate.auc(tables, level)
             cells[test_set] = interval(row["value"], row["low"], row["high"])
-        rows[SHORT[paper]] = cells
+            if len(tables) > 1:
+                seeds = evaluate.over_seeds([evaluate.auc(table, level)["value"] for table in tables])
+                cells[test_set] += f" sd {seeds['sd']:.3f}"
+        rows[name] = cells
     return pd.DataFrame(rows).T.rename_axis(f"{level} AUC")
 
 
 def differences(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
     """AUC of each paper minus that of the first one on the same videos, with 95 % interval and p."""
-    groups = by_paper(runs)
+    groups = lines(runs)
     first, *others = groups
     rows = []
     for paper in others:
@@ -157,7 +174,7 @@ def differences(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.L
             d = evaluate.paired_difference(*pair, level)
             rows.append(
                 {
-                    "paper": SHORT[paper],
+                    "paper": paper,
                     "test set": test_set,
                     f"Δ {level} AUC": f"{d['value']:+.3f}",
                     "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
@@ -174,7 +191,7 @@ def located(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
     table = results([run for run in runs if hasattr(papers.module(run.paper).Network, "localise")], test_sets)
     table = table[table["metric"].isin(evaluate.LOCALISATION.values())]
     cells = [interval(*row) for row in table[["value", "low", "high"]].to_numpy()]
-    table = table.assign(cell=cells, paper=table["paper"].map(SHORT))
+    table = table.assign(cell=cells, paper=table["paper"].map(TITLES))
     order = list(evaluate.LOCALISATION.values())
     return table.pivot(index=["paper", "seed", "test_set"], columns="metric", values="cell")[order]
 
@@ -195,7 +212,7 @@ def selection(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Lev
             chosen = evaluate.auc(evaluate.read_scores(score(run, test_set)), level)
             rows.append(
                 {
-                    "paper": SHORT[run.paper],
+                    "paper": label(run),
                     "seed": run.record["parameters"]["seed"],
                     "test set": test_set,
                     "source validation": interval(*(chosen[key] for key in ("value", "low", "high"))),
@@ -224,30 +241,37 @@ def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> s
             f"{test_set} {row['n_real']} real + {row['n_fake']} fake videos in {row['clusters']} clusters "
             f"({facts['compression']}, data {facts['fingerprint'][:8]})"
         )
-    seeds = sorted({run.record["parameters"]["seed"] for run in runs})
+    seeds = ", ".join(str(seed) for seed in sorted({run.record["parameters"]["seed"] for run in runs}))
+    lost = sum(evaluate.chance(evaluate.read_scores(score(run, test_sets[0]))) for run in runs)
+    warning = f" {lost} of {len(runs)} runs never left chance on {test_sets[0]}." if lost else ""
     rules = sorted({run.record["rule"] for run in runs})
     weights = sorted(
         {f"{run.record['parameters']['settings']['backbone']} from {run.record['weights_from']}" for run in runs}
     )
     return (
-        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, seeds {seeds}. "
-        f"In brackets 95 % intervals over clusters of videos (DeLong's variance, logit scale). Test: {'; '.join(sizes)}. "
-        f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`."
+        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, seeds: {seeds}. "
+        f"Intervals: 95 %, over clusters of videos (dfnb.evaluate). Test: {'; '.join(sizes)}. "
+        f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`.{warning}"
     )
 
 
 def forest(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> Figure:
     """AUC with interval, one dot a paper and test set."""
-    groups = by_paper(runs)
+    groups = lines(runs)
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.5 * len(test_sets)))
-    for i, (paper, group) in enumerate(groups.items()):
+    for i, (name, group) in enumerate(groups.items()):
         shift = (i - (len(groups) - 1) / 2) * 0.22
         for place, test_set in enumerate(test_sets):
             row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
             error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-            label = SHORT[paper] if place == 0 else None
             axes.errorbar(
-                row["value"], place + shift, xerr=error, fmt="osD^v"[i], color=PALETTE[i], capsize=3, label=label
+                row["value"],
+                place + shift,
+                xerr=error,
+                fmt="osD^v"[i],
+                color=PALETTE[i],
+                capsize=3,
+                label=name if place == 0 else None,
             )
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes.annotate(
@@ -265,18 +289,17 @@ def roc(runs: Iterable[Run], test_sets: Sequence[str]) -> Figure:
         1, len(test_sets), figsize=(WIDTH, WIDTH / len(test_sets) + 0.5), sharey=True, squeeze=False
     )
     for axes, test_set in zip(panels[0], test_sets):
-        for i, (paper, group) in enumerate(by_paper(runs).items()):
+        for i, (name, group) in enumerate(lines(runs).items()):
             for run in group:
                 videos = evaluate.units(evaluate.read_scores(score(run, test_set)), "video")
                 fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
                 style_of = ["-", "--", "-.", ":"][i % 4]
-                axes.plot(
-                    fpr, tpr, style_of, color=PALETTE[i], linewidth=1.2, label=SHORT[paper] if run is group[0] else None
-                )
-        axes.plot([0, 1], [0, 1], ":", color="0.5", linewidth=0.8)
-        axes.set(title=test_set, xlabel="FPR", aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+                axes.plot(fpr, tpr, style_of, color=PALETTE[i], linewidth=1.2, label=name if run is group[0] else None)
+        grid = np.geomspace(0.005, 1)
+        axes.plot(grid, grid, ":", color="0.5", linewidth=0.8)
+        axes.set(title=test_set, xlabel="FPR, log scale", xscale="log", xlim=(0.005, 1), ylim=(-0.01, 1.01))
     panels[0, 0].set_ylabel("TPR")
-    panels[0, -1].legend(loc="lower right", fontsize=7)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
@@ -284,15 +307,22 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     """Loss terms, and validation AUC with the chosen epoch, by epoch."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
     for i, run in enumerate(runs):
-        log, name = run.log, f"{SHORT[run.paper]}, seed {run.record['parameters']['seed']}"
+        log, name = run.log, f"{label(run)}, seed {run.record['parameters']['seed']}"
         terms = [column for column in log if column.startswith("loss_")]
+        terms = terms[:1] if len(terms) == 2 else terms  # one term and the total, which is the same
         for term, line in zip(terms, ["-", "--", ":", "-."]):
-            left.plot(log["epoch"], log[term], line, color=PALETTE[i], label=f"{name}: {term.removeprefix('loss_')}")
+            left.plot(
+                log["epoch"],
+                log[term],
+                line,
+                color=PALETTE[i],
+                label=f"{term.removeprefix('loss_')}" if len(runs) == 1 else f"{name}: {term.removeprefix('loss_')}",
+            )
         right.plot(log["epoch"], log["validation_auc"], "o-", color=PALETTE[i], markersize=3, label=name)
         chosen = run.record["chosen"]
         right.plot(chosen["epoch"], chosen["auc"], "*", color=PALETTE[i], markersize=13, markeredgecolor="white")
-    left.set(title="loss terms (training)", xlabel="epoch", ylim=(0, None))
-    right.set(title="frame AUC (source validation), chosen epoch starred", xlabel="epoch", ylim=(0.45, 1))
+    left.set(title="training loss", xlabel="epoch", ylim=(0, None))
+    right.set(title="validation frame AUC, chosen epoch starred", xlabel="epoch", ylim=(0.45, 1))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=6.5)
@@ -347,7 +377,7 @@ def overview(runs: Iterable[Run], home: str) -> pd.DataFrame:
             "images/s": round(record["images_per_s"]),
             "training s": round(record["training_s"]),
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("run")
 
 
 def by_method(run: Run, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
@@ -438,12 +468,43 @@ def mean_masks(name: str) -> Figure:
     return figure
 
 
-def published(names: Sequence[str]) -> pd.DataFrame:
-    """The rows of ``published.csv`` whose paper or method contains one of the names: value, source, how it was read."""
-    table = pd.read_csv(store.find("data_manifest") / "published.csv")
-    found = pd.concat([table[table["paper"].str.contains(name) | table["method"].str.contains(name)] for name in names])
-    columns = ["paper", "method", "train_set", "test_set", "metric", "level(frame/video/image)", "value", "source"]
-    return found.drop_duplicates()[[*columns, "confidence"]].rename(columns={columns[5]: "level"}).set_index("paper")
+def published() -> pd.DataFrame:
+    """What ``published.csv`` has of Locate and Verify and of DeepfakeBench's Xception: value, source, how it was read.
+
+    Values are fractions, also where the source prints per cent.
+    """
+    table = pd.read_csv(store.find("data_manifest") / "published.csv").rename(
+        columns={"level(frame/video/image)": "level"}
+    )
+    found = table[
+        table["paper"].str.startswith("Locate and Verify") | (table["method"] == "Xception (Xception)")
+    ].copy()
+    percent = found["metric"].str.contains("%")
+    found.loc[percent, "value"] /= 100
+    found["metric"] = found["metric"].str.replace(" (%)", "")
+    columns = ["paper", "method", "train_set", "test_set", "metric", "level", "value", "source", "confidence"]
+    return found[columns].set_index("paper")
+
+
+def deviations(run: Run) -> pd.DataFrame:
+    """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
+    used, defaults = run.settings.model_dump(), papers.module(run.paper).Settings().model_dump()
+    rows = {name: {"published": str(defaults[name]), "this run": str(value)} for name, value in used.items()}
+    rows["initial weights"] = {"published": "ImageNet", "this run": run.record["weights_from"]}
+    table = pd.DataFrame(rows).T
+    return table[table["published"] != table["this run"]].rename_axis("setting")
+
+
+def verdicts(paired: pd.DataFrame) -> str:
+    """The table of :func:`differences` in one line a paper: where its interval is above, below and across zero."""
+    lines = []
+    for paper, table in paired.groupby(level="paper", sort=False):
+        sets: dict[str, list[str]] = {"above zero": [], "below zero": [], "undecided": []}
+        for (_, test_set), text in table["95 % interval"].items():
+            low, high = (float(bound) for bound in text.strip("[]").split(","))
+            sets["above zero" if low > 0 else "below zero" if high < 0 else "undecided"].append(test_set)
+        lines.append(f"{paper}: " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items()))
+    return "\n".join(lines)
 
 
 def flat(nested: dict, prefix: str = "") -> dict[str, str]:
@@ -472,23 +533,24 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int =
 
 
 def publish(runs: Iterable[Run], profile: str) -> None:
-    """Copy what a reader needs to look without training into the report: record, log, chosen weights and scores."""
-    for run in runs:
-        with store.atomic_folder(folder(profile) / "runs" / run.folder.name) as target:
-            for path in sorted(run.folder.rglob("*")):
-                relative = path.relative_to(run.folder)
-                if path.is_file() and path.name not in ("last.ckpt", ".lock") and relative.parts[0] != "epochs":
-                    (target / relative).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, target / relative)
+    """Copy what a reader needs to look without training into the report: record, log, chosen weights and scores.
+
+    The report's ``runs`` are replaced as a whole, so that none of an earlier execution stays among them.
+    """
+    with store.atomic_folder(folder(profile) / "runs") as target:
+        for run in runs:
+            scores = [path.relative_to(run.folder) for path in sorted((run.folder / "scores").glob("[!.]*"))]
+            for name in ["record.json", *run.record["outputs"], *scores]:
+                (target / run.folder.name / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run.folder / name, target / run.folder.name / name)
 
 
 def main_table(profile: str) -> str:
-    """The main table as Markdown, and where the report lies; raises :class:`DfnbError` when it was not made."""
-    report = store.find(f"reports/{profile}")
-    table = report / "tables" / "cross_dataset.md"
+    """The main table as Markdown, with its caption; raises :class:`DfnbError` when it was not made."""
+    table = store.find(f"reports/{profile}") / "tables" / "cross_dataset.md"
     if not table.exists():
         raise store.DfnbError(f"{table} does not exist; run the profile first: dfnb run {profile}")
-    return f"\n{table.read_text()}\nreport: {report / 'index.html'}"
+    return table.read_text()
 
 
 def index(profile: str, title: str, about: str, order: Sequence[str], notebooks: Sequence[str]) -> Path:

@@ -79,17 +79,27 @@ def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters, found in its namespace (``globals()``), against its schema.
 
     Names that papermill injected are all checked, so that a mistyped one cannot pass; running the cell again by hand is
-    no error. Raises :class:`DfnbError` with one sentence.
+    no error. The record of an earlier execution is removed: from here on the job is not done. Raises
+    :class:`DfnbError` with one sentence.
     """
     kind = schema(notebook)
-    injected = {name for cell in namespace.get("In", ()) if cell.startswith("# Parameters") for name in _assigned(cell)}
-    values = {name: namespace[name] for name in [*kind.model_fields, *sorted(injected)] if name in namespace}
-    return checked(kind, values, notebook)
+    cells = namespace.get("In", ())
+    injected = {name for cell in cells if cell.startswith("# Parameters") for name in _literals(cell)}
+    own = {name for cell in cells for name in _literals(cell)} if cells else set(namespace)
+    values = {name: namespace[name] for name in sorted(own & set(kind.model_fields) | injected) if name in namespace}
+    p = checked(kind, values, notebook)
+    (_jobs_folder(p.profile) / _job_id(notebook, p) / "record.json").unlink(missing_ok=True)
+    return p
 
 
-def _assigned(cell: str) -> list[str]:
-    targets = [target for node in ast.parse(cell).body if isinstance(node, ast.Assign) for target in node.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+def _literals(cell: str) -> list[str]:
+    """The names that a cell assigns, if it does nothing but assign literals, as a parameters cell does."""
+    try:
+        body = ast.parse(cell).body
+        names = [node.targets[0].id for node in body if ast.literal_eval(node.value) is not Ellipsis]
+    except (SyntaxError, ValueError, AttributeError):
+        return []
+    return names
 
 
 def checked(kind: type[Parameters], values: Mapping[str, Any], source: str) -> Parameters:
@@ -114,6 +124,14 @@ class Job:
     def record(self) -> Path:
         return _jobs_folder(self.profile) / self.id / "record.json"
 
+    def done(self) -> bool:
+        """Whether the job's record is there, for these very parameters, with all the files it names."""
+        if not (self.record.exists() and self.executed.exists()):
+            return False
+        record = store.read_json(self.record)
+        wanted = checked(schema(self.notebook), self.parameters, self.id).model_dump(mode="json")
+        return record["parameters"] == wanted and all((store.home() / name).exists() for name in record["files"])
+
     @property
     def base64(self) -> str:
         """The parameters as ``papermill -b`` takes them."""
@@ -122,6 +140,10 @@ class Job:
     @property
     def executed(self) -> Path:
         return store.home() / "reports" / self.profile / "notebooks" / f"{self.id}.ipynb"
+
+
+def _job_id(notebook: str, p: Parameters) -> str:
+    return f"{notebook}-{p.train_set}-s{p.seed}" if isinstance(p, TrainingParameters) else notebook
 
 
 def _jobs_folder(profile: str) -> Path:
@@ -209,10 +231,7 @@ def resolved(p: Parameters) -> pd.DataFrame:
 
 def finish(notebook: str, p: Parameters, clock: store.Clock, outputs: Sequence[Path] = (), **facts: Any) -> dict:
     """Write the record of a notebook's execution, its last act: without it the execution did not happen."""
-    name = notebook
-    if isinstance(p, TrainingParameters):
-        name = f"{notebook}-{p.train_set}-s{p.seed}"
-    folder = _jobs_folder(p.profile) / name
+    folder = _jobs_folder(p.profile) / _job_id(notebook, p)
     relative = [Path(path).resolve().relative_to(store.home()).as_posix() for path in outputs]
     hashes = {path: store.sha256(store.home() / path) for path in relative}
     return store.write_record(

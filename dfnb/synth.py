@@ -29,7 +29,7 @@ from tqdm import tqdm
 from dfnb import store
 from dfnb.store import DfnbError, rng
 
-GENERATOR = 1  # part of every dataset's parameters: raise it when the same settings give other pixels
+GENERATOR = 2  # part of every dataset's parameters: raise it when the same settings give other pixels
 FRAME_STEP = 10  # a stored frame is every tenth of the imagined video
 FACE_ID = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 
@@ -47,20 +47,20 @@ class Camera(_Closed):
     """How frames are captured; a video draws its value from each span."""
 
     resolution: Span = (1.0, 1.0)  # share of the frame's size that the camera resolves
-    blur: Span = (0.3, 0.7)  # standard deviation in pixels
-    noise: Span = (0.01, 0.02)  # standard deviation, images in [0, 1]
+    blur: Span = (0.3, 0.6)  # standard deviation in pixels
+    noise: Span = (0.01, 0.018)  # standard deviation, images in [0, 1]
 
 
 class Forgery(_Closed):
-    """How well forgeries are made; lengths are shares of the face, see :class:`Chart`."""
+    """How well forgeries are made; face coordinates are those of :class:`Chart`."""
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods with a donor's face
-    feather: Span = (0.2, 0.35)  # width of the blended rim, share of the region's radius
-    cast: Span = (0.05, 0.1)  # by what share a channel of the donor's matched colours is off, up or down
-    low_resolution: Span = (0.75, 0.9)  # of resynthesised faces, share of the frame's
-    soften: Span = (0.3, 0.5)  # blur of mouth textures in pixels
-    motion: Span = (0.25, 0.4)  # longest displacement of a warp, in half eye distances
-    regrain: Span = (0.9, 1.0)  # 1: the forged region has as much fine grain as what it replaces
+    feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
+    cast: Span = (0.04, 0.08)  # by what share a channel of the donor's matched colours is off, up or down
+    low_resolution: Span = (0.55, 0.75)  # of resynthesised faces, share of the frame's
+    soften: Span = (0.6, 0.9)  # blur of mouth textures in pixels
+    motion: Span = (0.4, 0.6)  # longest displacement of a warp, in face coordinates
+    regrain: Span = (0.3, 0.6)  # 1: the forged region has as much fine grain as what it replaces
 
 
 class Delivery(_Closed):
@@ -69,7 +69,7 @@ class Delivery(_Closed):
     white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel
     contrast: float = Field(0.08, ge=0, lt=1)
     noise: Span = (0.002, 0.006)
-    jpeg: tuple[int, int] | None = (50, 80)  # quality
+    jpeg: tuple[int, int] | None = (55, 85)  # quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
     @property
@@ -81,9 +81,9 @@ class Delivery(_Closed):
 
 
 class Settings(_Closed):
-    """What a dataset of the embedded benchmark is made from."""
+    """What a dataset of the embedded benchmark is made from; the defaults are those of synth-a."""
 
-    identities: dict[Literal["train", "val", "test"], int] = {"train": 200, "val": 100, "test": 100}
+    identities: dict[Literal["train", "val", "test"], int] = {"train": 200, "val": 50, "test": 100}  # of drawn people
     videos: int = Field(2, ge=1, le=26)  # real videos a person, and as many forged ones
     frames: int = Field(4, ge=1)  # frames a video
     size: int = Field(96, ge=64)  # height and width of a frame
@@ -191,7 +191,7 @@ def person(draw: Generator, tone: float) -> SimpleNamespace:
 
 
 def motion(pose: Generator, own: Generator, n: int) -> list[SimpleNamespace]:
-    """Pose of n frames, and expression and light from a stream of their own: angles in radians, shifts in shares of the frame, each a slow wave."""
+    """Pose of n frames, and expression and light from an ``own`` stream: slow waves, in radians and shares of the frame."""
     t = np.arange(n) * FRAME_STEP
 
     def wave(draw: Generator, rest: Span, swing: float, low: float = -9, high: float = 9) -> list[float]:
@@ -516,12 +516,15 @@ class Chart:
     def __init__(self, shot: Shot) -> None:
         right, left, _, *corners = shot.landmarks.astype(np.float64)
         eyes, mouth = (right + left) / 2, (corners[0] + corners[1]) / 2
-        self.half_eyes = float(np.linalg.norm(left - right) / 2)
         self.to_pixels = np.vstack([np.column_stack([(left - right) / 2, mouth - eyes, eyes]), [0, 0, 1]])
         inverse = np.linalg.inv(self.to_pixels)
         height, width = shot.image.shape[:2]
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         self.s, self.t = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in (0, 1))
+
+    def at(self, points: Array) -> Array:
+        """Face coordinates (n, 2) of points (n, 2) in pixels."""
+        return np.linalg.solve(self.to_pixels, np.vstack([points.T, np.ones(len(points))]))[:2].T
 
     def region(self, middle: float, half: Span, feather: float, power: float = 2) -> Array:
         """Opacity (H, W) of a superellipse about (0, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
@@ -586,24 +589,16 @@ def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) ->
 
 def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
     """The target's own face warped towards the donor's expression: mouth corners, lower lip, brows (as Face2Face)."""
-    chart, other = Chart(target), Chart(donor)
-    corners = [np.linalg.solve(c.to_pixels, np.vstack([shot.landmarks[3:].T, [1, 1]]))[:2].T for c, shot in
-               ((chart, target), (other, donor))]  # fmt: skip
-    towards = corners[1] - corners[0] + draw.normal(0, 0.1, (2, 2))
-    longest = max(float(np.linalg.norm(towards, axis=1).max()), 1e-3)
+    chart = Chart(target)
+    corners, aim = (chart.at(shot.landmarks[3:]) for chart, shot in ((chart, target), (Chart(donor), donor)))
+    towards = aim - corners + draw.normal(0, 0.1, (2, 2))
     length = draw.uniform(*forgery.motion)
+    towards *= length / max(float(np.linalg.norm(towards, axis=1).max()), 1e-3)
     lip, brows = length * draw.choice([-1, 1]) * draw.uniform(0.5, 1), length * draw.uniform(-0.8, 0.8)
-    points = [
-        *zip(corners[0], towards / longest * length),
-        ((0, 1.25), (0, lip)),
-        ((-1, -0.4), (0, brows)),
-        ((1, -0.4), (0, brows)),
-    ]
+    handles = np.vstack([corners, [[0, 1.25], [-1, -0.4], [1, -0.4]]])
     moved = np.zeros((2, *chart.s.shape))
-    for (s, t), displacement in points:
-        moved += np.reshape(displacement, (2, 1, 1)) * np.exp(
-            -(((chart.s - s) / 0.5) ** 2) - ((chart.t - t) / 0.35) ** 2
-        )
+    for (s, t), pull in zip(handles, np.vstack([towards, [[0, lip], [0, brows], [0, brows]]])):
+        moved += pull[:, None, None] * np.exp(-(((chart.s - s) / 0.5) ** 2) - ((chart.t - t) / 0.35) ** 2)
     moved = np.einsum("ij,jhw->ihw", chart.to_pixels[:2, :2], moved)
     y, x = np.mgrid[0 : moved.shape[1], 0 : moved.shape[2]]
     image = cv2.remap(target.image, *np.float32([x - moved[0], y - moved[1]]), cv2.INTER_LINEAR)
@@ -661,7 +656,8 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
 
 
 def _jpeg(image: Array, quality: int) -> Array:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def _h264(images: Sequence[Array], crf: int) -> Array:
@@ -711,9 +707,9 @@ def pair_up(people: Sequence[Person]) -> list[Person]:
 
 
 def film(who: Person, target: int, video: int, key: tuple[int, ...], settings: Settings) -> list[Shot]:
-    """A person captured in the scene of ``target``'s video: its pose, light and backdrop, with their own expression.
+    """A person captured in the scene of ``target``'s video: its pose and backdrop, with their own expression and light.
 
-    The donor of a forgery is filmed in the target's scene, since face swapping methods render donors so.
+    The donor of a forgery is filmed in the target's pose, since face swapping methods render donors so.
     """
     scene = rng(*key, target, video, 0)
     poses = motion(scene, rng(*key, who.number, video, 1), settings.frames)
@@ -791,7 +787,7 @@ def _key(name: str, settings: Settings) -> tuple[int, ...]:
 def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     """The people of a dataset, paired, and the facts of the record: who is which portrait, and which were not used.
 
-    The split of a portrait follows from its place among all files of the folder, in the order of their hashed names:
+    Of portraits all are used, whatever number ``identities`` has. The split of one follows from its file's name alone,
     half train, a quarter val, a quarter test, in every dataset, so that no face is trained on here and tested there.
     Raises :class:`DfnbError` when a split has fewer than two people.
     """
@@ -817,17 +813,14 @@ def _portraits(folder: Path, counts: dict[str, int], settings: Settings) -> tupl
     if settings.detector is None:
         raise DfnbError("portraits need a face detector; give the path of YuNet's .onnx file as detector")
     detect = detector(settings.detector)
-    paths.sort(key=lambda path: (hashlib.sha256(path.name.encode()).hexdigest(), path.name))
     people: list[Person] = []
     quarantine = []
-    for place, path in enumerate(paths):
-        split = ("train", "train", "val", "test")[place % 4]
-        if not counts[split]:
-            found: Portrait | str = f"belongs to the split {split}, which this dataset does not have"
-        elif sum(each.split == split for each in people) == counts[split]:
-            found = f"the split {split} is full with {counts[split]} people"
-        else:
+    for path in sorted(paths):
+        split = ("train", "train", "val", "test")[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        if counts[split]:
             found = inspect(path, detect, settings.size)
+        else:
+            found = f"belongs to the split {split}, which this dataset does not have"
         if isinstance(found, str):
             quarantine.append({"file": path.name, "reason": found})
         else:
@@ -867,7 +860,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         by_number = {each.number: each for each in people}
         jobs = [joblib.delayed(make_videos)(folder, name, each, by_number[each.donor], settings) for each in people]
         pool = joblib.Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")
-        for made in tqdm(pool(jobs), name, len(jobs), mininterval=2, unit="person", disable=not progress):
+        for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
         return frames.write_dataset(

@@ -5,6 +5,10 @@ last, ``record.json``. Killed at any step and started again it ends in the same 
 (seed, epoch, position), dropout and mixup from (seed, step), and the checkpoint holds everything else.
 """
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +31,7 @@ from dfnb import evaluate, papers, store
 from dfnb.frames import EpochSampler, FrameDataset, load_frames, select
 from dfnb.store import DfnbError
 
+VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
 CHECKPOINT_MINUTES = 5
 PROGRESS_SECONDS = 20
 LOCK_SECONDS = 30  # the kernel of a killed workflow may take a moment to notice
@@ -91,10 +96,12 @@ def train(
     frames = load_frames(train_set)
     parameters = {
         "paper": paper,
+        "version": [VERSION, papers.module(paper).VERSION],
         "train_set": Path(train_set).name,
         "fingerprint": frames.attrs["fingerprint"],
         "seed": seed,
         "seen_methods": sorted(seen_methods) if seen_methods else None,
+        "devices": devices,
         "epoch_tests": {Path(name).name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
         "settings": settings.model_dump(mode="json"),
     }
@@ -102,15 +109,53 @@ def train(
     if store.read_record(folder):
         echo(f"{folder.name}: trained before, loaded")
         return Run.open(folder)
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn") if devices > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=settings.precision)
+    if settings.batch_size % devices:
+        raise DfnbError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices; make it a multiple")
     if workers is None:
-        workers = 0 if accelerator == "cpu" else min(8, torch.get_num_threads())
+        workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     with store.locked(folder, LOCK_SECONDS):
+        if store.read_record(folder):  # the process that was waited for has finished it
+            return Run.open(folder)
+        for left_over in folder.glob(".*.*"):  # of a killed writer
+            left_over.unlink()
         (folder / "config.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
-        fabric.launch(_launched, folder, parameters, settings, frames, list(epoch_tests), workers, echo)
+        arguments = {"folder": str(folder), "parameters": parameters, "train_set": str(train_set)}
+        arguments |= {"epoch_tests": [str(name) for name in epoch_tests], "devices": devices, "workers": workers}
+        if devices > 1:
+            _apart(arguments, echo)
+        else:
+            _fit(echo=echo, **arguments)
     return Run.open(folder)
+
+
+def _apart(arguments: dict, echo: Callable[[str], None]) -> None:
+    """Train in a process of its own, which starts one for each device: a notebook's kernel cannot."""
+    code = "import json, sys; from dfnb.train import _fit; _fit(**json.loads(sys.argv[1]))"
+    command = [sys.executable, "-c", code, json.dumps(arguments)]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            last = line.strip() or last
+            if line.startswith(arguments["parameters"]["paper"]):
+                echo(line.rstrip())
+    if process.returncode:
+        raise DfnbError(last.removeprefix("dfnb.store.DfnbError: "))
+
+
+def _fit(
+    folder: str,
+    parameters: dict,
+    train_set: str,
+    epoch_tests: list[str],
+    devices: int,
+    workers: int,
+    echo: Callable[[str], None] = print,
+) -> None:
+    settings = papers.module(parameters["paper"]).Settings.check(parameters["settings"], folder)
+    strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn") if devices > 1 else "auto"
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=settings.precision)
+    fabric.launch(_launched, Path(folder), parameters, settings, load_frames(train_set), epoch_tests, workers, echo)
 
 
 def run_folder(parameters: dict) -> Path:
@@ -143,8 +188,10 @@ class _Loop:
         self.name = f"{parameters['paper']} on {parameters['train_set']}, seed {self.seed}"
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(store.torch_seed("init", self.seed))
+        self.checkpoint = folder / "last.ckpt"
+        if self.checkpoint.exists():
+            settings = settings.model_copy(update={"pretrained": False})
         network = papers.module(parameters["paper"]).Network(settings).to(memory_format=torch.channels_last)
-        self.weights_from = "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights"
         self.shown = select(frames, "train", parameters["seen_methods"])
         self.judged = {"validation": select(frames, "val", parameters["seen_methods"])}
         self.judged |= {Path(name).name: select(load_frames(name), "test") for name in epoch_tests}
@@ -173,18 +220,18 @@ class _Loop:
             "sums": {},
             "log": [],
             "best": {"epoch": 0, "auc": -1.0},
+            "weights_from": "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights",
             "seconds": 0.0,
         }
 
     def run(self) -> None:
-        checkpoint = self.folder / "last.ckpt"
-        if checkpoint.exists():
-            self.fabric.load(checkpoint, self.state)
+        if self.checkpoint.exists():
+            self.fabric.load(self.checkpoint, self.state)
             self.echo(f"{self.name}: resumed in epoch {self.state['epoch'] + 1}, step {self.state['step']}")
         else:
             self.echo(
                 f"{self.name}: {self.settings.epochs} epochs of {self.steps * self.settings.batch_size} images "
-                f"on {self.fabric.device}, from {self.weights_from}"
+                f"on {self.fabric.device}, from {self.state['weights_from']}"
             )
         while self.state["epoch"] < self.settings.epochs:
             self._epoch()
@@ -220,7 +267,7 @@ class _Loop:
                 state["sums"][name] = state["sums"].get(name, 0.0) + value.item()
             now = time.monotonic()
             state["seconds"] = before + now - started
-            if now - saved > CHECKPOINT_MINUTES * 60:
+            if self.fabric.broadcast(now - saved > CHECKPOINT_MINUTES * 60):  # one clock decides for all processes
                 self._save()
                 saved = now
             if now - said > PROGRESS_SECONDS:
@@ -250,11 +297,10 @@ class _Loop:
         state, epoch = self.state, self.state["epoch"] + 1
         auc = 0.0
         if self.fabric.is_global_zero:
-            with self.fabric.autocast():
-                scores = {
-                    name: predict(self.network.module, frames, self.settings, self.fabric.device)
-                    for name, frames in self.judged.items()
-                }
+            scores = {
+                name: predict(self.network.module, frames, self.settings, self.fabric.device)
+                for name, frames in self.judged.items()
+            }
             for name, table in scores.items() if len(scores) > 1 else ():
                 evaluate.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
             auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
@@ -292,9 +338,13 @@ class _Loop:
 
     def _save(self) -> None:
         self._check_finite()
-        with store.atomic(self.folder / "last.ckpt") as temporary:
-            self.fabric.save(temporary, self.state)
-        if self.fabric.is_global_zero and self.state["log"]:
+        partial = self.folder / ".last.ckpt.partial"
+        self.fabric.save(partial, self.state)  # by one process, while the others wait
+        if not self.fabric.is_global_zero:
+            return
+        with store.atomic(self.checkpoint) as temporary:
+            partial.replace(temporary)
+        if self.state["log"]:
             with store.atomic(self.folder / "log.csv") as temporary:
                 pd.DataFrame(self.state["log"]).to_csv(temporary, index=False)
 
@@ -308,7 +358,7 @@ class _Loop:
             kind="training",
             rule=f"highest frame AUC on the validation split of {self.parameters['train_set']}",
             chosen=self.state["best"],
-            weights_from=self.weights_from,
+            weights_from=self.state["weights_from"],
             n={
                 "train": len(self.shown),
                 "train_videos": self.shown["video"].nunique(),
@@ -378,6 +428,7 @@ def score(run: Run, test_set: str | Path, split: str = "test") -> Path:
         return path
     clock = store.Clock()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    record.unlink(missing_ok=True)  # it must not vouch for what is written now
     evaluate.write_scores(path, predict(run.network().to(device), frames, run.settings, device))
     store.write_json(
         record,

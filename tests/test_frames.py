@@ -65,7 +65,7 @@ def test_what_a_killed_writer_left_is_no_video(toy, tmp_path):
     left = tmp_path / "toy" / "videos" / ".x.partial123"
     left.mkdir()
     (left / "video.json").write_text("{}")
-    assert frames.write_dataset(tmp_path / "toy", {})["fingerprint"] == toy.attrs["fingerprint"]
+    assert frames.write_dataset(tmp_path / "toy", {"made": "by a test"})["fingerprint"] == toy.attrs["fingerprint"]
 
 
 def test_a_video_that_fails_while_written_leaves_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
 from dfnb import evaluate, report, run, store, train
@@ -38,15 +39,21 @@ def trained(smoke_home):
 
 def test_the_main_table_says_what_the_score_files_say(trained):
     table = report.cross_dataset(trained, TESTS)
-    assert list(table.columns) == TESTS and list(table.index) == ["Xception baseline", "Locate and Verify"]
+    assert list(table.columns) == TESTS and list(table.index) == [
+        "Baseline (dfnb_plain7)",
+        "Locate and Verify (dfnb_plain7)",
+    ]
     scores = evaluate.read_scores(train.score(trained[1], "smoke-b"))
     row = evaluate.auc(scores)
-    assert table.loc["Locate and Verify", "smoke-b"] == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    assert (
+        table.loc["Locate and Verify (dfnb_plain7)", "smoke-b"]
+        == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    )
 
 
 def test_differences_are_paired_and_against_the_first_paper(trained):
     table = report.differences(trained, TESTS)
-    assert list(table.index) == [("Locate and Verify", name) for name in TESTS]
+    assert list(table.index) == [("Locate and Verify (dfnb_plain7)", name) for name in TESTS]
     aucs = [evaluate.auc(evaluate.read_scores(train.score(one, "smoke-a")))["value"] for one in trained]
     assert table["Δ video AUC"].iloc[0] == f"{aucs[1] - aucs[0]:+.3f}"
 
@@ -84,7 +91,7 @@ def test_localisation_is_of_the_papers_that_localise(trained):
 def test_every_caption_carries_what_a_number_needs(trained):
     text = report.conditions(trained, TESTS, "smoke")
     for part in (
-        "seeds [11]",
+        "seeds: 11",
         "95 %",
         "12 real + 12 fake videos",
         "validation split of smoke-a",
@@ -152,3 +159,28 @@ def test_a_report_that_was_not_made_says_how(home):
     with pytest.raises(store.DfnbError, match="run the profile first: dfnb run nothing"):
         report.main_table("nothing")
     assert run.profile("demo")["grid"]["train_sets"]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_grad_cam_sees_what_moves_the_score_also_where_it_is_sure(trained, which):
+    from dfnb.attribution import grad_cam
+
+    network = trained[which].network()
+    images, _, _ = report._items(trained[which], report.panel_frames("smoke-a"))
+    maps = grad_cam(network, images)
+    assert maps.shape == images[:, 0].shape and maps.min() >= 0 and maps.max() == 1
+    head = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        head.bias[1] += 100  # P(fake) is exactly 1 in float32: the gradient of the score is gone
+    assert (network.score(network(images)) == 1).all()
+    np.testing.assert_allclose(grad_cam(network, images), maps, atol=1e-3)
+
+
+def test_lines_are_runs_that_differ_in_their_seed_alone(trained, home):
+    settings = xception.Settings.check({**trained[0].record["parameters"]["settings"], "epochs": 1}, "")
+    more = [train.train("xception", "smoke-a", settings, seed) for seed in (12, 13)]
+    named = report.lines([trained[0], *more])
+    assert sorted(len(group) for group in named.values()) == [1, 2]
+    assert all(name.startswith("Baseline (dfnb_plain7), smoke-a, settings ") for name in named)
+    table = report.cross_dataset([trained[0], *more], ["smoke-b"])
+    assert sorted("sd" in cell for cell in table["smoke-b"]) == [False, True]

@@ -50,7 +50,8 @@ def test_a_notebook_is_committed_without_outputs_and_stays_readable(path):
 @each_notebook
 def test_the_parameters_cell_has_the_values_of_the_smoke_profile(path):
     job = next(job for job in run.jobs("smoke") if job.notebook == path.stem)
-    assert literals(path) == {**job.parameters, **({"report_of": "demo"} if path.stem == "00_start_here" else {})}
+    expected = job.parameters | ({"report_of": "demo"} if path.stem == "00_start_here" else {})
+    assert literals(path) == expected
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -117,6 +118,34 @@ def test_unknown_profiles_and_notebooks_are_named(tmp_path, monkeypatch):
         run.datasets("celeb-df-v2")
 
 
+def test_an_execution_that_began_is_not_done_until_it_ended(home):
+    job = next(job for job in run.jobs("smoke") if job.notebook == "06_cross_dataset")
+    p = run.parameters("06_cross_dataset", {"profile": "smoke"})
+    run.finish("06_cross_dataset", p, store.Clock())
+    assert job.record.exists()
+    run.parameters("06_cross_dataset", {"profile": "smoke"})
+    assert not job.record.exists()
+
+
+def test_a_record_of_other_parameters_is_no_proof(home):
+    job = next(job for job in run.jobs("smoke") if job.notebook == "04_locate_and_verify")
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    job.executed.touch()
+    for changed, done in (({"epochs": 7}, False), ({}, True)):
+        p = run.parameters("04_locate_and_verify", {**NAMESPACE, **changed})
+        run.finish("04_locate_and_verify", p, store.Clock())
+        assert job.done() is done
+    job.record.unlink()
+
+
+def test_only_cells_of_literals_are_read_for_parameters():
+    cells = ["", "seed = 3\nepochs = 2\n", "dropout = compute()\nmean = 3", "# Parameters\nseed = 4\n"]
+    namespace = {**NAMESPACE, "In": cells, "seed": 4, "epochs": 2, "dropout": 0.9, "mean": 3, "train_set": "smoke-a"}
+    namespace["In"].append("train_set = 'smoke-a'\ntest_sets = ['smoke-a']")
+    p = run.parameters("04_locate_and_verify", namespace)
+    assert (p.seed, p.epochs, p.dropout) == (4, 2, 0.5)
+
+
 def execute(notebook, folder, *options):
     """Plain papermill from another working directory."""
     path = next(path for path in NOTEBOOKS if path.stem == notebook)
@@ -166,11 +195,13 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     page = (report / "index.html").read_text()
     for name in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert (report / name).exists(), name
+    assert all(job.done() for job in run.jobs("smoke"))
     times = {job.id: job.record.stat().st_mtime_ns for job in run.jobs("smoke")}
     again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
-    assert again.returncode == 0 and "video AUC" in again.stdout
+    assert again.returncode == 0 and "video AUC" in again.stdout and "all is done" in again.stdout
     assert times == {job.id: job.record.stat().st_mtime_ns for job in run.jobs("smoke")}
     lost = next(job for job in run.jobs("smoke") if job.notebook == "09_report")
-    lost.record.unlink()
+    (report / "index.html").unlink()
+    assert not lost.done()
     assert subprocess.run(command, cwd=elsewhere, capture_output=True).returncode == 0
-    assert lost.record.exists()
+    assert lost.done() and (report / "index.html").exists()

@@ -1,9 +1,10 @@
 """The papers, one module each, and the contract between a paper and everything else.
 
-A paper is a module with two names: ``Settings``, a subclass of :class:`Settings` whose defaults are the published ones,
-and ``Network``, a ``torch.nn.Module`` built by ``Network(settings)`` with
+A paper is a module with three names: ``VERSION``, raised when the same settings give other weights; ``Settings``, a
+subclass of :class:`Settings` whose defaults are the published ones; and ``Network``, a ``torch.nn.Module`` built by ``Network(settings)`` with
 
-- ``forward(images) -> dict[str, Tensor]``: named outputs for images (B, 3, H, W), already normalised;
+- ``forward(images) -> dict[str, Tensor]``: named outputs for images (B, 3, H, W), already normalised, among them the
+  logits ``cls`` (B, 2), real first;
 - ``losses(outputs, batch) -> dict[str, Tensor]``: the paper's terms by name, and their weighted sum as ``total``;
 - ``score(outputs) -> Tensor``: P(fake), shape (B,), in [0, 1];
 - ``localise(outputs) -> Tensor``, only where the paper has one: P(forged) a patch, shape (B, h, w), in [0, 1];

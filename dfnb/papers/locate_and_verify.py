@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from dfnb import backbones, papers
 from dfnb.store import DfnbError
 
+VERSION = 1
+
 
 class Settings(papers.Settings):
     """Published training (released code, config/FF++.yml and train.py) and the widths of the network.

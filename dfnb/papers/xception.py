@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from dfnb import backbones, papers
 
+VERSION = 1
+
 
 class Settings(papers.Settings):
     """Published training; 299 is Xception's own input side (FaceForensics++), DeepfakeBench crops at 256."""
