@@ -484,7 +484,7 @@ def move(portrait: Portrait, poses: Sequence[SimpleNamespace], size: int) -> lis
         # a large photograph is smoothed first, since warping alone would alias
         smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom) if zoom < 0.5 else image
         affine = np.column_stack([matrix, shift])
-        frame = cv2.warpAffine(smooth, affine, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+        frame = cv2.warpAffine(smooth, affine, (size, size), borderMode=cv2.BORDER_REPLICATE)
         light = 1.1 - 0.3 * (0.6 - pose.ambient) + 0.12 * math.sin(pose.azimuth) * x
         shots.append(Shot(np.clip(frame * light[:, None], 0, 1), portrait.landmarks @ matrix.T + shift))
     return shots

@@ -96,7 +96,9 @@ def test_wrong_values_are_refused_in_one_sentence(change, sentence):
 
 
 def test_unknown_injected_names_are_refused_and_the_cell_can_run_twice():
-    namespace = {**NAMESPACE, "my_own_variable": 3, "In": ["", "x = 1", "# Parameters\nseed = 3\n"], "seed": 3}
+    source = "\n".join(f"{name} = {value!r}" for name, value in NAMESPACE.items())
+    cells = ["", source, "my_own_variable = 3", "# Parameters\nseed = 3\n"]
+    namespace = {**NAMESPACE, "my_own_variable": 3, "In": cells, "seed": 3}
     assert run.parameters("04_locate_and_verify", namespace).seed == 3
     namespace["In"].append("# Parameters\nno_such_name = 1\n")
     with pytest.raises(DfnbError, match="there is no parameter 'no_such_name'"):
