@@ -96,9 +96,10 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
     """Check ``scores`` and write them as parquet, complete or not at all."""
-    check_scores(scores, path)
+    plain = check_scores(scores, path).copy()
+    plain.attrs = {}  # where the frames lie is no part of the scores
     with atomic(path) as temporary:
-        scores.to_parquet(temporary, index=False)
+        plain.to_parquet(temporary, index=False)
 
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
