@@ -15,9 +15,7 @@ differs (column ``method_of_interval``):
 - ``none``: ECE, whose upward bias resampling adds once more (Brier carries the interval), and a TPR with fewer than
   2/FPR clusters of real videos: its threshold is an extrapolation, biased upwards, and no interval covers.
 
-Coverage simulated at 50 to 120 clusters a class, AUC .7 to .97, both levels, with and without clusters of both classes:
-AUC 93-96 %, means 93-97 %, EER 94-99 %, AP 92-97 %, pAUC 91-97 %, TPR at 5 % FPR 93-98 %, and at 1 % 91-97 % from 200
-clusters on. Percentiles of the same replicates fall to 87-91 % (AP, pAUC), and to 85-87 % at 20 clusters.
+tests/test_evaluate.py simulates the coverage of the AUC's interval; that of the others is not tested there.
 
 The class shares of a test set count as fixed. A class with a single cluster has no interval (NaN).
 An estimate of exactly 1 has standard error 0; its interval is [(alpha/2)^(1/k), 1], k the number of disjoint pairs of
@@ -356,9 +354,7 @@ def paired_difference(a: Tables, b: Tables, level: Level = "video", confidence: 
     """AUC(a) - AUC(b) on the same units, either side a table or those of several seeds (their mean AUC).
 
     Returns ``a, b, value, low, high, p, n, clusters``: Wald interval and two-sided p with DeLong's clustered covariance
-    and t with (clusters of the scarcer class - 1) degrees. Simulated at 50 clusters a class it covers 94-98 %, and near
-    the ceiling its p is conservative (2-3 % of equal pairs at AUC .97 are called different at 5 %). An AUC of exactly 0
-    or 1 has no standard error: then the two models' own intervals are combined without their correlation (Newcombe,
+    and t with (clusters of the scarcer class - 1) degrees. An AUC of exactly 0 or 1 has no standard error: then the two models' own intervals are combined without their correlation (Newcombe,
     Statistics in Medicine 17:873, 1998, method 10) and p is NaN. Only videos vary here, not seeds. Raises
     :class:`DfnbError` when the tables do not hold the same units, labels and clusters.
     """

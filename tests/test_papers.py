@@ -124,8 +124,9 @@ def test_locate_and_verify_is_the_released_network(network, seed):
     wrong = {}
     for name, norm in golden.items():
         allowed = 1e-3 * norm
-        if name.startswith("lfe"):  # Sums that cancel: float32 settles them to a share of the terms, not of the sum,
-            # and the golden values themselves are up to 4.5e-3 from float64 (tests/golden/README.md).
+        if re.fullmatch(r"lfe\d\.(gamma|query_conv\.bias|key_conv\.bias)", name):
+            # Sums that cancel: float32 settles them to a share of the terms, not of the sum, and the golden values
+            # themselves are up to 4.5e-3 from float64 (tests/golden/README.md).
             allowed += 1e-4 * golden[f"{name[:4]}.value_conv.weight"]
         if abs(ours[name] - norm) > allowed:
             wrong[name] = (ours[name], norm)
