@@ -40,7 +40,7 @@ def _main() -> None:
 @app.command()
 def run(
     profile: Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, study, paper")] = "smoke",
-    cores: Annotated[int, typer.Option(help="notebooks at the same time; 0: as many as there are cores")] = 0,
+    cores: Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")] = 0,
 ) -> None:
     """Run a profile's grid through papermill (by Snakemake), then show the main table.
 
@@ -63,13 +63,24 @@ def run(
     todo = [job for job in jobs if not job.done()]
     for job in todo:
         job.record.unlink(missing_ok=True)
-    typer.echo(f"profile {profile}: {f'{len(todo)} of {len(jobs)} notebooks to run' if todo else 'all is done'}")
+    typer.echo(f"profile {profile}: {f'{len(todo)} of {len(jobs)} jobs to do' if todo else 'all is done'}")
     status = subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
     if status:
-        failed = [job for job in jobs if not job.done() and job.executed.exists()]
-        names = ", ".join(str(job.executed.relative_to(store.home())) for job in failed)
+        failed = [job for job in jobs if not job.done() and job.log.exists()]
+        names = ", ".join(str(job.log.relative_to(store.home())) for job in failed)
         raise DfnbError(f"profile {profile} did not end; the last output of what is missing stands in {names}")
     _show(profile)
+
+
+@app.command()
+def train(
+    profile: Annotated[str, typer.Argument(help="a file of notebooks/profiles")],
+    job: Annotated[str, typer.Argument(help="a training of its grid or arms; a wrong name lists those there are")],
+) -> None:
+    """Do one further training of a profile (`dfnb run` does them all), resumed where it was interrupted."""
+    from dfnb import run as grid
+
+    grid.train_job(profile, job)
 
 
 def _has_gpu() -> bool:

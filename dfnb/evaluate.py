@@ -96,8 +96,10 @@ def write_scores(path: Path, scores: pd.DataFrame) -> None:
     """Check ``scores`` and write them as parquet, complete or not at all."""
     plain = check_scores(scores, path).copy()
     plain.attrs = {}  # where the frames lie is no part of the scores
+    for name in plain.select_dtypes("category"):
+        plain[name] = plain[name].cat.remove_unused_categories()
     with atomic(path) as temporary:
-        plain.to_parquet(temporary, index=False)
+        plain.to_parquet(temporary, index=False, compression="zstd")
 
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:

@@ -179,6 +179,26 @@ def select(
     return result
 
 
+def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The frames with the masks of all but a share in [0, 1] of the fakes taken out of the table, drawn by the seed.
+
+    Raises :class:`DfnbError` when masks are asked for and none is left.
+    """
+    masked = np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
+    kept = round(share * len(masked))
+    if share and not kept:
+        raise DfnbError(
+            f"{frames.attrs.get('folder', 'the frames table')} has masks for {len(masked)} of the chosen fakes, and "
+            f"the share {share:g} of them is none; raise the share, or prepare the dataset with masks"
+        )
+    hidden = store.rng("annotated", seed).permutation(masked)[kept:]
+    mask = frames["mask"].astype(str).to_numpy(dtype=object)
+    mask[hidden] = ""
+    result = frames.assign(mask=mask)
+    result.attrs = frames.attrs
+    return result
+
+
 class Pixels:
     """Reads crops and masks of a dataset; keeps a bounded number of arrays memory-mapped, per process."""
 
@@ -287,11 +307,19 @@ class FrameDataset(Dataset):
 class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     """Batches of one epoch: real and fake equally often, fakes equally by method, in an order drawn from (seed, epoch).
 
-    An epoch has as many images as the table has rows, or ``limit``. ``skip`` leaves out the batches a resumed run
+    An epoch has as many images as the table has rows, or ``limit``. With ``oversampling`` it is instead every fake
+    once and every real frame so many times. ``skip`` leaves out the batches a resumed run
     has seen. Of several processes each takes every ``world``-th item of a batch.
     """
 
-    def __init__(self, frames: pd.DataFrame, batch_size: int, seed: int, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        batch_size: int,
+        seed: int,
+        limit: int | None = None,
+        oversampling: int | None = None,
+    ) -> None:
         method = frames["method"].astype(str).to_numpy()
         label = frames["label"].to_numpy()
         if len(set(label.tolist())) < 2:
@@ -300,7 +328,9 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
             )
         fakes = sorted(set(method[label == 1]))
         self.groups = [np.flatnonzero(label == 0)] + [np.flatnonzero((label == 1) & (method == name)) for name in fakes]
-        self.n = min(len(frames), limit or len(frames)) // batch_size * batch_size
+        most = len(frames) + len(self.groups[0]) * ((oversampling or 1) - 1)
+        self.oversampling = oversampling
+        self.n = min(most, limit or most) // batch_size * batch_size
         if self.n == 0:
             raise DfnbError(
                 f"{frames.attrs.get('folder', 'the frames table')} has {len(frames)} frames to train on, fewer than "
@@ -312,6 +342,9 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers (n,) in the epoch's order; each group is used up before any of its rows comes again."""
         generator = store.rng("order", self.seed, epoch)
+        if self.oversampling:
+            rows = np.concatenate([np.tile(self.groups[0], self.oversampling), *self.groups[1:]])
+            return generator.permutation(rows)[: self.n]
         fakes = len(self.groups) - 1
         shares = [self.n - self.n // 2] + [(self.n // 2 + i) // fakes for i in range(fakes)]
         rows = []
@@ -411,11 +444,42 @@ def locate_and_verify(image: Tensor, region: Tensor, landmarks: Tensor, generato
     if draw.random() < 0.05:
         image = TF.gaussian_blur(image, [3, 3])
     if draw.random() < 0.1:
-        noise = draw.normal(0, np.sqrt(draw.uniform(10, 50)), image.shape)
-        image = (image + torch.from_numpy(noise)).round().clamp(0, 255).byte()
+        image = _noise(image, draw)
     if draw.random() < 0.5:
-        image = (_brightness_contrast, _pca_lighting, _hue_saturation_value)[draw.integers(0, 3)](image, draw)
+        image = COLOURS[draw.integers(0, 3)](image, draw)
     return image, region, landmarks
+
+
+def exposing_the_deception(
+    image: Tensor, region: Tensor, landmarks: Tensor, generator: np.random.Generator
+) -> Augmented:
+    """The augmentation of Exposing the Deception's released code, in its order, drawn here from ``generator``.
+
+    JPEG 60 to 100 (.5), Gaussian noise (.1), blur 3 (.05), mirror (.5), one of brightness and contrast, PCA lighting, and
+    hue, saturation and value (.7), grey (.2), shift by 10 %, scale by 20 %, turn by 10° (.5).
+    """
+    draw = generator
+    if draw.random() < 0.5:
+        image = TF.jpeg(image, int(draw.integers(60, 101)))
+    if draw.random() < 0.1:
+        image = _noise(image, draw)
+    if draw.random() < 0.05:
+        image = TF.gaussian_blur(image, [3, 3])
+    if draw.random() < 0.5:
+        image, region, landmarks = _flip(image, region, landmarks)
+    if draw.random() < 0.7:
+        image = COLOURS[draw.integers(0, 3)](image, draw)
+    if draw.random() < 0.2:
+        image = TF.rgb_to_grayscale(image, num_output_channels=3)
+    if draw.random() < 0.5:
+        shift, scale, angle = draw.uniform(-0.1, 0.1, 2), draw.uniform(0.8, 1.2), draw.uniform(-10, 10)
+        image, region, landmarks = _affine(image, region, landmarks, angle, shift, scale)
+    return image, region, landmarks
+
+
+def _noise(image: Tensor, draw: np.random.Generator) -> Tensor:
+    noise = draw.normal(0, np.sqrt(draw.uniform(10, 50)), image.shape)
+    return (image + torch.from_numpy(noise)).round().clamp(0, 255).byte()
 
 
 def _turn(image: Tensor, region: Tensor, landmarks: Tensor) -> Augmented:
@@ -441,4 +505,5 @@ def _hue_saturation_value(image: Tensor, draw: np.random.Generator) -> Tensor:
     return TF.adjust_brightness(TF.adjust_saturation(TF.adjust_hue(image, hue), saturation), value)
 
 
-AUGMENTATIONS = {"light": light, "locate_and_verify": locate_and_verify}
+COLOURS = (_brightness_contrast, _pca_lighting, _hue_saturation_value)
+AUGMENTATIONS = {f.__name__: f for f in (light, locate_and_verify, exposing_the_deception)}

@@ -29,7 +29,6 @@ from dfnb.train import Run, score
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 PALETTE = sns.color_palette("colorblind")
-TITLES = {"xception": "Baseline", "locate_and_verify": "Locate and Verify"}
 
 
 def style() -> None:
@@ -52,7 +51,7 @@ def style() -> None:
 
 def label(run: Run) -> str:
     """A run's name in tables and legends: the paper and the backbone, which in the small profiles is not Xception."""
-    return f"{TITLES[run.paper]} ({run.settings.backbone})"
+    return f"{papers.PAPERS[run.paper].title} ({run.settings.backbone})"
 
 
 def wide(table: pd.DataFrame) -> Styler:
@@ -191,7 +190,7 @@ def located(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
     table = results([run for run in runs if hasattr(papers.module(run.paper).Network, "localise")], test_sets)
     table = table[table["metric"].isin(evaluate.LOCALISATION.values())]
     cells = [interval(*row) for row in table[["value", "low", "high"]].to_numpy()]
-    table = table.assign(cell=cells, paper=table["paper"].map(TITLES))
+    table = table.assign(cell=cells, paper=[papers.PAPERS[name].title for name in table["paper"]])
     order = list(evaluate.LOCALISATION.values())
     return table.pivot(index=["paper", "seed", "test_set"], columns="metric", values="cell")[order]
 

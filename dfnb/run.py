@@ -7,6 +7,7 @@ refuses unknown names, wrong types and impossible values with one sentence. pape
 import ast
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from dfnb import papers, store, synth
 from dfnb.store import DfnbError
-from dfnb.train import Run, train
+from dfnb.train import Run, score, train
 
 
 class Parameters(BaseModel):
@@ -53,11 +54,10 @@ class TrainingParameters(Parameters):
 
     def settings(self) -> papers.Settings:
         """The part of the parameters that belongs to the paper."""
-        kind = papers.module(TRAINING[type(self).__name__]).Settings
+        kind = papers.module(papers.NOTEBOOKS[type(self).__name__]).Settings
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
-TRAINING = {"02_xception_baseline": "xception", "04_locate_and_verify": "locate_and_verify"}
 OTHERS: dict[str, type[Parameters]] = {
     "00_start_here": StartParameters,
     "01_data": DataParameters,
@@ -68,10 +68,13 @@ OTHERS: dict[str, type[Parameters]] = {
 
 def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters."""
-    if notebook in TRAINING:
-        return create_model(notebook, __base__=(TrainingParameters, papers.module(TRAINING[notebook]).Settings))
+    if notebook in papers.NOTEBOOKS:
+        settings = papers.module(papers.NOTEBOOKS[notebook]).Settings
+        return create_model(notebook, __base__=(TrainingParameters, settings))
     if notebook not in OTHERS:
-        raise DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted([*TRAINING, *OTHERS]))}")
+        raise DfnbError(
+            f"there is no notebook {notebook!r}; known are {', '.join(sorted([*papers.NOTEBOOKS, *OTHERS]))}"
+        )
     return OTHERS[notebook]
 
 
@@ -112,13 +115,18 @@ def checked(kind: type[Parameters], values: Mapping[str, Any], source: str) -> P
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of one notebook: an entry of a profile's grid."""
+    """One step of a profile: a notebook to execute or, where ``trains``, one further training that notebooks read.
+
+    ``arm`` is the variation that is trained, ``group/name``; empty for a training of the grid itself.
+    """
 
     id: str
     notebook: str
     parameters: dict[str, Any]
     needs: tuple[str, ...]  # ids of the jobs whose files it reads
     profile: str
+    trains: bool = False
+    arm: str = ""
 
     @property
     def record(self) -> Path:
@@ -126,11 +134,16 @@ class Job:
 
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
-        if not (self.record.exists() and self.executed.exists()):
+        if not (self.record.exists() and self.log.exists()):
             return False
         record = store.read_json(self.record)
-        wanted = checked(schema(self.notebook), self.parameters, self.id).model_dump(mode="json")
-        return record["parameters"] == wanted and all((store.home() / name).exists() for name in record["files"])
+        return record["parameters"] == self.checked().model_dump(mode="json") and all(
+            (store.home() / name).exists() for name in record["files"]
+        )
+
+    def checked(self) -> Parameters:
+        """The parameters by the notebook's schema."""
+        return checked(schema(self.notebook), self.parameters, f"profile {self.profile}, {self.id}")
 
     @property
     def base64(self) -> str:
@@ -138,7 +151,10 @@ class Job:
         return base64.b64encode(yaml.safe_dump(self.parameters).encode()).decode()
 
     @property
-    def executed(self) -> Path:
+    def log(self) -> Path:
+        """The executed notebook, or what the training said."""
+        if self.trains:
+            return self.record.with_name("log.txt")
         return store.home() / "reports" / self.profile / "notebooks" / f"{self.id}.ipynb"
 
 
@@ -151,42 +167,83 @@ def _jobs_folder(profile: str) -> Path:
 
 
 def profile(name: str) -> dict[str, Any]:
-    """A profile as ``notebooks/profiles/<name>.yaml`` has it: ``grid`` and, per notebook, its parameters."""
+    """A profile as ``notebooks/profiles/<name>.yaml`` has it: ``grid``, per notebook its parameters, and ``arms``."""
     path = store.find("notebooks") / "profiles" / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise DfnbError(f"{path} does not exist; profiles here are {known}")
     content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or set(content) != {"description", "grid", "notebooks"}:
-        raise DfnbError(f"{path} must have exactly the keys description, grid and notebooks")
+    if not isinstance(content, dict) or not {"description", "grid", "notebooks"} <= set(content) <= set(PROFILE):
+        raise DfnbError(f"{path} must have the keys {', '.join(PROFILE)} (arms may be left out) and no others")
+    if unknown := set(content.get("arms") or {}) - set(papers.NOTEBOOKS):
+        raise DfnbError(f"{path} has arms of {', '.join(sorted(unknown))}, which trains nothing")
     return content
 
 
-def jobs(name: str) -> list[Job]:
-    """The jobs of a profile in the order of its file: data, trainings (train sets × seeds), then what reads from them.
+PROFILE = ("description", "grid", "notebooks", "arms")
 
-    A training needs the data; every other notebook needs all that stand before it. Every job's parameters are checked
-    here, before anything runs.
+
+def _arms(content: dict[str, Any], notebook: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Group -> arm -> what it changes, and its ``seeds``; without those it runs with the grid's first seed alone."""
+    groups = (content.get("arms") or {}).get(notebook) or {}
+    first = {"seeds": content["grid"]["seeds"][:1]}
+    return {group: {arm: {**first, **changes} for arm, changes in arms.items()} for group, arms in groups.items()}
+
+
+def jobs(name: str) -> list[Job]:
+    """The jobs of a profile in the order of its file: data, trainings (train sets × seeds and arms), then the rest.
+
+    A paper's notebook is executed for the first seed of the grid and trains it; the other seeds and the arms are jobs
+    of their own, which the notebook reads. All other notebooks need whatever stands before them. Every job's parameters are
+    checked here, before anything runs.
     """
     content = profile(name)
     grid = content["grid"]
+    first, *others = grid["seeds"]
     result: list[Job] = []
     for notebook, own in content["notebooks"].items():
         own = {"profile": name, **(own or {})}
         data = tuple(job.id for job in result if job.notebook == "01_data")
-        if notebook in TRAINING:
+        if notebook in papers.NOTEBOOKS:
             for train_set in grid["train_sets"]:
-                for seed in grid["seeds"]:
-                    values = {"train_set": train_set, "test_sets": grid["test_sets"], "seed": seed, **own}
-                    result.append(Job(f"{notebook}-{train_set}-s{seed}", notebook, values, data, name))
+                values = {"train_set": train_set, "test_sets": grid["test_sets"], **own}
+                further = [("", {**values, "seed": seed}) for seed in others]
+                for group, arms in _arms(content, notebook).items():
+                    for arm, changes in arms.items():
+                        for seed in changes["seeds"]:
+                            given = {**values, **changes, "seed": seed}
+                            further.append((f"{group}/{arm}", {k: v for k, v in given.items() if k != "seeds"}))
+                trainings = []
+                for arm, given in further:
+                    job_id = f"{notebook}-{train_set}{_slug(arm)}-s{given['seed']}"
+                    trainings.append(Job(job_id, notebook, given, data, name, True, arm))
+                needs = (*data, *(job.id for job in trainings))
+                main = Job(f"{notebook}-{train_set}-s{first}", notebook, {**values, "seed": first}, needs, name)
+                result += [*trainings, main]
         elif notebook == "01_data":
             datasets = list(dict.fromkeys([*grid["train_sets"], *grid["test_sets"]]))
             result.append(Job(notebook, notebook, {"datasets": datasets, **own}, (), name))
         else:
             result.append(Job(notebook, notebook, own, tuple(job.id for job in result), name))
     for job in result:
-        checked(schema(job.notebook), job.parameters, f"profile {name}, {job.notebook}")
+        job.checked()
     return result
+
+
+def _slug(arm: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"/{arm}".lower()).rstrip("-")
+
+
+def train_job(name: str, job_id: str) -> None:
+    """Do a training job of a profile: train, score all test sets, write the job's record."""
+    job = next((job for job in jobs(name) if job.id == job_id and job.trains), None)
+    if job is None:
+        known = ", ".join(job.id for job in jobs(name) if job.trains) or "none"
+        raise DfnbError(f"profile {name} has no training job {job_id}; it has {known}")
+    clock, p = store.Clock(), job.checked()
+    trained_now = trained(p)
+    files = [score(trained_now, test_set) for test_set in p.test_sets]
+    finish(job.notebook, p, clock, files, job_id, run=trained_now.folder.name)
 
 
 def datasets(*names: str) -> None:
@@ -204,7 +261,7 @@ def trained(p: TrainingParameters) -> Run:
     """The run of a paper's notebook: trained now, resumed, or loaded."""
     datasets(p.train_set, *p.test_sets)
     return train(
-        TRAINING[type(p).__name__],
+        papers.NOTEBOOKS[type(p).__name__],
         p.train_set,
         p.settings(),
         p.seed,
@@ -215,10 +272,27 @@ def trained(p: TrainingParameters) -> Run:
 
 
 def all_trained(name: str) -> list[tuple[Run, TrainingParameters]]:
-    """The runs of a profile's whole grid with their parameters; what is missing is trained."""
-    chosen = [job for job in jobs(name) if job.notebook in TRAINING]
-    checked_jobs = [checked(schema(job.notebook), job.parameters, job.id) for job in chosen]
+    """The runs of a profile's grid with their parameters, without its arms; what is missing is trained."""
+    chosen = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.arm]
+    checked_jobs = [job.checked() for job in chosen]
     return [(trained(p), p) for p in checked_jobs]
+
+
+def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:
+    """The runs of a group of arms by their names, ``main`` first, each at its seeds; what is missing is trained.
+
+    The profile says what each arm changes of ``p``, and with which seeds; ``main`` is ``p`` itself at the grid's. Where
+    the profile has no such group there is ``main`` alone.
+    """
+    notebook, content = type(p).__name__, profile(p.profile)
+    wanted = {"main": {"seeds": content["grid"]["seeds"]}, **_arms(content, notebook).get(group, {})}
+    found: dict[str, list[Run]] = {}
+    for arm, changes in wanted.items():
+        changes = dict(changes)
+        for seed in changes.pop("seeds"):
+            values = p.model_dump(mode="json") | changes | {"seed": seed}
+            found.setdefault(arm, []).append(trained(checked(type(p), values, f"{notebook}, {arm}")))
+    return found
 
 
 def resolved(p: Parameters) -> pd.DataFrame:
@@ -229,9 +303,16 @@ def resolved(p: Parameters) -> pd.DataFrame:
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 
 
-def finish(notebook: str, p: Parameters, clock: store.Clock, outputs: Sequence[Path] = (), **facts: Any) -> dict:
+def finish(
+    notebook: str,
+    p: Parameters,
+    clock: store.Clock,
+    outputs: Sequence[Path] = (),
+    job_id: str | None = None,
+    **facts: Any,
+) -> dict:
     """Write the record of a notebook's execution, its last act: without it the execution did not happen."""
-    folder = _jobs_folder(p.profile) / _job_id(notebook, p)
+    folder = _jobs_folder(p.profile) / (job_id or _job_id(notebook, p))
     relative = [Path(path).resolve().relative_to(store.home()).as_posix() for path in outputs]
     hashes = {path: store.sha256(store.home() / path) for path in relative}
     return store.write_record(

@@ -11,8 +11,7 @@ import hashlib
 import io
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
@@ -96,42 +95,28 @@ class Settings(_Closed):
     detector: str | None = None  # the YuNet model that finds the faces in them
 
 
-def manifest_folder() -> Path:
-    """``data_manifest/`` beside the package, or under the home where the package is installed without it."""
-    beside = Path(__file__).parent.parent / "data_manifest"
-    return beside if beside.is_dir() else store.home() / "data_manifest"
-
-
-def preset(name: str, **changes: Any) -> Settings:
-    """The settings of ``data_manifest/<name>.yaml`` with some of them changed.
-
-    Raises :class:`DfnbError` when there is no such file or a setting is unknown or impossible.
-    """
-    path = manifest_folder() / f"{name}.yaml"
-    if not path.exists():
-        raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(presets())}")
-    content = yaml.safe_load(path.read_text())
-    if content.get("kind") != "synth":
-        raise DfnbError(f"{path} describes no dataset of the embedded benchmark; those are {', '.join(presets())}")
-    return parse({**content["parameters"], **changes}, path.name)
-
-
 def presets() -> list[str]:
     """Names of the embedded benchmark's datasets, in alphabetical order."""
-    paths = sorted(manifest_folder().glob("*.yaml"))
+    paths = sorted(store.find("data_manifest").glob("*.yaml"))
     return [path.stem for path in paths if yaml.safe_load(path.read_text()).get("kind") == "synth"]
 
 
-def parse(parameters: dict, origin: str) -> Settings:
-    """Settings from plain values, strictly; raises :class:`DfnbError` that names ``origin`` and the first mistake."""
+def preset(name: str, **changes: Any) -> Settings:
+    """The settings of ``data_manifest/<name>.yaml``, strictly, with some of them changed.
+
+    Raises :class:`DfnbError` when no dataset has that name, or names the first setting that is unknown or impossible.
+    """
+    path = store.find("data_manifest") / f"{name}.yaml"
+    if name not in (known := presets()):
+        raise DfnbError(f"as a synth dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
+    parameters = {**yaml.safe_load(path.read_text())["parameters"], **changes}
     try:
         settings = Settings.model_validate_json(json.dumps(parameters))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DfnbError(f"{origin}: {where} = {first['input']!r}: {first['msg']}; correct it") from None
-    if unknown := [name for name in settings.methods if name not in METHODS]:
-        raise DfnbError(f"{origin}: methods: there is no {unknown[0]!r}; known are {', '.join(METHODS)}")
+        where, given, why = (error.errors()[0][part] for part in ("loc", "input", "msg"))
+        raise DfnbError(f"{path.name}: {'.'.join(map(str, where))} = {given!r}: {why}; correct it") from None
+    if unknown := [method for method in settings.methods if method not in METHODS]:
+        raise DfnbError(f"{path.name}: methods: there is no {unknown[0]!r}; known are {', '.join(METHODS)}")
     return settings
 
 
@@ -153,12 +138,16 @@ class Shot(NamedTuple):
     landmarks: Array
 
 
+def _draws(draw: Generator, *spans: Span) -> list[float]:
+    return [draw.uniform(*span) for span in spans]
+
+
 def person(draw: Generator, tone: float) -> SimpleNamespace:
     """The fixed looks of a person of a skin tone in [0, 4], light to dark; a head is 2 long, chin to crown."""
-    masculine = draw.random() < 0.5
+    man = draw.random() < 0.5
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     strands = cv2.GaussianBlur(draw.standard_normal((24, 256)).astype(np.float32), (0, 0), sigmaX=1.3, sigmaY=8)
-    skin = np.float32([np.interp(tone, range(5), SKINS[:, channel]) for channel in range(3)])
+    skin = np.float32([np.interp(tone, range(5), channel) for channel in SKINS.T])
     hair = HAIRS[draw.choice(6, p=[0.22, 0.26, 0.2, 0.08, 0.14, 0.1]) if tone < 2.2 else draw.choice(2)]
     return SimpleNamespace(
         skin=skin * draw.uniform(0.95, 1.04, 3).astype(np.float32),
@@ -166,55 +155,47 @@ def person(draw: Generator, tone: float) -> SimpleNamespace:
         iris=IRISES[draw.choice(5 if tone < 1.6 else 2)],
         texture=sum(cv2.GaussianBlur(grain, (0, 0), s) * g for s, g in ((1.0, 0.6), (3.0, 3.0), (8.0, 9.6))),
         strands=strands / float(strands.std()),
-        width=draw.uniform(0.70, 0.79),
-        chin=draw.uniform(1.08, 1.30) if masculine else draw.uniform(0.98, 1.15),
-        jaw=draw.uniform(0.0, 0.10) if masculine else draw.uniform(0.06, 0.18),
-        eye=(draw.uniform(0.37, 0.43), draw.uniform(0.02, 0.09)),
-        eye_size=draw.uniform(0.165, 0.2),
-        eye_open=draw.uniform(0.42, 0.6),
-        eye_tilt=draw.uniform(-0.12, 0.1),
-        brow=(draw.uniform(0.2, 0.27), draw.uniform(0.03, 0.1), draw.uniform(0.022, 0.035) + 0.018 * masculine),
-        nose=(draw.uniform(0.37, 0.45), draw.uniform(0.10, 0.15), draw.uniform(0.6, 1.2)),
-        mouth=(draw.uniform(0.61, 0.67), draw.uniform(0.23, 0.29)),
-        lips=(draw.uniform(0.12, 0.24), draw.uniform(0.2, 0.34)),
-        lip_colour=draw.uniform(0, 0.35) if masculine else draw.uniform(0.3, 0.9),
-        blush=draw.uniform(0.02, 0.10),
-        freckles=draw.uniform(0.02, 0.07),
-        beard=draw.choice([0.0, 0.0, draw.uniform(0.15, 0.45), draw.uniform(0.6, 0.85)]) if masculine else 0.0,
-        hairline=(draw.uniform(-0.66, -0.46), draw.uniform(0.3, 0.75), draw.uniform(-0.25, 0.25)),
-        volume=draw.uniform(0.05, 0.14) if masculine else draw.uniform(0.1, 0.2),
-        bald=masculine and draw.random() < 0.08,
-        length=0.0 if masculine or draw.random() < 0.25 else draw.uniform(0.9, 1.7),
+        # half width, bend of the chin, narrowing of the jaw
+        head=_draws(draw, (0.70, 0.79), *(((1.08, 1.30), (0, 0.10)) if man else ((0.98, 1.15), (0.06, 0.18)))),
+        eye=_draws(draw, (0.37, 0.43), (0.02, 0.09), (0.165, 0.2), (0.42, 0.6), (-0.12, 0.1)),  # u, v, size, open, tilt
+        brow=[*_draws(draw, (0.2, 0.27), (0.03, 0.1)), draw.uniform(0.022, 0.035) + 0.018 * man],  # height, bend, width
+        nose=_draws(draw, (0.37, 0.45), (0.10, 0.15), (0.6, 1.2)),  # v of its tip, width, height
+        mouth=_draws(draw, (0.61, 0.67), (0.23, 0.29), (0.12, 0.24), (0.2, 0.34)),  # v, width, upper and lower lip
+        colour=_draws(draw, (0, 0.35) if man else (0.3, 0.9), (0.02, 0.10), (0.02, 0.07)),  # lips, blush, freckles
+        beard=draw.choice([0.0, 0.0, draw.uniform(0.15, 0.45), draw.uniform(0.6, 0.85)]) if man else 0.0,
+        hairline=_draws(draw, (-0.66, -0.46), (0.3, 0.75), (-0.25, 0.25)),  # v, curve, tilt
+        volume=draw.uniform(0.05, 0.14) if man else draw.uniform(0.1, 0.2),
+        bald=man and draw.random() < 0.08,
+        length=0.0 if man or draw.random() < 0.25 else draw.uniform(0.9, 1.7),
         cloth=(draw.uniform(0.08, 0.8) * draw.uniform(0.55, 1, 3)).astype(np.float32),
         collar=draw.uniform(0.15, 0.6),
     )
 
 
+# lowest and highest value at rest, swing, and limits: radians, shares of the frame, shares of a full expression
+# fmt: off
+POSE: dict[str, tuple[float, ...]] = {
+    "yaw": (-0.3, 0.3, 0.2),     "pitch": (-0.12, 0.12, 0.1),  "roll": (-0.08, 0.08, 0.06),
+    "dx": (-0.03, 0.03, 0.02),   "dy": (-0.03, 0.03, 0.015),   "scale": (0.93, 1.05, 0.02),
+}
+EXPRESSION_AND_LIGHT: dict[str, tuple[float, ...]] = {
+    "open": (-0.1, 0.45, 0.4, 0, 9),  "smile": (-0.1, 0.7, 0.3),      "blink": (-0.6, -0.4, 1.2, 0, 0.9),
+    "gaze": (-0.05, 0.05, 0.25),      "raise_": (-0.02, 0.03, 0.03),
+    "azimuth": (-1.1, 1.1, 0.15),     "elevation": (0.1, 0.8, 0.05),  "ambient": (0.4, 0.6, 0.02),
+}
+# fmt: on
+
+
 def motion(pose: Generator, own: Generator, n: int) -> list[SimpleNamespace]:
-    """Pose of n frames, and expression and light from an ``own`` stream: slow waves, in radians and shares of the frame."""
+    """Pose of n frames, and expression and light from an ``own`` stream: slow waves, as the tables above say."""
     t = np.arange(n) * FRAME_STEP
-
-    def wave(draw: Generator, rest: Span, swing: float, low: float = -9, high: float = 9) -> list[float]:
-        slow, fast = (np.sin(2 * np.pi * (t / draw.uniform(*span) + draw.random())) for span in ((70, 160), (25, 60)))
-        return np.clip(draw.uniform(*rest) + swing * (0.6 * slow + 0.4 * fast), low, high).tolist()
-
-    waves = {
-        "yaw": wave(pose, (-0.3, 0.3), 0.2),
-        "pitch": wave(pose, (-0.12, 0.12), 0.1),
-        "roll": wave(pose, (-0.08, 0.08), 0.06),
-        "dx": wave(pose, (-0.03, 0.03), 0.02),
-        "dy": wave(pose, (-0.03, 0.03), 0.015),
-        "scale": wave(pose, (0.93, 1.05), 0.02),
-        "open": wave(own, (-0.1, 0.45), 0.4, low=0),
-        "smile": wave(own, (-0.1, 0.7), 0.3),
-        "blink": wave(own, (-0.6, -0.4), 1.2, low=0, high=0.9),
-        "gaze": wave(own, (-0.05, 0.05), 0.25),
-        "raise_": wave(own, (-0.02, 0.03), 0.03),
-        "azimuth": wave(own, (-1.1, 1.1), 0.15),
-        "elevation": wave(own, (0.1, 0.8), 0.05),
-        "ambient": wave(own, (0.4, 0.6), 0.02),
-    }
-    return [SimpleNamespace(**{name: values[i] for name, values in waves.items()}) for i in range(n)]
+    waves = {}
+    for draw, table in ((pose, POSE), (own, EXPRESSION_AND_LIGHT)):
+        for name, (low, high, swing, *limits) in table.items():
+            slow, fast = (np.sin(2 * np.pi * (t / draw.uniform(*s) + draw.random())) for s in ((70, 160), (25, 60)))
+            wave = draw.uniform(low, high) + swing * (0.6 * slow + 0.4 * fast)
+            waves[name] = np.clip(wave, *limits or (-9, 9)).tolist()
+    return [SimpleNamespace(**dict(zip(waves, values))) for values in zip(*waves.values())]
 
 
 def backdrop(draw: Generator, size: int) -> Array:
@@ -224,7 +205,7 @@ def backdrop(draw: Generator, size: int) -> Array:
     ends = 0.4 * ends + 0.6 * ends.mean(axis=1, keepdims=True)
     angle = draw.uniform(0, 2 * np.pi)
     ramp = np.clip(0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle), 0, 1)[..., None]
-    canvas = np.ascontiguousarray(ends[0] * ramp + ends[1] * (1 - ramp), np.float32)
+    canvas = ends[0] * ramp + ends[1] * (1 - ramp)
     mean = canvas.mean(axis=(0, 1))
     for _ in range(draw.integers(2, 9)):
         colour = (mean * draw.uniform(0.5, 1.5) * draw.uniform(0.85, 1.15, 3)).clip(0, 1).tolist()
@@ -254,8 +235,8 @@ def _over(canvas: Array, colour: Array, alpha: Array) -> None:
     canvas += alpha[..., None] * (colour - canvas)
 
 
-def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array) -> Shot:
-    """Draw a person in a pose before a backdrop (S, S, 3).
+def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int) -> Shot:
+    """Draw a person in a pose before a backdrop (S, S, 3), reduced to (out, out, 3), which smooths the edges.
 
     The head is a unit sphere squeezed into a head's outline. Features are painted on the sphere at (u, v), u to the
     image's right and v down, so that they turn with it; light falls on the sphere's normals plus a relief.
@@ -264,128 +245,122 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array) -> Shot:
     r = 0.345 * size * pose.scale
     centre = size * np.float32([0.5 + pose.dx, 0.49 + pose.dy])
     turn = np.float32([[math.cos(pose.roll), math.sin(pose.roll)], [-math.sin(pose.roll), math.cos(pose.roll)]])
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    x, y = (x - centre[0]) / r, (y - centre[1]) / r
-    p, q = turn[0, 0] * x + turn[0, 1] * y, turn[1, 0] * x + turn[1, 1] * y
+    x, y = (np.mgrid[0:size, 0:size][::-1].astype(np.float32) - centre[:, None, None]) / r
+    p, q = (row[0] * x + row[1] * y for row in turn)
     sy, cy, sp, cp = math.sin(pose.yaw), math.cos(pose.yaw), math.sin(pose.pitch), math.cos(pose.pitch)
-    nose_v, nose_w, nose_h = look.nose
-    (eye_u, eye_v), (mouth_v, mouth_w) = look.eye, look.mouth
+    (broad, chin, jaw), (nose_v, nose_w, nose_h), (lips, blush, freckles) = look.head, look.nose, look.colour
+    (eye_u, eye_v, eye_size, eye_open, tilt), (mouth_v, mouth_w, lip_above, lip_below) = look.eye, look.mouth
 
     def half_width(q: Array) -> Array:
-        return look.width * (1 - look.jaw * _power(np.clip(q, 0, 1), 1.5))
+        return broad * (1 - jaw * _power(np.clip(q, 0, 1), 1.5))
 
     def place(u: float, v: float) -> Array:
         """Pixel (2,) of a point of the sphere: the inverse of the two lines that give (a, b) and (u, v)."""
         z = math.sqrt(max(1 - u * u - v * v, 0))
         b, z = v * cp + z * sp, z * cp - v * sp
-        q = math.copysign(abs(b) ** (1 / look.chin), b)
+        q = math.copysign(abs(b) ** (1 / chin), b)
         return (np.float32([(u * cy + z * sy) * float(half_width(q)), q]) @ turn) * r + centre
-
-    a, b = p / half_width(q), np.sign(q) * _power(np.abs(q), look.chin)
-    inside = 1 - a * a - b * b
-    z = np.sqrt(np.maximum(inside, 0))
-    u, ahead = a * cy - z * sy, a * sy + z * cy
-    v = b * cp - ahead * sp
-    un = u - 0.16 * sy * np.clip(v / nose_v, 0, 1)  # the nose stands out, and so moves further
-    head = _edge(inside * 0.5 * r * look.width)
-
-    relief = nose_h * (0.05 * _blob(un, v, 0, 0.5 * nose_v, 0.09, 0.28) + 0.1 * _blob(un, v, 0, nose_v, nose_w, 0.1))
-    relief += 0.035 * _blob(np.abs(un), v, nose_w, nose_v + 0.02, 0.06, 0.06)  # wings of the nose
-    relief -= 0.055 * _blob(np.abs(u), v, eye_u, eye_v, 0.24, 0.12)
-    relief += 0.03 * _blob(np.abs(u), v, eye_u, eye_v - 0.2, 0.3, 0.08) + 0.05 * _blob(
-        np.abs(u), v, 0.5, 0.34, 0.25, 0.2
-    )
-    fold = np.abs(u) - 0.24 - 0.35 * (v - nose_v)
-    relief -= 0.02 * (1 + 0.8 * pose.smile) * _blob(fold, v, 0, 0.52, 0.035, 0.14)
-    relief += 0.05 * _blob(u, v, 0, 0.9, 0.28, 0.12) + 0.03 * _blob(u, v, 0, mouth_v, 0.3, 0.1)
-    relief -= 0.03 * _blob(u, v, 0, mouth_v + 0.15, 0.2, 0.05)
-    gx, gy = (cv2.Sobel(relief, cv2.CV_32F, *order) * (r / 8) for order in ((1, 0), (0, 1)))
-    flat = math.cos(pose.elevation)
-    light = [math.sin(pose.azimuth) * flat, -math.sin(pose.elevation), math.cos(pose.azimuth) * flat]
-
-    def lit(nx: Array, ny: Array, nz: Array | float) -> Array:
-        facing = (nx * light[0] + ny * light[1] + nz * light[2]) / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-6)
-        return pose.ambient + (1.05 - pose.ambient) * np.maximum(0.8 * facing + 0.2, 0)
-
-    nx, ny, nz = 0.9 * a - gx, 0.9 * b - gy, z + 0.12
-    shade = lit(nx, ny, nz)
-    half = (nx * light[0] + ny * light[1] + nz * (light[2] + 1)) / math.sqrt(2 + 2 * light[2])
-    gloss = _power(half / np.sqrt(nx * nx + ny * ny + nz * nz), 24)
-
-    canvas = behind.copy()
-    angle, radius = np.arctan2(p + 0.3 * look.hairline[2], 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
-    strand = cv2.remap(look.strands, angle * 55 + 128, radius * 8 + 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    sheen = 0.25 * light[2] * np.exp(-(((q + 0.72) / 0.16) ** 2)) * (0.6 + 0.3 * strand)
-    hair_light = (lit(a, b - 0.3, 0.6) * (0.8 + 0.13 * strand) + sheen)[..., None]
-    hair = np.clip(look.hair * hair_light + 0.04 * (hair_light - 0.5), 0, 1)
-    grown = 1 - (p / (look.width + look.volume)) ** 2 - ((q + 0.02) / (1 + look.volume)) ** 2
-    if look.length:
-        spread = look.width + 0.5 * look.volume + 0.1 + 0.1 * np.clip(q, -1, 1)
-        falling = np.minimum(np.where(q < 0, grown * 0.5 * look.width, spread - np.abs(p)), look.length - q)
-        _over(canvas, hair * 0.75, _edge(falling * r))
-
-    low = slice(max(int(centre[1] + 0.3 * r), 0), size)
-    x, y, body = x[low], y[low], canvas[low]
-    neck = _edge((0.57 * look.width + 0.5 * np.clip(y - 1.05, 0, 1) ** 2 - np.abs(x)) * r)
-    neck_light = np.clip(0.52 + 0.7 * (y - 1.0), 0.52, 0.87) * (0.85 + 0.3 * light[0] * x)
-    _over(body, look.skin * _power(neck_light[..., None], np.float32([0.9, 1.05, 1.1])), neck)
-    torso = 1 - (x / 1.75) ** 2 - ((y - 2.15) / 0.95) ** 2
-    opening = _edge((look.collar - np.abs(x) - 0.75 * (y - 1.22)) * r * 0.8)
-    cloth = 0.75 + 0.35 * light[0] * x + 0.12 * np.sin(7 * x + 3 * y) - 0.25 * _blob(x, y, 0, 1.2, 0.6, 0.25)
-    _over(body, look.cloth * cloth[..., None], _edge(torso * 0.45 * r) * (1 - opening * (np.abs(x) < 0.6)))
-    for side in (-1, 1):
-        at = side * (look.width + 0.015) * cy
-        ear = 1 - ((p - at) / 0.13) ** 2 - ((q - 0.14) / 0.24) ** 2
-        ear_light = np.clip(0.72 + 0.2 * side * light[0] - 0.25 * _blob(p, q, at, 0.14, 0.06, 0.13), 0, 1)
-        seen = min(max(0.9 - 2.5 * side * sy, 0), 1)
-        _over(canvas, look.skin * ear_light[..., None] * np.float32([1.05, 0.93, 0.92]), _edge(ear * 0.06 * r) * seen)
-
-    mottled = cv2.remap(look.texture, u * 40 + 48, v * 40 + 48, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    albedo = look.skin * (1 + look.freckles * mottled[..., None] * np.float32([0.36, 0.6, 0.66]))
-    red = look.blush * (_blob(np.abs(u), v, 0.5, 0.36, 0.22, 0.18) + 0.7 * _blob(un, v, 0, nose_v, 0.15, 0.12))
-    albedo *= 1 - red[..., None] * np.float32([0.0, 1.6, 1.5])
-    if look.beard:
-        grows = np.clip((v - 0.5 + 0.45 * np.clip(np.abs(u) - 0.35, 0, 1)) * 4, 0, 1)
-        grows *= 1 - _blob(u, v, 0, mouth_v + 0.02, 0.2, 0.07)
-        _over(albedo, look.hair * 0.9 + 0.02, np.clip(look.beard * grows * (0.75 + 0.12 * mottled), 0, 1))
-    hollow = 1 - 0.28 * _blob(np.abs(u), v, eye_u * 0.9, eye_v - 0.05, 0.17, 0.09)
-    hollow -= 0.32 * _blob(un, v, 0, nose_v + 0.09, nose_w * 1.2, 0.045)
-    warm = _power(
-        np.clip(shade * hollow, 0.05, 1.3)[..., None], np.float32([0.85, 1.05, 1.15])
-    )  # shadows of skin are red
-    _over(canvas, albedo * warm + (gloss * (0.065 + 0.04 * nose_h))[..., None], head)
 
     def window(u: float, v: float, reach: float) -> tuple[slice, slice]:
         low = np.maximum(place(u, v) - reach * r, 0).astype(int)
         high = np.minimum(place(u, v) + reach * r + 1, size).astype(int)
         return slice(low[1], high[1]), slice(low[0], high[0])
 
+    a, b = p / half_width(q), np.sign(q) * _power(np.abs(q), chin)
+    inside = 1 - a * a - b * b
+    z = np.sqrt(np.maximum(inside, 0))
+    u, ahead = a * cy - z * sy, a * sy + z * cy
+    v = b * cp - ahead * sp
+    un = u - 0.16 * sy * np.clip(v / nose_v, 0, 1)  # the nose stands out, and so moves further
+    au, head = np.abs(u), _edge(inside * 0.5 * r * broad)
+
+    relief = nose_h * (0.05 * _blob(un, v, 0, 0.5 * nose_v, 0.09, 0.28) + 0.1 * _blob(un, v, 0, nose_v, nose_w, 0.1))
+    relief += 0.035 * _blob(np.abs(un), v, nose_w, nose_v + 0.02, 0.06, 0.06)  # wings of the nose
+    relief -= 0.055 * _blob(au, v, eye_u, eye_v, 0.24, 0.12)
+    relief += 0.03 * _blob(au, v, eye_u, eye_v - 0.2, 0.3, 0.08) + 0.05 * _blob(au, v, 0.5, 0.34, 0.25, 0.2)
+    relief -= 0.02 * (1 + 0.8 * pose.smile) * _blob(au - 0.24 - 0.35 * (v - nose_v), v, 0, 0.52, 0.035, 0.14)  # folds
+    relief += 0.05 * _blob(u, v, 0, 0.9, 0.28, 0.12) + 0.03 * _blob(u, v, 0, mouth_v, 0.3, 0.1)
+    relief -= 0.03 * _blob(u, v, 0, mouth_v + 0.15, 0.2, 0.05)
+    gx, gy = (cv2.Sobel(relief, cv2.CV_32F, *order) * (r / 8) for order in ((1, 0), (0, 1)))
+    flat = math.cos(pose.elevation)
+    lx, ly, lz = math.sin(pose.azimuth) * flat, -math.sin(pose.elevation), math.cos(pose.azimuth) * flat
+
+    def lit(nx: Array, ny: Array, nz: Array | float) -> Array:
+        facing = (nx * lx + ny * ly + nz * lz) / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-6)
+        return pose.ambient + (1.05 - pose.ambient) * np.maximum(0.8 * facing + 0.2, 0)
+
+    nx, ny, nz = 0.9 * a - gx, 0.9 * b - gy, z + 0.12
+    shade = lit(nx, ny, nz)
+    half = (nx * lx + ny * ly + nz * (lz + 1)) / math.sqrt(2 + 2 * lz)
+    gloss = _power(half / np.sqrt(nx * nx + ny * ny + nz * nz), 24)
+
+    canvas = behind.copy()
+    angle, radius = np.arctan2(p + 0.3 * look.hairline[2], 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
+    strand = cv2.remap(look.strands, angle * 55 + 128, radius * 8 + 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    sheen = 0.25 * lz * np.exp(-(((q + 0.72) / 0.16) ** 2)) * (0.6 + 0.3 * strand)
+    hair_light = (lit(a, b - 0.3, 0.6) * (0.8 + 0.13 * strand) + sheen)[..., None]
+    hair = np.clip(look.hair * hair_light + 0.04 * (hair_light - 0.5), 0, 1)
+    grown = 1 - (p / (broad + look.volume)) ** 2 - ((q + 0.02) / (1 + look.volume)) ** 2
+    if look.length:
+        spread = broad + 0.5 * look.volume + 0.1 + 0.1 * np.clip(q, -1, 1)
+        falling = np.minimum(np.where(q < 0, grown * 0.5 * broad, spread - np.abs(p)), look.length - q)
+        _over(canvas, hair * 0.75, _edge(falling * r))
+
+    low = slice(max(int(centre[1] + 0.3 * r), 0), size)
+    x, y, body = x[low], y[low], canvas[low]
+    neck = _edge((0.57 * broad + 0.5 * np.clip(y - 1.05, 0, 1) ** 2 - np.abs(x)) * r)
+    neck_light = np.clip(0.52 + 0.7 * (y - 1.0), 0.52, 0.87) * (0.85 + 0.3 * lx * x)
+    _over(body, look.skin * _power(neck_light[..., None], np.float32([0.9, 1.05, 1.1])), neck)
+    torso = 1 - (x / 1.75) ** 2 - ((y - 2.15) / 0.95) ** 2
+    opening = _edge((look.collar - np.abs(x) - 0.75 * (y - 1.22)) * r * 0.8)
+    cloth = 0.75 + 0.35 * lx * x + 0.12 * np.sin(7 * x + 3 * y) - 0.25 * _blob(x, y, 0, 1.2, 0.6, 0.25)
+    _over(body, look.cloth * cloth[..., None], _edge(torso * 0.45 * r) * (1 - opening * (np.abs(x) < 0.6)))
+    for side in (-1, 1):
+        at = side * (broad + 0.015) * cy
+        ear = 1 - ((p - at) / 0.13) ** 2 - ((q - 0.14) / 0.24) ** 2
+        ear_light = np.clip(0.72 + 0.2 * side * lx - 0.25 * _blob(p, q, at, 0.14, 0.06, 0.13), 0, 1)
+        seen = min(max(0.9 - 2.5 * side * sy, 0), 1)
+        _over(canvas, look.skin * ear_light[..., None] * np.float32([1.05, 0.93, 0.92]), _edge(ear * 0.06 * r) * seen)
+
+    mottled = cv2.remap(look.texture, u * 40 + 48, v * 40 + 48, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    albedo = look.skin * (1 + freckles * mottled[..., None] * np.float32([0.36, 0.6, 0.66]))
+    red = blush * (_blob(au, v, 0.5, 0.36, 0.22, 0.18) + 0.7 * _blob(un, v, 0, nose_v, 0.15, 0.12))
+    albedo *= 1 - red[..., None] * np.float32([0.0, 1.6, 1.5])
+    if look.beard:
+        grows = np.clip((v - 0.5 + 0.45 * np.clip(au - 0.35, 0, 1)) * 4, 0, 1)
+        grows *= 1 - _blob(u, v, 0, mouth_v + 0.02, 0.2, 0.07)
+        _over(albedo, look.hair * 0.9 + 0.02, np.clip(look.beard * grows * (0.75 + 0.12 * mottled), 0, 1))
+    hollow = 1 - 0.28 * _blob(au, v, eye_u * 0.9, eye_v - 0.05, 0.17, 0.09)
+    hollow -= 0.32 * _blob(un, v, 0, nose_v + 0.09, nose_w * 1.2, 0.045)
+    # shadows of skin are red
+    warm = _power(np.clip(shade * hollow, 0.05, 1.3)[..., None], np.float32([0.85, 1.05, 1.15]))
+    _over(canvas, albedo * warm + (gloss * (0.065 + 0.04 * nose_h))[..., None], head)
+
     part = window(0.16 * sy, nose_v + 0.05, 0.3)
     nostrils = _blob(np.abs(un[part]), v[part], nose_w * 0.5, nose_v + 0.075, 0.04, 0.022)
     _over(canvas[part], look.skin * np.float32([0.3, 0.2, 0.18]), 0.85 * nostrils)
 
     for side in (-1, 1):
-        part, px = window(side * eye_u, eye_v - 0.1, 0.45), look.eye_size * r
+        part, px = window(side * eye_u, eye_v - 0.1, 0.45), eye_size * r
         view, glow = canvas[part], float(shade[part].mean())
-        e = side * (u[part] - side * eye_u) * look.width / look.eye_size  # -1 inner corner, 1 outer corner
-        f = (v[part] - eye_v) / look.eye_size + look.eye_tilt * e
+        e = side * (u[part] - side * eye_u) * broad / eye_size  # -1 inner corner, 1 outer corner
+        f = (v[part] - eye_v) / eye_size + tilt * e
         arch, along = np.clip(1 - e * e, 0, 1), _edge((1.05 - np.abs(e)) * px * 0.6)
-        upper = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - look.eye_open * (1 - pose.blink))
+        upper = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - eye_open * (1 - pose.blink))
         lower = 0.36 * arch
         white = _edge((f - upper) * px) * _edge((lower - f) * px) * (np.abs(e) < 1)
         _over(view, look.skin * np.float32([0.62, 0.5, 0.47]), 0.45 * along * _blob(e, f, 0, upper - 0.3, 9, 0.1))
-        sclera = 0.92 * (0.55 + 0.45 * glow) * (1 - 0.35 * _blob(e, f, 0, upper, 9, 0.25))
-        _over(view, np.repeat(sclera[..., None], 3, axis=2), white)
+        _over(view, 0.92 * (0.55 + 0.45 * glow) * (1 - 0.35 * _blob(e, f, 0, upper, 9, 0.25))[..., None], white)
         d = np.sqrt((e - side * pose.gaze) ** 2 + (f + 0.06) ** 2)
         ring = 0.8 + 0.9 * np.clip(f + 0.1, 0, 0.4) - 0.45 * np.exp(-(((d - 0.46) / 0.1) ** 2))
         _over(view, look.iris * ring[..., None], white * _edge((0.46 - d) * px))
-        _over(view, np.float32([0.03, 0.03, 0.03]), white * _edge((0.2 - d) * px))
-        glint = np.sqrt((e - side * pose.gaze - 0.16 * math.copysign(side, light[0])) ** 2 + (f + 0.24) ** 2)
-        _over(view, np.ones(3, np.float32), 0.9 * white * _edge((0.13 - glint) * px))
+        _over(view, 0.03, white * _edge((0.2 - d) * px))
+        glint = np.sqrt((e - side * pose.gaze - 0.16 * math.copysign(side, lx)) ** 2 + (f + 0.24) ** 2)
+        _over(view, 1.0, 0.9 * white * _edge((0.13 - glint) * px))
         _over(view, look.hair * 0.35 + look.skin * 0.08, 0.85 * along * _blob(e, f, 0, upper - 0.03, 9, 0.11))
         _over(view, look.skin * np.float32([0.6, 0.45, 0.42]), 0.4 * along * _blob(e, f, 0, lower + 0.04, 9, 0.09))
         above, bend, thick = look.brow
-        k = side * (u[part] - side * eye_u * 1.02) * look.width / (look.eye_size * 1.3)
+        k = side * (u[part] - side * eye_u * 1.02) * broad / (eye_size * 1.3)
         g = v[part] - (eye_v - above - pose.raise_ - bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
         taper = thick * np.clip(0.95 - 0.55 * np.clip(k, -1, 1), 0.2, 1)
         hairs = (0.68 + 0.17 * np.sin(28 * k + 60 * g)) * np.exp(-((g / taper) ** 4))
@@ -394,15 +369,15 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array) -> Shot:
     part = window(0, mouth_v, 0.55)
     view, glow = canvas[part], float(shade[part].mean())
     width = mouth_w * (1 + 0.1 * pose.smile - 0.1 * pose.open)
-    m, px = u[part] * look.width / width, width * r
+    m, px = u[part] * broad / width, width * r
     arch, along = np.clip(1 - m * m, 0, 1), np.abs(m) < 1
     g = (v[part] - mouth_v) / width + 0.22 * pose.smile * m * m
     top, bottom = -0.22 * pose.open * arch, 0.75 * pose.open * arch
-    upper = top - look.lips[0] * _power(arch, 0.6) * (1 - 0.3 * np.exp(-((m / 0.16) ** 2)))
-    lower = bottom + look.lips[1] * _power(arch, 0.7)
+    upper = top - lip_above * _power(arch, 0.6) * (1 - 0.3 * np.exp(-((m / 0.16) ** 2)))
+    lower = bottom + lip_below * _power(arch, 0.7)
     rose = np.float32([0.72, 0.30, 0.30]) * (0.35 + 0.65 * float(look.skin.mean())) / 0.75
-    lip = look.skin * np.float32([0.88, 0.66, 0.64]) * (1 - look.lip_colour) + rose * look.lip_colour
-    full = shade[part] * (1 + 0.22 * _blob(m, g, 0, bottom + 0.5 * look.lips[1], 9, 0.1) - 0.15 * (g < top))
+    lip = look.skin * np.float32([0.88, 0.66, 0.64]) * (1 - lips) + rose * lips
+    full = shade[part] * (1 + 0.22 * _blob(m, g, 0, bottom + 0.5 * lip_below, 9, 0.1) - 0.15 * (g < top))
     _over(view, lip * full[..., None], _edge((g - upper) * px) * _edge((lower - g) * px) * along)
     hole = _edge((g - top) * px) * _edge((bottom - g) * px) * along
     _over(view, np.float32([0.22, 0.07, 0.07]), hole)
@@ -412,16 +387,17 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array) -> Shot:
     _over(view, lip * np.float32([0.35, 0.28, 0.28]), 0.75 * closed * _edge((1.03 - np.abs(m)) * px * 0.4))
 
     if not look.bald:
-        line, curve, tilt = look.hairline
-        fringe = line + curve * _power(np.abs(u), 2.2) + tilt * u * np.clip(1 - u * u, 0, 1) + 0.012 * strand
+        line, curve, slant = look.hairline
+        fringe = line + curve * _power(au, 2.2) + slant * u * np.clip(1 - u * u, 0, 1) + 0.012 * strand
         below = 0.3 if look.length else 0.05
         front = _edge((fringe - v) * r * 0.7) * np.clip((below + 0.12 - q) * 8, 0, 1) * head
-        rim = _edge(grown * 0.5 * look.width * r) * np.clip((below - q) * 8, 0, 1) * (1 - head)
+        rim = _edge(grown * 0.5 * broad * r) * np.clip((below - q) * 8, 0, 1) * (1 - head)
         _over(canvas, canvas * 0.75, 0.5 * np.clip(head * _edge((fringe + 0.06 - v) * r * 0.25) - front, 0, 1))
         _over(canvas, hair, (front + rim) * np.clip(0.97 + 0.03 * strand, 0, 1))
-    corner = (width / look.width, mouth_v - 0.22 * pose.smile * width)
-    points = [(-eye_u, eye_v), (eye_u, eye_v), (0.16 * sy, nose_v), (-corner[0], corner[1]), corner]
-    return Shot(np.clip(canvas, 0, 1), np.float32([place(*point) for point in points]))
+    image = cv2.resize(np.clip(canvas, 0, 1), (out, out), interpolation=cv2.INTER_AREA)
+    corner_u, corner_v = width / broad, mouth_v - 0.22 * pose.smile * width
+    points = [(-eye_u, eye_v), (eye_u, eye_v), (0.16 * sy, nose_v), (-corner_u, corner_v), (corner_u, corner_v)]
+    return Shot(image, (np.float32([place(*point) for point in points]) + 0.5) * (out / size) - 0.5)
 
 
 # ------------------------------------------------------------------------------------------------------------ portraits
@@ -435,12 +411,12 @@ class Portrait(NamedTuple):
     tone: float
 
 
-def detector(model: str) -> cv2.FaceDetectorYN:
+def detector(model: str | None) -> cv2.FaceDetectorYN:
     """YuNet from its .onnx file; raises :class:`DfnbError` when the file is missing or is no model."""
     try:
-        return cv2.FaceDetectorYN.create(model, "", (320, 320), 0.8)
+        return cv2.FaceDetectorYN.create(str(model), "", (320, 320), 0.8)
     except cv2.error:
-        raise DfnbError(f"{model} is no face detector; give the path of YuNet's .onnx file") from None
+        raise DfnbError(f"detector = {model} is no face detector; give the path of YuNet's .onnx file") from None
 
 
 def inspect(path: Path, detect: cv2.FaceDetectorYN, size: int) -> Portrait | str:
@@ -448,23 +424,21 @@ def inspect(path: Path, detect: cv2.FaceDetectorYN, size: int) -> Portrait | str
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         return "not readable as an image"
-    height, width = image.shape[:2]
-    shrink = min(1, 640 / max(height, width))  # YuNet is made for faces of up to 300 pixels
-    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else image
-    detect.setInputSize((small.shape[1], small.shape[0]))
+    shrink = min(1, 640 / max(image.shape))  # YuNet is made for faces of up to 300 pixels
+    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    detect.setInputSize(small.shape[1::-1])
     found = detect.detect(small)[1]
     if found is None:
         return "no face found"
     areas = found[:, 2] * found[:, 3]
-    if (areas > areas.max() / 4).sum() > 1:
-        return f"{(areas > areas.max() / 4).sum()} faces found, one is needed"
+    if (n := (areas > areas.max() / 4).sum()) > 1:
+        return f"{n} faces found, one is needed"
     points = found[areas.argmax(), 4:14].reshape(5, 2) / shrink
-    if (points < 0).any() or (points >= (width, height)).any():
+    if (points < 0).any() or (points >= image.shape[1::-1]).any():
         return "the face is cut by the frame"
     if np.linalg.norm(points[1] - points[0]) < 0.18 * size:
         return f"the face is too small for frames of {size} pixels"
-    mask = np.zeros((height, width), np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(points.astype(np.int32)), 1)
+    mask = cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), cv2.convexHull(points.astype(np.int32)), 1)
     return Portrait(str(path), points, float(cv2.mean(image, mask)[0:3] @ np.float64([0.114, 0.587, 0.299])))
 
 
@@ -495,131 +469,112 @@ def move(portrait: Portrait, poses: Sequence[SimpleNamespace], size: int) -> lis
 
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
     """What the camera makes of a video: less resolution, blur, and noise that is grey for its larger part."""
-    share, blur, noise = (draw.uniform(*span) for span in (camera.resolution, camera.blur, camera.noise))
+    share, blur, noise = _draws(draw, camera.resolution, camera.blur, camera.noise)
     captured = []
     for image, landmarks in shots:
         image = cv2.GaussianBlur(_resolve(image, share), (0, 0), blur)
-        grain = 0.8 * draw.standard_normal((*image.shape[:2], 1)) + 0.6 * draw.standard_normal(image.shape)
-        captured.append(Shot(np.clip(image + noise * grain.astype(np.float32), 0, 1), landmarks))
+        image += noise * _grain(image, draw).astype(np.float32)
+        captured.append(Shot(np.clip(image, 0, 1), landmarks))
     return captured
 
 
+def _grain(image: Array, draw: Generator) -> Array:
+    return 0.8 * draw.standard_normal((*image.shape[:2], 1)) + 0.6 * draw.standard_normal(image.shape)
+
+
 def _resolve(image: Array, share: float) -> Array:
-    size = image.shape[:2][::-1]
-    small = (max(round(size[0] * share), 1), max(round(size[1] * share), 1))
+    size = image.shape[1::-1]
+    small = [max(round(side * share), 1) for side in size]
     return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), size, interpolation=cv2.INTER_CUBIC)
 
 
-class Chart:
-    """Face coordinates (s, t) of a frame's pixels: the eyes lie at (-1, 0) and (1, 0), the mouth's middle at (0, 1)."""
-
-    def __init__(self, shot: Shot) -> None:
-        right, left, _, *corners = shot.landmarks.astype(np.float64)
-        eyes, mouth = (right + left) / 2, (corners[0] + corners[1]) / 2
-        self.to_pixels = np.vstack([np.column_stack([(left - right) / 2, mouth - eyes, eyes]), [0, 0, 1]])
-        inverse = np.linalg.inv(self.to_pixels)
-        height, width = shot.image.shape[:2]
-        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-        self.s, self.t = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in (0, 1))
-
-    def at(self, points: Array) -> Array:
-        """Face coordinates (n, 2) of points (n, 2) in pixels."""
-        return np.linalg.solve(self.to_pixels, np.vstack([points.T, np.ones(len(points))]))[:2].T
-
-    def region(self, middle: float, half: Span, feather: float, power: float = 2) -> Array:
-        """Opacity (H, W) of a superellipse about (0, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
-        away = (np.abs(self.s / half[0]) ** power + np.abs((self.t - middle) / half[1]) ** power) ** (1 / power)
-        ramp = np.clip((1 - away) / feather, 0, 1)
-        return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+def _to_pixels(shot: Shot) -> Array:
+    """Homogeneous matrix (3, 3) of face coordinates: the eyes lie at (-1, 0) and (1, 0), the mouth's middle at (0, 1)."""
+    right, left, _, *corners = shot.landmarks.astype(np.float64)
+    eyes, mouth = (right + left) / 2, (corners[0] + corners[1]) / 2
+    return np.vstack([np.column_stack([(left - right) / 2, mouth - eyes, eyes]), [0, 0, 1]])
 
 
-class Forged(NamedTuple):
-    """A forged frame (H, W, 3) and how opaque it lies over the captured one (H, W)."""
+def _face_coordinates(shot: Shot) -> list[Array]:
+    """Face coordinates s and t (H, W) of a frame's pixels."""
+    y, x = np.mgrid[0 : shot.image.shape[0], 0 : shot.image.shape[1]].astype(np.float32)
+    return [row[0] * x + row[1] * y + row[2] for row in np.linalg.inv(_to_pixels(shot))[:2]]
 
-    image: Array
-    opacity: Array
+
+def _region(shot: Shot, wide: float, high: float, middle: float, feather: float, power: float = 2) -> Array:
+    """Opacity (H, W) of a superellipse about (0, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
+    s, t = _face_coordinates(shot)
+    away = (np.abs(s / wide) ** power + np.abs((t - middle) / high) ** power) ** (1 / power)
+    ramp = np.clip((1 - away) / feather, 0, 1)
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
 
-def _fit(donor: Shot, chart: Chart) -> Array:
+def _fit(donor: Shot, target: Shot) -> Array:
     """The donor's frame, moved so that eyes and mouth lie on the target's."""
-    affine = (chart.to_pixels @ np.linalg.inv(Chart(donor).to_pixels))[:2]
-    size = donor.image.shape[1::-1]
-    return cv2.warpAffine(donor.image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    affine = (_to_pixels(target) @ np.linalg.inv(_to_pixels(donor)))[:2]
+    return cv2.warpAffine(donor.image, affine, donor.image.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _recolour(image: Array, target: Shot, where: Array, forgery: Forgery, draw: Generator) -> Array:
-    """``image`` with the target's mean and deviation in each channel ``where`` (H, W weights) it counts, and a cast."""
-    weight = where[..., None] / where.sum()
-    means = [(weight * each).sum(axis=(0, 1)) for each in (image, target.image)]
-    spreads = [((weight * (each - mean) ** 2).sum(axis=(0, 1))) for each, mean in zip((image, target.image), means)]
+def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """``image``, each channel with the target's mean and deviation in the region and a cast, laid over the target."""
+    weight, both = opacity[..., None] / opacity.sum(), (image, target.image)
+    means = [(weight * each).sum(axis=(0, 1)) for each in both]
+    spreads = [(weight * (each - mean) ** 2).sum(axis=(0, 1)) for each, mean in zip(both, means)]
     gain = np.sqrt(np.clip(spreads[1] / np.maximum(spreads[0], 1e-6), 0.25, 4))
     cast = 1 + draw.uniform(*forgery.cast) * draw.choice([-1, 1], 3)
-    return (((image - means[0]) * gain + means[1]) * cast).astype(np.float32)
-
-
-def _blend(image: Array, target: Shot, opacity: Array, how: str) -> Forged:
-    if how == "alpha":
-        return Forged(image, opacity)
+    image = (((image - means[0]) * gain + means[1]) * cast).astype(np.float32)
+    if forgery.blend == "alpha":
+        return image, opacity
     mask = (opacity > 0.05).astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
     eight_bits = [np.clip(each * 255 + 0.5, 0, 255).astype(np.uint8) for each in (image, target.image)]
     # OpenCV 5 overwrites the mask it is given
     cloned = cv2.seamlessClone(*eight_bits, mask.copy(), (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
-    return Forged(cloned.astype(np.float32) / 255, (mask > 0).astype(np.float32))
+    return cloned.astype(np.float32) / 255, (mask > 0).astype(np.float32)
 
 
-def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
+# Each method: a forged frame (H, W, 3), and how opaque it lies over the captured one (H, W).
+
+
+def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
-    chart = Chart(target)
-    half = (draw.uniform(1.75, 2.05), draw.uniform(1.1, 1.25))
-    opacity = chart.region(draw.uniform(0.42, 0.52), half, draw.uniform(*forgery.feather))
-    image = _recolour(_fit(donor, chart), target, opacity, forgery, draw)
-    return _blend(image, target, opacity, forgery.blend)
+    opacity = _region(target, *_draws(draw, (1.75, 2.05), (1.1, 1.25), (0.42, 0.52), forgery.feather))
+    return _blend(_fit(donor, target), target, opacity, forgery, draw)
 
 
-def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
+def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The donor's face generated at a low resolution, in a box with rounded corners (as Deepfakes)."""
-    chart = Chart(target)
-    half = (draw.uniform(1.6, 1.85), draw.uniform(1.0, 1.15))
-    opacity = chart.region(draw.uniform(0.4, 0.5), half, draw.uniform(*forgery.feather), power=4)
-    generated = _resolve(_fit(donor, chart), draw.uniform(*forgery.low_resolution))
-    image = _recolour(generated, target, opacity, forgery, draw)
-    return _blend(image, target, opacity, forgery.blend)
+    opacity = _region(target, *_draws(draw, (1.6, 1.85), (1.0, 1.15), (0.4, 0.5), forgery.feather), power=4)
+    generated = _resolve(_fit(donor, target), draw.uniform(*forgery.low_resolution))
+    return _blend(generated, target, opacity, forgery, draw)
 
 
-def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
+def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The target's own face warped towards the donor's expression: mouth corners, lower lip, brows (as Face2Face)."""
-    chart = Chart(target)
-    corners, aim = (chart.at(shot.landmarks[3:]) for chart, shot in ((chart, target), (Chart(donor), donor)))
-    towards = aim - corners + draw.normal(0, 0.1, (2, 2))
+    ours, theirs = (
+        np.linalg.solve(_to_pixels(each), [*each.landmarks[3:].T, [1, 1]])[:2].T for each in (target, donor)
+    )
+    corners = theirs - ours + draw.normal(0, 0.1, (2, 2))
     length = draw.uniform(*forgery.motion)
-    towards *= length / max(float(np.linalg.norm(towards, axis=1).max()), 1e-3)
+    corners *= length / max(float(np.linalg.norm(corners, axis=1).max()), 1e-3)
     lip, brows = length * draw.choice([-1, 1]) * draw.uniform(0.5, 1), length * draw.uniform(-0.8, 0.8)
-    handles = np.vstack([corners, [[0, 1.25], [-1, -0.4], [1, -0.4]]])
-    moved = np.zeros((2, *chart.s.shape))
-    for (s, t), pull in zip(handles, np.vstack([towards, [[0, lip], [0, brows], [0, brows]]])):
-        moved += pull[:, None, None] * np.exp(-(((chart.s - s) / 0.5) ** 2) - ((chart.t - t) / 0.35) ** 2)
-    moved = np.einsum("ij,jhw->ihw", chart.to_pixels[:2, :2], moved)
-    y, x = np.mgrid[0 : moved.shape[1], 0 : moved.shape[2]]
-    image = cv2.remap(target.image, *np.float32([x - moved[0], y - moved[1]]), cv2.INTER_LINEAR)
-    return Forged(image, (np.hypot(*moved) > 0.3).astype(np.float32))
+    handles = [*ours, (0, 1.25), (-1, -0.4), (1, -0.4)]
+    pulls = np.vstack([corners, [[0, lip], [0, brows], [0, brows]]])
+    s, t = _face_coordinates(target)
+    moved = sum(pull[:, None, None] * _blob(s, t, *at, 0.5, 0.35) for at, pull in zip(handles, pulls))
+    moved = np.einsum("ij,jhw->ihw", _to_pixels(target)[:2, :2], moved)
+    source = np.float32(np.indices(s.shape)[::-1] - moved)
+    return cv2.remap(target.image, *source, cv2.INTER_LINEAR), (np.hypot(*moved) > 0.3).astype(np.float32)
 
 
-def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> Forged:
+def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """A new texture, the donor's a little softened, for the mouth and what is around it (as NeuralTextures)."""
-    chart = Chart(target)
-    half = (draw.uniform(1.05, 1.3), draw.uniform(0.45, 0.6))
-    opacity = chart.region(1.03, half, draw.uniform(*forgery.feather))
-    texture = cv2.GaussianBlur(_fit(donor, chart), (0, 0), draw.uniform(*forgery.soften))
-    return _blend(_recolour(texture, target, opacity, forgery, draw), target, opacity, forgery.blend)
+    wide, high, feather = _draws(draw, (1.05, 1.3), (0.45, 0.6), forgery.feather)
+    texture = cv2.GaussianBlur(_fit(donor, target), (0, 0), draw.uniform(*forgery.soften))
+    return _blend(texture, target, _region(target, wide, high, 1.03, feather), forgery, draw)
 
 
-METHODS: dict[str, Callable[[Shot, Shot, Forgery, Generator], Forged]] = {
-    "swap": swap,
-    "resynthesis": resynthesis,
-    "warp": warp,
-    "mouth": mouth,
-}
+METHODS = {"swap": swap, "resynthesis": resynthesis, "warp": warp, "mouth": mouth}
 
 
 def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
@@ -630,11 +585,10 @@ def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Genera
     """
     image, opacity = METHODS[method](target, donor, forgery, draw)
     mask = opacity > 0.05
-    fine = [each - cv2.GaussianBlur(each, (0, 0), 1.0) for each in (image, target.image)]
-    lost = max(float(np.median(fine[1][mask] ** 2) - np.median(fine[0][mask] ** 2)) / 0.4549, 0.0)  # median of a chi²
+    fine = [np.median((each - cv2.GaussianBlur(each, (0, 0), 1.0))[mask] ** 2) for each in (image, target.image)]
+    lost = max(float(fine[1] - fine[0]) / 0.4549, 0.0)  # median of a chi²
     amount = math.sqrt(lost / 0.75) * draw.uniform(*forgery.regrain)  # a blur of 1 leaves 3/4 of white noise's energy
-    grain = 0.8 * draw.standard_normal((*mask.shape, 1)) + 0.6 * draw.standard_normal(image.shape)
-    mixed = target.image + opacity[..., None] * (image + amount * grain - target.image)
+    mixed = target.image + opacity[..., None] * (image + amount * _grain(image, draw) - target.image)
     return np.where(mask[..., None], np.clip(mixed, 0, 1), target.image).astype(np.float32), mask
 
 
@@ -650,25 +604,20 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     if delivery.h264 is not None:
         return _h264(ready, delivery.h264)
     if delivery.jpeg is not None:
-        quality = int(draw.integers(delivery.jpeg[0], delivery.jpeg[1] + 1))
-        ready = [_jpeg(image, quality) for image in ready]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*delivery.jpeg, endpoint=True))]
+        files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
+        ready = [cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files]
     return np.stack(ready)
-
-
-def _jpeg(image: Array, quality: int) -> Array:
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def _h264(images: Sequence[Array], crf: int) -> Array:
     height, width = images[0].shape[:2]
+    options = {"crf": str(crf), "preset": "fast", "threads": "1"}
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", rate=3, width=width, height=height, pix_fmt="yuv420p")
-        stream.options = {"crf": str(crf), "preset": "fast", "threads": "1"}
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+        stream = container.add_stream("libx264", 3, options, width=width, height=height, pix_fmt="yuv420p")
+        for frame in [*(av.VideoFrame.from_ndarray(image, format="rgb24") for image in images), None]:
+            container.mux(stream.encode(frame))
     buffer.seek(0)
     with av.open(buffer) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -701,8 +650,8 @@ def pair_up(people: Sequence[Person]) -> list[Person]:
             n = 3 if len(group) == 3 else 2
             ring, group = group[:n], group[n:]
             name = "_".join(f"{each.number:03d}" for each in sorted(ring))
-            for place, each in enumerate(ring):
-                paired.append(each._replace(donor=ring[(place + 1) % len(ring)].number, pair=name))
+            donors = ring[1:] + ring[:1]
+            paired += [each._replace(donor=donor.number, pair=name) for each, donor in zip(ring, donors)]
     return sorted(paired)
 
 
@@ -717,66 +666,38 @@ def film(who: Person, target: int, video: int, key: tuple[int, ...], settings: S
         shots = move(who.portrait, poses, settings.size)
     else:
         look = person(rng(*key, who.number, FACE_ID), who.tone)
-        behind = backdrop(scene, settings.size * 4 // 3)  # drawn larger and reduced: smooth edges
-        shots = [_reduce(render(look, pose, behind), settings.size) for pose in poses]
+        behind = backdrop(scene, settings.size * 4 // 3)
+        shots = [render(look, pose, behind, settings.size) for pose in poses]
     return capture(shots, settings.camera, rng(*key, target, video, 2, who.number))
 
 
-def _reduce(shot: Shot, size: int) -> Shot:
-    image = cv2.resize(shot.image, (size, size), interpolation=cv2.INTER_AREA)
-    return Shot(image, (shot.landmarks + 0.5) * (size / len(shot.image)) - 0.5)
-
-
-class Video(NamedTuple):
-    """What ``frames.write_video`` takes."""
-
-    folder: Path
-    rows: list[dict]
-    crops: Array
-    masks: Array | None
-
-
-def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[Video]:
-    """The real and the forged videos of a person that ``folder`` does not have yet."""
+def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[tuple]:
+    """The real and the forged videos of a person that ``folder`` lacks: what ``frames.write_video`` takes of each."""
     cv2.setNumThreads(1)  # one process a core: threads inside would only wait for each other
-    key, size, made = _key(name, settings), settings.size, []
+    key, made = _key(name, settings), []
+    numbers = f"{target.number:03d}", f"{donor.number:03d}"
+    who = {"dataset": name, "split": target.split, "track": 0, "cluster": target.pair, "identity": numbers[0]}
+    where = {"crop_box": [0.0, 0.0, float(settings.size), float(settings.size)], "scale": 1.0}
     for video in range(settings.videos):
         method = settings.methods[(target.number * settings.videos + video) % len(settings.methods)]
-        take = f"{target.number:03d}{chr(ord('a') + video)}"
-        real, fake = (folder / "videos" / each for each in (f"real/{take}", f"{method}/{take}_{donor.number:03d}"))
-        has_real, has_fake = _complete(real, ["frames.npy"]), _complete(fake, ["frames.npy", "masks.npy"])
-        if has_real and has_fake:
-            continue
-        shots = film(target, target.number, video, key, settings)
-        shared = {
-            "dataset": name,
-            "split": target.split,
-            "track": 0,
-            "cluster": target.pair,
-            "identity": f"{target.number:03d}",
-            "crop_box": [0.0, 0.0, float(size), float(size)],
-            "scale": 1.0,
-        }
-        rows = [
-            {**shared, "frame": i * FRAME_STEP, "landmarks": shot.landmarks.ravel().tolist()}
-            for i, shot in enumerate(shots)
-        ]
-        if not has_real:
-            crops = deliver([shot.image for shot in shots], settings.delivery, rng(*key, target.number, video, 3))
-            more = {"source": "", "method": "real", "label": 0}
-            made.append(Video(real, [{**row, **more} for row in rows], crops, None))
-        if not has_fake:
-            draw = rng(*key, target.number, video, 4)
-            donors = film(donor, target.number, video, key, settings)
-            images, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in zip(shots, donors)))
-            crops = deliver(images, settings.delivery, rng(*key, target.number, video, 5))
-            more = {"source": f"{donor.number:03d}", "method": method, "label": 1}
-            made.append(Video(fake, [{**row, **more} for row in rows], crops, np.stack(masks)))
+        take = f"{numbers[0]}{chr(ord('a') + video)}"
+        folders = [folder / "videos" / each for each in (f"real/{take}", f"{method}/{take}_{numbers[1]}")]
+        files = ("video.json", "frames.npy", "masks.npy")  # real videos have no masks
+        lacking = [i for i, each in enumerate(folders) if not all((each / file).exists() for file in files[: 2 + i])]
+        shots = film(target, target.number, video, key, settings) if lacking else []
+        for label in lacking:
+            images, masks = [shot.image for shot in shots], None
+            if label:
+                draw = rng(*key, target.number, video, 4)
+                pairs = zip(shots, film(donor, target.number, video, key, settings))
+                images, masks = map(np.stack, zip(*(forge(method, *pair, settings.forgery, draw) for pair in pairs)))
+            crops = deliver(images, settings.delivery, rng(*key, target.number, video, 3 + 2 * label))
+            truth = {"source": numbers[1] * label, "method": method if label else "real", "label": label}
+            places = [
+                {"frame": i * FRAME_STEP, "landmarks": shot.landmarks.ravel().tolist()} for i, shot in enumerate(shots)
+            ]
+            made.append((folders[label], [{**who, **where, **place, **truth} for place in places], crops, masks))
     return made
-
-
-def _complete(folder: Path, arrays: Sequence[str]) -> bool:
-    return all((folder / name).exists() for name in ("video.json", *arrays))
 
 
 def _key(name: str, settings: Settings) -> tuple[int, ...]:
@@ -792,13 +713,12 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     Raises :class:`DfnbError` when a split has fewer than two people.
     """
     counts = {split: settings.identities.get(split, 0) for split in SPLITS}
-    splits = [split for split, n in counts.items() for _ in range(n)]
     facts: dict[str, Any] = {}
     if settings.portraits is None:
-        key = _key(name, settings)
+        key, splits = _key(name, settings), [split for split, n in counts.items() for _ in range(n)]
         people = [Person(i, split, rng(*key, i, FACE_ID, 0).uniform(0, 4)) for i, split in enumerate(splits)]
     else:
-        people, facts = _portraits(Path(settings.portraits), counts, settings)
+        people, facts = _portraits(settings.portraits, counts, settings)
     for split, n in counts.items():
         if n and (found := sum(each.split == split for each in people)) < 2:
             where = settings.portraits or f"identities.{split}"
@@ -806,21 +726,21 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     return pair_up(people), facts
 
 
-def _portraits(folder: Path, counts: dict[str, int], settings: Settings) -> tuple[list[Person], dict[str, Any]]:
-    paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    if not paths:
+def _files(folder: str) -> list[Path]:
+    return sorted(path for path in Path(folder).glob("*") if path.is_file())
+
+
+def _portraits(folder: str, counts: dict[str, int], settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    if not (paths := _files(folder)):
         raise DfnbError(f"{folder} is no folder with photographs; give one that holds image files")
-    if settings.detector is None:
-        raise DfnbError("portraits need a face detector; give the path of YuNet's .onnx file as detector")
     detect = detector(settings.detector)
     people: list[Person] = []
     quarantine = []
-    for path in sorted(paths):
+    for path in paths:
         split = ("train", "train", "val", "test")[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        found = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
             found = inspect(path, detect, settings.size)
-        else:
-            found = f"belongs to the split {split}, which this dataset does not have"
         if isinstance(found, str):
             quarantine.append({"file": path.name, "reason": found})
         else:
@@ -838,31 +758,27 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     from dfnb import frames  # here, since it loads torch, which the worker processes need not
 
     settings = settings or preset(name)
-    folder = frames.dataset_folder(name)
-    clock = store.Clock()
+    folder, clock = frames.dataset_folder(name), store.Clock()
+    described = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
-    if settings.portraits and Path(settings.portraits).is_dir():
-        files = sorted(path for path in Path(settings.portraits).iterdir() if path.is_file())
-        parameters["portraits_digest"] = store.digest([(path.name, store.sha256(path)) for path in files])
+    if settings.portraits:
+        files = [(path.name, store.sha256(path)) for path in _files(settings.portraits)]
+        parameters["portraits_digest"] = store.digest(files)
     with store.locked(folder):
-        described = folder / "dataset.json"
-        if described.exists() or (folder / "videos").exists():
-            old = store.read_json(described) if described.exists() else {}
-            if changed := sorted(each for each in {*old, *parameters} if old.get(each) != parameters.get(each)):
-                raise DfnbError(
-                    f"{folder} holds a dataset made from other settings ({', '.join(changed)}); delete the folder or "
-                    "choose another name"
-                )
+        old = store.read_json(described) if described.exists() else {}
+        changed = ", ".join(sorted(each for each in {*old, *parameters} if old.get(each) != parameters.get(each)))
+        if changed and (old or (folder / "videos").exists()):
+            mend = "delete the folder or choose another name"
+            raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); {mend}")
         if record := store.read_record(folder):
             return record
         people, facts = cast(name, settings)
         store.write_json(described, parameters)
-        by_number = {each.number: each for each in people}
-        jobs = [joblib.delayed(make_videos)(folder, name, each, by_number[each.donor], settings) for each in people]
-        pool = joblib.Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")
+        donors = {each.number: each for each in people}
+        jobs = [joblib.delayed(make_videos)(folder, name, each, donors[each.donor], settings) for each in people]
+        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered")
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
-        return frames.write_dataset(
-            folder, parameters, compression=settings.delivery.compression, **facts, **clock.facts()
-        )
+        facts |= {"compression": settings.delivery.compression, **clock.facts()}
+        return frames.write_dataset(folder, parameters, **facts)

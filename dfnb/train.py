@@ -34,6 +34,7 @@ from dfnb.store import DfnbError
 VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
 CHECKPOINT_MINUTES = 5
 PROGRESS_SECONDS = 20
+MONITORED = 256  # validation frames that a paper's ``monitor`` sees each epoch
 LOCK_SECONDS = 30  # the kernel of a killed workflow may take a moment to notice
 
 
@@ -109,8 +110,12 @@ def train(
     if store.read_record(folder):
         echo(f"{folder.name}: trained before, loaded")
         return Run.open(folder)
-    if settings.batch_size % devices:
-        raise DfnbError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices; make it a multiple")
+    if settings.batch_size % devices or settings.batch_size < 2 * devices:
+        raise DfnbError(
+            f"batch_size {settings.batch_size} cannot be shared by {devices} devices; make it a multiple, and at least "
+            "two images each, of which batch normalisation takes the deviation"
+        )
+    settings.visible(select(frames, "train", seen_methods), seed)  # refuses, before anything starts, what it cannot use
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     with store.locked(folder, LOCK_SECONDS):
@@ -192,10 +197,11 @@ class _Loop:
         if self.checkpoint.exists():
             settings = settings.model_copy(update={"pretrained": False})
         network = papers.module(parameters["paper"]).Network(settings).to(memory_format=torch.channels_last)
-        self.shown = select(frames, "train", parameters["seen_methods"])
+        self.shown = settings.visible(select(frames, "train", parameters["seen_methods"]), self.seed)
         self.judged = {"validation": select(frames, "val", parameters["seen_methods"])}
         self.judged |= {Path(name).name: select(load_frames(name), "test") for name in epoch_tests}
-        self.sampler = EpochSampler(self.shown, settings.batch_size, self.seed, settings.images_per_epoch)
+        chosen = settings.images_per_epoch, settings.oversampling
+        self.sampler = EpochSampler(self.shown, settings.batch_size, self.seed, *chosen)
         self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
         self.steps = len(self.sampler)
         optimiser = _optimiser(network, settings)
@@ -242,6 +248,10 @@ class _Loop:
 
     def _epoch(self) -> None:
         state, settings = self.state, self.settings
+        if settings.optimiser_restarts == "released" and state["epoch"] and not state["step"]:
+            optimiser = _optimiser(self.network.module, settings)
+            state["scheduler"] = _scheduler(optimiser, settings, self.steps)
+            state["optimiser"] = self.optimiser = self.fabric.setup_optimizers(optimiser)
         self.network.train()
         self.sampler.epoch, self.sampler.skip = state["epoch"], state["step"]
         started = saved = said = time.monotonic()
@@ -295,7 +305,7 @@ class _Loop:
         """Score the validation split (and the test sets asked for), keep the best weights, save the checkpoint."""
         self._check_finite()
         state, epoch = self.state, self.state["epoch"] + 1
-        auc = 0.0
+        auc, judged = 0.0, {}
         if self.fabric.is_global_zero:
             scores = {
                 name: predict(self.network.module, frames, self.settings, self.fabric.device)
@@ -304,6 +314,8 @@ class _Loop:
             for name, table in scores.items() if len(scores) > 1 else ():
                 evaluate.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
             auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
+            located = scores["validation"].columns.intersection(list(evaluate.LOCALISATION))
+            judged = {**scores["validation"][located].mean(), **self._monitored()}
             if auc > state["best"]["auc"]:
                 state["best"] = {"epoch": epoch, "auc": auc}
                 with store.atomic(self.folder / "best.safetensors") as temporary:
@@ -318,6 +330,7 @@ class _Loop:
                 **terms,
                 "lr": state["scheduler"].get_last_lr()[0],
                 "validation_auc": auc,
+                **{f"validation_{name}": round(float(value), 4) for name, value in judged.items()},
                 "seconds": round(state["seconds"], 1),
                 "images_per_s": round(self.steps * self.settings.batch_size / state["seconds"], 1),
             }
@@ -328,6 +341,23 @@ class _Loop:
         )
         state |= {"epoch": epoch, "step": 0, "sums": {}, "seconds": 0.0}
         self._save()
+
+    @torch.inference_mode()
+    def _monitored(self) -> dict[str, float]:
+        """The means of what the paper wants followed (``monitor``), over balanced batches of the validation split."""
+        network, settings = self.network.module, self.settings
+        if not hasattr(network, "monitor"):
+            return {}
+        frames = self.judged["validation"]
+        size = min(settings.batch_size, len(frames))
+        data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
+        seen = []
+        for batch in DataLoader(data, batch_sampler=EpochSampler(frames, size, self.seed, MONITORED)):
+            batch = self.fabric.to_device(batch) | {"epoch": self.state["epoch"], "partner": None, "weight": 1.0}
+            seen.append(network.monitor(network(batch["image"]), batch))
+            if not seen[0]:
+                return {}
+        return dict(pd.DataFrame(seen).mean())
 
     def _check_finite(self) -> None:
         if not all(torch.isfinite(value).all() for value in self.network.parameters()):
@@ -382,7 +412,7 @@ def _scheduler(optimiser: torch.optim.Optimizer, settings: papers.Settings, step
     if settings.schedule == "onecycle":
         return OneCycleLR(optimiser, settings.lr, total_steps=total)
     if settings.schedule == "cosine":
-        return CosineAnnealingLR(optimiser, total)
+        return CosineAnnealingLR(optimiser, settings.cosine_steps or total)
     factor = settings.step_factor if settings.schedule == "step" else 1.0
     return LambdaLR(optimiser, lambda step: factor ** (step // steps // settings.step_epochs))
 

@@ -111,7 +111,7 @@ def test_what_the_registries_name_is_there(checkout):
     for paper in papers.PAPERS:
         module = papers.module(paper)
         assert module.__doc__ and module.Settings and module.Network
-    for notebook in [*run.TRAINING, *run.OTHERS]:
+    for notebook in [*papers.NOTEBOOKS, *run.OTHERS]:
         assert (checkout / "notebooks" / f"{notebook}.ipynb").exists()
     for name in synth.presets():
         synth.preset(name)

@@ -131,8 +131,8 @@ def test_an_execution_that_began_is_not_done_until_it_ended(home):
 
 def test_a_record_of_other_parameters_is_no_proof(home):
     job = next(job for job in run.jobs("smoke") if job.notebook == "04_locate_and_verify")
-    job.executed.parent.mkdir(parents=True, exist_ok=True)
-    job.executed.touch()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    job.log.touch()
     for changed, done in (({"epochs": 7}, False), ({}, True)):
         p = run.parameters("04_locate_and_verify", {**NAMESPACE, **changed})
         run.finish("04_locate_and_verify", p, store.Clock())
@@ -191,7 +191,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
         record = store.read_json(job.record)
         assert record["parameters"].items() >= job.parameters.items()
         assert all(store.sha256(home / name) == digest for name, digest in record["files"].items()), job.id
-        executed = json.loads(job.executed.read_text())
+        executed = json.loads(job.log.read_text())
         assert not any(o.get("output_type") == "error" for c in executed["cells"] for o in c.get("outputs", []))
     report = home / "reports" / "smoke"
     page = (report / "index.html").read_text()

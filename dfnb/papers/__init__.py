@@ -8,26 +8,44 @@ subclass of :class:`Settings` whose defaults are the published ones; and ``Netwo
 - ``losses(outputs, batch) -> dict[str, Tensor]``: the paper's terms by name, and their weighted sum as ``total``;
 - ``score(outputs) -> Tensor``: P(fake), shape (B,), in [0, 1];
 - ``localise(outputs) -> Tensor``, only where the paper has one: P(forged) a patch, shape (B, h, w), in [0, 1];
+- ``monitor(outputs, batch) -> dict[str, float]``, only where the paper has more to follow than its losses: numbers
+  that the log keeps of each epoch, from batches of the validation split, whose masks may be seen;
 - ``load_released(state_dict)``, only where the authors' code is published: takes their checkpoint's names.
 
-The training loop, the scores and the tables know nothing of a paper beyond this.
+``Settings.visible(frames, seed)`` is what the paper may see of its training frames: which masks, for instance. It is asked
+before any pixel is read. The training loop, the scores and the tables know nothing of a paper beyond this.
 """
 
 import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, NamedTuple, Self, TypedDict
 
+import pandas as pd
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfnb.store import DfnbError
 
+
+class Paper(NamedTuple):
+    """An entry of the registry: its name in tables, its notebook, and how ``published.csv`` names it."""
+
+    title: str
+    notebook: str
+    published: str
+
+
 PAPERS = {
-    "xception": "Xception baseline (Rössler et al., ICCV 2019)",
-    "locate_and_verify": "Locate and Verify (Shuai et al., ACM MM 2023)",
+    "xception": Paper("Baseline", "02_xception_baseline", "DeepfakeBench"),
+    "locate_and_verify": Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify"),
+    "exposing_the_deception": Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception"),
 }
+NOTEBOOKS = {entry.notebook: paper for paper, entry in PAPERS.items()}
+Augmentation = Literal["none", "light", "locate_and_verify", "exposing_the_deception"]
 
 
 class Batch(TypedDict):
@@ -46,7 +64,15 @@ class Batch(TypedDict):
 
 
 class Settings(BaseModel):
-    """What every paper's training has; the defaults of the subclasses are the published values."""
+    """What every paper's training has; the defaults of the subclasses are the published values.
+
+    Attributes:
+        cosine_steps: steps from the highest learning rate to zero (then up again); None: those of the whole training.
+        optimiser_restarts: released: optimiser and schedule begin anew each epoch (the released Exposing the Deception);
+            corrected: they run through.
+        oversampling: None: real and fake equally often in each batch's draw, fakes equally by method; a factor: an epoch is every
+            fake once and every real frame so many times, as released codes balance their lists.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -65,9 +91,16 @@ class Settings(BaseModel):
     step_factor: float = Field(0.5, gt=0, le=1)
     mixup_probability: float = Field(0.0, ge=0, le=1)
     mixup_alpha: float = Field(1.0, gt=0)
-    augmentation: Literal["none", "light", "locate_and_verify"] = "light"
+    cosine_steps: int | None = Field(None, ge=1)
+    optimiser_restarts: Literal["released", "corrected"] = "corrected"
+    oversampling: int | None = Field(None, ge=1)
+    augmentation: Augmentation = "light"
     images_per_epoch: int | None = Field(None, ge=2)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
+        """The training frames as this paper may see them; all of them, with their masks, where it does not say otherwise."""
+        return frames
 
     @classmethod
     def check(cls, values: dict[str, Any], source: object) -> Self:
@@ -88,6 +121,8 @@ def explain(error: ValidationError) -> str:
         name = ".".join(map(str, problem["loc"])) or "value"
         if problem["type"] == "extra_forbidden":
             parts.append(f"there is no parameter {name!r}")
+        elif problem["type"] == "value_error":
+            parts.append(str(problem["ctx"]["error"]))
         else:
             parts.append(f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return "; ".join(parts)
@@ -117,3 +152,47 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         return mean(target)
     weight = batch["weight"]
     return weight * mean(target) + (1 - weight) * mean(target[batch["partner"]])
+
+
+def load_released(
+    network: nn.Module,
+    checkpoint: Mapping[str, Any],
+    names: Sequence[tuple[str, str | Callable[[re.Match], str]]],
+    optional: re.Pattern,
+    title: str,
+) -> None:
+    """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
+
+    ``names`` are the patterns by which ours become theirs (:func:`released_name`); released names that match
+    ``optional`` may be missing on either side.
+
+    Raises:
+        DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
+    """
+    released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
+    ours = {released_name(name, names): (name, tensor) for name, tensor in network.state_dict().items()}
+    both = ours.keys() & released.keys()
+    wrong = {
+        "missing": {name for name in ours.keys() - both if not optional.search(name)},
+        "unexpected": {name for name in released.keys() - both if not optional.search(name)},
+        "of another shape": {name for name in both if released[name].shape != ours[name][1].shape},
+    }
+    if any(wrong.values()):
+        found = [
+            f"{len(n)} {what} ({', '.join(sorted(n)[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items() if n
+        ]
+        raise DfnbError(
+            f"these are not the weights of the released {title}: {'; '.join(found)}; load one of its checkpoints, "
+            "and into a Network of the published Settings"
+        )
+    network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
+
+
+def released_name(name: str, names: Sequence[tuple[str, str | Callable[[re.Match], str]]]) -> str:
+    """What the released code calls the tensor that is ``name`` in our state_dict."""
+    for pattern, replacement in names:
+        renamed, found = re.subn(pattern, replacement, name)
+        if found:
+            return renamed
+    return name

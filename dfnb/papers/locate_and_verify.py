@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dfnb import backbones, papers
-from dfnb.store import DfnbError
+from dfnb.frames import hide_masks
 
 VERSION = 1
 
@@ -37,10 +38,17 @@ class Settings(papers.Settings):
             before it, y + s·x, so that neither stream goes first.
         real_label: released: the loader compares the method with a name that no folder has, so real frames enter
             ``cls`` as fake, which then sees one class only, while their patches stay real; corrected: real is real.
+        annotated: share of the forged training frames whose mask may be read, drawn by the seed; the rest are hidden
+            before any is opened, and a larger share holds the frames of a smaller one.
+        sspsl: teach the patches of forged frames without a mask by pseudo-labels (semi-supervised patch similarity
+            learning); otherwise they teach nothing.
+        reference: the part of the face that is taken to be forged in every fake, from which the fake anchor comes.
+        warmup_epochs: epochs in which the patches of real frames count once more (SSPSL).
+        projection_width: channels in which SSPSL compares patches.
     """
 
     mixup_probability: float = Field(0.5, ge=0, le=1)
-    augmentation: Literal["none", "light", "locate_and_verify"] = "locate_and_verify"
+    augmentation: papers.Augmentation = "locate_and_verify"
     modules: tuple[Literal["srm", "cmce", "lfga", "mpff"], ...] = ("srm", "cmce", "lfga", "mpff")
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
@@ -49,6 +57,26 @@ class Settings(papers.Settings):
     dropout: float = Field(0.5, ge=0, lt=1)
     cmce_update: Literal["released", "corrected"] = "released"
     real_label: Literal["released", "corrected"] = "corrected"
+    annotated: float = Field(1.0, ge=0, le=1)
+    sspsl: bool = False
+    reference: Literal["mouth", "nose", "eyes"] = "mouth"
+    warmup_epochs: int = Field(2, ge=0)
+    projection_width: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "Settings":
+        if self.sspsl and self.mixup_probability:
+            raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
+        if not (self.sspsl or self.annotated):
+            raise ValueError("annotated = 0 leaves no patch to learn from; set sspsl = true or raise the share")
+        return self
+
+    def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
+        """The frames with the masks of all but the share ``annotated`` of the fakes hidden.
+
+        Raises :class:`DfnbError` when that leaves none although some are asked for.
+        """
+        return hide_masks(frames, self.annotated, seed)
 
 
 class SRMConv(nn.Module):
@@ -155,7 +183,11 @@ class HBFusion(nn.Module):
 
 
 class Network(nn.Module):
-    """The network: images (B, 3, H, W), normalised, to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g)."""
+    """The network: images (B, 3, H, W), normalised, to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g).
+
+    With SSPSL also ``projection`` (B, C, g, g), of length 1 at each patch. Nothing teaches it: pseudo-labels compare
+    projections but pass no gradient, so that in the released code, too, its convolution keeps its random weights.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -175,6 +207,7 @@ class Network(nn.Module):
         )
         finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
         self.fusion = HBFusion(finer, channels[6], settings.fusion_width, settings.fusion_out, settings.dropout)
+        self.projection = _projection(channels[5], settings.projection_width) if settings.sspsl else None
         self.cls_norm = nn.BatchNorm1d(settings.fusion_out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_out, 2))
 
@@ -192,10 +225,13 @@ class Network(nn.Module):
                 y = self.lfga[i - 3](x, y)
             xs.append(x)
             ys.append(y)
-        return {
+        outputs = {
             "cls": self._verify([*ys[:4], ys[5]], self.srm[6](y)),
             "seg": self.seg_head(self.mpff(xs) if self.mpff else x),
         }
+        if self.projection:
+            outputs["projection"] = F.normalize(self.projection(x.detach()), dim=1)
+        return outputs
 
     def _verify(self, finer: list[Tensor], last: Tensor) -> Tensor:
         """The classifier: y0 to y3 and y5 (released code: not y4), max-pooled to the grid of y6 and fused with it."""
@@ -204,13 +240,42 @@ class Network(nn.Module):
         return self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
 
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
-        """Mean cross-entropies ``cls`` of images and ``seg`` of patches with a known mask, and their sum ``total``."""
+        """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
+
+        A patch is taught by the mask where that is known, else by its pseudo-label, else not at all. With SSPSL the
+        first epochs add ``warm``, the cross-entropy of the patches of real images alone.
+        """
         label = torch.ones_like(batch["label"]) if self.settings.real_label == "released" else batch["label"]
         patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
-        patches[~batch["has_mask"]] = papers.IGNORED
-        cls = papers.cross_entropy(outputs["cls"], label, batch)
-        seg = papers.cross_entropy(outputs["seg"], patches, batch)
-        return {"cls": cls, "seg": seg, "total": cls + seg}
+        unknown = ~batch["has_mask"]
+        patches[unknown] = self._pseudo(outputs, batch)[unknown] if self.settings.sspsl else papers.IGNORED
+        terms = {
+            "cls": papers.cross_entropy(outputs["cls"], label, batch),
+            "seg": papers.cross_entropy(outputs["seg"], patches, batch),
+        }
+        if self.settings.sspsl and batch["epoch"] < self.settings.warmup_epochs:
+            patches[batch["label"] == 1] = papers.IGNORED
+            terms["warm"] = papers.cross_entropy(outputs["seg"], patches, batch)
+        return {**terms, "total": sum(terms.values())}
+
+    def _pseudo(self, outputs: dict[str, Tensor], batch: papers.Batch) -> Tensor:
+        grid = outputs["projection"].shape[-2:]
+        region = reference_region(batch["landmarks"], batch["image"].shape[-2:], grid, self.settings.reference)
+        return pseudo_labels(outputs["projection"], batch["label"], region, self.training)
+
+    def monitor(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, float]:
+        """Of SSPSL: how well the pseudo-labels of the batch's fakes fit their true patches (IoU, precision, recall)."""
+        if not self.settings.sspsl:
+            return {}
+        fakes = (batch["label"] == 1) & batch["has_mask"]
+        true = patch_labels(batch["mask"], outputs["seg"].shape[-2:])[fakes] == 1
+        taken = self._pseudo(outputs, batch)[fakes] == 1
+        hit = (taken & true).sum().item()
+        return {
+            "pseudo_iou": hit / max((taken | true).sum().item(), 1),
+            "pseudo_precision": hit / max(taken.sum().item(), 1),
+            "pseudo_recall": hit / max(true.sum().item(), 1),
+        }
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(fake), (B,)."""
@@ -221,30 +286,8 @@ class Network(nn.Module):
         return outputs["seg"].float().softmax(1)[:, 1]
 
     def load_released(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
-
-        Raises:
-            DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
-        """
-        released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-        released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
-        ours = self.state_dict()
-        names = {released_name(name): name for name in ours}
-        both = names.keys() & released.keys()
-        wrong = {
-            "missing": names.keys() - released.keys(),
-            "unexpected": {name for name in released.keys() - names.keys() if not RELEASED_UNUSED.match(name)},
-            "of another shape": {name for name in both if released[name].shape != ours[names[name]].shape},
-        }
-        if any(wrong.values()):
-            found = [
-                f"{len(n)} {what} ({', '.join(sorted(n)[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items() if n
-            ]
-            raise DfnbError(
-                f"these are not the weights of the released Locate and Verify: {'; '.join(found)}; load one of its "
-                "checkpoints, and into a Network of the published Settings"
-            )
-        self.load_state_dict({name: released[theirs] for theirs, name in names.items()})
+        """Load the authors' weights, as :func:`dfnb.papers.load_released` does; into a network of the published sizes."""
+        papers.load_released(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, "Locate and Verify")
 
 
 RELEASED_NAMES = [
@@ -259,22 +302,14 @@ RELEASED_NAMES = [
     (r"^cls_norm\.", "cls_header.0."),
     (r"^cls_head\.1\.", "cls_header.5."),
     (r"^seg_head\.", "seg_header."),
+    (r"^projection\.", "pro_header."),
 ]
 # Held by the released checkpoints without an effect on the outputs: the end of the RGB stream, ImageNet's classifiers,
 # the convolutions of CMCE, the norms of LFGA, the constant filters, and the projection that only SSPSL's loss sees.
 RELEASED_UNUSED = re.compile(
-    r"xception_rgb\.model\.(block12|conv3|bn3|conv4|bn4)\.|xception_(rgb|srm)\.model\.last_linear\."
-    r"|cmc\d\.|lfe\d\.bn\.|srm_conv0\.kernel$|pro_header\."
+    r"^xception_rgb\.model\.(block12|conv3|bn3|conv4|bn4)\.|^xception_(rgb|srm)\.model\.last_linear\."
+    r"|^cmc\d\.|^lfe\d\.bn\.|^srm_conv0\.kernel$|^pro_header\."
 )
-
-
-def released_name(name: str) -> str:
-    """What the released code calls the tensor that is ``name`` in our state_dict."""
-    for pattern, replacement in RELEASED_NAMES:
-        renamed, found = re.subn(pattern, replacement, name)
-        if found:
-            return renamed
-    return name
 
 
 def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -285,6 +320,58 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = grid
     pooled = F.max_pool2d(mask, (mask.shape[2] // height, mask.shape[3] // width))
     return (pooled[:, 0, :height, :width] > 0).long()
+
+
+# Half width and half height of the reference region, in eye distances: about the boxes of the 68 landmarks of dlib, of
+# which five are known here, with the released code's margin.
+REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
+
+
+def reference_region(landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str) -> Tensor:
+    """The patches (B, *grid), bool, whose centre lies in the mouth, the nose or the eyes of each face.
+
+    ``landmarks`` (B, 5, 2) in pixels of the image of ``size`` (H, W); a face without landmarks has no patch. The box
+    turns with the face. It is centred between the mouth corners, between nose tip and eyes, or between the eyes.
+    """
+    eyes, mouth = landmarks[:, :2].mean(1), landmarks[:, 3:].mean(1)
+    centre = {"mouth": mouth, "nose": (landmarks[:, 2] + eyes) / 2, "eyes": eyes}[part]
+    across = landmarks[:, 1] - landmarks[:, 0]
+    down = torch.stack([-across[:, 1], across[:, 0]], 1)
+    rows, columns = ((torch.arange(n, device=landmarks.device) + 0.5) * side / n - 0.5 for n, side in zip(grid, size))
+    place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1) - centre[:, None, None]  # (B, h, w, 2)
+    distance = across.square().sum(1)[:, None, None].clamp_min(1e-6)
+    x, y = ((place * axis[:, None, None]).sum(-1).abs() / distance for axis in (across, down))
+    half_width, half_height = REFERENCE[part]
+    return (x <= half_width) & (y <= half_height)
+
+
+@torch.no_grad()
+def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor, together: bool = False) -> Tensor:
+    """Labels (B, h, w), int64, of patches from their projections (B, C, h, w), each of length 1 (SSPSL, released code).
+
+    A patch of a fake is forged where it resembles the fake anchor, the mean of the fakes' patches in ``region``
+    (B, h, w), more than the real one, the mean of all patches of the real images; patches of real images are real.
+    Without either anchor the fakes' patches are ``IGNORED``. ``together``: anchors of the batches of all processes,
+    each of which must call this.
+    """
+    patches = projection.float().permute(0, 2, 3, 1)
+    real = (label == 0)[:, None, None].expand_as(region)
+    fake = region & ~real
+    anchors = torch.stack([patches[real].sum(0), patches[fake].sum(0)])
+    counts = torch.stack([real.sum(), fake.sum()])
+    if together and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(anchors)
+        torch.distributed.all_reduce(counts)
+    toward_real, toward_fake = (patches @ F.normalize(anchors, dim=1).T).unbind(-1)
+    forged = (toward_fake > toward_real).long()
+    if not counts.all():
+        forged.fill_(papers.IGNORED)
+    return forged.masked_fill(real, 0)
+
+
+def _projection(channels: int, width: int) -> nn.Module:
+    head = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, width, 1, bias=False))
+    return head.requires_grad_(False)
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
