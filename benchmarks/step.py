@@ -9,6 +9,7 @@ import gc
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +144,13 @@ class ExposingTheDeception(nn.Module):
         self.cls_head = nn.Sequential(nn.Dropout(p), nn.Linear(third, 2))
         self.balance = nn.Parameter(torch.ones(3))
         self.temperature = settings.temperature
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(settings, name)).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W), red first, to the logits ``cls`` and ``joint`` (B, 2) and ``left_out`` (n, B, 2)."""
-        images = images[:, [2, 1, 0]]
+        swapped = (images * self.std + self.mean)[:, [2, 1, 0]]  # blue first, but normalised as if red were
+        images = (swapped - self.mean) / self.std
         local = []
         for branch in self.branches:
             local.append(branch(images))
@@ -182,6 +186,7 @@ REQUIRED = {
 }
 
 
+CHECKED_PX = 107  # float64 is slow; odd, so that every padding is met
 QUARTILES = {"median": 0.5, "q1": 0.25, "q3": 0.75}
 
 
@@ -281,30 +286,29 @@ def random_batch(size: int, count: int, device: str) -> papers.Batch:
 
 
 def check_equal(ours: nn.Module, transcription: nn.Module, batch: papers.Batch) -> None:
-    """Both compute the same logits, losses and gradients in float32, in training mode but without dropout.
+    """Both compute the same logits, losses and gradients, in training mode but without dropout.
+
+    In float64, where the order of a sum decides nothing: in float32 a batch norm over few images makes two correct
+    networks differ more than two different ones.
 
     Raises:
-        AssertionError: an output or a loss differs by more than a thousandth of its largest value, or the gradient of
-            the total loss by the image by more than a hundredth of its norm.
+        AssertionError: an output, a loss, or the gradient of the total loss by the images, differs by more than a
+            thousandth of its largest value.
     """
     found = []
     for network in (ours, transcription):
-        for module in network.train().modules():
+        for module in network.double().train().modules():
             if isinstance(module, nn.Dropout):
                 module.eval()
-        image = batch["image"].clone().requires_grad_()
-        outputs = network(image)
+        images = batch["image"].double().requires_grad_()
+        outputs = network(images)
         losses = network.losses(outputs, batch)
-        values = {f"output {name}": value for name, value in outputs.items()}
-        values |= {f"loss {name}": value for name, value in losses.items()}
-        (values["gradient"],) = torch.autograd.grad(losses["total"], image)
-        found.append({name: value.detach() for name, value in values.items()})
-        network.train()
+        (gradient,) = torch.autograd.grad(losses["total"], images)
+        found.append({**{f"loss {name}": value.detach() for name, value in losses.items()}, "gradient": gradient})
+        found[-1] |= {f"output {name}": value.detach() for name, value in outputs.items()}
+        network.float().train()
     for name, theirs in found[1].items():
-        if name == "gradient":  # a sum over so many ReLUs that single values are not settled in float32
-            off, limit = (found[0][name] - theirs).norm(), 1e-2 * theirs.norm()
-        else:
-            off, limit = (found[0][name] - theirs).abs().max(), 1e-3 * theirs.abs().max()
+        off, limit = (found[0][name] - theirs).abs().max(), 1e-3 * theirs.abs().max()
         if not off <= limit:
             raise AssertionError(f"ours and the transcription differ in {name} by {off:.2g}; {limit:.2g} is allowed")
 
@@ -367,6 +371,7 @@ def main(
     """
     if paper not in TRANSCRIPTIONS:
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
+    warnings.filterwarnings("ignore", message="reduction: 'mean'")  # half of the divergence is what is described
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -374,7 +379,7 @@ def main(
     settings = papers.module(paper).Settings(**{name: value for name, value in changes.items() if value is not None})
     ours, transcription = (network.to(device) for network in networks(paper, settings))
     images = random_batch(settings.image_size, batch, device)
-    check_equal(ours, transcription, images)
+    check_equal(ours, transcription, random_batch(min(settings.image_size, CHECKED_PX), 2, device))
     typer.echo("both compute the same logits, losses and gradients; now the times")
     contenders = [
         Contender("ours float32", ours, torch.float32, torch.channels_last),

@@ -1,8 +1,10 @@
 """Where a detector looks: maps (n, H, W) in [0, 1] for frames, from captum."""
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
@@ -25,6 +27,37 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
         maps = cam.attribute(images.clone().requires_grad_(), target=0, relu_attributions=True).detach()
     maps = F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).numpy()
+
+
+def branch_maps(network: nn.Module, images: Tensor) -> np.ndarray:
+    """Grad-CAM of each branch of Exposing the Deception, of the fused output by the branch's own last map.
+
+    Images (n, 3, H, W) to (branches, n, H, W) in [0, 1].
+    """
+    layers = [last_map(branch, lambda batch, b=branch: b(batch), images[:1]) for branch in network.branches]
+    return np.stack([grad_cam(network, images, layer) for layer in layers])
+
+
+def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
+    """How alike each two branches of Exposing the Deception are on images (n, 3, H, W); one row a pair, in [0, 1].
+
+    ``CKA`` of their local features, 1 for the same up to rotation and scale (linear, Kornblith et al., ICML 2019, sec. 3;
+    networks trained apart share no axes, so cosines between features would say nothing); ``map overlap``, the mean
+    over images of Σ min / Σ max of their maps. An image for which neither has any evidence is left out.
+    """
+    with torch.no_grad():
+        local = network(images)["local"].double()
+    local -= local.mean(1, keepdim=True)
+    maps = branch_maps(network, images)
+    rows = {}
+    for i, j in combinations(range(len(local)), 2):
+        shared, own, others = (
+            torch.linalg.norm(a.T @ b) for a, b in ((local[i], local[j]), (local[i],) * 2, (local[j],) * 2)
+        )
+        both = np.minimum(maps[i], maps[j]).sum((1, 2)), np.maximum(maps[i], maps[j]).sum((1, 2))
+        overlap = both[0] / np.where(both[1] > 0, both[1], np.nan)
+        rows[i + 1, j + 1] = {"CKA": (shared**2 / (own * others)).item(), "map overlap": float(np.nanmean(overlap))}
+    return pd.DataFrame(rows).T
 
 
 def last_map(network: nn.Module, evidence: Callable[[Tensor], Tensor], image: Tensor) -> nn.Module:

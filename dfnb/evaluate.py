@@ -313,15 +313,24 @@ def metrics(scores: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd
             _Estimate("Brier", *_mean((score - label) ** 2, design), "linearised", design, design.clusters),
             _Estimate("ECE", ece, float("nan"), "none", design, design.clusters),
         ]
-        if level == "frame":
-            for name in (name for name in LOCALISATION if name in data):
-                known = data[data[name].notna()]
-                if len(known):
-                    where = _Design(known.label, known.cluster)
-                    mean = _mean(known[name].to_numpy(float), where)
-                    estimates.append(_Estimate(LOCALISATION[name], *mean, "linearised", where, where.clusters))
         rows += [auc(scores, level, confidence)] + [estimate.row(level, confidence) for estimate in estimates]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, *located(scores, confidence)])
+
+
+def located(scores: Tables, confidence: float = 0.95) -> list[dict[str, Any]]:
+    """The localisation rows of :func:`metrics`; for the tables of several seeds on the same frames the means over them."""
+    tables = [scores] if isinstance(scores, pd.DataFrame) else list(scores)
+    data = [units(table, "frame") for table in tables]
+    rows = []
+    for name in (name for name in LOCALISATION if all(name in table for table in data)):
+        values = np.mean([table[name].to_numpy(float) for table in data], axis=0)
+        known = data[0][~np.isnan(values)]
+        if len(known):
+            where = _Design(known.label, known.cluster)
+            mean = _mean(values[~np.isnan(values)], where)
+            estimate = _Estimate(LOCALISATION[name], *mean, "linearised", where, where.clusters)
+            rows.append(estimate.row("frame", confidence))
+    return rows
 
 
 def _compared(*sides: Tables, level: Level) -> tuple[_Design, list[tuple[float, np.ndarray]]]:

@@ -23,8 +23,9 @@ from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
 
 from dfnb import evaluate, papers, store
+from dfnb.attribution import branch_likeness, branch_maps
 from dfnb.evaluate import interval
-from dfnb.frames import FrameDataset, Pixels, load_frames
+from dfnb.frames import FrameDataset, Pixels, landmarks_array, load_frames
 from dfnb.train import Run, score
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
@@ -132,8 +133,13 @@ def _facts(run: Run, test_set: str) -> dict:
     }
 
 
-def lines(runs: Iterable[Run]) -> dict[str, list[Run]]:
+Lines = Iterable[Run] | dict[str, list[Run]]  # runs, or runs by the name of their line, as run.arms gives them
+
+
+def lines(runs: Lines) -> dict[str, list[Run]]:
     """Runs that differ in nothing but their seed, by the name of their line in a table; papers in the registry's order."""
+    if isinstance(runs, dict):
+        return runs
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: list(papers.PAPERS).index(run.paper)):
         rest = {name: value for name, value in run.record["parameters"].items() if name != "seed"}
@@ -146,92 +152,125 @@ def lines(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return named
 
 
-def cross_dataset(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
-    """The matrix papers × test sets: mean AUC over the seeds, its 95 % interval over clusters, and the sd over seeds."""
+def seeds(runs: Iterable[Run]) -> list[int]:
+    """The seeds of runs, in order."""
+    return sorted({run.record["parameters"]["seed"] for run in runs})
+
+
+def tables(runs: Iterable[Run], test_set: str) -> list[pd.DataFrame]:
+    """The scores of runs on a test set."""
+    return [evaluate.read_scores(score(run, test_set)) for run in runs]
+
+
+def cross_dataset(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """The matrix of lines × test sets: mean AUC over the seeds, its 95 % interval over clusters, and the sd over seeds."""
     rows = {}
     for name, group in lines(runs).items():
         cells = {}
         for test_set in test_sets:
-            tables = [evaluate.read_scores(score(run, test_set)) for run in group]
-            row = evaluate.auc(tables, level)
+            scores = tables(group, test_set)
+            row = evaluate.auc(scores, level)
             cells[test_set] = interval(row["value"], row["low"], row["high"])
-            if len(tables) > 1:
-                seeds = evaluate.over_seeds([evaluate.auc(table, level)["value"] for table in tables])
-                cells[test_set] += f" sd {seeds['sd']:.3f}"
+            if len(scores) > 1:
+                over = evaluate.over_seeds([evaluate.auc(table, level)["value"] for table in scores])
+                cells[test_set] += f" sd {over['sd']:.3f}"
         rows[name] = cells
     return pd.DataFrame(rows).T.rename_axis(f"{level} AUC")
 
 
-def differences(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
-    """AUC of each paper minus that of the first one on the same videos, with 95 % interval and p."""
+def differences(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+    """AUC of each line minus that of the first one on the same videos, with 95 % interval and p.
+
+    Both sides with the seeds they share. The column of the rule that the published codes use holds the difference when both
+    sides choose their epoch on the test set; it is empty where the scores of every epoch were not kept.
+    """
     groups = lines(runs)
     first, *others = groups
     rows = []
-    for paper in others:
+    for name in others:
+        shared = [seed for seed in seeds(groups[name]) if seed in seeds(groups[first])]
+        pair = [
+            [run for run in groups[line] if not shared or run.record["parameters"]["seed"] in shared]
+            for line in (name, first)
+        ]
         for test_set in test_sets:
-            pair = [[evaluate.read_scores(score(run, test_set)) for run in groups[name]] for name in (paper, first)]
-            d = evaluate.paired_difference(*pair, level)
+            d = evaluate.paired_difference(*(tables(side, test_set) for side in pair), level)
+            chosen = [[chosen_on_test(run, test_set, level) for run in side] for side in pair]
+            known = all(found for side in chosen for found in side)
+            best = [[found[1] for found in side] for side in chosen] if known else None
             rows.append(
                 {
-                    "paper": paper,
+                    "line": name,
                     "test set": test_set,
                     f"Δ {level} AUC": f"{d['value']:+.3f}",
                     "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
                     "p": "< 0.001" if d["p"] < 0.001 else f"{d['p']:.3f}",
+                    "seeds": str(len(shared or pair[0])) + (" (exploratory)" if len(pair[0]) == 1 else ""),
+                    "Δ, chosen on test": f"{evaluate.paired_difference(*best, level)['value']:+.3f}" if best else "–",
                     f"n {level}s": d["n"],
                     "clusters": d["clusters"],
                 }
             )
-    return pd.DataFrame(rows).set_index(["paper", "test set"])
+    return pd.DataFrame(rows).set_index(["line", "test set"])
 
 
-def located(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
-    """How well the papers that localise find the forged region: mean over fake frames with its 95 % interval."""
-    table = results([run for run in runs if hasattr(papers.module(run.paper).Network, "localise")], test_sets)
-    table = table[table["metric"].isin(evaluate.LOCALISATION.values())]
-    cells = [interval(*row) for row in table[["value", "low", "high"]].to_numpy()]
-    table = table.assign(cell=cells, paper=[papers.PAPERS[name].title for name in table["paper"]])
-    order = list(evaluate.LOCALISATION.values())
-    return table.pivot(index=["paper", "seed", "test_set"], columns="metric", values="cell")[order]
+def located(runs: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
+    """How well the lines that localise find the forged region: mean over fake frames and seeds, 95 % interval."""
+    rows = {}
+    for name, group in lines(runs).items():
+        if hasattr(papers.module(group[0].paper).Network, "localise"):
+            for test_set in test_sets:
+                found = evaluate.located(tables(group, test_set))
+                cells = {row["metric"]: interval(row["value"], row["low"], row["high"]) for row in found}
+                rows[name, len(seeds(group)), test_set] = cells
+    table = pd.DataFrame(rows).T.reindex(columns=list(evaluate.LOCALISATION.values()))
+    return table.rename_axis(index=["line", "seeds", "test set"])
 
 
-def selection(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
+def chosen_on_test(run: Run, test_set: str, level: evaluate.Level = "video") -> tuple[int, pd.DataFrame] | None:
+    """The epoch with the best AUC on the test set itself and its scores; None where not every epoch's were kept."""
+    paths = sorted((run.folder / "epochs").glob(f"*/{test_set}.parquet"))
+    epochs = [evaluate.read_scores(path) for path in paths]
+    aucs = [evaluate.auc(table, level)["value"] for table in epochs]
+    best = max(range(len(aucs)), key=aucs.__getitem__, default=None)
+    return None if best is None else (best + 1, epochs[best])
+
+
+def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
     """What choosing the checkpoint on the test set gains: AUC by both rules, for runs with the scores of every epoch.
 
-    The second rule is the one of the published codes; its figure is biased upwards.
+    The second rule is the one of the published codes; its figure is biased upwards. Means over the seeds; the gain with the
+    interval of a paired difference, since both rules score the same videos.
     """
     rows = []
-    for run in runs:
+    for name, group in lines(runs).items():
         for test_set in test_sets:
-            epochs = sorted((run.folder / "epochs").glob(f"*/{test_set}.parquet"))
-            if not epochs:
+            best = [chosen_on_test(run, test_set, level) for run in group]
+            if not all(best):
                 continue
-            aucs = [evaluate.auc(evaluate.read_scores(path), level) for path in epochs]
-            best = max(range(len(aucs)), key=lambda epoch: aucs[epoch]["value"])
-            chosen = evaluate.auc(evaluate.read_scores(score(run, test_set)), level)
+            sides = [[found[1] for found in best], tables(group, test_set)]
+            on_test, on_validation = (evaluate.auc(side, level) for side in sides)
+            gain = evaluate.paired_difference(*sides, level)
             rows.append(
                 {
-                    "paper": label(run),
-                    "seed": run.record["parameters"]["seed"],
+                    "line": name,
                     "test set": test_set,
-                    "source validation": interval(*(chosen[key] for key in ("value", "low", "high"))),
-                    "its epoch": run.record["chosen"]["epoch"],
-                    "test set (as published codes)": interval(*(aucs[best][key] for key in ("value", "low", "high"))),
-                    "that epoch": best + 1,
-                    "gain": f"{aucs[best]['value'] - chosen['value']:+.3f}",
+                    "source validation": interval(*(on_validation[key] for key in ("value", "low", "high"))),
+                    "its epoch": ", ".join(str(run.record["chosen"]["epoch"]) for run in group),
+                    "test set (as published codes)": interval(*(on_test[key] for key in ("value", "low", "high"))),
+                    "that epoch": ", ".join(str(found[0]) for found in best),
+                    "gain": f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+                    "seeds": len(group),
                 }
             )
-    index = ["paper", "seed", "test set"]
-    return (
-        pd.DataFrame(rows).set_index(index)
-        if rows
-        else pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * 3, names=index))
-    )
+    index = ["line", "test set"]
+    none = pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * 2, names=index))
+    return pd.DataFrame(rows).set_index(index) if rows else none
 
 
-def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> str:
+def conditions(runs: Lines, test_sets: Sequence[str], profile: str) -> str:
     """The sentence under every table: n, seeds, interval, data, compression, rule, weights and command."""
-    runs = list(runs)
+    runs = [run for group in lines(runs).values() for run in group]
     sizes = []
     for test_set in test_sets:
         row = evaluate.auc(evaluate.read_scores(score(runs[0], test_set)))
@@ -240,7 +279,6 @@ def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> s
             f"{test_set} {row['n_real']} real + {row['n_fake']} fake videos in {row['clusters']} clusters "
             f"({facts['compression']}, data {facts['fingerprint'][:8]})"
         )
-    seeds = ", ".join(str(seed) for seed in sorted({run.record["parameters"]["seed"] for run in runs}))
     lost = sum(evaluate.chance(evaluate.read_scores(score(run, test_sets[0]))) for run in runs)
     warning = f" {lost} of {len(runs)} runs never left chance on {test_sets[0]}." if lost else ""
     rules = sorted({run.record["rule"] for run in runs})
@@ -248,18 +286,19 @@ def conditions(runs: Iterable[Run], test_sets: Sequence[str], profile: str) -> s
         {f"{run.record['parameters']['settings']['backbone']} from {run.record['weights_from']}" for run in runs}
     )
     return (
-        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, seeds: {seeds}. "
+        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, "
+        f"seeds: {', '.join(map(str, seeds(runs)))}. "
         f"Intervals: 95 %, over clusters of videos (dfnb.evaluate). Test: {'; '.join(sizes)}. "
         f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`.{warning}"
     )
 
 
-def forest(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level = "video") -> Figure:
+def forest(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> Figure:
     """AUC with interval, one dot a paper and test set."""
     groups = lines(runs)
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.5 * len(test_sets)))
     for i, (name, group) in enumerate(groups.items()):
-        shift = (i - (len(groups) - 1) / 2) * 0.22
+        shift = (i - (len(groups) - 1) / 2) * min(0.22, 0.8 / len(groups))
         for place, test_set in enumerate(test_sets):
             row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
             error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
@@ -267,8 +306,8 @@ def forest(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level 
                 row["value"],
                 place + shift,
                 xerr=error,
-                fmt="osD^v"[i],
-                color=PALETTE[i],
+                fmt="osD^vP*Xph"[i % 10],
+                color=PALETTE[i % len(PALETTE)],
                 capsize=3,
                 label=name if place == 0 else None,
             )
@@ -282,7 +321,7 @@ def forest(runs: Iterable[Run], test_sets: Sequence[str], level: evaluate.Level 
     return figure
 
 
-def roc(runs: Iterable[Run], test_sets: Sequence[str]) -> Figure:
+def roc(runs: Lines, test_sets: Sequence[str]) -> Figure:
     """ROC over videos, one panel a test set; thin lines are seeds."""
     figure, panels = plt.subplots(
         1, len(test_sets), figsize=(WIDTH, WIDTH / len(test_sets) + 0.5), sharey=True, squeeze=False
@@ -400,55 +439,92 @@ def _items(run: Run, frames: pd.DataFrame) -> tuple[torch.Tensor, np.ndarray, np
     return images, (shown.clip(0, 1) * 255).astype(np.uint8), torch.stack([item["mask"][0] for item in items]).numpy()
 
 
-def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, label: str) -> Figure:
-    """One column a frame: the frame with its exact mask outlined, and the map of an attribution method over it."""
-    network = run.network()
-    images, shown, masks = _items(run, frames)
-    maps, scores = method(network, images), network.score(network(images)).detach().numpy()
+Pictures = Sequence[tuple[str, np.ndarray, dict, bool]]
+MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1}
+
+
+def panel(frames: pd.DataFrame, scores: np.ndarray, masks: np.ndarray, rows: Pictures, legend: str) -> Figure:
+    """One column a frame, one row of pictures each; the frame's exact mask is outlined where a row asks for it.
+
+    ``rows``: name, pictures (n, h, w) or (n, H, W, 3), keywords of ``imshow``, outlined. ``legend`` is of the last row.
+    """
     size = WIDTH / (max(len(frames), 5) + 0.6)
-    figure, axes = plt.subplots(2, len(frames), figsize=(WIDTH, 2 * size + 0.35), squeeze=False)
-    for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
-        column[0].imshow(shown[i])
-        column[0].set_title(f"{row.method}\nP(fake) {scores[i]:.2f}", fontsize=7, fontweight="normal")
-        drawn = column[1].imshow(maps[i], cmap="cividis", vmin=0, vmax=1)
-        for axis in column:
+    figure, axes = plt.subplots(len(rows), len(frames), figsize=(WIDTH, len(rows) * size + 0.35), squeeze=False)
+    for line, (name, pictures, how, outlined) in zip(axes, rows):
+        for axis, picture, mask in zip(line, pictures, masks):
+            if picture.ndim == 2:
+                picture = cv2.resize(picture, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            drawn = axis.imshow(picture, **how)
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
-            _outline(axis, masks[i])
-    axes[0, 0].set_ylabel("frame, true mask", fontsize=7)
-    axes[1, 0].set_ylabel(label, fontsize=7)
-    figure.colorbar(drawn, ax=axes[1, :], label="share of maximum", shrink=0.9, aspect=12)
+            if outlined:
+                _outline(axis, mask)
+        line[0].set_ylabel(name, fontsize=7)
+    for axis, row, p in zip(axes[0], frames.itertuples(), scores):
+        axis.set_title(f"{row.method}\nP(fake) {p:.2f}", fontsize=7, fontweight="normal")
+    figure.colorbar(drawn, ax=axes[-1, :], label=legend, shrink=0.9, aspect=12)
     return figure
+
+
+def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: str) -> Figure:
+    """Frames, and over each the map of an attribution method: ``method(network, images)`` to (n, H, W) in [0, 1]."""
+    network = run.network()
+    images, shown, masks = _items(run, frames)
+    scores = network.score(network(images)).detach().numpy()
+    rows = [("frame, true mask", shown, {}, True), (name, method(network, images), MAP, True)]
+    return panel(frames, scores, masks, rows, "share of maximum")
+
+
+def branch_panel(run: Run, frames: pd.DataFrame) -> Figure:
+    """Frames, and where each branch of Exposing the Deception looks (Grad-CAM), and all of them together."""
+    network = run.network()
+    images, shown, masks = _items(run, frames)
+    maps = branch_maps(network, images)
+    rows = [("frame, true mask", shown, {}, True)]
+    rows += [(f"branch {i + 1}", of_branch, MAP, True) for i, of_branch in enumerate(maps)]
+    scores = network.score(network(images)).detach().numpy()
+    return panel(frames, scores, masks, [*rows, ("union", maps.max(0), MAP, True)], "share of maximum")
 
 
 @torch.inference_mode()
 def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
-    """One column a frame: the frame with its exact mask outlined, what the second stream sees, the located patches.
+    """Frames, what the second stream of Locate and Verify sees, with SSPSL the pseudo-labels, and the located patches.
 
-    For a paper whose network has ``localise`` and, for the middle row, ``residual``. The colour is P(forged) in [0, 1].
+    The pseudo-labels are those of the shown frames as one batch. The colour is P(forged) in [0, 1].
     """
     network = run.network()
     images, shown, masks = _items(run, frames)
     outputs = network(images)
-    maps, scores = network.localise(outputs).numpy(), network.score(outputs).numpy()
     residual = network.residual(images).abs().mean(1).numpy()
-    size = WIDTH / (max(len(frames), 5) + 0.6)
-    figure, axes = plt.subplots(3, len(frames), figsize=(WIDTH, 3 * size + 0.35), squeeze=False)
-    for i, (column, row) in enumerate(zip(axes.T, frames.itertuples())):
-        column[0].imshow(shown[i])
-        column[0].set_title(f"{row.method}\nP(fake) {scores[i]:.2f}", fontsize=7, fontweight="normal")
-        column[1].imshow(residual[i], cmap="gray", vmax=np.quantile(residual[i], 0.99))
-        resized = cv2.resize(maps[i], masks[i].shape[::-1], interpolation=cv2.INTER_LINEAR)
-        drawn = column[2].imshow(resized, cmap="cividis", vmin=0, vmax=1)
-        for axis in column:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-        for axis in column[[0, 2]]:
-            _outline(axis, masks[i])
-    for axis, label in zip(axes[:, 0], ("frame, true mask", "SRM residual", "located")):
-        axis.set_ylabel(label, fontsize=7)
-    figure.colorbar(drawn, ax=axes[2, :], label="P(forged)", shrink=0.9, aspect=12)
-    return figure
+    grey = {"cmap": "gray", "vmin": 0, "vmax": np.quantile(residual, 0.99)}
+    rows = [("frame, true mask", shown, {}, True), ("SRM residual", residual, grey, False)]
+    if run.settings.sspsl:
+        size = run.settings.image_size
+        scale = size / Pixels(frames.attrs["folder"]).crop(frames["path"].iloc[0], 0).shape[0]
+        batch = {"label": torch.tensor(frames["label"].to_numpy()), "image": images}
+        batch["landmarks"] = torch.tensor(landmarks_array(frames)) * scale
+        pseudo = network.pseudo(outputs, batch).numpy().astype(np.uint8)
+        rows.append(("pseudo-labels", pseudo, MAP, True))
+    rows.append(("located", network.localise(outputs).numpy(), MAP, True))
+    return panel(frames, network.score(outputs).numpy(), masks, rows, "P(forged)")
+
+
+def branch_table(runs: Lines, name: str, n: int = 200) -> pd.DataFrame:
+    """How alike the branches are, by line: mean over their pairs, then over seeds with the t interval of the seeds.
+
+    On ``n`` test frames of a dataset, evenly spread; see :func:`dfnb.attribution.branch_likeness`.
+    """
+    frames = load_frames(name)
+    test = frames[frames["split"] == "test"]
+    chosen = test.iloc[np.linspace(0, len(test) - 1, n).round().astype(int)]
+    chosen.attrs = frames.attrs
+    rows = {}
+    for line, group in lines(runs).items():
+        found = [branch_likeness(run.network(), _items(run, chosen)[0]).mean() for run in group]
+        over = {column: evaluate.over_seeds([pairs[column] for pairs in found]) for column in found[0].index}
+        cells = {column: interval(*(of[key] for key in ("mean", "low", "high"))) for column, of in over.items()}
+        rows[line] = cells | {"seeds": len(group), "frames": n}
+    return pd.DataFrame(rows).T.rename_axis("line")
 
 
 def mean_masks(name: str) -> Figure:
@@ -468,16 +544,16 @@ def mean_masks(name: str) -> Figure:
 
 
 def published() -> pd.DataFrame:
-    """What ``published.csv`` has of Locate and Verify and of DeepfakeBench's Xception: value, source, how it was read.
+    """What ``published.csv`` has of the papers here, and of DeepfakeBench's Xception: value, source, how it was read.
 
     Values are fractions, also where the source prints per cent.
     """
     table = pd.read_csv(store.find("data_manifest") / "published.csv").rename(
         columns={"level(frame/video/image)": "level"}
     )
-    found = table[
-        table["paper"].str.startswith("Locate and Verify") | (table["method"] == "Xception (Xception)")
-    ].copy()
+    ours = tuple(entry.published for entry in papers.PAPERS.values())
+    baseline = table["paper"].str.startswith(papers.PAPERS["xception"].published)
+    found = table[table["paper"].str.startswith(ours) & (~baseline | (table["method"] == "Xception (Xception)"))].copy()
     percent = found["metric"].str.contains("%")
     found.loc[percent, "value"] /= 100
     found["metric"] = found["metric"].str.replace(" (%)", "")
@@ -495,9 +571,9 @@ def deviations(run: Run) -> pd.DataFrame:
 
 
 def verdicts(paired: pd.DataFrame) -> str:
-    """The table of :func:`differences` in one line a paper: where its interval is above, below and across zero."""
+    """The table of :func:`differences` in one line of text each: where the interval is above, below and across zero."""
     lines = []
-    for paper, table in paired.groupby(level="paper", sort=False):
+    for paper, table in paired.groupby(level="line", sort=False):
         sets: dict[str, list[str]] = {"above zero": [], "below zero": [], "undecided": []}
         for (_, test_set), text in table["95 % interval"].items():
             low, high = (float(bound) for bound in text.strip("[]").split(","))

@@ -51,7 +51,7 @@ class Camera(_Closed):
 
 
 class Forgery(_Closed):
-    """How well forgeries are made; face coordinates are those of :class:`Chart`."""
+    """How well forgeries are made; face coordinates are those of :func:`_to_pixels`."""
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods with a donor's face
     feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
@@ -108,7 +108,7 @@ def preset(name: str, **changes: Any) -> Settings:
     """
     path = store.find("data_manifest") / f"{name}.yaml"
     if name not in (known := presets()):
-        raise DfnbError(f"as a synth dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
+        raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
     parameters = {**yaml.safe_load(path.read_text())["parameters"], **changes}
     try:
         settings = Settings.model_validate_json(json.dumps(parameters))
@@ -122,13 +122,10 @@ def preset(name: str, **changes: Any) -> Settings:
 
 # ---------------------------------------------------------------------------------------------------------------- faces
 
-SKINS = np.float32([[0.97, 0.83, 0.74], [0.91, 0.73, 0.60], [0.80, 0.60, 0.45], [0.62, 0.43, 0.31], [0.40, 0.27, 0.20]])
-HAIRS = np.float32(
-    [[0.07, 0.06, 0.06], [0.2, 0.13, 0.09], [0.36, 0.23, 0.14], [0.48, 0.22, 0.11], [0.74, 0.58, 0.36], [0.6, 0.6, 0.6]]
-)
-IRISES = np.float32(
-    [[0.28, 0.16, 0.08], [0.42, 0.27, 0.12], [0.28, 0.42, 0.52], [0.33, 0.44, 0.28], [0.38, 0.42, 0.45]]
-)
+# per cent of red, green and blue
+SKINS = np.float32([[97, 83, 74], [91, 73, 60], [80, 60, 45], [62, 43, 31], [40, 27, 20]]) / 100
+HAIRS = np.float32([[7, 6, 6], [20, 13, 9], [36, 23, 14], [48, 22, 11], [74, 58, 36], [60, 60, 60]]) / 100
+IRISES = np.float32([[28, 16, 8], [42, 27, 12], [28, 42, 52], [33, 44, 28], [38, 42, 45]]) / 100
 
 
 class Shot(NamedTuple):
@@ -231,7 +228,7 @@ def _power(base: Array, exponent: Array | float) -> Array:
     return np.exp(exponent * np.log(np.maximum(base, 1e-6)))
 
 
-def _over(canvas: Array, colour: Array, alpha: Array) -> None:
+def _over(canvas: Array, colour: Array | float, alpha: Array) -> None:
     canvas += alpha[..., None] * (colour - canvas)
 
 
@@ -248,7 +245,8 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
     x, y = (np.mgrid[0:size, 0:size][::-1].astype(np.float32) - centre[:, None, None]) / r
     p, q = (row[0] * x + row[1] * y for row in turn)
     sy, cy, sp, cp = math.sin(pose.yaw), math.cos(pose.yaw), math.sin(pose.pitch), math.cos(pose.pitch)
-    (broad, chin, jaw), (nose_v, nose_w, nose_h), (lips, blush, freckles) = look.head, look.nose, look.colour
+    (broad, chin, jaw), (above, bend, thick), (nose_v, nose_w, nose_h) = look.head, look.brow, look.nose
+    (lips, blush, freckles), (line, curve, slant) = look.colour, look.hairline
     (eye_u, eye_v, eye_size, eye_open, tilt), (mouth_v, mouth_w, lip_above, lip_below) = look.eye, look.mouth
 
     def half_width(q: Array) -> Array:
@@ -291,11 +289,11 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
 
     nx, ny, nz = 0.9 * a - gx, 0.9 * b - gy, z + 0.12
     shade = lit(nx, ny, nz)
-    half = (nx * lx + ny * ly + nz * (lz + 1)) / math.sqrt(2 + 2 * lz)
+    half = (nx * lx + ny * ly + nz * (lz + 1)) / math.sqrt(2 + 2 * lz)  # by Blinn's halfway vector
     gloss = _power(half / np.sqrt(nx * nx + ny * ny + nz * nz), 24)
 
     canvas = behind.copy()
-    angle, radius = np.arctan2(p + 0.3 * look.hairline[2], 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
+    angle, radius = np.arctan2(p + 0.3 * slant, 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
     strand = cv2.remap(look.strands, angle * 55 + 128, radius * 8 + 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     sheen = 0.25 * lz * np.exp(-(((q + 0.72) / 0.16) ** 2)) * (0.6 + 0.3 * strand)
     hair_light = (lit(a, b - 0.3, 0.6) * (0.8 + 0.13 * strand) + sheen)[..., None]
@@ -306,8 +304,7 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
         falling = np.minimum(np.where(q < 0, grown * 0.5 * broad, spread - np.abs(p)), look.length - q)
         _over(canvas, hair * 0.75, _edge(falling * r))
 
-    low = slice(max(int(centre[1] + 0.3 * r), 0), size)
-    x, y, body = x[low], y[low], canvas[low]
+    x, y, body = (each[max(int(centre[1] + 0.3 * r), 0) :] for each in (x, y, canvas))
     neck = _edge((0.57 * broad + 0.5 * np.clip(y - 1.05, 0, 1) ** 2 - np.abs(x)) * r)
     neck_light = np.clip(0.52 + 0.7 * (y - 1.0), 0.52, 0.87) * (0.85 + 0.3 * lx * x)
     _over(body, look.skin * _power(neck_light[..., None], np.float32([0.9, 1.05, 1.1])), neck)
@@ -317,10 +314,10 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
     _over(body, look.cloth * cloth[..., None], _edge(torso * 0.45 * r) * (1 - opening * (np.abs(x) < 0.6)))
     for side in (-1, 1):
         at = side * (broad + 0.015) * cy
-        ear = 1 - ((p - at) / 0.13) ** 2 - ((q - 0.14) / 0.24) ** 2
+        ear = _edge((1 - ((p - at) / 0.13) ** 2 - ((q - 0.14) / 0.24) ** 2) * 0.06 * r)
         ear_light = np.clip(0.72 + 0.2 * side * lx - 0.25 * _blob(p, q, at, 0.14, 0.06, 0.13), 0, 1)
         seen = min(max(0.9 - 2.5 * side * sy, 0), 1)
-        _over(canvas, look.skin * ear_light[..., None] * np.float32([1.05, 0.93, 0.92]), _edge(ear * 0.06 * r) * seen)
+        _over(canvas, look.skin * ear_light[..., None] * np.float32([1.05, 0.93, 0.92]), ear * seen)
 
     mottled = cv2.remap(look.texture, u * 40 + 48, v * 40 + 48, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     albedo = look.skin * (1 + freckles * mottled[..., None] * np.float32([0.36, 0.6, 0.66]))
@@ -346,8 +343,7 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
         e = side * (u[part] - side * eye_u) * broad / eye_size  # -1 inner corner, 1 outer corner
         f = (v[part] - eye_v) / eye_size + tilt * e
         arch, along = np.clip(1 - e * e, 0, 1), _edge((1.05 - np.abs(e)) * px * 0.6)
-        upper = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - eye_open * (1 - pose.blink))
-        lower = 0.36 * arch
+        upper, lower = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - eye_open * (1 - pose.blink)), 0.36 * arch
         white = _edge((f - upper) * px) * _edge((lower - f) * px) * (np.abs(e) < 1)
         _over(view, look.skin * np.float32([0.62, 0.5, 0.47]), 0.45 * along * _blob(e, f, 0, upper - 0.3, 9, 0.1))
         _over(view, 0.92 * (0.55 + 0.45 * glow) * (1 - 0.35 * _blob(e, f, 0, upper, 9, 0.25))[..., None], white)
@@ -359,7 +355,6 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
         _over(view, 1.0, 0.9 * white * _edge((0.13 - glint) * px))
         _over(view, look.hair * 0.35 + look.skin * 0.08, 0.85 * along * _blob(e, f, 0, upper - 0.03, 9, 0.11))
         _over(view, look.skin * np.float32([0.6, 0.45, 0.42]), 0.4 * along * _blob(e, f, 0, lower + 0.04, 9, 0.09))
-        above, bend, thick = look.brow
         k = side * (u[part] - side * eye_u * 1.02) * broad / (eye_size * 1.3)
         g = v[part] - (eye_v - above - pose.raise_ - bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
         taper = thick * np.clip(0.95 - 0.55 * np.clip(k, -1, 1), 0.2, 1)
@@ -387,7 +382,6 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
     _over(view, lip * np.float32([0.35, 0.28, 0.28]), 0.75 * closed * _edge((1.03 - np.abs(m)) * px * 0.4))
 
     if not look.bald:
-        line, curve, slant = look.hairline
         fringe = line + curve * _power(au, 2.2) + slant * u * np.clip(1 - u * u, 0, 1) + 0.012 * strand
         below = 0.3 if look.length else 0.05
         front = _edge((fringe - v) * r * 0.7) * np.clip((below + 0.12 - q) * 8, 0, 1) * head
@@ -472,9 +466,9 @@ def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot
     share, blur, noise = _draws(draw, camera.resolution, camera.blur, camera.noise)
     captured = []
     for image, landmarks in shots:
-        image = cv2.GaussianBlur(_resolve(image, share), (0, 0), blur)
-        image += noise * _grain(image, draw).astype(np.float32)
-        captured.append(Shot(np.clip(image, 0, 1), landmarks))
+        grain = noise * _grain(image, draw).astype(np.float32)
+        blurred = cv2.GaussianBlur(_resolve(image, share), (0, 0), blur)
+        captured.append(Shot(np.clip(blurred + grain, 0, 1), landmarks))
     return captured
 
 
@@ -486,6 +480,10 @@ def _resolve(image: Array, share: float) -> Array:
     size = image.shape[1::-1]
     small = [max(round(side * share), 1) for side in size]
     return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), size, interpolation=cv2.INTER_CUBIC)
+
+
+def _bytes(image: Array) -> Array:
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def _to_pixels(shot: Shot) -> Array:
@@ -527,9 +525,9 @@ def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: G
         return image, opacity
     mask = (opacity > 0.05).astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
-    eight_bits = [np.clip(each * 255 + 0.5, 0, 255).astype(np.uint8) for each in (image, target.image)]
+    middle = (x + width // 2, y + height // 2)
     # OpenCV 5 overwrites the mask it is given
-    cloned = cv2.seamlessClone(*eight_bits, mask.copy(), (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
+    cloned = cv2.seamlessClone(_bytes(image), _bytes(target.image), mask.copy(), middle, cv2.NORMAL_CLONE)
     return cloned.astype(np.float32) / 255, (mask > 0).astype(np.float32)
 
 
@@ -551,9 +549,7 @@ def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) ->
 
 def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The target's own face warped towards the donor's expression: mouth corners, lower lip, brows (as Face2Face)."""
-    ours, theirs = (
-        np.linalg.solve(_to_pixels(each), [*each.landmarks[3:].T, [1, 1]])[:2].T for each in (target, donor)
-    )
+    ours, theirs = (np.linalg.solve(_to_pixels(x), [*x.landmarks[3:].T, [1, 1]])[:2].T for x in (target, donor))
     corners = theirs - ours + draw.normal(0, 0.1, (2, 2))
     length = draw.uniform(*forgery.motion)
     corners *= length / max(float(np.linalg.norm(corners, axis=1).max()), 1e-3)
@@ -597,10 +593,8 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     gain = 1 + delivery.white_balance * draw.uniform(-1, 1, 3).astype(np.float32)
     contrast, level = 1 + delivery.contrast * draw.uniform(-1, 1), delivery.contrast / 2 * draw.uniform(-1, 1)
     noise = draw.uniform(*delivery.noise)
-    ready = []
-    for image in images:
-        image = (image * gain - 0.5) * contrast + 0.5 + level + noise * draw.standard_normal(image.shape)
-        ready.append(np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8))
+    toned = ((image * gain - 0.5) * contrast + 0.5 + level for image in images)
+    ready = [_bytes(image + noise * draw.standard_normal(image.shape)) for image in toned]
     if delivery.h264 is not None:
         return _h264(ready, delivery.h264)
     if delivery.jpeg is not None:
@@ -693,10 +687,9 @@ def make_videos(folder: Path, name: str, target: Person, donor: Person, settings
                 images, masks = map(np.stack, zip(*(forge(method, *pair, settings.forgery, draw) for pair in pairs)))
             crops = deliver(images, settings.delivery, rng(*key, target.number, video, 3 + 2 * label))
             truth = {"source": numbers[1] * label, "method": method if label else "real", "label": label}
-            places = [
-                {"frame": i * FRAME_STEP, "landmarks": shot.landmarks.ravel().tolist()} for i, shot in enumerate(shots)
-            ]
-            made.append((folders[label], [{**who, **where, **place, **truth} for place in places], crops, masks))
+            points = enumerate(shot.landmarks.ravel().tolist() for shot in shots)
+            rows = [{**who, **where, "frame": i * FRAME_STEP, "landmarks": each, **truth} for i, each in points]
+            made.append((folders[label], rows, crops, masks))
     return made
 
 
@@ -734,8 +727,7 @@ def _portraits(folder: str, counts: dict[str, int], settings: Settings) -> tuple
     if not (paths := _files(folder)):
         raise DfnbError(f"{folder} is no folder with photographs; give one that holds image files")
     detect = detector(settings.detector)
-    people: list[Person] = []
-    quarantine = []
+    people, quarantine = [], []
     for path in paths:
         split = ("train", "train", "val", "test")[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
         found = f"belongs to the split {split}, which this dataset does not have"
@@ -774,8 +766,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
             return record
         people, facts = cast(name, settings)
         store.write_json(described, parameters)
-        donors = {each.number: each for each in people}
-        jobs = [joblib.delayed(make_videos)(folder, name, each, donors[each.donor], settings) for each in people]
+        jobs = [joblib.delayed(make_videos)(folder, name, each, people[each.donor], settings) for each in people]
         pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered")
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:

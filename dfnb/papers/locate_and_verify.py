@@ -29,7 +29,8 @@ class Settings(papers.Settings):
 
     Attributes:
         modules: the parts of the paper that are built, for ablations. Without ``srm`` the second stream sees RGB,
-            without ``cmce`` or ``lfga`` no features cross there, without ``mpff`` patches are classified from x5.
+            without ``cmce`` or ``lfga`` no features cross there, without ``mpff`` patches are classified from x5, and
+            without ``second_stream`` (and so without the first three) the RGB stream classifies as well.
         mpff_width: channels in which MPFF compares maps.
         fusion_width: channels of the Hadamard product.
         fusion_out: channels after it, from which the image is classified.
@@ -49,7 +50,13 @@ class Settings(papers.Settings):
 
     mixup_probability: float = Field(0.5, ge=0, le=1)
     augmentation: papers.Augmentation = "locate_and_verify"
-    modules: tuple[Literal["srm", "cmce", "lfga", "mpff"], ...] = ("srm", "cmce", "lfga", "mpff")
+    modules: tuple[Literal["second_stream", "srm", "cmce", "lfga", "mpff"], ...] = (
+        "second_stream",
+        "srm",
+        "cmce",
+        "lfga",
+        "mpff",
+    )
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
     fusion_out: int = Field(4096, ge=1)
@@ -69,6 +76,8 @@ class Settings(papers.Settings):
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
         if not (self.sspsl or self.annotated):
             raise ValueError("annotated = 0 leaves no patch to learn from; set sspsl = true or raise the share")
+        if "second_stream" not in self.modules and {"srm", "cmce", "lfga"} & set(self.modules):
+            raise ValueError("srm, cmce and lfga need the second_stream; name it in modules, or leave all four out")
         return self
 
     def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -195,7 +204,8 @@ class Network(nn.Module):
         modules = settings.modules
         rgb, channels, strides, self.pretrained_loaded = backbones.stages(settings.backbone, settings.pretrained)
         self.rgb = rgb[:6]  # nothing uses x6
-        self.srm = backbones.stages(settings.backbone, self.pretrained_loaded).stages
+        self.second = "second_stream" in modules
+        self.srm = backbones.stages(settings.backbone, self.pretrained_loaded).stages[0 if self.second else 6 :]
         self.residual = SRMConv() if "srm" in modules else nn.Identity()
         self.cmce = CMCE(settings.cmce_update) if "cmce" in modules else None
         attentions = [LFGA(c, settings.attention_reduction) for c in channels[3:6]] if "lfga" in modules else []
@@ -216,9 +226,10 @@ class Network(nn.Module):
         x, y = images, self.residual(images)
         xs, ys = [], []
         for i in range(6):
-            if i == 3:
+            if i == 3 and self.second:
                 x = y = x + y
-            x, y = self.rgb[i](x), self.srm[i](y)
+            x = self.rgb[i](x)
+            y = self.srm[i](y) if self.second else x
             if i < 3 and self.cmce:
                 x, y = self.cmce(x, y)
             elif i >= 3 and self.lfga:
@@ -226,7 +237,7 @@ class Network(nn.Module):
             xs.append(x)
             ys.append(y)
         outputs = {
-            "cls": self._verify([*ys[:4], ys[5]], self.srm[6](y)),
+            "cls": self._verify([*ys[:4], ys[5]], self.srm[-1](y)),
             "seg": self.seg_head(self.mpff(xs) if self.mpff else x),
         }
         if self.projection:
@@ -248,17 +259,18 @@ class Network(nn.Module):
         label = torch.ones_like(batch["label"]) if self.settings.real_label == "released" else batch["label"]
         patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
         unknown = ~batch["has_mask"]
-        patches[unknown] = self._pseudo(outputs, batch)[unknown] if self.settings.sspsl else papers.IGNORED
+        patches[unknown] = self.pseudo(outputs, batch)[unknown] if self.settings.sspsl else papers.IGNORED
         terms = {
             "cls": papers.cross_entropy(outputs["cls"], label, batch),
             "seg": papers.cross_entropy(outputs["seg"], patches, batch),
         }
         if self.settings.sspsl and batch["epoch"] < self.settings.warmup_epochs:
-            patches[batch["label"] == 1] = papers.IGNORED
-            terms["warm"] = papers.cross_entropy(outputs["seg"], patches, batch)
+            real = patches.masked_fill((batch["label"] == 1)[:, None, None], papers.IGNORED)
+            terms["warm"] = papers.cross_entropy(outputs["seg"], real, batch)
         return {**terms, "total": sum(terms.values())}
 
-    def _pseudo(self, outputs: dict[str, Tensor], batch: papers.Batch) -> Tensor:
+    def pseudo(self, outputs: dict[str, Tensor], batch: papers.Batch) -> Tensor:
+        """The pseudo-labels of a batch, (B, g, g), from its labels and landmarks; see :func:`pseudo_labels`."""
         grid = outputs["projection"].shape[-2:]
         region = reference_region(batch["landmarks"], batch["image"].shape[-2:], grid, self.settings.reference)
         return pseudo_labels(outputs["projection"], batch["label"], region, self.training)
@@ -269,7 +281,7 @@ class Network(nn.Module):
             return {}
         fakes = (batch["label"] == 1) & batch["has_mask"]
         true = patch_labels(batch["mask"], outputs["seg"].shape[-2:])[fakes] == 1
-        taken = self._pseudo(outputs, batch)[fakes] == 1
+        taken = self.pseudo(outputs, batch)[fakes] == 1
         hit = (taken & true).sum().item()
         return {
             "pseudo_iou": hit / max((taken | true).sum().item(), 1),
