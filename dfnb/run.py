@@ -295,6 +295,15 @@ def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:
     return found
 
 
+def all_arms(name: str, group: str) -> dict[str, dict[str, list[Run]]]:
+    """:func:`arms` of every paper of a profile that has the group, by the paper's title."""
+    content, found = profile(name), {}
+    for job in jobs(name):
+        if job.notebook in papers.NOTEBOOKS and not job.trains and group in _arms(content, job.notebook):
+            found[papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title] = arms(job.checked(), group)
+    return found
+
+
 def resolved(p: Parameters) -> pd.DataFrame:
     """Parameters and environment as the table a notebook shows."""
     environment = store.environment()

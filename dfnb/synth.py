@@ -754,8 +754,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     described = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:
-        files = [(path.name, store.sha256(path)) for path in _files(settings.portraits)]
-        parameters["portraits_digest"] = store.digest(files)
+        parameters["portraits_digest"] = store.digest([(p.name, store.sha256(p)) for p in _files(settings.portraits)])
     with store.locked(folder):
         old = store.read_json(described) if described.exists() else {}
         changed = ", ".join(sorted(each for each in {*old, *parameters} if old.get(each) != parameters.get(each)))
