@@ -7,6 +7,7 @@ first rounds are thrown away. A step is forward, losses, backward and zero_grad,
 
 import gc
 import json
+import sys
 import tempfile
 import time
 import warnings
@@ -26,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from dfnb import backbones, papers, store
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
+from dfnb.store import DfnbError
 
 
 class Attention(nn.Module):
@@ -376,7 +378,8 @@ def main(
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"pretrained": False, "image_size": size, "backbone": backbone}
-    settings = papers.module(paper).Settings(**{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    settings = papers.module(paper).Settings.check(changes, "the options")
     ours, transcription = (network.to(device) for network in networks(paper, settings))
     images = random_batch(settings.image_size, batch, device)
     check_equal(ours, transcription, random_batch(min(settings.image_size, CHECKED_PX), 2, device))
@@ -401,4 +404,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except (DfnbError, AssertionError) as error:
+        sys.exit(f"step: {error}")

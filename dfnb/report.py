@@ -4,7 +4,6 @@ A report is ``reports/<profile>/``: ``tables/`` (CSV, Markdown, LaTeX), ``figure
 ``notebooks/``, the ``runs/`` with what is needed to look without training, and ``index.html``.
 """
 
-import html
 import inspect
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from IPython.display import Code
+from jinja2 import Template
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
@@ -211,7 +211,13 @@ def differences(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "
                     "clusters": d["clusters"],
                 }
             )
-    return pd.DataFrame(rows).set_index(["line", "test set"])
+    return _by_line(rows)
+
+
+def _by_line(rows: list[dict]) -> pd.DataFrame:
+    index = ["line", "test set"]
+    none = pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=index))
+    return pd.DataFrame(rows).set_index(index) if rows else none
 
 
 def located(runs: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
@@ -263,9 +269,7 @@ def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "vi
                     "seeds": len(group),
                 }
             )
-    index = ["line", "test set"]
-    none = pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * 2, names=index))
-    return pd.DataFrame(rows).set_index(index) if rows else none
+    return _by_line(rows)
 
 
 def conditions(runs: Lines, test_sets: Sequence[str], profile: str) -> str:
@@ -607,15 +611,18 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int =
     return chosen
 
 
-def publish(runs: Iterable[Run], profile: str) -> None:
-    """Copy what a reader needs to look without training into the report: record, log, chosen weights and scores.
+def publish(runs: Iterable[Run], arms: Iterable[Run], profile: str) -> None:
+    """Copy what a reader needs to look without training into the report: records, logs and scores of all runs.
 
-    The report's ``runs`` are replaced as a whole, so that none of an earlier execution stays among them.
+    And the weights of the first seed of each line of ``runs``. The report's ``runs`` are replaced as a whole, so that
+    none of an earlier execution stays among them.
     """
+    whole = {group[0].folder: group[0] for group in lines(runs).values()}
     with store.atomic_folder(folder(profile) / "runs") as target:
-        for run in runs:
-            scores = [path.relative_to(run.folder) for path in sorted((run.folder / "scores").glob("[!.]*"))]
-            for name in ["record.json", *run.record["outputs"], *scores]:
+        for run in {run.folder: run for run in [*runs, *arms]}.values():
+            names = [path.relative_to(run.folder) for path in sorted((run.folder / "scores").glob("[!.]*"))]
+            names += ["record.json", "config.yaml", "log.csv", *["best.safetensors"] * (run.folder in whole)]
+            for name in names:
                 (target / run.folder.name / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run.folder / name, target / run.folder.name / name)
 
@@ -630,38 +637,18 @@ def main_table(profile: str) -> str:
 
 def index(profile: str, title: str, about: str, order: Sequence[str], notebooks: Sequence[str]) -> Path:
     """Write ``index.html``: tables and figures named in ``order`` with their captions, links to the notebooks."""
-    report = folder(profile)
-    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>"]
+    report, items = folder(profile), []
     for name in order:
-        picture, table = report / "figures" / f"{name}.png", report / "tables" / f"{name}.csv"
-        if table.exists():
-            caption = html.escape(table.with_suffix(".txt").read_text().strip())
-            body = pd.read_csv(table, dtype=str, keep_default_na=False).to_html(index=False, border=0)
-            links = " ".join(f'<a href="tables/{name}.{kind}">{kind}</a>' for kind in ("csv", "md", "tex"))
-            parts.append(f"<figure>{body}<figcaption>{caption} {links}</figcaption></figure>")
-        if picture.exists():
-            caption = html.escape(picture.with_suffix(".txt").read_text().strip())
-            parts.append(
-                f'<figure><img src="figures/{name}.png" alt="{caption}">'
-                f'<figcaption>{caption} <a href="figures/{name}.pdf">PDF</a></figcaption></figure>'
-            )
-    links = "".join(f'<li><a href="notebooks/{name}.ipynb">{name}</a></li>' for name in notebooks)
-    parts.append(f"<h2>Executed notebooks</h2><ul>{links}</ul>")
-    page = _PAGE.format(title=html.escape(title), body="\n".join(parts))
+        for kind, files in (("tables", ("csv", "md", "tex")), ("figures", ("png", "pdf"))):
+            stem = report / kind / name
+            if stem.with_suffix(f".{files[0]}").exists():
+                item = {"name": name, "folder": kind, "files": files}
+                item["caption"] = stem.with_suffix(".txt").read_text().strip()
+                if kind == "tables":
+                    cells = pd.read_csv(stem.with_suffix(".csv"), dtype=str, keep_default_na=False)
+                    item["table"] = cells.to_html(index=False, border=0)
+                items.append(item)
+    template = Template((Path(__file__).parent / "report.html.jinja").read_text(), autoescape=True)
     with store.atomic(report / "index.html") as temporary:
-        temporary.write_text(page)
+        temporary.write_text(template.render(title=title, about=about, items=items, notebooks=notebooks))
     return report / "index.html"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-figure {{ margin: 2rem 0; overflow-x: auto }} img {{ max-width: 100% }}
-figcaption {{ font-size: .85rem; color: #555; margin-top: .4rem }}
-table {{ border-collapse: collapse; font-size: .9rem }} th, td {{ padding: .25rem .7rem; text-align: left }}
-thead {{ border-top: 2px solid; border-bottom: 1px solid }} tbody {{ border-bottom: 2px solid }}
-</style></head><body>
-{body}
-</body></html>
-"""

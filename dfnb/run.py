@@ -271,11 +271,10 @@ def trained(p: TrainingParameters) -> Run:
     )
 
 
-def all_trained(name: str) -> list[tuple[Run, TrainingParameters]]:
-    """The runs of a profile's grid with their parameters, without its arms; what is missing is trained."""
-    chosen = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.arm]
-    checked_jobs = [job.checked() for job in chosen]
-    return [(trained(p), p) for p in checked_jobs]
+def all_trained(name: str, arms: bool = False) -> list[tuple[Run, TrainingParameters]]:
+    """The runs of a profile's grid, or those of its arms, with their parameters; what is missing is trained."""
+    chosen = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and bool(job.arm) == arms]
+    return [(trained(p), p) for p in (job.checked() for job in chosen)]
 
 
 def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:

@@ -54,7 +54,7 @@ def test_the_small_networks_give_the_committed_scores(committed, home):
 
 def test_executed_notebooks_ended_without_error_and_name_no_folder_of_a_machine(checkout):
     paths = sorted((checkout / "reports" / "demo" / "notebooks").glob("*.ipynb"))
-    assert [path.stem for path in paths] == sorted(job.id for job in run.jobs("demo"))
+    assert [path.stem for path in paths] == sorted(job.id for job in run.jobs("demo") if not job.trains)
     for path in paths:
         text = path.read_text()
         cells = json.loads(text)["cells"]

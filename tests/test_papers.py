@@ -659,9 +659,9 @@ def by_hand(outputs, distance):
 @pytest.mark.parametrize(
     ("changes", "distance"),
     [
-        ({}, lambda s, p: F.kl_div(p.log(), s, reduction="mean")),
+        ({}, lambda s, p: F.kl_div(p.log(), s, reduction="none").mean()),
         ({"kl_reduction": "corrected"}, lambda s, p: F.kl_div(p.log(), s, reduction="batchmean")),
-        ({"kl_direction": "corrected"}, lambda s, p: F.kl_div(s.log(), p, reduction="mean")),
+        ({"kl_direction": "corrected"}, lambda s, p: F.kl_div(s.log(), p, reduction="none").mean()),
         ({"estimator": "sinkhorn"}, lambda s, p: etd.sinkhorn(p.log(), s)),
         ({"estimator": "sinkhorn", "sinkhorn_points": "corrected"}, lambda s, p: etd.sinkhorn(p, s)),
         ({"estimator": "sinkhorn", "kl_direction": "corrected"}, lambda s, p: etd.sinkhorn(p.log(), s)),
@@ -716,11 +716,14 @@ def test_released_channels_are_blue_first():
     assert not {"swapped_scale", "swapped_shift"} & released.state_dict().keys()
     pixels = torch.rand(2, 3, 96, 96)
     mean, std = (torch.tensor(scale[name]).view(3, 1, 1) for name in ("mean", "std"))
-    ours = released((pixels - mean) / std)
-    theirs = corrected((pixels[:, [2, 1, 0]] - mean) / std)
-    for name in ("cls", "joint", "left_out"):
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(ours["cls"], corrected((pixels - mean) / std)["cls"], atol=1e-3)
+    red_first, blue_first = (pixels - mean) / std, (pixels[:, [2, 1, 0]] - mean) / std
+    seen = []
+    released.branches[2].register_forward_pre_hook(lambda branch, inputs: seen.append(inputs[0]))
+    ours, theirs = released(red_first), corrected(blue_first)
+    torch.testing.assert_close(seen[0], blue_first)
+    for name in ("cls", "joint", "left_out", "local"):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(ours["local"], corrected(red_first)["local"], rtol=1e-4, atol=1e-6)
 
 
 def test_the_weights_of_the_terms(heads):
