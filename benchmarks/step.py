@@ -350,7 +350,7 @@ def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
         spread = f"{row.times_as_fast_median:.2f} ({row.times_as_fast_q1:.2f} to {row.times_as_fast_q3:.2f})"
         for what, met in (
             (f"at least {wanted} times as fast: {spread}", row.times_as_fast_median >= wanted),
-            (f"peak memory below: {row.peak_memory_share:.2f} of it", row.peak_memory_share < 1),
+            (f"peak memory below: {row.peak_memory_share:.3f} of it", row.peak_memory_share < 1),
         ):
             said.append(f"{row.contender}, {what}: {'met' if met else 'not met'}")
     return said

@@ -31,6 +31,7 @@ def test_each_transcription_is_of_a_paper_and_has_its_requirements(step):
 @pytest.mark.parametrize(
     "paper,wrong", [("locate_and_verify", "lfga.1.key.weight"), ("exposing_the_deception", "balance")]
 )
+@pytest.mark.filterwarnings("ignore:reduction")
 def test_both_compute_the_same_until_one_weight_differs(step, paper, wrong):
     settings = papers.module(paper).Settings(backbone=SMALL[paper], pretrained=False, image_size=75)
     ours, transcription = step.networks(paper, settings)

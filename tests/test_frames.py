@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dfnb import frames, store
-from dfnb.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
+from dfnb.frames import EpochSampler, FrameDataset, Pixels, hide_masks, load_frames, select
 from dfnb.store import DfnbError
 
 SIZE = 37  # not a multiple of 8: masks are packed along the row
@@ -138,6 +138,74 @@ def test_one_class_or_too_few_frames_are_refused(toy):
         EpochSampler(toy, 64, 0)
 
 
+@pytest.mark.parametrize("times", [1, 4])
+def test_oversampling_shows_each_fake_once_and_each_real_frame_so_often(toy, times):
+    label = toy["label"].to_numpy()
+    sampler = EpochSampler(toy, batch_size=3, seed=2, oversampling=times)
+    shown = np.bincount(sampler.order(0), minlength=len(toy))
+    assert len(sampler) * 3 == sampler.n == 12 + 6 * times  # a multiple of three: nothing is dropped
+    assert (shown[label == 1] == 1).all() and (shown[label == 0] == times).all()
+    assert (sampler.order(0) != sampler.order(1)).any()
+
+    sampler = EpochSampler(toy, batch_size=5, seed=2, oversampling=times)
+    whole = list(sampler)
+    assert len(whole) == len(sampler) == (12 + 6 * times) // 5 and {len(batch) for batch in whole} == {5}
+    shown = np.bincount([row for batch in whole for _, _, row in batch], minlength=len(toy))
+    assert (shown[label == 1] <= 1).all() and (shown[label == 0] <= times).all()
+    assert [place for batch in whole for _, place, _ in batch] == list(range(5 * len(whole)))
+    sampler.skip = 2
+    assert list(sampler) == whole[2:] and len(sampler) == len(whole) - 2
+
+
+def test_oversampling_keeps_to_a_limit(toy):
+    sampler = EpochSampler(toy, batch_size=4, seed=0, limit=10, oversampling=4)
+    assert len(sampler.order(0)) == sampler.n == 8
+
+
+def masks_left(table):
+    return set(np.flatnonzero(table["mask"].astype(str) != ""))
+
+
+def test_masks_are_hidden_in_nested_shares(toy):
+    fakes = set(np.flatnonzero(toy["label"] == 1))
+    kept = {share: masks_left(hide_masks(toy, share, seed=1)) for share in (0, 0.25, 0.5, 0.75, 1)}
+    assert [len(rows) for rows in kept.values()] == [0, 3, 6, 9, 12] and kept[1] == fakes
+    assert kept[0.25] < kept[0.5] < kept[0.75] < kept[1]
+    assert masks_left(hide_masks(toy, 0.5, seed=1)) == kept[0.5]
+    assert any(masks_left(hide_masks(toy, 0.5, seed=seed)) != kept[0.5] for seed in range(2, 5))
+
+
+def test_hiding_masks_changes_nothing_else(toy):
+    before = toy.copy(deep=True)
+    hidden = hide_masks(toy, 0.5, seed=1)
+    assert toy.equals(before) and hidden.attrs == toy.attrs
+    assert hidden.drop(columns="mask").equals(toy.drop(columns="mask"))
+    known, fake = masks_left(hidden), toy["label"] == 1
+    path = hidden["mask"].astype(str)
+    assert (path[list(known)] == toy["mask"].astype(str)[list(known)]).all()
+    data = dataset(hidden)
+    items = [data[(0, 0, i)] for i in range(len(toy))]
+    assert [bool(item["has_mask"]) for item in items] == [not fake[i] or i in known for i in range(len(toy))]
+    assert [bool(item["mask"].any()) for item in items] == [i in known for i in range(len(toy))]
+
+
+def test_masks_that_are_not_there_are_asked_for_in_vain(toy, tmp_path):
+    with pytest.raises(DfnbError, match=r"has masks for 12 of the chosen fakes, and the share 0\.01 of them is none"):
+        hide_masks(toy, 0.01, seed=0)
+    crops = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    for method in ("real", "swap"):
+        own = tmp_path / "bare" / "videos" / method / "x"
+        frames.write_video(own, rows(2, "x", method), crops, None)
+    frames.write_dataset(tmp_path / "bare", {})
+    bare = load_frames(tmp_path / "bare")
+    assert masks_left(hide_masks(bare, 0, seed=0)) == set()
+    with pytest.raises(
+        DfnbError, match=r"has masks for 0 of the chosen fakes.*prepare the dataset with masks"
+    ) as error:
+        hide_masks(bare, 1, seed=0)
+    assert "\n" not in str(error.value)
+
+
 def dataset(table, augmentation="none", size=SIZE, seed=0):
     return FrameDataset(table, size, (0.5,) * 3, (0.5,) * 3, augmentation, seed)
 
@@ -173,6 +241,19 @@ def test_mask_and_landmarks_follow_the_image(kind):
             right, left = landmarks[0] - landmarks[3], landmarks[0] - landmarks[4]
             assert right.norm() < left.norm()
     assert seen > 60
+
+
+def test_augmentation_of_exposing_the_deception_leaves_one_in_many_alone():
+    """No part of it is certain, so that a share of (.5 · .9 · .95 · .5 · .3 · .8 · .5) = 2.6 % of the images stays as it is."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8))
+    region, points = torch.zeros(1, 32, 32, dtype=torch.uint8), torch.rand(5, 2) * 31
+    same = still = grey = 0
+    for position in range(400):
+        moved, _, landmarks = frames.exposing_the_deception(image, region, points, store.rng("test", position))
+        same += torch.equal(moved, image)
+        still += torch.equal(landmarks, points)
+        grey += bool((moved[0] == moved[1]).all() and (moved[1] == moved[2]).all())
+    assert 2 <= same <= 25 and 70 <= still <= 130 and 50 <= grey <= 110  # expected 10, 100 and 80
 
 
 def test_resizing_scales_the_landmarks(toy):

@@ -621,7 +621,7 @@ def labelled_by_one_of_two(rank, folder):
 
 
 def test_processes_share_their_anchors(tmp_path):
-    torch.multiprocessing.spawn(labelled_by_one_of_two, (str(tmp_path),), 2)
+    torch.multiprocessing.start_processes(labelled_by_one_of_two, (str(tmp_path),), 2, start_method="fork")
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     projection, region = shared_case()
     whole = [lv.pseudo_labels(projection, torch.tensor(label), region) for label in SHARED]

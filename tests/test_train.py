@@ -1,6 +1,7 @@
 """The training loop: the same numbers again, after a kill too; a diverging run stops; scores are made once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +15,32 @@ from safetensors.torch import load_file
 from dfnb import papers, store, train
 from dfnb.evaluate import read_scores
 from dfnb.frames import load_frames
-from dfnb.papers import locate_and_verify
+from dfnb.papers import locate_and_verify, xception
 from dfnb.store import DfnbError
 
 SMALL = {
     "backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "batch_size": 16, "optimiser": "adamw",
     "lr": 2e-3, "schedule": "onecycle", "augmentation": "light", "epochs": 2,
 }  # fmt: skip
-NARROW = {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
+NARROW = {
+    "xception": {},
+    "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
+    "exposing_the_deception": {"branches": 2, "fusion_widths": (16, 16, 12)},
+}
+SSPSL = {"sspsl": True, "annotated": 0.5, "mixup_probability": 0.0}
 
 
 def settings(paper, **changes):
-    own = NARROW if paper == "locate_and_verify" else {}
-    return papers.module(paper).Settings(**{**SMALL, **own, **changes})
+    return papers.module(paper).Settings(**{**SMALL, **NARROW[paper], **changes})
+
+
+def trained_weights(run):
+    """The weights after the last step, which need not be the chosen ones."""
+    return torch.load(run.folder / "last.ckpt")["network"]
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 KILLED = """
@@ -68,14 +82,100 @@ def test_killed_at_any_step_a_run_ends_in_the_same_weights(home, tmp_path, monke
     assert "resumed in epoch 2" in done.stdout
     resumed = train.Run.open(straight.folder.name)
     assert resumed.folder.parent.parent == tmp_path
-    for name in ("best.safetensors", "last.ckpt"):
-        one, two = (
-            load_file(run.folder / name) if name.endswith("tensors") else torch.load(run.folder / name)["network"]
-            for run in (straight, resumed)
-        )
-        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert same(trained_weights(straight), trained_weights(resumed))
+    assert same(*(load_file(run.folder / "best.safetensors") for run in (straight, resumed)))
     exact = ["epoch", "loss_cls", "loss_seg", "loss_total", "lr", "validation_auc"]
     pd.testing.assert_frame_equal(straight.log[exact], resumed.log[exact], check_exact=True)
+
+
+RESTARTED = {"optimiser_restarts": "released", "schedule": "cosine", "cosine_steps": 3, "optimiser": "adam"}
+
+
+def test_a_restarted_optimiser_is_another_from_the_second_epoch_on(home):
+    def weights(how, epochs):
+        own = settings("xception", **RESTARTED | {"optimiser_restarts": how, "epochs": epochs})
+        run = train.train("xception", "smoke-a", own, seed=11, echo=lambda line: None)
+        return trained_weights(run), run.log["lr"].tolist()
+
+    once = [weights(how, 1) for how in ("released", "corrected")]
+    assert same(once[0][0], once[1][0]) and once[0][1] == once[1][1]
+    (released, rates), (corrected, other_rates) = (weights(how, 2) for how in ("released", "corrected"))
+    assert not same(released, corrected)
+    # Four steps an epoch, half a period of three: begun anew, each epoch ends at the same rate, one step up from zero.
+    assert rates == pytest.approx([2e-3 / 4] * 2) and other_rates == pytest.approx([2e-3 / 4, 2e-3 * 0.75])
+
+
+def test_a_killed_run_restarts_its_optimiser_where_an_unbroken_one_does(home, tmp_path, monkeypatch):
+    """Two epochs of four steps, broken off before the first and before the third step of the second."""
+    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 1e-6)  # a checkpoint after every step
+    own = settings("xception", **RESTARTED)
+    straight = train.train("xception", "smoke-a", own, seed=12, echo=lambda line: None)
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "datasets").symlink_to(home / "datasets")
+    real, lines = xception.Network.losses, []
+    for steps in (4, 2):
+
+        def broken(self, outputs, batch, left=iter(range(steps))):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(self, outputs, batch)
+
+        monkeypatch.setattr(xception.Network, "losses", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train.train("xception", "smoke-a", own, seed=12, echo=lines.append)
+    monkeypatch.setattr(xception.Network, "losses", real)
+    resumed = train.train("xception", "smoke-a", own, seed=12, echo=lines.append)
+    places = [line.rpartition(" resumed in ")[2] for line in lines if " resumed in " in line]
+    assert places == ["epoch 2, step 0", "epoch 2, step 2"]
+    assert resumed.folder.parent.parent == tmp_path
+    assert same(trained_weights(straight), trained_weights(resumed))
+    exact = ["epoch", "loss_cls", "loss_total", "lr", "validation_auc"]
+    pd.testing.assert_frame_equal(straight.log[exact], resumed.log[exact], check_exact=True)
+
+
+def test_the_log_follows_localisation_and_pseudo_labels(home):
+    supervised = train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", epochs=1), seed=3).log
+    semi = settings("locate_and_verify", warmup_epochs=1, **SSPSL)
+    log = train.train("locate_and_verify", "smoke-a", semi, seed=3, echo=lambda line: None).log
+    pseudo = ["validation_pseudo_iou", "validation_pseudo_precision", "validation_pseudo_recall"]
+    assert log[["validation_iou", *pseudo]].stack().between(0, 1).all() and len(log) == 2
+    assert (log[pseudo] > 0).all(axis=None)  # the region is where the synthetic fakes are forged
+    assert (log["validation_pseudo_iou"] <= log[pseudo[1:]].min(axis=1)).all()
+    assert log["loss_warm"].notna().tolist() == [True, False]
+    assert supervised["validation_iou"].between(0, 1).all()
+    assert not {"loss_warm", *pseudo} & set(supervised.columns)
+    plain = train.train("xception", "smoke-a", settings("xception", epochs=1), echo=lambda line: None).log
+    assert not [name for name in plain.columns if name.startswith("validation_") and name != "validation_auc"]
+
+
+def test_hidden_masks_are_never_opened(home, tmp_path, monkeypatch):
+    """The masks of the fakes to train on are gone: that goes unnoticed without them, and not with them."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    folder = tmp_path / "datasets" / "smoke-a"
+    shutil.copytree(home / "datasets" / "smoke-a", folder)
+    frames = load_frames("smoke-a")
+    gone = frames[(frames["split"] == "train") & (frames["label"] == 1)]["mask"].unique()
+    assert len(gone) and all(gone)
+    for path in gone:
+        (folder / path).unlink()
+    few = {**SSPSL, "epochs": 1, "images_per_epoch": 32}
+    blind = settings("locate_and_verify", **few | {"annotated": 0.0})
+    run = train.train("locate_and_verify", "smoke-a", blind, echo=lambda line: None)
+    assert np.isfinite(run.log["loss_seg"]).all() and run.log["validation_iou"].notna().all()
+    with pytest.raises(FileNotFoundError, match=r"masks\.npy"):
+        train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", **few | {"annotated": 1.0}))
+
+
+def test_what_cannot_be_trained_is_refused_before_it_starts(home, monkeypatch):
+    monkeypatch.setattr(train, "_fit", lambda **arguments: pytest.fail("started"))
+    monkeypatch.setattr(train, "_apart", lambda *arguments: pytest.fail("started"))
+    before = set((home / "runs").glob("*"))
+    for size, devices in ((2, 2), (16, 3)):
+        with pytest.raises(DfnbError, match=f"batch_size {size} cannot be shared by {devices} devices"):
+            train.train("xception", "smoke-a", settings("xception", batch_size=size), seed=13, devices=devices)
+    with pytest.raises(DfnbError, match="the share 0.001 of them is none") as error:
+        train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", annotated=0.001), seed=13)
+    assert "\n" not in str(error.value) and set((home / "runs").glob("*")) == before
 
 
 def test_a_run_is_trained_once_and_depends_on_seed_settings_and_data(home):
@@ -179,17 +279,23 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(home):
 
 
 def test_two_processes_train_as_one(home):
-    """DDP on the CPU: a run by two processes ends, and is loaded like any other."""
-    script = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from dfnb import train\nfrom dfnb.papers import locate_and_verify\n"
-        "if __name__ == '__main__':\n"
-        f"    s = locate_and_verify.Settings.check({settings('locate_and_verify', epochs=1).model_dump(mode='json')!r}, 'test')\n"
-        "    print(train.train('locate_and_verify', 'smoke-a', s, seed=9, devices=2).folder.name)\n"
-    )
+    """DDP on the CPU: runs by two processes end, and are loaded like any other; anchors and learned weights are shared."""
+    own = {"locate_and_verify": SSPSL, "exposing_the_deception": {}}
+    plain = {paper: settings(paper, epochs=1, **changes).model_dump(mode="json") for paper, changes in own.items()}
     path = home / "ddp.py"
-    path.write_text(script)
+    path.write_text(
+        "import torch; torch.set_num_threads(1)\n"
+        "from dfnb import papers, train\n"
+        "if __name__ == '__main__':\n"
+        f"    for paper, values in {plain!r}.items():\n"
+        "        s = papers.module(paper).Settings.check(values, 'test')\n"
+        "        print('made', train.train(paper, 'smoke-a', s, seed=9, devices=2).folder.name)\n"
+    )
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    run = train.Run.open(done.stdout.split()[-1])
-    assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
+    runs = [train.Run.open(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("made ")]
+    assert [run.paper for run in runs] == list(own)
+    for run in runs:
+        assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
+    assert "validation_pseudo_iou" in runs[0].log
+    assert (trained_weights(runs[1])["balance"] != 1).all()

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from dfnb import backbones, papers
 from dfnb.frames import hide_masks
 
-VERSION = 1
+aten = torch.ops.aten
+VERSION = 2
 
 
 class Settings(papers.Settings):
@@ -152,6 +153,9 @@ class MPFF(nn.Module):
     Every map is projected to ``width`` channels; each of x0 to x4 is compared with x5 by t = Σ_c tanh(x_i ⊙ x5), where
     every position of x_i meets the one of x5 that covers it. The k×k values of t in a patch (k: how much finer x_i
     is) become k² channels, and x5 itself follows. Maps x0 to x5 to (B, ``out_channels``, g, g).
+
+    The projections of the finer maps are never held whole: they are the largest maps of the network by far. See
+    :class:`_Likeness` and :func:`_folded`. The border is repeated in t: what is repeated lies in the same patch.
     """
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
@@ -165,13 +169,88 @@ class MPFF(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         height, width = maps[5].shape[-2:]
-        patch = self.project[5](maps[5])[:, :, :, None, :, None]  # (B, C, g, 1, g, 1)
+        patch = self.project[5](maps[5])
         fused = []
         for x, project, k in zip(maps[:5], self.project, self.windows):
-            x = _replicate(project(x), height * k, width * k).unflatten(3, (width, k)).unflatten(2, (height, k))
-            likeness = (x * patch).tanh_().sum(1)  # (B, g, k, g, k)
-            fused.append(likeness.permute(0, 2, 4, 1, 3).flatten(1, 2))
+            if k == 1:
+                likeness = (project(x) * patch).tanh_().sum(1, keepdim=True)
+            else:
+                likeness = self._finer(x, project, patch, k)
+            likeness = _replicate(likeness, height * k, width * k)
+            fused.append(F.pixel_unshuffle(likeness, k).to(maps[5].dtype))
         return torch.cat([*fused, maps[5]], 1)
+
+    @staticmethod
+    def _finer(x: Tensor, project: nn.Sequential, patch: Tensor, k: int) -> Tensor:
+        """t of a finer map, (B, 1, H, W)."""
+        (rows, columns), (height, width) = patch.shape[-2:], x.shape[-2:]
+        up, left = (rows * k - height) // 2, (columns * k - width) // 2
+        edges = [(max(r * k - up, 0), min((r + 1) * k - up, height)) for r in range(rows)]
+        cover = patch.permute(0, 2, 3, 1).repeat_interleave(k, 2)[:, :, left : left + width]
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x, cover = (m.to(torch.get_autocast_dtype(device)) for m in (x, cover))
+        with torch.autocast(device, enabled=False):
+            weight, bias = _folded(x, project[0], project[1])
+            return _Likeness.apply(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias.to(x.dtype), cover, edges)[:, None]
+
+
+class _Likeness(torch.autograd.Function):
+    """Σ_d tanh(ReLU(W·x + b) ⊙ p), (B, H, W), for x (B, H, W, C) and p (B, g, W, D), one row of patches after another.
+
+    ``edges`` are the rows of x that each of the g rows of p covers. What has D channels is made anew in the backward
+    pass: cheaper than to read it again from memory, where 512 channels at half the image's resolution would lie.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, cover: Tensor, edges: list[tuple[int, int]]
+    ) -> Tensor:
+        likeness = x.new_empty(x.shape[:3], dtype=torch.promote_types(x.dtype, torch.float32))
+        for row, (start, end) in enumerate(edges):
+            projected = F.linear(x[:, start:end], weight, bias).relu_()
+            likeness[:, start:end] = projected.mul_(cover[:, row : row + 1]).tanh_().sum(3)
+        ctx.save_for_backward(x, weight, bias, cover)
+        ctx.edges = edges
+        return likeness
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, cover = ctx.saved_tensors
+        by_x, by_cover = torch.empty_like(x), torch.empty_like(cover)
+        by_weight, by_bias = (torch.zeros_like(t, dtype=gradient.dtype) for t in (weight, bias))
+        for row, (start, end) in enumerate(ctx.edges):
+            part, p = x[:, start:end], cover[:, row : row + 1]
+            projected = F.linear(part, weight, bias).relu_()
+            likeness = (projected * p).tanh_()
+            slope = aten.tanh_backward(gradient[:, start:end, :, None].to(p.dtype).expand_as(likeness), likeness)
+            by_cover[:, row] = (slope * projected).sum(1)
+            slope = aten.threshold_backward(slope.mul_(p), projected, 0).flatten(0, 2)
+            by_x[:, start:end] = (slope @ weight).view_as(part)
+            by_weight += slope.T @ part.flatten(0, 2)
+            by_bias += slope.sum(0)
+        return by_x, by_weight.to(weight.dtype), by_bias.to(bias.dtype), by_cover, None
+
+
+def _folded(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight (D, C) and bias (D,) of a 1×1 convolution without bias and the batch norm that follows it, as one.
+
+    In training, mean and variance of what the convolution would give follow from those of x: W·μ and diag(W·Σ·Wᵀ).
+    They carry gradients and update the running statistics, as those of the norm do.
+    """
+    weight = conv.weight.flatten(1)
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training:
+        points = x.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)
+        centre = points.mean(0)
+        points = points - centre
+        mean, variance = weight @ centre, ((weight @ (points.T @ points / len(points))) * weight).sum(1)
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * (len(points) / (len(points) - 1)), norm.momentum)
+            norm.num_batches_tracked += 1
+    scale = norm.weight * torch.rsqrt(variance.clamp_min(0) + norm.eps)
+    return weight * scale[:, None], norm.bias - mean * scale
 
 
 class HBFusion(nn.Module):
