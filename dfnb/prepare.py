@@ -16,7 +16,7 @@ import tempfile
 import threading
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +29,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import linear_sum_assignment
@@ -163,9 +162,9 @@ def count_frames(file: Path) -> int:
             cut_off |= packet.is_corrupt
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.size and packet.stream is stream:
-                count += 1
-                shown += not packet.is_discard  # an edit list hides frames that the file holds
+            of_video = packet.size > 0 and packet.stream is stream
+            count += of_video
+            shown += of_video and not packet.is_discard  # an edit list hides frames that the file holds
         cut_off |= count < stream.frames
         # only Matroska's duration is never an estimate, and a GIF announces nothing but has an end mark
         announced = (container.duration or 0) / av.time_base
@@ -176,7 +175,7 @@ def count_frames(file: Path) -> int:
     return shown
 
 
-def decode(file: Path) -> Iterator[VideoFrame]:
+def decode(file: Path) -> Iterator[av.VideoFrame]:
     """The frames of a video in presentation order; raises :class:`Unusable` at the first that is not whole."""
     with _opened(file) as (container, stream):
         for count, frame in enumerate(container.decode(stream)):
@@ -191,7 +190,7 @@ class Converter:
     def __init__(self, kind: str, interpolation: str = "BICUBIC") -> None:
         self.kind, self.interpolation, self._context = kind, interpolation, VideoReformatter()
 
-    def __call__(self, frame: VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
+    def __call__(self, frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
         array = self._context.reformat(frame, width, height, self.kind, interpolation=self.interpolation).to_ndarray()
         return np.rot90(array, frame.rotation // 90) if frame.rotation else array
 
@@ -207,8 +206,7 @@ class Track:
     keys: list[int] = field(default_factory=list)  # the frames of the detections
     faces: list[np.ndarray] = field(default_factory=list)  # (13,) each, as of :meth:`place`, not smoothed
     box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # x, y, width, height of the last detection
-    rows: list[dict] = field(default_factory=list)
-    stored: list[int] = field(default_factory=list)  # where the crop and the mask of each row are among all
+    rows: list[dict] = field(default_factory=list)  # with the place of the crop and the mask among all that were cut
     forged: float = 0.0  # sum of the share of each crop that is masked
 
     def place(self, frame: int, every: int) -> np.ndarray | None:
@@ -220,11 +218,10 @@ class Track:
         near = min((max(before, 0), min(before + 1, n - 1)), key=lambda i: abs(frame - self.keys[i]))
         close = abs(frame - self.keys[near]) <= every // 2
         for i in (before, near - 1, near):
-            if 0 <= i < n - 1 and (i == before or close):
-                span = self.keys[i + 1] - self.keys[i]
-                if span <= (BRIDGED + 1) * every:
-                    share = (frame - self.keys[i]) / span
-                    return (1 - share) * self._smooth(i) + share * self._smooth(i + 1)
+            spanned = 0 <= i < n - 1 and (i == before or close)
+            if spanned and (span := self.keys[i + 1] - self.keys[i]) <= (BRIDGED + 1) * every:
+                share = (frame - self.keys[i]) / span
+                return (1 - share) * self._smooth(i) + share * self._smooth(i + 1)
         return self._smooth(near) if close else None
 
     def _smooth(self, i: int) -> np.ndarray:
@@ -252,18 +249,17 @@ class Follower:
         self.shots: list[int] = []  # detections a shot
         self._bgr, self._grey = Converter("bgr24", "AREA"), Converter("gray", "AREA")
 
-    def follow(self, pairs: Iterator[tuple[VideoFrame, Any]], wanted: Container[int]) -> Iterator[tuple]:
+    def follow(self, pairs: Iterator[tuple[av.VideoFrame, Any]], wanted: Container[int]) -> Iterator[tuple]:
         """Wanted frames: number, frame, what came with it, and each :class:`Track` with its :meth:`Track.place`."""
         every, middle = self.settings.detect_every, self.settings.detect_every // 2
-        held: deque[tuple[int, VideoFrame, Any]] = deque()
+        held: deque[tuple[int, av.VideoFrame, Any]] = deque()
         live: list[Track] = []
         start, thumb, last = 0, None, None
 
         def ready(until: int) -> Iterator[tuple]:
             while held and held[0][0] <= until:
-                number, frame, beside = held.popleft()
-                places = [(track, place) for track in live if (place := track.place(number, every)) is not None]
-                yield number, frame, beside, places
+                item = held.popleft()
+                yield *item, [(track, face) for track in live if (face := track.place(item[0], every)) is not None]
 
         def ended() -> Iterator[tuple]:
             if 0 < (self.decoded - start) % every <= middle:
@@ -285,7 +281,7 @@ class Follower:
                 yield from ready(number - (BRIDGED + 2) * every)
         yield from ended()
 
-    def _detect(self, number: int, frame: VideoFrame, live: list[Track]) -> None:
+    def _detect(self, number: int, frame: av.VideoFrame, live: list[Track]) -> None:
         """Detect faces in a frame, give each to the track it continues, and begin tracks (added to ``live``)."""
         ratio = min(1.0, self.settings.detect_side / max(frame.width, frame.height))
         image = self._bgr(frame, max(1, round(frame.width * ratio)), max(1, round(frame.height * ratio)))
@@ -295,20 +291,19 @@ class Follower:
         faces = faces[large & (faces[:, 14] >= self.settings.min_score)]
         self.shots[-1] += 1
         taken = {j: live[i] for i, j in associate(np.array([track.box for track in live]), faces[:, :4])}
-        for j, face in enumerate(faces):
-            if j not in taken:
-                taken[j] = Track(len(self.shots) - 1)
-                self.tracks.append(taken[j])
-                live.append(taken[j])
-            taken[j].keys.append(number)
-            taken[j].box = face[:4]
-            taken[j].faces.append(np.array([*face[:2] + face[2:4] / 2, face[2:4].max(), *face[4:14]]))
+        new = {j: Track(len(self.shots) - 1) for j in range(len(faces)) if j not in taken}
+        self.tracks += new.values()
+        live += new.values()
+        for j, track in (taken | new).items():
+            track.box, size = faces[j, :4], faces[j, 2:4]
+            track.keys.append(number)
+            track.faces.append(np.array([*faces[j, :2] + size / 2, size.max(), *faces[j, 4:14]]))
 
     def kept(self) -> list[Track]:
-        """Tracks with crops that were seen often enough to be believed, the longest first."""
-        least = self.settings.min_detections
-        kept = [track for track in self.tracks if track.rows and len(track.keys) >= min(least, self.shots[track.shot])]
-        return sorted(kept, key=lambda track: -len(track.rows))
+        """Tracks with crops that were seen often enough to be believed: the most forged first, then the longest."""
+        least = [min(self.settings.min_detections, detections) for detections in self.shots]
+        kept = [track for track in self.tracks if track.rows and len(track.keys) >= least[track.shot]]
+        return sorted(kept, key=lambda track: (-track.forged, -len(track.rows)))
 
 
 def crop(image: np.ndarray, left: int, top: int, side: int, size: int) -> np.ndarray:
@@ -316,25 +311,32 @@ def crop(image: np.ndarray, left: int, top: int, side: int, size: int) -> np.nda
     height, width = image.shape[:2]
     patch = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
     pads = max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0)
-    if any(pads):
-        patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
+    patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
 
 # ---------------------------------------------------------------- one video
 
 
-def _one(source: Source, folder: Path, settings: Settings, detector: YuNet, made: str) -> dict:
-    """Prepare one video into ``folder/videos/<video>``; returns its facts, with a ``reason`` if it goes to quarantine."""
-    given, size = _describe(source, made), settings.size
+def _one(source: Source, given: dict, folder: Path, settings: Settings, detector: YuNet) -> dict:
+    """Prepare one video into ``folder/videos/<video>``; returns its facts, with a ``reason`` if it goes to quarantine.
+
+    A video that is there is kept when it was made of what is ``given``, and removed otherwise.
+    """
+    place, size = folder / "videos" / source.video, settings.size
+    if (place / "video.json").exists():
+        if (known := store.read_json(place / "video.json"))["given"] == given:
+            return known | {"rows": None}
+        shutil.rmtree(place)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch") as scratch:
-            rows, order, facts = _cut(source, folder.name, settings, detector, Path(scratch))
+            rows, facts = _cut(source, folder.name, settings, detector, Path(scratch))
             if not rows:
                 return facts | {"reason": f"no face {'under the mask ' * bool(source.mask)}in {facts['frames']} frames"}
+            order = [row.pop("place") for row in rows]
             crops = _gathered(Path(scratch, "crops"), order, (size, size, 3))
             masks = _gathered(Path(scratch, "masks"), order, (size, -(-size // 8))) if source.mask else None
-            frames.write_video(folder / "videos" / source.video, rows, crops, masks, **facts, given=given)
+            frames.write_video(place, rows, crops, masks, **facts, given=given)
             return facts
     except (Unusable, av.FFmpegError, cv2.error, ValueError, MemoryError) as error:
         return {"reason": str(error)}
@@ -342,17 +344,17 @@ def _one(source: Source, folder: Path, settings: Settings, detector: YuNet, made
         raise DfnbError(f"{folder} cannot be written ({error.strerror}); mend it and start again") from None
 
 
-def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scratch: Path) -> tuple[list, list, dict]:
-    """Rows of one video, where their crops and packed masks are in two files of ``scratch``, and facts."""
+def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scratch: Path) -> tuple[list[dict], dict]:
+    """Rows of one video, each with its place in the two files of ``scratch`` (crops, packed masks), and facts."""
     total = count_frames(source.file)
     if source.mask and (n := count_frames(source.mask)) != total:
         raise Unusable(f"the mask has {n} frames, the video {total}")
     every = range(0, total, settings.stride)
     n = min(settings.frames_per_video or total, len(every))
     wanted = {every[(2 * i + 1) * len(every) // (2 * n)] for i in range(n)}  # the middles of n equal parts
-    follower, size = Follower(settings, detector), settings.size
+    follower, size, places = Follower(settings, detector), settings.size, itertools.count()
     rgb, grey = Converter("rgb24"), Converter("gray")
-    regions = (grey(frame) for frame in decode(source.mask)) if source.mask else itertools.repeat(None)
+    regions = map(grey, decode(source.mask)) if source.mask else itertools.repeat(None)
     with (scratch / "crops").open("wb") as crops, (scratch / "masks").open("wb") as masks:
         for number, frame, region, faces in follower.follow(zip(decode(source.file), regions), wanted):
             image = rgb(frame)
@@ -362,21 +364,19 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
                 side = max(1, round(face[2] * settings.scale))
                 centre = np.clip(face[:2], 0, [image.shape[1] - 1, image.shape[0] - 1])
                 left, top = (round(float(middle) - side / 2) for middle in centre)
-                track.stored.append(crops.tell() // (size * size * 3))
                 crops.write(crop(image, left, top, side, size).tobytes())
                 if region is not None:
                     masked = crop(region, left, top, side, size) > settings.mask_threshold
                     track.forged += float(masked.mean())
                     masks.write(np.packbits(masked, axis=-1).tobytes())
                 landmarks = np.round((face[3:] - np.tile([left, top], 5)) * (size / side), 3).tolist()
-                box = [left, top, left + side, top + side]
-                track.rows.append({"frame": number, "landmarks": landmarks, "crop_box": box, "scale": size / side})
+                where = {"landmarks": landmarks, "crop_box": [left, top, left + side, top + side], "scale": size / side}
+                track.rows.append({"place": next(places), "frame": number, **where})
     kept = follower.kept()
     if source.mask:  # of several people the one under the mask
-        kept = sorted((track for track in kept if track.forged), key=lambda track: -track.forged)[:1]
-    seen = sorted(number for number in wanted if number < follower.decoded)
-    with_face = {row["frame"] for track in kept for row in track.rows}
-    without_face = [number for number in seen if number not in with_face]
+        kept = [track for track in kept[:1] if track.forged]
+    seen = {number for number in wanted if number < follower.decoded}
+    without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {
         "decoded": follower.decoded,
         "frames": len(seen),
@@ -389,15 +389,14 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
         "mask_threshold": settings.mask_threshold,
     }
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
-    rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
-    return rows, [place for track in kept for place in track.stored], facts
+    return [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows], facts
 
 
 def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
     """A .npy file of some of the uint8 arrays that a file holds one after the other, without reading it whole."""
     arrays = np.memmap(path, np.uint8, "r").reshape(-1, *shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
     with path.with_suffix(".npy").open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         file.writelines(arrays[place] for place in order)
     return path.with_suffix(".npy")
@@ -417,19 +416,17 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test") ->
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; give the folder that holds the videos")
     if parts := [part for part in frames.SPLITS if (root / part).is_dir()]:
-        of_splits = [(part, source) for part in parts for source in folder_sources(root / part, label, part)]
-        names = [f"{part}/{source.video}" for part, source in of_splits]
-        return [replace(source, video=name, cluster=name) for name, (_, source) in zip(names, of_splits)]
+        named = [(f"{part}/{each.video}", each) for part in parts for each in folder_sources(root / part, label, part)]
+        return [replace(source, video=name, cluster=name) for name, source in named]
     if label not in (None, "real", "fake"):
         raise DfnbError(f"the label of {root} must be real or fake, not {label!r}")
     files = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file()]
     files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
-    masks = {}
-    if label is None:
-        if loose := [path for path in files if path.parts[0] not in ("real", "fake", "mask")]:
-            log.warning("%s: %d files outside real/, fake/ and mask/ are left out, %s", root, len(loose), loose[0])
-        masks = {path.relative_to("mask").with_suffix(""): root / path for path in files if path.parts[0] == "mask"}
-        files = [path for path in files if path.parts[0] in ("real", "fake")]
+    kinds = {path: label or path.parts[0] for path in files}
+    if loose := [path for path in files if kinds[path] not in ("real", "fake", "mask")]:
+        log.warning("%s: %d files outside real/, fake/ and mask/ are left out, %s", root, len(loose), loose[0])
+    masks = {path.relative_to("mask").with_suffix(""): root / path for path in files if kinds[path] == "mask"}
+    files = [path for path in files if kinds[path] in ("real", "fake")]
     if not files:
         raise DfnbError(f"{root} holds no file to prepare; sort videos into real/ and fake/, or say label real or fake")
     names = Counter(path.with_suffix("") for path in files)
@@ -437,7 +434,7 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test") ->
     sources = []
     for path in files:
         name = (path if names[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
-        kind, below = (label, path) if label else (path.parts[0], Path(*path.parts[1:]))
+        kind, below = kinds[path], path if label else path.relative_to(path.parts[0])
         method = below.parts[0] if kind == "fake" and not label and len(below.parts) > 1 else kind
         mask = masks.get(below.with_suffix("")) if kind == "fake" else None
         sources.append(Source(name, root / path, int(kind == "fake"), method, split, cluster=name, mask=mask))
@@ -464,23 +461,22 @@ def prepare(
     _check_names(sources)
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     made = store.digest(parameters)
-    given = {source.video: _describe(source, made) for source in sources}
+    given = {source.video: _given(source, made) for source in sources}
     fingerprint = store.digest(given, digits=16)
     with store.locked(folder):
         if record := store.read_record(folder):
-            if others := [key for key in parameters if record["parameters"].get(key) != parameters[key]]:
-                raise DfnbError(
-                    f"{folder} was made with another {', '.join(others)}; give the new dataset another name"
-                )
+            if others := ", ".join(key for key in parameters if record["parameters"].get(key) != parameters[key]):
+                raise DfnbError(f"{folder} was made with another {others}; give the new dataset another name")
             if record["sources"] == fingerprint:
                 return record
         for pattern in ("record.json", ".scratch*", "videos/**/.*.partial*", ".*.parquet.*", ".*.json.*", ".*.csv.*"):
             for left_over in list(folder.glob(pattern)):  # of a killed run
                 shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-        facts = _finished(folder, given)
-        pending = [source for source in sources if source.video not in facts]
-        job = partial(_one, folder=folder, settings=settings, detector=detector, made=made)
-        table = _table(sources, facts | _run(pending, folder, job, workers, progress))
+        found = {file.parent.relative_to(folder / "videos").as_posix() for file in folder.rglob("video.json")}
+        if others := sorted(found - given.keys()):
+            raise DfnbError(f"{folder} holds another video, {others[0]!r}; give the new dataset another name")
+        job = partial(_one, folder=folder, settings=settings, detector=detector)
+        table = _table(sources, _run(job, sources, given, workers, tqdm(...)))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)

@@ -110,7 +110,9 @@ def checked(kind: type[Parameters], values: Mapping[str, Any], source: str) -> P
     try:
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise DfnbError(f"{source}: {papers.explain(error)}; it takes {', '.join(kind.model_fields)}") from None
+        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
+        known = f"; it takes {', '.join(kind.model_fields)}" if unknown else ""
+        raise DfnbError(f"{source}: {papers.explain(error)}{known}") from None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_notebook_is_committed_without_outputs_and_stays_readable(path):
 
 @each_notebook
 def test_the_parameters_cell_has_the_values_of_the_smoke_profile(path):
-    job = next(job for job in run.jobs("smoke") if job.notebook == path.stem)
+    job = next(job for job in run.jobs("smoke") if job.notebook == path.stem and not job.trains)
     expected = job.parameters | ({"report_of": "demo"} if path.stem == "00_start_here" else {})
     assert literals(path) == expected
 
@@ -66,11 +66,58 @@ def test_every_profile_passes_the_schemas(path):
 
 
 def test_the_grid_is_train_sets_times_seeds():
-    content = run.profile("study")
-    names = [job.id for job in run.jobs("study") if job.notebook == "04_locate_and_verify"]
-    assert names == [
-        f"04_locate_and_verify-{t}-s{s}" for t in content["grid"]["train_sets"] for s in content["grid"]["seeds"]
-    ]
+    """The first seed in the notebook, after all others, which it may read."""
+    jobs = [job for job in run.jobs("study") if job.notebook == "04_locate_and_verify"]
+    grid = [job for job in jobs if not job.arm]
+    assert [job.id for job in grid] == [f"04_locate_and_verify-synth-a-s{s}" for s in (1, 2, 3, 4, 0)]
+    assert [job.trains for job in grid] == [True] * 4 + [False]
+    assert jobs[-1] == grid[-1] and set(grid[-1].needs) >= {job.id for job in jobs[:-1]}
+
+
+def test_arms_change_what_they_name_and_nothing_else():
+    jobs = {job.id: job for job in run.jobs("study")}
+    main = jobs["05_exposing_the_deception-synth-a-s0"].parameters
+    arm = jobs["05_exposing_the_deception-synth-a-losses-ce-gil-s3"]
+    changed = {name for name in {*main, *arm.parameters} if main.get(name) != arm.parameters.get(name)}
+    assert arm.arm == "losses/CE + GIL" and changed == {"information_losses", "epoch_scores", "seed"}
+    seeds = [job.parameters["seed"] for job in jobs.values() if job.arm == "losses/CE + GIL"]
+    assert seeds == [0, 1, 2, 3, 4]
+    assert [job.parameters["seed"] for job in jobs.values() if job.arm == "branches/n = 2"] == [0]
+
+
+def write_profile(home, **changes):
+    """A profile of its own in a home that has no others."""
+    content = run.profile("smoke") | changes
+    path = home / "notebooks" / "profiles" / "mine.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        ({"06_cross_dataset": {}}, "has arms of 06_cross_dataset, which trains nothing"),
+        ({"04_locate_and_verify": {"g": {"a": {"epocs": 3}}}}, "mine, 04.*-g-a-s0: there is no parameter 'epocs'"),
+        (
+            {"05_exposing_the_deception": {"g": {"a": {"branches": 1}}}},
+            "LIL leaves one branch out and needs at least two; raise branches or drop lil",
+        ),
+        (
+            {"04_locate_and_verify": {"g": {"a": {"annotated": 0.0, "mixup_probability": 0.0}}}},
+            "annotated = 0 leaves no patch to learn from; set sspsl = true",
+        ),
+    ],
+)
+def test_wrong_arms_are_refused_before_anything_runs(tmp_path, monkeypatch, arms, sentence):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    write_profile(tmp_path, arms=arms)
+    with pytest.raises(DfnbError, match=sentence):
+        run.jobs("mine")
+
+
+def test_an_unknown_training_job_lists_those_there_are():
+    with pytest.raises(DfnbError, match=r"profile smoke has no training job x; it has 04_.*annotation-0-s0, 05_"):
+        run.train_job("smoke", "x")
 
 
 NAMESPACE = literals(next(path for path in NOTEBOOKS if path.stem == "04_locate_and_verify"))
@@ -106,8 +153,8 @@ def test_unknown_injected_names_are_refused_and_the_cell_can_run_twice():
 
 
 def test_integers_are_numbers_and_lists_are_tuples():
-    p = run.parameters("04_locate_and_verify", {**NAMESPACE, "lr": 1, "modules": ["srm"]})
-    assert p.settings().lr == 1.0 and p.settings().modules == ("srm",)
+    p = run.parameters("04_locate_and_verify", {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
+    assert p.settings().lr == 1.0 and p.settings().modules == ("mpff",)
 
 
 def test_unknown_profiles_and_notebooks_are_named(tmp_path, monkeypatch):
@@ -130,7 +177,7 @@ def test_an_execution_that_began_is_not_done_until_it_ended(home):
 
 
 def test_a_record_of_other_parameters_is_no_proof(home):
-    job = next(job for job in run.jobs("smoke") if job.notebook == "04_locate_and_verify")
+    job = next(job for job in run.jobs("smoke") if job.notebook == "04_locate_and_verify" and not job.trains)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job.log.touch()
     for changed, done in (({"epochs": 7}, False), ({}, True)):
@@ -170,7 +217,7 @@ def test_a_killed_kernel_leaves_no_record(home, tmp_path):
     kill = nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     notebook.cells.insert(len(notebook.cells) - 2, kill)
     nbformat.write(notebook, tmp_path / "in.ipynb")
-    record = next(job for job in run.jobs("smoke") if job.notebook == path.stem).record
+    record = next(job for job in run.jobs("smoke") if job.notebook == path.stem and not job.trains).record
     record.unlink(missing_ok=True)
     with pytest.raises(Exception, match=r"died|Kernel"):
         papermill.execute_notebook(str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), progress_bar=False)
@@ -191,6 +238,9 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
         record = store.read_json(job.record)
         assert record["parameters"].items() >= job.parameters.items()
         assert all(store.sha256(home / name) == digest for name, digest in record["files"].items()), job.id
+        if job.trains:
+            assert "done: loss" in job.log.read_text()
+            continue
         executed = json.loads(job.log.read_text())
         assert not any(o.get("output_type") == "error" for c in executed["cells"] for o in c.get("outputs", []))
     report = home / "reports" / "smoke"
