@@ -44,8 +44,9 @@ YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-# a closed list: without it FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
+# closed lists: without them FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,h264,hevc,m4v"
+ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
 BRIDGED = 1  # missed detections in a row between which a face is still interpolated
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
@@ -134,13 +135,10 @@ def _network(path: str) -> cv2.FaceDetectorYN:
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; raises :class:`Unusable` for what FFmpeg cannot read."""
-    if not file.is_file():
-        raise Unusable("there is no such file")
-    if file.stat().st_size == 0:
-        raise Unusable("the file is empty")
+    if not file.is_file() or not file.stat().st_size:
+        raise Unusable("the file is empty" if file.is_file() else "there is no such file")
     try:
-        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(str(file.resolve()), options=options) as container:
+        with av.open(str(file.resolve()), options=ALLOWED) as container:
             if not container.streams.video:
                 raise Unusable("there is no video stream in the file")
             stream = container.streams.video[0]
@@ -214,13 +212,12 @@ class Track:
 
         Linear between two detections, and beyond the outer ones for half a detection interval.
         """
-        n, before = len(self.keys), bisect_right(self.keys, frame) - 1
-        near = min((max(before, 0), min(before + 1, n - 1)), key=lambda i: abs(frame - self.keys[i]))
-        close = abs(frame - self.keys[near]) <= every // 2
-        for i in (before, near - 1, near):
-            spanned = 0 <= i < n - 1 and (i == before or close)
-            if spanned and (span := self.keys[i + 1] - self.keys[i]) <= (BRIDGED + 1) * every:
-                share = (frame - self.keys[i]) / span
+        keys, before = self.keys, bisect_right(self.keys, frame) - 1
+        near = min((max(before, 0), min(before + 1, len(keys) - 1)), key=lambda i: abs(frame - keys[i]))
+        close = abs(frame - keys[near]) <= every // 2
+        for i in (before, near - 1, near) if close else (before,):
+            if 0 <= i < len(keys) - 1 and (span := keys[i + 1] - keys[i]) <= (BRIDGED + 1) * every:
+                share = (frame - keys[i]) / span
                 return (1 - share) * self._smooth(i) + share * self._smooth(i + 1)
         return self._smooth(near) if close else None
 
@@ -325,7 +322,7 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
     """
     place, size = folder / "videos" / source.video, settings.size
     if (place / "video.json").exists():
-        if (known := store.read_json(place / "video.json"))["given"] == given:
+        if (known := store.read_json(place / "video.json")).get("given") == given:
             return known | {"rows": None}
         shutil.rmtree(place)
     try:
@@ -336,7 +333,7 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
             order = [row.pop("place") for row in rows]
             crops = _gathered(Path(scratch, "crops"), order, (size, size, 3))
             masks = _gathered(Path(scratch, "masks"), order, (size, -(-size // 8))) if source.mask else None
-            frames.write_video(place, rows, crops, masks, **facts, given=given)
+            frames.write_video(place, rows, crops, masks, **facts, mask_threshold=settings.mask_threshold, given=given)
             return facts
     except (Unusable, av.FFmpegError, cv2.error, ValueError, MemoryError) as error:
         return {"reason": str(error)}
@@ -377,19 +374,12 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
         kept = [track for track in kept[:1] if track.forged]
     seen = {number for number in wanted if number < follower.decoded}
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
-    facts = {
-        "decoded": follower.decoded,
-        "frames": len(seen),
-        "without_face": len(without_face),
-        "frames_without_face": without_face,
-        "shots": len(follower.shots),
-        "detections": sum(follower.shots),
-        "tracks": len(kept),
-        "tracks_left_out": len(follower.tracks) - len(kept),
-        "mask_threshold": settings.mask_threshold,
-    }
+    facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
+    facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
+    facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
-    return [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows], facts
+    rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
+    return rows, facts
 
 
 def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
@@ -472,11 +462,12 @@ def prepare(
         for pattern in ("record.json", ".scratch*", "videos/**/.*.partial*", ".*.parquet.*", ".*.json.*", ".*.csv.*"):
             for left_over in list(folder.glob(pattern)):  # of a killed run
                 shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-        found = {file.parent.relative_to(folder / "videos").as_posix() for file in folder.rglob("video.json")}
-        if others := sorted(found - given.keys()):
+        videos = folder / "videos"
+        there = {file.parent.relative_to(videos).as_posix() for file in videos.rglob("video.json")}
+        if others := sorted(there - given.keys()):
             raise DfnbError(f"{folder} holds another video, {others[0]!r}; give the new dataset another name")
         job = partial(_one, folder=folder, settings=settings, detector=detector)
-        table = _table(sources, _run(job, sources, given, workers, tqdm(...)))
+        table = _table(sources, _run(job, sources, given, folder, workers, progress))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
@@ -495,7 +486,7 @@ def _check_names(sources: Sequence[Source]) -> None:
             raise DfnbError(f"two videos are named {name!r}, or one begins with the other's name and /; rename one")
 
 
-def _describe(source: Source, made: str) -> dict:
+def _given(source: Source, made: str) -> dict:
     """What a prepared video depends on, wherever its files lie: another description means that it is made anew."""
     return {**asdict(source), "file": _stamp(source.file), "mask": source.mask and _stamp(source.mask), "made": made}
 
@@ -509,33 +500,14 @@ def _stamp(file: Path) -> list:
         return [file.name]
 
 
-def _finished(folder: Path, given: dict[str, dict]) -> dict[str, dict]:
-    """The facts of the videos done already; a video with another source or other settings is removed.
-
-    Raises :class:`DfnbError` when there are videos that are not asked for.
-    """
-    facts: dict[str, dict] = {}
-    for file in sorted((folder / "videos").rglob("video.json")):
-        video = file.parent.relative_to(folder / "videos").as_posix()
-        if video not in given:
-            raise DfnbError(f"{folder} holds another video, {video!r}; give the new dataset another name")
-        known = store.read_json(file)
-        if known.get("given") == given[video]:
-            facts[video] = known | {"rows": None}
-        else:
-            shutil.rmtree(file.parent)
-    return facts
-
-
-def _run(pending: Sequence[Source], folder: Path, job: Callable, workers: int | None, progress: bool) -> dict:
-    """The facts of the pending videos, prepared in this process or in several."""
-    workers = min(workers or os.cpu_count() or 1, len(pending))
+def _run(job: partial, sources: Sequence, given: dict, folder: Path, workers: int | None, progress: bool) -> list[dict]:
+    """The facts of the videos, prepared in this process or in several."""
+    workers = min(workers or os.cpu_count() or 1, len(sources))
     context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch and OpenCV
     with ProcessPoolExecutor(workers, context, _begin_worker) if workers > 1 else nullcontext() as pool:
-        found = pool.map(job, pending) if pool else map(job, pending)
-        bar = tqdm(found, folder.name, len(pending), unit="video", mininterval=10, disable=not progress)
+        found = (pool.map if pool else map)(job, sources, given.values())
         try:
-            return {source.video: facts for source, facts in zip(pending, bar)}
+            return list(tqdm(found, folder.name, len(sources), unit="video", mininterval=10, disable=not progress))
         except BrokenExecutor:
             raise DfnbError(f"a worker was killed, perhaps for want of memory; prepare {folder} with fewer") from None
 
@@ -547,11 +519,9 @@ def _begin_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _table(sources: Sequence[Source], facts: dict[str, dict]) -> pd.DataFrame:
+def _table(sources: Sequence[Source], facts: list[dict]) -> pd.DataFrame:
     """One row a video, in the order of their names: what became of it, and how many frames have no face (drop-outs)."""
-    rows = [
-        {**vars(source), "file": source.file.name, "reason": "", **dict.fromkeys(COUNTS, 0), **facts[source.video]}
-        for source in sorted(sources, key=lambda source: source.video)
-    ]
-    table = pd.DataFrame(rows, columns=["split", "method", "video", "file", "reason", *COUNTS])
+    empty = {"reason": "", **dict.fromkeys(COUNTS, 0)}
+    rows = [{**vars(source), "file": source.file.name, **empty, **found} for source, found in zip(sources, facts)]
+    table = pd.DataFrame(rows, columns=["split", "method", "video", "file", *empty]).sort_values("video")
     return table.assign(videos=1, quarantined=table["reason"] != "")

@@ -349,7 +349,7 @@ class _Loop:
         if not hasattr(network, "monitor"):
             return {}
         frames = self.judged["validation"]
-        size = min(settings.batch_size, len(frames))
+        size = min(settings.batch_size, len(frames), MONITORED)
         data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
         seen = []
         for batch in DataLoader(data, batch_sampler=EpochSampler(frames, size, self.seed, MONITORED)):
@@ -423,14 +423,16 @@ def predict(
 ) -> pd.DataFrame:
     """Scores of frames, one row each: P(fake), and how well the forged region is located where that is known.
 
-    The localisation columns are NaN for real frames, for fakes without a mask, and absent where the paper has no map.
+    In the precision of the training.     The localisation columns are NaN for real frames, for fakes without a mask, and absent where the paper has no map.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
     order = [(0, place, place) for place in range(len(data))]
     scores, regions = [], []
     for batch in DataLoader(data, sampler=order, batch_size=64):
-        outputs = network(batch["image"].to(device, memory_format=torch.channels_last))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
+            outputs = network(batch["image"].to(device, memory_format=torch.channels_last))
+        outputs = {name: value.float() for name, value in outputs.items()}
         scores.append(network.score(outputs).float().cpu())
         if hasattr(network, "localise"):
             maps = network.localise(outputs).float().cpu().numpy()

@@ -1,35 +1,79 @@
-"""The committed report: its tables follow from its score files, and the embedded benchmark is as hard as it claims."""
+"""The committed reports: their tables follow from their score files, and the benchmark is as hard as it claims."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from dfnb import evaluate, report, run, store
+from dfnb import evaluate, papers, report, run, store
 from dfnb.train import Run
 
 TESTS = run.profile("demo")["grid"]["test_sets"]
+REPORTS = ("demo", "study")
+# Which table of the report is made from which arms of which notebook.
+ARM_TABLES = {
+    "lv_annotation": ("04_locate_and_verify", "annotation"),
+    "etd_losses": ("05_exposing_the_deception", "losses"),
+    "etd_number_of_branches": ("05_exposing_the_deception", "branches"),
+}
+
+
+def folder_of(checkout, profile, job):
+    """The committed run of a job: the one with its paper, seed and settings."""
+    p = job.checked()
+    wanted = [papers.NOTEBOOKS[job.notebook], p.seed, p.settings().model_dump(mode="json")]
+    for folder in (checkout / "reports" / profile / "runs").iterdir():
+        found = store.read_json(folder / "record.json")["parameters"]
+        if [found["paper"], found["seed"], found["settings"]] == wanted:
+            return folder
+    raise AssertionError(f"{profile} has no run of {job.id}")
 
 
 @pytest.fixture(scope="module")
 def committed(checkout):
-    folders = sorted((checkout / "reports" / "demo" / "runs").iterdir())
-    return {store.read_json(folder / "record.json")["parameters"]["paper"]: folder for folder in folders}
+    """The runs of the demo's grid, by paper."""
+    jobs = [job for job in run.jobs("demo") if job.notebook in papers.NOTEBOOKS and not job.arm]
+    return {papers.NOTEBOOKS[job.notebook]: folder_of(checkout, "demo", job) for job in jobs}
 
 
 def scores(folder, test_set):
     return evaluate.read_scores(folder / "scores" / f"{test_set}.parquet")
 
 
-def test_the_main_table_follows_from_the_score_files(checkout, committed):
-    table = pd.read_csv(checkout / "reports" / "demo" / "tables" / "cross_dataset.csv", index_col=0)
+def cell(folders, test_set):
+    """What the tables print for the runs of a line, recomputed from their score files."""
+    tables = [scores(folder, test_set) for folder in folders]
+    row = evaluate.auc(tables)
+    text = report.interval(row["value"], row["low"], row["high"])
+    if len(tables) == 1:
+        return text
+    return f"{text} sd {np.std([evaluate.auc(table)['value'] for table in tables], ddof=1):.3f}"
+
+
+@pytest.mark.parametrize("profile", REPORTS)
+def test_the_main_table_follows_from_the_score_files(checkout, profile):
+    table = pd.read_csv(checkout / "reports" / profile / "tables" / "cross_dataset.csv", index_col=0)
     assert list(table.columns) == TESTS
-    for folder in committed.values():
+    jobs = [job for job in run.jobs(profile) if job.notebook in papers.NOTEBOOKS and not job.arm]
+    for notebook in papers.NOTEBOOKS:
+        own = [folder_of(checkout, profile, job) for job in jobs if job.notebook == notebook]
+        title = papers.PAPERS[papers.NOTEBOOKS[notebook]].title
         for test_set in TESTS:
-            row = evaluate.auc(scores(folder, test_set))
-            assert table.loc[report.label(Run.open(folder)), test_set] == report.interval(
-                row["value"], row["low"], row["high"]
-            )
+            assert table.loc[f"{title} (dfnb_plain7)", test_set] == cell(own, test_set)
+
+
+@pytest.mark.parametrize("profile", REPORTS)
+@pytest.mark.parametrize("name", ARM_TABLES)
+def test_the_tables_of_the_arms_follow_from_the_score_files(checkout, profile, name):
+    notebook, group = ARM_TABLES[name]
+    table = pd.read_csv(checkout / "reports" / profile / "tables" / f"{name}.csv", index_col=0)
+    jobs = [job for job in run.jobs(profile) if job.notebook == notebook]
+    arms = dict.fromkeys(job.arm for job in jobs if job.arm.startswith(f"{group}/"))
+    assert list(table.index) == ["main", *(arm.split("/", 1)[1] for arm in arms)]
+    for line, arm in zip(table.index, ["", *arms]):
+        own = [folder_of(checkout, profile, job) for job in jobs if job.arm == arm]
+        assert [table.loc[line, test_set] for test_set in TESTS] == [cell(own, test_set) for test_set in TESTS]
 
 
 def test_the_baseline_is_neither_at_chance_nor_at_the_ceiling_and_lower_abroad(committed):
@@ -52,9 +96,10 @@ def test_the_small_networks_give_the_committed_scores(committed, home):
             assert store.sha256(folder / "scores" / f"{test_set}.parquet") == facts["sha256"]
 
 
-def test_executed_notebooks_ended_without_error_and_name_no_folder_of_a_machine(checkout):
-    paths = sorted((checkout / "reports" / "demo" / "notebooks").glob("*.ipynb"))
-    assert [path.stem for path in paths] == sorted(job.id for job in run.jobs("demo") if not job.trains)
+@pytest.mark.parametrize("profile", REPORTS)
+def test_executed_notebooks_ended_without_error_and_name_no_folder_of_a_machine(checkout, profile):
+    paths = sorted((checkout / "reports" / profile / "notebooks").glob("*.ipynb"))
+    assert [path.stem for path in paths] == sorted(job.id for job in run.jobs(profile) if not job.trains)
     for path in paths:
         text = path.read_text()
         cells = json.loads(text)["cells"]

@@ -490,6 +490,20 @@ def test_the_reference_region_turns_with_the_face(part):
         assert before.any() and not torch.equal(before, before.rot90()) and not torch.equal(before, before.flip(1))
 
 
+@pytest.mark.parametrize("part", lv.REFERENCE)
+def test_the_reference_region_stays_a_box_at_any_angle(part):
+    """Each pixel of a face turned by 0.5 rad asks the nearest of the upright face, whose border may be one off."""
+    turn = torch.tensor([[np.cos(0.5), np.sin(0.5)], [-np.sin(0.5), np.cos(0.5)]], dtype=torch.float32)
+    upright, turned = region_of(FACE, part), region_of((FACE - 56) @ turn + 56, part)
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    asked = ((torch.stack([x, y], -1) - 56) @ turn.T + 56).round().long().clamp(0, 111)
+    inner, outer = (
+        sign * F.max_pool2d(sign * upright[None, None].float(), 3, 1, 1)[0, 0][asked[..., 1], asked[..., 0]]
+        for sign in (-1, 1)
+    )
+    assert inner.any() and turned[inner > 0].all() and not turned[outer == 0].any()
+
+
 def test_a_face_unknown_or_out_of_the_image_has_no_region():
     faces = torch.stack([FACE, torch.full((5, 2), torch.nan), FACE + 500, FACE - 500])
     for part in lv.REFERENCE:
@@ -512,7 +526,8 @@ def test_patches_without_a_mask_are_taught_by_the_anchor_they_resemble():
     projection = torch.zeros(3, 2, 1, 4)
     projection[0, 0] = 1  # real: all patches show the first direction
     projection[1, 1, 0, :2] = projection[1, 0, 0, 2:] = 1  # a fake: its first two show the second
-    projection[2, 1, 0, 3] = projection[2, 0, 0, :3] = 1
+    projection[2, 1, 0, 3] = projection[2, 0, 0, :2] = 1
+    projection[2, :, 0, 2] = torch.tensor([0.8, 0.6])  # nearer to the first, unless real patches blur the fake anchor
     region = torch.zeros(3, 1, 4, dtype=torch.bool)
     region[1, 0, 0] = region[0] = True  # of a real image it must not count
     labels = lv.pseudo_labels(projection, torch.tensor([0, 1, 1]), region)

@@ -74,6 +74,8 @@ class Settings(papers.Settings):
 
     @model_validator(mode="after")
     def _enough_branches(self) -> "Settings":
+        if len(set(self.information_losses)) < len(self.information_losses):
+            raise ValueError("information_losses names one twice; name each once")
         if "lil" in self.information_losses and self.branches < 2:
             raise ValueError("LIL leaves one branch out and needs at least two; raise branches or drop lil")
         return self
