@@ -423,7 +423,8 @@ def predict(
 ) -> pd.DataFrame:
     """Scores of frames, one row each: P(fake), and how well the forged region is located where that is known.
 
-    In the precision of the training.     The localisation columns are NaN for real frames, for fakes without a mask, and absent where the paper has no map.
+    In the precision of the training. The localisation columns are NaN for real frames, for fakes without a mask, and
+    absent where the paper has no map.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
