@@ -356,6 +356,14 @@ def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
     return said
 
 
+def _model(device: str) -> str:
+    """The processor's model beside the architecture, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    said = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in said if line.startswith("model name")]
+    return f"{names[0]}, {device}" if device.startswith("cpu") and names else device
+
+
 def main(
     paper: Annotated[str, typer.Argument(help=f"one of {', '.join(TRANSCRIPTIONS)}")],
     batch: Annotated[int, typer.Option(min=2, help="images a step")] = 4,
@@ -392,7 +400,7 @@ def main(
     seconds = measure(contenders, images, rounds, warmup, typer.echo)
     facts = store.environment()
     condition = {"paper": paper, "backbone": settings.backbone, "size_px": settings.image_size, "batch": batch}
-    condition |= {"device": device, "device_model": facts["device"], "threads": facts["threads"]}
+    condition |= {"device": device, "device_model": _model(facts["device"]), "threads": facts["threads"]}
     condition |= {"torch": facts["packages"]["torch"], "timm": facts["packages"]["timm"], "commit": facts["commit"]}
     table = rows(contenders, seconds, [contender.peak_mib(images) for contender in contenders], **condition)
     name = f"step-{paper}-{settings.backbone}-{settings.image_size}px-batch{batch}-{device}-{facts['threads']}threads"

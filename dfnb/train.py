@@ -261,8 +261,8 @@ class _Loop:
             torch.manual_seed(store.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
             batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
             batch = self._mixed(self.fabric.to_device(batch), place)
-            images = batch["image"].contiguous(memory_format=torch.channels_last)
-            losses = self.network.losses(self.network(images), batch)
+            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+            losses = self.network.losses(self.network(batch["image"]), batch)
             if not torch.isfinite(losses["total"]):
                 raise DfnbError(
                     f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "

@@ -20,6 +20,11 @@ from torch import Tensor, nn
 from dfnb import backbones, papers
 
 VERSION = 1
+# What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them.
+NARROW = (
+    lambda kept: kept.int() if kept.dtype == torch.int64 else kept,
+    lambda kept: kept.long() if kept.dtype == torch.int32 else kept,
+)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -122,7 +127,8 @@ class Network(nn.Module):
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        local = [branch(images) for branch in self.branches]
+        with torch.autograd.graph.saved_tensors_hooks(*NARROW):
+            local = [branch(images) for branch in self.branches]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
         if self.joint_head:
