@@ -245,7 +245,7 @@ def chosen_on_test(run: Run, test_set: str, level: evaluate.Level = "video") -> 
 def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
     """What choosing the checkpoint on the test set gains: AUC by both rules, for runs with the scores of every epoch.
 
-    The second rule is the one of the published codes; its figure is biased upwards. Means over the seeds; the gain with the
+    The second rule is that of some published codes; its figure is biased upwards. Means over the seeds; the gain with the
     interval of a paired difference, since both rules score the same videos.
     """
     rows = []
@@ -263,7 +263,7 @@ def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "vi
                     "test set": test_set,
                     "source validation": interval(*(on_validation[key] for key in ("value", "low", "high"))),
                     "its epoch": ", ".join(str(run.record["chosen"]["epoch"]) for run in group),
-                    "test set (as published codes)": interval(*(on_test[key] for key in ("value", "low", "high"))),
+                    "test set": interval(*(on_test[key] for key in ("value", "low", "high"))),
                     "that epoch": ", ".join(str(found[0]) for found in best),
                     "gain": f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
                     "seeds": len(group),

@@ -70,7 +70,7 @@ def test_selection_on_the_test_set_never_looks_worse(trained):
             for one in trained
             for file in sorted((path / one.folder.name / "epochs").glob(f"*/{test_set}.parquet"))
         ]
-        assert float(line["test set (as published codes)"].split()[0]) in np.round(epochs, 3)
+        assert float(line["test set"].split()[0]) in np.round(epochs, 3)
 
 
 @pytest.fixture(scope="module")
