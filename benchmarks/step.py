@@ -382,6 +382,7 @@ def main(
     if paper not in TRANSCRIPTIONS:
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
     warnings.filterwarnings("ignore", message="reduction: 'mean'")  # half of the divergence is what is described
+    torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32 for both
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -45,10 +45,11 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     networks trained apart share no axes, so cosines between features would say nothing); ``map overlap``, the mean
     over images of Σ min / Σ max of their maps. An image for which neither has any evidence is left out.
     """
+    parts = images.split(32)  # of a large network not all activations at once
     with torch.no_grad():
-        local = network(images)["local"].double()
+        local = torch.cat([network(part)["local"].double() for part in parts], 1)
     local -= local.mean(1, keepdim=True)
-    maps = branch_maps(network, images)
+    maps = np.concatenate([branch_maps(network, part) for part in parts], axis=1)
     rows = {}
     for i, j in combinations(range(len(local)), 2):
         shared, own, others = (

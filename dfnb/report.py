@@ -19,13 +19,13 @@ import torch
 from IPython.display import Code
 from jinja2 import Template
 from matplotlib.figure import Figure
-from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
+from torch.utils.data import default_collate
 
 from dfnb import evaluate, papers, store
 from dfnb.attribution import branch_likeness, branch_maps
 from dfnb.evaluate import interval
-from dfnb.frames import FrameDataset, Pixels, landmarks_array, load_frames
+from dfnb.frames import FrameDataset, Pixels, load_frames
 from dfnb.train import Run, score
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
@@ -53,11 +53,6 @@ def style() -> None:
 def label(run: Run) -> str:
     """A run's name in tables and legends: the paper and the backbone, which in the small profiles is not Xception."""
     return f"{papers.PAPERS[run.paper].title} ({run.settings.backbone})"
-
-
-def wide(table: pd.DataFrame) -> Styler:
-    """A table whose cells a notebook does not cut."""
-    return table.style
 
 
 def folder(profile: str) -> Path:
@@ -141,7 +136,8 @@ def lines(runs: Lines) -> dict[str, list[Run]]:
     if isinstance(runs, dict):
         return runs
     groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: list(papers.PAPERS).index(run.paper)):
+    order = list(papers.PAPERS)
+    for run in sorted(runs, key=lambda run: (order.index(run.paper), run.record["parameters"]["seed"])):
         rest = {name: value for name, value in run.record["parameters"].items() if name != "seed"}
         groups.setdefault(store.digest(rest, 6), []).append(run)
     labels = [label(group[0]) for group in groups.values()]
@@ -163,7 +159,10 @@ def tables(runs: Iterable[Run], test_set: str) -> list[pd.DataFrame]:
 
 
 def cross_dataset(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
-    """The matrix of lines × test sets: mean AUC over the seeds, its 95 % interval over clusters, and the sd over seeds."""
+    """The matrix of lines × test sets: mean AUC over the seeds, its 95 % interval over clusters, and the sd over seeds.
+
+    Then how many seeds, and how many of them left chance on the first test set.
+    """
     rows = {}
     for name, group in lines(runs).items():
         cells = {}
@@ -174,8 +173,12 @@ def cross_dataset(runs: Lines, test_sets: Sequence[str], level: evaluate.Level =
             if len(scores) > 1:
                 over = evaluate.over_seeds([evaluate.auc(table, level)["value"] for table in scores])
                 cells[test_set] += f" sd {over['sd']:.3f}"
-        rows[name] = cells
+        rows[name] = cells | {"seeds": len(group), "left chance": _left_chance(group, test_sets[0])}
     return pd.DataFrame(rows).T.rename_axis(f"{level} AUC")
+
+
+def _left_chance(group: Sequence[Run], test_set: str) -> str:
+    return f"{sum(not evaluate.chance(table) for table in tables(group, test_set))} of {len(group)}"
 
 
 def differences(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
@@ -206,6 +209,7 @@ def differences(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "
                     "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
                     "p": "< 0.001" if d["p"] < 0.001 else f"{d['p']:.3f}",
                     "seeds": str(len(shared or pair[0])) + (" (exploratory)" if len(pair[0]) == 1 else ""),
+                    "left chance": _left_chance(pair[0], test_sets[0]),
                     "Δ, chosen on test": f"{evaluate.paired_difference(*best, level)['value']:+.3f}" if best else "–",
                     f"n {level}s": d["n"],
                     "clusters": d["clusters"],
@@ -229,8 +233,8 @@ def located(runs: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
                 found = evaluate.located(tables(group, test_set))
                 cells = {row["metric"]: interval(row["value"], row["low"], row["high"]) for row in found}
                 rows[name, len(seeds(group)), test_set] = cells
-    table = pd.DataFrame(rows).T.reindex(columns=list(evaluate.LOCALISATION.values()))
-    return table.rename_axis(index=["line", "seeds", "test set"])
+    index = pd.MultiIndex.from_tuples(rows, names=["line", "seeds", "test set"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index=index, columns=list(evaluate.LOCALISATION.values()))
 
 
 def chosen_on_test(run: Run, test_set: str, level: evaluate.Level = "video") -> tuple[int, pd.DataFrame] | None:
@@ -263,7 +267,7 @@ def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "vi
                     "test set": test_set,
                     "source validation": interval(*(on_validation[key] for key in ("value", "low", "high"))),
                     "its epoch": ", ".join(str(run.record["chosen"]["epoch"]) for run in group),
-                    "test set": interval(*(on_test[key] for key in ("value", "low", "high"))),
+                    "chosen on test": interval(*(on_test[key] for key in ("value", "low", "high"))),
                     "that epoch": ", ".join(str(found[0]) for found in best),
                     "gain": f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
                     "seeds": len(group),
@@ -433,14 +437,13 @@ def by_method(run: Run, test_sets: Sequence[str], level: evaluate.Level = "video
     return pd.DataFrame(rows).T.reindex(columns=list(test_sets)).fillna("–").rename_axis(f"{level} AUC")
 
 
-def _items(run: Run, frames: pd.DataFrame) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """Normalised images, the same as uint8 pictures, and masks."""
+def _items(run: Run, frames: pd.DataFrame) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
+    """A batch as the run's network gets it, its images as uint8 pictures, and its masks."""
     settings = run.settings
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
-    items = [data[(0, i, i)] for i in range(len(data))]
-    images = torch.stack([item["image"] for item in items])
-    shown = images.numpy().transpose(0, 2, 3, 1) * settings.std + settings.mean
-    return images, (shown.clip(0, 1) * 255).astype(np.uint8), torch.stack([item["mask"][0] for item in items]).numpy()
+    batch = default_collate([data[(0, i, i)] for i in range(len(data))])
+    shown = batch["image"].numpy().transpose(0, 2, 3, 1) * settings.std + settings.mean
+    return batch, (shown.clip(0, 1) * 255).astype(np.uint8), batch["mask"][:, 0].numpy()
 
 
 Pictures = Sequence[tuple[str, np.ndarray, dict, bool]]
@@ -473,7 +476,8 @@ def panel(frames: pd.DataFrame, scores: np.ndarray, masks: np.ndarray, rows: Pic
 def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: str) -> Figure:
     """Frames, and over each the map of an attribution method: ``method(network, images)`` to (n, H, W) in [0, 1]."""
     network = run.network()
-    images, shown, masks = _items(run, frames)
+    batch, shown, masks = _items(run, frames)
+    images = batch["image"]
     scores = network.score(network(images)).detach().numpy()
     rows = [("frame, true mask", shown, {}, True), (name, method(network, images), MAP, True)]
     return panel(frames, scores, masks, rows, "share of maximum")
@@ -482,7 +486,8 @@ def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: st
 def branch_panel(run: Run, frames: pd.DataFrame) -> Figure:
     """Frames, and where each branch of Exposing the Deception looks (Grad-CAM), and all of them together."""
     network = run.network()
-    images, shown, masks = _items(run, frames)
+    batch, shown, masks = _items(run, frames)
+    images = batch["image"]
     maps = branch_maps(network, images)
     rows = [("frame, true mask", shown, {}, True)]
     rows += [(f"branch {i + 1}", of_branch, MAP, True) for i, of_branch in enumerate(maps)]
@@ -497,18 +502,14 @@ def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
     The pseudo-labels are those of the shown frames as one batch. The colour is P(forged) in [0, 1].
     """
     network = run.network()
-    images, shown, masks = _items(run, frames)
-    outputs = network(images)
-    residual = network.residual(images).abs().mean(1).numpy()
+    batch, shown, masks = _items(run, frames)
+    outputs = network(batch["image"])
+    residual = network.residual(batch["image"]).abs().mean(1).numpy()
     grey = {"cmap": "gray", "vmin": 0, "vmax": np.quantile(residual, 0.99)}
     rows = [("frame, true mask", shown, {}, True), ("SRM residual", residual, grey, False)]
     if run.settings.sspsl:
-        size = run.settings.image_size
-        scale = size / Pixels(frames.attrs["folder"]).crop(frames["path"].iloc[0], 0).shape[0]
-        batch = {"label": torch.tensor(frames["label"].to_numpy()), "image": images}
-        batch["landmarks"] = torch.tensor(landmarks_array(frames)) * scale
-        pseudo = network.pseudo(outputs, batch).numpy().astype(np.uint8)
-        rows.append(("pseudo-labels", pseudo, MAP, True))
+        pseudo = network.pseudo(outputs, batch).float()
+        rows.append(("pseudo-labels", pseudo.where(pseudo != papers.IGNORED, torch.nan).numpy(), MAP, True))
     rows.append(("located", network.localise(outputs).numpy(), MAP, True))
     return panel(frames, network.score(outputs).numpy(), masks, rows, "P(forged)")
 
@@ -520,11 +521,12 @@ def branch_table(runs: Lines, name: str, n: int = 200) -> pd.DataFrame:
     """
     frames = load_frames(name)
     test = frames[frames["split"] == "test"]
+    n = min(n, len(test))
     chosen = test.iloc[np.linspace(0, len(test) - 1, n).round().astype(int)]
     chosen.attrs = frames.attrs
     rows = {}
     for line, group in lines(runs).items():
-        found = [branch_likeness(run.network(), _items(run, chosen)[0]).mean() for run in group]
+        found = [branch_likeness(run.network(), _items(run, chosen)[0]["image"]).mean() for run in group]
         over = {column: evaluate.over_seeds([pairs[column] for pairs in found]) for column in found[0].index}
         cells = {column: interval(*(of[key] for key in ("mean", "low", "high"))) for column, of in over.items()}
         rows[line] = cells | {"seeds": len(group), "frames": n}
@@ -584,14 +586,6 @@ def verdicts(paired: pd.DataFrame) -> str:
             sets["above zero" if low > 0 else "below zero" if high < 0 else "undecided"].append(test_set)
         lines.append(f"{paper}: " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items()))
     return "\n".join(lines)
-
-
-def flat(nested: dict, prefix: str = "") -> dict[str, str]:
-    """A nested dictionary as one level with dotted names and values as text, for a table."""
-    items: dict[str, str] = {}
-    for name, value in nested.items():
-        items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": str(value)}
-    return items
 
 
 def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int = 6) -> pd.DataFrame:

@@ -136,7 +136,7 @@ class Job:
 
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
-        if not (self.record.exists() and self.log.exists()):
+        if not self.record.exists() or not (self.trains or self.log.exists()):
             return False
         record = store.read_json(self.record)
         return record["parameters"] == self.checked().model_dump(mode="json") and all(
@@ -218,7 +218,8 @@ def jobs(name: str) -> list[Job]:
                 trainings = []
                 for arm, given in further:
                     job_id = f"{notebook}-{train_set}{_slug(arm)}-s{given['seed']}"
-                    trainings.append(Job(job_id, notebook, given, data, name, True, arm))
+                    if all(given != job.parameters for job in trainings):  # one run may be an arm of two groups
+                        trainings.append(Job(job_id, notebook, given, data, name, True, arm))
                 needs = (*data, *(job.id for job in trainings))
                 main = Job(f"{notebook}-{train_set}-s{first}", notebook, {**values, "seed": first}, needs, name)
                 result += [*trainings, main]
@@ -229,6 +230,9 @@ def jobs(name: str) -> list[Job]:
             result.append(Job(notebook, notebook, own, tuple(job.id for job in result), name))
     for job in result:
         job.checked()
+    ids = [job.id for job in result]
+    if twice := sorted({job_id for job_id in ids if ids.count(job_id) > 1}):
+        raise DfnbError(f"profile {name} has two jobs {twice[0]}: its arms differ in signs only; name one otherwise")
     return result
 
 
@@ -243,6 +247,7 @@ def train_job(name: str, job_id: str) -> None:
         known = ", ".join(job.id for job in jobs(name) if job.trains) or "none"
         raise DfnbError(f"profile {name} has no training job {job_id}; it has {known}")
     clock, p = store.Clock(), job.checked()
+    job.record.unlink(missing_ok=True)
     trained_now = trained(p)
     files = [score(trained_now, test_set) for test_set in p.test_sets]
     finish(job.notebook, p, clock, files, job_id, run=trained_now.folder.name)
@@ -297,11 +302,14 @@ def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:
 
 
 def all_arms(name: str, group: str) -> dict[str, dict[str, list[Run]]]:
-    """:func:`arms` of every paper of a profile that has the group, by the paper's title."""
+    """:func:`arms` of every paper of a profile that has groups whose name begins so, by paper, train set and group."""
     content, found = profile(name), {}
-    for job in jobs(name):
-        if job.notebook in papers.NOTEBOOKS and not job.trains and group in _arms(content, job.notebook):
-            found[papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title] = arms(job.checked(), group)
+    several = len(content["grid"]["train_sets"]) > 1
+    for job in (job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.trains):
+        title = papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title
+        title += f", {job.parameters['train_set']}" if several else ""
+        for own in (own for own in _arms(content, job.notebook) if own.startswith(group)):
+            found[title + own.removeprefix(group)] = arms(job.checked(), own)
     return found
 
 

@@ -263,7 +263,8 @@ class _Loop:
             batch = self._mixed(self.fabric.to_device(batch), place)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
             losses = self.network.losses(self.network(batch["image"]), batch)
-            if not torch.isfinite(losses["total"]):
+            lost = (~torch.isfinite(losses["total"].detach())).float()
+            if self.fabric.all_reduce(lost, reduce_op="sum"):  # all processes stop, or one would wait for ever
                 raise DfnbError(
                     f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "
                     f"{state['step'] + 1}; the last good checkpoint is kept; lower lr (now {settings.lr})"
@@ -354,7 +355,9 @@ class _Loop:
         seen = []
         for batch in DataLoader(data, batch_sampler=EpochSampler(frames, size, self.seed, MONITORED)):
             batch = self.fabric.to_device(batch) | {"epoch": self.state["epoch"], "partner": None, "weight": 1.0}
-            seen.append(network.monitor(network(batch["image"]), batch))
+            with self.fabric.autocast():
+                outputs = network(batch["image"])
+            seen.append(network.monitor(outputs, batch))
             if not seen[0]:
                 return {}
         return dict(pd.DataFrame(seen).mean())

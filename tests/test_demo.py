@@ -54,7 +54,7 @@ def cell(folders, test_set):
 @pytest.mark.parametrize("profile", REPORTS)
 def test_the_main_table_follows_from_the_score_files(checkout, profile):
     table = pd.read_csv(checkout / "reports" / profile / "tables" / "cross_dataset.csv", index_col=0)
-    assert list(table.columns) == TESTS
+    assert list(table.columns) == [*TESTS, "seeds", "left chance"]
     jobs = [job for job in run.jobs(profile) if job.notebook in papers.NOTEBOOKS and not job.arm]
     for notebook in papers.NOTEBOOKS:
         own = [folder_of(checkout, profile, job) for job in jobs if job.notebook == notebook]

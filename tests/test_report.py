@@ -40,7 +40,7 @@ def trained(smoke_home):
 
 def test_the_main_table_says_what_the_score_files_say(trained):
     table = report.cross_dataset(trained, TESTS)
-    assert list(table.columns) == TESTS and list(table.index) == [
+    assert list(table.columns) == [*TESTS, "seeds", "left chance"] and list(table.index) == [
         "Baseline (dfnb_plain7)",
         "Locate and Verify (dfnb_plain7)",
     ]
@@ -70,7 +70,7 @@ def test_selection_on_the_test_set_never_looks_worse(trained):
             for one in trained
             for file in sorted((path / one.folder.name / "epochs").glob(f"*/{test_set}.parquet"))
         ]
-        assert float(line["test set"].split()[0]) in np.round(epochs, 3)
+        assert float(line["chosen on test"].split()[0]) in np.round(epochs, 3)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_branches_that_are_the_same_have_likeness_one():
 
 
 def test_publish_keeps_all_scores_and_the_weights_of_the_first_seed(arms, home):
-    report.publish(arms["main"], arms["without"], "unit")
+    report.publish(arms["main"][::-1], arms["without"], "unit")
     folders = {path.name: path for path in (report.folder("unit") / "runs").iterdir()}
     assert set(folders) == {one.folder.name for group in arms.values() for one in group}
     assert [name for name in folders if (folders[name] / "best.safetensors").exists()] == [arms["main"][0].folder.name]
@@ -223,7 +223,7 @@ def test_the_page_names_only_what_exists(trained):
 
 
 def test_published_runs_can_be_opened_without_training(trained, home, monkeypatch, tmp_path):
-    report.publish(trained, "unit")
+    report.publish(trained, [], "unit")
     folder = report.folder("unit") / "runs" / trained[1].folder.name
     assert not (folder / "last.ckpt").exists() and not (folder / "epochs").exists()
     opened = train.Run.open(folder)

@@ -22,8 +22,8 @@ from dfnb import backbones, papers
 VERSION = 1
 # What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them.
 NARROW = (
-    lambda kept: kept.int() if kept.dtype == torch.int64 else kept,
-    lambda kept: kept.long() if kept.dtype == torch.int32 else kept,
+    lambda kept: (kept.dtype, kept.int() if kept.dtype == torch.int64 else kept),
+    lambda packed: packed[1].to(packed[0]),
 )
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,6 +63,7 @@ class Settings(papers.Settings):
     mixup_alpha: float = Field(0.5, gt=0)
     augmentation: papers.Augmentation = "exposing_the_deception"
     optimiser_restarts: Literal["released", "corrected"] = "released"
+    oversampling: int | None = Field(4, ge=1)
     branches: int = Field(4, ge=1)
     fusion_widths: tuple[int, int, int] = (1000, 500, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -166,9 +167,11 @@ class Network(nn.Module):
         """How far a student's probabilities (B, 2) are from the teacher's."""
         settings = self.settings
         if settings.estimator == "sinkhorn":
-            return sinkhorn(teacher.log() if settings.sinkhorn_points == "released" else teacher, student)
+            points = teacher.clamp_min(1e-38).log() if settings.sinkhorn_points == "released" else teacher
+            return sinkhorn(points, student)
         first, second = (student, teacher) if settings.kl_direction == "released" else (teacher, student)
-        divergence = F.kl_div(second.log(), first, reduction="batchmean")
+        # where both are certain a probability is 0 in float32, and 0 · log 0 would be NaN
+        divergence = F.kl_div(second.clamp_min(1e-38).log(), first, reduction="batchmean")
         return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def _weighted(self, terms: dict[str, Tensor], square: Tensor | None) -> Tensor:

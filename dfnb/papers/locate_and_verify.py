@@ -8,18 +8,22 @@ Below, x is the RGB stream, which localises, and y the SRM stream, which classif
 maps after each of the backbone's seven stages (:func:`dfnb.backbones.stages`), and g × g is the patch grid: the size of x5.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dfnb import backbones, papers
-from dfnb.frames import hide_masks
+from dfnb.frames import hide_masks, landmarks_array
+from dfnb.store import DfnbError
 
 aten = torch.ops.aten
 VERSION = 2
@@ -84,8 +88,14 @@ class Settings(papers.Settings):
     def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
         """The frames with the masks of all but the share ``annotated`` of the fakes hidden.
 
-        Raises :class:`DfnbError` when that leaves none although some are asked for.
+        Raises :class:`DfnbError` when that leaves none although some are asked for, or when SSPSL, whose reference
+        region comes from the landmarks, has no fake with landmarks.
         """
+        if self.sspsl and np.isnan(landmarks_array(frames[frames["label"] == 1])).any(axis=(1, 2)).all():
+            raise DfnbError(
+                f"{frames.attrs.get('folder', 'the frames table')} has no landmarks, by which SSPSL finds its reference "
+                "region; prepare the dataset with the face detector, or set sspsl = false"
+            )
         return hide_masks(frames, self.annotated, seed)
 
 
@@ -122,7 +132,7 @@ class CMCE(nn.Module):
         self.update = update
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        agreement = _cosine(x, y)
+        agreement = _cosine(x, y).to(x.dtype)  # on CUDA autocast makes sums float32, and with them the largest maps
         enhanced = torch.addcmul(x, agreement, y)
         return F.relu(enhanced), F.relu(torch.addcmul(y, agreement, enhanced if self.update == "released" else x))
 
@@ -215,6 +225,7 @@ class _Likeness(torch.autograd.Function):
         return likeness
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, cover = ctx.saved_tensors
         by_x, by_cover = torch.empty_like(x), torch.empty_like(cover)
@@ -355,18 +366,18 @@ class Network(nn.Module):
         return pseudo_labels(outputs["projection"], batch["label"], region, self.training)
 
     def monitor(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, float]:
-        """Of SSPSL: how well the pseudo-labels of the batch's fakes fit their true patches (IoU, precision, recall)."""
+        """Of SSPSL: how well the pseudo-labels of the batch's fakes fit their true patches (IoU, precision, recall).
+
+        NaN where there is nothing to compare: without masks, or without a patch that is called forged.
+        """
         if not self.settings.sspsl:
             return {}
         fakes = (batch["label"] == 1) & batch["has_mask"]
         true = patch_labels(batch["mask"], outputs["seg"].shape[-2:])[fakes] == 1
         taken = self.pseudo(outputs, batch)[fakes] == 1
         hit = (taken & true).sum().item()
-        return {
-            "pseudo_iou": hit / max((taken | true).sum().item(), 1),
-            "pseudo_precision": hit / max(taken.sum().item(), 1),
-            "pseudo_recall": hit / max(true.sum().item(), 1),
-        }
+        of = {"iou": taken | true, "precision": taken, "recall": true}
+        return {f"pseudo_{name}": hit / where.sum().item() if where.any() else math.nan for name, where in of.items()}
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(fake), (B,)."""
