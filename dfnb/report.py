@@ -38,7 +38,7 @@ def style() -> None:
     mpl.rcParams.update(
         {
             "figure.dpi": 100,
-            "savefig.dpi": 160,
+            "savefig.dpi": 120,
             "figure.constrained_layout.use": True,
             "pdf.fonttype": 42,
             "axes.titlesize": 9,
@@ -325,7 +325,7 @@ def forest(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video
     )
     axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, xlabel=f"{level} AUC, 95 % interval", xlim=(0.4, 1.0))
     axes.set_ylim(len(test_sets) - 0.5, -0.5)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22), ncols=len(groups))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 if len(groups) < 5 else 3)
     return figure
 
 
@@ -635,7 +635,7 @@ def index(profile: str, title: str, about: str, order: Sequence[str], notebooks:
     for name in order:
         for kind, files in (("tables", ("csv", "md", "tex")), ("figures", ("png", "pdf"))):
             stem = report / kind / name
-            if stem.with_suffix(f".{files[0]}").exists():
+            if stem.with_suffix(f".{files[0]}").exists() and (kind == "figures" or len(pd.read_csv(f"{stem}.csv"))):
                 item = {"name": name, "folder": kind, "files": files}
                 item["caption"] = stem.with_suffix(".txt").read_text().strip()
                 if kind == "tables":
