@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -17,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from dfnb import backbones, papers
+from dfnb.frames import COLUMNS
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import xception
@@ -905,3 +907,35 @@ def test_published_settings():
     baseline = xception.Settings()
     assert (baseline.lr, baseline.weight_decay, baseline.epochs, baseline.batch_size) == (2e-4, 5e-4, 10, 32)
     assert (baseline.optimiser, baseline.schedule, baseline.mixup_probability) == ("adam", "constant", 0.0)
+
+
+@pytest.mark.parametrize("estimator", ["kl", "sinkhorn"])
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_batch_of_one_class_trains_exposing_the_deception(estimator, label):
+    network = small("exposing_the_deception", estimator=estimator)
+    batch = batch_of(4, label=torch.full((4,), label))
+    losses = network.losses(network(batch["image"]), batch)
+    losses["total"].backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("direction", ["released", "corrected"])
+@pytest.mark.parametrize("estimator", ["kl", "sinkhorn"])
+def test_certainty_gives_no_nan(estimator, direction):
+    network = small("exposing_the_deception", estimator=estimator, kl_direction=direction)
+    sure = torch.tensor([[400.0, 0.0], [0.0, 400.0]], requires_grad=True)
+    outputs = {"cls": sure, "joint": sure.detach(), "left_out": torch.stack([sure, -sure, sure])}
+    losses = network.losses(outputs | {"balance": network.balance.square()}, batch_of(2))
+    losses["total"].backward()
+    assert all(torch.isfinite(value) for value in losses.values()) and torch.isfinite(sure.grad).all()
+    if estimator == "kl":
+        assert losses["gil"].item() == 0
+
+
+def test_sspsl_without_any_landmarks_is_refused():
+    frames = pd.DataFrame({"label": [0, 1], "mask": ["", "m.npy"], "landmarks": [None, None]})
+    frames["landmarks"] = frames["landmarks"].astype(pd.ArrowDtype(COLUMNS["landmarks"]))
+    settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
+    with pytest.raises(DfnbError, match="has no landmarks, by which SSPSL finds its reference region"):
+        settings.visible(frames, 0)

@@ -82,7 +82,7 @@ def test_arms_change_what_they_name_and_nothing_else():
     assert arm.arm == "losses/CE + GIL" and changed == {"information_losses", "epoch_scores", "seed"}
     seeds = [job.parameters["seed"] for job in jobs.values() if job.arm == "losses/CE + GIL"]
     assert seeds == [0, 1, 2, 3, 4]
-    assert [job.parameters["seed"] for job in jobs.values() if job.arm == "branches/n = 2"] == [0]
+    assert [job.parameters["seed"] for job in jobs.values() if job.arm == "branches/n = 3"] == [0]
 
 
 def write_profile(home, **changes):
