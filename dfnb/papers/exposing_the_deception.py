@@ -161,17 +161,16 @@ class Network(nn.Module):
         return {**terms, "total": self._weighted(terms, outputs.get("balance"))}
 
     def _soft(self, logits: Tensor) -> Tensor:
-        return (logits.float() / self.settings.temperature).softmax(1)
+        probabilities = (logits.float() / self.settings.temperature).softmax(1)
+        return probabilities.clamp_min(1e-38)  # of certainty, too, the logarithm and its gradient are finite
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """How far a student's probabilities (B, 2) are from the teacher's."""
         settings = self.settings
         if settings.estimator == "sinkhorn":
-            points = teacher.clamp_min(1e-38).log() if settings.sinkhorn_points == "released" else teacher
-            return sinkhorn(points, student)
+            return sinkhorn(teacher.log() if settings.sinkhorn_points == "released" else teacher, student)
         first, second = (student, teacher) if settings.kl_direction == "released" else (teacher, student)
-        # where both are certain a probability is 0 in float32, and 0 · log 0 would be NaN
-        divergence = F.kl_div(second.clamp_min(1e-38).log(), first, reduction="batchmean")
+        divergence = F.kl_div(second.log(), first, reduction="batchmean")
         return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def _weighted(self, terms: dict[str, Tensor], square: Tensor | None) -> Tensor:
