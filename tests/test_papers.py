@@ -1,9 +1,11 @@
 """Every paper keeps the contract, and those with a released code compute what it computes."""
 
+import gc
 import json
 import logging
 import os
 import re
+import weakref
 import zlib
 from pathlib import Path
 from urllib.error import URLError
@@ -939,3 +941,14 @@ def test_sspsl_without_any_landmarks_is_refused():
     settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
     with pytest.raises(DfnbError, match="has no landmarks, by which SSPSL finds its reference region"):
         settings.visible(frames, 0)
+
+
+def test_a_forward_pass_without_backward_leaves_no_graph_behind():
+    network, held = small("exposing_the_deception"), []
+    for layer in network.branches[0].modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, inputs, output: held.append(weakref.ref(output)))
+    outputs = network(torch.randn(2, 3, 96, 96))
+    del outputs
+    gc.collect()
+    assert held and not any(reference() is not None for reference in held)

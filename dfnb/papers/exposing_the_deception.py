@@ -21,8 +21,9 @@ from dfnb import backbones, papers
 
 VERSION = 1
 # What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them.
+# Detached, since a kept output would hold the graph that holds it, for ever where no backward pass frees it.
 NARROW = (
-    lambda kept: (kept.dtype, kept.int() if kept.dtype == torch.int64 else kept),
+    lambda kept: (kept.dtype, kept.int() if kept.dtype == torch.int64 else kept.detach()),
     lambda packed: packed[1].to(packed[0]),
 )
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
