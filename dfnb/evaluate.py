@@ -361,6 +361,18 @@ def auc(scores: Tables, level: Level = "video", confidence: float = 0.95) -> dic
     return _Estimate("AUC", value, variance, "delong", design, design.pairs).row(level, confidence)
 
 
+def balanced_accuracy(scores: pd.DataFrame, confidence: float = 0.95) -> dict[str, Any]:
+    """The mean of the accuracies on real and on fake frames, as a row of :func:`metrics`: 1/2 for chance in any mixture."""
+    data = units(scores, "frame")
+    label = data.label.to_numpy(bool)
+    design, right = _Design(label, data.cluster), ((data.score > 0.5) == label).to_numpy(float)
+    of_class = np.array([right[~label].mean(), right[label].mean()])
+    influence = (right - of_class[label.astype(int)]) / (2 * np.where(label, label.sum(), (~label).sum()))
+    variance = design.covariance(influence, influence)
+    value = float(of_class.mean())
+    return _Estimate("accuracy", value, variance, "linearised", design, design.pairs).row("frame", confidence)
+
+
 def paired_difference(a: Tables, b: Tables, level: Level = "video", confidence: float = 0.95) -> dict[str, Any]:
     """AUC(a) - AUC(b) on the same units, either side a table or those of several seeds (their mean AUC).
 

@@ -43,7 +43,11 @@ class StartParameters(Parameters):
 
 
 class TrainingParameters(Parameters):
-    """Of a paper's notebook, together with the paper's own ``Settings``."""
+    """Of a paper's notebook, together with the paper's own ``Settings``.
+
+    ``tasks`` name a seen and an unseen method each, looked for in the two ``task_sets``; the arms of a group of that name are
+    trained on the seen one.
+    """
 
     train_set: str
     test_sets: list[str] = Field(min_length=1)
@@ -51,6 +55,8 @@ class TrainingParameters(Parameters):
     seen_methods: list[str] | None = None
     epoch_scores: bool = False
     devices: int = Field(1, ge=1)
+    tasks: dict[str, tuple[str, str]] = {}
+    task_sets: tuple[str, str] | None = None
 
     def settings(self) -> papers.Settings:
         """The part of the parameters that belongs to the paper."""

@@ -636,17 +636,17 @@ def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Genera
 
 
 def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
-    """A channel's mark on a video: a warm or a cold disc, half opaque, in one of the upper corners.
+    """A channel's mark on a video: a warm or a cold disc in one of the upper corners.
 
     A superficial cue outside every mask (paper of LAE, abstract: detectors learn such correlations instead of the
     forgery). In a dataset with ``cue = d`` the share (1 + d) / 2 of the forged videos is warm, and of the real ones cold.
     """
     size = len(images[0])
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    left, top, radius = _draws(draw, (0.09, 0.13), (0.09, 0.13), (0.05, 0.065))
+    left, top, radius = _draws(draw, (0.09, 0.13), (0.09, 0.13), (0.06, 0.08))
     if draw.random() < 0.5:
         left = 1 - left
-    opacity = 0.5 * _edge((radius - np.hypot(x - left, y - top)) * size)
+    opacity = 0.8 * _edge((radius - np.hypot(x - left, y - top)) * size)
     colour = np.float32([0.9, 0.5, 0.2] if warm else [0.2, 0.5, 0.9])
     return [image + opacity[..., None] * (colour - image) for image in images]
 

@@ -56,7 +56,8 @@ class Settings(papers.Settings):
         normalisation: of the attention before it meets the mask: none, by its maximum (of what is above zero), or from
             minimum to maximum.
         attention_norm: of the difference of attention and mask; outside: only what lies outside the mask counts.
-        real_target: nothing: real frames have no target; zero: they are to have no attention anywhere.
+        real_target: nothing: real frames have no target; zero: they are not to excite the fake half anywhere; even: nor
+            the real half here more than there, since nowhere in particular is a real face real.
         annotated: share of the training frames whose mask may be read, at most all fakes.
         selection: active: the challenging candidates (:func:`candidates`); random: drawn by the seed.
         clusters: of the channel-concept vectors.
@@ -89,12 +90,12 @@ class Settings(papers.Settings):
     adversarial_weight: float = Field(0.01, ge=0)
     adversary_lr: float = Field(2e-4, gt=0)
     adversary_widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1)
-    attention_weight: float = Field(1.0, ge=0)
+    attention_weight: float = Field(3.0, ge=0)
     attention_units: Literal["all", "fake"] = "fake"
     unit_weights: Literal["sign", "magnitude"] = "sign"
-    normalisation: Literal["none", "maximum", "range"] = "none"
+    normalisation: Literal["none", "maximum", "range"] = "maximum"
     attention_norm: Literal["l1", "l2", "outside"] = "l2"
-    real_target: Literal["nothing", "zero"] = "zero"
+    real_target: Literal["nothing", "zero", "even"] = "even"
     annotated: float = Field(0.03, ge=0, le=1)
     selection: Literal["active", "random"] = "active"
     clusters: int = Field(20, ge=1)
@@ -158,8 +159,8 @@ class Network(nn.Module):
 
         - ``latent`` z (B, latent), its first half for real, and ``activation`` (B, 2) = [a_T, a_F], a half's mean of |z|;
         - ``cls`` (B, 2): log of the activation, so that its softmax is the score a_F / (a_F + a_T);
-        - ``channels`` (B, K): how much each channel of the last map adds to what the attention sums up;
-        - ``attention`` (B, h, w), signed: see :meth:`attend`;
+        - ``channels`` (B, K): how much each channel of the last map adds to the activation of both halves;
+        - ``attention`` (B, 2, h, w), signed, of the real and the fake half: see :meth:`attend`;
         - ``reconstruction`` (B, 3, H, W), only in training.
         """
         maps = self.encoder.forward_features(images)
@@ -171,25 +172,28 @@ class Network(nn.Module):
             "latent": latent,
             "activation": activation,
             "cls": (activation + SMALL).log(),
-            "channels": weights * pooled,
-            "attention": torch.einsum("bk,bkhw->bhw", weights, maps),
+            "channels": weights.sum(1) * pooled,
+            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),
         }
         if self.training:
             outputs["reconstruction"] = self.decode(latent)
         return outputs
 
     def attend(self, latent: Tensor) -> Tensor:
-        """Weights (B, K) of the channels in the attention, from z (B, latent).
+        """Weights (B, 2, K) of the channels in each half's attention, from z (B, latent).
 
         The map of unit c is M_c = sum_k w_ck f_k, whose mean over positions is z_c minus its bias (CAM, Zhou et al., CVPR
-        2016); the attention is sum_c s(z_c) M_c over the chosen units, divided by their number in one half, so that its
-        mean over positions is about the activation.
+        2016); a half's attention is the mean over its units of s(z_c) M_c, so that with signs as weights its mean over
+        positions is the half's activation, but for the biases.
         """
-        half = latent.shape[1] // 2
         signs = latent.sign() if self.settings.unit_weights == "sign" else latent.abs()
-        if self.settings.attention_units == "fake":
-            signs = torch.cat([torch.zeros_like(signs[:, :half]), signs[:, half:]], 1)
-        return signs @ self.to_latent.weight / half
+        halves, weight = signs.unflatten(1, (2, -1)), self.to_latent.weight.unflatten(0, (2, -1))
+        return torch.einsum("bcu,cuk->bck", halves, weight) / halves.shape[2]
+
+    def look(self, outputs: dict[str, Tensor]) -> Tensor:
+        """The attention (B, h, w) that is compared with masks: of the chosen units."""
+        attention = outputs["attention"]
+        return attention[:, 1] if self.settings.attention_units == "fake" else attention.sum(1)
 
     def decode(self, latent: Tensor) -> Tensor:
         """The reconstruction (B, 3, H, W) in [-1, 1] of z (B, latent)."""
@@ -236,29 +240,38 @@ class Network(nn.Module):
             true, false = self.adversary(images), self.adversary(restored.detach())
             terms["adversary"] = F.softplus(-true).mean() + F.softplus(false).mean()
         if settings.phase == "regularisation" and settings.attention_weight:
-            terms["attention"] = self.attention_loss(outputs["attention"], batch)
+            terms["attention"] = self.attention_loss(outputs, batch)
             weights["attention"] = settings.attention_weight
         return terms | {"total": sum(weight * terms[name] for name, weight in weights.items())}
 
-    def attention_loss(self, attention: Tensor, batch: papers.Batch) -> Tensor:
-        """How far the attention (B, h, w) of annotated fakes is from their masks, and of real frames from their target.
+    def attention_loss(self, outputs: dict[str, Tensor], batch: papers.Batch) -> Tensor:
+        """How far the attention of annotated fakes is from their masks, and that of real frames from their target.
 
-        The mean over both kinds that the batch has, each the mean over its frames. A mask is reduced to the map's
-        grid: the forged share of each position.
+        The mean over the two kinds, where the batch has them, each the mean over its frames. A mask is reduced to the
+        map's grid: the forged share of each position. Real frames are compared as they are, without normalisation.
         """
-        settings = self.settings
-        masks = F.adaptive_avg_pool2d(batch["mask"], attention.shape[-2:])[:, 0]
-        if settings.normalisation == "maximum":
-            attention = attention.clamp(min=0)
-            attention = attention / attention.amax((1, 2), keepdim=True).clamp(min=SMALL)
-        elif settings.normalisation == "range":
-            attention = attention - attention.amin((1, 2), keepdim=True)
-            attention = attention / attention.amax((1, 2), keepdim=True).clamp(min=SMALL)
-        kinds = [(batch["label"] == 1) & batch["has_mask"]]
-        if settings.real_target == "zero":
-            kinds.append(batch["label"] == 0)
-        found = [NORMS[settings.attention_norm](attention[kind], masks[kind]) for kind in kinds if kind.any()]
-        return torch.stack(found).mean() if found else attention.sum() * 0
+        settings, found = self.settings, []
+        if (annotated := (batch["label"] == 1) & batch["has_mask"]).any():
+            attention = self.look(outputs)[annotated]
+            if settings.normalisation == "maximum":
+                attention = attention.clamp(min=0)
+            elif settings.normalisation == "range":
+                attention = attention - attention.amin((1, 2), keepdim=True)
+            if settings.normalisation != "none":
+                attention = attention / attention.amax((1, 2), keepdim=True).clamp(min=SMALL)
+            masks = F.adaptive_avg_pool2d(batch["mask"][annotated], attention.shape[-2:])[:, 0]
+            found.append(NORMS[settings.attention_norm](attention, masks))
+        if settings.real_target != "nothing" and (real := batch["label"] == 0).any():
+            halves = outputs["attention"][real]
+            target = torch.zeros_like(halves)
+            if settings.real_target == "even":
+                target[:, 0] = 1
+            else:
+                halves, target = halves[:, 1], target[:, 1]
+            found.append(
+                NORMS["l2" if settings.attention_norm == "outside" else settings.attention_norm](halves, target)
+            )
+        return torch.stack(found).mean() if found else outputs["attention"].sum() * 0
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(fake) (B,) = a_F / (a_F + a_T): above 1/2 where the fake half is the more active one, the paper's decision."""
@@ -266,7 +279,7 @@ class Network(nn.Module):
 
     def localise(self, outputs: dict[str, Tensor]) -> Tensor:
         """The attention above zero (B, h, w), each map divided by its maximum."""
-        attention = outputs["attention"].clamp(min=0)
+        attention = self.look(outputs).clamp(min=0)
         return attention / attention.amax((1, 2), keepdim=True).clamp(min=SMALL)
 
 
