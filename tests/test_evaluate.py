@@ -231,14 +231,15 @@ def test_localisation_means_skip_the_unknown():
     assert found.loc["IoU", ["value", "n", "n_fake", "n_real", "level"]].to_list() == [0.5, 3, 3, 0, "frame"]
     assert found.loc["pointing game", ["value", "high", "n"]].to_list() == [1, 1, 4]
     # The variance of a plain mean where each frame is a cluster.
-    mean, variance = evaluate._mean(np.array([0.5, 1.0, 0.0]), evaluate._Design(np.ones(3), np.arange(3)))
-    assert (mean, variance) == pytest.approx((0.5, 0.25 / 3))
+    mean, of = evaluate._mean(np.array([0.5, 1.0, 0.0]), np.ones(3, bool))
+    assert (mean, evaluate._Design(np.ones(3), np.arange(3)).covariance(of, of)) == pytest.approx((0.5, 0.25 / 3))
 
 
 def test_the_class_shares_count_as_fixed():
     # All fakes right, all reals wrong: what varies is only which class, and that is fixed.
-    values, design = np.array([1.0, 1, 1, 0, 0]), evaluate._Design([1, 1, 1, 0, 0], np.arange(5))
-    assert evaluate._mean(values, design) == (0.6, 0)
+    values, label = np.array([1.0, 1, 1, 0, 0]), np.array([1, 1, 1, 0, 0], bool)
+    mean, of = evaluate._mean(values, label)
+    assert (mean, evaluate._Design(label, np.arange(5)).covariance(of, of)) == (0.6, 0)
 
 
 def test_paired_difference_against_a_brute_force_bootstrap():
