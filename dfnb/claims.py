@@ -117,6 +117,7 @@ def _judged(claim: Claim, book: Any, test_set: str) -> dict:
     seeds = evaluate.over_seeds([measure(*of_seed, **how)["value"] for of_seed in zip(*tables)])
     value, n, spread = found["value"], tables[0][0][0]["video"].nunique(), np.nan_to_num(seeds["high"] - seeds["mean"])
     low, high = value - np.hypot(value - found["low"], spread), value + np.hypot(found["high"] - value, spread)
+    low, high = (max(low, 0), min(high, 1)) if len(sides) == 1 else (low, high)
     worst, best = claim.verdict(low), claim.verdict(high)
     row = {"ours": interval(value, low, high), "verdict": worst, "seeds": str(seeds["n"]), "videos": str(n)}
     if claim.published is not None:

@@ -151,7 +151,7 @@ def save_table(table: pd.DataFrame, profile: str, name: str, caption: str) -> li
     plain = table.reset_index() if any(table.index.names) else table.rename_axis("").reset_index()
     plain.columns = [", ".join(map(str, each)).strip(", ") if isinstance(each, tuple) else each for each in plain]
     latex = plain.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    text = [place for place, column in enumerate(plain) if plain[column].map(type).eq(str).all()]
+    text = [place for place, column in enumerate(plain) if set(plain[column].map(type)) == {str}]
     long = [plain[column].astype(str).str.len().max() > 40 for column in plain]
     texts = {
         ".csv": table.to_csv(),

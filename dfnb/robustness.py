@@ -207,5 +207,5 @@ def curves(book: Any) -> Figure | None:
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     panels[0, 0].set_ylabel("video AUC")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

@@ -35,8 +35,9 @@ class Book:
     """
 
     def __init__(self, profile: str, find: grid.Find = grid.trained) -> None:
-        self.profile, self.find, self.saved = profile, find, []
-        trainings = grid.all_trained(profile, find=find)
+        self.profile, self.saved, self.found = profile, [], {}
+        self.find = lambda p: self.found.setdefault(key := repr(p), self.found.get(key) or find(p))
+        trainings = grid.all_trained(profile, find=self.find)
         self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
         further = [group for arms in self.arms("/baselines").values() for name, group in arms.items() if name != "main"]
         self.lines = report.lines([*self.runs, *chain(*further)]) | report.other_tools(profile, self.runs)
