@@ -77,3 +77,10 @@ def last_map(network: nn.Module, evidence: Callable[[Tensor], Tensor], image: Te
         hook.remove()
     effects = torch.autograd.grad(value, [output for _, output in found], allow_unused=True)
     return [layer for (layer, _), effect in zip(found, effects) if effect is not None][-1]
+
+
+@torch.inference_mode()
+def attention(network: nn.Module, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """LAE's own maps (n, h, w) in [0, 1], each divided by its maximum, and P(fake) (n,) of images (n, 3, H, W)."""
+    outputs = network(images)
+    return network.localise(outputs).numpy(), network.score(outputs).numpy()

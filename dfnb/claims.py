@@ -34,6 +34,7 @@ class Claim(BaseModel):
     line: str = "main"
     against: str | None = None
     sets: list[str]
+    method: str | None = None
     published: float | None = None
     reproduced: float
     partly: float
@@ -90,26 +91,29 @@ def _where(claim: Claim, book: Any) -> list[str]:
 
 
 def _side(name: str, claim: Claim, book: Any) -> list[Run]:
-    paper = claim.paper if name == "main" or "/" in name else name
+    """The runs of ``main``, of a paper, of an arm ``group/arm``, or of another paper's, ``paper:group/arm``."""
+    paper, _, arm = name.rpartition(":")
+    paper = paper or (claim.paper if arm == "main" or "/" in arm else arm)
     found = [group for group in book.lines.values() if group[0].paper == paper]
-    if "/" in name and found:
-        group, arm = name.split("/", 1)
-        arms = book.arms(f"{papers.PAPERS[paper].notebook}/{group}").values()
-        found = [lines[arm] for lines in arms if arm in lines]
+    if "/" in arm and paper in papers.PAPERS:
+        group, arm = arm.split("/", 1)
+        found = [lines[arm] for lines in book.arms(f"{papers.PAPERS[paper].notebook}/{group}").values() if arm in lines]
     if not found:
         raise LookupError(f"here: no line {name if '/' in name else paper}")
     return found[0]
 
 
 def _judged(claim: Claim, book: Any, test_set: str) -> dict:
-    if test_set not in book.test_sets:
-        raise LookupError(f"without {test_set}")
     sides = report.shared_seeds(*(_side(name, claim, book) for name in (claim.line, claim.against) if name))
+    if test_set not in book.test_sets and not (sides[0][0].folder / "scores" / f"{test_set}.parquet").exists():
+        raise LookupError(f"without {test_set}")
     if claim.metric == "robustness":
         read = [robustness.read(book.profile, side[0], test_set).values() for side in sides]
         tables = [[[table for of in corruptions for table in of.values()]] for corruptions in read]
     else:
         tables = [[[table] for table in report.tables(side, test_set)] for side in sides]
+    if claim.method:
+        tables = [[[t[t["method"].isin(["real", claim.method])] for t in of] for of in side] for side in tables]
     metric = "AUC" if claim.metric == "robustness" else claim.metric
     how = {"level": "frame" if metric in evaluate.LOCALISATION else claim.level, "metric": metric}
     measure = evaluate.auc if len(sides) == 1 else evaluate.paired_difference

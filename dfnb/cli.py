@@ -157,6 +157,32 @@ def prepare(
         raise typer.Exit(2)
 
 
+annotate = typer.Typer(no_args_is_help=True, help="Let a person paint the masks of LAE's candidates.")
+app.add_typer(annotate, name="annotate")
+
+
+@annotate.command("export")
+def export_candidates(
+    run: Annotated[str, typer.Argument(help="a run of LAE: its folder, or its id under runs/")],
+    folder: Annotated[Path, typer.Argument(help="new folder for the pictures and their index")],
+    share: Annotated[float, typer.Option(help="so many masks, as a share of the training frames", min=0, max=1)] = 0.03,
+) -> None:
+    """Write the pictures whose masks are wanted; paint each one's mask beside it, white where forged."""
+    from dfnb import annotate as rounds
+
+    index = rounds.export(run, folder, share)
+    typer.echo(f"{folder}: {len(index)} pictures; paint {index['mask'].iloc[0]} for {index['image'].iloc[0]} and so on")
+
+
+@annotate.command("import")
+def import_masks(folder: Annotated[Path, typer.Argument(help="the exported folder, with masks painted")]) -> None:
+    """Check the painted masks and import them; a mask that cannot be used is named, and nothing is imported then."""
+    from dfnb import annotate as rounds
+
+    name, n, of = rounds.load(folder)
+    typer.echo(f'{n} of {of} masks imported; train LAE with annotations = "{name}"')
+
+
 def _tell(record: dict, name: str) -> None:
     from dfnb.frames import dataset_folder
 

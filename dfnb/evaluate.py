@@ -270,10 +270,14 @@ def reliability(scores: pd.DataFrame, level: Level = "frame", bins: int = 10) ->
     return data.groupby(place).agg(score=("score", "mean"), fake=("label", "mean"), n=("label", "size"))
 
 
-def _mean(values: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean of values (n,) and each unit's influence (n,) on it: the deviation from the mean of the unit's own class."""
+def _mean(values: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+    """The mean of values (n,) and each unit's influence (n,) on it: the deviation from the mean of the unit's own class.
+
+    ``weight`` (n,) of the units, in sum 1; all the same by default.
+    """
     of_class = [values[label == fake].mean() if (label == fake).any() else 0 for fake in (False, True)]
-    return float(values.mean()), (values - np.take(of_class, label.astype(int))) / len(values)
+    deviation = values - np.take(of_class, label.astype(int))
+    return float(np.average(values, weights=weight)), deviation * (1 / len(values) if weight is None else weight)
 
 
 class _Estimate(NamedTuple):
@@ -364,11 +368,15 @@ def located(scores: Tables, confidence: float = 0.95) -> list[dict[str, Any]]:
 
 
 def _measured(table: pd.DataFrame, metric: str) -> tuple[float, np.ndarray]:
-    """The AUC, the accuracy or the mean of a localisation column of units, and each unit's influence (n,) on it."""
+    """The AUC, (balanced) accuracy or mean of a localisation column of units, and each unit's influence (n,) on it."""
     score, label = table["score"].to_numpy(float), table["label"].to_numpy(bool)
     if metric == "AUC":
         return _auc(score, label)
-    return _mean(((score > 0.5) == label).astype(float) if metric == "accuracy" else table[metric].to_numpy(), label)
+    if metric in LOCALISATION:
+        return _mean(table[metric].to_numpy(float), label)
+    right = ((score > 0.5) == label).astype(float)
+    balance = np.where(label, 0.5 / label.sum(), 0.5 / (~label).sum()) if metric == "balanced accuracy" else None
+    return _mean(right, label, balance)
 
 
 def _compared(
@@ -377,7 +385,7 @@ def _compared(
     """The design that all tables share; metric and influences (n,) of each side, averaged over the side's tables."""
     lists = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in sides]
     aligned = [[units(table, level).set_index(KEY[level]) for table in tables] for tables in lists]
-    if metric not in ("AUC", "accuracy"):
+    if metric in LOCALISATION:
         if any(metric not in table for tables in aligned for table in tables):
             raise DfnbError(
                 f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames"
@@ -401,12 +409,18 @@ def _compared(
 def auc(scores: Tables, level: Level = "video", confidence: float = 0.95, metric: str = "AUC") -> dict[str, Any]:
     """The AUC's row of :func:`metrics`. For the tables of several seeds on the same units: their mean AUC, with the
     interval over videos from their averaged influences. It says nothing of the spread over seeds: :func:`over_seeds`.
-    ``metric`` may be ``accuracy`` or a localisation column instead, the latter at frame level.
+    ``metric`` may be ``accuracy``, ``balanced accuracy`` or a localisation column instead, the latter at frame level.
     """
     design, [(value, influence)], _ = _compared(scores, level=level, metric=metric)
     variance = design.covariance(influence, influence)
-    how, independent = ("delong", design.pairs) if metric == "AUC" else ("linearised", design.clusters)
+    how = "delong" if metric == "AUC" else "linearised"
+    independent = design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
     return _Estimate(metric, value, variance, how, design, independent).row(level, confidence)
+
+
+def balanced_accuracy(scores: Tables, confidence: float = 0.95) -> dict[str, Any]:
+    """The mean of the accuracies on real and on fake frames, as a row of :func:`metrics`: 1/2 for chance in any mixture."""
+    return auc(scores, "frame", confidence, "balanced accuracy") | {"metric": "accuracy"}
 
 
 def paired_difference(

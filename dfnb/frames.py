@@ -179,24 +179,33 @@ def select(
     return result
 
 
+def masked(frames: pd.DataFrame) -> np.ndarray:
+    """Positions in the table of the fakes that have a mask."""
+    return np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
+
+
+def keep_masks(frames: pd.DataFrame, rows: Sequence[int]) -> pd.DataFrame:
+    """The frames with all masks taken out of the table but those of ``rows``, which are positions in it."""
+    mask = np.full(len(frames), "", dtype=object)
+    mask[rows] = frames["mask"].astype(str).to_numpy(dtype=object)[rows]
+    result = frames.assign(mask=mask)
+    result.attrs = frames.attrs
+    return result
+
+
 def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """The frames with the masks of all but a share in [0, 1] of the fakes taken out of the table, drawn by the seed.
 
     Raises :class:`DfnbError` when masks are asked for and none is left.
     """
-    masked = np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
-    kept = round(share * len(masked))
+    known = masked(frames)
+    kept = round(share * len(known))
     if share and not kept:
         raise DfnbError(
-            f"{frames.attrs.get('folder', 'the frames table')} has masks for {len(masked)} of the chosen fakes, and "
+            f"{frames.attrs.get('folder', 'the frames table')} has masks for {len(known)} of the chosen fakes, and "
             f"the share {share:g} of them is none; raise the share, or prepare the dataset with masks"
         )
-    hidden = store.rng("annotated", seed).permutation(masked)[kept:]
-    mask = frames["mask"].astype(str).to_numpy(dtype=object)
-    mask[hidden] = ""
-    result = frames.assign(mask=mask)
-    result.attrs = frames.attrs
-    return result
+    return keep_masks(frames, store.rng("annotated", seed).permutation(known)[:kept])
 
 
 class Pixels:

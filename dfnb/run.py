@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ class StartParameters(Parameters):
 
 
 class TrainingParameters(Parameters):
-    """Of a paper's notebook, together with the paper's own ``Settings``."""
+    """Of a paper's notebook, together with the paper's own ``Settings``.
+
+    ``tasks`` name a seen and an unseen method each, looked for in the two ``task_sets``; the arms of a group of that name are
+    trained on the seen one.
+    """
 
     train_set: str
     test_sets: list[str] = Field(min_length=1)
@@ -52,6 +56,8 @@ class TrainingParameters(Parameters):
     seen_methods: list[str] | None = None
     epoch_scores: bool = False
     devices: int = Field(1, ge=1)
+    tasks: dict[str, tuple[str, str]] = {}
+    task_sets: tuple[str, str] | None = None
 
     def settings(self) -> papers.Settings:
         """The part of the parameters that belongs to the paper."""
@@ -206,9 +212,9 @@ def _arms(content: dict[str, Any], notebook: str) -> dict[str, dict[str, dict[st
 def jobs(name: str) -> list[Job]:
     """The jobs of a profile in the order of its file: data, trainings (train sets × seeds and arms), then the rest.
 
-    A paper's notebook is executed for the first seed of the grid and trains it; the other seeds and the arms are jobs
-    of their own, which the notebook reads. All other notebooks need whatever stands before them. Every job's parameters are
-    checked here, before anything runs.
+    A paper's notebook is executed for the first seed of the grid and trains it; the other seeds, the arms and the phases that
+    they start from are jobs of their own, which the notebook may read, as it may those of the papers before it. All other
+    notebooks need whatever stands before them. Every job's parameters are checked here, before anything runs.
     """
     content = profile(name)
     grid = content["grid"]
@@ -228,14 +234,18 @@ def jobs(name: str) -> list[Job]:
                             further.append((f"{group}/{arm}", {k: v for k, v in given.items() if k != "seeds"}))
                 trainings = []
                 for arm, given in further:
-                    job_id = f"{notebook}-{train_set}{_slug(arm)}-s{given['seed']}"
+                    job_id = f"{notebook}-{given['train_set']}{_slug(arm)}-s{given['seed']}"
                     if all(given != job.parameters for job in trainings):  # one run may be an arm of two groups
                         trainings.append(Job(job_id, notebook, given, data, name, True, arm))
-                needs = (*data, *(job.id for job in trainings))
-                main = Job(f"{notebook}-{train_set}-s{first}", notebook, {**values, "seed": first}, needs, name)
-                result += [*trainings, main]
+                main = Job(f"{notebook}-{train_set}-s{first}", notebook, {**values, "seed": first}, data, name)
+                *trainings, main = _with_phases([*trainings, main])
+                needs = [job.id for job in [*result, *trainings] if job.trains]
+                result += [*trainings, replace(main, needs=tuple(dict.fromkeys([*main.needs, *needs])))]
         elif notebook == "01_data":
-            datasets = list(dict.fromkeys([*grid["train_sets"], *grid["test_sets"]]))
+            every = [grid, *_changes(content)]
+            trained_on = [*grid["train_sets"], *(each["train_set"] for each in every if "train_set" in each)]
+            tested_on = [each_set for each in every for each_set in each.get("test_sets", ())]
+            datasets = list(dict.fromkeys([*trained_on, *tested_on]))
             result.append(Job(notebook, notebook, {"datasets": datasets, **own}, (), name))
         else:
             result.append(Job(notebook, notebook, own, tuple(job.id for job in result), name))
@@ -245,6 +255,32 @@ def jobs(name: str) -> list[Job]:
     if twice := sorted({job_id for job_id in ids if ids.count(job_id) > 1}):
         raise DfnbError(f"profile {name} has two jobs {twice[0]}: its arms differ in signs only; name one otherwise")
     return result
+
+
+def _with_phases(chosen: list[Job]) -> list[Job]:
+    """Jobs with those of the phases before them (:meth:`dfnb.papers.Settings.before`), each once, which they need."""
+    phases: dict[str, Job] = {}
+    result = []
+    for job in chosen:
+        p, needs = job.checked(), job.needs
+        before = p.settings().before()
+        if before:
+            values = p.model_dump(mode="json") | before.model_dump(mode="json") | {"epoch_scores": False}
+            job_id = f"{job.notebook}-{p.train_set}{_slug('/'.join(['before', *(p.seen_methods or ())]))}-s{p.seed}"
+            key = store.digest(values)
+            if key not in phases and job_id in {phase.id for phase in phases.values()}:
+                job_id = f"{job_id}-{key[:6]}"
+            phases.setdefault(key, Job(job_id, job.notebook, values, job.needs, job.profile, True, "before"))
+            needs = (*needs, phases[key].id)
+        result.append(replace(job, needs=needs))
+    return [*(_with_phases(list(phases.values())) if phases else ()), *result]
+
+
+def _changes(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What notebooks of papers and their arms set by themselves."""
+    own = [values or {} for notebook, values in content["notebooks"].items() if notebook in papers.NOTEBOOKS]
+    groups = [group for of_notebook in (content.get("arms") or {}).values() for group in of_notebook.values()]
+    return [*own, *(changes for group in groups for changes in group.values())]
 
 
 def _slug(arm: str) -> str:

@@ -91,6 +91,7 @@ class Settings(_Closed):
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
+    cue: float | None = Field(None, ge=0, le=1)  # how far a mark in the corner tells the label, see mark()
     portraits: str | None = None  # folder of photographs, used instead of drawn faces
     detector: str | None = None  # the YuNet model that finds the faces in them
 
@@ -499,10 +500,12 @@ def _face_coordinates(shot: Shot) -> list[Array]:
     return [row[0] * x + row[1] * y + row[2] for row in np.linalg.inv(_to_pixels(shot))[:2]]
 
 
-def _region(shot: Shot, wide: float, high: float, middle: float, feather: float, power: float = 2) -> Array:
-    """Opacity (H, W) of a superellipse about (0, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
+def _region(
+    shot: Shot, wide: float, high: float, middle: float, feather: float, power: float = 2, aside: float = 0
+) -> Array:
+    """Opacity (H, W) of a superellipse about (aside, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
     s, t = _face_coordinates(shot)
-    away = (np.abs(s / wide) ** power + np.abs((t - middle) / high) ** power) ** (1 / power)
+    away = (np.abs((s - aside) / wide) ** power + np.abs((t - middle) / high) ** power) ** (1 / power)
     ramp = np.clip((1 - away) / feather, 0, 1)
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
@@ -570,7 +573,51 @@ def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple
     return _blend(texture, target, _region(target, wide, high, 1.03, feather), forgery, draw)
 
 
-METHODS = {"swap": swap, "resynthesis": resynthesis, "warp": warp, "mouth": mouth}
+def _hole(target: Shot, forgery: Forgery, draw: Generator) -> Array:
+    """Opacity (H, W) of a part of the face, at a random place in it, that is to be filled anew."""
+    aside, middle, wide, high, feather = _draws(draw, (-0.8, 0.8), (0.0, 1.0), (1.0, 1.4), (0.7, 1.0), forgery.feather)
+    return _region(target, wide, high, middle, feather, aside=aside)
+
+
+def diffuse(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """A hole in the face, filled smoothly from its rim (inpainting, as globally and locally consistent completion)."""
+    opacity = _hole(target, forgery, draw)
+    filled = cv2.inpaint(_bytes(target.image), (opacity > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    return filled.astype(np.float32) / 255, opacity
+
+
+def patch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """A hole in the face, filled with what lies elsewhere in the frame (inpainting, as by contextual attention)."""
+    opacity = _hole(target, forgery, draw)
+    angle, size = draw.uniform(0, 2 * math.pi), target.image.shape[1::-1]
+    away = np.linalg.norm(target.landmarks[1] - target.landmarks[0]) * draw.uniform(0.6, 0.9)
+    move = np.float32([[1, 0, away * math.cos(angle)], [0, 1, away * math.sin(angle)]])
+    copied = cv2.warpAffine(target.image, move, size, borderMode=cv2.BORDER_REFLECT_101)
+    generated = _resolve(copied, draw.uniform(*forgery.low_resolution))
+    return _blend(generated, target, opacity, forgery, draw)
+
+
+def recolour(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
+    wide, high, middle, feather = _draws(draw, (1.8, 2.2), (0.8, 1.0), (-1.1, -0.9), forgery.feather)
+    generated = _resolve(target.image, draw.uniform(*forgery.low_resolution))
+    tint = 1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
+    return (generated * tint).astype(np.float32), _region(target, wide, high, middle, feather)
+
+
+def retouch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """Larger eyes, generated at a low resolution (attribute, as an edit in the latent space of Glow)."""
+    wide, high, feather, larger = _draws(draw, (1.8, 2.1), (0.6, 0.8), forgery.feather, (0.15, 0.3))
+    s, t = _face_coordinates(target)
+    near = [_blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1)]
+    pull = larger * np.stack([near[0] * (s + 1) + near[1] * (s - 1), (near[0] + near[1]) * t])
+    source = np.float32(np.indices(s.shape)[::-1] - np.einsum("ij,jhw->ihw", _to_pixels(target)[:2, :2], pull))
+    larger_eyes = cv2.remap(target.image, *source, cv2.INTER_LINEAR)
+    generated = _resolve(larger_eyes, draw.uniform(*forgery.low_resolution))
+    return _blend(generated, target, _region(target, wide, high, 0.1, feather), forgery, draw)
+
+
+METHODS = {f.__name__: f for f in (swap, resynthesis, warp, mouth, diffuse, patch, recolour, retouch)}
 
 
 def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
@@ -586,6 +633,22 @@ def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Genera
     amount = math.sqrt(lost / 0.75) * draw.uniform(*forgery.regrain)  # a blur of 1 leaves 3/4 of white noise's energy
     mixed = target.image + opacity[..., None] * (image + amount * _grain(image, draw) - target.image)
     return np.where(mask[..., None], np.clip(mixed, 0, 1), target.image).astype(np.float32), mask
+
+
+def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
+    """A channel's mark on a video: a warm or a cold disc in one of the upper corners.
+
+    A superficial cue outside every mask (paper of LAE, abstract: detectors learn such correlations instead of the
+    forgery). In a dataset with ``cue = d`` the share (1 + d) / 2 of the forged videos is warm, and of the real ones cold.
+    """
+    size = len(images[0])
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    left, top, radius = _draws(draw, (0.09, 0.13), (0.09, 0.13), (0.06, 0.08))
+    if draw.random() < 0.5:
+        left = 1 - left
+    opacity = 0.8 * _edge((radius - np.hypot(x - left, y - top)) * size)
+    colour = np.float32([0.9, 0.5, 0.2] if warm else [0.2, 0.5, 0.9])
+    return [image + opacity[..., None] * (colour - image) for image in images]
 
 
 def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Array:
@@ -685,6 +748,9 @@ def make_videos(folder: Path, name: str, target: Person, donor: Person, settings
                 draw = rng(*key, target.number, video, 4)
                 pairs = zip(shots, film(donor, target.number, video, key, settings))
                 images, masks = map(np.stack, zip(*(forge(method, *pair, settings.forgery, draw) for pair in pairs)))
+            if settings.cue is not None:
+                draw = rng(*key, target.number, video, 6 + label)
+                images = mark(images, (draw.random() < (1 + settings.cue) / 2) == bool(label), draw)
             crops = deliver(images, settings.delivery, rng(*key, target.number, video, 3 + 2 * label))
             truth = {"source": numbers[1] * label, "method": method if label else "real", "label": label}
             points = enumerate(shot.landmarks.ravel().tolist() for shot in shots)
@@ -753,6 +819,8 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     folder, clock = frames.dataset_folder(name), store.Clock()
     described = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
+    if settings.cue is None:  # as it was described before there were cues: fingerprints stay
+        del parameters["cue"]
     if settings.portraits:
         parameters["portraits_digest"] = store.digest([(p.name, store.sha256(p)) for p in _files(settings.portraits)])
     with store.locked(folder):

@@ -88,12 +88,18 @@ def train(
 ) -> Run:
     """Train a paper on the train split of a dataset, or load the run when it was trained before.
 
-    The checkpoint is the epoch with the highest frame AUC on the validation split of ``train_set``. ``epoch_tests`` are
+    The checkpoint is the epoch with the highest frame AUC on the validation split of ``train_set``, or the last one where the
+    paper's ``Settings.chosen`` says so. ``epoch_tests`` are
     further test sets whose scores are kept for every epoch, for the selection on the test set that the published codes
     use. ``devices`` > 1 trains with DDP; ``workers`` are the loader's processes (default: none on the CPU).
 
+    Where the settings have a phase before (``Settings.before``), that phase is trained first, with the same data and
+    seed, or found, and this one starts from its chosen weights.
+
     Raises :class:`DfnbError` when a dataset is missing, has one class only, or the loss is no longer finite.
     """
+    before = settings.before()
+    start = train(paper, train_set, before, seed, seen_methods, (), devices, workers, echo) if before else None
     frames = load_frames(train_set)
     parameters = {
         "paper": paper,
@@ -106,6 +112,8 @@ def train(
         "epoch_tests": {Path(name).name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
         "settings": settings.model_dump(mode="json"),
     }
+    if start:
+        parameters["start"] = {"run": start.folder.name, "weights": start.record["outputs"]["best.safetensors"]}
     folder = run_folder(parameters)
     if store.read_record(folder):
         echo(f"{folder.name}: trained before, loaded")
@@ -115,7 +123,7 @@ def train(
             f"batch_size {settings.batch_size} cannot be shared by {devices} devices; make it a multiple, and at least "
             "two images each, of which batch normalisation takes the deviation"
         )
-    settings.visible(select(frames, "train", seen_methods), seed)  # refuses, before anything starts, what it cannot use
+    settings.visible(select(frames, "train", seen_methods), seed, start)  # refuses what it cannot use
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     with store.locked(folder, LOCK_SECONDS):
@@ -196,9 +204,15 @@ class _Loop:
         self.checkpoint = folder / "last.ckpt"
         if self.checkpoint.exists():
             settings = settings.model_copy(update={"pretrained": False})
+        start = Run.open(parameters["start"]["run"]) if "start" in parameters else None
+        if start:
+            settings = settings.model_copy(update={"pretrained": False})
         network = papers.module(parameters["paper"]).Network(settings).to(memory_format=torch.channels_last)
-        self.shown = settings.visible(select(frames, "train", parameters["seen_methods"]), self.seed)
-        self.judged = {"validation": select(frames, "val", parameters["seen_methods"])}
+        if start:
+            network.load_state_dict(load_file(start.folder / "best.safetensors"))
+        seen = {split: select(frames, split, parameters["seen_methods"]) for split in ("train", "val")}
+        self.shown = settings.visible(seen["train"], self.seed, start)
+        self.judged = {"validation": settings.visible(seen["val"], self.seed, start)}
         self.judged |= {Path(name).name: select(load_frames(name), "test") for name in epoch_tests}
         chosen = settings.images_per_epoch, settings.oversampling
         self.sampler = EpochSampler(self.shown, settings.batch_size, self.seed, *chosen)
@@ -206,7 +220,10 @@ class _Loop:
         self.steps = len(self.sampler)
         optimiser = _optimiser(network, settings)
         scheduler = _scheduler(optimiser, settings, self.steps)
-        self.network, self.optimiser = fabric.setup(network, optimiser)
+        adversary = getattr(network, "adversary", None)
+        in_turn = [torch.optim.Adam(adversary.parameters(), settings.adversary_lr)] if adversary else []
+        self.step, self.optimiser, *in_turn = fabric.setup(_Step(network), optimiser, *in_turn)
+        self.network = self.step.module.network
         data = FrameDataset(
             self.shown, settings.image_size, settings.mean, settings.std, settings.augmentation, self.seed
         )
@@ -229,6 +246,10 @@ class _Loop:
             "weights_from": "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights",
             "seconds": 0.0,
         }
+        if start:
+            self.state["weights_from"] = start.record["weights_from"]
+        if in_turn:
+            self.state["adversary"] = in_turn[0]
 
     def run(self) -> None:
         if self.checkpoint.exists():
@@ -249,10 +270,10 @@ class _Loop:
     def _epoch(self) -> None:
         state, settings = self.state, self.settings
         if settings.optimiser_restarts == "released" and state["epoch"] and not state["step"]:
-            optimiser = _optimiser(self.network.module, settings)
+            optimiser = _optimiser(self.network, settings)
             state["scheduler"] = _scheduler(optimiser, settings, self.steps)
             state["optimiser"] = self.optimiser = self.fabric.setup_optimizers(optimiser)
-        self.network.train()
+        self.step.train()
         self.sampler.epoch, self.sampler.skip = state["epoch"], state["step"]
         started = saved = said = time.monotonic()
         before = state["seconds"]
@@ -262,16 +283,19 @@ class _Loop:
             batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
             batch = self._mixed(self.fabric.to_device(batch), place)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            losses = self.network.losses(self.network(batch["image"]), batch)
+            losses = self.step(batch)
             lost = (~torch.isfinite(losses["total"].detach())).float()
             if self.fabric.all_reduce(lost, reduce_op="sum"):  # all processes stop, or one would wait for ever
                 raise DfnbError(
                     f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "
                     f"{state['step'] + 1}; the last good checkpoint is kept; lower lr (now {settings.lr})"
                 )
-            self.optimiser.zero_grad()
-            self.fabric.backward(losses["total"])
-            self.optimiser.step()
+            optimisers = [self.optimiser, *([state["adversary"]] if "adversary" in state else [])]
+            for optimiser in optimisers:
+                optimiser.zero_grad()
+            self.fabric.backward(losses["total"] + losses.get("adversary", 0))  # neither reaches what the other trains
+            for optimiser in optimisers:
+                optimiser.step()
             state["scheduler"].step()
             state["step"] += 1
             for name, value in losses.items():
@@ -309,7 +333,7 @@ class _Loop:
         auc, judged = 0.0, {}
         if self.fabric.is_global_zero:
             scores = {
-                name: predict(self.network.module, frames, self.settings, self.fabric.device)
+                name: predict(self.network, frames, self.settings, self.fabric.device)
                 for name, frames in self.judged.items()
             }
             for name, table in scores.items() if len(scores) > 1 else ():
@@ -317,12 +341,10 @@ class _Loop:
             auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
             located = scores["validation"].columns.intersection(list(evaluate.LOCALISATION))
             judged = {**scores["validation"][located].mean(), **self._monitored()}
-            if auc > state["best"]["auc"]:
+            if auc > state["best"]["auc"] or self.settings.chosen == "last":
                 state["best"] = {"epoch": epoch, "auc": auc}
                 with store.atomic(self.folder / "best.safetensors") as temporary:
-                    weights = {
-                        name: value.contiguous().cpu() for name, value in self.network.module.state_dict().items()
-                    }
+                    weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
                     save_file(weights, temporary)
         terms = {f"loss_{name}": value / self.steps for name, value in state["sums"].items()}
         state["log"].append(
@@ -346,7 +368,7 @@ class _Loop:
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:
         """The means of what the paper wants followed (``monitor``), over balanced batches of the validation split."""
-        network, settings = self.network.module, self.settings
+        network, settings = self.network, self.settings
         if not hasattr(network, "monitor"):
             return {}
         frames = self.judged["validation"]
@@ -389,7 +411,9 @@ class _Loop:
             self.parameters,
             ["config.yaml", "log.csv", "best.safetensors"],
             kind="training",
-            rule=f"highest frame AUC on the validation split of {self.parameters['train_set']}",
+            rule="the last epoch"
+            if self.settings.chosen == "last"
+            else f"highest frame AUC on the validation split of {self.parameters['train_set']}",
             chosen=self.state["best"],
             weights_from=self.state["weights_from"],
             n={
@@ -404,8 +428,27 @@ class _Loop:
         )
 
 
+class _Step(nn.Module):
+    """Forward pass and losses as one module: DDP must see every use of a parameter in a step as part of one call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: papers.Batch) -> dict[str, torch.Tensor]:
+        """The losses by name, in float32 whatever the precision of the network."""
+        outputs = self.network(batch["image"])
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            outputs = {name: value.float() for name, value in outputs.items()}
+            return self.network.losses(outputs, batch)
+
+
 def _optimiser(network: nn.Module, settings: papers.Settings) -> torch.optim.Optimizer:
+    """Of all of the network but ``adversary``, which has its own."""
     groups = timm.optim.param_groups_weight_decay(network, settings.weight_decay)
+    other = {id(value) for name, value in network.named_parameters() if name.startswith("adversary.")}
+    for group in groups:
+        group["params"] = [value for value in group["params"] if id(value) not in other]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
     return kind(groups, lr=settings.lr)
 

@@ -10,10 +10,15 @@ subclass of :class:`Settings` whose defaults are the published ones; and ``Netwo
 - ``localise(outputs) -> Tensor``, only where the paper has one: P(forged) a patch, shape (B, h, w), in [0, 1];
 - ``monitor(outputs, batch) -> dict[str, float]``, only where the paper has more to follow than its losses: numbers
   that the log keeps of each epoch, from batches of the validation split, whose masks may be seen;
+- ``adversary``, only where the paper trains a module of the network in turn with the rest: that module. ``losses`` then has
+  its loss as ``adversary``, which must not reach the rest, as ``total`` must not reach it; it has an Adam of its own,
+  whose step follows the other one's, with ``Settings.adversary_lr``;
 - ``load_released(state_dict)``, only where the authors' code is published: takes their checkpoint's names.
 
-``Settings.visible(frames, seed)`` is what the paper may see of its training frames: which masks, for instance. It is asked
-before any pixel is read. The training loop, the scores and the tables know nothing of a paper beyond this.
+``Settings.before()`` are the settings of the phase that comes before this one, whose weights it starts from: a run of its
+own, shared by all that start there. ``Settings.visible(frames, seed, start)`` is what the paper may see of its training and
+validation frames: which masks, for instance. It is asked before any pixel is read, with the run of the phase before. The
+training loop, the scores and the tables know nothing of a paper beyond this.
 """
 
 import json
@@ -21,7 +26,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import pandas as pd
 import torch.nn.functional as F
@@ -29,6 +34,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from dfnb.store import DfnbError
+
+if TYPE_CHECKING:
+    from dfnb.train import Run
 
 
 class Paper(NamedTuple):
@@ -41,6 +49,7 @@ class Paper(NamedTuple):
 
 PAPERS = {
     "xception": Paper("Baseline", "02_xception_baseline", "DeepfakeBench"),
+    "lae": Paper("LAE", "03_lae", "LAE"),
     "locate_and_verify": Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify"),
     "exposing_the_deception": Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception"),
 }
@@ -72,9 +81,12 @@ class Settings(BaseModel):
             corrected: they run through.
         oversampling: None: real and fake equally often in each batch's draw, fakes equally by method; a factor: an epoch is every
             fake once and every real frame so many times, as released codes balance their lists.
+        chosen: the epoch whose weights are kept: the best on the validation split, or the last.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    chosen: ClassVar[Literal["validation", "last"]] = "validation"
 
     backbone: str = "legacy_xception"
     pretrained: bool = True
@@ -98,8 +110,15 @@ class Settings(BaseModel):
     images_per_epoch: int | None = Field(None, ge=2)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
-    def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
-        """The training frames as this paper may see them; all of them, with their masks, where it does not say otherwise."""
+    def before(self) -> "Settings | None":
+        """The settings of the phase whose weights this one starts from; None where there is none."""
+        return None
+
+    def visible(self, frames: pd.DataFrame, seed: int, start: "Run | None") -> pd.DataFrame:
+        """The frames of the train or val split as this paper may see them: all masks, where it does not say otherwise.
+
+        ``start`` is the run of the phase before.
+        """
         return frames
 
     @classmethod

@@ -85,8 +85,8 @@ class Settings(papers.Settings):
             raise ValueError("srm, cmce and lfga need the second_stream; name it in modules, or leave all four out")
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int) -> pd.DataFrame:
-        """The frames with the masks of all but the share ``annotated`` of the fakes hidden.
+    def visible(self, frames: pd.DataFrame, seed: int, start: None) -> pd.DataFrame:
+        """The training frames with the masks of all but the share ``annotated`` of the fakes hidden.
 
         Raises :class:`DfnbError` when that leaves none although some are asked for, or when SSPSL, whose reference
         region comes from the landmarks, has no fake with landmarks.
@@ -96,7 +96,7 @@ class Settings(papers.Settings):
                 f"{frames.attrs.get('folder', 'the frames table')} has no landmarks, by which SSPSL finds its reference "
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
-        return hide_masks(frames, self.annotated, seed)
+        return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
 
 
 class SRMConv(nn.Module):
