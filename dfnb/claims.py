@@ -1,6 +1,5 @@
 """The papers' claims, judged from score files alone by the rules of ``data_manifest/claims.yaml``; and published beside ours."""
 
-import json
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from itertools import product
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dfnb import evaluate, papers, report, robustness, store
 from dfnb.evaluate import interval
@@ -20,46 +18,26 @@ BESIDE = "Published AUC, ours by both rules for the checkpoint, and Δ, ours by 
 JUDGED = "The papers' claims, judged by the rules of data_manifest/claims.yaml; intervals over videos and seeds."
 
 
-class Claim(BaseModel):
-    """A claim and its rule; the head of ``claims.yaml`` says what each field means."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: str
-    paper: str
-    says: str
-    source: str
-    metric: str
-    level: evaluate.Level = "video"
-    line: str = "main"
-    against: str | None = None
-    sets: list[str]
-    method: str | None = None
-    published: float | None = None
-    reproduced: float
-    partly: float
-
-    def verdict(self, value: float) -> str:
-        """What the rule says of one value."""
-        return "reproduced" if value >= self.reproduced else "partly" if value >= self.partly else "not reproduced"
+Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each field means
+OPTIONAL = {"level": "video", "line": "main", "against": None, "method": None, "published": None}
+FIELDS = {"id", "paper", "says", "source", "metric", "sets", "reproduced", "partly", *OPTIONAL}
 
 
-class Manifest(BaseModel):
-    """``claims.yaml``: how ``published.csv`` names the datasets, and the claims."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    datasets: dict[str, list[str]]
-    claims: list[Claim]
-
-
-def manifest() -> Manifest:
-    """The claims as written down; :class:`DfnbError` where the file does not say what its head asks for."""
+def manifest() -> tuple[dict[str, list[str]], list[Claim]]:
+    """How ``published.csv`` names the datasets, and the claims, all fields filled in."""
     path = store.find("data_manifest") / "claims.yaml"
-    try:
-        return Manifest.model_validate_json(json.dumps(yaml.safe_load(path.read_text())))
-    except ValidationError as error:
-        raise DfnbError(f"{path}: {papers.explain(error)}") from None
+    content = yaml.safe_load(path.read_text())
+    claims = [OPTIONAL | entry for entry in content["claims"]]
+    if wrong := [entry for entry in claims if set(entry) != FIELDS or entry["partly"] >= entry["reproduced"]]:
+        raise DfnbError(
+            f"{path}: claim {wrong[0].get('id')} must have partly below reproduced and the fields {', '.join(sorted(FIELDS))}"
+        )
+    return content["datasets"], claims
+
+
+def verdict(claim: Claim, value: float) -> str:
+    """What a claim's rule says of one value."""
+    return "reproduced" if value >= claim["reproduced"] else "partly" if value >= claim["partly"] else "not reproduced"
 
 
 def judged(book: Any) -> pd.DataFrame:
@@ -69,16 +47,19 @@ def judged(book: Any) -> pd.DataFrame:
     the n at which it would lie within one verdict if the estimate stayed. With one seed it is of these trainings.
     """
     rows = {}
-    for claim in manifest().claims:
+    for claim in manifest()[1]:
         for test_set in _where(claim, book):
-            row = {"source": claim.source, "published": "–" if claim.published is None else f"{claim.published:.3f}"}
+            row = {
+                "source": claim["source"],
+                "published": "–" if claim["published"] is None else "{published:.3f}".format(**claim),
+            }
             row |= {"ours": "–", "ours − published": "–"}
-            row["rule"] = f"≥ {claim.reproduced:g}, partly ≥ {claim.partly:g}"
+            row["rule"] = "≥ {reproduced:g}, partly ≥ {partly:g}".format(**claim)
             try:
                 row |= _judged(claim, book, test_set)
             except (LookupError, DfnbError) as error:
                 row["verdict"] = f"not testable {error.args[0]}".replace(f"{store.home()}/", "")
-            rows[claim.paper, claim.says, test_set] = row
+            rows[claim["paper"], claim["says"], test_set] = row
     return pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"]).fillna("–")
 
 
@@ -86,14 +67,16 @@ def _where(claim: Claim, book: Any) -> list[str]:
     """The test sets of a claim; a name that the profile has not stays as it is."""
     home = book.runs[0].record["parameters"]["train_set"]
     of = {"home": [home], "away": [name for name in book.test_sets if name != home]}
-    found = [of.get(name) or [each for each in book.test_sets if fnmatch(each, name)] or [name] for name in claim.sets]
+    found = [
+        of.get(name) or [each for each in book.test_sets if fnmatch(each, name)] or [name] for name in claim["sets"]
+    ]
     return list(dict.fromkeys(name for names in found for name in names))
 
 
 def _side(name: str, claim: Claim, book: Any) -> list[Run]:
     """The runs of ``main``, of a paper, of an arm ``group/arm``, or of another paper's, ``paper:group/arm``."""
     paper, _, arm = name.rpartition(":")
-    paper = paper or (claim.paper if arm == "main" or "/" in arm else arm)
+    paper = paper or (claim["paper"] if arm == "main" or "/" in arm else arm)
     found = [group for group in book.lines.values() if group[0].paper == paper]
     if "/" in arm and paper in papers.PAPERS:
         group, arm = arm.split("/", 1)
@@ -104,33 +87,33 @@ def _side(name: str, claim: Claim, book: Any) -> list[Run]:
 
 
 def _judged(claim: Claim, book: Any, test_set: str) -> dict:
-    sides = report.shared_seeds(*(_side(name, claim, book) for name in (claim.line, claim.against) if name))
+    sides = report.shared_seeds(*(_side(name, claim, book) for name in (claim["line"], claim["against"]) if name))
     if test_set not in book.test_sets and not (sides[0][0].folder / "scores" / f"{test_set}.parquet").exists():
         raise LookupError(f"without {test_set}")
-    if claim.metric == "robustness":
+    if claim["metric"] == "robustness":
         read = [robustness.read(book.profile, side[0], test_set).values() for side in sides]
         tables = [[[table for of in corruptions for table in of.values()]] for corruptions in read]
     else:
         tables = [[[table] for table in report.tables(side, test_set)] for side in sides]
-    if claim.method:
-        tables = [[[t[t["method"].isin(["real", claim.method])] for t in of] for of in side] for side in tables]
-    metric = "AUC" if claim.metric == "robustness" else claim.metric
-    how = {"level": "frame" if metric in evaluate.LOCALISATION else claim.level, "metric": metric}
+    if claim["method"]:
+        tables = [[[t[t["method"].isin(["real", claim["method"]])] for t in of] for of in side] for side in tables]
+    metric = "AUC" if claim["metric"] == "robustness" else claim["metric"]
+    how = {"level": "frame" if metric in evaluate.LOCALISATION else claim["level"], "metric": metric}
     measure = evaluate.auc if len(sides) == 1 else evaluate.paired_difference
     found = measure(*([table for seed in side for table in seed] for side in tables), **how)
     seeds = evaluate.over_seeds([measure(*of_seed, **how)["value"] for of_seed in zip(*tables)])
     value, n, spread = found["value"], tables[0][0][0]["video"].nunique(), np.nan_to_num(seeds["high"] - seeds["mean"])
     low, high = value - np.hypot(value - found["low"], spread), value + np.hypot(found["high"] - value, spread)
     low, high = (max(low, 0), min(high, 1)) if len(sides) == 1 else (low, high)
-    worst, best = claim.verdict(low), claim.verdict(high)
+    worst, best = verdict(claim, low), verdict(claim, high)
     row = {"ours": interval(value, low, high), "verdict": worst, "seeds": str(seeds["n"]), "videos": str(n)}
-    if claim.published is not None:
-        row["ours − published"] = interval(*(each - claim.published for each in (value, low, high)))
+    if claim["published"] is not None:
+        row["ours − published"] = interval(*(each - claim["published"] for each in (value, low, high)))
     if np.isnan(low):
         row["verdict"] = "undecided at this n (no interval)"
     elif worst != best:
         row["verdict"] = f"undecided at this n ({worst} to {best})"
-        gap = min(abs(value - limit) for limit in (claim.reproduced, claim.partly) if low < limit <= high)
+        gap = min(abs(value - limit) for limit in (claim["reproduced"], claim["partly"]) if low < limit <= high)
         half = (found["high"] - found["low"]) / 2
         row["videos to decide"] = f"{n * half**2 / (gap**2 - spread**2):.0f}" if gap > spread else "more seeds"
     return row
@@ -142,7 +125,7 @@ def published_and_ours(lines: dict[str, list[Run]], test_sets: Sequence[str]) ->
     No rows for datasets that ``published.csv`` does not know, such as those of the embedded benchmark; "not known" where
     there is no figure, as for another backbone than the paper's.
     """
-    names, known, rows = manifest().datasets, report.published().reset_index(), {}
+    names, known, rows = manifest()[0], report.published().reset_index(), {}
     known = known[(known["metric"] == "AUC") & ~known["method"].str.startswith("previous best")]
     for (line, group), test_set, level in product(lines.items(), set(names) & set(test_sets), evaluate.KEY):
         paper, parameters = group[0].paper, group[0].record["parameters"]

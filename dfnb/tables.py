@@ -138,16 +138,15 @@ def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
         for rank, (name, below) in enumerate(zip(order, [*order[1:], None]), 1):
             videos, seeds = ((row["high"] - row["low"]) / 2 for row in (auc[name], over[name]))
             cells = {"line": name, "video AUC": f"{auc[name]['value']:.3f}", "± over videos": f"{videos:.3f}"}
-            cells |= {"± over seeds": "one seed", "wider": "not known"} if np.isnan(seeds) else {
-                "± over seeds": f"{seeds:.3f}", "wider": "seeds" if seeds > videos else "videos"
-            }  # fmt: skip
+            if len(found[name]) > 1:
+                cells |= {"± over seeds": f"{seeds:.3f}", "wider": "seeds" if seeds > videos else "videos"}
             if below:
                 d = evaluate.paired_difference(found[name], found[below])
                 error = (d["high"] - d["low"]) / 2 / norm.ppf(0.975)
                 both = np.sqrt(error**2 + sum(over[each]["sd"] ** 2 / over[each]["n"] for each in (name, below)))
                 for what, of in (("videos", error), ("videos and seeds", both)):
                     chance = 100 * norm.sf(d["value"] / max(of, 1e-12))
-                    cells[f"swaps with next, other {what} (%)"] = "one seed" if np.isnan(of) else f"{chance:.1f}"
+                    cells[f"swaps with next, other {what} (%)"] = "–" if np.isnan(of) else f"{chance:.1f}"
             rows[test_set, rank] = cells
     return pd.DataFrame(rows).T.rename_axis(["test set", "rank"]).fillna("–")
 
