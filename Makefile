@@ -1,4 +1,5 @@
 # make demo   installs, runs the embedded benchmark through all notebooks, ends with the main table
+# make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study)
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
 PYTHON ?= python3
@@ -9,12 +10,15 @@ NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
 
-.PHONY: help demo test lab lint lock
+.PHONY: help demo report test lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/dfnb run $(PROFILE)
+
+report: $(VENV)/.installed
+	@$(BIN)/dfnb report $(PROFILE)
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests -n 2 --dist loadfile

@@ -95,6 +95,14 @@ def show(profile: Annotated[str, typer.Argument(help="a profile that was run")] 
     _show(profile)
 
 
+@app.command()
+def report(profile: Annotated[str, typer.Argument(help="a profile that was run")] = "demo") -> None:
+    """Make all tables and figures of a report again from its score files, without a model or a dataset."""
+    from dfnb import tables
+
+    typer.echo(f"report: {tables.rebuild(profile)}")
+
+
 def _show(profile: str) -> None:
     from dfnb import report
 

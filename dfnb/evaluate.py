@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import rankdata, t
+from scipy.stats import norm, rankdata, t
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dfnb.store import DfnbError, atomic, rng
@@ -92,6 +92,34 @@ def read_scores(path: Path) -> pd.DataFrame:
     return check_scores(pd.read_parquet(path), path)
 
 
+def read_other(path: Path, like: pd.DataFrame) -> pd.DataFrame:
+    """The scores of another tool: CSV or parquet with ``video, label, score``, a row a frame (``frame``) or a video.
+
+    ``like`` is a table of ours on the same test set, which says its videos, labels, clusters and methods. A column
+    ``fingerprint``, where there is one, must be the dataset's (``like.attrs``). :class:`DfnbError` for anything else.
+    """
+    try:
+        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
+        found = found.astype({"video": str, "label": float, "score": float})
+    except (OSError, ValueError, KeyError) as error:
+        what = f"cannot be read ({str(error.args[-1]).splitlines()[0]})"
+        raise DfnbError(f"{path} {what}; it needs video, label (0 real, 1 fake) and score, as CSV or parquet") from None
+    known = like.astype({"video": str}).drop_duplicates("video").set_index("video")[["cluster", "label", "method"]]
+    odd, version = known.index.symmetric_difference(found["video"]), like.attrs.get("fingerprint")
+    wrong = found["label"].to_numpy() != known["label"].reindex(found["video"]).to_numpy()
+    for bad, what in (
+        ("fingerprint" in found and (found["fingerprint"] != version).any(), f"is of another version than {version}"),
+        (len(odd), f"and the test set do not have the same videos, {len(odd)} differ (first: {', '.join(odd[:1])})"),
+        (wrong.any(), f"has {wrong.sum()} labels that are not the test set's, where 0 is real and 1 fake"),
+    ):
+        if bad:
+            raise DfnbError(f"{path} {what}; score the test set as it is")
+    table = found[["video", "score"]].join(known, on="video")
+    table = table.assign(track=found.get("track", 0), frame=found.get("frame", -1))
+    table.attrs = {"fingerprint": version, "file": str(path)}
+    return check_scores(table, path)
+
+
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
     """Check ``scores`` and write them as parquet, complete or not at all."""
     plain = check_scores(scores, path).copy()
@@ -106,9 +134,11 @@ def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
     """The frames, or one row a video with the mean score of its frames; sorted, so that row order changes nothing."""
     frames = scores.sort_values(KEY["frame"], ignore_index=True)
     if level == "frame":
+        if (frames["frame"] < 0).any():
+            raise DfnbError(f"{scores.attrs.get('file', 'a score table')} has one score a video: no frame level")
         return frames
-    first = dict.fromkeys(("cluster", "label", "method"), "first")
-    return frames.groupby("video", observed=True).agg({**first, "score": "mean"}).reset_index()
+    videos = frames.drop_duplicates("video")[["video", "cluster", "label", "method"]]
+    return videos.assign(score=frames.groupby("video", observed=True)["score"].mean().to_numpy()).reset_index(drop=True)
 
 
 class _Design:
@@ -152,15 +182,19 @@ class _Design:
         half = t.ppf(1 - alpha / 2, self.scarcest - 1) * np.sqrt(variance) / (value * (1 - value))
         return float(expit(logit(value) - half)), float(expit(logit(value) + half))
 
-    def resample(self, generator: np.random.Generator, replicates: int) -> np.ndarray:
-        """Weights (replicates, clusters) of clusters drawn within strata; in one stratum if one has a lone cluster."""
+    def resample(self, generator: np.random.Generator, replicates: int, times: float | None = None) -> np.ndarray:
+        """Weights (replicates, clusters) of clusters drawn within strata; in one stratum if one has a lone cluster.
+
+        So many ``times`` the clusters there are, each of weight 1, or one fewer than there are, weighted up.
+        """
         stratum = self.holds[0] + 2 * self.holds[1]
         if 1 in np.bincount(stratum):
             stratum = np.zeros_like(stratum)
         weights = np.empty((replicates, self.clusters))
         for name in np.unique(stratum):
             k = np.count_nonzero(stratum == name)
-            weights[:, stratum == name] = generator.multinomial(k - 1, np.full(k, 1 / k), replicates) * (k / (k - 1))
+            drawn, weight = (k - 1, k / (k - 1)) if times is None else (max(1, round(k * times)), 1)
+            weights[:, stratum == name] = generator.multinomial(drawn, np.full(k, 1 / k), replicates) * weight
         return weights
 
 
@@ -236,11 +270,14 @@ def reliability(scores: pd.DataFrame, level: Level = "frame", bins: int = 10) ->
     return data.groupby(place).agg(score=("score", "mean"), fake=("label", "mean"), n=("label", "size"))
 
 
-def _mean(values: np.ndarray, design: _Design) -> tuple[float, float]:
-    """The mean of values (n,) and its variance, from the deviations from the mean of the unit's own class."""
-    of_class = design.sums(values).sum(axis=1) / np.maximum(design.sums(np.ones(len(values))).sum(axis=1), 1)
-    influence = (values - of_class[design.label.astype(int)]) / len(values)
-    return float(values.mean()), design.covariance(influence, influence)
+def _mean(values: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+    """The mean of values (n,) and each unit's influence (n,) on it: the deviation from the mean of the unit's own class.
+
+    ``weight`` (n,) of the units, in sum 1; all the same by default.
+    """
+    of_class = [values[label == fake].mean() if (label == fake).any() else 0 for fake in (False, True)]
+    deviation = values - np.take(of_class, label.astype(int))
+    return float(np.average(values, weights=weight)), deviation * (1 / len(values) if weight is None else weight)
 
 
 class _Estimate(NamedTuple):
@@ -267,6 +304,10 @@ class _Estimate(NamedTuple):
             "clusters": self.design.clusters,
             "method_of_interval": self.method,
         }
+
+
+def _linearised(metric: str, value: float, influence: np.ndarray, design: _Design) -> _Estimate:
+    return _Estimate(metric, value, design.covariance(influence, influence), "linearised", design, design.clusters)
 
 
 def _curve_estimates(score: np.ndarray, design: _Design, seed: int) -> list[_Estimate]:
@@ -298,9 +339,11 @@ def metrics(scores: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd
     fake, as the argmax of two logits does; Brier; ECE with 10 equal bins (Guo et al., ICML 2017, eq. 3). At frame
     level the mean of each localisation column there is, over the frames that have a value; n counts those.
     For one manipulation method pass its rows together with the real ones. ``seed`` feeds the bootstrap.
+    A table of one score a video (:func:`read_other`) has the video level alone.
     """
     rows = []
-    for level in KEY:
+    levels = ["video"] if (scores["frame"] < 0).any() else list(KEY)
+    for level in levels:
         data = units(scores, level)
         score, label = data.score.to_numpy(float), data.label.to_numpy(bool)
         design = _Design(label, data.cluster)
@@ -309,34 +352,45 @@ def metrics(scores: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd
         ece = float(np.average((curve.score - curve.fake).abs(), weights=curve.n))
         estimates = [
             *_curve_estimates(score, design, seed),
-            _Estimate("accuracy", *_mean(right, design), "linearised", design, design.clusters),
-            _Estimate("Brier", *_mean((score - label) ** 2, design), "linearised", design, design.clusters),
+            _linearised("accuracy", *_mean(right, label), design),
+            _linearised("Brier", *_mean((score - label) ** 2, label), design),
             _Estimate("ECE", ece, float("nan"), "none", design, design.clusters),
         ]
         rows += [auc(scores, level, confidence)] + [estimate.row(level, confidence) for estimate in estimates]
-    return pd.DataFrame([*rows, *located(scores, confidence)])
+    return pd.DataFrame([*rows, *(located(scores, confidence) if "frame" in levels else [])])
 
 
 def located(scores: Tables, confidence: float = 0.95) -> list[dict[str, Any]]:
     """The localisation rows of :func:`metrics`; for the tables of several seeds on the same frames the means over them."""
     tables = [scores] if isinstance(scores, pd.DataFrame) else list(scores)
-    data = [units(table, "frame") for table in tables]
-    rows = []
-    for name in (name for name in LOCALISATION if all(name in table for table in data)):
-        values = np.mean([table[name].to_numpy(float) for table in data], axis=0)
-        known = data[0][~np.isnan(values)]
-        if len(known):
-            where = _Design(known.label, known.cluster)
-            mean = _mean(values[~np.isnan(values)], where)
-            estimate = _Estimate(LOCALISATION[name], *mean, "linearised", where, where.clusters)
-            rows.append(estimate.row("frame", confidence))
-    return rows
+    known = [name for name in LOCALISATION if all(name in table and table[name].notna().any() for table in tables)]
+    return [auc(tables, "frame", confidence, name) | {"metric": LOCALISATION[name]} for name in known]
 
 
-def _compared(*sides: Tables, level: Level) -> tuple[_Design, list[tuple[float, np.ndarray]]]:
-    """The design that all tables share; AUC and influences (n,) of each side, averaged over the side's tables."""
+def _measured(table: pd.DataFrame, metric: str) -> tuple[float, np.ndarray]:
+    """The AUC, (balanced) accuracy or mean of a localisation column of units, and each unit's influence (n,) on it."""
+    score, label = table["score"].to_numpy(float), table["label"].to_numpy(bool)
+    if metric == "AUC":
+        return _auc(score, label)
+    if metric in LOCALISATION:
+        return _mean(table[metric].to_numpy(float), label)
+    right = ((score > 0.5) == label).astype(float)
+    balance = np.where(label, 0.5 / label.sum(), 0.5 / (~label).sum()) if metric == "balanced accuracy" else None
+    return _mean(right, label, balance)
+
+
+def _compared(
+    *sides: Tables, level: Level, metric: str = "AUC"
+) -> tuple[_Design, list[tuple[float, np.ndarray]], list[list[pd.DataFrame]]]:
+    """The design that all tables share; metric and influences (n,) of each side, averaged over the side's tables."""
     lists = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in sides]
     aligned = [[units(table, level).set_index(KEY[level]) for table in tables] for tables in lists]
+    if metric in LOCALISATION:
+        if any(metric not in table for tables in aligned for table in tables):
+            raise DfnbError(
+                f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames"
+            )
+        aligned = [[table[table[metric].notna()] for table in tables] for tables in aligned]
     first = aligned[0][0]
     for table in (table for tables in aligned for table in tables):
         differing = first.index.symmetric_difference(table.index)
@@ -347,41 +401,39 @@ def _compared(*sides: Tables, level: Level) -> tuple[_Design, list[tuple[float, 
             if not np.array_equal(first[name], table[name]):
                 raise DfnbError(f"two score tables cannot be compared, {name} differs; score both on the same test set")
     label = first.label.to_numpy(bool)
-    found = [[_auc(table.score.to_numpy(float), label) for table in side] for side in aligned]
+    found = [[_measured(table, metric) for table in side] for side in aligned]
     means = [(float(np.mean([v for v, _ in side])), np.mean([i for _, i in side], axis=0)) for side in found]
-    return _Design(label, first.cluster), means
+    return _Design(label, first.cluster), means, aligned
 
 
-def auc(scores: Tables, level: Level = "video", confidence: float = 0.95) -> dict[str, Any]:
+def auc(scores: Tables, level: Level = "video", confidence: float = 0.95, metric: str = "AUC") -> dict[str, Any]:
     """The AUC's row of :func:`metrics`. For the tables of several seeds on the same units: their mean AUC, with the
     interval over videos from their averaged influences. It says nothing of the spread over seeds: :func:`over_seeds`.
+    ``metric`` may be ``accuracy``, ``balanced accuracy`` or a localisation column instead, the latter at frame level.
     """
-    design, [(value, influence)] = _compared(scores, level=level)
+    design, [(value, influence)], _ = _compared(scores, level=level, metric=metric)
     variance = design.covariance(influence, influence)
-    return _Estimate("AUC", value, variance, "delong", design, design.pairs).row(level, confidence)
+    how = "delong" if metric == "AUC" else "linearised"
+    independent = design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
+    return _Estimate(metric, value, variance, how, design, independent).row(level, confidence)
 
 
-def balanced_accuracy(scores: pd.DataFrame, confidence: float = 0.95) -> dict[str, Any]:
+def balanced_accuracy(scores: Tables, confidence: float = 0.95) -> dict[str, Any]:
     """The mean of the accuracies on real and on fake frames, as a row of :func:`metrics`: 1/2 for chance in any mixture."""
-    data = units(scores, "frame")
-    label = data.label.to_numpy(bool)
-    design, right = _Design(label, data.cluster), ((data.score > 0.5) == label).to_numpy(float)
-    of_class = np.array([right[~label].mean(), right[label].mean()])
-    influence = (right - of_class[label.astype(int)]) / (2 * np.where(label, label.sum(), (~label).sum()))
-    variance = design.covariance(influence, influence)
-    value = float(of_class.mean())
-    return _Estimate("accuracy", value, variance, "linearised", design, design.pairs).row("frame", confidence)
+    return auc(scores, "frame", confidence, "balanced accuracy") | {"metric": "accuracy"}
 
 
-def paired_difference(a: Tables, b: Tables, level: Level = "video", confidence: float = 0.95) -> dict[str, Any]:
+def paired_difference(
+    a: Tables, b: Tables, level: Level = "video", confidence: float = 0.95, metric: str = "AUC"
+) -> dict[str, Any]:
     """AUC(a) - AUC(b) on the same units, either side a table or those of several seeds (their mean AUC).
 
     Returns ``a, b, value, low, high, p, n, clusters``: Wald interval and two-sided p with DeLong's clustered covariance
     and t with (clusters of the scarcer class - 1) degrees. An AUC of exactly 0 or 1 has no standard error: then the two models' own intervals are combined without their correlation (Newcombe,
-    Statistics in Medicine 17:873, 1998, method 10) and p is NaN. Only videos vary here, not seeds. Raises
-    :class:`DfnbError` when the tables do not hold the same units, labels and clusters.
+    Statistics in Medicine 17:873, 1998, method 10) and p is NaN. Only videos vary here, not seeds. ``metric`` as for
+    :func:`auc`. Raises :class:`DfnbError` when the tables do not hold the same units, labels and clusters.
     """
-    design, [(auc_a, of_a), (auc_b, of_b)] = _compared(a, b, level=level)
+    design, [(auc_a, of_a), (auc_b, of_b)], _ = _compared(a, b, level=level, metric=metric)
     value, p = auc_a - auc_b, float("nan")
     if {auc_a, auc_b} & {0.0, 1.0}:
         (low_a, high_a), (low_b, high_b) = (
@@ -397,6 +449,47 @@ def paired_difference(a: Tables, b: Tables, level: Level = "video", confidence: 
         p = 1.0 if abs(value) < 1e-12 else float(2 * t.sf(abs(value) / max(error, 1e-12), degrees))
     facts = {"n": len(design.label), "clusters": design.clusters}
     return {"a": auc_a, "b": auc_b, "value": value, "low": float(low), "high": float(high), "p": p, **facts}
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """The p values (m,) corrected for their number (Holm, Scandinavian Journal of Statistics 6:65, 1979).
+
+    NaN stays NaN and counts as a comparison.
+    """
+    given = np.asarray(p, float)
+    order = np.argsort(given)  # NaN last
+    corrected = np.full(len(given), np.nan)
+    corrected[order] = np.fmin(np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)), 1)
+    return np.where(np.isnan(given), np.nan, corrected)
+
+
+def power(
+    a: Tables, b: Tables, difference: float = 0.01, wanted: float = 0.8, simulations: int = 1000, seed: int = 0
+) -> pd.Series:
+    """How many test videos it takes to see a difference in video AUC between two such detectors, by simulation.
+
+    Clusters are drawn with replacement from those of the tables until there are n videos. The difference that is found,
+    moved so that its mean is ``difference``, is seen where it is more than 1.96 of its deviations from zero. Power in
+    [0, 1] by n, around the n at which the formula has the power ``wanted``.
+    """
+    design, [(_, of_a), (_, of_b)], sides = _compared(a, b, level="video")
+    label, variance = design.label, design.covariance(of_a - of_b, of_a - of_b)
+    if not variance > 0:
+        raise DfnbError("two score tables do not differ, or are of one cluster: no sample size follows; compare others")
+    wins = 0.0
+    for table, share in ((table, sign / len(side)) for sign, side in zip((1, -1), sides) for table in side):
+        score = table["score"].to_numpy(float)
+        wins = wins + share * (1 + np.sign(score[label][:, None] - score[~label])) / 2
+    enough = variance * ((norm.ppf(0.975) + norm.ppf(wanted)) / difference) ** 2
+    rows = {}
+    for part, factor in enumerate((0.25, 0.5, 1, 2)):
+        weights = design.resample(rng("power", seed, part), simulations, factor * enough)
+        fakes, reals = (weights[:, design.cluster[label == kind]] for kind in (True, False))
+        found = ((fakes @ wins) * reals).sum(1) / (fakes.sum(1) * reals.sum(1))
+        rows[round(factor * enough * len(label))] = np.mean(
+            np.abs(found - found.mean() + difference) > 1.96 * found.std()
+        )
+    return pd.Series(rows, name="power").rename_axis("videos")
 
 
 def interval(value: float, low: float, high: float) -> str:

@@ -6,8 +6,12 @@ A report is ``reports/<profile>/``: ``tables/`` (CSV, Markdown, LaTeX), ``figure
 
 import inspect
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -22,12 +26,14 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 from torch.utils.data import default_collate
 
-from dfnb import evaluate, papers, store
+from dfnb import evaluate, papers, store, synth
 from dfnb.attribution import branch_likeness, branch_maps
 from dfnb.evaluate import interval
-from dfnb.frames import FrameDataset, Pixels, load_frames
+from dfnb.frames import FrameDataset, Pixels, dataset_folder, load_frames
+from dfnb.store import DfnbError
 from dfnb.train import Run, score
 
+REFUSED = "refused"  # a cell whose scores are not to be used; the caption says why
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 PALETTE = sns.color_palette("colorblind")
 
@@ -52,12 +58,77 @@ def style() -> None:
 
 def label(run: Run) -> str:
     """A run's name in tables and legends: the paper and the backbone, which in the small profiles is not Xception."""
-    return f"{papers.PAPERS[run.paper].title} ({run.settings.backbone})"
+    return f"{papers.PAPERS[run.paper].title} ({run.record['parameters']['settings']['backbone']})"
 
 
 def folder(profile: str) -> Path:
     """``reports/<profile>`` under the home."""
     return store.home() / "reports" / profile
+
+
+def read(run: Run, test_set: str) -> pd.DataFrame:
+    """The scores of a run on a test set, read and checked once; ``attrs`` is their record. Not to be changed.
+
+    Of a run under ``runs/`` they are made now where they are missing or of another version of the dataset. Those in a
+    report stand by themselves: :class:`DfnbError` where they are missing, altered, or of another version or number of
+    frames than most. Those of another tool (:func:`other_tools`) are read like the first of ours that is sound.
+    """
+    if "like" in run.record:
+        paths = [run.folder / f"{test_set}{kind}" for kind in (".parquet", ".csv")]
+        ours = (held(own, test_set) for own in run.record["like"])
+        return evaluate.read_other(paths[not paths[0].exists()], next(own for own in ours if own is not None))
+    kept = run.folder / "scores" / f"{test_set}.parquet"
+    files = [kept, kept.with_suffix(".json"), dataset_folder(test_set) / "record.json"]
+    return _read(run.folder, test_set, *(path.stat().st_mtime_ns if path.exists() else 0 for path in files))
+
+
+def held(run: Run, test_set: str) -> pd.DataFrame | None:
+    """:func:`read`, or None where they are refused."""
+    return _try(read, run, test_set, hole=None)
+
+
+def _try(make: Callable, *arguments: Any, hole: Any = REFUSED) -> Any:
+    try:
+        return make(*arguments)
+    except DfnbError:
+        return hole
+
+
+@cache
+def _read(folder: Path, test_set: str, *stamps: int) -> pd.DataFrame:
+    path = folder / "scores" / f"{test_set}.parquet"
+    if made_here := folder.parent == store.home() / "runs":
+        score(Run.open(folder), test_set)
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        raise DfnbError(f"{path} or its record is not there; train and score the run, then publish it again")
+    facts, table = store.read_json(path.with_suffix(".json")), evaluate.read_scores(path)
+    if facts["sha256"] != store.sha256(path) or facts["n"] != len(table):
+        raise DfnbError(f"{path} is not the file that its record describes; score the run again")
+    others = map(store.read_json, folder.parent.glob(f"*/scores/{test_set}.json"))
+    ours, most = (
+        (facts["fingerprint"], facts["n"]),
+        Counter(sorted((each["fingerprint"], each["n"]) for each in others)),
+    )
+    if not made_here and ours != (usual := most.most_common(1)[0][0]):
+        what = (
+            f"{ours[1]} frames of version {ours[0][:8]} of {test_set}, not {usual[1]} of {usual[0][:8]} as most others"
+        )
+        raise DfnbError(f"{path} has {what}; score the run again")
+    table.attrs = {**facts, "file": str(path)}
+    return table
+
+
+def other_tools(profile: str, like: Sequence[Run]) -> dict[str, list[Run]]:
+    """Lines for the scores of other tools: ``reports/<profile>/other/<tool>/<test set>.csv`` or ``.parquet``.
+
+    ``like`` are runs of ours, whose scores say which videos each test set has.
+    """
+    lines = {}
+    for path in sorted(path for path in (folder(profile) / "other").glob("[!.]*") if path.is_dir()):
+        parameters = {"paper": path.name, "train_set": "not stated", "seed": None, "settings": {"backbone": path.name}}
+        facts = {"rule": f"that of {path.name}", "weights_from": "elsewhere", "chosen": {"epoch": None}}
+        lines[path.name] = [Run(path, {"parameters": parameters, "like": like, **facts})]
+    return lines
 
 
 def save_figure(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
@@ -75,19 +146,36 @@ def save_figure(figure: Figure, profile: str, name: str, caption: str) -> list[P
 
 
 def save_table(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
-    """Save a table as CSV (plain), Markdown and LaTeX (booktabs) with the caption, and the caption alone."""
+    """Save a table as CSV (plain), Markdown and LaTeX (booktabs; needs graphicx) with the caption, and the caption alone."""
     stem = folder(profile) / "tables" / name
-    latex = table.style.format(escape="latex").format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    plain = table.reset_index() if any(table.index.names) else table.rename_axis("").reset_index()
+    plain.columns = [", ".join(map(str, each)).strip(", ") if isinstance(each, tuple) else each for each in plain]
+    latex = plain.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    text = [place for place, column in enumerate(plain) if set(plain[column].map(type)) == {str}]
+    long = [plain[column].astype(str).str.len().max() > 40 for column in plain]
     texts = {
         ".csv": table.to_csv(),
-        ".md": f"{table.to_markdown()}\n\n{caption}\n",
-        ".tex": latex.to_latex(hrules=True, caption=_latex(caption), label=f"tab:{name}", position_float="centering"),
+        ".md": f"{plain.to_markdown(index=False, disable_numparse=text)}\n\n{caption}\n",
+        ".tex": latex.to_latex(
+            hrules=True,
+            column_format="".join("p{4cm}" if wide else "l" for wide in long),
+            caption=_latex(caption),
+            label=f"tab:{name}",
+            position_float="centering",
+        ),
         ".txt": caption + "\n",
     }
+    texts[".tex"] = texts[".tex"].replace(r"\begin{tabular}", r"\resizebox{\linewidth}{!}{\begin{tabular}")
+    texts[".tex"] = texts[".tex"].replace(r"\end{tabular}", r"\end{tabular}}")
+    for sign, command in LATEX.items():
+        texts[".tex"] = texts[".tex"].replace(sign, command)
     for suffix, text in texts.items():
         with store.atomic(stem.with_suffix(suffix)) as temporary:
             temporary.write_text(text)
     return [stem.with_suffix(suffix) for suffix in texts]
+
+
+LATEX = {"Δ": r"$\Delta$", "−": "$-$", "×": r"$\times$", "≥": r"$\geq$", "±": r"$\pm$", "→": r"$\to$"}
 
 
 def _latex(text: str) -> str:
@@ -96,22 +184,21 @@ def _latex(text: str) -> str:
     return text
 
 
-def results(runs: Iterable[Run], test_sets: Sequence[str]) -> pd.DataFrame:
+def results(runs: "Lines", test_sets: Sequence[str]) -> pd.DataFrame:
     """All metrics of all runs on all test sets, one row each, with what every number must carry.
 
-    Columns of :func:`dfnb.evaluate.metrics`, and paper, train_set, test_set, seed, backbone, weights_from, rule,
-    compression and fingerprint of the test set.
+    Columns of :func:`dfnb.evaluate.metrics`, and line, paper, train_set, test_set, seed, backbone, weights_from, rule,
+    compression and fingerprint of the test set. Refused scores have no rows.
     """
-    tables = []
-    for run in runs:
-        for test_set in test_sets:
-            table = evaluate.metrics(evaluate.read_scores(score(run, test_set)))
-            tables.append(table.assign(**_facts(run, test_set)))
-    return pd.concat(tables, ignore_index=True)
+    rows = []
+    for name, group in lines(runs).items():
+        for run, test_set in product(group, test_sets):
+            if (table := held(run, test_set)) is not None:
+                rows.append(evaluate.metrics(table).assign(line=name, **_facts(run, test_set)))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _facts(run: Run, test_set: str) -> dict:
-    data = load_frames(test_set).attrs["record"]
     parameters = run.record["parameters"]
     return {
         "paper": run.paper,
@@ -123,9 +210,17 @@ def _facts(run: Run, test_set: str) -> dict:
         "weights_from": run.record["weights_from"],
         "rule": run.record["rule"],
         "epoch": run.record["chosen"]["epoch"],
-        "compression": data.get("compression", "as delivered"),
-        "fingerprint": data["fingerprint"],
+        "compression": _compression(test_set, store.home()),
+        "fingerprint": read(run, test_set).attrs["fingerprint"],
     }
+
+
+@cache
+def _compression(test_set: str, home: Path) -> str:
+    if record := store.read_record(dataset_folder(test_set)):
+        return record.get("compression", "as delivered")
+    known = test_set in synth.presets()  # a report is read without its datasets, too
+    return synth.preset(test_set).delivery.compression if known else "compression not recorded"
 
 
 Lines = Iterable[Run] | dict[str, list[Run]]  # runs, or runs by the name of their line, as run.arms gives them
@@ -149,13 +244,13 @@ def lines(runs: Lines) -> dict[str, list[Run]]:
 
 
 def seeds(runs: Iterable[Run]) -> list[int]:
-    """The seeds of runs, in order."""
-    return sorted({run.record["parameters"]["seed"] for run in runs})
+    """The seeds of runs, in order; none of other tools."""
+    return sorted({run.record["parameters"]["seed"] for run in runs} - {None})
 
 
 def tables(runs: Iterable[Run], test_set: str) -> list[pd.DataFrame]:
     """The scores of runs on a test set."""
-    return [evaluate.read_scores(score(run, test_set)) for run in runs]
+    return [read(run, test_set) for run in runs]
 
 
 def cross_dataset(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
@@ -165,62 +260,77 @@ def cross_dataset(runs: Lines, test_sets: Sequence[str], level: evaluate.Level =
     """
     rows = {}
     for name, group in lines(runs).items():
-        cells = {}
-        for test_set in test_sets:
-            scores = tables(group, test_set)
-            row = evaluate.auc(scores, level)
-            cells[test_set] = interval(row["value"], row["low"], row["high"])
-            if len(scores) > 1:
-                over = evaluate.over_seeds([evaluate.auc(table, level)["value"] for table in scores])
-                cells[test_set] += f" sd {over['sd']:.3f}"
-        rows[name] = cells | {"seeds": len(group), "left chance": _left_chance(group, test_sets[0])}
+        cells = {test_set: _try(_cell, group, test_set, level) for test_set in test_sets}
+        rows[name] = cells | {"seeds": len(group), "left chance": _try(_left_chance, group, test_sets[0])}
     return pd.DataFrame(rows).T.rename_axis(f"{level} AUC")
+
+
+def _cell(group: Sequence[Run], test_set: str, level: evaluate.Level) -> str:
+    found = tables(group, test_set)
+    row = evaluate.auc(found, level)
+    text = interval(row["value"], row["low"], row["high"])
+    if len(found) == 1:
+        return text
+    return f"{text} sd {evaluate.over_seeds([evaluate.auc(table, level)['value'] for table in found])['sd']:.3f}"
 
 
 def _left_chance(group: Sequence[Run], test_set: str) -> str:
     return f"{sum(not evaluate.chance(table) for table in tables(group, test_set))} of {len(group)}"
 
 
-def differences(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
-    """AUC of each line minus that of the first one on the same videos, with 95 % interval and p.
+def differences(
+    runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video", every: bool = False
+) -> pd.DataFrame:
+    """AUC of each line minus that of the first one on the same videos, with 95 % interval and p; ``every`` pair if asked.
 
-    Both sides with the seeds they share. The column of the rule that the published codes use holds the difference when both
-    sides choose their epoch on the test set; it is empty where the scores of every epoch were not kept.
+    Both sides with the seeds they share. Holm's p is corrected for the number of rows. The column of the rule that the
+    published codes use holds the difference when both sides choose their epoch on the test set; it is empty where the
+    scores of those epochs were not kept.
     """
     groups = lines(runs)
-    first, *others = groups
+    pairs = [(b, a) for a, b in combinations(groups, 2) if every or a == next(iter(groups))]
     rows = []
-    for name in others:
-        shared = [seed for seed in seeds(groups[name]) if seed in seeds(groups[first])]
-        pair = [
-            [run for run in groups[line] if not shared or run.record["parameters"]["seed"] in shared]
-            for line in (name, first)
-        ]
-        for test_set in test_sets:
-            d = evaluate.paired_difference(*(tables(side, test_set) for side in pair), level)
-            chosen = [[chosen_on_test(run, test_set, level) for run in side] for side in pair]
-            known = all(found for side in chosen for found in side)
-            best = [[found[1] for found in side] for side in chosen] if known else None
-            rows.append(
-                {
-                    "line": name,
-                    "test set": test_set,
-                    f"Δ {level} AUC": f"{d['value']:+.3f}",
-                    "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
-                    "p": "< 0.001" if d["p"] < 0.001 else f"{d['p']:.3f}",
-                    "seeds": str(len(shared or pair[0])) + (" (exploratory)" if len(pair[0]) == 1 else ""),
-                    "left chance": _left_chance(pair[0], test_sets[0]),
-                    "Δ, chosen on test": f"{evaluate.paired_difference(*best, level)['value']:+.3f}" if best else "–",
-                    f"n {level}s": d["n"],
-                    "clusters": d["clusters"],
-                }
-            )
-    return _by_line(rows)
+    for (name, other), test_set in product(pairs, test_sets):
+        sides = shared_seeds(groups[name], groups[other])
+        row = {"line": name} | ({"minus": other} if every else {}) | {"test set": test_set}
+        rows.append(row | _try(_difference, *sides, test_set, level, hole={f"Δ {level} AUC": REFUSED}))
+        rows[-1]["left chance"] = _try(_left_chance, sides[0], test_sets[0])
+    for row, p in zip(rows, evaluate.holm([row.get("p", np.nan) for row in rows])):
+        row |= {"p": _p(row.get("p", np.nan)), "p, Holm": _p(p)}
+    return _by_line(rows, ["line", *["minus"] * every, "test set"]).fillna("–")
 
 
-def _by_line(rows: list[dict]) -> pd.DataFrame:
-    index = ["line", "test set"]
-    none = pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=index))
+def shared_seeds(*sides: Sequence[Run]) -> list[list[Run]]:
+    """Each side with the seeds that both have; whole where they share none."""
+    shared = set.intersection(*(set(seeds(side)) for side in sides))
+    return [[run for run in side if not shared or run.record["parameters"]["seed"] in shared] for side in sides]
+
+
+def _p(p: float) -> str:
+    return "–" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _difference(a: Sequence[Run], b: Sequence[Run], test_set: str, level: evaluate.Level) -> dict:
+    d = evaluate.paired_difference(tables(a, test_set), tables(b, test_set), level)
+    best = [[chosen_on_test(run, test_set, level) for run in side] for side in (a, b)]
+    known = all(found for side in best for found in side)
+    on_test = evaluate.paired_difference(*([found[1] for found in side] for side in best), level) if known else None
+    return {
+        f"Δ {level} AUC": f"{d['value']:+.3f}",
+        "95 % interval": f"[{d['low']:+.3f}, {d['high']:+.3f}]",
+        "p": d["p"],
+        "p, Holm": "",
+        "seeds": str(len(a)) + (" (exploratory)" if len(a) == 1 else ""),
+        "left chance": "",
+        "Δ, chosen on test": f"{on_test['value']:+.3f}" if on_test else "–",
+        f"n {level}s": d["n"],
+        "clusters": d["clusters"],
+    }
+
+
+def _by_line(rows: list[dict], index: Sequence[str] = ("line", "test set")) -> pd.DataFrame:
+    index = list(index)
+    none = pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * len(index), names=index))
     return pd.DataFrame(rows).set_index(index) if rows else none
 
 
@@ -228,10 +338,10 @@ def located(runs: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
     """How well the lines that localise find the forged region: mean over fake frames and seeds, 95 % interval."""
     rows = {}
     for name, group in lines(runs).items():
-        if hasattr(papers.module(group[0].paper).Network, "localise"):
-            for test_set in test_sets:
-                found = evaluate.located(tables(group, test_set))
-                cells = {row["metric"]: interval(row["value"], row["low"], row["high"]) for row in found}
+        for test_set in test_sets:
+            found = _try(lambda *where: evaluate.located(tables(*where)), group, test_set, hole=[])
+            cells = {row["metric"]: interval(row["value"], row["low"], row["high"]) for row in found}
+            if cells:
                 rows[name, len(seeds(group)), test_set] = cells
     index = pd.MultiIndex.from_tuples(rows, names=["line", "seeds", "test set"]) if rows else None
     return pd.DataFrame(list(rows.values()), index=index, columns=list(evaluate.LOCALISATION.values()))
@@ -243,7 +353,7 @@ def chosen_on_test(run: Run, test_set: str, level: evaluate.Level = "video") -> 
     epochs = [evaluate.read_scores(path) for path in paths]
     aucs = [evaluate.auc(table, level)["value"] for table in epochs]
     best = max(range(len(aucs)), key=aucs.__getitem__, default=None)
-    return None if best is None else (best + 1, epochs[best])
+    return None if best is None else (int(paths[best].parent.name), epochs[best])
 
 
 def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video") -> pd.DataFrame:
@@ -256,7 +366,7 @@ def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "vi
     for name, group in lines(runs).items():
         for test_set in test_sets:
             best = [chosen_on_test(run, test_set, level) for run in group]
-            if not all(best):
+            if not all(best) or any(held(run, test_set) is None for run in group):
                 continue
             sides = [[found[1] for found in best], tables(group, test_set)]
             on_test, on_validation = (evaluate.auc(side, level) for side in sides)
@@ -278,17 +388,27 @@ def selection(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "vi
 
 def conditions(runs: Lines, test_sets: Sequence[str], profile: str) -> str:
     """The sentence under every table: n, seeds, interval, data, compression, rule, weights and command."""
-    runs = [run for group in lines(runs).values() for run in group]
-    sizes = []
+    groups = lines(runs)
+    runs = [run for group in groups.values() for run in group]
+    sizes, refused = [], []
     for test_set in test_sets:
-        row = evaluate.auc(evaluate.read_scores(score(runs[0], test_set)))
-        facts = _facts(runs[0], test_set)
-        sizes.append(
-            f"{test_set} {row['n_real']} real + {row['n_fake']} fake videos in {row['clusters']} clusters "
-            f"({facts['compression']}, data {facts['fingerprint'][:8]})"
-        )
-    lost = sum(evaluate.chance(evaluate.read_scores(score(run, test_sets[0]))) for run in runs)
+        for group in groups.values():
+            try:
+                row = evaluate.auc(tables(group, test_set))
+            except DfnbError as error:
+                refused.append(str(error).replace(f"{store.home()}/", ""))
+                continue
+            if not sizes or sizes[-1].split()[0] != test_set:
+                facts = _facts(group[0], test_set)
+                sizes.append(
+                    f"{test_set} {row['n_real']} real + {row['n_fake']} fake videos in {row['clusters']} clusters "
+                    f"({facts['compression']}, data {facts['fingerprint'][:8]})"
+                )
+    runs = [run for run in runs if any(held(run, test_set) is not None for test_set in test_sets)]
+    sound = [table for run in runs if (table := held(run, test_sets[0])) is not None]
+    lost = sum(map(evaluate.chance, sound))
     warning = f" {lost} of {len(runs)} runs never left chance on {test_sets[0]}." if lost else ""
+    warning += f" Refused: {'; '.join(refused)}." if refused else ""
     rules = sorted({run.record["rule"] for run in runs})
     weights = sorted(
         {f"{run.record['parameters']['settings']['backbone']} from {run.record['weights_from']}" for run in runs}
@@ -305,10 +425,13 @@ def forest(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video
     """AUC with interval, one dot a paper and test set."""
     groups = lines(runs)
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.5 * len(test_sets)))
+    drawn: set[str] = set()
     for i, (name, group) in enumerate(groups.items()):
         shift = (i - (len(groups) - 1) / 2) * min(0.22, 0.8 / len(groups))
         for place, test_set in enumerate(test_sets):
-            row = evaluate.auc([evaluate.read_scores(score(run, test_set)) for run in group], level)
+            if any(held(run, test_set) is None for run in group):
+                continue
+            row = evaluate.auc(tables(group, test_set), level)
             error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
             axes.errorbar(
                 row["value"],
@@ -317,8 +440,9 @@ def forest(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video
                 fmt="osD^vP*Xph"[i % 10],
                 color=PALETTE[i % len(PALETTE)],
                 capsize=3,
-                label=name if place == 0 else None,
+                label=name if name not in drawn else None,
             )
+            drawn.add(name)
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes.annotate(
         "chance", (0.5, -0.45), ha="left", va="top", fontsize=7, color="0.4", xytext=(2, 0), textcoords="offset points"
@@ -336,11 +460,18 @@ def roc(runs: Lines, test_sets: Sequence[str]) -> Figure:
     )
     for axes, test_set in zip(panels[0], test_sets):
         for i, (name, group) in enumerate(lines(runs).items()):
-            for run in group:
-                videos = evaluate.units(evaluate.read_scores(score(run, test_set)), "video")
+            for run in (run for run in group if held(run, test_set) is not None):
+                videos = evaluate.units(read(run, test_set), "video")
                 fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
                 style_of = ["-", "--", "-.", ":"][i % 4]
-                axes.plot(fpr, tpr, style_of, color=PALETTE[i], linewidth=1.2, label=name if run is group[0] else None)
+                axes.plot(
+                    fpr,
+                    tpr,
+                    style_of,
+                    color=PALETTE[i % len(PALETTE)],
+                    linewidth=1.2,
+                    label=name if run is group[0] else None,
+                )
         grid = np.geomspace(0.005, 1)
         axes.plot(grid, grid, ":", color="0.5", linewidth=0.8)
         axes.set(title=test_set, xlabel="FPR, log scale", xscale="log", xlim=(0.005, 1), ylim=(-0.01, 1.01))
@@ -411,7 +542,7 @@ def source(code: type | Callable) -> Code:
 def overview(runs: Iterable[Run], home: str) -> pd.DataFrame:
     """One line a run: what was trained, from what, on how much, which epoch was chosen, and whether it left chance."""
     rows = {}
-    for run in runs:
+    for run in (run for run in runs if "training_s" in run.record):
         record = run.record
         rows[run.folder.name] = {
             "backbone": record["parameters"]["settings"]["backbone"],
@@ -419,7 +550,7 @@ def overview(runs: Iterable[Run], home: str) -> pd.DataFrame:
             "training frames": record["n"]["train"],
             "chosen epoch": f"{record['chosen']['epoch']} of {len(run.log)}",
             "validation AUC": f"{record['chosen']['auc']:.3f}",
-            "left chance": "no" if evaluate.chance(evaluate.read_scores(score(run, home))) else "yes",
+            "left chance": _try(lambda *where: "no" if evaluate.chance(read(*where)) else "yes", run, home),
             "images/s": round(record["images_per_s"]),
             "training s": round(record["training_s"]),
         }
@@ -430,9 +561,9 @@ def by_method(run: Run, test_sets: Sequence[str], level: evaluate.Level = "video
     """AUC of each manipulation method against the real videos of the same test set; empty where a set has it not."""
     rows: dict[str, dict[str, str]] = {}
     for test_set in test_sets:
-        scores = evaluate.read_scores(score(run, test_set))
-        for method in sorted(set(scores["method"].astype(str)) - {"real"}):
-            row = evaluate.auc(scores[scores["method"].isin(["real", method])], level)
+        table = read(run, test_set)
+        for method in sorted(set(table["method"].astype(str)) - {"real"}):
+            row = evaluate.auc(table[table["method"].isin(["real", method])], level)
             rows.setdefault(method, {})[test_set] = interval(row["value"], row["low"], row["high"])
     return pd.DataFrame(rows).T.reindex(columns=list(test_sets)).fillna("–").rename_axis(f"{level} AUC")
 
@@ -579,12 +710,14 @@ def deviations(run: Run) -> pd.DataFrame:
 def verdicts(paired: pd.DataFrame) -> str:
     """The table of :func:`differences` in one line of text each: where the interval is above, below and across zero."""
     lines = []
-    for paper, table in paired.groupby(level="line", sort=False):
+    for pair, table in paired.groupby(level=list(range(paired.index.nlevels - 1)), sort=False):
         sets: dict[str, list[str]] = {"above zero": [], "below zero": [], "undecided": []}
-        for (_, test_set), text in table["95 % interval"].items():
+        for (*_, test_set), text in table[table["95 % interval"] != "–"]["95 % interval"].items():
             low, high = (float(bound) for bound in text.strip("[]").split(","))
             sets["above zero" if low > 0 else "below zero" if high < 0 else "undecided"].append(test_set)
-        lines.append(f"{paper}: " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items()))
+        lines.append(
+            f"{' − '.join(pair)}: " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items())
+        )
     return "\n".join(lines)
 
 
@@ -608,6 +741,7 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int =
 def publish(runs: Iterable[Run], arms: Iterable[Run], profile: str) -> None:
     """Copy what a reader needs to look without training into the report: records, logs and scores of all runs.
 
+    Of the scores of every epoch those of the best ones on each test set, which is all that :func:`chosen_on_test` needs.
     And the weights of the first seed of each line of ``runs``. The report's ``runs`` are replaced as a whole, so that
     none of an earlier execution stays among them.
     """
@@ -615,6 +749,9 @@ def publish(runs: Iterable[Run], arms: Iterable[Run], profile: str) -> None:
     with store.atomic_folder(folder(profile) / "runs") as target:
         for run in {run.folder: run for run in [*runs, *arms]}.values():
             names = [path.relative_to(run.folder) for path in sorted((run.folder / "scores").glob("[!.]*"))]
+            kept = {path.stem for path in (run.folder / "epochs").glob("*/*.parquet")}
+            best = {(chosen_on_test(run, of, level)[0], of) for of in kept for level in evaluate.KEY}
+            names += [f"epochs/{epoch:03d}/{of}.parquet" for epoch, of in sorted(best)]
             names += ["record.json", "config.yaml", "log.csv", *["best.safetensors"] * (run.folder in whole)]
             for name in names:
                 (target / run.folder.name / name).parent.mkdir(parents=True, exist_ok=True)
@@ -625,7 +762,7 @@ def main_table(profile: str) -> str:
     """The main table as Markdown, with its caption; raises :class:`DfnbError` when it was not made."""
     table = store.find(f"reports/{profile}") / "tables" / "cross_dataset.md"
     if not table.exists():
-        raise store.DfnbError(f"{table} does not exist; run the profile first: dfnb run {profile}")
+        raise DfnbError(f"{table} does not exist; run the profile first: dfnb run {profile}")
     return table.read_text()
 
 

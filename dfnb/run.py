@@ -8,8 +8,9 @@ import ast
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,24 @@ class TrainingParameters(Parameters):
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
+class RobustnessParameters(Parameters):
+    """Of ``08_robustness``: the corruptions of :mod:`dfnb.robustness`, their severities, and on which test set."""
+
+    test_set: str
+    corruptions: list[str] = Field(min_length=1)
+    severities: list[int] = Field(min_length=1)
+
+
 OTHERS: dict[str, type[Parameters]] = {
     "00_start_here": StartParameters,
     "01_data": DataParameters,
     "06_cross_dataset": Parameters,
+    "08_robustness": RobustnessParameters,
     "09_report": Parameters,
 }
 
 
+@cache
 def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters."""
     if notebook in papers.NOTEBOOKS:
@@ -314,13 +325,16 @@ def trained(p: TrainingParameters) -> Run:
     )
 
 
-def all_trained(name: str, arms: bool = False) -> list[tuple[Run, TrainingParameters]]:
+Find = Callable[[TrainingParameters], Run]
+
+
+def all_trained(name: str, arms: bool = False, find: Find = trained) -> list[tuple[Run, TrainingParameters]]:
     """The runs of a profile's grid, or those of its arms, with their parameters; what is missing is trained."""
     chosen = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and bool(job.arm) == arms]
-    return [(trained(p), p) for p in (job.checked() for job in chosen)]
+    return [(find(p), p) for p in (job.checked() for job in chosen)]
 
 
-def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:
+def arms(p: TrainingParameters, group: str, find: Find = trained) -> dict[str, list[Run]]:
     """The runs of a group of arms by their names, ``main`` first, each at its seeds; what is missing is trained.
 
     The profile says what each arm changes of ``p``, and with which seeds; ``main`` is ``p`` itself at the grid's. Where
@@ -333,19 +347,23 @@ def arms(p: TrainingParameters, group: str) -> dict[str, list[Run]]:
         changes = dict(changes)
         for seed in changes.pop("seeds"):
             values = p.model_dump(mode="json") | changes | {"seed": seed}
-            found.setdefault(arm, []).append(trained(checked(type(p), values, f"{notebook}, {arm}")))
+            found.setdefault(arm, []).append(find(checked(type(p), values, f"{notebook}, {arm}")))
     return found
 
 
-def all_arms(name: str, group: str) -> dict[str, dict[str, list[Run]]]:
-    """:func:`arms` of every paper of a profile that has groups whose name begins so, by paper, train set and group."""
+def all_arms(name: str, group: str, find: Find = trained, notebook: str = "") -> dict[str, dict[str, list[Run]]]:
+    """:func:`arms` of every paper of a profile that has groups whose name begins so, by paper, train set and group.
+
+    Or of one paper's ``notebook``.
+    """
     content, found = profile(name), {}
     several = len(content["grid"]["train_sets"]) > 1
-    for job in (job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.trains):
+    main = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.trains]
+    for job in (job for job in main if job.notebook.startswith(notebook)):
         title = papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title
         title += f", {job.parameters['train_set']}" if several else ""
         for own in (own for own in _arms(content, job.notebook) if own.startswith(group)):
-            found[title + own.removeprefix(group)] = arms(job.checked(), own)
+            found[title + own.removeprefix(group)] = arms(job.checked(), own, find)
     return found
 
 

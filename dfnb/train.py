@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torch.utils.data import DataLoader
 
 from dfnb import evaluate, papers, store
-from dfnb.frames import EpochSampler, FrameDataset, load_frames, select
+from dfnb.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
 from dfnb.store import DfnbError
 
 VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
@@ -465,15 +465,20 @@ def _scheduler(optimiser: torch.optim.Optimizer, settings: papers.Settings, step
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, frames: pd.DataFrame, settings: papers.Settings, device: torch.device | str = "cpu"
+    network: nn.Module,
+    frames: pd.DataFrame,
+    settings: papers.Settings,
+    device: torch.device | str = "cpu",
+    pixels: Pixels | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, one row each: P(fake), and how well the forged region is located where that is known.
 
     In the precision of the training. The localisation columns are NaN for real frames, for fakes without a mask, and
-    absent where the paper has no map.
+    absent where the paper has no map. ``pixels`` are read instead of the table's own, which is how corrupted ones are scored.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
+    data.pixels = pixels or data.pixels
     order = [(0, place, place) for place in range(len(data))]
     scores, regions = [], []
     for batch in DataLoader(data, sampler=order, batch_size=64):

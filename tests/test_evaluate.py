@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, jaccard_score, roc_auc_score
 
@@ -198,6 +198,80 @@ def test_coverage_of_the_clustered_auc_interval(auc):
     assert 0.93 <= np.mean(hits) <= 0.97
 
 
+@pytest.mark.parametrize("auc", [0.7, 0.97])
+def test_coverage_of_the_clustered_paired_difference(auc):
+    """1,000 simulations of two detectors on 50 clusters a class that share half of their errors; the second is better."""
+    label, cluster = np.repeat([True, False], 200), np.repeat(np.arange(100), 4)
+    better = norm.cdf(norm.ppf(auc) * 1.15)
+    design, hits = evaluate._Design(label, cluster), []
+    for key in range(1000):
+        random = rng(19, key)
+        noise = np.sqrt(0.5) * random.normal(size=(3, 100))[:, cluster] + np.sqrt(0.5) * random.normal(size=(3, 400))
+        scores = [(noise[0] + noise[k]) / np.sqrt(2) for k in (1, 2)]
+        shift = np.sqrt(2) * norm.ppf(auc) * label
+        (a, of_a), (b, of_b) = (evaluate._auc(score + by * shift, label) for score, by in zip(scores, (1, 1.15)))
+        half = t.ppf(0.975, design.scarcest - 1) * np.sqrt(design.covariance(of_b - of_a, of_b - of_a))
+        hits.append(abs(b - a - (better - auc)) <= half)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04: times 4, 3, 2, 1, never falling.
+    np.testing.assert_allclose(evaluate.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(evaluate.holm([0.3, np.nan, 0.9]), [0.9, np.nan, 1.0])  # an untestable row counts
+    assert len(evaluate.holm([])) == 0
+
+
+def test_power_is_that_of_tests_as_large():
+    """Fresh data of the size that is said to have 80 % power: the difference is found in about so many of 200 draws."""
+
+    def pair(key, clusters, gain):
+        random = rng(20, key)
+        label, cluster = np.tile([0, 1], clusters), np.repeat(np.arange(clusters), 2)
+        shared = random.normal(size=2 * clusters)
+        scores = [expit(shared + 0.7 * random.normal(size=2 * clusters) + by * label) for by in (1.2, 1.2 + gain)]
+        return [table(score, label, cluster) for score in scores]
+
+    power = evaluate.power(*pair(0, 400, 0.0), 0.03)
+    assert power.is_monotonic_increasing and power.iloc[2] == pytest.approx(0.8, abs=0.05)
+    deviation = np.sqrt(2 * 1.49)  # of a fake minus a real score before expit: AUC = Phi(shift / deviation)
+    gain = deviation * norm.ppf(norm.cdf(1.2 / deviation) + 0.03) - 1.2
+    draws = [evaluate.paired_difference(*pair(1 + k, power.index[2] // 2, gain)[::-1])["low"] > 0 for k in range(200)]
+    assert np.mean(draws) == pytest.approx(power.iloc[2], abs=0.1)
+    assert evaluate.power(*pair(0, 400, 0.0), 0.015).index[2] == pytest.approx(4 * power.index[2], abs=4)
+    with pytest.raises(DfnbError, match="no sample size follows"):
+        evaluate.power(HAND, HAND)
+
+
+def test_other_metrics_are_compared_in_the_same_way():
+    a = simulated(21, 40, 3, 0.8).assign(iou=lambda x: np.where((x.label == 1) & (x.frame % 3 > 0), x.score, np.nan))
+    b = a.assign(score=a.score * 0.9, iou=a.iou / 2)
+    right = [((x.score > 0.5) == (x.label == 1)) for x in (a, b)]
+    found = evaluate.paired_difference(a, b, "frame", metric="accuracy")
+    assert found["value"] == pytest.approx(right[0].mean() - right[1].mean())
+    assert found["low"] < found["value"] < found["high"]
+    balanced = [(x[a.label == 0].mean() + x[a.label == 1].mean()) / 2 for x in right]
+    unequal = a[(a.label == 0) | (a.frame % 3 == 0)]
+    one = evaluate.auc(unequal, "frame", metric="balanced accuracy")
+    assert one["value"] == pytest.approx(
+        (right[0][a.label == 0].mean() + right[0][(a.label == 1) & (a.frame % 3 == 0)].mean()) / 2
+    )
+    assert evaluate.paired_difference(a, b, "frame", metric="balanced accuracy")["value"] == pytest.approx(
+        balanced[0] - balanced[1]
+    )
+    iou = evaluate.paired_difference(a, b, "frame", metric="iou")
+    assert iou["value"] == pytest.approx(a.iou.mean() / 2) and iou["n"] == a.iou.notna().sum()
+    with pytest.raises(DfnbError, match="no energy, at frame level"):
+        evaluate.auc(a, "frame", metric="energy")
+
+
+def test_one_score_a_video_has_no_frame_level():
+    by_video = simulated(22, 20, 1, 0.8).assign(frame=-1)
+    assert set(evaluate.metrics(by_video).level) == {"video"}
+    with pytest.raises(DfnbError, match="one score a video: no frame level"):
+        evaluate.auc(by_video, "frame")
+
+
 def test_perfect_and_inverted_scores_have_a_defined_interval():
     perfect = table([0.9] * 50 + [0.1] * 60, [1] * 50 + [0] * 60)
     row = evaluate.auc(perfect)
@@ -231,14 +305,15 @@ def test_localisation_means_skip_the_unknown():
     assert found.loc["IoU", ["value", "n", "n_fake", "n_real", "level"]].to_list() == [0.5, 3, 3, 0, "frame"]
     assert found.loc["pointing game", ["value", "high", "n"]].to_list() == [1, 1, 4]
     # The variance of a plain mean where each frame is a cluster.
-    mean, variance = evaluate._mean(np.array([0.5, 1.0, 0.0]), evaluate._Design(np.ones(3), np.arange(3)))
-    assert (mean, variance) == pytest.approx((0.5, 0.25 / 3))
+    mean, of = evaluate._mean(np.array([0.5, 1.0, 0.0]), np.ones(3, bool))
+    assert (mean, evaluate._Design(np.ones(3), np.arange(3)).covariance(of, of)) == pytest.approx((0.5, 0.25 / 3))
 
 
 def test_the_class_shares_count_as_fixed():
     # All fakes right, all reals wrong: what varies is only which class, and that is fixed.
-    values, design = np.array([1.0, 1, 1, 0, 0]), evaluate._Design([1, 1, 1, 0, 0], np.arange(5))
-    assert evaluate._mean(values, design) == (0.6, 0)
+    values, label = np.array([1.0, 1, 1, 0, 0]), np.array([1, 1, 1, 0, 0], bool)
+    mean, of = evaluate._mean(values, label)
+    assert (mean, evaluate._Design(label, np.arange(5)).covariance(of, of)) == (0.6, 0)
 
 
 def test_paired_difference_against_a_brute_force_bootstrap():

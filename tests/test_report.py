@@ -225,9 +225,12 @@ def test_the_page_names_only_what_exists(trained):
 def test_published_runs_can_be_opened_without_training(trained, home, monkeypatch, tmp_path):
     report.publish(trained, [], "unit")
     folder = report.folder("unit") / "runs" / trained[1].folder.name
-    assert not (folder / "last.ckpt").exists() and not (folder / "epochs").exists()
+    assert not (folder / "last.ckpt").exists()
     opened = train.Run.open(folder)
     assert opened.network().training is False and len(opened.log) == 2
+    for level in ("frame", "video"):  # only the best epochs on a test set are kept, which is all that the rule needs
+        kept, whole = (report.chosen_on_test(one, "smoke-b", level) for one in (opened, trained[1]))
+        assert kept[0] == whole[0] and kept[1].equals(whole[1])
 
 
 def test_a_report_that_was_not_made_says_how(home):

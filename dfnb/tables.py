@@ -1,0 +1,249 @@
+"""What a report consists of: its tables and figures by name, from score files alone.
+
+A notebook shows them one by one, after training what is missing. ``dfnb report`` makes all of them again from
+``reports/<profile>/runs``, without a model or a dataset, and gives the same bytes each time.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from dfnb import claims, evaluate, papers, report, robustness, store
+from dfnb import run as grid
+from dfnb.evaluate import interval
+from dfnb.train import Run
+
+Lines = dict[str, list[Run]]
+ABOUT = (
+    "Numbers of the embedded benchmark simulate the protocol of the papers (train on one dataset, test on others), "
+    "not their datasets. None of them may be set beside a published figure."
+)
+
+
+class Book:
+    """The runs of a profile and all that is made of them; ``saved`` are the files written so far.
+
+    ``lines`` are the papers, the arms called ``baselines`` (further models from timm) and the scores of other tools.
+    """
+
+    def __init__(self, profile: str, find: grid.Find = grid.trained) -> None:
+        self.profile, self.saved, self.found = profile, [], {}
+        self.find = lambda p: self.found.setdefault(key := repr(p), self.found.get(key) or find(p))
+        trainings = grid.all_trained(profile, find=self.find)
+        self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
+        further = [group for arms in self.arms("/baselines").values() for name, group in arms.items() if name != "main"]
+        self.lines = report.lines([*self.runs, *chain(*further)]) | report.other_tools(profile, self.runs)
+
+    def arms(self, source: str) -> dict[str, Lines]:
+        """Groups of arms by title: ``notebook/group``, or ``/group`` of every paper; ``""``: the lines themselves."""
+        notebook, _, group = source.partition("/")
+        return grid.all_arms(self.profile, group, self.find, notebook) if source else {"": self.lines}
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """:func:`dfnb.report.results` of all lines."""
+        return report.results(self.lines, self.test_sets)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Make a table of :data:`TABLES` and save it; without rows, as nothing was trained for it, it is not saved."""
+        source, lead, make = TABLES[name]
+        arms = self.arms(source)
+        parts = {title: made for title, lines in arms.items() if len(made := make(self, lines))}
+        if not parts:
+            return pd.DataFrame()
+        made = pd.concat(parts, names=["paper"]) if source.startswith("/") else next(iter(parts.values()))
+        self.saved += report.save_table(made, self.profile, name, self._caption(name, lead, arms))
+        return made
+
+    def figure(self, name: str) -> Figure | None:
+        """Draw a figure of :data:`FIGURES` and save it; None where there is nothing to draw."""
+        source, lead, draw = FIGURES[name]
+        arms = self.arms(source)
+        if figure := draw(self, next(iter(arms.values()))) if arms else None:
+            self.saved += report.save_figure(figure, self.profile, name, self._caption(name, lead, arms))
+        return figure
+
+    def _caption(self, name: str, lead: str, arms: dict[str, Lines]) -> str:
+        lines = {f"{title}, {arm}": group for title, of in arms.items() for arm, group in of.items()}
+        lines = next(iter(arms.values())) if len(arms) == 1 else lines
+        return f"{lead} {report.conditions(lines, self.test_sets[: 1 if name in HOME else None], self.profile)}"
+
+    def page(self) -> Path:
+        """Write the page with all tables and figures that there are, in reading order."""
+        notebooks = [job.id for job in grid.jobs(self.profile) if not job.trains]
+        order = ORDER.format(*self.test_sets).split()
+        self.saved.append(report.index(self.profile, f"dfnb report: {self.profile}", ABOUT, order, notebooks))
+        return self.saved[-1]
+
+
+def published(profile: str) -> grid.Find:
+    """Finds a training among the runs of a report by its parameters; one that is not there has no scores either."""
+    folder = report.folder(profile) / "runs"
+    runs = [Run(path, store.read_json(path / "record.json")) for path in sorted(folder.glob("[!.]*"))]
+    if not runs:
+        raise store.DfnbError(f"{folder} holds no runs; run the profile first: dfnb run {profile}")
+
+    def key(parameters: dict) -> str:
+        return store.digest([parameters[name] for name in ("paper", "train_set", "seed", "seen_methods", "settings")])
+
+    known = {key(run.record["parameters"]): run for run in runs}
+
+    def find(p: grid.TrainingParameters) -> Run:
+        wanted = {"paper": papers.NOTEBOOKS[type(p).__name__], "settings": p.settings().model_dump(mode="json")}
+        wanted = p.model_dump(mode="json") | wanted
+        return known.get(key(wanted), Run(folder / f"{wanted['paper']}-s{p.seed}", {"parameters": wanted}))
+
+    return find
+
+
+def rebuild(profile: str) -> Path:
+    """Make every table and figure of a report again from its score files; returns the page."""
+    report.style()
+    book = Book(profile, published(profile))
+    for name in TABLES:
+        book.table(name)
+    for name in FIGURES:
+        book.figure(name)
+        plt.close("all")
+    return book.page()
+
+
+def _sound(lines: Lines, test_set: str) -> Lines:
+    """The lines of whose scores on a test set none is refused."""
+    return {
+        name: group for name, group in lines.items() if all(report.held(run, test_set) is not None for run in group)
+    }
+
+
+def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
+    """The lines of each test set by video AUC; half intervals over videos and over seeds; whether the next is as good.
+
+    The chance to swap is that of a difference to the next line below zero were the videos drawn anew, or videos and seeds:
+    normal approximation with the clustered error of the paired difference and the spread of each line's seeds.
+    """
+    rows = {}
+    for test_set in test_sets:
+        found = {name: report.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
+        auc = {name: evaluate.auc(tables) for name, tables in found.items()}
+        over = {name: evaluate.over_seeds([evaluate.auc(each)["value"] for each in of]) for name, of in found.items()}
+        order = sorted(auc, key=lambda name: -auc[name]["value"])
+        for rank, (name, below) in enumerate(zip(order, [*order[1:], None]), 1):
+            videos, seeds = ((row["high"] - row["low"]) / 2 for row in (auc[name], over[name]))
+            cells = {"line": name, "video AUC": f"{auc[name]['value']:.3f}", "± over videos": f"{videos:.3f}"}
+            if len(found[name]) > 1:
+                cells |= {"± over seeds": f"{seeds:.3f}", "wider": "seeds" if seeds > videos else "videos"}
+            if below:
+                d = evaluate.paired_difference(found[name], found[below])
+                error = (d["high"] - d["low"]) / 2 / norm.ppf(0.975)
+                both = np.sqrt(error**2 + sum(over[each]["sd"] ** 2 / over[each]["n"] for each in (name, below)))
+                for what, of in (("videos", error), ("videos and seeds", both)):
+                    chance = 100 * norm.sf(d["value"] / max(of, 1e-12))
+                    cells[f"swaps with next, other {what} (%)"] = "–" if np.isnan(of) else f"{chance:.1f}"
+            rows[test_set, rank] = cells
+    return pd.DataFrame(rows).T.rename_axis(["test set", "rank"]).fillna("–")
+
+
+def by_manipulation(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
+    """Video AUC of each method of the first test set against its real videos: lines × methods, and all together."""
+    rows: dict[str, dict] = {}
+    for name, group in _sound(lines, test_sets[0]).items():
+        found = report.tables(group, test_sets[0])
+        rows[name] = {"trained on": ", ".join(group[0].record["parameters"].get("seen_methods") or ["all"])}
+        for method in [*sorted(set(found[0]["method"].astype(str)) - {"real"}), "all"]:
+            own = [table[table["method"].isin(["real", method]) | (method == "all")] for table in found]
+            row = evaluate.auc(own)
+            rows[name][method] = interval(row["value"], row["low"], row["high"])
+    return pd.DataFrame(rows).T.rename_axis(f"video AUC on {test_sets[0]}")
+
+
+def by_metric(book: Book, lines: Lines) -> pd.DataFrame:
+    """All metrics of all lines by level and test set: means over seeds of values and of bounds."""
+    groups = book.results.groupby(["level", "test_set", "line", "metric"], sort=False)
+    means = groups[["value", "low", "high"]].agg(lambda column: column.mean(skipna=False))
+    return means.apply(lambda row: interval(*row), axis=1).unstack("metric").fillna("–").sort_index(kind="stable")
+
+
+def power(lines: Lines, test_sets: Sequence[str], difference: float = 0.01) -> pd.DataFrame:
+    """How many test videos show a difference in video AUC of a line to the first one; see :func:`dfnb.evaluate.power`."""
+    rows, first = {}, next(iter(lines))
+    for test_set in test_sets:
+        found = {name: report.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
+        for name in (name for name in found if name != first and first in found):
+            simulated = evaluate.power(found[name], found[first], difference)
+            needed = np.interp(0.8, simulated, simulated.index)
+            cells = {"videos now": found[name][0]["video"].nunique(), "videos for 80 % power": f"{needed:.0f}"}
+            cells["simulated (videos: power in %)"] = "; ".join(f"{n}: {100 * p:.0f}" for n, p in simulated.items())
+            rows[name, test_set] = cells
+    return pd.DataFrame(rows).T.rename_axis(["line", "test set"]) if rows else pd.DataFrame()
+
+
+Make = Callable[[Book, Lines], Any]
+LV, ETD = "04_locate_and_verify", "05_exposing_the_deception"
+WALD = "Difference in video AUC {} on the same videos, Wald interval."
+SHARE = "Video AUC by the share of annotated forgeries."
+RANKS = "Ranks by video AUC; half 95 % intervals over videos and over seeds; the chance to swap with the next."
+METRICS = "All metrics; of several seeds means of the values and of the bounds."
+
+
+def _of(make: Callable, *more: object) -> Make:
+    return lambda book, lines: make(lines, book.test_sets, *more)
+
+
+def _regions(book: Book, lines: Lines) -> pd.DataFrame:
+    return report.differences({name: of for name, of in lines.items() if name.startswith("0 %")}, book.test_sets)
+
+
+def _located(book: Book, lines: Lines) -> pd.DataFrame:
+    return report.located(lines, book.test_sets[:1])
+
+
+AUC, DIFFERENCES, FOREST = _of(report.cross_dataset), _of(report.differences), _of(report.forest)
+# By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
+TABLES: dict[str, tuple[str, str, Make]] = {
+    "cross_dataset": ("", "Video AUC.", AUC),
+    "cross_dataset_frame": ("", "Frame AUC.", _of(report.cross_dataset, "frame")),
+    "differences": ("", WALD.format("of every pair"), _of(report.differences, "video", True)),
+    "ranks": ("", RANKS, _of(ranks)),
+    "within_dataset": ("", "Video AUC on the home dataset, by manipulation method.", _of(by_manipulation)),
+    "cross_manipulation": ("/methods", "Video AUC by the method trained on and tested on.", _of(by_manipulation)),
+    "metrics": ("", METRICS, by_metric),
+    "metrics_of_runs": ("", "All metrics of each run.", lambda book, lines: book.results.set_index(["line", "seed"])),
+    "located": ("", "Localisation over fake frames.", _of(report.located)),
+    "selection": ("", "Video AUC by the rule that chose the epoch.", _of(report.selection)),
+    "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
+    "robustness": ("", robustness.AREAS, lambda book, lines: robustness.areas(book)),
+    "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
+    "lv_annotation": (f"{LV}/annotation", SHARE, AUC),
+    "lv_annotation_differences": (f"{LV}/annotation", f"Difference to full annotation. {SHARE}", DIFFERENCES),
+    "lv_annotation_located": (f"{LV}/annotation", "Localisation by the share of annotated forgeries.", _located),
+    "lv_regions": (f"{LV}/annotation", "SSPSL without masks, another reference region minus the mouth.", _regions),
+    "lv_modules": (f"{LV}/modules", "Locate and Verify without a module, minus the whole.", DIFFERENCES),
+    "lv_modules_located": (f"{LV}/modules", "Localisation without a module.", _located),
+    "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", AUC),
+    "etd_differences": (f"{ETD}/losses", WALD.format("to CE + LIL + GIL"), DIFFERENCES),
+    "etd_number_of_branches": (f"{ETD}/branches", "Number of branches, video AUC; main has the profile's.", AUC),
+    "overview": ("", "The runs.", lambda book, lines: report.overview(book.runs, book.test_sets[0])),
+    "published_and_ours": ("", claims.BESIDE, _of(claims.published_and_ours)),
+    "claims": ("", claims.JUDGED, lambda book, lines: claims.judged(book)),
+}
+HOME = {"within_dataset", "cross_manipulation", "lv_annotation_located", "lv_modules_located"}  # of one test set
+FIGURES: dict[str, tuple[str, str, Make]] = {
+    "cross_dataset": ("", "Video AUC.", FOREST),
+    "roc": ("", "ROC over videos.", _of(report.roc)),
+    "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", FOREST),
+    "robustness": ("", robustness.CURVES, lambda book, lines: robustness.curves(book)),
+}
+ORDER = """
+    cross_dataset claims published_and_ours differences ranks selection within_dataset cross_manipulation metrics located
+    robustness power quirks lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
+    lv_pseudo_labels lv_modules lv_modules_located etd_losses etd_differences etd_branches_alike etd_branches_with_lil
+    etd_branches_without_lil etd_number_of_branches located_on_{0} located_on_{1} grad_cam roc samples_{0} shortcuts audit
+    overview published"""
