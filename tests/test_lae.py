@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from typer.testing import CliRunner
 
 from dfnb import annotate, frames, generalise, store, synth, train
@@ -334,29 +335,20 @@ def test_balanced_accuracy_by_hand():
     assert row["high"] - row["low"] == pytest.approx(4 * spread, rel=0.5)
 
 
-def test_gains_and_verdicts_by_hand():
-    lines = {
-        "LAE: 0 %": [0.5, 0.52, 0.54, 0.5, 0.51],
-        "LAE: main": [0.6, 0.63, 0.63, 0.61, 0.6],
-        "LAE: 100 %": [0.61] * 5,
-    }
+def test_gains_are_paired_by_seed():
+    lines = {"0 %": [0.5, 0.52, 0.54, 0.5, 0.51], "main": [0.6, 0.63, 0.63, 0.61, 0.6], "few": [0.7]}
     rows = [
-        {"line": line, "seed": seed, "accuracy unseen": value, "energy in mask seen": 1 - value}
+        {"line": line, "seed": seed, "accuracy unseen": value, "AUC unseen": 1 - value}
         for line, values in lines.items()
         for seed, value in enumerate(values)
     ]
-    measured = pd.DataFrame(rows)
-    gain = generalise.gains(measured, "LAE: 0 %").loc["LAE: main"]
-    assert gain["Δ accuracy unseen"] == "+0.100" and gain["verdict"] == "higher"
-    found = generalise.verdicts({"face swap": measured})["verdict"]
-    assert found.to_dict() == {
-        "locality": "not reproduced",
-        "annotation budget": "reproduced in kind",
-        "generalisation": "reproduced in kind",
-    }
-    few = generalise.verdicts({"face swap": measured[measured["seed"] < 3]})["verdict"]
-    assert (few == "exploratory: 3 seeds").all()
-    assert (generalise.verdicts({})["verdict"] == "not testable: no such lines here").all()
+    gain = generalise.gains(pd.DataFrame(rows), "0 %", ("accuracy unseen", "AUC unseen"))
+    differences = np.subtract(lines["main"], lines["0 %"])
+    half = stats.t.ppf(0.975, 4) * differences.std(ddof=1) / 5**0.5
+    expected = f"{differences.mean():+.3f} [{differences.mean() - half:+.3f}, {differences.mean() + half:+.3f}]"
+    assert gain.loc["main", "Δ accuracy unseen"] == expected and gain.loc["main", "seeds"] == "5"
+    assert gain.loc["main", "Δ AUC unseen"].startswith("-0.100 [")
+    assert gain.loc["few", "Δ accuracy unseen"] == "+0.200" and gain.loc["few", "seeds"] == "1 (exploratory)"
 
 
 def test_the_mark_tells_as_much_as_the_cue_says(tmp_path, monkeypatch):
