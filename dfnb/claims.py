@@ -40,14 +40,14 @@ def verdict(claim: Claim, value: float) -> str:
     return "reproduced" if value >= claim["reproduced"] else "partly" if value >= claim["partly"] else "not reproduced"
 
 
-def judged(book: Any) -> pd.DataFrame:
-    """Every claim on every dataset it names, of a :class:`dfnb.tables.Book`: published, ours, the difference, the verdict.
+def judged(book: Any, paper: str = "") -> pd.DataFrame:
+    """Every claim, or those of one paper, on every dataset it names, of a :class:`dfnb.tables.Book`: published, ours, the difference, the verdict.
 
     The interval is that over videos, widened where there are several seeds by that over seeds; ``videos to decide`` is
     the n at which it would lie within one verdict if the estimate stayed. With one seed it is of these trainings.
     """
     rows = {}
-    for claim in manifest()[1]:
+    for claim in (claim for claim in manifest()[1] if claim["paper"].startswith(paper)):
         for test_set in _where(claim, book):
             row = {
                 "source": claim["source"],

@@ -746,9 +746,12 @@ def publish(runs: Iterable[Run], arms: Iterable[Run], profile: str) -> None:
     none of an earlier execution stays among them.
     """
     whole = {group[0].folder: group[0] for group in lines(runs).values()}
+    every = {run.folder: run for run in [*runs, *arms]}.values()
+    started_from = {run.record["parameters"].get("start", {}).get("run") for run in every}
     with store.atomic_folder(folder(profile) / "runs") as target:
-        for run in {run.folder: run for run in [*runs, *arms]}.values():
+        for run in every:
             names = [path.relative_to(run.folder) for path in sorted((run.folder / "scores").glob("[!.]*"))]
+            names = [] if run.folder.name in started_from else names  # a phase that no table is about
             kept = {path.stem for path in (run.folder / "epochs").glob("*/*.parquet")}
             best = {(chosen_on_test(run, of, level)[0], of) for of in kept for level in evaluate.KEY}
             names += [f"epochs/{epoch:03d}/{of}.parquet" for epoch, of in sorted(best)]
