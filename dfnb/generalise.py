@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from dfnb import evaluate
 from dfnb.attribution import attention
 from dfnb.evaluate import interval
-from dfnb.report import MAP, PALETTE, WIDTH, _items, panel, seeds
-from dfnb.train import Run, score
+from dfnb.report import MAP, PALETTE, WIDTH, _items, panel, read
+from dfnb.train import Run
 
 Lines = dict[str, list[Run]]
 MEASURES = ("accuracy", "AUC", "energy in mask", "IoU")
+GAINS = ("accuracy seen", "accuracy unseen", "AUC unseen", "energy in mask seen", "energy in mask unseen")
 
 
 def measures(runs: Lines, methods: Sequence[str], test_sets: Sequence[str]) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def measures(runs: Lines, methods: Sequence[str], test_sets: Sequence[str]) -> p
         for run in group:
             row: dict[str, object] = {"line": line, "seed": run.record["parameters"]["seed"]}
             for kind, method, test_set in zip(("seen", "unseen"), methods, test_sets):
-                scores = evaluate.read_scores(score(run, test_set))
+                scores = read(run, test_set)
                 scores = scores[scores["method"].isin(["real", method])]
                 found = [evaluate.balanced_accuracy(scores), evaluate.auc(scores, "frame"), *evaluate.located(scores)]
                 for each in (each for each in found if each["metric"] in MEASURES):
@@ -41,6 +42,12 @@ def measures(runs: Lines, methods: Sequence[str], test_sets: Sequence[str]) -> p
                     row |= {name: each["value"], f"low {name}": each["low"], f"high {name}": each["high"]}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def test_sets(runs: Lines, sets: Sequence[str]) -> list[str]:
+    """The datasets with the seen and the unseen methods for runs trained on the first of ``sets``, or on another home."""
+    home = next(iter(runs.values()))[0].record["parameters"]["train_set"]
+    return list(sets) if not sets or home == sets[0] else [home, f"{home}-unseen"]
 
 
 def table(measured: pd.DataFrame) -> pd.DataFrame:
@@ -58,43 +65,47 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T.reindex(columns=columns).fillna("–").rename_axis("line")
 
 
-def gains(measured: pd.DataFrame, reference: str, measure: str = "accuracy unseen") -> pd.DataFrame:
-    """A measure of each line minus that of the reference, paired by seed: mean, 95 % t interval, whether zero is inside."""
-    wide = measured.pivot(index="seed", columns="line", values=measure)
+def gains(measured: pd.DataFrame, reference: str, names: Sequence[str] = GAINS) -> pd.DataFrame:
+    """Measures of each line minus those of the reference, paired by seed: mean and 95 % t interval over seeds."""
     rows = {}
     for line in (line for line in measured["line"].unique() if line != reference):
-        both = (wide[line] - wide[reference]).dropna()
-        over = evaluate.over_seeds(both) if len(both) else {"mean": np.nan, "low": np.nan, "high": np.nan}
-        verdict = "higher" if over["low"] > 0 else "lower" if over["high"] < 0 else "undecided"
-        rows[line] = {
-            f"Δ {measure}": f"{over['mean']:+.3f}",
-            "95 % interval": f"[{over['low']:+.3f}, {over['high']:+.3f}]" if len(both) > 1 else "–",
-            "seeds": len(both),
-            "verdict": verdict if len(both) > 1 else "one seed: exploratory",
-        }
-    return pd.DataFrame(rows).T.rename_axis("line")
+        sides = [measured[measured["line"] == each].set_index("seed") for each in (line, reference)]
+        shared = sides[0].index.intersection(sides[1].index)
+        rows[line] = {f"Δ {name}": _difference(*(side.loc[shared, name] for side in sides)) for name in names}
+        rows[line]["seeds"] = str(len(shared)) + (" (exploratory)" if len(shared) < 5 else "")
+    return pd.DataFrame(rows).T.rename_axis(f"minus {reference}")
 
 
-def budget_curve(measured: pd.DataFrame, shares: dict[str, tuple[float, str]]) -> Figure:
-    """Unseen accuracy and locality against the share of annotated frames, active and random; ``shares`` says which line is
-    where: (share, selection). Means over seeds, bars: 95 % t interval over seeds; lines of one seed have none."""
-    names = [name for name in ("accuracy unseen", "energy in mask seen", "energy in mask unseen") if name in measured]
-    figure, axes = plt.subplots(1, len(names), figsize=(WIDTH, 2.4), squeeze=False)
-    budgets = sorted({share for share, _ in shares.values()})
-    for axis, name in zip(axes[0], names):
+def _difference(a: pd.Series, b: pd.Series) -> str:
+    over = evaluate.over_seeds(a - b)
+    return f"{over['mean']:+.3f}" + (f" [{over['low']:+.3f}, {over['high']:+.3f}]" if len(a) > 1 else "")
+
+
+def budget_curve(measured: pd.DataFrame, runs: Lines) -> Figure | None:
+    """Accuracy, AUC and locality against the share of annotated frames, active and random; None below three budgets.
+
+    Means over seeds, bars: 95 % t interval over seeds; lines of one seed have none.
+    """
+    shares = budgets(runs)
+    places = sorted({share for share, _ in shares.values()})
+    if len(places) < 3:
+        return None
+    names = ("accuracy unseen", "AUC unseen", "energy in mask seen", "energy in mask unseen")
+    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.4))
+    for axis, name in zip(axes.flat, names):
         for i, selection in enumerate(dict.fromkeys(how for _, how in shares.values() if how != "both")):
             own = {share: line for line, (share, how) in shares.items() if how in (selection, "both")}
             over = {
                 share: evaluate.over_seeds(measured.loc[measured["line"] == own[share], name]) for share in sorted(own)
             }
-            place = np.array([budgets.index(share) for share in over]) + 0.12 * (i - 0.5)
+            place = np.array([places.index(share) for share in over]) + 0.12 * (i - 0.5)
             middle = np.array([each["mean"] for each in over.values()])
             bounds = np.array([[each["low"], each["high"]] for each in over.values()]).T
             error = np.nan_to_num(np.abs(bounds - middle))
             axis.errorbar(place, middle, error, fmt="os"[i % 2] + "-", color=PALETTE[i], capsize=3, label=selection)
         axis.set(title=name, xlabel="annotated share of training frames")
-        axis.set_xticks(range(len(budgets)), [f"{100 * share:g} %" for share in budgets], fontsize=7)
-    axes[0][0].legend(fontsize=7)
+        axis.set_xticks(range(len(places)), [f"{100 * share:g} %" for share in places], fontsize=7)
+    axes.flat[0].legend(fontsize=7)
     return figure
 
 
@@ -111,21 +122,6 @@ def attention_panel(runs: dict[str, Run], frames: pd.DataFrame) -> Figure:
     return panel(frames, scores, masks, [("frame, true mask", shown, {}, True), *rows], "share of maximum")
 
 
-def setting_table(runs: Lines, methods: Sequence[str], test_sets: Sequence[str]) -> pd.DataFrame:
-    """What each variation changes against ``main``: differences of accuracy and energy, seen and unseen."""
-    measured = measures(runs, methods, test_sets)
-    names = [f"{measure} {kind}" for measure in ("accuracy", "energy in mask") for kind in ("seen", "unseen")]
-    main = measured[measured["line"] == "main"].set_index("seed")[names]
-    rows = {}
-    for line, own in measured.groupby("line", sort=False):
-        both = own.set_index("seed")[names]
-        differences = (both - main).loc[both.index.intersection(main.index)].mean()
-        value = main.loc[both.index].mean() if line == "main" else differences
-        rows[line] = {f"{name}": f"{value[name]:{'' if line == 'main' else '+'}.3f}" for name in names}
-        rows[line]["seeds"] = ", ".join(map(str, seeds(runs[line])))
-    return pd.DataFrame(rows).T.rename_axis("main, then Δ to it")
-
-
 def budgets(runs: Lines) -> dict[str, tuple[float, str]]:
     """Lines of LAE: the share of training frames whose mask was read, and how they were chosen (``both`` at 0 and 1)."""
     found = {}
@@ -137,50 +133,15 @@ def budgets(runs: Lines) -> dict[str, tuple[float, str]]:
     return found
 
 
-def selections(measured: pd.DataFrame, runs: Lines, measure: str) -> pd.DataFrame:
-    """Active minus random selection at each budget that has both: :func:`gains` of a measure, one row a budget."""
+def selections(measured: pd.DataFrame, runs: Lines) -> pd.DataFrame:
+    """Active minus random selection at each budget that has both: :func:`gains`, one row a budget."""
     by_budget = {budget: line for line, budget in budgets(runs).items()}
     rows = {}
     for share in sorted({share for share, how in by_budget if how == "random"}):
         if (share, "active") in by_budget:
             pair = [by_budget[share, how] for how in ("active", "random")]
-            gain = gains(measured[measured["line"].isin(pair)], pair[1], measure)
-            rows[f"{100 * share:g} %"] = gain.loc[pair[0]]
+            rows[f"{100 * share:g} %"] = gains(measured[measured["line"].isin(pair)], pair[1]).loc[pair[0]]
     return pd.DataFrame(rows).T.rename_axis("annotated")
-
-
-# claim -> (line, reference, measure, by how much the reference may be the better one)
-CLAIMS = {
-    "locality": ("LAE: main", "LAE: 0 %", "energy in mask seen", 0.0),
-    "annotation budget": ("LAE: main", "LAE: 100 %", "accuracy unseen", 0.02),
-    "generalisation": ("LAE: main", "LAE: 0 %", "accuracy unseen", 0.0),
-}
-
-
-def verdicts(measured: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The claims of the abstract by :data:`CLAIMS`, from the measures of each task; the rule stands in notebook 03."""
-    rows = {}
-    for claim, (line, reference, measure, margin) in CLAIMS.items():
-        found = {}
-        for task, of_task in measured.items():
-            wide = of_task.pivot(index="seed", columns="line", values=measure)
-            both = (wide[line] - wide[reference]).dropna() if {line, reference} <= set(wide) else []
-            if len(both):
-                found[task] = evaluate.over_seeds(both)
-        least = min((over["n"] for over in found.values()), default=0)
-        if not found:
-            verdict = "not testable: no such lines here"
-        elif least < 5:
-            verdict = f"exploratory: {least} seeds"
-        elif all(over["low"] > -margin for over in found.values()):
-            verdict = "reproduced in kind"
-        elif any(over["high"] < -margin for over in found.values()):
-            verdict = "not reproduced"
-        else:
-            verdict = "undecided"
-        cells = {task: f"{over['mean']:+.3f} [{over['low']:+.3f}, {over['high']:+.3f}]" for task, over in found.items()}
-        rows[claim] = {"what": f"{measure}, {line} minus {reference}", "margin": margin, **cells, "verdict": verdict}
-    return pd.DataFrame(rows).T.rename_axis("claim")
 
 
 @torch.inference_mode()

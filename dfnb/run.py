@@ -328,9 +328,15 @@ def trained(p: TrainingParameters) -> Run:
 Find = Callable[[TrainingParameters], Run]
 
 
-def all_trained(name: str, arms: bool = False, find: Find = trained) -> list[tuple[Run, TrainingParameters]]:
-    """The runs of a profile's grid, or those of its arms, with their parameters; what is missing is trained."""
-    chosen = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and bool(job.arm) == arms]
+def all_trained(
+    name: str, arms: bool = False, find: Find = trained, notebook: str = ""
+) -> list[tuple[Run, TrainingParameters]]:
+    """The runs of a profile's grid, or those of its arms, with their parameters; what is missing is trained.
+
+    Of one paper's ``notebook`` or of all papers.
+    """
+    of_papers = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and job.notebook.startswith(notebook)]
+    chosen = [job for job in of_papers if bool(job.arm) == arms]
     return [(find(p), p) for p in (job.checked() for job in chosen)]
 
 

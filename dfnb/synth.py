@@ -601,7 +601,7 @@ def recolour(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tu
     """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
     wide, high, middle, feather = _draws(draw, (1.8, 2.2), (0.8, 1.0), (-1.1, -0.9), forgery.feather)
     generated = _resolve(target.image, draw.uniform(*forgery.low_resolution))
-    tint = 1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
+    tint = 1 + 2 * draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
     return (generated * tint).astype(np.float32), _region(target, wide, high, middle, feather)
 
 

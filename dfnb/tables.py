@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from dfnb import claims, evaluate, papers, report, robustness, store
+from dfnb import claims, evaluate, generalise, papers, report, robustness, store
 from dfnb import run as grid
 from dfnb.evaluate import interval
 from dfnb.train import Run
@@ -31,13 +31,14 @@ ABOUT = (
 class Book:
     """The runs of a profile and all that is made of them; ``saved`` are the files written so far.
 
-    ``lines`` are the papers, the arms called ``baselines`` (further models from timm) and the scores of other tools.
+    ``lines`` are the papers, the arms called ``baselines`` (further models from timm) and the scores of other tools. With a
+    ``notebook`` it is that paper alone, which need not wait for the others.
     """
 
-    def __init__(self, profile: str, find: grid.Find = grid.trained) -> None:
+    def __init__(self, profile: str, find: grid.Find = grid.trained, notebook: str = "") -> None:
         self.profile, self.saved, self.found = profile, [], {}
         self.find = lambda p: self.found.setdefault(key := repr(p), self.found.get(key) or find(p))
-        trainings = grid.all_trained(profile, find=self.find)
+        trainings = grid.all_trained(profile, find=self.find, notebook=notebook)
         self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
         further = [group for arms in self.arms("/baselines").values() for name, group in arms.items() if name != "main"]
         self.lines = report.lines([*self.runs, *chain(*further)]) | report.other_tools(profile, self.runs)
@@ -46,6 +47,12 @@ class Book:
         """Groups of arms by title: ``notebook/group``, or ``/group`` of every paper; ``""``: the lines themselves."""
         notebook, _, group = source.partition("/")
         return grid.all_arms(self.profile, group, self.find, notebook) if source else {"": self.lines}
+
+    @cached_property
+    def tasks(self) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
+        """LAE's tasks by name, seen and unseen method each, and the two datasets that have them."""
+        own = [job.checked() for job in grid.jobs(self.profile) if job.notebook == "03_lae" and not job.trains]
+        return (own[0].tasks, own[0].task_sets or ()) if own else ({}, ())
 
     @cached_property
     def results(self) -> pd.DataFrame:
@@ -74,7 +81,10 @@ class Book:
     def _caption(self, name: str, lead: str, arms: dict[str, Lines]) -> str:
         lines = {f"{title}, {arm}": group for title, of in arms.items() for arm, group in of.items()}
         lines = next(iter(arms.values())) if len(arms) == 1 else lines
-        return f"{lead} {report.conditions(lines, self.test_sets[: 1 if name in HOME else None], self.profile)}"
+        test_sets = self.test_sets[: 1 if name in HOME else None]
+        if name.startswith("lae_"):
+            test_sets = generalise.test_sets(lines, self.tasks[1])
+        return f"{lead} {report.conditions(lines, test_sets, self.profile)}"
 
     def page(self) -> Path:
         """Write the page with all tables and figures that there are, in reading order."""
@@ -205,6 +215,30 @@ def _located(book: Book, lines: Lines) -> pd.DataFrame:
     return report.located(lines, book.test_sets[:1])
 
 
+def _seen_unseen(measured: pd.DataFrame, lines: Lines) -> pd.DataFrame:
+    return generalise.table(measured)
+
+
+def _gains(measured: pd.DataFrame, lines: Lines) -> pd.DataFrame:
+    return generalise.gains(measured, "0 %" if "0 %" in lines else "main")
+
+
+def _generalised(task: str, make: Callable = _seen_unseen) -> Make:
+    """A table or figure of :mod:`dfnb.generalise` for one of LAE's tasks; no rows where the profile has not that task."""
+
+    def made(book: Book, lines: Lines) -> Any:
+        tasks, sets = book.tasks
+        sets = generalise.test_sets(lines, sets)
+        for test_set in sets:
+            lines = _sound(lines, test_set)
+        if task not in tasks or not lines or (make is not _seen_unseen and len(lines) < 2):
+            return []
+        return make(generalise.measures(lines, tasks[task], sets), lines)
+
+    return made
+
+
+BUDGET = "LAE, face swap: unseen method and locality by the annotated share; bars are 95 % intervals over seeds."
 AUC, DIFFERENCES, FOREST = _of(report.cross_dataset), _of(report.differences), _of(report.forest)
 # By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
 TABLES: dict[str, tuple[str, str, Make]] = {
@@ -221,6 +255,25 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
     "robustness": ("", robustness.AREAS, lambda book, lines: robustness.areas(book)),
     "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
+    **{
+        f"lae_{task.replace(' ', '_')}{suffix}": (source.format(task), f"LAE, {task}{lead}.", _generalised(task, make))
+        for task in ("face swap", "inpainting", "attribute")
+        for suffix, source, lead, make in (
+            ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
+            ("_gains", "03_lae/{}", ": minus the autoencoder without the locality loss, paired by seed", _gains),
+            ("_plain", "03_lae/plain {}", " without any cue: seen and unseen method", _seen_unseen),
+        )
+    },
+    "lae_selection": (
+        "03_lae/face swap",
+        "LAE, face swap: active minus random selection.",
+        _generalised("face swap", generalise.selections),
+    ),
+    "lae_open_choices": (
+        "03_lae/open choices",
+        "LAE: the open choices, each varied alone, minus main.",
+        _generalised("face swap", _gains),
+    ),
     "lv_annotation": (f"{LV}/annotation", SHARE, AUC),
     "lv_annotation_differences": (f"{LV}/annotation", f"Difference to full annotation. {SHARE}", DIFFERENCES),
     "lv_annotation_located": (f"{LV}/annotation", "Localisation by the share of annotated forgeries.", _located),
@@ -239,11 +292,15 @@ FIGURES: dict[str, tuple[str, str, Make]] = {
     "cross_dataset": ("", "Video AUC.", FOREST),
     "roc": ("", "ROC over videos.", _of(report.roc)),
     "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", FOREST),
+    "lae_budget": ("03_lae/face swap", BUDGET, _generalised("face swap", generalise.budget_curve)),
     "robustness": ("", robustness.CURVES, lambda book, lines: robustness.curves(book)),
 }
 ORDER = """
     cross_dataset claims published_and_ours differences ranks selection within_dataset cross_manipulation metrics located
-    robustness power quirks lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
+    robustness power quirks lae_face_swap lae_face_swap_gains lae_inpainting lae_inpainting_gains lae_attribute lae_attribute_gains
+    lae_budget lae_selection lae_attention_face_swap_seen lae_attention_face_swap_unseen lae_attention_inpainting_seen
+    lae_attention_inpainting_unseen lae_attention_attribute_seen lae_attention_attribute_unseen lae_face_swap_plain
+    lae_inpainting_plain lae_attribute_plain lae_open_choices lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
     lv_pseudo_labels lv_modules lv_modules_located etd_losses etd_differences etd_branches_alike etd_branches_with_lil
     etd_branches_without_lil etd_number_of_branches located_on_{0} located_on_{1} grad_cam roc samples_{0} shortcuts audit
     overview published"""
