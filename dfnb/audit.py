@@ -119,38 +119,30 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     with their medians among real and fake frames. The label is ``given away`` where the interval excludes chance clearly
     (:data:`GIVEN_AWAY`), nothing is ``in sight`` where it is narrow and low (:data:`CLEAR`); else there are too few videos.
     """
-    columns = frames[["video", "track", "frame", "cluster", "label", "method"]].reset_index(drop=True)
-    every = max(1, len(frames) // MOST)
-    columns, frames_seen = columns.iloc[::every].reset_index(drop=True), frames.iloc[::every]
-    frames_seen.attrs = frames.attrs
-    groups, label = columns["cluster"].astype(str).to_numpy(), columns["label"].to_numpy().astype(int)
-    folds, rows = StratifiedGroupKFold(5, shuffle=True, random_state=0), {}
-    values = features(frames_seen)
+    seen = frames.iloc[:: max(1, len(frames) // MOST)].reset_index(drop=True)
+    seen.attrs = frames.attrs
+    groups, label = seen["cluster"].astype(str).to_numpy(), seen["label"].to_numpy().astype(int)
+    folds, rows, values = StratifiedGroupKFold(5, shuffle=True, random_state=0), {}, features(seen)
     for name, x in values.items():
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
         score = cross_val_predict(model, x, label, groups=groups, cv=folds, method="predict_proba")[:, 1]
-        rows[f"a linear classifier on {name}"] = _row(columns, score)
-    box = values["place and size"]
-    alone = {
-        "brightness": values["colour statistics"][:, :3].mean(1),
-        "compressed size": values["compressed size"][:, 0],
-    }
-    alone |= {
-        "contrast": values["colour statistics"][:, 3:].mean(1),
-        "face scale, source pixels": box[:, 4] - box[:, 2],
-    }
+        rows[f"a linear classifier on {name}"] = _row(seen, score)
+    colour, size, place = (values[name] for name in ("colour statistics", "compressed size", "place and size"))
+    alone = {"brightness": colour[:, :3].mean(1), "contrast": colour[:, 3:].mean(1), "compressed size": size[:, 0]}
+    alone["face scale, source pixels"] = place[:, 4] - place[:, 2]
     for name, x in alone.items():
         medians = {f"median of {who}": f"{np.median(x[label == i]):.1f}" for i, who in enumerate(("real", "fake"))}
-        rows[f"{name} alone"] = _row(columns, x, alone=True) | medians
+        rows[f"{name} alone"] = _row(seen, x, alone=True) | medians
     return pd.DataFrame(rows).T.fillna("–").rename_axis("the label by")
 
 
-def _row(columns: pd.DataFrame, score: np.ndarray, alone: bool = False) -> dict:
+def _row(frames: pd.DataFrame, score: np.ndarray, alone: bool = False) -> dict:
+    columns = frames[["video", "track", "frame", "cluster", "label", "method"]]
     row = evaluate.auc(columns.assign(score=score.astype(float)), "frame")
     low, high = row["low"], row["high"]
     if alone:  # a value that is lower on fakes gives them away as well
         low, high = max(low, 1 - high), max(high, 1 - low)
-    clear = 1 - CLEAR < low and high < CLEAR
+    clear = low > 1 - CLEAR and high < CLEAR
     verdict = "given away" if low > GIVEN_AWAY else "nothing in sight" if clear else "too few videos to tell"
     cell = evaluate.interval(row["value"], row["low"], row["high"])
     return {"frame AUC": cell, "n frames": row["n"], "clusters": row["clusters"], "verdict": verdict}

@@ -122,9 +122,7 @@ def synth(
 
 @app.command()
 def data(
-    root: Annotated[
-        list[Path] | None, typer.Option(help="where to look for datasets; may be given several times")
-    ] = None,
+    root: Annotated[list[Path] | None, typer.Option(help="where to look for datasets, may be several")] = None,
     unpack: Annotated[bool, typer.Option(help="unpack the archives there, each into a folder of its name")] = False,
 ) -> None:
     """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
@@ -139,9 +137,8 @@ def data(
 
 @app.command()
 def prepare(
-    what: Annotated[
-        str, typer.Argument(help="a folder of videos or images, a dataset of `dfnb data`, or a JSON of DeepfakeBench")
-    ],
+    ctx: typer.Context,
+    what: Annotated[str, typer.Argument(help="a folder of videos or images, a dataset of `dfnb data`, or a .json")],
     name: Annotated[str | None, typer.Argument(help="name of the new dataset, datasets/<name>")] = None,
     root: Annotated[list[Path] | None, typer.Option(help="the folder of a dataset as downloaded, or several")] = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
@@ -149,7 +146,7 @@ def prepare(
     crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
     size: Annotated[int | None, typer.Option(help="side of a crop in pixels")] = None,
     scale: Annotated[float | None, typer.Option(help="side of a crop, by the longer side of the face's box")] = None,
-    frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; 0: all")] = None,
+    frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all, or 32")] = None,
     stride: Annotated[int | None, typer.Option(help="every n-th frame, before frames_per_video")] = None,
     detect_every: Annotated[int | None, typer.Option(help="detect faces on every k-th frame at most")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
@@ -162,13 +159,13 @@ def prepare(
     """
     from dfnb import manifest, prepare
 
-    given = {"size": size, "scale": scale, "frames_per_video": frames_per_video, "stride": stride}
-    given |= {"detect_every": detect_every}
-    given = {key: value for key, value in given.items() if value is not None}
-    missing: list[str] = []
+    asked = {
+        key: value for key, value in ctx.params.items() if value is not None and key in prepare.Settings.model_fields
+    }
+    given, missing = {}, []
     if what in manifest.names() and root:
         sources, missing = manifest.scan(manifest.load(what), root)
-        given, name = manifest.load(what).prepare | given, name or what
+        given, name = manifest.load(what).prepare, name or what
         if not sources:
             raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or manifest.load(what).layout}")
     elif what.endswith(".json") and root:
@@ -179,8 +176,8 @@ def prepare(
         sources = prepare.folder_sources(Path(what), label, split, crops)
     if name is None:
         raise DfnbError(f"give the dataset made of {what} a name: dfnb prepare {what} NAME")
-    given["frames_per_video"] = given.get("frames_per_video") or None
-    record = prepare.prepare(name, sources, prepare.Settings(**given), workers=workers, missing=missing)
+    settings = prepare.Settings(**given | asked)
+    record = prepare.prepare(name, sources, settings, workers=workers, missing=missing)
     _tell(record, name)
     typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     for sentence in record["missing"]:

@@ -158,8 +158,8 @@ def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[
                 if old and not source.crops:
                     raise DfnbError(f"{old.file} and {source.file} are both named {source.video!r}; keep one of them")
                 sources[source.video] = replace(old, crops=old.crops + source.crops) if old else source
-    if packed := [path.relative_to(root).as_posix() for root in roots for path in _archives([root])]:
-        said.append(f"not unpacked: {_some(packed)}; `dfnb data --root {roots[0].name} --unpack` does it safely")
+    if packed := [file.name for file, _ in _archives(roots)]:
+        said.append(f"not unpacked: {_some(packed)}; `dfnb data --root FOLDER --unpack` does it safely")
     ordered = [replace(each, crops=tuple(sorted(each.crops, key=frame_number))) for each in sources.values()]
     return ordered, list(dict.fromkeys(said))
 
@@ -221,16 +221,13 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
     said += [f"{where}: no {what} {_some(paths)}; prepared without" for what, paths in absent.items() if paths]
 
 
-def _archives(roots: Sequence[Path]) -> list[Path]:
-    """Archives in folders and their sub-folders that have no folder of their name beside them."""
+def _archives(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Archives in folders and their sub-folders, each with the folder that it makes, where that is not there yet."""
     found = sorted(
-        path for root in roots for path in (*Path(root).glob("*"), *Path(root).glob("*/*")) if path.suffix in ARCHIVES
+        file for root in roots for deep in ("*", "*/*") for file in root.glob(deep) if file.suffix in ARCHIVES
     )
-    return [path for path in found if not _unpacked(path).exists()]
-
-
-def _unpacked(archive: Path) -> Path:
-    return archive.with_name(archive.name.removesuffix(archive.suffix).removesuffix(".tar"))
+    both = [(file, file.with_name(file.name.removesuffix(file.suffix).removesuffix(".tar"))) for file in found]
+    return [(file, folder) for file, folder in both if not folder.exists()]
 
 
 def below(root: Path, path: str) -> Path | None:
@@ -273,9 +270,7 @@ def _walk(template: str, fields: dict, roots: list[Path], said: list[str]) -> It
                 match = pattern.fullmatch(path)
                 folder = Path(path).name in folders
                 if (match or folder) and (root / path).is_symlink() and not below(root, path):
-                    said.append(
-                        f"{path} is a link, which is not followed; name the folder it leads to as a further root"
-                    )
+                    said.append(f"{path} is a link, which is not followed; name what it leads to as a further root")
                 elif match and not folder:
                     yield root, path, match.groupdict()
 
@@ -324,19 +319,16 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     for name in names():
         manifest, record = load(name), store.read_record(frames.dataset_folder(name))
         if record:
-            n = {what: sum(part[what] for part in record["n"].values()) for what in ("frames", "videos")}
-            p = record["parameters"]
-            how = f"{p.get('frames_per_video') or 'all'} frames a video, {p.get('size', '?')} px, scale {p.get('scale', '?')}"
-            rows[name] = (
-                "prepared",
-                "; ".join([f"{n['frames']} frames of {n['videos']} videos ({how})", *record.get("missing", [])]),
-            )
+            n, videos = (sum(part[what] for part in record["n"].values()) for what in ("frames", "videos"))
+            settings = {"frames_per_video": None, "size": "?", "scale": "?"} | record["parameters"]
+            how = "{frames_per_video} frames a video, {size} px, scale {scale}".format_map(settings)
+            rows[name] = "prepared", "; ".join([f"{n} frames of {videos} videos ({how})", *record["missing"]])
             continue
-        sources, said = max((scan(manifest, [folder]) for folder in near), key=lambda x: len(x[0]), default=([], []))
-        if sources:
-            rows[name] = "partly" if said else "present", "; ".join([f"{len(sources)} videos", *said])
-        else:
-            rows[name] = "absent", f"{manifest.access} ({manifest.space})"
+        found = (scan(manifest, [folder]) for folder in near)
+        sources, said = max(found, key=lambda both: len(both[0]), default=([], []))
+        state = "absent" if not sources else "partly" if said else "present"
+        what = [f"{len(sources)} videos", *said] if sources else [manifest.access, f"space: {manifest.space}"]
+        rows[name] = state, "; ".join(what)
     return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
 
 
@@ -346,42 +338,24 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
 def unpack(roots: Sequence[Path]) -> list[Path]:
     """Unpack the archives below folders, each beside itself into a folder of its name; what is there stays.
 
-    Nothing is unpacked but files and folders inside (no links, no devices), and nothing that would fill the disk: an
-    archive that holds anything else is refused with :class:`DfnbError`, and its folder appears whole or not at all.
+    Raises :class:`DfnbError` for an archive that is damaged, leads out of its folder, or would fill the disk; its folder
+    appears whole or not at all.
     """
     made = []
-    for archive in _archives(roots):
-        folder = _unpacked(archive)
-        with store.atomic_folder(folder) as temporary:
-            try:
-                _unpack(archive, temporary)
-            except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-                raise DfnbError(
-                    f"{archive} cannot be unpacked safely ({error}); download it again or unpack it by hand"
-                ) from None
+    for archive, folder in _archives(roots):
+        try:
+            with store.atomic_folder(folder) as temporary:
+                zipped = zipfile.is_zipfile(archive)
+                with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as opened:
+                    size = sum(x.file_size for x in opened.infolist()) if zipped else sum(x.size for x in opened)
+                if size > shutil.disk_usage(temporary).free:
+                    raise OSError(f"its {size / 1e9:.2g} GB do not fit on the disk")
+                # of a zip, members that lead out are skipped and links are written as texts
+                shutil.unpack_archive(archive, temporary, **({} if zipped else {"filter": "data"}))
+        except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+            raise DfnbError(f"{archive} cannot be unpacked safely ({error}); download it again") from None
         made.append(folder)
     return made
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    room = shutil.disk_usage(folder).free * 0.9
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            for member in opened.infolist():
-                room -= member.file_size
-                there = (folder / member.filename).resolve()
-                if room < 0 or not there.is_relative_to(folder.resolve()) or member.external_attr >> 28 == 0xA:
-                    raise zipfile.BadZipFile(
-                        f"{member.filename} leads out of it, is a link, or does not fit on the disk"
-                    )
-                opened.extract(member, folder)
-        return
-    with tarfile.open(archive) as opened:
-        for member in opened:
-            room -= member.size
-            if room < 0 or not (member.isfile() or member.isdir()):
-                raise tarfile.TarError(f"{member.name} is a link or a device, or does not fit on the disk")
-            opened.extract(member, folder, filter="data")
 
 
 # ---------------------------------------------------------------- fetching

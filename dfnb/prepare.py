@@ -345,13 +345,11 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
             return _in_place(source, folder, given)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch") as scratch:
             rows, facts = _cut(source, folder.name, settings, detector, Path(scratch))
+            masked = facts["masked_by"] != "none"
             if not rows:
-                return facts | {
-                    "reason": f"no face {'under the mask ' * (facts['masked_by'] != 'none')}in {facts['frames']} frames"
-                }
+                return facts | {"reason": f"no face {'under the mask ' * masked}in {facts['frames']} frames"}
             order = [row.pop("place") for row in rows]
             crops = _gathered(Path(scratch, "crops"), order, (size, size, 3))
-            masked = facts["masked_by"] != "none"
             masks = _gathered(Path(scratch, "masks"), order, (size, -(-size // 8))) if masked else None
             frames.write_video(place, rows, crops, masks, **facts, mask_threshold=settings.mask_threshold, given=given)
             return facts
@@ -366,18 +364,19 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     total = count_frames(source.file)
     if source.mask and (n := count_frames(source.mask)) != total:
         raise Unusable(f"the mask has {n} frames, the video {total}")
-    original = source.original if _alike(source, total) else None
+    beside = source.mask
+    if source.original and not beside and _alike(source.file, source.original, total):
+        beside = source.original
     every = range(0, total, settings.stride)
     n = min(settings.frames_per_video or total, len(every))
     wanted = {every[(2 * i + 1) * len(every) // (2 * n)] for i in range(n)}  # the middles of n equal parts
     follower, size, places = Follower(settings, detector), settings.size, itertools.count()
     rgb, grey = Converter("rgb24"), Converter("gray")
-    beside = source.mask or original
     others = decode(beside) if beside else itertools.repeat(None)
     with (scratch / "crops").open("wb") as crops, (scratch / "masks").open("wb") as masks:
         for number, frame, other, faces in follower.follow(zip(decode(source.file), others), wanted):
             image = rgb(frame)
-            region = grey(other) if source.mask else difference(image, rgb(other)) if original else None
+            region = grey(other) if source.mask else difference(image, rgb(other)) if beside else None
             if region is not None and region.shape != image.shape[:2]:
                 raise Unusable(f"the mask has {region.shape[::-1]} pixels, the video {image.shape[1::-1]}")
             for track, face in faces:
@@ -399,22 +398,19 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
     facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
-    facts["masked_by"] = "given" if source.mask else "difference of fake and original" if original else "none"
+    facts["masked_by"] = "given" if source.mask else "difference of fake and original" if beside else "none"
     facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
     return rows, facts
 
 
-def _alike(source: Source, total: int) -> bool:
-    """Whether the original has as many frames as the fake, and of the same size: else they cannot be compared."""
-    if source.mask or not source.original:
-        return False
-    try:
-        sizes = [next(decode(file)) for file in (source.file, source.original)]
-        return count_frames(source.original) == total and len({(frame.width, frame.height) for frame in sizes}) == 1
-    except Unusable:
-        return False
+def _alike(fake: Path, original: Path, total: int) -> bool:
+    """Whether an original has as many frames as the fake, and of the same size: else they cannot be compared."""
+    with suppress(Unusable):
+        first, other = (next(decode(file)) for file in (fake, original))
+        return count_frames(original) == total and (first.width, first.height) == (other.width, other.height)
+    return False
 
 
 def _in_place(source: Source, folder: Path, given: dict) -> dict:
@@ -423,23 +419,21 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
     An image that cannot be read is left out and counted as a frame without a face.
     """
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
-    nothing = dict.fromkeys(("landmarks", "crop_box", "scale"))
+    known |= {"dataset": folder.name, "track": 0, **dict.fromkeys(("landmarks", "crop_box", "scale"))}
     rows, hashes, lost = [], [], []
-    for image, mask in source.crops:
-        number, _ = manifest.frame_number((image, mask))
+    for crop in source.crops:
+        number, _ = manifest.frame_number(crop)
         try:
-            read_image(image)
+            read_image(crop[0])
         except Unusable:
             lost.append(number)
             continue
-        here, there = (f"{TREE}/{x.relative_to(source.file).as_posix()}" if x else "" for x in (image, mask))
-        rows.append(
-            {"dataset": folder.name, **known, "track": 0, "frame": number, **nothing, "path": here, "mask": there}
-        )
-        hashes.append([store.sha256(x) if x else "" for x in (image, mask)])
-    n = len(source.crops)
+        path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in crop)
+        rows.append({**known, "frame": number, "path": path, "mask": mask})
+        hashes.append([store.sha256(file) if file else "" for file in crop])
+    n, masked = len(source.crops), any(row["mask"] for row in rows)
     facts = {"decoded": n, "frames": n, "without_face": len(lost), "frames_without_face": lost}
-    facts["masked_by"] = "given" if any(mask for _, mask in source.crops) else "none"
+    facts["masked_by"] = "given" if masked else "none"
     if not rows:
         return facts | {"reason": f"none of {n} images can be read"}
     with store.atomic_folder(folder / "videos" / source.video) as temporary:
@@ -516,44 +510,37 @@ def _by_folder(sources: list[Source], root: Path, sorted_in: bool) -> list[Sourc
 def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> tuple[list[Source], list[str]]:
     """The videos that a JSON of DeepfakeBench lists, with its crops and masks below ``root``, and what is missing.
 
-    Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, with the compression between split and
-    video for FaceForensics++. A label that ends with "real" is real. Where it lists a video in several splits (its validation
-    is its test split, and the training split of Celeb-DF holds all), the video is a test video here.
+    Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, for FaceForensics++ with the
+    compression between split and video; a label that ends with "real" is real. A video that it lists in several splits
+    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here.
     """
-    root, said, sources = Path(root).resolve(), [], {}
-    pairs = manifest.pairs()
+    root, said, sources, pairs = Path(root).resolve(), [], {}, manifest.pairs()
 
-    def listed(node: dict, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, dict]]:
+    def listed(node: dict, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, dict]]:
         for name, below in node.items():
             if isinstance(below, dict) and "frames" not in below:
                 yield from listed(below, (*above, name))
             elif isinstance(below, dict) and (len(above) < 4 or above[3] == compression):
                 yield above, name, below
 
-    found = sorted(listed(store.read_json(file), ()), key=lambda x: ("test", "val", "train").index(x[0][2]))
-    for (_, kind, split, *_), name, entry in found:
-        label = int(not kind.lower().endswith("real"))
-        video = f"{kind}/{name}"
+    order = ("test", "val", "train").index
+    for (_, kind, split, *_), name, entry in sorted(
+        listed(store.read_json(file)), key=lambda entry: order(entry[0][2])
+    ):
+        label, video = int(not kind.lower().endswith("real")), f"{kind}/{name}"
         if video in sources:
             continue
-        paths = {
-            what: [manifest.below(root, path.replace("\\", "/")) for path in entry.get(what, [])]
-            for what in ("frames", "masks")
-        }
-        masks = {path.stem: path for path in paths["masks"] if path}
-        crops = [(path, masks.get(path.stem) if label else None) for path in paths["frames"] if path]
-        if len(crops) < len(paths["frames"]):
-            said.append(
-                f"{video}: {len(paths['frames']) - len(crops)} of {len(paths['frames'])} frames are not below {root.name}"
-            )
+        images, masks = ([p.replace("\\", "/") for p in entry.get(what, [])] for what in ("frames", "masks"))
+        masked = {Path(path).stem: there for path in masks if label and (there := manifest.below(root, path))}
+        crops = [(there, masked.get(there.stem)) for path in images if (there := manifest.below(root, path))]
+        if len(crops) < len(images):
+            said.append(f"{video}: {len(images) - len(crops)} of {len(images)} frames are not below {root.name}")
         if crops:
             known = {"cluster": pairs.get(name, video), "identity": name.split("_")[0] if name in pairs else ""}
             crops = tuple(sorted(crops, key=manifest.frame_number))
             sources[video] = Source(video, root, label, kind if label else "real", split, **known, crops=crops)
     if not sources:
-        raise DfnbError(
-            f"{file} lists no frame that lies below {root}; name the folder that its paths begin in as root"
-        )
+        raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
     return list(sources.values()), said
 
 
@@ -596,16 +583,16 @@ def prepare(
         there = {file.parent.relative_to(videos).as_posix() for file in videos.rglob("video.json")}
         if others := sorted(there - given.keys()):
             raise DfnbError(f"{folder} holds another video, {others[0]!r}; give the new dataset another name")
-        _check_space(folder, [each for each in sources if each.video not in there], settings, detector, workers)
+        new = [each for each in sources if each.video not in there and not each.crops]
+        _check_space(folder, new, settings, detector, workers)
         job = partial(_one, folder=folder, settings=settings, detector=detector)
         table = _table(sources, _run(job, sources, given, folder, workers, progress))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
         faces = table.groupby(table["split"] + "/" + table["method"]).sum(numeric_only=True).to_dict("index")
-        masks = (
-            (table["method"] + ": " + table["masked_by"])[~table["quarantined"]].value_counts().sort_index().to_dict()
-        )
+        used = table[~table["quarantined"]]
+        masks = (used["method"] + ": " + used["masked_by"]).value_counts().sort_index().to_dict()
         found = {"sources": fingerprint, "missing": list(missing), "quarantine": unused.to_dict("records")}
         found |= {"faces": faces, "masks": masks}
         return frames.write_dataset(folder, parameters, **found, **clock.facts())
@@ -623,56 +610,38 @@ def dropouts(record: dict) -> pd.DataFrame:
 
 def _link(folder: Path, sources: Sequence[Source]) -> None:
     """Let ``folder/tree`` lead to the folder whose crops are used in place."""
-    roots, tree = {each.file for each in sources if each.crops}, folder / TREE
+    roots, tree = sorted({each.file.resolve() for each in sources if each.crops}), folder / TREE
     if len(roots) > 1:
         raise DfnbError(
-            f"{folder} would use crops below {len(roots)} folders in place; name one folder that holds them all"
+            f"{folder}: {roots[0]} and {roots[1]} hold crops to be used in place; give one folder above both"
         )
-    if roots and (not tree.is_symlink() or tree.resolve() != next(iter(roots)).resolve()):
+    if roots and (not tree.is_symlink() or tree.resolve() != roots[0]):
         tree.unlink(missing_ok=True)
-        tree.symlink_to(next(iter(roots)).resolve(), target_is_directory=True)
+        tree.symlink_to(roots[0], target_is_directory=True)
 
 
-def estimate(sources: Sequence[Source], settings: Settings, detector: YuNet, workers: int) -> dict[str, float]:
-    """Frames, bytes and seconds that videos will take, from a few of them: lengths, and the first frames prepared."""
-    sample, lengths, seconds = sources[:: max(1, len(sources) // 5)][:5], [], []
-    for source in sample:
+def _check_space(folder: Path, sources: list[Source], settings: Settings, detector: YuNet, workers: int | None) -> None:
+    """Tell what is ahead, judged by a few videos: their lengths, and the time that their first frames take.
+
+    Raises :class:`DfnbError` when the disk is too small for the crops and masks.
+    """
+    workers, lengths, seconds = min(workers or os.cpu_count() or 1, max(1, len(sources))), [], []
+    for source in sources[:: max(1, len(sources) // 5)][:5]:
         with suppress(Unusable, av.FFmpegError):
             lengths.append(count_frames(source.file))
-            start, first = time.monotonic(), itertools.islice(decode(source.file), 40)
-            n = sum(1 for _ in Follower(settings, detector).follow(zip(first, itertools.repeat(None)), range(40)))
-            seconds.append((time.monotonic() - start) / n)
+            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 40), itertools.repeat(None))
+            n = sum(1 for _ in Follower(settings, detector).follow(first, range(40)))
+            seconds.append((time.monotonic() - start) / n * lengths[-1])
     if not lengths:
-        return {"frames": 0, "bytes": 0, "seconds": 0}
-    kept = np.mean([min(settings.frames_per_video or n, -(-n // settings.stride)) for n in lengths])
-    masked = np.mean([bool(source.mask or source.original) for source in sources])
-    size = kept * settings.size**2 * (3 + masked / 8)
-    n = len(sources)
-    return {"frames": n * kept, "bytes": n * size, "seconds": n * np.mean(lengths) * np.mean(seconds) / workers}
-
-
-def _check_space(
-    folder: Path, sources: Sequence[Source], settings: Settings, detector: YuNet, workers: int | None
-) -> None:
-    """Tell what is ahead, and raise :class:`DfnbError` when the disk is too small for it."""
-    workers = min(workers or os.cpu_count() or 1, max(1, len(sources)))
-    sources = [source for source in sources if not source.crops]
-    if not sources:
         return
-    ahead, free = estimate(sources, settings, detector, workers), shutil.disk_usage(folder).free
-    needed = f"about {ahead['bytes'] / 1e9:.2g} GB for {ahead['frames']:,.0f} frames of {len(sources):,} videos"
-    if ahead["bytes"] > free:
-        raise DfnbError(
-            f"{folder} needs {needed}, and {free / 1e9:.2g} GB are free; free some, or take fewer frames a video"
-        )
-    log.info(
-        "%s: %s (free: %.0f GB), about %.1f h with %d processes",
-        folder.name,
-        needed,
-        free / 1e9,
-        ahead["seconds"] / 3600,
-        workers,
-    )
+    n = np.mean([min(settings.frames_per_video or n, -(-n // settings.stride)) for n in lengths]) * len(sources)
+    masked = np.mean([bool(source.mask or source.original) for source in sources])
+    size, free = n * settings.size**2 * (3 + masked / 8), shutil.disk_usage(folder).free
+    needed = f"about {size / 1e9:.2g} GB for {n:,.0f} frames of {len(sources):,} videos"
+    if size > free:
+        raise DfnbError(f"{folder} needs {needed}, and {free / 1e9:.2g} GB are free; free some, or take fewer frames")
+    hours = np.mean(seconds) * len(sources) / workers / 3600
+    log.info(f"{folder.name}: {needed} (free: {free / 1e9:.0f} GB), about {hours:.1g} h with {workers} processes")
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -688,9 +657,8 @@ def _check_names(sources: Sequence[Source]) -> None:
 def _given(source: Source, made: str) -> dict:
     """What a prepared video depends on, wherever its files lie: another description means that it is made anew."""
     files = {name: path and _stamp(path) for name, path in vars(source).items() if name in ("mask", "original")}
-    crops = [
-        [str(file.relative_to(source.file)), file.stat().st_size] for crop in source.crops for file in crop if file
-    ]
+    inside = [file for crop in source.crops for file in crop if file]
+    crops = [[file.relative_to(source.file), file.stat().st_size] for file in inside]
     files["file"] = store.digest(crops, 64) if crops else _stamp(source.file)
     return {**vars(source), **files, "crops": len(source.crops), "made": made}
 

@@ -345,7 +345,7 @@ def test_archives_are_told_and_unpacked_where_they_lie(root):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
     sources, said = scan("wilddeepfake", root)
-    assert len(sources) == 6 and "not unpacked: 1 (real_train/0.tar.gz)" in said[-1]
+    assert len(sources) == 6 and "not unpacked: 1 (0.tar.gz)" in said[-1]
     assert manifest.unpack([root]) == [folder] and manifest.unpack([root]) == []
     assert len(scan("wilddeepfake", root)[0]) == 8
 
@@ -371,18 +371,23 @@ def test_a_tar_that_leads_out_is_refused_whole(tmp_path, root, bad):
     assert sorted(p.name for p in root.iterdir()) == ["a.tar.gz"] and not (tmp_path / "out.txt").exists()
 
 
-def test_zips_that_lead_out_link_or_explode_are_refused(tmp_path, root, monkeypatch):
+def test_zips_neither_lead_out_nor_link_nor_explode(tmp_path, root, monkeypatch):
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
-    for name, entry in {"out": "../out.txt", "link": link, "bomb": "zeros"}.items():
+    for name, entries in {"out": ["../out.txt", "/absolute.txt", link, "in/a.txt"], "bomb": ["zeros"]}.items():
         with zipfile.ZipFile(root / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(entry, b"0" * 10**6 if name == "bomb" else b"x")
-        usage = type("Usage", (), {"free": 10**6})
-        monkeypatch.setattr(manifest.shutil, "disk_usage", lambda path, usage=usage: usage)
-        with pytest.raises(DfnbError, match=rf"{name}\.zip cannot be unpacked safely"):
-            manifest.unpack([root])
-        assert [p.name for p in root.iterdir()] == [f"{name}.zip"]
-        (root / f"{name}.zip").unlink()
+            for entry in entries:
+                archive.writestr(entry, b"0" * 10**6 if name == "bomb" else b"../../x")
+    usage = type("Usage", (), {"free": 10**5})
+    monkeypatch.setattr(manifest.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DfnbError, match=r"bomb\.zip cannot be unpacked safely \(its 0.001 GB do not fit"):
+        manifest.unpack([root])
+    assert sorted(p.name for p in root.iterdir()) == ["bomb.zip", "out.zip"]
+    (root / "bomb.zip").unlink()
+    manifest.unpack([root])
+    assert not (tmp_path / "out.txt").exists() and not (root / "out.txt").exists()
+    assert sorted(p.name for p in (root / "out").rglob("*")) == ["a.txt", "in", "link"]
+    assert not (root / "out" / "link").is_symlink()
     (root / "broken.zip").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(DfnbError, match=r"broken\.zip cannot be unpacked"):
         manifest.unpack([root])
