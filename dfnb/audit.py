@@ -77,8 +77,8 @@ def duplicates(frames: pd.DataFrame) -> pd.DataFrame:
             for i, j in np.argwhere(apart <= NEAR):
                 key = video[part[i]], one, video[theirs[j]], other
                 found[key] = min(int(apart[i, j]), found.get(key, WAVES**2))
-    rows = [(*key, distance) for key, distance in sorted(found.items())]
-    return pd.DataFrame(rows, columns=["video", "split", "other", "other_split", "distance"])
+    names = ["video", "split", "other", "other_split", "distance"]
+    return pd.DataFrame([(*key, distance) for key, distance in sorted(found.items())], columns=names)
 
 
 def _bits(crop: np.ndarray) -> np.ndarray:

@@ -128,9 +128,8 @@ def data(
     """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
     from dfnb import manifest
 
-    if unpack:
-        for folder in manifest.unpack(root or []):
-            typer.echo(f"unpacked: {folder}")
+    for folder in manifest.unpack(root or []) if unpack else []:
+        typer.echo(f"unpacked: {folder}")
     for name, row in manifest.overview(root or []).iterrows():
         typer.echo(f"{name:<18} {row['state']:<9} {row['what']}")
 
@@ -159,9 +158,7 @@ def prepare(
     """
     from dfnb import manifest, prepare
 
-    asked = {
-        key: value for key, value in ctx.params.items() if value is not None and key in prepare.Settings.model_fields
-    }
+    asked = {key: ctx.params[key] for key in prepare.Settings.model_fields if ctx.params.get(key) is not None}
     given, missing = {}, []
     if what in manifest.names() and root:
         sources, missing = manifest.scan(manifest.load(what), root)
@@ -180,11 +177,9 @@ def prepare(
     record = prepare.prepare(name, sources, settings, workers=workers, missing=missing)
     _tell(record, name)
     typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    for sentence in record["missing"]:
-        typer.echo(f"missing: {sentence}", err=True)
-    for entry in record["quarantine"]:
-        typer.echo(f"not used: {entry['file']}: {entry['reason']}", err=True)
-    if record["quarantine"] or record["missing"]:
+    said = [f"missing: {sentence}" for sentence in record["missing"]]
+    if said := said + [f"not used: {entry['file']}: {entry['reason']}" for entry in record["quarantine"]]:
+        typer.echo("\n".join(said), err=True)
         raise typer.Exit(2)
 
 

@@ -115,8 +115,8 @@ class Source:
 
 def names() -> list[str]:
     """Names of the published datasets that the manifest knows."""
-    paths = sorted(store.find("data_manifest").glob("*.yaml"))
-    return [path.stem for path in paths if yaml.safe_load(path.read_text()).get("kind") == "real"]
+    paths = store.find("data_manifest").glob("*.yaml")
+    return sorted(path.stem for path in paths if yaml.safe_load(path.read_text()).get("kind") == "real")
 
 
 def load(name: str) -> Manifest:
@@ -160,14 +160,7 @@ def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[
                 sources[source.video] = replace(old, crops=old.crops + source.crops) if old else source
     if packed := [file.name for file, _ in _archives(roots)]:
         said.append(f"not unpacked: {_some(packed)}; `dfnb data --root FOLDER --unpack` does it safely")
-    ordered = [replace(each, crops=tuple(sorted(each.crops, key=frame_number))) for each in sources.values()]
-    return ordered, list(dict.fromkeys(said))
-
-
-def frame_number(crop: tuple[Path, Path | None]) -> tuple[int, str]:
-    """The number that an image's name ends with, and the name, to sort by."""
-    digits = re.findall(r"\d+", crop[0].stem)
-    return int(digits[-1]) if digits else 0, crop[0].name
+    return list(sources.values()), list(dict.fromkeys(said))
 
 
 def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path], said: list[str]) -> Iterator[Source]:
@@ -177,7 +170,7 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
     for other, rows in others:
         if wrong := [key for key in sorted(listed.keys() | rows.keys()) if listed.get(key) != rows.get(key)]:
             said.append(f"{other} differs from the published {title}, which is used: {_some(wrong)}")
-    where = re.sub(r":[^{}]*\}", "}", rule.files).format_map(_Open(fields))
+    where = re.sub(r"\{(\w+):?[^{}]*\}", lambda match: fields.get(match[1], f"{{{match[1]}}}"), rule.files)
     found = list(_walk(rule.files, fields, roots, said))
     if not found and rule.optional:
         return
@@ -208,10 +201,8 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
         for name in absent:
             absent[name] += [facts[name]] * bool(facts[name] and not beside[name])
         video = {name: facts[name] for name in ("video", "method", "split", "cluster", "identity", "source")}
-        if rule.crops:
-            yield Source(file=root, label=label, **video, crops=((root / path, beside["mask"]),))
-        else:
-            yield Source(file=root / path, label=label, **video, **beside)
+        crops = {"file": root, "crops": ((root / path, beside["mask"]),)}
+        yield Source(label=label, **video, **(crops if rule.crops else {"file": root / path, **beside}))
     expected = {key for key in listed if rule.key != "{path}" or _pattern(rule.files, fields).fullmatch(key)}
     if missing := sorted(expected - seen):
         said.append(f"{where}: {_some(missing)} of the {len(expected)} that {title} names are missing")
@@ -223,9 +214,8 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
 
 def _archives(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Archives in folders and their sub-folders, each with the folder that it makes, where that is not there yet."""
-    found = sorted(
-        file for root in roots for deep in ("*", "*/*") for file in root.glob(deep) if file.suffix in ARCHIVES
-    )
+    files = sorted(file for root in roots for deep in ("*", "*/*") for file in root.glob(deep))
+    found = [file for file in files if file.suffix in ARCHIVES]
     both = [(file, file.with_name(file.name.removesuffix(file.suffix).removesuffix(".tar"))) for file in found]
     return [(file, folder) for file, folder in both if not folder.exists()]
 
@@ -234,13 +224,6 @@ def below(root: Path, path: str) -> Path | None:
     """A file that is named by its path below a root, if it is there, and not by a link that leads out."""
     there = root / path
     return there if path and there.is_file() and there.resolve().is_relative_to(root) else None
-
-
-class _Open(dict):
-    """Leaves a placeholder alone that has no value."""
-
-    def __missing__(self, key: str) -> str:
-        return f"{{{key}}}"
 
 
 def _pattern(template: str, fields: dict) -> re.Pattern:
@@ -277,12 +260,9 @@ def _walk(template: str, fields: dict, roots: list[Path], said: list[str]) -> It
 
 def _rows(listing: Listing, fields: dict, roots: list[Path]) -> dict[str, dict[str, str]]:
     """The rows of a list by their keys; of all files that its template matches. Empty where there is none."""
+    files, found = [(root / path, match) for root, path, match in _walk(listing.file, fields, roots, [])], {}
     if listing.sha256:
-        shipped = store.find("data_manifest") / listing.file
-        files = [(verified(shipped, listing.sha256), {})]
-    else:
-        files = [(root / path, match) for root, path, match in _walk(listing.file, fields, roots, [])]
-    found = {}
+        files = [(verified(store.find("data_manifest") / listing.file, listing.sha256), {})]
     for file, match in files:
         for row in _table(file, listing.columns):
             row |= listing.fields | match
@@ -313,8 +293,7 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
 
     A dataset is looked for in each of the folders and in their immediate sub-folders.
     """
-    roots = [Path(root).resolve() for root in roots]
-    near = [folder for root in roots for folder in (root, *sorted(p for p in root.glob("*") if p.is_dir()))]
+    near = [folder for root in map(Path, roots) for folder in (root, *sorted(p for p in root.glob("*") if p.is_dir()))]
     rows = {}
     for name in names():
         manifest, record = load(name), store.read_record(frames.dataset_folder(name))

@@ -12,6 +12,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -72,7 +73,7 @@ class Settings(BaseModel):
     frames_per_video: int | None = Field(None, ge=1, description="evenly spaced; None: all")
     stride: int = Field(1, ge=1, description="every n-th frame, before frames_per_video")
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame at most")
-    detect_side: int = Field(640, ge=128, description="longer side of the image the detector sees; never enlarged")
+    detect_side: int = Field(640, ge=128, description="the detector sees half the frame, but 400 to this of a side")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
     min_detections: int = Field(3, ge=1, description="a track with fewer is spurious, unless its shot has fewer")
@@ -295,7 +296,8 @@ class Follower:
 
     def _detect(self, number: int, frame: av.VideoFrame, live: list[Track]) -> None:
         """Detect faces in a frame, give each to the track it continues, and begin tracks (added to ``live``)."""
-        ratio = min(1.0, self.settings.detect_side / max(frame.width, frame.height))
+        longer = max(frame.width, frame.height)
+        ratio = min(longer, self.settings.detect_side, max(400, longer / 2)) / longer
         image = self._bgr(frame, max(1, round(frame.width * ratio)), max(1, round(frame.height * ratio)))
         faces = np.array(self.detector(np.ascontiguousarray(image)), np.float64).reshape(-1, 15)
         faces[:, :14] /= ratio
@@ -421,8 +423,8 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     known |= {"dataset": folder.name, "track": 0, **dict.fromkeys(("landmarks", "crop_box", "scale"))}
     rows, hashes, lost = [], [], []
-    for crop in source.crops:
-        number, _ = manifest.frame_number(crop)
+    numbered = ((int((re.findall(r"\d+", crop[0].stem) or [0])[-1]), crop) for crop in source.crops)
+    for number, crop in sorted(numbered, key=lambda pair: (pair[0], pair[1][0].name)):
         try:
             read_image(crop[0])
         except Unusable:
@@ -432,8 +434,8 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
         rows.append({**known, "frame": number, "path": path, "mask": mask})
         hashes.append([store.sha256(file) if file else "" for file in crop])
     n, masked = len(source.crops), any(row["mask"] for row in rows)
-    facts = {"decoded": n, "frames": n, "without_face": len(lost), "frames_without_face": lost}
-    facts["masked_by"] = "given" if masked else "none"
+    facts = {"decoded": n, "frames": n, "masked_by": "given" if masked else "none"}
+    facts |= {"without_face": len(lost), "frames_without_face": lost}
     if not rows:
         return facts | {"reason": f"none of {n} images can be read"}
     with store.atomic_folder(folder / "videos" / source.video) as temporary:
@@ -504,7 +506,7 @@ def _by_folder(sources: list[Source], root: Path, sorted_in: bool) -> list[Sourc
             name = each.video if alone else folder.as_posix()
             old = videos.setdefault(name, replace(each, video=name, cluster=name, file=root, mask=None))
             videos[name] = replace(old, crops=(*old.crops, (each.file, each.mask)))
-    return [replace(each, crops=tuple(sorted(each.crops, key=manifest.frame_number))) for each in videos.values()]
+    return list(videos.values())
 
 
 def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> tuple[list[Source], list[str]]:
@@ -523,10 +525,8 @@ def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> t
             elif isinstance(below, dict) and (len(above) < 4 or above[3] == compression):
                 yield above, name, below
 
-    order = ("test", "val", "train").index
-    for (_, kind, split, *_), name, entry in sorted(
-        listed(store.read_json(file)), key=lambda entry: order(entry[0][2])
-    ):
+    entries = sorted(listed(store.read_json(file)), key=lambda entry: ("test", "val", "train").index(entry[0][2]))
+    for (_, kind, split, *_), name, entry in entries:
         label, video = int(not kind.lower().endswith("real")), f"{kind}/{name}"
         if video in sources:
             continue
@@ -537,8 +537,7 @@ def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> t
             said.append(f"{video}: {len(images) - len(crops)} of {len(images)} frames are not below {root.name}")
         if crops:
             known = {"cluster": pairs.get(name, video), "identity": name.split("_")[0] if name in pairs else ""}
-            crops = tuple(sorted(crops, key=manifest.frame_number))
-            sources[video] = Source(video, root, label, kind if label else "real", split, **known, crops=crops)
+            sources[video] = Source(video, root, label, kind if label else "real", split, **known, crops=tuple(crops))
     if not sources:
         raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
     return list(sources.values()), said
@@ -604,17 +603,15 @@ def dropouts(record: dict) -> pd.DataFrame:
     A detector that fails on fakes more than on real videos is a bias: what is left are the easier fakes.
     """
     table = pd.DataFrame(record["faces"]).T[["videos", "quarantined", "frames", "without_face"]].astype(int)
-    share = table["without_face"] / table["frames"].clip(lower=1)
-    return table.assign(share=share.round(4)).rename_axis("split/method")
+    share = (table["without_face"] / table["frames"].clip(lower=1)).round(4)
+    return table.assign(share=share).rename_axis("split/method")
 
 
 def _link(folder: Path, sources: Sequence[Source]) -> None:
     """Let ``folder/tree`` lead to the folder whose crops are used in place."""
     roots, tree = sorted({each.file.resolve() for each in sources if each.crops}), folder / TREE
     if len(roots) > 1:
-        raise DfnbError(
-            f"{folder}: {roots[0]} and {roots[1]} hold crops to be used in place; give one folder above both"
-        )
+        raise DfnbError(f"{folder} would use crops of {roots[0]} and {roots[1]} in place; give one folder above both")
     if roots and (not tree.is_symlink() or tree.resolve() != roots[0]):
         tree.unlink(missing_ok=True)
         tree.symlink_to(roots[0], target_is_directory=True)
@@ -626,11 +623,11 @@ def _check_space(folder: Path, sources: list[Source], settings: Settings, detect
     Raises :class:`DfnbError` when the disk is too small for the crops and masks.
     """
     workers, lengths, seconds = min(workers or os.cpu_count() or 1, max(1, len(sources))), [], []
-    for source in sources[:: max(1, len(sources) // 5)][:5]:
+    for source in sources[:: max(1, len(sources) // 3)][:3]:
         with suppress(Unusable, av.FFmpegError):
             lengths.append(count_frames(source.file))
-            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 40), itertools.repeat(None))
-            n = sum(1 for _ in Follower(settings, detector).follow(first, range(40)))
+            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 10), itertools.repeat(None))
+            n = sum(1 for _ in Follower(settings, detector).follow(first, range(10)))
             seconds.append((time.monotonic() - start) / n * lengths[-1])
     if not lengths:
         return
@@ -657,8 +654,7 @@ def _check_names(sources: Sequence[Source]) -> None:
 def _given(source: Source, made: str) -> dict:
     """What a prepared video depends on, wherever its files lie: another description means that it is made anew."""
     files = {name: path and _stamp(path) for name, path in vars(source).items() if name in ("mask", "original")}
-    inside = [file for crop in source.crops for file in crop if file]
-    crops = [[file.relative_to(source.file), file.stat().st_size] for file in inside]
+    crops = [[f.relative_to(source.file), f.stat().st_size] for f in sorted(f for c in source.crops for f in c if f)]
     files["file"] = store.digest(crops, 64) if crops else _stamp(source.file)
     return {**vars(source), **files, "crops": len(source.crops), "made": made}
 

@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -185,7 +186,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(tmp_path, root, detector)
     assert (
         "1 (original_sequences/youtube/c23/videos/1234.mp4) are not in the list splits/faceforensics_pairs.csv" in text
     )
-    assert len(sources) == 36 - 1 - 6
+    assert len(sources) == 30 - 1 - 6
     record, _ = prepared(tmp_path, detector, sources, said)
     assert record["missing"] == said and record["quarantine"] == []
     assert record["masks"]["Face2Face: none"] == 6 and record["masks"]["Deepfakes: given"] == 6
@@ -243,7 +244,7 @@ def test_masks_of_another_length_and_truncated_videos_are_quarantined(tmp_path, 
     reasons = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
     assert reasons.keys() == {"Deepfakes/071_054", "Face2Face/071_054"}
     assert reasons["Deepfakes/071_054"] == "the mask has 4 frames, the video 6"
-    assert len(set(table["video"])) == 34
+    assert len(set(table["video"])) == 28
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
@@ -520,3 +521,31 @@ def test_a_wrong_line_is_answered_with_the_right_one(root, call):
     assert f"dfnb prepare {root} NAME" in call("prepare", root)[1]
     code, said = call("prepare", root, "mine", "--crops", "--workers", 1)
     assert code == 0 and "test/GL: 1 frames of 1 videos" in said
+
+
+def test_real_clips_in_the_layout_of_faceforensics(tmp_path, root):
+    real, weights = os.environ.get("DFNB_REAL_DATA"), os.environ.get("DFNB_DETECTOR")
+    if not real or not weights:
+        pytest.skip("needs DFNB_REAL_DATA (a folder with videos/) and DFNB_DETECTOR (YuNet's .onnx)")
+    rgb, detector = prepare.Converter("rgb24"), prepare.YuNet(weights)
+    for number, path in zip(("071", "054"), sorted((Path(real) / "videos").glob("*.mpg"))):
+        images = [rgb(frame) for frame in list(prepare.decode(path))[:12]]
+        x, y, width, height = (int(value) for value in detector(images[0][..., ::-1].copy())[0, :4])
+        masks = [np.zeros_like(image) for image in images]
+        for mask in masks:
+            mask[y : y + height, x : x + width] = 255
+        trees.video(root / f"original_sequences/youtube/c23/videos/{number}.mp4", images)
+        fake = f"{number}_{'054' if number == '071' else '071'}.mp4"
+        for method in ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"):
+            below = root / "manipulated_sequences" / method
+            trees.video(below / "c23/videos" / fake, [np.where(m > 0, 255 - i, i) for i, m in zip(images, masks)])
+            trees.video(below / "masks/videos" / fake, masks)
+    sources, said = scan("faceforensics-c23", root)
+    settings = prepare.Settings(size=128, frames_per_video=4)
+    record, table = prepared(tmp_path, detector, [s for s in sources if not s.label], said, settings)
+    assert record["quarantine"] == [] and set(table["cluster"]) == {"071_054"} and set(table["split"]) == {"train"}
+    assert (np.abs(frames.landmarks_array(table)[:, 2] - 64) < 32).all()
+    fakes = [s for s in sources if s.label]
+    record = prepare.prepare(tmp_path / "datasets/fakes", fakes, settings, trees.Centre(), 1, False)
+    table = frames.load_frames(tmp_path / "datasets/fakes")
+    assert len(table) == 8 * 4 and record["masks"] == {f"{method}: given": 2 for method in set(table["method"])}

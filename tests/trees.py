@@ -86,6 +86,14 @@ def faceforensics(root, compression="c23"):
     return expected
 
 
+def four(expected):
+    return {name: row for name, row in expected.items() if row[1] != "FaceShifter"}
+
+
+def shifted(expected):
+    return {name: row for name, row in expected.items() if row[1] in ("real", "FaceShifter")}
+
+
 def lae_face(root):
     return {name: row for name, row in faceforensics(root).items() if row[1] in ("real", "Face2Face", "FaceSwap")}
 
@@ -195,9 +203,10 @@ def lae_images(root, methods=("seen", "unseen")):
 
 
 TREES = {
-    "faceforensics-raw": lambda root: faceforensics(root, "raw"),
-    "faceforensics-c23": faceforensics,
-    "faceforensics-c40": lambda root: faceforensics(root, "c40"),
+    "faceshifter": lambda root: shifted(faceforensics(root)),
+    "faceforensics-raw": lambda root: four(faceforensics(root, "raw")),
+    "faceforensics-c23": lambda root: four(faceforensics(root)),
+    "faceforensics-c40": lambda root: four(faceforensics(root, "c40")),
     "dfd": dfd,
     "celeb-df-v1": lambda root: celeb_df(root, 1),
     "celeb-df-v2": celeb_df,
