@@ -129,31 +129,65 @@ def synth(
 
 
 @app.command()
+def data(
+    root: Annotated[list[Path] | None, typer.Option(help="where to look for datasets, may be several")] = None,
+    unpack: Annotated[bool, typer.Option(help="unpack the archives there, each into a folder of its name")] = False,
+) -> None:
+    """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
+    from dfnb import manifest
+
+    for folder in manifest.unpack(root or []) if unpack else []:
+        typer.echo(f"unpacked: {folder}")
+    for name, row in manifest.overview(root or []).iterrows():
+        typer.echo(f"{name:<18} {row['state']:<9} {row['what']}")
+
+
+@app.command()
 def prepare(
-    videos: Annotated[
-        Path, typer.Argument(help="folder of videos: real/, fake/<method>/, mask/<method>/, or see --label")
-    ],
-    name: Annotated[str, typer.Argument(help="name of the new dataset, datasets/<name>")],
+    ctx: typer.Context,
+    what: Annotated[str, typer.Argument(help="a folder of videos or images, a dataset of `dfnb data`, or a .json")],
+    name: Annotated[str | None, typer.Argument(help="name of the new dataset, datasets/<name>")] = None,
+    root: Annotated[list[Path] | None, typer.Option(help="the folder of a dataset as downloaded, or several")] = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
-    size: Annotated[int, typer.Option(help="side of a crop in pixels")] = 256,
-    scale: Annotated[float, typer.Option(help="side of a crop, by the longer side of the face's box")] = 1.3,
-    frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all")] = None,
-    detect_every: Annotated[int, typer.Option(help="detect faces on every k-th frame at most")] = 5,
+    split: Annotated[str, typer.Option(help="train, val or test, for a folder without these")] = "test",
+    crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
+    size: Annotated[int | None, typer.Option(help="side of a crop in pixels")] = None,
+    scale: Annotated[float | None, typer.Option(help="side of a crop, by the longer side of the face's box")] = None,
+    frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all, or 32")] = None,
+    stride: Annotated[int | None, typer.Option(help="every n-th frame, before frames_per_video")] = None,
+    detect_every: Annotated[int | None, typer.Option(help="detect faces on every k-th frame at most")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
 ) -> None:
-    """Prepare a folder of videos: find, follow and crop faces. Exits with 2 when a video could not be used.
+    """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
 
-    Killed at any moment, the same command goes on where it was.
+    `dfnb prepare faceforensics-c23 --root FOLDER` takes a published dataset as it was downloaded, `dfnb prepare FOLDER NAME`
+    videos or images sorted into [train,val,test/]{real,fake/<method>,mask/<method>}/, `dfnb prepare FILE.json NAME --root
+    FOLDER` a tree of DeepfakeBench. Killed at any moment, the same command goes on where it was.
     """
-    from dfnb import prepare
+    from dfnb import manifest, prepare
 
-    settings = prepare.Settings(size=size, scale=scale, frames_per_video=frames_per_video, detect_every=detect_every)
-    record = prepare.prepare(name, prepare.folder_sources(videos, label, split), settings, workers=workers)
+    asked = {key: ctx.params[key] for key in prepare.Settings.model_fields if ctx.params.get(key) is not None}
+    given, missing = {}, []
+    if what in manifest.names() and root:
+        sources, missing = manifest.scan(manifest.load(what), root)
+        given, name = manifest.load(what).prepare, name or what
+        if not sources:
+            raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or manifest.load(what).layout}")
+    elif what.endswith(".json") and root:
+        sources, missing = prepare.deepfakebench_sources(Path(what), root[0])
+    elif what in manifest.names():
+        raise DfnbError(f"say where {what} lies: dfnb prepare {what} --root FOLDER; {manifest.load(what).access}")
+    else:
+        sources = prepare.folder_sources(Path(what), label, split, crops)
+    if name is None:
+        raise DfnbError(f"give the dataset made of {what} a name: dfnb prepare {what} NAME")
+    settings = prepare.Settings(**given | asked)
+    record = prepare.prepare(name, sources, settings, workers=workers, missing=missing)
     _tell(record, name)
-    for entry in record["quarantine"]:
-        typer.echo(f"not used: {entry['file']}: {entry['reason']}", err=True)
-    if record["quarantine"]:
+    typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
+    said = [f"missing: {sentence}" for sentence in record["missing"]]
+    if said := said + [f"not used: {entry['file']}: {entry['reason']}" for entry in record["quarantine"]]:
+        typer.echo("\n".join(said), err=True)
         raise typer.Exit(2)
 
 

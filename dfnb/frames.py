@@ -131,14 +131,16 @@ def load_frames(name: str | Path) -> pd.DataFrame:
             f"{folder} holds no finished dataset (no record.json); make it with `dfnb synth` or `dfnb prepare`, "
             "or run notebook 01_data"
         )
-    table = pq.read_table(folder / "frames.parquet")
+    table = pq.read_table(folder / "frames.parquet", memory_map=True)
     if missing := [column for column in COLUMNS if column not in table.column_names]:
         raise DfnbError(
             f"{folder / 'frames.parquet'} lacks the columns {', '.join(missing)}; prepare the dataset again"
         )
-    frames = table.to_pandas(
-        types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_fixed_size_list(kind) else None
-    )
+    lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
+    # column by column, each given back at once: two million rows must not lie in memory twice
+    frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
+    del table
+    pa.default_memory_pool().release_unused()
     frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
     return frames
 

@@ -3,7 +3,8 @@
 Faces are detected on every k-th frame by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) and their
 boxes and landmarks interpolated in between. Frames are decoded once, in presentation order, and held only until the
 detections around them are known, so that memory does not grow with the length of a video. Real and fake frames pass
-through the same geometry. What gives no usable face ends in a quarantine list, with its reason.
+through the same geometry. What gives no usable face ends in a quarantine list, with its reason. An image is a video of
+one frame, and crops that others have made are used where they lie.
 """
 
 import hashlib
@@ -11,15 +12,17 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import threading
+import time
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ import numpy as np
 import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
 from tqdm import tqdm
 
 from dfnb import frames, manifest, store
+from dfnb.manifest import Source
 from dfnb.store import DfnbError
 
 log = logging.getLogger(__name__)
@@ -45,11 +50,14 @@ YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detectio
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 # closed lists: without them FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
+TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,h264,hevc,m4v"
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
 BRIDGED = 1  # missed detections in a row between which a face is still interpolated
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
+DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
 
 COUNTS = ("decoded", "frames", "without_face", "detections", "tracks", "tracks_left_out")  # of a video, to be summed
@@ -65,26 +73,11 @@ class Settings(BaseModel):
     frames_per_video: int | None = Field(None, ge=1, description="evenly spaced; None: all")
     stride: int = Field(1, ge=1, description="every n-th frame, before frames_per_video")
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame at most")
-    detect_side: int = Field(640, ge=128, description="longer side of the image the detector sees; never enlarged")
+    detect_side: int = Field(640, ge=128, description="the detector sees half the frame, but 400 to this of a side")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
     min_detections: int = Field(3, ge=1, description="a track with fewer is spurious, unless its shot has fewer")
     mask_threshold: int = Field(127, ge=0, le=254, description="a mask pixel above it is forged")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One video: its name in the dataset, its file, what is known of it, and its mask video (same frame numbering)."""
-
-    video: str
-    file: Path
-    label: int  # 0 real, 1 fake
-    method: str  # real, or the manipulation's name
-    split: str = "test"
-    cluster: str = ""
-    identity: str = ""
-    source: str = ""
-    mask: Path | None = None
 
 
 class Unusable(Exception):
@@ -154,6 +147,8 @@ def count_frames(file: Path) -> int:
     Raises :class:`Unusable` for what is empty, no video, or ends before its announced end. Where a container announces
     none (MPEG streams), :func:`decode` sees a frame that was cut off, and nobody a cut exactly between two frames.
     """
+    if file.suffix.lower() in IMAGES and file.is_file():
+        return 1
     count, shown, end, cut_off = 0, 0, 0.0, False
     with _opened(file) as (container, stream):
         for packet in container.demux():
@@ -175,11 +170,32 @@ def count_frames(file: Path) -> int:
 
 def decode(file: Path) -> Iterator[av.VideoFrame]:
     """The frames of a video in presentation order; raises :class:`Unusable` at the first that is not whole."""
+    if file.suffix.lower() in IMAGES and file.is_file():
+        yield av.VideoFrame.from_ndarray(read_image(file), format="rgb24")
+        return
     with _opened(file) as (container, stream):
         for count, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt:
                 raise Unusable(f"truncated or damaged after {count} frames")
             yield frame
+
+
+def read_image(file: Path) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB, upright; raises :class:`Unusable` for what is none, or truncated, or a bomb."""
+    try:
+        with Image.open(file) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unusable(f"not an image, or truncated or damaged ({error.__class__.__name__})") from None
+
+
+def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Where a fake differs from its original, both (H, W, 3) uint8: a mask (H, W) of 0 and 255.
+
+    The largest difference of the channels, its median over 5 by 5 pixels above :data:`DIFFERENT`, small gaps closed.
+    """
+    apart = cv2.medianBlur(cv2.absdiff(fake, original).max(axis=2), 5) > DIFFERENT
+    return cv2.morphologyEx(apart.astype(np.uint8) * 255, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
 
 
 class Converter:
@@ -280,7 +296,8 @@ class Follower:
 
     def _detect(self, number: int, frame: av.VideoFrame, live: list[Track]) -> None:
         """Detect faces in a frame, give each to the track it continues, and begin tracks (added to ``live``)."""
-        ratio = min(1.0, self.settings.detect_side / max(frame.width, frame.height))
+        longer = max(frame.width, frame.height)
+        ratio = min(longer, self.settings.detect_side, max(400, longer / 2)) / longer
         image = self._bgr(frame, max(1, round(frame.width * ratio)), max(1, round(frame.height * ratio)))
         faces = np.array(self.detector(np.ascontiguousarray(image)), np.float64).reshape(-1, 15)
         faces[:, :14] /= ratio
@@ -326,13 +343,16 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
             return known | {"rows": None}
         shutil.rmtree(place)
     try:
+        if source.crops:
+            return _in_place(source, folder, given)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch") as scratch:
             rows, facts = _cut(source, folder.name, settings, detector, Path(scratch))
+            masked = facts["masked_by"] != "none"
             if not rows:
-                return facts | {"reason": f"no face {'under the mask ' * bool(source.mask)}in {facts['frames']} frames"}
+                return facts | {"reason": f"no face {'under the mask ' * masked}in {facts['frames']} frames"}
             order = [row.pop("place") for row in rows]
             crops = _gathered(Path(scratch, "crops"), order, (size, size, 3))
-            masks = _gathered(Path(scratch, "masks"), order, (size, -(-size // 8))) if source.mask else None
+            masks = _gathered(Path(scratch, "masks"), order, (size, -(-size // 8))) if masked else None
             frames.write_video(place, rows, crops, masks, **facts, mask_threshold=settings.mask_threshold, given=given)
             return facts
     except (Unusable, av.FFmpegError, cv2.error, ValueError, MemoryError) as error:
@@ -346,15 +366,19 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     total = count_frames(source.file)
     if source.mask and (n := count_frames(source.mask)) != total:
         raise Unusable(f"the mask has {n} frames, the video {total}")
+    beside = source.mask
+    if source.original and not beside and _alike(source.file, source.original, total):
+        beside = source.original
     every = range(0, total, settings.stride)
     n = min(settings.frames_per_video or total, len(every))
     wanted = {every[(2 * i + 1) * len(every) // (2 * n)] for i in range(n)}  # the middles of n equal parts
     follower, size, places = Follower(settings, detector), settings.size, itertools.count()
     rgb, grey = Converter("rgb24"), Converter("gray")
-    regions = map(grey, decode(source.mask)) if source.mask else itertools.repeat(None)
+    others = decode(beside) if beside else itertools.repeat(None)
     with (scratch / "crops").open("wb") as crops, (scratch / "masks").open("wb") as masks:
-        for number, frame, region, faces in follower.follow(zip(decode(source.file), regions), wanted):
+        for number, frame, other, faces in follower.follow(zip(decode(source.file), others), wanted):
             image = rgb(frame)
+            region = grey(other) if source.mask else difference(image, rgb(other)) if beside else None
             if region is not None and region.shape != image.shape[:2]:
                 raise Unusable(f"the mask has {region.shape[::-1]} pixels, the video {image.shape[1::-1]}")
             for track, face in faces:
@@ -370,16 +394,54 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
                 where = {"landmarks": landmarks, "crop_box": [left, top, left + side, top + side], "scale": size / side}
                 track.rows.append({"place": next(places), "frame": number, **where})
     kept = follower.kept()
-    if source.mask:  # of several people the one under the mask
+    if beside:  # of several people the one under the mask
         kept = [track for track in kept[:1] if track.forged]
     seen = {number for number in wanted if number < follower.decoded}
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
     facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
+    facts["masked_by"] = "given" if source.mask else "difference of fake and original" if beside else "none"
     facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
     return rows, facts
+
+
+def _alike(fake: Path, original: Path, total: int) -> bool:
+    """Whether an original has as many frames as the fake, and of the same size: else they cannot be compared."""
+    with suppress(Unusable):
+        first, other = (next(decode(file)) for file in (fake, original))
+        return count_frames(original) == total and (first.width, first.height) == (other.width, other.height)
+    return False
+
+
+def _in_place(source: Source, folder: Path, given: dict) -> dict:
+    """Write the rows of crops that are used where they lie, below ``source.file``; returns the facts.
+
+    An image that cannot be read is left out and counted as a frame without a face.
+    """
+    known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
+    known |= {"dataset": folder.name, "track": 0, **dict.fromkeys(("landmarks", "crop_box", "scale"))}
+    rows, hashes, lost = [], [], []
+    numbered = ((int((re.findall(r"\d+", crop[0].stem) or [0])[-1]), crop) for crop in source.crops)
+    for number, crop in sorted(numbered, key=lambda pair: (pair[0], pair[1][0].name)):
+        try:
+            read_image(crop[0])
+        except Unusable:
+            lost.append(number)
+            continue
+        path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in crop)
+        rows.append({**known, "frame": number, "path": path, "mask": mask})
+        hashes.append([store.sha256(file) if file else "" for file in crop])
+    n, masked = len(source.crops), any(row["mask"] for row in rows)
+    facts = {"decoded": n, "frames": n, "masked_by": "given" if masked else "none"}
+    facts |= {"without_face": len(lost), "frames_without_face": lost}
+    if not rows:
+        return facts | {"reason": f"none of {n} images can be read"}
+    with store.atomic_folder(folder / "videos" / source.video) as temporary:
+        content = {**facts, "crops_sha256": store.digest(hashes, 64), "given": given, "rows": rows}
+        store.write_json(temporary / "video.json", content)
+    return facts
 
 
 def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
@@ -395,19 +457,22 @@ def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
 # ---------------------------------------------------------------- a dataset
 
 
-def folder_sources(root: Path, label: str | None = None, split: str = "test") -> list[Source]:
-    """All files below a folder as sources; what is no video will be listed in the quarantine.
+def folder_sources(root: Path, label: str | None = None, split: str = "test", crops: bool = False) -> list[Source]:
+    """All files below a folder as sources; what is no video or image will be listed in the quarantine.
 
     Without a ``label`` the sub-folders ``real/`` and ``fake/`` give it, ``fake/<method>/`` the method and ``mask/<path
     below fake>`` the mask video; with one (``real`` or ``fake``) all files have it. A video is named by its path
-    without the suffix, with it where two would have the same name. Raises :class:`DfnbError` when no file is there.
+    without the suffix, with it where two would have the same name. With ``crops`` the files are images of faces, to be
+    used where they lie: a folder of them is a video, and so is each that lies right below ``real/`` or
+    ``fake/<method>/``. Raises :class:`DfnbError` when no file is there.
     """
     root = Path(root)
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; give the folder that holds the videos")
     if parts := [part for part in frames.SPLITS if (root / part).is_dir()]:
-        named = [(f"{part}/{each.video}", each) for part in parts for each in folder_sources(root / part, label, part)]
-        return [replace(source, video=name, cluster=name) for name, source in named]
+        below = [(part, each) for part in parts for each in folder_sources(root / part, label, part, crops)]
+        named = [(f"{part}/{each.video}", each) for part, each in below]
+        return [replace(s, video=name, cluster=name, file=root if crops else s.file) for name, s in named]
     if label not in (None, "real", "fake"):
         raise DfnbError(f"the label of {root} must be real or fake, not {label!r}")
     files = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file()]
@@ -428,7 +493,54 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test") ->
         method = below.parts[0] if kind == "fake" and not label and len(below.parts) > 1 else kind
         mask = masks.get(below.with_suffix("")) if kind == "fake" else None
         sources.append(Source(name, root / path, int(kind == "fake"), method, split, cluster=name, mask=mask))
-    return sources
+    return _by_folder(sources, root, label is None) if crops else sources
+
+
+def _by_folder(sources: list[Source], root: Path, sorted_in: bool) -> list[Source]:
+    """Images as the frames of the videos whose folders they lie in."""
+    videos: dict[str, Source] = {}
+    for each in sources:
+        if each.file.suffix.lower() in IMAGES:
+            folder = Path(each.video).parent
+            alone = len(folder.parts) <= sorted_in * (1 + (each.method not in ("real", "fake")))
+            name = each.video if alone else folder.as_posix()
+            old = videos.setdefault(name, replace(each, video=name, cluster=name, file=root, mask=None))
+            videos[name] = replace(old, crops=(*old.crops, (each.file, each.mask)))
+    return list(videos.values())
+
+
+def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> tuple[list[Source], list[str]]:
+    """The videos that a JSON of DeepfakeBench lists, with its crops and masks below ``root``, and what is missing.
+
+    Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, for FaceForensics++ with the
+    compression between split and video; a label that ends with "real" is real. A video that it lists in several splits
+    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here.
+    """
+    root, said, sources, pairs = Path(root).resolve(), [], {}, manifest.pairs()
+
+    def listed(node: dict, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, dict]]:
+        for name, below in node.items():
+            if isinstance(below, dict) and "frames" not in below:
+                yield from listed(below, (*above, name))
+            elif isinstance(below, dict) and (len(above) < 4 or above[3] == compression):
+                yield above, name, below
+
+    entries = sorted(listed(store.read_json(file)), key=lambda entry: ("test", "val", "train").index(entry[0][2]))
+    for (_, kind, split, *_), name, entry in entries:
+        label, video = int(not kind.lower().endswith("real")), f"{kind}/{name}"
+        if video in sources:
+            continue
+        images, masks = ([p.replace("\\", "/") for p in entry.get(what, [])] for what in ("frames", "masks"))
+        masked = {Path(path).stem: there for path in masks if label and (there := manifest.below(root, path))}
+        crops = [(there, masked.get(there.stem)) for path in images if (there := manifest.below(root, path))]
+        if len(crops) < len(images):
+            said.append(f"{video}: {len(images) - len(crops)} of {len(images)} frames are not below {root.name}")
+        if crops:
+            known = {"cluster": pairs.get(name, video), "identity": name.split("_")[0] if name in pairs else ""}
+            sources[video] = Source(video, root, label, kind if label else "real", split, **known, crops=tuple(crops))
+    if not sources:
+        raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
+    return list(sources.values()), said
 
 
 def prepare(
@@ -438,13 +550,16 @@ def prepare(
     detector: YuNet | None = None,
     workers: int | None = None,
     progress: bool = True,
+    missing: Sequence[str] = (),
 ) -> dict:
     """Prepare videos into ``datasets/<name>``; returns its record, whose ``quarantine`` lists what could not be used.
 
     One folder a video appears complete or not at all: a killed run goes on where it was, and the result has the same
     bytes for any number of ``workers`` (None: one a processor). A dataset that is done returns at once. Drop-outs and
-    quarantined videos are counted by split and method in ``faces``; ``quarantine.csv`` has the list to read.
-    Raises :class:`DfnbError` when the folder holds other settings or other videos, or when no video has a face.
+    quarantined videos are counted by split and method in ``faces``; ``quarantine.csv`` has the list to read. What is
+    known to be ``missing`` of the dataset is kept in the record. The space and time it takes are told beforehand.
+    Raises :class:`DfnbError` when the folder holds other settings or other videos, when the space does not suffice, or when
+    no video has a face.
     """
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), store.Clock()
     folder = frames.dataset_folder(name)
@@ -452,8 +567,9 @@ def prepare(
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     made = store.digest(parameters)
     given = {source.video: _given(source, made) for source in sources}
-    fingerprint = store.digest(given, digits=16)
+    fingerprint = store.digest([given, missing], digits=16)
     with store.locked(folder):
+        _link(folder, sources)
         if record := store.read_record(folder):
             if others := ", ".join(key for key in parameters if record["parameters"].get(key) != parameters[key]):
                 raise DfnbError(f"{folder} was made with another {others}; give the new dataset another name")
@@ -466,14 +582,63 @@ def prepare(
         there = {file.parent.relative_to(videos).as_posix() for file in videos.rglob("video.json")}
         if others := sorted(there - given.keys()):
             raise DfnbError(f"{folder} holds another video, {others[0]!r}; give the new dataset another name")
+        new = [each for each in sources if each.video not in there and not each.crops]
+        _check_space(folder, new, settings, detector, workers)
         job = partial(_one, folder=folder, settings=settings, detector=detector)
         table = _table(sources, _run(job, sources, given, folder, workers, progress))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with store.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
         faces = table.groupby(table["split"] + "/" + table["method"]).sum(numeric_only=True).to_dict("index")
-        found = {"sources": fingerprint, "quarantine": unused.to_dict("records"), "faces": faces}
+        used = table[~table["quarantined"]]
+        masks = (used["method"] + ": " + used["masked_by"]).value_counts().sort_index().to_dict()
+        found = {"sources": fingerprint, "missing": list(missing), "quarantine": unused.to_dict("records")}
+        found |= {"faces": faces, "masks": masks}
         return frames.write_dataset(folder, parameters, **found, **clock.facts())
+
+
+def dropouts(record: dict) -> pd.DataFrame:
+    """Of a prepared dataset, by split and method: videos, those not used, wanted frames, and the share without a face.
+
+    A detector that fails on fakes more than on real videos is a bias: what is left are the easier fakes.
+    """
+    table = pd.DataFrame(record["faces"]).T[["videos", "quarantined", "frames", "without_face"]].astype(int)
+    share = (table["without_face"] / table["frames"].clip(lower=1)).round(4)
+    return table.assign(share=share).rename_axis("split/method")
+
+
+def _link(folder: Path, sources: Sequence[Source]) -> None:
+    """Let ``folder/tree`` lead to the folder whose crops are used in place."""
+    roots, tree = sorted({each.file.resolve() for each in sources if each.crops}), folder / TREE
+    if len(roots) > 1:
+        raise DfnbError(f"{folder} would use crops of {roots[0]} and {roots[1]} in place; give one folder above both")
+    if roots and (not tree.is_symlink() or tree.resolve() != roots[0]):
+        tree.unlink(missing_ok=True)
+        tree.symlink_to(roots[0], target_is_directory=True)
+
+
+def _check_space(folder: Path, sources: list[Source], settings: Settings, detector: YuNet, workers: int | None) -> None:
+    """Tell what is ahead, judged by a few videos: their lengths, and the time that their first frames take.
+
+    Raises :class:`DfnbError` when the disk is too small for the crops and masks.
+    """
+    workers, lengths, seconds = min(workers or os.cpu_count() or 1, max(1, len(sources))), [], []
+    for source in sources[:: max(1, len(sources) // 3)][:3]:
+        with suppress(Unusable, av.FFmpegError):
+            lengths.append(count_frames(source.file))
+            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 10), itertools.repeat(None))
+            n = sum(1 for _ in Follower(settings, detector).follow(first, range(10)))
+            seconds.append((time.monotonic() - start) / n * lengths[-1])
+    if not lengths:
+        return
+    n = np.mean([min(settings.frames_per_video or n, -(-n // settings.stride)) for n in lengths]) * len(sources)
+    masked = np.mean([bool(source.mask or source.original) for source in sources])
+    size, free = n * settings.size**2 * (3 + masked / 8), shutil.disk_usage(folder).free
+    needed = f"about {size / 1e9:.2g} GB for {n:,.0f} frames of {len(sources):,} videos"
+    if size > free:
+        raise DfnbError(f"{folder} needs {needed}, and {free / 1e9:.2g} GB are free; free some, or take fewer frames")
+    hours = np.mean(seconds) * len(sources) / workers / 3600
+    log.info(f"{folder.name}: {needed} (free: {free / 1e9:.0f} GB), about {hours:.1g} h with {workers} processes")
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -488,7 +653,10 @@ def _check_names(sources: Sequence[Source]) -> None:
 
 def _given(source: Source, made: str) -> dict:
     """What a prepared video depends on, wherever its files lie: another description means that it is made anew."""
-    return {**asdict(source), "file": _stamp(source.file), "mask": source.mask and _stamp(source.mask), "made": made}
+    files = {name: path and _stamp(path) for name, path in vars(source).items() if name in ("mask", "original")}
+    crops = [[f.relative_to(source.file), f.stat().st_size] for f in sorted(f for c in source.crops for f in c if f)]
+    files["file"] = store.digest(crops, 64) if crops else _stamp(source.file)
+    return {**vars(source), **files, "crops": len(source.crops), "made": made}
 
 
 def _stamp(file: Path) -> list:
@@ -521,7 +689,7 @@ def _begin_worker() -> None:
 
 def _table(sources: Sequence[Source], facts: list[dict]) -> pd.DataFrame:
     """One row a video, in the order of their names: what became of it, and how many frames have no face (drop-outs)."""
-    empty = {"reason": "", **dict.fromkeys(COUNTS, 0)}
+    empty = {"reason": "", "masked_by": "none", **dict.fromkeys(COUNTS, 0)}
     rows = [{**vars(source), "file": source.file.name, **empty, **found} for source, found in zip(sources, facts)]
     table = pd.DataFrame(rows, columns=["split", "method", "video", "file", *empty]).sort_values("video")
     return table.assign(videos=1, quarantined=table["reason"] != "")

@@ -1,0 +1,314 @@
+"""What preparing and reading data costs: crops a second beside a plain pipeline, a large table, the wait for batches."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+from torch.utils.data import DataLoader
+
+from dfnb import frames, prepare, store, synth
+from dfnb.frames import EpochSampler, FrameDataset, load_frames, select
+from dfnb.papers import xception
+from dfnb.store import DfnbError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+OUT = Path("reports/benchmarks")
+FASTER = 5.0  # times as many frames a second as the plain pipeline
+OPENS_S, OPENS_MB, SELECTS_S, WAITS = 2.0, 1024, 1.0, 0.05
+
+
+# ---------------------------------------------------------------- preparing
+
+
+class Centre:
+    """Says at once that a face is in the middle: what is left is the cost of everything but the detector."""
+
+    sha256 = "1" * 64
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        box = [width * 0.3, height * 0.2, width * 0.4, height * 0.6]
+        return np.array([[*box, *[width * 0.5, height * 0.5] * 5, 0.9]])
+
+
+def drawn(folder: Path, clips: int = 2, n: int = 100, size: tuple[int, int] = (640, 480)) -> list[Path]:
+    """H.264 clips (crf 23) of drawn people before a textured wall, as large as the smaller ones of FaceForensics++."""
+    settings = synth.preset("smoke-a", frames=n, size=240)
+    people, _ = synth.cast("smoke-a", settings)
+    draw, paths = store.rng("benchmark", 0), []
+    for number in range(clips):
+        wall = cv2.resize(draw.integers(60, 180, (24, 32, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC)
+        paths.append(folder / f"{number}.mp4")
+        with av.open(str(paths[-1]), "w") as container:
+            stream = container.add_stream(
+                "libx264", 25, {"crf": "23"}, width=size[0], height=size[1], pix_fmt="yuv420p"
+            )
+            for shot in synth.film(people[number], number, 0, (0, 0), settings):
+                wall[160:400, 200:440] = (shot.image * 255).astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(wall, format="rgb24")))
+            container.mux(stream.encode())
+    return paths
+
+
+def plain(paths: list[Path], folder: Path, detector: Any, size: int, scale: float) -> int:
+    """The usual pipeline: decode a frame, detect the face, cut it out, write a PNG, next frame. Returns the crops."""
+    written = 0
+    for path in paths:
+        (folder / path.stem).mkdir(parents=True)
+        video, number = cv2.VideoCapture(str(path)), 0
+        while (read := video.read())[0]:
+            for x, y, width, height in detector(read[1])[:1, :4]:
+                side = round(max(width, height) * scale)
+                left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
+                cv2.imwrite(str(folder / path.stem / f"{number:05d}.png"), prepare.crop(read[1], left, top, side, size))
+                written += 1
+            number += 1
+    return written
+
+
+@app.command("prepare")
+def preparing(
+    videos: Annotated[Path | None, typer.Argument(help="folder of videos; default: drawn ones")] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    size: Annotated[int, typer.Option(help="side of a crop")] = 300,
+    detector: Annotated[str, typer.Option(help="yunet, or none: a face in the middle, found in no time")] = "yunet",
+    out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
+) -> None:
+    """Frames a second of processor time, of `dfnb prepare` and of a pipeline that detects on every frame and writes PNG.
+
+    Both in turns in one process, on all frames of the same clips, with the same detector and crop; processor time, since it
+    is the same on a busy machine. Each contender is a row.
+    """
+    cv2.setNumThreads(1)
+    finder = prepare.YuNet(prepare.detector_path()) if detector == "yunet" else Centre()
+    settings, seconds, counts = prepare.Settings(size=size), [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = sorted(p for p in videos.iterdir() if p.is_file()) if videos else drawn(Path(scratch))
+        sources = [prepare.Source(path.stem, path, 0, "real") for path in paths]
+        for number in range(rounds + 1):
+            start = time.process_time()
+            record = prepare.prepare(
+                Path(scratch, f"ours{number}"), sources, settings, finder, workers=1, progress=False
+            )
+            middle = time.process_time()
+            counts["plain"] = plain(paths, Path(scratch, f"plain{number}"), finder, size, settings.scale)
+            seconds.append({"ours": middle - start, "plain": time.process_time() - middle})
+            counts["ours"] = sum(part["frames"] for part in record["n"].values())
+            typer.echo(f"{'warm-up' if not number else f'round {number}'}: {seconds[-1]}")
+    table = pd.DataFrame(seconds[1:])
+    rates = pd.DataFrame({name: counts[name] / table[name] for name in table})
+    condition = {
+        "clips": "given" if videos else "drawn 640x480",
+        "videos": len(paths),
+        "size_px": size,
+        "detector": detector,
+    }
+    rows = [
+        condition
+        | {"contender": name, "frames": counts[name], "rounds": rounds}
+        | spread("frames_per_cpu_s", rates[name])
+        | spread("times_as_fast", rates[name] / rates["plain"])
+        for name in table
+    ]
+    write(out, f"prepare-{'given' if videos else 'drawn'}-{size}px-{detector}-1process", rows)
+    met = rows[0]["times_as_fast_median"] >= FASTER
+    typer.echo(f"at least {FASTER} times as many frames a second of processor time: {'met' if met else 'not met'}")
+
+
+# ---------------------------------------------------------------- a large table
+
+
+def large(folder: Path, rows: int, per_video: int = 32) -> Path:
+    """A prepared dataset's table and record, of so many rows and without any pixels."""
+    n, video = rows // per_video, np.arange(rows) // per_video
+    draw, of_video = store.rng("benchmark", rows), np.arange(n)
+    method, split = of_video % 5, np.array([0] * 7 + [1, 2, 2])[of_video // 5 % 10]
+    names = ["real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
+
+    def column(codes: np.ndarray, values: list[str]) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(codes[video].astype(np.int32)), pa.array(values, pa.string()))
+
+    people = [f"{number:05d}" for number in range(n // 5 + 1)]
+    paths = [f"{names[m]}/{number:06d}" for number, m in enumerate(method)]
+    columns = {
+        "dataset": column(0 * of_video, ["large"]), "split": column(split, list(frames.SPLITS)),
+        "video": column(of_video, paths), "track": np.zeros(rows, np.int16),
+        "frame": np.arange(rows) % per_video * 10, "row": np.arange(rows) % per_video,
+        "cluster": column(of_video // 5, people), "identity": column(of_video // 5, people),
+        "source": column(of_video // 5, people), "method": column(method, names), "label": (method[video] > 0).astype(np.int8),
+        "path": column(of_video, [f"videos/{path}/frames.npy" for path in paths]),
+        "mask": column(of_video, [f"videos/{path}/masks.npy" for path in paths]),
+        "landmarks": pa.FixedSizeListArray.from_arrays(pa.array(draw.random(10 * rows, np.float32)), 10),
+        "crop_box": pa.FixedSizeListArray.from_arrays(pa.array(draw.random(4 * rows, np.float32)), 4),
+        "scale": draw.random(rows, np.float32),
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    table = {name: pa.array(values).cast(frames.COLUMNS[name]) for name, values in columns.items()}
+    pq.write_table(pa.table(table, schema=frames.SCHEMA), folder / "frames.parquet")
+    store.write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
+    return folder
+
+
+def timed(call: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+@app.command("table")
+def table_(
+    rows: Annotated[int, typer.Option(min=320, help="rows of the table")] = 2_000_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
+) -> None:
+    """Seconds and memory to open a frames table, to select of it, and to order an epoch."""
+    process, found = psutil.Process(), []
+    with tempfile.TemporaryDirectory() as scratch:
+        if not os.fork():  # made by another process, so that its memory is not ours
+            large(Path(scratch, "large"), rows)
+            os._exit(0)
+        os.wait()
+        for _ in range(rounds + 1):
+            before = process.memory_info().rss
+            opened, table = timed(lambda: load_frames(Path(scratch, "large")))
+            memory = (process.memory_info().rss - before) / 2**20
+            split, train = timed(lambda table=table: select(table, "train"))
+            method, _ = timed(lambda table=table: select(table, methods=["FaceSwap"]))
+            few, _ = timed(lambda table=table: select(table, frames_per_video=8))
+            sampler = EpochSampler(train, 32, seed=0)
+            order, first = timed(lambda sampler=sampler: sampler.order(0))
+            if not (first == sampler.order(0)).all():
+                raise AssertionError("the order of an epoch differs from itself")
+            found.append({"open_s": opened, "open_mb": memory, "select_split_s": split, "select_method_s": method})
+            found[-1] |= {"select_8_a_video_s": few, "epoch_order_s": order}
+            del table, train, sampler
+    found[1:] = [
+        row | {"open_mb": found[0]["open_mb"]} for row in found[1:]
+    ]  # the memory is given back late: the first tells
+    measured = pd.DataFrame(found[1:])
+    row = {"rows": rows, "rounds": rounds}
+    for name in measured:
+        row |= spread(name, measured[name])
+    row["process_mb"] = round(process.memory_info().rss / 2**20)
+    write(out, f"table-{rows}rows", [row])
+    for name, limit in (
+        ("open_s", OPENS_S),
+        ("open_mb", OPENS_MB),
+        *((s, SELECTS_S) for s in measured if "select" in s),
+    ):
+        typer.echo(f"{name} under {limit}: {'met' if row[f'{name}_median'] < limit else 'not met'}")
+
+
+# ---------------------------------------------------------------- the wait for batches
+
+
+@app.command()
+def loading(
+    steps: Annotated[int, typer.Option(min=2)] = 100,
+    batch: Annotated[int, typer.Option(min=2)] = 32,
+    size: Annotated[int, typer.Option(help="side of the crops and images")] = 96,
+    backbone: Annotated[str, typer.Option(help="timm name")] = "dfnb_plain7",
+    workers: Annotated[int, typer.Option(min=0, help="the loader's processes")] = 1,
+    threads: Annotated[int | None, typer.Option(help="of torch, on the CPU")] = None,
+    out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
+) -> None:
+    """The share of a training epoch that is spent waiting for the next batch of memory-mapped crops."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = xception.Settings.check({"backbone": backbone, "image_size": size, "pretrained": False}, "the options")
+    network = xception.Network(settings).to(device, memory_format=torch.channels_last).train()
+    optimiser, draw = torch.optim.AdamW(network.parameters(), 1e-3), store.rng("benchmark", 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "crops")
+        for number in range(200):
+            label, crops = number % 2, draw.integers(0, 256, (32, size, size, 3), np.uint8)
+            about = {
+                "dataset": "crops",
+                "split": "train",
+                "track": 0,
+                "cluster": str(number),
+                "identity": "",
+                "source": "",
+            }
+            about |= {"method": "swap" if label else "real", "label": label, "landmarks": [1.0] * 10}
+            about |= {"crop_box": [0, 0, size, size], "scale": 1.0}
+            masks = np.ones((32, size, size), bool) if label else None
+            frames.write_video(folder / f"videos/{number}", [about | {"frame": i} for i in range(32)], crops, masks)
+        frames.write_dataset(folder, {})
+        table = load_frames(folder)
+        data = FrameDataset(table, size, settings.mean, settings.std, "light", 0)
+        sampler = EpochSampler(table, batch, 0, limit=batch * (steps + 10))
+        loader = iter(DataLoader(data, batch_sampler=sampler, num_workers=workers, pin_memory=device == "cuda"))
+        waits, wholes = [], []
+        for _ in range(steps + 10):
+            start = time.perf_counter()
+            one = {name: value.to(device, non_blocking=True) for name, value in next(loader).items()}
+            waits.append(time.perf_counter() - start)
+            outputs = network(one["image"].contiguous(memory_format=torch.channels_last))
+            network.losses(outputs, one)["total"].backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            wholes.append(time.perf_counter() - start)
+    share = sum(waits[10:]) / sum(wholes[10:])
+    row = {"backbone": backbone, "size_px": size, "batch": batch, "workers": workers, "steps": steps, "device": device}
+    row |= {"images_per_s": round(batch * steps / sum(wholes[10:]), 1), "waiting_share": round(share, 4)}
+    write(out, f"loading-{backbone}-{size}px-batch{batch}-{device}-{workers}workers", [row])
+    typer.echo(f"waiting under {WAITS:.0%}: {share:.1%}, {'met' if share < WAITS else 'not met'}")
+
+
+# ---------------------------------------------------------------- rows
+
+
+def spread(name: str, values: pd.Series) -> dict[str, float]:
+    """Median and quartiles."""
+    return {
+        f"{name}_{label}": round(float(values.quantile(q)), 4)
+        for label, q in (("median", 0.5), ("q1", 0.25), ("q3", 0.75))
+    }
+
+
+def write(out: Path, name: str, rows: list[dict]) -> None:
+    """Rows with where they were measured, to ``out/<name>.csv``."""
+    facts = store.environment()
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    where = {
+        "device_model": models[0] if models else facts["device"],
+        "cores": os.cpu_count(),
+        "threads": facts["threads"],
+    }
+    where |= {
+        "load_before": round(os.getloadavg()[1], 1),
+        "torch": facts["packages"]["torch"],
+        "commit": facts["commit"],
+    }
+    table = pd.DataFrame([row | where for row in rows])
+    with store.atomic(out / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    typer.echo(f"{table.drop(columns=list(where)).T.to_string(header=False)}\nwritten: {name}.csv in {out}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (DfnbError, AssertionError) as error:
+        sys.exit(f"data: {error}")
