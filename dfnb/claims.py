@@ -127,7 +127,8 @@ def published_and_ours(lines: dict[str, list[Run]], test_sets: Sequence[str]) ->
     """
     names, known, rows = manifest()[0], report.published().reset_index(), {}
     known = known[(known["metric"] == "AUC") & ~known["method"].str.startswith("previous best")]
-    for (line, group), test_set, level in product(lines.items(), set(names) & set(test_sets), evaluate.KEY):
+    real = [test_set for test_set in test_sets if test_set in names]
+    for (line, group), test_set, level in product(lines.items(), real, evaluate.KEY):
         paper, parameters = group[0].paper, group[0].record["parameters"]
         if paper not in papers.PAPERS or parameters["train_set"] not in names:
             continue

@@ -39,7 +39,8 @@ PALETTE = sns.color_palette("colorblind")
 
 
 def style() -> None:
-    """One look for all figures: colour-blind palette, vector text, thin grid."""
+    """One look for all figures: colour-blind palette, vector text, thin grid; and tables that a notebook does not cut."""
+    pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
     sns.set_theme(context="paper", style="whitegrid", palette=PALETTE)
     mpl.rcParams.update(
         {

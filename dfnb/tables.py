@@ -36,7 +36,7 @@ class Book:
     """
 
     def __init__(self, profile: str, find: grid.Find = grid.trained, notebook: str = "") -> None:
-        self.profile, self.saved, self.found = profile, [], {}
+        self.profile, self.saved, self.found, self.said = profile, [], {}, {}
         self.find = lambda p: self.found.setdefault(key := repr(p), self.found.get(key) or find(p))
         trainings = grid.all_trained(profile, find=self.find, notebook=notebook)
         self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
@@ -84,7 +84,10 @@ class Book:
         test_sets = self.test_sets[: 1 if name in HOME else None]
         if name.startswith("lae_"):
             test_sets = generalise.test_sets(lines, self.tasks[1])
-        return f"{lead} {report.conditions(lines, test_sets, self.profile)}"
+        key = repr((sorted(lines), [run.folder.name for group in lines.values() for run in group], test_sets))
+        if key not in self.said:
+            self.said[key] = report.conditions(lines, test_sets, self.profile)
+        return f"{lead} {self.said[key]}"
 
     def page(self) -> Path:
         """Write the page with all tables and figures that there are, in reading order."""
