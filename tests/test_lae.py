@@ -376,3 +376,35 @@ def test_the_mark_tells_as_much_as_the_cue_says(tmp_path, monkeypatch):
 
 def test_a_dataset_without_a_cue_is_described_as_before(home):
     assert "cue" not in store.read_json(home / "datasets" / "smoke-a" / "dataset.json")
+
+
+def test_interrupted_in_either_phase_it_ends_in_the_same_weights(home, tmp_path, monkeypatch):
+    """Two epochs of two steps in phase one and one in phase two, stopped before steps 3 and 5 of all."""
+    changes = {"representation_epochs": 2, "seed": 3}
+    seed = changes.pop("seed")
+    straight = train.train("lae", "smoke-a", settings(**changes), seed, echo=lambda line: None)
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "datasets").symlink_to(home / "datasets")
+    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 1e-6)
+    real, steps = store.torch_seed, []
+
+    def counted(purpose, *key):
+        if purpose == "dropout":
+            steps.append(key)
+            if len(steps) in (3, 6):
+                raise KeyboardInterrupt
+        return real(purpose, *key)
+
+    monkeypatch.setattr(store, "torch_seed", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train.train("lae", "smoke-a", settings(**changes), seed, echo=lambda line: None)
+    resumed = train.train("lae", "smoke-a", settings(**changes), seed, echo=lambda line: None)
+    phases = [
+        store.read_json(path)["parameters"]["settings"]["phase"] for path in (tmp_path / "runs").glob("*/record.json")
+    ]
+    assert sorted(phases) == ["regularisation", "representation"] and len(steps) == 8
+    ours, theirs = (torch.load(run.folder / "last.ckpt") for run in (resumed, straight))
+    assert all(torch.equal(ours["network"][name], theirs["network"][name]) for name in theirs["network"])
+    moments = [state["adversary"]["state"] for state in (ours, theirs)]
+    assert moments[0] and all(torch.equal(moments[0][k]["exp_avg"], moments[1][k]["exp_avg"]) for k in moments[1])

@@ -26,6 +26,13 @@ NARROW = {
     "xception": {},
     "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
     "exposing_the_deception": {"branches": 2, "fusion_widths": (16, 16, 12)},
+    "lae": {
+        "decoder_widths": (16, 8, 8),
+        "adversary_widths": (8, 8),
+        "perceptual_weight": 0.0,
+        "annotated": 0.1,
+        "representation_epochs": 1,
+    },
 }
 SSPSL = {"sspsl": True, "annotated": 0.5, "mixup_probability": 0.0}
 
@@ -281,7 +288,7 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(home):
 
 def test_two_processes_train_as_one(home):
     """DDP on the CPU: runs by two processes end, and are loaded like any other; anchors and learned weights are shared."""
-    own = {"locate_and_verify": SSPSL, "exposing_the_deception": {}}
+    own = {"locate_and_verify": SSPSL, "exposing_the_deception": {}, "lae": {}}
     plain = {paper: settings(paper, epochs=1, **changes).model_dump(mode="json") for paper, changes in own.items()}
     path = home / "ddp.py"
     path.write_text(
