@@ -43,7 +43,7 @@ class Centre:
         return np.array([[*box, *[width * 0.5, height * 0.5] * 5, 0.9]])
 
 
-def drawn(folder: Path, clips: int = 2, n: int = 100, size: tuple[int, int] = (640, 480)) -> list[Path]:
+def drawn(folder: Path, n: int, clips: int = 2, size: tuple[int, int] = (640, 480)) -> list[Path]:
     """H.264 clips (crf 23) of drawn people before a textured wall, as large as the smaller ones of FaceForensics++."""
     settings = synth.preset("smoke-a", frames=n, size=240)
     people, _ = synth.cast("smoke-a", settings)
@@ -82,6 +82,7 @@ def plain(paths: list[Path], folder: Path, detector: Any, size: int, scale: floa
 def preparing(
     videos: Annotated[Path | None, typer.Argument(help="folder of videos; default: drawn ones")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
+    length: Annotated[int, typer.Option(min=10, help="frames of a drawn video")] = 250,
     size: Annotated[int, typer.Option(help="side of a crop")] = 300,
     detector: Annotated[str, typer.Option(help="yunet, or none: a face in the middle, found in no time")] = "yunet",
     out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
@@ -95,7 +96,7 @@ def preparing(
     finder = prepare.YuNet(prepare.detector_path()) if detector == "yunet" else Centre()
     settings, seconds, counts = prepare.Settings(size=size), [], {}
     with tempfile.TemporaryDirectory() as scratch:
-        paths = sorted(p for p in videos.iterdir() if p.is_file()) if videos else drawn(Path(scratch))
+        paths = sorted(p for p in videos.iterdir() if p.is_file()) if videos else drawn(Path(scratch), length)
         sources = [prepare.Source(path.stem, path, 0, "real") for path in paths]
         for number in range(rounds + 1):
             start = time.process_time()

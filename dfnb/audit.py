@@ -64,7 +64,7 @@ def duplicates(frames: pd.DataFrame) -> pd.DataFrame:
     place = frames.groupby(["video", "track"], observed=True).cumcount()
     n = frames.groupby(["video", "track"], observed=True)["row"].transform("size")
     step = (n // HASHED).clip(lower=1)
-    few = frames[(place % step == 0) & (place // step < HASHED)]
+    few = frames[(place % step == 0) & (place // step < HASHED) & (frames["split"].nunique() > 1)]
     pixels = Pixels(frames.attrs["folder"])
     bits = np.array([_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])], np.float32)
     video, split = few["video"].astype(str).to_numpy(), few["split"].astype(str).to_numpy()

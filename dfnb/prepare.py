@@ -23,6 +23,7 @@ from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -637,8 +638,8 @@ def _check_space(folder: Path, sources: list[Source], settings: Settings, detect
     needed = f"about {size / 1e9:.2g} GB for {n:,.0f} frames of {len(sources):,} videos"
     if size > free:
         raise DfnbError(f"{folder} needs {needed}, and {free / 1e9:.2g} GB are free; free some, or take fewer frames")
-    hours = np.mean(seconds) * len(sources) / workers / 3600
-    log.info(f"{folder.name}: {needed} (free: {free / 1e9:.0f} GB), about {hours:.1g} h with {workers} processes")
+    takes = timedelta(seconds=round(np.mean(seconds) * len(sources) / workers))
+    log.info(f"{folder.name}: {needed} (free: {free / 1e9:.0f} GB), about {takes} with {workers} processes")
 
 
 def _check_names(sources: Sequence[Source]) -> None:
