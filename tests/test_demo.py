@@ -56,9 +56,10 @@ def test_the_main_table_follows_from_the_score_files(checkout, profile):
     table = pd.read_csv(checkout / "reports" / profile / "tables" / "cross_dataset.csv", index_col=0)
     assert list(table.columns) == [*TESTS, "seeds", "left chance"]
     jobs = [job for job in run.jobs(profile) if job.notebook in papers.NOTEBOOKS and not job.arm]
-    for notebook in papers.NOTEBOOKS:
+    titles = {job.notebook: papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title for job in jobs}
+    assert list(table.index) == [f"{title} (dfnb_plain7)" for title in titles.values()]
+    for notebook, title in titles.items():
         own = [folder_of(checkout, profile, job) for job in jobs if job.notebook == notebook]
-        title = papers.PAPERS[papers.NOTEBOOKS[notebook]].title
         for test_set in TESTS:
             assert table.loc[f"{title} (dfnb_plain7)", test_set] == cell(own, test_set)
 
