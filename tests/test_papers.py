@@ -280,7 +280,8 @@ def test_load_released_names_what_is_wrong_and_loads_nothing(network, released):
 @pytest.mark.parametrize("paper", papers.PAPERS)
 def test_contract(paper):
     # With learned weights the total is no plain sum: test_the_weights_of_the_terms has their formula.
-    plain = {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)} if paper == "exposing_the_deception" else {}
+    ones = dict.fromkeys(("pixel_weight", "adversarial_weight", "attention_weight"), 1.0)
+    plain = {"exposing_the_deception": {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)}, "lae": ones}.get(paper, {})
     network, batch = small(paper, **plain), batch_of()
     with torch.no_grad():
         for p in network.parameters():  # what starts at zero (gamma, biases) would hide a broken path
@@ -289,9 +290,9 @@ def test_contract(paper):
     outputs = network(batch["image"])
     losses = network.losses(outputs, batch)
     assert all(torch.isfinite(value) and value.ndim == 0 for value in losses.values())
-    terms = sum(value for name, value in losses.items() if name != "total")
+    terms = sum(value for name, value in losses.items() if name not in ("total", "adversary"))
     assert losses["total"].item() == pytest.approx(terms.item())
-    losses["total"].backward()
+    (losses["total"] + losses.get("adversary", 0)).backward()
     moved = {name: p.grad is not None and p.grad.any() for name, p in network.named_parameters()}
     without = [name for name in moved if not moved[name] and not name.endswith("key.bias")]  # softmax feels no constant
     assert not without
@@ -310,7 +311,7 @@ def test_score_is_high_where_the_loss_of_fake_is_low(paper):
     assert torch.equal(network.score(toward_fake) > 0.5, torch.tensor([False, True]))
 
 
-@pytest.mark.parametrize("paper", papers.PAPERS)
+@pytest.mark.parametrize("paper", [paper for paper in papers.PAPERS if paper != "lae"])  # which refuses mixup
 def test_a_mixed_batch_has_the_mixture_of_the_losses(paper):
     network, batch = small(paper).eval(), batch_of()
     partner = torch.tensor([1, 0, 3, 0])
@@ -940,7 +941,7 @@ def test_sspsl_without_any_landmarks_is_refused():
     frames["landmarks"] = frames["landmarks"].astype(pd.ArrowDtype(COLUMNS["landmarks"]))
     settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
     with pytest.raises(DfnbError, match="has no landmarks, by which SSPSL finds its reference region"):
-        settings.visible(frames, 0)
+        settings.visible(frames, 0, None)
 
 
 def test_a_forward_pass_without_backward_leaves_no_graph_behind():

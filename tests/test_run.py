@@ -116,7 +116,7 @@ def test_wrong_arms_are_refused_before_anything_runs(tmp_path, monkeypatch, arms
 
 
 def test_an_unknown_training_job_lists_those_there_are():
-    with pytest.raises(DfnbError, match=r"profile smoke has no training job x; it has 04_.*annotation-0-s0, 05_"):
+    with pytest.raises(DfnbError, match=r"profile smoke has no training job x; it has 03_.*04_.*annotation-0-s0, 05_"):
         run.train_job("smoke", "x")
 
 
@@ -158,7 +158,7 @@ def test_integers_are_numbers_and_lists_are_tuples():
 
 
 def test_unknown_profiles_and_notebooks_are_named(tmp_path, monkeypatch):
-    with pytest.raises(DfnbError, match="profiles here are demo, paper, smoke, study"):
+    with pytest.raises(DfnbError, match="profiles here are demo, lae, paper, smoke, study"):
         run.jobs("dmeo")
     with pytest.raises(DfnbError, match="there is no notebook '07_nothing'"):
         run.schema("07_nothing")
