@@ -34,6 +34,7 @@ SEEDS = {
 SMALL = {
     "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
     "exposing_the_deception": {"branches": 3, "fusion_widths": (16, 16, 12)},
+    "lae": {"decoder_widths": (16, 8, 8), "adversary_widths": (8, 8), "perceptual_weight": 0.0},
 }
 LV_MODULES = ("second_stream", "srm", "cmce", "lfga", "mpff")
 

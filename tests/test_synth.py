@@ -94,7 +94,7 @@ def test_masks_are_exact(method, blend):
 def test_the_table_has_every_family_and_the_right_truth(home):
     make(identities={"train": 6, "val": 4, "test": 4})
     table = frames.load_frames("synth-a")
-    assert set(table["method"]) == {"real", *synth.METHODS}
+    assert set(table["method"]) == {"real", *synth.preset("synth-a").methods}
     assert ((table["label"] == 1) == (table["method"] != "real")).all()
     assert (table["source"] == "").eq(table["label"] == 0).all()
     assert table.groupby("video")["label"].nunique().eq(1).all()
