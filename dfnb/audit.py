@@ -17,14 +17,10 @@ BORDER = 4  # pixels at each edge of the crop
 JPEG_QUALITY = 75
 MOST = 4000  # frames that the probes look at, evenly spaced over the table
 HASHED = 3  # frames of a video that are compared with those of other splits
-WAVES, NEAR = (
-    16,
-    24,
-)  # a hash has 16² - 1 bits; on portraits of 400 people strangers differed in 44 or more, copies in up to 28
-GIVEN_AWAY, CLEAR = (
-    0.55,
-    0.65,
-)  # AUC: a shortcut when the interval is above the first, none in sight when below the second
+WAVES = 16  # a hash has 16² - 1 bits
+NEAR = 24  # bits in which two frames of one scene may differ
+GIVEN_AWAY = 0.55  # AUC: a shortcut when the whole interval is above
+CLEAR = 0.65  # and none in sight when it is below
 
 
 def audit(frames: pd.DataFrame) -> pd.Series:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from dfnb import evaluate
 from dfnb.attribution import attention
 from dfnb.evaluate import interval
-from dfnb.report import MAP, PALETTE, WIDTH, _items, panel, read
+from dfnb.report import MAP, PALETTE, WIDTH, as_batch, panel, read
 from dfnb.train import Run
 
 Lines = dict[str, list[Run]]
@@ -59,10 +59,10 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
         for name in (name for name in names if name in own and own[name].notna().all()):
             over = evaluate.over_seeds(own[name])
             bounds = (own[f"low {name}"].iloc[0], own[f"high {name}"].iloc[0])
-            cells[name] = interval(over["mean"], *((over["low"], over["high"]) if len(own) > 1 else bounds))
+            bounds = (max(over["low"], 0.0), min(over["high"], 1.0)) if len(own) > 1 else bounds
+            cells[name] = interval(over["mean"], *bounds)
         rows[line] = cells | {"seeds": len(own)}
-    columns = [*(name for name in names if any(name in row for row in rows.values())), "seeds"]
-    return pd.DataFrame(rows).T.reindex(columns=columns).fillna("–").rename_axis("line")
+    return pd.DataFrame(rows).T.reindex(columns=[*names, "seeds"]).fillna("–").rename_axis("line")
 
 
 def gains(measured: pd.DataFrame, reference: str, names: Sequence[str] = GAINS) -> pd.DataFrame:
@@ -116,7 +116,7 @@ def attention_panel(runs: dict[str, Run], frames: pd.DataFrame) -> Figure:
     """
     rows, scores = [], None
     for name, run in runs.items():
-        batch, shown, masks = _items(run, frames)
+        batch, shown, masks = as_batch(run, frames)
         maps, scores = attention(run.network(), batch["image"])
         rows.append((name, maps, MAP, True))
     return panel(frames, scores, masks, [("frame, true mask", shown, {}, True), *rows], "share of maximum")
@@ -151,7 +151,7 @@ def identities(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
     And the same with the units weighted by abs(z) instead of sign(z), which is another. One row a frame.
     """
     network = run.network()
-    outputs = network(_items(run, frames)[0]["image"])
+    outputs = network(as_batch(run, frames)[0]["image"])
     latent, bias = (each.unflatten(-1, (2, -1)) for each in (outputs["latent"], network.to_latent.bias))
     share = (latent.sign() * bias).mean(2)
     magnitude = (latent.abs() * (latent - bias)).mean(2)

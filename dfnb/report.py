@@ -507,7 +507,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _outline(axes: plt.Axes, mask: np.ndarray) -> None:
+def outline(axes: plt.Axes, mask: np.ndarray) -> None:
     if mask.any():
         axes.contour(mask, levels=[0.5], colors=["black"], linewidths=2.2)
         axes.contour(mask, levels=[0.5], colors=["white"], linewidths=1.0)
@@ -529,7 +529,7 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
         for cell, (_, row) in zip(line, chosen.iterrows()):
             crop = pixels.crop(row["path"], row["row"])
             cell.imshow(crop)
-            _outline(cell, pixels.mask(row["mask"], row["row"], crop.shape[:2]))
+            outline(cell, pixels.mask(row["mask"], row["row"], crop.shape[:2]))
             cell.set(xticks=[], yticks=[])
         line[0].set_ylabel(method)
     return figure
@@ -569,7 +569,7 @@ def by_method(run: Run, test_sets: Sequence[str], level: evaluate.Level = "video
     return pd.DataFrame(rows).T.reindex(columns=list(test_sets)).fillna("–").rename_axis(f"{level} AUC")
 
 
-def _items(run: Run, frames: pd.DataFrame) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
+def as_batch(run: Run, frames: pd.DataFrame) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
     """A batch as the run's network gets it, its images as uint8 pictures, and its masks."""
     settings = run.settings
     data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
@@ -597,18 +597,18 @@ def panel(frames: pd.DataFrame, scores: np.ndarray, masks: np.ndarray, rows: Pic
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             if outlined:
-                _outline(axis, mask)
+                outline(axis, mask)
         line[0].set_ylabel(name, fontsize=7)
     for axis, row, p in zip(axes[0], frames.itertuples(), scores):
         axis.set_title(f"{row.method}\nP(fake) {p:.2f}", fontsize=7, fontweight="normal")
-    figure.colorbar(drawn, ax=axes[-1, :], label=legend, shrink=0.9, aspect=12)
+    figure.colorbar(drawn, ax=axes[-1, :], shrink=0.9, aspect=12).set_label(legend, fontsize=7)
     return figure
 
 
 def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: str) -> Figure:
     """Frames, and over each the map of an attribution method: ``method(network, images)`` to (n, H, W) in [0, 1]."""
     network = run.network()
-    batch, shown, masks = _items(run, frames)
+    batch, shown, masks = as_batch(run, frames)
     images = batch["image"]
     scores = network.score(network(images)).detach().numpy()
     rows = [("frame, true mask", shown, {}, True), (name, method(network, images), MAP, True)]
@@ -618,7 +618,7 @@ def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: st
 def branch_panel(run: Run, frames: pd.DataFrame) -> Figure:
     """Frames, and where each branch of Exposing the Deception looks (Grad-CAM), and all of them together."""
     network = run.network()
-    batch, shown, masks = _items(run, frames)
+    batch, shown, masks = as_batch(run, frames)
     images = batch["image"]
     maps = branch_maps(network, images)
     rows = [("frame, true mask", shown, {}, True)]
@@ -634,7 +634,7 @@ def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
     The pseudo-labels are those of the shown frames as one batch. The colour is P(forged) in [0, 1].
     """
     network = run.network()
-    batch, shown, masks = _items(run, frames)
+    batch, shown, masks = as_batch(run, frames)
     outputs = network(batch["image"])
     residual = network.residual(batch["image"]).abs().mean(1).numpy()
     grey = {"cmap": "gray", "vmin": 0, "vmax": np.quantile(residual, 0.99)}
@@ -658,7 +658,7 @@ def branch_table(runs: Lines, name: str, n: int = 200) -> pd.DataFrame:
     chosen.attrs = frames.attrs
     rows = {}
     for line, group in lines(runs).items():
-        found = [branch_likeness(run.network(), _items(run, chosen)[0]["image"]).mean() for run in group]
+        found = [branch_likeness(run.network(), as_batch(run, chosen)[0]["image"]).mean() for run in group]
         over = {column: evaluate.over_seeds([pairs[column] for pairs in found]) for column in found[0].index}
         cells = {column: interval(*(of[key] for key in ("mean", "low", "high"))) for column, of in over.items()}
         rows[line] = cells | {"seeds": len(group), "frames": n}

@@ -29,7 +29,7 @@ Draw = np.random.Generator
 def _h264(clip: Tensor, crf: int, draw: Draw) -> Tensor:
     height, width = clip.shape[-2:]
     even = TF.pad(clip, [0, 0, width % 2, height % 2], padding_mode="edge").permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(synth._h264(even, crf)[:, :height, :width]).permute(0, 3, 1, 2)
+    return torch.from_numpy(synth.h264(even, crf)[:, :height, :width]).permute(0, 3, 1, 2)
 
 
 def _blur(clip: Tensor, share: float, draw: Draw) -> Tensor:
@@ -116,7 +116,7 @@ def samples(frame: pd.DataFrame, names: list[str], severity: int = 3) -> Figure:
     for axis, name in zip(axes, ["as it is", *names]):
         pixels = plain if axis is axes[0] else Corrupted(frame, name, severity)
         axis.imshow(crop := pixels.crop(row["path"], row["row"]))
-        report._outline(axis, pixels.mask(row["mask"], row["row"], crop.shape[:2]))
+        report.outline(axis, pixels.mask(row["mask"], row["row"], crop.shape[:2]))
         axis.set(title=name, xticks=[], yticks=[])
     return figure
 

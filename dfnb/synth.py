@@ -659,7 +659,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     toned = ((image * gain - 0.5) * contrast + 0.5 + level for image in images)
     ready = [_bytes(image + noise * draw.standard_normal(image.shape)) for image in toned]
     if delivery.h264 is not None:
-        return _h264(ready, delivery.h264)
+        return h264(ready, delivery.h264)
     if delivery.jpeg is not None:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*delivery.jpeg, endpoint=True))]
         files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
@@ -667,7 +667,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     return np.stack(ready)
 
 
-def _h264(images: Sequence[Array], crf: int) -> Array:
+def h264(images: Sequence[Array], crf: int) -> Array:
     height, width = images[0].shape[:2]
     options = {"crf": str(crf), "preset": "fast", "threads": "1"}
     buffer = io.BytesIO()

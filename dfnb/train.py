@@ -34,6 +34,7 @@ from dfnb.store import DfnbError
 VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
 CHECKPOINT_MINUTES = 5
 PROGRESS_SECONDS = 20
+LOADED = "trained before, loaded"
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees each epoch
 LOCK_SECONDS = 30  # the kernel of a killed workflow may take a moment to notice
 
@@ -99,7 +100,7 @@ def train(
     Raises :class:`DfnbError` when a dataset is missing, has one class only, or the loss is no longer finite.
     """
     before = settings.before()
-    start = train(paper, train_set, before, seed, seen_methods, (), devices, workers, echo) if before else None
+    start = train(paper, train_set, before, seed, seen_methods, (), devices, workers, _news(echo)) if before else None
     frames = load_frames(train_set)
     parameters = {
         "paper": paper,
@@ -116,7 +117,7 @@ def train(
         parameters["start"] = {"run": start.folder.name, "weights": start.record["outputs"]["best.safetensors"]}
     folder = run_folder(parameters)
     if store.read_record(folder):
-        echo(f"{folder.name}: trained before, loaded")
+        echo(f"{folder.name}: {LOADED}")
         return Run.open(folder)
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(
@@ -139,6 +140,11 @@ def train(
         else:
             _fit(echo=echo, **arguments)
     return Run.open(folder)
+
+
+def _news(echo: Callable[[str], None]) -> Callable[[str], None]:
+    """``echo`` without the line that says that nothing was to do."""
+    return lambda line: None if line.endswith(LOADED) else echo(line)
 
 
 def _apart(arguments: dict, echo: Callable[[str], None]) -> None:

@@ -244,7 +244,7 @@ def test_grad_cam_sees_what_moves_the_score_also_where_it_is_sure(trained, which
     from dfnb.attribution import grad_cam
 
     network = trained[which].network()
-    images = report._items(trained[which], report.panel_frames("smoke-a"))[0]["image"]
+    images = report.as_batch(trained[which], report.panel_frames("smoke-a"))[0]["image"]
     head = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
     with torch.no_grad():  # every feature speaks for fake, so that the maps cannot be empty by chance
         head.weight.copy_(head.weight.abs() * torch.tensor([[-1.0], [1.0]]))

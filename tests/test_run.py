@@ -55,6 +55,16 @@ def test_the_parameters_cell_has_the_values_of_the_smoke_profile(path):
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_what_a_profile_leaves_out_is_the_same_in_the_notebook_and_in_its_jobs(path):
+    """papermill falls back on the notebook's cell, a training job on the schema: the two must not differ."""
+    for job in (job for job in run.jobs(path.stem) if not job.trains):
+        cell = literals(next(notebook for notebook in NOTEBOOKS if notebook.stem == job.notebook))
+        checked = job.checked().model_dump(mode="json")
+        left_out = {name: value for name, value in cell.items() if name not in job.parameters}
+        assert left_out == {name: checked[name] for name in left_out}, job.id
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_profile_passes_the_schemas(path):
     jobs = run.jobs(path.stem)
     assert {job.notebook for job in jobs} <= {notebook.stem for notebook in NOTEBOOKS}
