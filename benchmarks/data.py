@@ -261,7 +261,7 @@ def loading(
             one = {name: value.to(device, non_blocking=True) for name, value in next(loader).items()}
             waits.append(time.perf_counter() - start)
             outputs = network(one["image"].contiguous(memory_format=torch.channels_last))
-            network.losses(outputs, one)["total"].backward()
+            network.losses(outputs, one | {"partner": None})["total"].backward()
             optimiser.step()
             optimiser.zero_grad()
             if device == "cuda":
