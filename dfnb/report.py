@@ -23,6 +23,7 @@ import torch
 from IPython.display import Code
 from jinja2 import Template
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
 from torch.utils.data import default_collate
 
@@ -538,6 +539,11 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 def source(code: type | Callable) -> Code:
     """The source of a class or function, as a notebook shows it: displayed, never retyped."""
     return Code(inspect.getsource(code), language="python")
+
+
+def readable(table: pd.DataFrame, sentences: str) -> Styler:
+    """A table as a notebook shows it where one of its columns holds sentences: that one wide, and aligned as text is."""
+    return table.reset_index().style.hide().set_properties([sentences], **{"text-align": "left", "min-width": "18em"})
 
 
 def overview(runs: Iterable[Run], home: str) -> pd.DataFrame:

@@ -265,6 +265,7 @@ TABLES: dict[str, tuple[str, str, Make]] = {
             ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
             ("_gains", "03_lae/{}", ": minus the autoencoder without the locality loss, paired by seed", _gains),
             ("_plain", "03_lae/plain {}", " without any cue: seen and unseen method", _seen_unseen),
+            ("_plain_gains", "03_lae/plain {}", " without any cue: minus the autoencoder without the loss", _gains),
         )
     },
     "lae_selection": (
@@ -303,7 +304,8 @@ ORDER = """
     robustness power quirks lae_face_swap lae_face_swap_gains lae_inpainting lae_inpainting_gains lae_attribute lae_attribute_gains
     lae_budget lae_selection lae_attention_face_swap_seen lae_attention_face_swap_unseen lae_attention_inpainting_seen
     lae_attention_inpainting_unseen lae_attention_attribute_seen lae_attention_attribute_unseen lae_face_swap_plain
-    lae_inpainting_plain lae_attribute_plain lae_open_choices lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
+    lae_face_swap_plain_gains lae_inpainting_plain lae_inpainting_plain_gains lae_attribute_plain lae_attribute_plain_gains
+    lae_open_choices lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
     lv_pseudo_labels lv_modules lv_modules_located etd_losses etd_differences etd_branches_alike etd_branches_with_lil
     etd_branches_without_lil etd_number_of_branches located_on_{0} located_on_{1} grad_cam roc samples_{0} shortcuts audit
     overview published"""
