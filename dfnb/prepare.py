@@ -10,6 +10,7 @@ one frame, and crops that others have made are used where they lie.
 import hashlib
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import re
@@ -61,6 +62,7 @@ REMEMBERED = 10  # missed detections in a row after which a person who comes bac
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
 
+HEADER = 128  # bytes before the pixels of a .npy file
 COUNTS = ("decoded", "frames", "without_face", "detections", "tracks", "tracks_left_out")  # of a video, to be summed
 
 
@@ -152,9 +154,10 @@ def count_frames(file: Path) -> int:
         return 1
     count, shown, end, cut_off = 0, 0, 0.0, False
     with _opened(file) as (container, stream):
+        matroska = container.format.name.startswith("matroska")
         for packet in container.demux():
             cut_off |= packet.is_corrupt
-            if packet.pts is not None:
+            if matroska and packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             of_video = packet.size > 0 and packet.stream is stream
             count += of_video
@@ -162,7 +165,7 @@ def count_frames(file: Path) -> int:
         cut_off |= count < stream.frames
         # only Matroska's duration is never an estimate, and a GIF announces nothing but has an end mark
         announced = (container.duration or 0) / av.time_base
-        cut_off |= container.format.name.startswith("matroska") and end < announced - 0.5
+        cut_off |= matroska and end < announced - 0.5
         cut_off |= container.format.name == "gif" and not file.read_bytes().rstrip(b"\0").endswith(b";")
     if cut_off:
         raise Unusable(f"truncated or damaged after {count} frames")
@@ -377,6 +380,7 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     rgb, grey = Converter("rgb24"), Converter("gray")
     others = decode(beside) if beside else itertools.repeat(None)
     with (scratch / "crops").open("wb") as crops, (scratch / "masks").open("wb") as masks:
+        crops.seek(HEADER), masks.seek(HEADER)
         for number, frame, other, faces in follower.follow(zip(decode(source.file), others), wanted):
             image = rgb(frame)
             region = grey(other) if source.mask else difference(image, rgb(other)) if beside else None
@@ -391,7 +395,7 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
                     masked = crop(region, left, top, side, size) > settings.mask_threshold
                     track.forged += float(masked.mean())
                     masks.write(np.packbits(masked, axis=-1).tobytes())
-                landmarks = np.round((face[3:] - np.tile([left, top], 5)) * (size / side), 3).tolist()
+                landmarks = np.round((face[3:].reshape(5, 2) - [left, top]) * (size / side), 3).ravel().tolist()
                 where = {"landmarks": landmarks, "crop_box": [left, top, left + side, top + side], "scale": size / side}
                 track.rows.append({"place": next(places), "frame": number, **where})
     kept = follower.kept()
@@ -441,18 +445,22 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
         return facts | {"reason": f"none of {n} images can be read"}
     with store.atomic_folder(folder / "videos" / source.video) as temporary:
         content = {**facts, "crops_sha256": store.digest(hashes, 64), "given": given, "rows": rows}
-        store.write_json(temporary / "video.json", content)
+        store.write_json(temporary / "video.json", content, indent=None)
     return facts
 
 
 def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
-    """A .npy file of some of the uint8 arrays that a file holds one after the other, without reading it whole."""
-    arrays = np.memmap(path, np.uint8, "r").reshape(-1, *shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
-    with path.with_suffix(".npy").open("wb") as file:
+    """A .npy file of some of the uint8 arrays that lie in a file after room for a header, without reading it whole."""
+    if order != list(range(len(order))):
+        arrays, path = np.memmap(path, np.uint8, "r", HEADER).reshape(-1, *shape), path.with_suffix(".npy")
+        with path.open("wb") as file:
+            file.seek(HEADER)
+            file.writelines(arrays[place] for place in order)
+    with path.open("rb+") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(arrays[place] for place in order)
-    return path.with_suffix(".npy")
+        file.truncate(HEADER + len(order) * math.prod(shape))
+    return path
 
 
 # ---------------------------------------------------------------- a dataset
