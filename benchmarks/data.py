@@ -72,7 +72,10 @@ def plain(paths: list[Path], folder: Path, detector: Any, size: int, scale: floa
             for x, y, width, height in detector(read[1])[:1, :4]:
                 side = round(max(width, height) * scale)
                 left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
-                cv2.imwrite(str(folder / path.stem / f"{number:05d}.png"), prepare.crop(read[1], left, top, side, size))
+                cv2.imwrite(
+                    str(folder / path.stem / f"{number:05d}.png"),
+                    prepare.crop(read[1], (left, top, left + side, top + side), size),
+                )
                 written += 1
             number += 1
     return written

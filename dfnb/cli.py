@@ -156,6 +156,7 @@ def prepare(
     frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all, or 32")] = None,
     stride: Annotated[int | None, typer.Option(help="every n-th frame, before frames_per_video")] = None,
     detect_every: Annotated[int | None, typer.Option(help="detect faces on every k-th frame at most")] = None,
+    geometry: Annotated[str | None, typer.Option(help="locate_and_verify_released: crop by masks as that code")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.

@@ -262,8 +262,8 @@ def test_frames_without_a_face_are_listed_and_the_person_comes_back_to_the_same_
 
 def test_crop_copies_where_sizes_agree_and_repeats_the_edge():
     image = store.rng(2).integers(0, 255, (40, 50, 3), np.uint8)
-    np.testing.assert_array_equal(prepare.crop(image, 10, 5, 32, 32), image[5:37, 10:42])
-    outside = prepare.crop(image, -8, 20, 32, 32)
+    np.testing.assert_array_equal(prepare.crop(image, (10, 5, 42, 37), 32), image[5:37, 10:42])
+    outside = prepare.crop(image, (-8, 20, 24, 52), 32)
     np.testing.assert_array_equal(outside[:20, 8:], image[20:40, :24])
     np.testing.assert_array_equal(outside[:20, :8], np.repeat(image[20:40, :1], 8, 1))
     np.testing.assert_array_equal(outside[20:], np.repeat(outside[19:20], 12, 0))
