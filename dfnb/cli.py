@@ -139,7 +139,8 @@ def data(
     for folder in manifest.unpack(root or []) if unpack else []:
         typer.echo(f"unpacked: {folder}")
     for name, row in manifest.overview(root or []).iterrows():
-        typer.echo(f"{name:<18} {row['state']:<9} {row['what']}")
+        what = row["what"].replace("\n", "\n" + " " * 31)
+        typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -497,8 +498,8 @@ def test_images_are_videos_of_one_frame(tmp_path, root, detector):
     }
     assert record["masks"] == {"ContextAtten: given": 2, "GL: given": 2, "real: none": 2}
     row = table[table["video"] == "test/fake/GL/a"].iloc[0]
-    left, top, right, _ = (int(x) for x in row["crop_box"])
-    expected = prepare.crop(masks.astype(np.uint8) * 255, left, top, right - left, 64) > 127
+    box = [int(x) for x in row["crop_box"]]
+    expected = prepare.crop(masks.astype(np.uint8) * 255, box, 64) > 127
     assert (frames.Pixels(tmp_path / "datasets/set").mask(row["mask"], row["row"], (64, 64)) == expected).all()
 
 
@@ -536,18 +537,21 @@ def call(tmp_path, monkeypatch):
 
 
 def test_the_table_of_datasets_and_one_line_to_prepare_one(root, call):
+    def listed(*words):  # a further line of a dataset is indented
+        return dict(text.split(None, 1) for text in re.split(r"\n(?=\S)", call(*words)[1].strip()))
+
     trees.uadfv(root / "UADFV")
     trees.dfdc(root / "DFDC")
-    rows = dict(line.split(None, 1) for line in call("data")[1].splitlines())
+    rows = listed("data")
     assert sorted(rows) == sorted(manifest.names()) and all(row.startswith("absent") for row in rows.values())
     assert "docs.google.com/forms" in rows["faceforensics-c23"]
-    rows = dict(line.split(None, 1) for line in call("data", "--root", root)[1].splitlines())
+    rows = listed("data", "--root", root)
     assert rows["uadfv"].startswith("partly") and "1 of 49 files are there" in rows["uadfv"]
     assert rows["dfdc"].startswith("present") and rows["dfd"].startswith("absent")
     code, said = call("prepare", "uadfv", "--root", root / "UADFV", "--size", 64, "--workers", 1)
     assert code == 2 and "missing: real/{name}.mp4: 1 of 49 files are there" in said, said
     assert "test/FakeApp: 6 frames of 1 videos" in said and "without_face" in said
-    rows = dict(line.split(None, 1) for line in call("data")[1].splitlines())
+    rows = listed("data")
     assert "prepared" in rows["uadfv"] and "12 frames of 2 videos (32 frames a video, 64 px" in rows["uadfv"]
     code, said = call("prepare", "uadfv", "--root", root / "UADFV", "--size", 96)
     assert code == 1 and "made with another size; give the new dataset another name" in said
