@@ -188,7 +188,9 @@ def prepare(
     _tell(record, name)
     typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     said = [f"missing: {sentence}" for sentence in record["missing"]]
-    if said := said + [f"not used: {entry['file']}: {entry['reason']}" for entry in record["quarantine"]]:
+    if said := said + [
+        f"not used: {entry['video']} ({entry['file']}): {entry['reason']}" for entry in record["quarantine"]
+    ]:
         typer.echo("\n".join(said), err=True)
         raise typer.Exit(2)
 

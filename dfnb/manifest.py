@@ -209,7 +209,11 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
     elif rule.expected and len(found) < rule.expected:
         said.append(f"{where}: {len(found)} of {rule.expected} files are there")
     said += [f"{where}: {_some(paths)} {what} {title}; left out" for what, paths in wrong.items() if paths]
-    said += [f"{where}: no {what} {_some(paths)}; prepared without" for what, paths in absent.items() if paths]
+    said += [
+        f"{where}: {what} files missing: {_some(paths)}; prepared without them"
+        for what, paths in absent.items()
+        if paths
+    ]
 
 
 def _archives(roots: Sequence[Path]) -> list[tuple[Path, Path]]:

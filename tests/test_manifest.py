@@ -183,7 +183,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(tmp_path, root, detector)
     sources, said = scan("faceforensics-c23", root)
     text = "\n".join(said)
     assert "FaceSwap/c23/videos/{identity}_{source}.mp4: 995 (" in text and "NeuralTextures" in text
-    assert "no mask 6 (manipulated_sequences/Face2Face/masks/videos/" in text
+    assert "mask files missing: 6 (manipulated_sequences/Face2Face/masks/videos/" in text
     assert (
         "1 (original_sequences/youtube/c23/videos/1234.mp4) are not in the list splits/faceforensics_pairs.csv" in text
     )
