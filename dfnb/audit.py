@@ -21,6 +21,8 @@ WAVES = 16  # a hash has 16² - 1 bits
 NEAR = 24  # bits in which two frames of one scene may differ
 GIVEN_AWAY = 0.55  # AUC: a shortcut when the whole interval is above
 CLEAR = 0.65  # and none in sight when it is below
+FOLDS = 5  # of the cross-validation; with fewer clusters of a class there is none
+TOO_FEW = "too few videos to tell"
 
 
 def audit(frames: pd.DataFrame) -> pd.Series:
@@ -118,8 +120,12 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     seen = frames.iloc[:: max(1, len(frames) // MOST)].reset_index(drop=True)
     seen.attrs = frames.attrs
     groups, label = seen["cluster"].astype(str).to_numpy(), seen["label"].to_numpy().astype(int)
-    folds, rows, values = StratifiedGroupKFold(5, shuffle=True, random_state=0), {}, features(seen)
+    least = min(len(set(groups[label == i])) for i in (0, 1))
+    folds, rows, values = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0), {}, features(seen)
     for name, x in values.items():
+        rows[f"a linear classifier on {name}"] = {"verdict": TOO_FEW}
+        if least < FOLDS:
+            continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
         score = cross_val_predict(model, x, label, groups=groups, cv=folds, method="predict_proba")[:, 1]
         rows[f"a linear classifier on {name}"] = _row(seen, score)
@@ -128,7 +134,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     alone["face scale, source pixels"] = place[:, 4] - place[:, 2]
     for name, x in alone.items():
         medians = {f"median of {who}": f"{np.median(x[label == i]):.1f}" for i, who in enumerate(("real", "fake"))}
-        rows[f"{name} alone"] = _row(seen, x, alone=True) | medians
+        rows[f"{name} alone"] = (_row(seen, x, alone=True) if least > 1 else {"verdict": TOO_FEW}) | medians
     return pd.DataFrame(rows).T.fillna("–").rename_axis("the label by")
 
 
@@ -139,6 +145,6 @@ def _row(frames: pd.DataFrame, score: np.ndarray, alone: bool = False) -> dict:
     if alone:  # a value that is lower on fakes gives them away as well
         low, high = max(low, 1 - high), max(high, 1 - low)
     clear = low > 1 - CLEAR and high < CLEAR
-    verdict = "given away" if low > GIVEN_AWAY else "nothing in sight" if clear else "too few videos to tell"
+    verdict = "given away" if low > GIVEN_AWAY else "nothing in sight" if clear else TOO_FEW
     cell = evaluate.interval(row["value"], row["low"], row["high"])
     return {"frame AUC": cell, "n frames": row["n"], "clusters": row["clusters"], "verdict": verdict}

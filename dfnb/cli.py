@@ -139,7 +139,8 @@ def data(
     for folder in manifest.unpack(root or []) if unpack else []:
         typer.echo(f"unpacked: {folder}")
     for name, row in manifest.overview(root or []).iterrows():
-        typer.echo(f"{name:<18} {row['state']:<9} {row['what']}")
+        what = row["what"].replace("\n", "\n" + " " * 31)
+        typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
 
 @app.command()
@@ -156,6 +157,7 @@ def prepare(
     frames_per_video: Annotated[int | None, typer.Option(help="evenly spaced; default: all, or 32")] = None,
     stride: Annotated[int | None, typer.Option(help="every n-th frame, before frames_per_video")] = None,
     detect_every: Annotated[int | None, typer.Option(help="detect faces on every k-th frame at most")] = None,
+    geometry: Annotated[str | None, typer.Option(help="locate_and_verify_released: crop by masks as that code")] = None,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
@@ -186,7 +188,9 @@ def prepare(
     _tell(record, name)
     typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     said = [f"missing: {sentence}" for sentence in record["missing"]]
-    if said := said + [f"not used: {entry['file']}: {entry['reason']}" for entry in record["quarantine"]]:
+    if said := said + [
+        f"not used: {entry['video']} ({entry['file']}): {entry['reason']}" for entry in record["quarantine"]
+    ]:
         typer.echo("\n".join(said), err=True)
         raise typer.Exit(2)
 

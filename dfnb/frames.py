@@ -73,7 +73,7 @@ def write_video(
             _put(temporary / "masks.npy", masks if isinstance(masks, Path) else np.packbits(masks, axis=-1))
             facts["masks_sha256"] = store.sha256(temporary / "masks.npy")
             facts["mask_width"] = pixels.shape[2]
-        store.write_json(temporary / "video.json", {**facts, "rows": rows})
+        store.write_json(temporary / "video.json", {**facts, "rows": rows}, indent=None)
 
 
 def _put(path: Path, array: np.ndarray | Path) -> None:

@@ -209,7 +209,11 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
     elif rule.expected and len(found) < rule.expected:
         said.append(f"{where}: {len(found)} of {rule.expected} files are there")
     said += [f"{where}: {_some(paths)} {what} {title}; left out" for what, paths in wrong.items() if paths]
-    said += [f"{where}: no {what} {_some(paths)}; prepared without" for what, paths in absent.items() if paths]
+    said += [
+        f"{where}: {what} files missing: {_some(paths)}; prepared without them"
+        for what, paths in absent.items()
+        if paths
+    ]
 
 
 def _archives(roots: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -291,7 +295,7 @@ def _some(names: Sequence[str]) -> str:
 def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     """All published datasets: prepared, present, partly there or absent, with what is known or missing of each.
 
-    A dataset is looked for in each of the folders and in their immediate sub-folders.
+    A dataset is looked for in each of the folders and in their immediate sub-folders. ``what`` has a line for each thing.
     """
     near = [folder for root in map(Path, roots) for folder in (root, *sorted(p for p in root.glob("*") if p.is_dir()))]
     rows = {}
@@ -301,13 +305,13 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
             n, videos = (sum(part[what] for part in record["n"].values()) for what in ("frames", "videos"))
             settings = {"frames_per_video": None, "size": "?", "scale": "?"} | record["parameters"]
             how = "{frames_per_video} frames a video, {size} px, scale {scale}".format_map(settings)
-            rows[name] = "prepared", "; ".join([f"{n} frames of {videos} videos ({how})", *record["missing"]])
+            rows[name] = "prepared", "\n".join([f"{n} frames of {videos} videos ({how})", *record["missing"]])
             continue
         found = (scan(manifest, [folder]) for folder in near)
         sources, said = max(found, key=lambda both: len(both[0]), default=([], []))
         state = "absent" if not sources else "partly" if said else "present"
         what = [f"{len(sources)} videos", *said] if sources else [manifest.access, f"space: {manifest.space}"]
-        rows[name] = state, "; ".join(what)
+        rows[name] = state, "\n".join(what)
     return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
 
 

@@ -10,6 +10,7 @@ one frame, and crops that others have made are used where they lie.
 import hashlib
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import re
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import cv2
@@ -61,6 +62,15 @@ REMEMBERED = 10  # missed detections in a row after which a person who comes bac
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
 
+# Locate and Verify's released code: the crop's side by the mask's height, pixels added to left, top, right, bottom
+RELEASED = {
+    "real": (2.46, 0, -5, 5, 0),
+    "Deepfakes": (2.46, 6, 0, 0, -10),
+    "Face2Face": (1.6, 0, 0, 0, 0),
+    "FaceSwap": (1.48, 0, 5, 0, 10),
+    "NeuralTextures": (1.55, 5, -3, 0, 0),
+}
+HEADER = 128  # bytes before the pixels of a .npy file
 COUNTS = ("decoded", "frames", "without_face", "detections", "tracks", "tracks_left_out")  # of a video, to be summed
 
 
@@ -79,6 +89,7 @@ class Settings(BaseModel):
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
     min_detections: int = Field(3, ge=1, description="a track with fewer is spurious, unless its shot has fewer")
     mask_threshold: int = Field(127, ge=0, le=254, description="a mask pixel above it is forged")
+    geometry: Literal["", "locate_and_verify_released"] = Field("", description="crops by the mask; scale is not used")
 
 
 class Unusable(Exception):
@@ -152,9 +163,10 @@ def count_frames(file: Path) -> int:
         return 1
     count, shown, end, cut_off = 0, 0, 0.0, False
     with _opened(file) as (container, stream):
+        matroska = container.format.name.startswith("matroska")
         for packet in container.demux():
             cut_off |= packet.is_corrupt
-            if packet.pts is not None:
+            if matroska and packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             of_video = packet.size > 0 and packet.stream is stream
             count += of_video
@@ -162,7 +174,7 @@ def count_frames(file: Path) -> int:
         cut_off |= count < stream.frames
         # only Matroska's duration is never an estimate, and a GIF announces nothing but has an end mark
         announced = (container.duration or 0) / av.time_base
-        cut_off |= container.format.name.startswith("matroska") and end < announced - 0.5
+        cut_off |= matroska and end < announced - 0.5
         cut_off |= container.format.name == "gif" and not file.read_bytes().rstrip(b"\0").endswith(b";")
     if cut_off:
         raise Unusable(f"truncated or damaged after {count} frames")
@@ -321,13 +333,40 @@ class Follower:
         return sorted(kept, key=lambda track: (-track.forged, -len(track.rows)))
 
 
-def crop(image: np.ndarray, left: int, top: int, side: int, size: int) -> np.ndarray:
-    """A square of an image (H, W[, 3]) uint8 as (size, size[, 3]); beyond the border the edge is repeated."""
-    height, width = image.shape[:2]
-    patch = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-    pads = max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0)
+def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
+    """A box (left, top, right, bottom) of an image (H, W[, 3]) uint8 as (size, size[, 3]); beyond the border the edge is
+    repeated."""
+    (height, width), (left, top, right, bottom) = image.shape[:2], box
+    patch = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    pads = max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)
     patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
-    return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if bottom - top > size else cv2.INTER_CUBIC)
+
+
+def square_box(face: np.ndarray, scale: float, shape: tuple[int, ...]) -> list[int]:
+    """Left, top, right, bottom of a square about a face (:meth:`Track.place`) in a frame of this shape (H, W, ...)."""
+    side, centre = max(1, round(face[2] * scale)), np.clip(face[:2], 0, [shape[1] - 1, shape[0] - 1])
+    left, top = (round(float(middle) - side / 2) for middle in centre)
+    return [left, top, left + side, top + side]
+
+
+def released_box(mask: np.ndarray, method: str) -> list[int] | None:
+    """Left, top, right, bottom of the crop that Locate and Verify's released code takes; None where nothing is masked.
+
+    Of the ``mask`` (H, W) uint8 the contour with the largest sum of width and height: its centroid, and its height by
+    :data:`RELEASED`. Scale and offsets differ by ``method``, which gives the label away. What the released code does
+    beyond the border of a frame is not known; here the edge is repeated.
+    """
+    otsu = method != "Face2Face" and cv2.THRESH_OTSU
+    contours = cv2.findContours(
+        cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY | otsu)[1], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )[0]
+    largest = max(contours, key=lambda contour: sum(cv2.boundingRect(contour)[2:]), default=None)
+    if largest is None or not (moments := cv2.moments(largest))["m00"]:
+        return None
+    scale, *offsets = RELEASED[method]
+    half, centre = cv2.boundingRect(largest)[3] * scale / 2, np.array([moments["m10"], moments["m01"]]) / moments["m00"]
+    return (np.round([*(centre - half), *(centre + half)]).astype(int) + offsets).tolist()
 
 
 # ---------------------------------------------------------------- one video
@@ -364,9 +403,15 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
 
 def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scratch: Path) -> tuple[list[dict], dict]:
     """Rows of one video, each with its place in the two files of ``scratch`` (crops, packed masks), and facts."""
-    total = count_frames(source.file)
+    total, released = count_frames(source.file), settings.geometry
+    if released and not (source.mask and source.method in RELEASED):
+        raise Unusable(
+            f"the geometry {released} crops {', '.join(RELEASED)} by a mask video; real by that of Deepfakes"
+        )
     if source.mask and (n := count_frames(source.mask)) != total:
-        raise Unusable(f"the mask has {n} frames, the video {total}")
+        if source.label:
+            raise Unusable(f"the mask has {n} frames, the video {total}")
+        total = min(n, total)
     beside = source.mask
     if source.original and not beside and _alike(source.file, source.original, total):
         beside = source.original
@@ -377,22 +422,24 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     rgb, grey = Converter("rgb24"), Converter("gray")
     others = decode(beside) if beside else itertools.repeat(None)
     with (scratch / "crops").open("wb") as crops, (scratch / "masks").open("wb") as masks:
+        crops.seek(HEADER), masks.seek(HEADER)
         for number, frame, other, faces in follower.follow(zip(decode(source.file), others), wanted):
             image = rgb(frame)
             region = grey(other) if source.mask else difference(image, rgb(other)) if beside else None
             if region is not None and region.shape != image.shape[:2]:
                 raise Unusable(f"the mask has {region.shape[::-1]} pixels, the video {image.shape[1::-1]}")
+            by_mask = released_box(region, source.method) if released else None
             for track, face in faces:
-                side = max(1, round(face[2] * settings.scale))
-                centre = np.clip(face[:2], 0, [image.shape[1] - 1, image.shape[0] - 1])
-                left, top = (round(float(middle) - side / 2) for middle in centre)
-                crops.write(crop(image, left, top, side, size).tobytes())
+                if not (box := by_mask if released else square_box(face, settings.scale, image.shape)):
+                    continue
+                crops.write(crop(image, box, size).tobytes())
                 if region is not None:
-                    masked = crop(region, left, top, side, size) > settings.mask_threshold
+                    masked = crop(region, box, size) > settings.mask_threshold
                     track.forged += float(masked.mean())
                     masks.write(np.packbits(masked, axis=-1).tobytes())
-                landmarks = np.round((face[3:] - np.tile([left, top], 5)) * (size / side), 3).tolist()
-                where = {"landmarks": landmarks, "crop_box": [left, top, left + side, top + side], "scale": size / side}
+                ratio = size / np.subtract(box[2:], box[:2])
+                landmarks = np.round((face[3:].reshape(5, 2) - box[:2]) * ratio, 3).ravel().tolist()
+                where = {"landmarks": landmarks, "crop_box": box, "scale": float(ratio[0])}
                 track.rows.append({"place": next(places), "frame": number, **where})
     kept = follower.kept()
     if beside:  # of several people the one under the mask
@@ -401,7 +448,15 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
     facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
-    facts["masked_by"] = "given" if source.mask else "difference of fake and original" if beside else "none"
+    facts["masked_by"] = (
+        "none"
+        if not source.label
+        else "given"
+        if source.mask
+        else "difference of fake and original"
+        if beside
+        else "none"
+    )
     facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
@@ -441,18 +496,22 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
         return facts | {"reason": f"none of {n} images can be read"}
     with store.atomic_folder(folder / "videos" / source.video) as temporary:
         content = {**facts, "crops_sha256": store.digest(hashes, 64), "given": given, "rows": rows}
-        store.write_json(temporary / "video.json", content)
+        store.write_json(temporary / "video.json", content, indent=None)
     return facts
 
 
 def _gathered(path: Path, order: list[int], shape: tuple[int, ...]) -> Path:
-    """A .npy file of some of the uint8 arrays that a file holds one after the other, without reading it whole."""
-    arrays = np.memmap(path, np.uint8, "r").reshape(-1, *shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
-    with path.with_suffix(".npy").open("wb") as file:
+    """A .npy file of some of the uint8 arrays that lie in a file after room for a header, without reading it whole."""
+    if order != list(range(len(order))):
+        arrays, path = np.memmap(path, np.uint8, "r", HEADER).reshape(-1, *shape), path.with_suffix(".npy")
+        with path.open("wb") as file:
+            file.seek(HEADER)
+            file.writelines(arrays[place] for place in order)
+    with path.open("rb+") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(arrays[place] for place in order)
-    return path.with_suffix(".npy")
+        file.truncate(HEADER + len(order) * math.prod(shape))
+    return path
 
 
 # ---------------------------------------------------------------- a dataset
@@ -565,14 +624,20 @@ def prepare(
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), store.Clock()
     folder = frames.dataset_folder(name)
     _check_names(sources)
-    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
+    parameters = settings.model_dump() | {"detector_sha256": detector.sha256}
+    if not parameters["geometry"]:
+        del parameters["geometry"]  # datasets made before there was a choice stay what they are
+    else:  # real videos are cropped by the mask of their Deepfakes
+        guides = {source.identity: source.mask for source in sources if source.method == "Deepfakes"}
+        sources = [each if each.label else replace(each, mask=guides.get(each.identity)) for each in sources]
     made = store.digest(parameters)
     given = {source.video: _given(source, made) for source in sources}
     fingerprint = store.digest([given, missing], digits=16)
     with store.locked(folder):
         _link(folder, sources)
         if record := store.read_record(folder):
-            if others := ", ".join(key for key in parameters if record["parameters"].get(key) != parameters[key]):
+            keys, old = parameters | record["parameters"], record["parameters"]
+            if others := ", ".join(key for key in keys if old.get(key) != parameters.get(key)):
                 raise DfnbError(f"{folder} was made with another {others}; give the new dataset another name")
             if record["sources"] == fingerprint:
                 return record

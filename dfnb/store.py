@@ -124,10 +124,10 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
         ) from None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, keys in their order, numpy scalars and paths as plain values."""
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, default=_plain, allow_nan=True) + "\n")
+        temporary.write_text(json.dumps(content, indent=indent, default=_plain, allow_nan=True) + "\n")
 
 
 def read_json(path: Path) -> Any:

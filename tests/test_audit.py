@@ -127,9 +127,14 @@ def test_each_planted_shortcut_is_given_away_in_its_row(tmp_path, row):
     assert (real > fake) == (row.startswith(("contrast", "compressed")))
 
 
-def test_few_videos_decide_nothing(tmp_path):
-    found = shortcuts(make(tmp_path / "few", n=6))
-    assert (found["verdict"] == "too few videos to tell").sum() >= 6
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_few_videos_decide_nothing(tmp_path, n):
+    table = make(tmp_path / "few", n=n)
+    test = frames.select(table, "test")
+    for given in (table, test, test[test["label"] == 0]) if n < 6 else (table,):
+        given.attrs = table.attrs
+        found = shortcuts(given)
+        assert len(found) == 8 and (found["verdict"] == "too few videos to tell").sum() >= 6, found
 
 
 def test_images_of_several_sizes_are_audited_too(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(tmp_path, root, detector)
     sources, said = scan("faceforensics-c23", root)
     text = "\n".join(said)
     assert "FaceSwap/c23/videos/{identity}_{source}.mp4: 995 (" in text and "NeuralTextures" in text
-    assert "no mask 6 (manipulated_sequences/Face2Face/masks/videos/" in text
+    assert "mask files missing: 6 (manipulated_sequences/Face2Face/masks/videos/" in text
     assert (
         "1 (original_sequences/youtube/c23/videos/1234.mp4) are not in the list splits/faceforensics_pairs.csv" in text
     )
@@ -314,12 +315,51 @@ def test_the_difference_of_fake_and_original_is_the_mask(tmp_path, root, detecto
         "difference of fake and original" in (tmp_path / "datasets/set/videos/FakeApp/0047_fake/video.json").read_text()
     )
     row = table[table["mask"].astype(str) != ""].iloc[0]
-    left, top, right, _ = (int(x) for x in row["crop_box"])
-    side = right - left
-    truth = prepare.crop(trees.faces(4, "swap")[1][row["frame"]].astype(np.uint8), left, top, side, trees.SIZE) > 0
+    box = [int(x) for x in row["crop_box"]]
+    truth = prepare.crop(trees.faces(4, "swap")[1][row["frame"]].astype(np.uint8), box, trees.SIZE) > 0
     found = frames.Pixels(tmp_path / "datasets/set").mask(row["mask"], row["row"], truth.shape)
     assert (found & truth).sum() / found.sum() > 0.9  # what differs was forged; not all that was forged differs much
     assert (found & truth).sum() / truth.sum() > 0.2
+
+
+# ---------------------------------------------------------------- the released geometry of Locate and Verify
+
+
+def test_crops_as_released_by_locate_and_verify_follow_the_mask(tmp_path, root):
+    trees.faceforensics(root)
+    masks = np.zeros((trees.FRAMES, trees.SIZE, trees.SIZE, 3), np.uint8)
+    masks[:, 40:120, 50:110] = 255  # 80 high, centred on (79.5, 79.5)
+    masks[:, 5:25, 5:25] = 255  # a smaller one, of another person
+    for path in root.glob("manipulated_sequences/*/masks/videos/*.mp4"):
+        trees.video(path, masks[:4] if "Deepfakes" in str(path) and path.stem == "071_054" else masks, crf=1)
+    (root / "manipulated_sequences/Deepfakes/masks/videos/953_974.mp4").unlink()
+    settings = prepare.Settings(size=64, geometry="locate_and_verify_released")
+    record, table = prepared(tmp_path, trees.Centre(), *scan("faceforensics-c23", root), settings)
+    assert record["parameters"]["geometry"] == "locate_and_verify_released"
+    assert {entry["video"]: entry["reason"].split(";")[0] for entry in record["quarantine"]} == {
+        "Deepfakes/071_054": "the mask has 4 frames, the video 6",
+        "Deepfakes/953_974": (why := record["quarantine"][1]["reason"].split(";")[0]),
+        "real/953": why,
+    }
+    assert "by a mask video" in why and (table["video"] == "real/071").sum() == 4  # no mask beyond its fourth frame
+    sides = {"Deepfakes": 2.46, "Face2Face": 1.6, "FaceSwap": 1.48, "NeuralTextures": 1.55, "real": 2.46}
+    added = {
+        "Deepfakes": (6, 0, 0, -10),
+        "FaceSwap": (0, 5, 0, 10),
+        "NeuralTextures": (5, -3, 0, 0),
+        "real": (0, -5, 5, 0),
+    }
+    for method, rows in table.groupby("method", observed=True):
+        half = 80 * sides[method] / 2
+        box = np.array([79.5 - half, 79.5 - half, 79.5 + half, 79.5 + half]) + added.get(method, 0)
+        assert np.abs(np.array(rows["crop_box"].tolist()) - box).max() <= 1.5, method
+        assert (rows["mask"].astype(str) == "").all() == (method == "real")
+        width, height = box[2:] - box[:2]
+        nose = frames.landmarks_array(rows)[:, 2]  # of Centre: (0.5, 0.55) of the frame, here in crop pixels
+        assert np.abs(nose - (np.array([80, 88]) - box[:2]) * 64 / [width, height]).max() < 1
+    with pytest.raises(DfnbError, match="made with another geometry; give the new dataset another name"):
+        prepared(tmp_path, trees.Centre(), *scan("faceforensics-c23", root), prepare.Settings(size=64))
+    assert all(prepare.released_box(np.zeros((40, 40), np.uint8), method) is None for method in sides)
 
 
 # ---------------------------------------------------------------- archives
@@ -458,8 +498,8 @@ def test_images_are_videos_of_one_frame(tmp_path, root, detector):
     }
     assert record["masks"] == {"ContextAtten: given": 2, "GL: given": 2, "real: none": 2}
     row = table[table["video"] == "test/fake/GL/a"].iloc[0]
-    left, top, right, _ = (int(x) for x in row["crop_box"])
-    expected = prepare.crop(masks.astype(np.uint8) * 255, left, top, right - left, 64) > 127
+    box = [int(x) for x in row["crop_box"]]
+    expected = prepare.crop(masks.astype(np.uint8) * 255, box, 64) > 127
     assert (frames.Pixels(tmp_path / "datasets/set").mask(row["mask"], row["row"], (64, 64)) == expected).all()
 
 
@@ -497,18 +537,21 @@ def call(tmp_path, monkeypatch):
 
 
 def test_the_table_of_datasets_and_one_line_to_prepare_one(root, call):
+    def listed(*words):  # a further line of a dataset is indented
+        return dict(text.split(None, 1) for text in re.split(r"\n(?=\S)", call(*words)[1].strip()))
+
     trees.uadfv(root / "UADFV")
     trees.dfdc(root / "DFDC")
-    rows = dict(line.split(None, 1) for line in call("data")[1].splitlines())
+    rows = listed("data")
     assert sorted(rows) == sorted(manifest.names()) and all(row.startswith("absent") for row in rows.values())
     assert "docs.google.com/forms" in rows["faceforensics-c23"]
-    rows = dict(line.split(None, 1) for line in call("data", "--root", root)[1].splitlines())
+    rows = listed("data", "--root", root)
     assert rows["uadfv"].startswith("partly") and "1 of 49 files are there" in rows["uadfv"]
     assert rows["dfdc"].startswith("present") and rows["dfd"].startswith("absent")
     code, said = call("prepare", "uadfv", "--root", root / "UADFV", "--size", 64, "--workers", 1)
     assert code == 2 and "missing: real/{name}.mp4: 1 of 49 files are there" in said, said
     assert "test/FakeApp: 6 frames of 1 videos" in said and "without_face" in said
-    rows = dict(line.split(None, 1) for line in call("data")[1].splitlines())
+    rows = listed("data")
     assert "prepared" in rows["uadfv"] and "12 frames of 2 videos (32 frames a video, 64 px" in rows["uadfv"]
     code, said = call("prepare", "uadfv", "--root", root / "UADFV", "--size", 96)
     assert code == 1 and "made with another size; give the new dataset another name" in said
