@@ -448,15 +448,8 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
     facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
-    facts["masked_by"] = (
-        "none"
-        if not source.label
-        else "given"
-        if source.mask
-        else "difference of fake and original"
-        if beside
-        else "none"
-    )
+    masked_by = "given" if source.mask else "difference of fake and original" if beside else "none"
+    facts["masked_by"] = masked_by if source.label else "none"
     facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     rows = [{"dataset": dataset, **known, "track": i, **row} for i, track in enumerate(kept) for row in track.rows]
