@@ -293,7 +293,8 @@ def measure(
     Returns ``runs/<id>/scores/<test set>@map <method>.parquet``, whose record beside it is written last: the scores of the
     frames, and where a fake has a mask the localisation measures, ``chance`` (its forged share) and, with ``curves``, the
     mean P(fake) under deletion (low is good) and insertion, and the curves. ``seen``: whether the run was trained on the
-    manipulation. The union of branches has ``apart``, one minus their maps' mean overlap Σ min / Σ max.
+    manipulation. The union of branches has ``apart``, one minus the mean overlap Σ min / Σ max of those of
+    their maps that are not empty.
     """
     test_set, p = Path(frames.attrs["folder"]).name, run.record["parameters"]
     path = _path(run, test_set, method)
@@ -318,10 +319,9 @@ def measure(
                 for name, curve in zip(("deletion", "insertion"), hidden):
                     values = {f"{name} {10 * k}": float(value) for k, value in enumerate(curve[i])}
                     row |= {name: float(np.trapezoid(curve[i], dx=1 / STEPS)), **values}
-                if len(of_branches) > 1:
-                    row["apart"] = float(
-                        1 - np.nanmean([_overlap(a[start + i], b[start + i]) for a, b in combinations(of_branches, 2)])
-                    )
+                pairs = combinations([of[start + i] for of in of_branches], 2)
+                if overlaps := [_overlap(a, b) for a, b in pairs if a.any() and b.any()]:
+                    row["apart"] = 1 - np.mean(overlaps)
             rows.append(row)
     keys = evaluate.KEY["frame"]
     columns = [*keys, "cluster", "label", "method", "score"]
@@ -499,10 +499,10 @@ def similarity(a: np.ndarray, b: np.ndarray, side: int = 24) -> np.ndarray:
 def sanity(run: Run, frames: pd.DataFrame, methods: Sequence[str], others: dict[str, Run]) -> Path:
     """Whether maps change with the weights, and how alike the methods are; ``runs/<id>/scores/sanity@maps.json``.
 
-    Mean rank correlation over the frames of each map with itself after :func:`cascade`, and with that of ``others``, by
+    Mean rank correlation over the forged frames of each map with itself after :func:`cascade`, and with that of ``others``, by
     name; those without the map are left out. And of each two methods. ``empty``: share of frames without any evidence.
     """
-    path = run.folder / "scores" / "sanity@maps.json"
+    path, frames = run.folder / "scores" / "sanity@maps.json", _part(frames, np.flatnonzero(frames["label"]))
     facts = {"fingerprint": frames.attrs["fingerprint"], "weights": run.record["outputs"]["best.safetensors"]}
     facts |= {"version": VERSION, "methods": list(methods), "others": {k: v.folder.name for k, v in others.items()}}
     facts["frames"] = frames[["video", "frame"]].astype(str).to_numpy().tolist()
@@ -623,7 +623,7 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     rows = {}
     for i, j in combinations(range(len(local)), 2):
         shared, one, other = (torch.linalg.norm(local[a].T @ local[b]) for a, b in ((i, j), (i, i), (j, j)))
-        overlap = np.nanmean([_overlap(*pair) for pair in zip(maps[i], maps[j])])
+        overlap = pd.Series([_overlap(*pair) for pair in zip(maps[i], maps[j])]).mean()
         rows[i + 1, j + 1] = {"CKA": (shared**2 / (one * other)).item(), "map overlap": float(overlap)}
     return pd.DataFrame(rows).T
 

@@ -415,8 +415,11 @@ def auc(scores: Tables, level: Level = "video", confidence: float = 0.95, metric
     design, [(value, influence)], _ = _compared(scores, level=level, metric=metric)
     variance = design.covariance(influence, influence)
     how = "delong" if metric == "AUC" else "linearised"
-    independent = design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
-    return _Estimate(metric, value, variance, how, design, independent).row(level, confidence)
+    return _Estimate(metric, value, variance, how, design, _independent(design, metric)).row(level, confidence)
+
+
+def _independent(design: _Design, metric: str) -> int:
+    return design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
 
 
 def balanced_accuracy(scores: Tables, confidence: float = 0.95) -> dict[str, Any]:
@@ -438,7 +441,7 @@ def paired_difference(
     value, p = auc_a - auc_b, float("nan")
     if {auc_a, auc_b} & {0.0, 1.0}:
         (low_a, high_a), (low_b, high_b) = (
-            design.interval(mean, design.covariance(of, of), confidence, design.pairs)
+            design.interval(mean, design.covariance(of, of), confidence, _independent(design, metric))
             for mean, of in ((auc_a, of_a), (auc_b, of_b))
         )
         low = value - np.hypot(auc_a - low_a, high_b - auc_b)
