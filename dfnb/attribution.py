@@ -147,11 +147,8 @@ METHODS = {
     "random": random,
 }
 CONTROLS = ("edges", "random")
-PASSES = {
-    "Integrated Gradients": 72,
-    "occlusion": 225,
-    "superpixels": 65,
-}  # forward passes a frame; backward counts two
+# Forward passes a frame; a backward one counts two.
+PASSES = {"Integrated Gradients": 72, "occlusion": 225, "superpixels": 65}
 STREAMS = {"RGB stream": "rgb", "SRM stream": "srm"}
 LOCATED = {"lae": "attention", "locate_and_verify": "located patches"}
 
@@ -200,14 +197,10 @@ def maps(run: Run, frames: pd.DataFrame, method: str, echo: Callable[[str], None
     known = [*METHODS, *own(run)]
     if method not in known and not method.startswith(LAYER):
         raise DfnbError(f"{run.folder.name} has no map {method!r}; it has {', '.join(known)}, and {LAYER}<layer>")
-    rows = frames[["video", "track", "frame"]].astype(str).to_numpy().tolist()
-    facts = {"fingerprint": frames.attrs["fingerprint"], "weights": run.record["outputs"]["best.safetensors"]}
-    facts |= {"version": VERSION, "method": method, "n": len(rows), "frames": store.digest(rows)}
-    path = (
-        run.folder / "attribution" / f"{Path(frames.attrs['folder']).name}@{_slug(method)}-{store.digest(facts, 8)}.npy"
-    )
+    facts = _facts(run, frames, map=method)
+    path = run.folder / "attribution" / f"{facts['test_set']}@{_slug(method)}-{store.digest(facts, 8)}.npy"
     record = path.with_suffix(".json")
-    if record.exists() and path.exists() and facts.items() <= store.read_json(record).items():
+    if path.exists() and _holds(record, facts):
         return np.load(path).astype(np.float32)
     clock, device = store.Clock(), "cuda" if torch.cuda.is_available() else "cpu"
     network, parts, said = run.network().to(device), [], time.monotonic()
@@ -220,9 +213,8 @@ def maps(run: Run, frames: pd.DataFrame, method: str, echo: Callable[[str], None
                 begun = time.monotonic()
                 network(images)
             seconds = (time.monotonic() - begun) / len(images) * len(frames) * PASSES[method]
-            echo(
-                f"{method}, {run.folder.name}: {len(frames)} frames, {PASSES[method]} passes each, about {seconds:.0f} s"
-            )
+            cost = f"{len(frames)} frames, {PASSES[method]} passes each, about {seconds:.0f} s"
+            echo(f"{method}, {run.folder.name}: {cost}")
         parts.append(compute(network, images, method))
         if time.monotonic() - said > SAY_SECONDS:
             said = time.monotonic()
@@ -231,6 +223,18 @@ def maps(run: Run, frames: pd.DataFrame, method: str, echo: Callable[[str], None
         np.save(temporary, np.concatenate(parts).astype(np.float16))
     store.write_json(record, {**facts, **clock.facts()})
     return np.load(path).astype(np.float32)
+
+
+def _facts(run: Run, frames: pd.DataFrame, **more: Any) -> dict:
+    """What maps and their measures depend on."""
+    rows = frames[evaluate.KEY["frame"]].astype(str).to_numpy().tolist()
+    facts = {"fingerprint": frames.attrs["fingerprint"], "weights": run.record["outputs"]["best.safetensors"]}
+    facts |= {"version": VERSION, "n": len(rows), "frames": store.digest(rows)}
+    return facts | {"test_set": Path(frames.attrs["folder"]).name, **more}
+
+
+def _holds(record: Path, facts: dict) -> bool:
+    return record.exists() and facts.items() <= store.read_json(record).items()
 
 
 def _slug(text: str) -> str:
@@ -250,6 +254,17 @@ def sample(test_set: str, per_method: int) -> pd.DataFrame:
     for own_rows in test.groupby("method", observed=True).indices.values():
         kept += own_rows[np.unique(np.linspace(0, len(own_rows) - 1, per_method).round().astype(int))].tolist()
     return _part(test, sorted(kept))
+
+
+def _scored(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
+    """Frames with plain text columns, the ``score`` of the run, and whether it has ``seen`` the method in training."""
+    p, keys = run.record["parameters"], evaluate.KEY["frame"]
+    scores = report.read(run, Path(frames.attrs["folder"]).name).astype({"video": str})[[*keys, "score"]]
+    trained_on = p["seen_methods"] or select(load_frames(p["train_set"]), "train")["method"].unique()
+    result = frames.astype({"video": str, "cluster": str, "method": str}).merge(scores, on=keys)
+    result["seen"] = result["method"].isin(list(trained_on))
+    result.attrs = frames.attrs
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------ measures
@@ -296,17 +311,13 @@ def measure(
     manipulation. The union of branches has ``apart``, one minus the mean overlap Σ min / Σ max of those of
     their maps that are not empty.
     """
-    test_set, p = Path(frames.attrs["folder"]).name, run.record["parameters"]
-    path = _path(run, test_set, method)
+    facts = _facts(run, frames, map=method, curves=curves)
+    path = _path(run, facts["test_set"], method)
     record = path.with_suffix(".json")
-    facts = {"fingerprint": frames.attrs["fingerprint"], "weights": run.record["outputs"]["best.safetensors"]}
-    facts |= {"version": VERSION, "map": method, "test_set": test_set, "n": len(frames), "curves": curves}
-    facts["frames"] = store.digest(frames[["video", "track", "frame"]].astype(str).to_numpy().tolist())
-    if record.exists() and path.exists() and facts.items() <= store.read_json(record).items():
+    if path.exists() and _holds(record, facts):
         return path
     found, clock = maps(run, frames, method, echo), store.Clock()
     of_branches = [maps(run, frames, name) for name in own(run)[:-1]] if method == "union" else []
-    trained_on = p["seen_methods"] or select(load_frames(p["train_set"]), "train")["method"].unique()
     network, step, rows = run.network(), max(1, PIXELS // run.settings.image_size**2), []
     for start in range(0, len(frames), step):
         chunk = slice(start, start + step)
@@ -323,11 +334,7 @@ def measure(
                 if overlaps := [_overlap(a, b) for a, b in pairs if a.any() and b.any()]:
                     row["apart"] = 1 - np.mean(overlaps)
             rows.append(row)
-    keys = evaluate.KEY["frame"]
-    columns = [*keys, "cluster", "label", "method", "score"]
-    scores = report.read(run, test_set)[columns].astype({"video": str})
-    table = frames[keys].astype({"video": str}).merge(scores, on=keys).astype({"cluster": str, "method": str})
-    table["seen"] = table["method"].isin(list(trained_on))
+    table = _scored(run, frames)[[*evaluate.COLUMNS, "seen"]]
     with store.atomic(path) as temporary:
         table.join(pd.DataFrame(rows, dtype=float)).to_parquet(temporary, index=False, compression="zstd")
     store.write_json(record, {**facts, "sha256": store.sha256(path), **clock.facts()})
@@ -366,16 +373,11 @@ def _measured(group: Sequence[Run]) -> dict[tuple[str, str], list[pd.DataFrame]]
 
 def _cells(tables: Sequence[pd.DataFrame], names: dict[str, str] = MEASURES) -> dict[str, str]:
     """Means over frames and seeds with 95 % interval over clusters, of the measures that all tables have."""
-    cells = {}
-    for key in (key for key in names if all(key in table and table[key].notna().any() for table in tables)):
-        row = evaluate.auc(list(tables), "frame", metric=key)
-        cells[names[key]] = interval(row["value"], row["low"], row["high"])
-        n = row["n"]
-    return (
-        cells | {"chance": f"{np.mean([table['chance'].mean() for table in tables]):.3f}", "fakes": str(n)}
-        if cells
-        else {}
-    )
+    known = [key for key in names if all(key in table and table[key].notna().any() for table in tables)]
+    found = {names[key]: evaluate.auc(list(tables), "frame", metric=key) for key in known}
+    cells = {name: interval(*(row[key] for key in ("value", "low", "high"))) for name, row in found.items()}
+    chance = np.mean([table["chance"].mean() for table in tables]) if known else np.nan
+    return cells | {"chance": f"{chance:.3f}", "fakes": str(max([row["n"] for row in found.values()], default=0))}
 
 
 def against_masks(lines: dict[str, list[Run]], wanted: Sequence[str] = ()) -> pd.DataFrame:
@@ -402,12 +404,8 @@ def by_group(lines: dict[str, list[Run]]) -> pd.DataFrame:
         for name, parts in pooled.items():
             whole = pd.concat(parts, ignore_index=True)
             right = whole["score"] > 0.5
-            for title, chosen in {
-                "seen": whole["seen"],
-                "unseen": ~whole["seen"],
-                "right": right,
-                "wrong": ~right,
-            }.items():
+            groups = {"seen": whole["seen"], "unseen": ~whole["seen"], "right": right, "wrong": ~right}
+            for title, chosen in groups.items():
                 if chosen.any():
                     rows[line, marked(name, fails(group[0])), title] = _cells([whole[chosen]])
     return _table(rows, ["line", "map", "fakes that are"])
@@ -433,14 +431,8 @@ def curves(lines: dict[str, list[Run]]) -> Figure | None:
                 values = [table[f"{kind} {10 * k}"].mean() for k in range(STEPS + 1)]
                 i = names.index(name)
                 look = {"color": "0.5", "linestyle": ":"} if name in CONTROLS else {"color": PALETTE[i % 10]}
-                axes.plot(
-                    np.linspace(0, 100, STEPS + 1),
-                    values,
-                    marker="osD^vP*Xph"[i % 10],
-                    markersize=3,
-                    **look,
-                    label=name,
-                )
+                look |= {"marker": "osD^vP*Xph"[i % 10], "markersize": 3, "label": name}
+                axes.plot(np.linspace(0, 100, STEPS + 1), values, **look)
         column[0].set_title(line, fontsize=8)
         column[1].set_xlabel("pixels, %")
     for axes, kind in zip(panels[:, 0], ("deletion", "insertion")):
@@ -461,12 +453,12 @@ def cascade(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     """
     order: list[str] = []
     with_weights = {name: layer for name, layer in network.named_modules() if list(layer.parameters(recurse=False))}
-    note = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name)) for name, layer in with_weights.items()
+    hooks = [
+        each.register_forward_hook(lambda *_, name=name: order.append(name)) for name, each in with_weights.items()
     ]
     with torch.inference_mode():
         network(images[:1])
-    for hook in note:
+    for hook in hooks:
         hook.remove()
     order = [*(name for name in with_weights if name not in order), *dict.fromkeys(order)][::-1]
     found = {}
@@ -487,10 +479,8 @@ def similarity(a: np.ndarray, b: np.ndarray, side: int = 24) -> np.ndarray:
     """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid; 0 where one is the same everywhere."""
     ranks = []
     for maps in (a, b):
-        small = [
-            cv2.resize(each.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA).ravel() for each in maps
-        ]
-        rank = rankdata(np.round(small, 6), axis=1)
+        small = [cv2.resize(each.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) for each in maps]
+        rank = rankdata(np.round(small, 6).reshape(len(maps), -1), axis=1)
         rank -= rank.mean(1, keepdims=True)
         ranks.append(rank / np.maximum(np.linalg.norm(rank, axis=1, keepdims=True), 1e-9))
     return (ranks[0] * ranks[1]).sum(1)
@@ -503,10 +493,8 @@ def sanity(run: Run, frames: pd.DataFrame, methods: Sequence[str], others: dict[
     name; those without the map are left out. And of each two methods. ``empty``: share of frames without any evidence.
     """
     path, frames = run.folder / "scores" / "sanity@maps.json", _part(frames, np.flatnonzero(frames["label"]))
-    facts = {"fingerprint": frames.attrs["fingerprint"], "weights": run.record["outputs"]["best.safetensors"]}
-    facts |= {"version": VERSION, "methods": list(methods), "others": {k: v.folder.name for k, v in others.items()}}
-    facts["frames"] = frames[["video", "frame"]].astype(str).to_numpy().tolist()
-    if path.exists() and facts.items() <= store.read_json(path).items():
+    facts = _facts(run, frames, methods=list(methods), others={name: of.folder.name for name, of in others.items()})
+    if _holds(path, facts):
         return path
     images = as_batch(run, frames)[0]["image"]
     whole = {name: maps(run, frames, name) for name in methods}
@@ -529,7 +517,7 @@ SHUFFLED = "shuffled labels"
 
 def _sane(run: Run) -> dict:
     path = run.folder / "scores" / "sanity@maps.json"
-    return store.read_json(path) if path.exists() else {"changed": {}, "alike": {}, "frames": []}
+    return store.read_json(path) if path.exists() else {"changed": {}, "alike": {}, "n": 0}
 
 
 def fails(run: Run) -> set[str]:
@@ -551,7 +539,7 @@ def sane(lines: dict[str, list[Run]]) -> pd.DataFrame:
         found = _sane(group[0])
         for name, of in found["changed"].items():
             cells = {what: f"{value:.2f}" for what, value in of.items()}
-            cells |= {"frames": str(len(found["frames"])), "verdict": "fails" if name in fails(group[0]) else "passes"}
+            cells |= {"frames": str(found["n"]), "verdict": "fails" if name in fails(group[0]) else "passes"}
             rows[line, name] = cells
     return _table(rows, ["line", "map"])
 
@@ -571,13 +559,11 @@ def shuffled(train_set: str, seed: int = 0) -> str:
 
     Video by video, method and label together; masks are left out of what is now real. Validation and test stay as they are.
     """
-    name = f"{train_set}-shuffled"
-    frames = load_frames(train_set)
-    parameters = {"labels of": train_set, "fingerprint": frames.attrs["fingerprint"], "seed": seed}
-    record = store.read_record(store.home() / "datasets" / name)
-    if record and record["parameters"] == parameters:
-        return name
+    name, frames = f"{train_set}-shuffled", load_frames(train_set)
     folder = store.home() / "datasets" / name
+    parameters = {"labels of": train_set, "fingerprint": frames.attrs["fingerprint"], "seed": seed}
+    if (record := store.read_record(folder)) and record["parameters"] == parameters:
+        return name
     train_rows = (frames["split"] == "train").to_numpy()
     videos = frames[train_rows].astype({"video": str, "method": str}).drop_duplicates("video").set_index("video")
     order = store.rng("shuffled labels", seed).permutation(len(videos))
@@ -590,11 +576,9 @@ def shuffled(train_set: str, seed: int = 0) -> str:
         plain[column] = plain[column].where(plain[column] == "", f"../{train_set}/" + plain[column])
     with store.atomic(folder / "frames.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(plain.assign(dataset=name), SCHEMA, preserve_index=False), temporary)
-    facts = {
-        "fingerprint": store.digest(parameters, 16),
-        "compression": frames.attrs["record"].get("compression", "as delivered"),
-    }
-    store.write_record(folder, parameters, ["frames.parquet"], **facts)
+    compression = frames.attrs["record"].get("compression", "as delivered")
+    fingerprint = store.digest(parameters, 16)
+    store.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, compression=compression)
     return name
 
 
@@ -671,73 +655,48 @@ def figure(run: Run, tables: Sequence[pd.DataFrame] | pd.DataFrame, methods: Seq
     return panel(pd.concat(tables), scores, masks, rows, "evidence, share of maximum")
 
 
-def columns(run: Run, test_sets: Sequence[str], each: int = 1) -> list[pd.DataFrame]:
-    """The frames of a paper's panel by rule: of the home and the first other test set the first fake and real frame,
-    of home the most confident errors on either side."""
-    p, found = run.record["parameters"], []
+def columns(run: Run, test_sets: Sequence[str]) -> list[pd.DataFrame]:
+    """The frames of a paper's panel by rule, of each test set, home first: the first fake of a seen and of an unseen method,
+    the first real, and the most confident errors on either side."""
+    found = []
     for place, test_set in zip(("home", "away"), test_sets):
-        test, scores = select(load_frames(test_set), "test"), report.read(run, test_set)
-        test = _part(test.reset_index(drop=True), slice(None))
-        keys = evaluate.KEY["frame"]
-        test["score"] = test.astype({"video": str}).merge(scores.astype({"video": str})[[*keys, "score"]], on=keys)[
-            "score"
-        ]
-        test["method"] = test["method"].astype(str)
-        seen = p["seen_methods"] or select(load_frames(p["train_set"]), "train")["method"].unique().tolist()
+        test = _scored(run, select(load_frames(test_set), "test"))
         fakes, real = test[test["label"] == 1], test[test["label"] == 0]
-        kinds = {
-            f"{place}, seen": fakes[fakes["method"].isin(seen)],
-            f"{place}, unseen": fakes[~fakes["method"].isin(seen)],
-        }
-        chosen = [(title, part.groupby("method").head(1).head(each)) for title, part in kinds.items()]
-        chosen += [
-            (place, real.head(1)),
-            (f"{place}, missed", fakes.nsmallest(1, "score")),
-            (f"{place}, accused", real.nlargest(1, "score")),
-        ]
-        parts = [part.assign(method=title + "\n" + part["method"]) for title, part in chosen if len(part)]
+        chosen = {"seen": fakes[fakes["seen"]].head(1), "unseen": fakes[~fakes["seen"]].head(1), "real": real.head(1)}
+        chosen |= {"missed": fakes.nsmallest(1, "score"), "accused": real.nlargest(1, "score")}
+        parts = [part.assign(method=f"{place}, {kind}\n" + part["method"]) for kind, part in chosen.items()]
         found.append(pd.concat(parts))
         found[-1].attrs = test.attrs
     return found
 
 
 def average(run: Run, frames: pd.DataFrame, method: str) -> Figure:
-    """The mean map over aligned faces, by manipulation and for errors, over the mean face: where a detector looks in general.
+    """The mean map over aligned faces, by manipulation and for errors, below the mean face: where a detector looks in general.
 
-    Faces are laid over each other by a shift, turn and scale of their landmarks; those without are left out.
+    Faces are laid over each other by a shift, turn and scale of their landmarks; those without are left out. The outline
+    is where most masks lie.
     """
-    batch, shown, _ = as_batch(run, frames)
+    batch, shown, masks = as_batch(run, frames)
     points, found, side = batch["landmarks"].numpy(), maps(run, frames, method), shown.shape[1]
     known = ~np.isnan(points).any((1, 2))
     if not known.any():
-        raise DfnbError(
-            f"{frames.attrs['folder']} has no landmarks to align faces by; prepare it with the face detector"
-        )
-    mean, aligned = points[known].mean(0), {}
+        raise DfnbError(f"{frames.attrs['folder']} has no landmarks to align by; prepare it with the face detector")
+    mean, parts = points[known].mean(0), [np.zeros(shown.shape), np.zeros(masks.shape), np.zeros(masks.shape)]
     for i in np.flatnonzero(known):
         turn = cv2.estimateAffinePartial2D(points[i], mean, method=cv2.LMEDS)[0]
-        large = cv2.resize(found[i], (side, side), interpolation=cv2.INTER_LINEAR)
-        aligned[i] = [cv2.warpAffine(each, turn, (side, side)) for each in (large, shown[i])]
-    keys = evaluate.KEY["frame"]
-    scores = report.read(run, Path(frames.attrs["folder"]).name).astype({"video": str})[[*keys, "score"]]
-    score = frames.astype({"video": str}).merge(scores, on=keys)["score"].to_numpy()
-    kind, fake = frames["method"].astype(str).to_numpy(), frames["label"].to_numpy() == 1
-    groups = {name: kind == name for name in [*sorted(set(kind[fake])), "real"]}
-    groups |= {"fakes missed": fake & (score <= 0.5), "reals accused": ~fake & (score > 0.5)}
-    groups = {name: np.flatnonzero(chosen & known) for name, chosen in groups.items() if (chosen & known).any()}
-    drawn, axes = plt.subplots(2, len(groups), figsize=(WIDTH, 2 * WIDTH / max(len(groups), 5) + 0.4), squeeze=False)
-    for (name, rows), (above, below) in zip(groups.items(), axes.T):
-        mean_map, face = (np.mean([aligned[i][part] for i in rows], axis=0) for part in (0, 1))
-        above.imshow(face.astype(np.uint8))
-        picture = below.imshow(mean_map, cmap=MAP["cmap"], vmin=0, vmax=0.8)
-        above.set_title(f"{name}\nn = {len(rows)}", fontsize=7, fontweight="normal")
-        for axis in (above, below):
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-    axes[0, 0].set_ylabel("mean face", fontsize=7)
-    axes[1, 0].set_ylabel(marked(method, fails(run)).replace(" (", "\n("), fontsize=7)
-    drawn.colorbar(picture, ax=axes[1, :], shrink=0.9, aspect=12).set_label("mean map", fontsize=7)
-    return drawn
+        for part, pixels in zip(parts, (shown[i], found[i], masks[i])):
+            part[i] = cv2.warpAffine(cv2.resize(pixels, (side, side)), turn, (side, side))
+    table = _scored(run, frames)
+    fake, error = table["label"] == 1, (table["score"] > 0.5) != (table["label"] == 1)
+    methods = sorted(set(table["method"]), key=lambda name: (name == "real", name))
+    groups = {name: table["method"] == name for name in methods}
+    groups |= {"fakes missed": fake & error, "reals accused": ~fake & error}
+    groups = {name: rows & known for name, rows in groups.items() if (rows & known).any()}
+    faces, looks, forged = (np.stack([part[rows].mean(0) for rows in groups.values()]) for part in parts)
+    titles = pd.DataFrame({"method": [f"{name}, n = {rows.sum()}" for name, rows in groups.items()]})
+    title = marked(method, fails(run)).replace(" (", "\n(")
+    rows = [("mean face", faces.astype(np.uint8), {}, False), (f"mean {title}", looks, MAP, True)]
+    return panel(titles, [table["score"][rows].mean() for rows in groups.values()], forged > 0.5, rows, "mean map")
 
 
 def picture(path: str | Path, echo: Callable[[str], None] = print) -> pd.DataFrame:
@@ -758,9 +717,8 @@ def picture(path: str | Path, echo: Callable[[str], None] = print) -> pd.DataFra
         reason = pd.read_csv(unused)["reason"].iloc[0] if unused.exists() else ""
         if not reason:
             raise
-        raise DfnbError(
-            f"{path}: {reason}; give a picture with a face of at least {settings.min_face} pixels"
-        ) from None
+        mend = f"give a picture with a face of at least {settings.min_face} pixels"
+        raise DfnbError(f"{path}: {reason}; {mend}") from None
     faces = load_frames(name)
     boxes = np.array(faces["crop_box"].tolist())
     largest = int((boxes[:, 2] - boxes[:, 0]).argmax())
@@ -774,7 +732,9 @@ def judge(runs: dict[str, Run], face: pd.DataFrame, methods: Sequence[str] = ("G
     """A reader's picture, one row a detector: P(fake), and its maps, the paper's own and those of ``methods``."""
     wanted = {name: list(dict.fromkeys([*own(run), *methods])) for name, run in runs.items()}
     width = 1 + max(map(len, wanted.values()))
-    drawn, axes = plt.subplots(len(runs), width, figsize=(WIDTH, (WIDTH / width + 0.25) * len(runs)), squeeze=False)
+    drawn, axes = plt.subplots(len(runs), width, figsize=(WIDTH, (WIDTH / width + 0.3) * len(runs)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
     for (name, run), line in zip(runs.items(), axes):
         batch, shown, _ = as_batch(run, face)
         network = run.network()
@@ -783,14 +743,8 @@ def judge(runs: dict[str, Run], face: pd.DataFrame, methods: Sequence[str] = ("G
         line[0].imshow(shown[0])
         line[0].set_title(f"{name}\nP(fake) {score:.2f}", fontsize=7)
         for axis, method in zip(line[1:], wanted[name]):
-            large = cv2.resize(maps(run, face, method)[0], shown.shape[1:3], interpolation=cv2.INTER_LINEAR)
-            picture = axis.imshow(large, **MAP)
+            picture = axis.imshow(cv2.resize(maps(run, face, method)[0], shown.shape[1:3]), **MAP)
             axis.set_title(marked(method, fails(run)).replace(" (", "\n("), fontsize=7, fontweight="normal")
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-        for axis in line[len(wanted[name]) + 1 :]:
-            axis.set_axis_off()
     drawn.colorbar(picture, ax=axes, shrink=0.6).set_label("evidence, share of maximum", fontsize=7)
     drawn.supxlabel(NOTE, fontsize=7)
     return drawn
