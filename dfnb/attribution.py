@@ -416,10 +416,14 @@ def _table(rows: dict, names: list[str]) -> pd.DataFrame:
 
 
 def curves(lines: dict[str, list[Run]]) -> Figure | None:
-    """P(fake) while pixels are deleted or inserted in the order of each map, over forged frames of the first test set."""
+    """Mean P(fake) while pixels are deleted or inserted in the order of each map, over forged frames of the first test set."""
     found = {}
     for line, group in lines.items():
-        tables = {name: of[0] for (name, _), of in reversed(_measured(group[:1]).items()) if "deletion 0" in of[0]}
+        tables = {
+            name: of[0]
+            for (name, _), of in reversed(_measured(group[:1]).items())
+            if "deletion 0" in of[0] and "branch" not in name
+        }
         found |= {line: tables} if tables else {}
     if not found:
         return None
@@ -433,7 +437,7 @@ def curves(lines: dict[str, list[Run]]) -> Figure | None:
                 look = {"color": "0.5", "linestyle": ":"} if name in CONTROLS else {"color": PALETTE[i % 10]}
                 look |= {"marker": "osD^vP*Xph"[i % 10], "markersize": 3, "label": name}
                 axes.plot(np.linspace(0, 100, STEPS + 1), values, **look)
-        column[0].set_title(line, fontsize=8)
+        column[0].set_title(line.split(" (")[0], fontsize=7)
         column[1].set_xlabel("pixels, %")
     for axes, kind in zip(panels[:, 0], ("deletion", "insertion")):
         axes.set_ylabel(f"P(fake), {kind}")
@@ -446,7 +450,7 @@ def curves(lines: dict[str, list[Run]]) -> Figure | None:
 
 
 def cascade(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
-    """Copies of a network whose weights are random from the decision down: ``head``, ``half`` of the layers, ``all``.
+    """Copies of a network whose weights are random from the decision down: a ``quarter`` of the layers, ``half``, ``all``.
 
     Adebayo et al., NeurIPS 2018. The order is that of execution; what has no initialisation of its own gets normal
     numbers of the same mean square.
@@ -462,7 +466,7 @@ def cascade(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
         hook.remove()
     order = [*(name for name in with_weights if name not in order), *dict.fromkeys(order)][::-1]
     found = {}
-    for stage, count in {"head": 1, "half": len(order) // 2, "all": len(order)}.items():
+    for stage, count in {"quarter": len(order) // 4, "half": len(order) // 2, "all": len(order)}.items():
         found[stage] = copy.deepcopy(network)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(store.torch_seed("sanity"))
@@ -652,7 +656,7 @@ def figure(run: Run, tables: Sequence[pd.DataFrame] | pd.DataFrame, methods: Seq
         title = marked(name, failing).replace(" (", "\n(")
         rows.append((title, np.concatenate(found), MAP, True))
     masks = np.concatenate([mask for _, _, mask in batches])
-    return panel(pd.concat(tables), scores, masks, rows, "evidence, share of maximum")
+    return panel(pd.concat(tables), scores, masks, rows, "share of maximum")
 
 
 def columns(run: Run, test_sets: Sequence[str]) -> list[pd.DataFrame]:
@@ -664,7 +668,7 @@ def columns(run: Run, test_sets: Sequence[str]) -> list[pd.DataFrame]:
         fakes, real = test[test["label"] == 1], test[test["label"] == 0]
         chosen = {"seen": fakes[fakes["seen"]].head(1), "unseen": fakes[~fakes["seen"]].head(1), "real": real.head(1)}
         chosen |= {"missed": fakes.nsmallest(1, "score"), "accused": real.nlargest(1, "score")}
-        parts = [part.assign(method=f"{place}, {kind}\n" + part["method"]) for kind, part in chosen.items()]
+        parts = [part.assign(method=f"{place}\n{kind}\n" + part["method"]) for kind, part in chosen.items()]
         found.append(pd.concat(parts))
         found[-1].attrs = test.attrs
     return found

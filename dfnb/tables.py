@@ -207,7 +207,7 @@ MAPS = (
     "share, for pixel AUC 0.5); mean P(fake) while what a map ranks first is deleted (low is good) or inserted."
 )
 SANITY = (
-    "Mean rank correlation of each map with itself after the weights were made random (head, half, all of the layers), and "
+    "Mean rank correlation of each map with itself after the weights were made random (a quarter, half, all of the layers), and "
     f"with that of a training on shuffled labels and of another seed; it fails from {attribution.ALIKE} on, all random or shuffled."
 )
 RANKS = "Ranks by video AUC; half 95 % intervals over videos and over seeds; the chance to swap with the next."
