@@ -650,7 +650,7 @@ def figure(run: Run, tables: Sequence[pd.DataFrame] | pd.DataFrame, methods: Seq
     network, failing = run.network(), fails(run)
     with torch.inference_mode():
         scores = np.concatenate([network.score(network(batch["image"])).numpy() for batch, _, _ in batches])
-    rows = [("frame, true mask", np.concatenate([shown for _, shown, _ in batches]), {}, True)]
+    rows = [("frame, mask", np.concatenate([shown for _, shown, _ in batches]), {}, True)]
     for name in methods:
         found = [maps(run, frames, name) for frames in tables]
         title = marked(name, failing).replace(" (", "\n(")
@@ -697,9 +697,9 @@ def average(run: Run, frames: pd.DataFrame, method: str) -> Figure:
     groups |= {"fakes missed": fake & error, "reals accused": ~fake & error}
     groups = {name: rows & known for name, rows in groups.items() if (rows & known).any()}
     faces, looks, forged = (np.stack([part[rows].mean(0) for rows in groups.values()]) for part in parts)
-    titles = pd.DataFrame({"method": [f"{name}, n = {rows.sum()}" for name, rows in groups.items()]})
-    title = marked(method, fails(run)).replace(" (", "\n(")
-    rows = [("mean face", faces.astype(np.uint8), {}, False), (f"mean {title}", looks, MAP, True)]
+    titles = pd.DataFrame({"method": [f"{name}\nn = {rows.sum()}" for name, rows in groups.items()]})
+    title = marked(method, fails(run))
+    rows = [("mean face", faces.astype(np.uint8), {}, False), (title.replace(" ", "\n"), looks, MAP, True)]
     return panel(titles, [table["score"][rows].mean() for rows in groups.values()], forged > 0.5, rows, "mean map")
 
 
@@ -745,11 +745,11 @@ def judge(runs: dict[str, Run], face: pd.DataFrame, methods: Sequence[str] = ("G
         with torch.inference_mode():
             score = network.score(network(batch["image"])).item()
         line[0].imshow(shown[0])
-        line[0].set_title(f"{name}\nP(fake) {score:.2f}", fontsize=7)
+        line[0].set_title(f"{name.split(' (')[0]}\nP(fake) {score:.2f}", fontsize=6.5)
         for axis, method in zip(line[1:], wanted[name]):
             picture = axis.imshow(cv2.resize(maps(run, face, method)[0], shown.shape[1:3]), **MAP)
             axis.set_title(marked(method, fails(run)).replace(" (", "\n("), fontsize=7, fontweight="normal")
-    drawn.colorbar(picture, ax=axes, shrink=0.6).set_label("evidence, share of maximum", fontsize=7)
+    drawn.colorbar(picture, ax=axes, shrink=0.6).set_label("share of maximum", fontsize=7)
     drawn.supxlabel(NOTE, fontsize=7)
     return drawn
 
