@@ -667,8 +667,11 @@ def columns(run: Run, test_sets: Sequence[str]) -> list[pd.DataFrame]:
         test = _scored(run, select(load_frames(test_set), "test"))
         fakes, real = test[test["label"] == 1], test[test["label"] == 0]
         chosen = {"seen": fakes[fakes["seen"]].head(1), "unseen": fakes[~fakes["seen"]].head(1), "real": real.head(1)}
-        chosen |= {"missed": fakes.nsmallest(1, "score"), "accused": real.nlargest(1, "score")}
-        parts = [part.assign(method=f"{place}\n{kind}\n" + part["method"]) for kind, part in chosen.items()]
+        chosen |= {"missed": fakes[fakes["score"] <= 0.5].nsmallest(1, "score")}
+        chosen |= {"accused": real[real["score"] > 0.5].nlargest(1, "score")}
+        parts = [
+            part.assign(method=f"{place}\n{kind}\n" + part["method"]) for kind, part in chosen.items() if len(part)
+        ]
         found.append(pd.concat(parts))
         found[-1].attrs = test.attrs
     return found
