@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from dfnb import evaluate, papers, report, robustness, store
+from dfnb import attribution, evaluate, papers, report, robustness, store
 from dfnb.evaluate import interval
 from dfnb.store import DfnbError
 from dfnb.train import Run
@@ -19,7 +19,7 @@ JUDGED = "The papers' claims, judged by the rules of data_manifest/claims.yaml; 
 
 
 Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each field means
-OPTIONAL = {"level": "video", "line": "main", "against": None, "method": None, "published": None}
+OPTIONAL = {"level": "video", "line": "main", "against": None, "method": None, "map": None, "published": None}
 FIELDS = {"id", "paper", "says", "source", "metric", "sets", "reproduced", "partly", *OPTIONAL}
 
 
@@ -94,11 +94,12 @@ def _judged(claim: Claim, book: Any, test_set: str) -> dict:
         read = [robustness.read(book.profile, side[0], test_set).values() for side in sides]
         tables = [[[table for of in corruptions for table in of.values()]] for corruptions in read]
     else:
-        tables = [[[table] for table in report.tables(side, test_set)] for side in sides]
+        read, where = (attribution.read, [claim["map"]]) if claim["map"] else (report.read, [])
+        tables = [[[read(run, test_set, *where)] for run in side] for side in sides]
     if claim["method"]:
         tables = [[[t[t["method"].isin(["real", claim["method"]])] for t in of] for of in side] for side in tables]
     metric = "AUC" if claim["metric"] == "robustness" else claim["metric"]
-    how = {"level": "frame" if metric in evaluate.LOCALISATION else claim["level"], "metric": metric}
+    how = {"level": "frame" if metric not in evaluate.RATES else claim["level"], "metric": metric}
     measure = evaluate.auc if len(sides) == 1 else evaluate.paired_difference
     found = measure(*([table for seed in side for table in seed] for side in tables), **how)
     seeds = evaluate.over_seeds([measure(*of_seed, **how)["value"] for of_seed in zip(*tables)])

@@ -47,6 +47,7 @@ LOCALISATION = {
     "pointing": "pointing game",
     "energy": "energy in mask",
 }
+RATES = ("AUC", "accuracy", "balanced accuracy")  # any other metric is the mean of a column
 KEY = {"frame": ["video", "track", "frame"], "video": ["video"]}
 REPLICATES = 1000
 MOST_THRESHOLDS = 2000
@@ -372,7 +373,7 @@ def _measured(table: pd.DataFrame, metric: str) -> tuple[float, np.ndarray]:
     score, label = table["score"].to_numpy(float), table["label"].to_numpy(bool)
     if metric == "AUC":
         return _auc(score, label)
-    if metric in LOCALISATION:
+    if metric not in RATES:
         return _mean(table[metric].to_numpy(float), label)
     right = ((score > 0.5) == label).astype(float)
     balance = np.where(label, 0.5 / label.sum(), 0.5 / (~label).sum()) if metric == "balanced accuracy" else None
@@ -385,7 +386,7 @@ def _compared(
     """The design that all tables share; metric and influences (n,) of each side, averaged over the side's tables."""
     lists = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in sides]
     aligned = [[units(table, level).set_index(KEY[level]) for table in tables] for tables in lists]
-    if metric in LOCALISATION:
+    if metric not in RATES:
         if any(metric not in table for tables in aligned for table in tables):
             raise DfnbError(
                 f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames"
@@ -409,13 +410,16 @@ def _compared(
 def auc(scores: Tables, level: Level = "video", confidence: float = 0.95, metric: str = "AUC") -> dict[str, Any]:
     """The AUC's row of :func:`metrics`. For the tables of several seeds on the same units: their mean AUC, with the
     interval over videos from their averaged influences. It says nothing of the spread over seeds: :func:`over_seeds`.
-    ``metric`` may be ``accuracy``, ``balanced accuracy`` or a localisation column instead, the latter at frame level.
+    ``metric`` may be one of :data:`RATES` or a column of values in [0, 1] instead, the latter at frame level.
     """
     design, [(value, influence)], _ = _compared(scores, level=level, metric=metric)
     variance = design.covariance(influence, influence)
     how = "delong" if metric == "AUC" else "linearised"
-    independent = design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
-    return _Estimate(metric, value, variance, how, design, independent).row(level, confidence)
+    return _Estimate(metric, value, variance, how, design, _independent(design, metric)).row(level, confidence)
+
+
+def _independent(design: _Design, metric: str) -> int:
+    return design.pairs if metric in ("AUC", "balanced accuracy") else design.clusters
 
 
 def balanced_accuracy(scores: Tables, confidence: float = 0.95) -> dict[str, Any]:
@@ -437,7 +441,7 @@ def paired_difference(
     value, p = auc_a - auc_b, float("nan")
     if {auc_a, auc_b} & {0.0, 1.0}:
         (low_a, high_a), (low_b, high_b) = (
-            design.interval(mean, design.covariance(of, of), confidence, design.pairs)
+            design.interval(mean, design.covariance(of, of), confidence, _independent(design, metric))
             for mean, of in ((auc_a, of_a), (auc_b, of_b))
         )
         low = value - np.hypot(auc_a - low_a, high_b - auc_b)
@@ -514,10 +518,10 @@ def chance(scores: pd.DataFrame) -> bool:
 
 
 def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How well a map finds the forged pixels of one frame; the keys are those of :data:`LOCALISATION`, all in [0, 1].
+    """How well a map finds the forged pixels of one frame; the keys are those of :data:`LOCALISATION`, and ``best_iou``, all in [0, 1].
 
     ``probability`` (h, w) in [0, 1], resized to the mask bilinearly; ``mask`` (H, W), non-zero where forged.
-    IoU of the pixels above .5; pixel AUC and AP; pointing game, whether the highest pixel is forged (Zhang et al., ECCV
+    IoU of the pixels above .5, and the best of any threshold; pixel AUC and AP; pointing game, whether the highest pixel is forged (Zhang et al., ECCV
     2016; tied pixels share the hit); energy, the share of the map's sum on forged pixels (Wang et al., CVPR-W 2020,
     sec. 4.2; the forged share of the frame for an empty map). So a constant map scores what chance does.
     A mask without forged pixels gives NaN throughout, a full one NaN for pixel AUC and 1 for AP, pointing and energy.
@@ -527,7 +531,7 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         raise DfnbError("a localisation map has NaN or values outside [0, 1]; pass it through a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():
-        return dict.fromkeys(LOCALISATION, float("nan"))
+        return dict.fromkeys([*LOCALISATION, "best_iou"], float("nan"))
     size = forged.shape[::-1]
     # Rounded, since the noise of float32 interpolation would break ties, differently on each machine.
     resized = cv2.resize(np.asarray(probability, np.float32), size, interpolation=cv2.INTER_LINEAR).round(6)
@@ -541,4 +545,5 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         "pixel_ap": float(curves["AP"][0]),
         "pointing": float(forged[resized == resized.max()].mean()),
         "energy": float(resized[forged].sum(dtype=float) / total if total else forged.mean()),
+        "best_iou": float((fake.cumsum() / (forged.sum() + real.cumsum())).max()),
     }

@@ -197,7 +197,10 @@ def read_image(file: Path) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB, upright; raises :class:`Unusable` for what is none, or truncated, or a bomb."""
     try:
         with Image.open(file) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bit of grey, which Pillow would cut at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Unusable(f"not an image, or truncated or damaged ({error.__class__.__name__})") from None
 
@@ -688,7 +691,7 @@ def _check_space(folder: Path, sources: list[Source], settings: Settings, detect
             start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 10), itertools.repeat(None))
             n = sum(1 for _ in Follower(settings, detector).follow(first, range(10)))
             seconds.append((time.monotonic() - start) / n * lengths[-1])
-    if not lengths:
+    if not seconds:
         return
     n = np.mean([min(settings.frames_per_video or n, -(-n // settings.stride)) for n in lengths]) * len(sources)
     masked = np.mean([bool(source.mask or source.original) for source in sources])

@@ -21,6 +21,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from IPython.display import Code
+from IPython.display import Image as DisplayImage
 from jinja2 import Template
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
@@ -28,7 +29,6 @@ from sklearn.metrics import roc_curve
 from torch.utils.data import default_collate
 
 from dfnb import evaluate, papers, store, synth
-from dfnb.attribution import branch_likeness, branch_maps
 from dfnb.evaluate import interval
 from dfnb.frames import FrameDataset, Pixels, dataset_folder, load_frames
 from dfnb.store import DfnbError
@@ -145,6 +145,12 @@ def save_figure(figure: Figure, profile: str, name: str, caption: str) -> list[P
     with store.atomic(paths[2]) as temporary:
         temporary.write_text(caption + "\n")
     return paths
+
+
+def described(paths: Sequence[Path]) -> DisplayImage:
+    """What :func:`save_figure` saved, as a notebook shows it: the PNG, its caption the alternative text."""
+    plt.close("all")
+    return DisplayImage(paths[0], alt=paths[2].read_text().strip())
 
 
 def save_table(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
@@ -611,28 +617,6 @@ def panel(frames: pd.DataFrame, scores: np.ndarray, masks: np.ndarray, rows: Pic
     return figure
 
 
-def attribution_panel(run: Run, frames: pd.DataFrame, method: Callable, name: str) -> Figure:
-    """Frames, and over each the map of an attribution method: ``method(network, images)`` to (n, H, W) in [0, 1]."""
-    network = run.network()
-    batch, shown, masks = as_batch(run, frames)
-    images = batch["image"]
-    scores = network.score(network(images)).detach().numpy()
-    rows = [("frame, true mask", shown, {}, True), (name, method(network, images), MAP, True)]
-    return panel(frames, scores, masks, rows, "share of maximum")
-
-
-def branch_panel(run: Run, frames: pd.DataFrame) -> Figure:
-    """Frames, and where each branch of Exposing the Deception looks (Grad-CAM), and all of them together."""
-    network = run.network()
-    batch, shown, masks = as_batch(run, frames)
-    images = batch["image"]
-    maps = branch_maps(network, images)
-    rows = [("frame, true mask", shown, {}, True)]
-    rows += [(f"branch {i + 1}", of_branch, MAP, True) for i, of_branch in enumerate(maps)]
-    scores = network.score(network(images)).detach().numpy()
-    return panel(frames, scores, masks, [*rows, ("union", maps.max(0), MAP, True)], "share of maximum")
-
-
 @torch.inference_mode()
 def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
     """Frames, what the second stream of Locate and Verify sees, with SSPSL the pseudo-labels, and the located patches.
@@ -650,25 +634,6 @@ def located_panel(run: Run, frames: pd.DataFrame) -> Figure:
         rows.append(("pseudo-labels", pseudo.where(pseudo != papers.IGNORED, torch.nan).numpy(), MAP, True))
     rows.append(("located", network.localise(outputs).numpy(), MAP, True))
     return panel(frames, network.score(outputs).numpy(), masks, rows, "P(forged)")
-
-
-def branch_table(runs: Lines, name: str, n: int = 200) -> pd.DataFrame:
-    """How alike the branches are, by line: mean over their pairs, then over seeds with the t interval of the seeds.
-
-    On ``n`` test frames of a dataset, evenly spread; see :func:`dfnb.attribution.branch_likeness`.
-    """
-    frames = load_frames(name)
-    test = frames[frames["split"] == "test"]
-    n = min(n, len(test))
-    chosen = test.iloc[np.linspace(0, len(test) - 1, n).round().astype(int)]
-    chosen.attrs = frames.attrs
-    rows = {}
-    for line, group in lines(runs).items():
-        found = [branch_likeness(run.network(), as_batch(run, chosen)[0]["image"]).mean() for run in group]
-        over = {column: evaluate.over_seeds([pairs[column] for pairs in found]) for column in found[0].index}
-        cells = {column: interval(*(of[key] for key in ("mean", "low", "high"))) for column, of in over.items()}
-        rows[line] = cells | {"seeds": len(group), "frames": n}
-    return pd.DataFrame(rows).T.rename_axis("line")
 
 
 def mean_masks(name: str) -> Figure:

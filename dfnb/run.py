@@ -73,10 +73,26 @@ class RobustnessParameters(Parameters):
     severities: list[int] = Field(min_length=1)
 
 
+class AttributionParameters(Parameters):
+    """Of ``07_attribution``: which maps of :mod:`dfnb.attribution` of how many frames; ``picture`` is a reader's own file.
+
+    The first of the ``test_sets`` is the home dataset. ``arms``: whether what the papers claim of their maps is measured.
+    """
+
+    test_sets: list[str] = Field(min_length=1)
+    frames_per_method: int = Field(ge=1)
+    methods: list[str] = Field(min_length=1)
+    sanity_frames: int = Field(ge=2)
+    shuffled_labels: bool
+    arms: bool
+    picture: str | None = None
+
+
 OTHERS: dict[str, type[Parameters]] = {
     "00_start_here": StartParameters,
     "01_data": DataParameters,
     "06_cross_dataset": Parameters,
+    "07_attribution": AttributionParameters,
     "08_robustness": RobustnessParameters,
     "09_report": Parameters,
 }

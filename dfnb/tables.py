@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from dfnb import claims, evaluate, generalise, papers, report, robustness, store
+from dfnb import attribution, claims, evaluate, generalise, papers, report, robustness, store
 from dfnb import run as grid
 from dfnb.evaluate import interval
 from dfnb.train import Run
@@ -202,12 +202,37 @@ Make = Callable[[Book, Lines], Any]
 LV, ETD = "04_locate_and_verify", "05_exposing_the_deception"
 WALD = "Difference in video AUC {} on the same videos, Wald interval."
 SHARE = "Video AUC by the share of annotated forgeries."
+MAPS = (
+    "Maps against masks, {}, over forged frames: pointing game, energy inside, pixel AP and AUC, best IoU (chance: the forged "
+    "share, for pixel AUC 0.5); mean P(fake) while what a map ranks first is deleted (low is good) or inserted."
+)
+MAPS_OF_ARMS = {  # which maps of which arms: what the papers claim of them
+    "attribution_lae": ("03_lae/face swap", "LAE before (0 %) and after regularisation", ("attention", "Grad-CAM")),
+    "attribution_modules": (
+        f"{LV}/modules",
+        "Locate and Verify without a module",
+        ("located patches", *attribution.STREAMS),
+    ),
+    "attribution_branches": (f"{ETD}/losses", "Exposing the Deception with and without a loss", ("union",)),
+}
+SANITY = (
+    "Mean rank correlation of each map with itself after the weights were made random (a quarter, half, all of the layers), and "
+    f"with that of a training on shuffled labels and of another seed; it fails from {attribution.ALIKE} on, all random or shuffled."
+)
 RANKS = "Ranks by video AUC; half 95 % intervals over videos and over seeds; the chance to swap with the next."
 METRICS = "All metrics; of several seeds means of the values and of the bounds."
 
 
 def _of(make: Callable, *more: object) -> Make:
     return lambda book, lines: make(lines, book.test_sets, *more)
+
+
+def _of_lines(make: Callable, *more: object) -> Make:
+    return lambda book, lines: make(lines, *more)
+
+
+def _of_first_seeds(book: Book, lines: Lines) -> pd.DataFrame:
+    return attribution.against_masks({name: group[:1] for name, group in lines.items()})
 
 
 def _regions(book: Book, lines: Lines) -> pd.DataFrame:
@@ -257,6 +282,22 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     "selection": ("", "Video AUC by the rule that chose the epoch.", _of(report.selection)),
     "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
     "robustness": ("", robustness.AREAS, lambda book, lines: robustness.areas(book)),
+    "attribution": ("", MAPS.format("by map and test set, first seeds"), _of_first_seeds),
+    "attribution_groups": (
+        "",
+        MAPS.format("by manipulations seen in training, and by decision"),
+        _of_lines(attribution.by_group),
+    ),
+    "attribution_sanity": ("", SANITY, _of_lines(attribution.sane)),
+    "attribution_agreement": (
+        "",
+        "Mean rank correlation of each two maps on the same frames.",
+        _of_lines(attribution.agreement),
+    ),
+    **{
+        name: (source, MAPS.format(lead), _of_lines(attribution.against_masks, maps))
+        for name, (source, lead, maps) in MAPS_OF_ARMS.items()
+    },
     "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
     **{
         f"lae_{task.replace(' ', '_')}{suffix}": (source.format(task), f"LAE, {task}{lead}.", _generalised(task, make))
@@ -297,6 +338,7 @@ FIGURES: dict[str, tuple[str, str, Make]] = {
     "roc": ("", "ROC over videos.", _of(report.roc)),
     "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", FOREST),
     "lae_budget": ("03_lae/face swap", BUDGET, _generalised("face swap", generalise.budget_curve)),
+    "attribution_curves": ("", "Deletion and insertion, first test set.", _of_lines(attribution.curves)),
     "robustness": ("", robustness.CURVES, lambda book, lines: robustness.curves(book)),
 }
 ORDER = """
@@ -308,4 +350,5 @@ ORDER = """
     lae_open_choices lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
     lv_pseudo_labels lv_modules lv_modules_located etd_losses etd_differences etd_branches_alike etd_branches_with_lil
     etd_branches_without_lil etd_number_of_branches located_on_{0} located_on_{1} grad_cam roc samples_{0} shortcuts audit
-    overview published"""
+    attribution attribution_groups attribution_sanity attribution_agreement attribution_curves attribution_lae
+    attribution_modules attribution_branches overview published"""

@@ -420,16 +420,16 @@ def test_a_constant_map_scores_what_chance_does(value):
     found = evaluate.localisation(np.full((7, 7), value), mask)
     share = mask.mean()
     expected = {"iou": share if value > 0.5 else 0, "pixel_auc": 0.5, "pixel_ap": share}
-    assert found == pytest.approx({**expected, "pointing": share, "energy": share})
+    assert found == pytest.approx({**expected, "pointing": share, "energy": share, "best_iou": share})
 
 
 def test_localisation_of_perfect_full_and_empty_masks():
     mask = np.zeros((8, 8), bool)
     mask[:4] = True
-    assert evaluate.localisation(mask.astype(float), mask) == dict.fromkeys(evaluate.LOCALISATION, 1)
+    assert evaluate.localisation(mask.astype(float), mask) == dict.fromkeys([*evaluate.LOCALISATION, "best_iou"], 1)
     full = evaluate.localisation(mask.astype(float), np.ones((8, 8), bool))
     assert full == pytest.approx(
-        {"iou": 0.5, "pixel_auc": np.nan, "pixel_ap": 1, "pointing": 1, "energy": 1}, nan_ok=True
+        {"iou": 0.5, "pixel_auc": np.nan, "pixel_ap": 1, "pointing": 1, "energy": 1, "best_iou": 1}, nan_ok=True
     )
     assert np.isnan(list(evaluate.localisation(mask.astype(float), np.zeros((8, 8), bool)).values())).all()
     with pytest.raises(DfnbError, match=r"outside \[0, 1\]"):

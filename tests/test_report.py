@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib import pyplot as plt
 
 from dfnb import attribution, evaluate, report, store, train
@@ -115,27 +114,6 @@ def test_without_arms_there_is_no_difference_and_no_error(arms):
     assert list(report.cross_dataset({"main": arms["main"]}, TESTS).index) == ["main"]
 
 
-def test_branches_are_compared_pair_by_pair_and_over_seeds(arms):
-    table = report.branch_table(arms, "smoke-a", n=12)
-    assert list(table.index) == ["main", "without"] and list(table["seeds"]) == [2, 1]
-    assert "[" in table.loc["main", "CKA"] and "[" not in table.loc["without", "map overlap"]
-
-
-def test_branches_that_are_the_same_have_likeness_one():
-    torch.manual_seed(0)
-    settings = {"backbone": "dfnb_plain7", "pretrained": False, "branches": 2, "fusion_widths": (8, 8, 8)}
-    network = etd.Network(etd.Settings(**settings, channel_order="corrected")).eval()
-    images = torch.randn(8, 3, 48, 48)
-    apart = attribution.branch_likeness(network, images)
-    assert list(apart.index) == [(1, 2)] and apart["CKA"].item() < 0.999
-    network.branches[1].load_state_dict(network.branches[0].state_dict())
-    width = network.branches[0].num_features
-    with torch.no_grad():  # the fusion, too, must treat the two alike for their maps to be the same
-        network.fusion[0].weight[:, width:] = network.fusion[0].weight[:, :width]
-    same = attribution.branch_likeness(network, images)
-    assert same["CKA"].item() == pytest.approx(1) and same["map overlap"].item() == pytest.approx(1, abs=1e-5)
-
-
 def test_publish_keeps_all_scores_and_the_weights_of_the_first_seed(arms, home):
     report.publish(arms["main"][::-1], arms["without"], "unit")
     folders = {path.name: path for path in (report.folder("unit") / "runs").iterdir()}
@@ -197,7 +175,7 @@ def test_figures_have_the_same_bytes_twice(trained, arms, draw):
         "forest": lambda: report.forest(trained, TESTS),
         "roc": lambda: report.roc(trained, TESTS),
         "curves": lambda: report.training_curves(trained),
-        "branches": lambda: report.branch_panel(arms["main"][0], report.panel_frames("smoke-b")),
+        "branches": lambda: attribution.figure(arms["main"][0], report.panel_frames("smoke-b"), ["branch 1", "union"]),
         "panel": lambda: report.located_panel(trained[1], report.panel_frames("smoke-b")),
         "samples": lambda: report.sample_grid("smoke-a"),
         "masks": lambda: report.mean_masks("smoke-a"),
@@ -236,23 +214,6 @@ def test_published_runs_can_be_opened_without_training(trained, home, monkeypatc
 def test_a_report_that_was_not_made_says_how(home):
     with pytest.raises(store.DfnbError, match="run the profile first: dfnb run nothing"):
         report.main_table("nothing")
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_grad_cam_sees_what_moves_the_score_also_where_it_is_sure(trained, which):
-    from dfnb.attribution import grad_cam
-
-    network = trained[which].network()
-    images = report.as_batch(trained[which], report.panel_frames("smoke-a"))[0]["image"]
-    head = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
-    with torch.no_grad():  # every feature speaks for fake, so that the maps cannot be empty by chance
-        head.weight.copy_(head.weight.abs() * torch.tensor([[-1.0], [1.0]]))
-    maps = grad_cam(network, images)
-    assert maps.shape == images[:, 0].shape and maps.min() >= 0 and maps.max() == 1
-    with torch.no_grad():
-        head.bias[1] += 100  # P(fake) is exactly 1 in float32: the gradient of the score is gone
-    assert (network.score(network(images)) == 1).all()
-    np.testing.assert_allclose(grad_cam(network, images), maps, atol=1e-3)
 
 
 def test_lines_are_runs_that_differ_in_their_seed_alone(trained, home):
