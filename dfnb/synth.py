@@ -29,6 +29,7 @@ from dfnb import store
 from dfnb.store import DfnbError, rng
 
 GENERATOR = 2  # part of every dataset's parameters: raise it when the same settings give other pixels
+WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 FRAME_STEP = 10  # a stored frame is every tenth of the imagined video
 FACE_ID = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 
@@ -823,7 +824,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         del parameters["cue"]
     if settings.portraits:
         parameters["portraits_digest"] = store.digest([(p.name, store.sha256(p)) for p in _files(settings.portraits)])
-    with store.locked(folder):
+    with store.locked(folder, WAIT_S):
         old = store.read_json(described) if described.exists() else {}
         changed = ", ".join(sorted(each for each in {*old, *parameters} if old.get(each) != parameters.get(each)))
         if changed and (old or (folder / "videos").exists()):

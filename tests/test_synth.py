@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dfnb import frames, synth
+from dfnb import frames, store, synth
 from dfnb.store import DfnbError, rng
 
 SMALL = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
@@ -66,6 +67,21 @@ def test_a_finished_dataset_is_not_made_again(home, monkeypatch):
     first = make()
     monkeypatch.setattr(synth, "make_videos", None)
     assert make() == first
+
+
+def test_a_dataset_that_another_process_looks_at_is_waited_for(home, monkeypatch):
+    first, released = make(), []
+    folder = frames.dataset_folder("synth-a")
+    with ThreadPoolExecutor(1) as pool:
+        with store.locked(folder):
+            monkeypatch.setattr(synth, "WAIT_S", 0)
+            with pytest.raises(DfnbError, match="synth-a is being written by another process"):
+                pool.submit(make).result()
+            monkeypatch.setattr(synth, "WAIT_S", 600)
+            second = pool.submit(lambda: (make(), list(released)))
+            released.append(True)
+            assert not second.done()
+        assert second.result() == (first, [True])
 
 
 def test_other_settings_under_the_same_name_are_refused(home):
