@@ -241,7 +241,8 @@ def lines(runs: Lines) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     order = list(papers.PAPERS)
     for run in sorted(runs, key=lambda run: (order.index(run.paper), run.record["parameters"]["seed"])):
-        rest = {name: value for name, value in run.record["parameters"].items() if name != "seed"}
+        p = run.record["parameters"]  # a phase before, of which ``start`` tells, has the seed too
+        rest = {name: value for name, value in p.items() if name not in ("seed", "start")}
         groups.setdefault(store.digest(rest, 6), []).append(run)
     labels = [label(group[0]) for group in groups.values()]
     named = {}

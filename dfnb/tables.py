@@ -266,6 +266,7 @@ def _generalised(task: str, make: Callable = _seen_unseen) -> Make:
     return made
 
 
+SEEDS = "; brackets of several seeds are t intervals over seeds."
 BUDGET = "LAE, face swap: unseen method and locality by the annotated share; bars are 95 % intervals over seeds."
 AUC, DIFFERENCES, FOREST = _of(report.cross_dataset), _of(report.differences), _of(report.forest)
 # By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
@@ -300,7 +301,7 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     },
     "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
     **{
-        f"lae_{task.replace(' ', '_')}{suffix}": (source.format(task), f"LAE, {task}{lead}.", _generalised(task, make))
+        f"lae_{task.replace(' ', '_')}{suffix}": (source.format(task), f"LAE, {task}{lead}{SEEDS}", _generalised(task, make))
         for task in ("face swap", "inpainting", "attribute")
         for suffix, source, lead, make in (
             ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
@@ -311,7 +312,7 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     },
     "lae_selection": (
         "03_lae/face swap",
-        "LAE, face swap: active minus random selection.",
+        f"LAE, face swap: active minus random selection{SEEDS}",
         _generalised("face swap", generalise.selections),
     ),
     "lae_open_choices": (

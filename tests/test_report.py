@@ -224,3 +224,6 @@ def test_lines_are_runs_that_differ_in_their_seed_alone(trained, home):
     assert all(name.startswith("Baseline (dfnb_plain7), smoke-a, settings ") for name in named)
     table = report.cross_dataset([trained[0], *more], ["smoke-b"])
     assert sorted("sd" in cell for cell in table["smoke-b"]) == [False, True]
+    for run in more:  # of two phases: each seed starts from a run of its own
+        run.record["parameters"]["start"] = {"run": run.folder.name}
+    assert sorted(len(group) for group in report.lines([trained[0], *more]).values()) == [1, 2]
