@@ -168,7 +168,7 @@ def test_integers_are_numbers_and_lists_are_tuples():
 
 
 def test_unknown_profiles_and_notebooks_are_named(tmp_path, monkeypatch):
-    with pytest.raises(DfnbError, match="profiles here are demo, lae, paper, smoke, study"):
+    with pytest.raises(DfnbError, match="profiles here are demo, paper, smoke, study"):
         run.jobs("dmeo")
     with pytest.raises(DfnbError, match="there is no notebook '07_nothing'"):
         run.schema("07_nothing")
