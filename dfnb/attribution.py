@@ -748,7 +748,8 @@ def judge(runs: dict[str, Run], face: pd.DataFrame, methods: Sequence[str] = ("G
         with torch.inference_mode():
             score = network.score(network(batch["image"])).item()
         line[0].imshow(shown[0])
-        line[0].set_title(f"{name.split(' (')[0]}\nP(fake) {score:.2f}", fontsize=6.5)
+        title = name.split(" (")[0].replace(" the ", " the\n")
+        line[0].set_title(f"{title}\nP(fake) {score:.2f}", fontsize=6.5)
         for axis, method in zip(line[1:], wanted[name]):
             picture = axis.imshow(cv2.resize(maps(run, face, method)[0], shown.shape[1:3]), **MAP)
             axis.set_title(marked(method, fails(run)).replace(" (", "\n("), fontsize=7, fontweight="normal")

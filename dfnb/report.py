@@ -614,7 +614,7 @@ def panel(frames: pd.DataFrame, scores: np.ndarray, masks: np.ndarray, rows: Pic
         line[0].set_ylabel(name, fontsize=7)
     for axis, row, p in zip(axes[0], frames.itertuples(), scores):
         axis.set_title(f"{row.method}\nP(fake) {p:.2f}", fontsize=7, fontweight="normal")
-    figure.colorbar(drawn, ax=axes[-1, :], shrink=0.9, aspect=12).set_label(legend, fontsize=7)
+    figure.colorbar(drawn, ax=axes[-1, :], shrink=0.9, aspect=12).set_label(legend.replace(" ", "\n", 1), fontsize=7)
     return figure
 
 

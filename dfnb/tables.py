@@ -301,7 +301,11 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     },
     "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
     **{
-        f"lae_{task.replace(' ', '_')}{suffix}": (source.format(task), f"LAE, {task}{lead}{SEEDS}", _generalised(task, make))
+        f"lae_{task.replace(' ', '_')}{suffix}": (
+            source.format(task),
+            f"LAE, {task}{lead}{SEEDS}",
+            _generalised(task, make),
+        )
         for task in ("face swap", "inpainting", "attribute")
         for suffix, source, lead, make in (
             ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
