@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from IPython.display import Code
 from IPython.display import Image as DisplayImage
 from jinja2 import Template
 from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from pandas.io.formats.style import Styler
 from sklearn.metrics import roc_curve
 from torch.utils.data import default_collate
@@ -37,6 +39,7 @@ from dfnb.train import Run, score
 REFUSED = "refused"  # a cell whose scores are not to be used; the caption says why
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 PALETTE = sns.color_palette("colorblind")
+JPEG = {"quality": 85}
 
 
 def style() -> None:
@@ -56,6 +59,8 @@ def style() -> None:
             "legend.frameon": False,
         }
     )
+    if get_ipython():  # a panel of frames is a tenth of its PNG, and an executed notebook stays readable in a browser
+        set_matplotlib_formats("jpeg", pil_kwargs=JPEG)
 
 
 def label(run: Run) -> str:
@@ -148,9 +153,10 @@ def save_figure(figure: Figure, profile: str, name: str, caption: str) -> list[P
 
 
 def described(paths: Sequence[Path]) -> DisplayImage:
-    """What :func:`save_figure` saved, as a notebook shows it: the PNG, its caption the alternative text."""
+    """What :func:`save_figure` saved, as a notebook shows it: the picture, its caption the alternative text."""
     plt.close("all")
-    return DisplayImage(paths[0], alt=paths[2].read_text().strip())
+    _, content = cv2.imencode(".jpg", cv2.imread(str(paths[0])), [cv2.IMWRITE_JPEG_QUALITY, JPEG["quality"]])
+    return DisplayImage(content.tobytes(), format="jpeg", alt=paths[2].read_text().strip())
 
 
 def save_table(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
