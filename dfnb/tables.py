@@ -82,7 +82,7 @@ class Book:
         lines = {f"{title}, {arm}": group for title, of in arms.items() for arm, group in of.items()}
         lines = next(iter(arms.values())) if len(arms) == 1 else lines
         test_sets = self.test_sets[: 1 if name in HOME else None]
-        if name.startswith("lae_"):
+        if "lae" in name.split("_"):
             test_sets = generalise.test_sets(lines, self.tasks[1])
         key = repr((sorted(lines), [run.folder.name for group in lines.values() for run in group], test_sets))
         if key not in self.said:
