@@ -386,12 +386,8 @@ def _compared(
     """The design that all tables share; metric and influences (n,) of each side, averaged over the side's tables."""
     lists = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in sides]
     aligned = [[units(table, level).set_index(KEY[level]) for table in tables] for tables in lists]
-    if metric not in RATES:
-        if any(metric not in table for tables in aligned for table in tables):
-            raise DfnbError(
-                f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames"
-            )
-        aligned = [[table[table[metric].notna()] for table in tables] for tables in aligned]
+    if metric not in RATES and any(metric not in table for tables in aligned for table in tables):
+        raise DfnbError(f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames")
     first = aligned[0][0]
     for table in (table for tables in aligned for table in tables):
         differing = first.index.symmetric_difference(table.index)
@@ -401,6 +397,10 @@ def _compared(
         for name in ("label", "cluster"):
             if not np.array_equal(first[name], table[name]):
                 raise DfnbError(f"two score tables cannot be compared, {name} differs; score both on the same test set")
+    if metric not in RATES:  # only where all tables have a value: of an empty map some measures do not exist
+        known = np.all([table[metric].notna() for tables in aligned for table in tables], axis=0)
+        aligned = [[table[known] for table in tables] for tables in aligned]
+        first = aligned[0][0]
     label = first.label.to_numpy(bool)
     found = [[_measured(table, metric) for table in side] for side in aligned]
     means = [(float(np.mean([v for v, _ in side])), np.mean([i for _, i in side], axis=0)) for side in found]

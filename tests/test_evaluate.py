@@ -474,3 +474,11 @@ def test_tables_are_written_checked_and_read_back(tmp_path):
     pd.testing.assert_frame_equal(evaluate.read_scores(path), scores)
     with pytest.raises(DfnbError, match="score the run on this test set first"):
         evaluate.read_scores(tmp_path / "none.parquet")
+
+
+def test_a_measure_that_some_frames_lack_is_compared_on_the_others():
+    table = pd.DataFrame({"video": [f"v{i}" for i in range(8)], "track": 0, "frame": 0, "label": 1, "score": 0.9})
+    table = table.assign(cluster=[f"c{i // 2}" for i in range(8)], method="swap", energy=np.linspace(0.1, 0.8, 8))
+    lacking = table.assign(energy=table["energy"].where(table["video"] != "v0") / 2)
+    found = evaluate.paired_difference(table, lacking, "frame", metric="energy")
+    assert found["n"] == 7 and found["value"] == pytest.approx(table["energy"][1:].mean() / 2)
