@@ -57,7 +57,9 @@ def test_the_main_table_follows_from_the_score_files(checkout, profile):
     assert list(table.columns) == [*TESTS, "seeds", "left chance"]
     jobs = [job for job in run.jobs(profile) if job.notebook in papers.NOTEBOOKS and not job.arm]
     titles = {job.notebook: papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title for job in jobs}
-    assert list(table.index) == [f"{title} (dfnb_plain7)" for title in titles.values()]
+    further = {job.arm: job.parameters["backbone"] for job in run.jobs(profile) if job.arm.startswith("baselines/")}
+    expected = [f"{title} (dfnb_plain7)" for title in titles.values()]
+    assert sorted(table.index) == sorted([*expected, *(f"Baseline ({backbone})" for backbone in further.values())])
     for notebook, title in titles.items():
         own = [folder_of(checkout, profile, job) for job in jobs if job.notebook == notebook]
         for test_set in TESTS:
