@@ -20,12 +20,12 @@ ARM_TABLES = {
 
 
 def folder_of(checkout, profile, job):
-    """The committed run of a job: the one with its paper, seed and settings."""
+    """The committed run of a job: the one with its paper, seed, training set, methods and settings."""
     p = job.checked()
-    wanted = [papers.NOTEBOOKS[job.notebook], p.seed, p.settings().model_dump(mode="json")]
+    wanted = [papers.NOTEBOOKS[job.notebook], p.seed, p.train_set, p.seen_methods, p.settings().model_dump(mode="json")]
     for folder in (checkout / "reports" / profile / "runs").iterdir():
         found = store.read_json(folder / "record.json")["parameters"]
-        if [found["paper"], found["seed"], found["settings"]] == wanted:
+        if [found[name] for name in ("paper", "seed", "train_set", "seen_methods", "settings")] == wanted:
             return folder
     raise AssertionError(f"{profile} has no run of {job.id}")
 
