@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from dfnb import attribution, evaluate, papers, report, robustness, store
+from dfnb import run as grid
 from dfnb.evaluate import interval
 from dfnb.store import DfnbError
 from dfnb.train import Run
@@ -64,13 +65,15 @@ def judged(book: Any, paper: str = "") -> pd.DataFrame:
 
 
 def _where(claim: Claim, book: Any) -> list[str]:
-    """The test sets of a claim; a name that the profile has not stays as it is."""
+    """The test sets of a claim, of one about maps those that notebook 07 looks at; a name that the profile has not stays."""
     home = book.runs[0].record["parameters"]["train_set"]
     of = {"home": [home], "away": [name for name in book.test_sets if name != home]}
     found = [
         of.get(name) or [each for each in book.test_sets if fnmatch(each, name)] or [name] for name in claim["sets"]
     ]
-    return list(dict.fromkeys(name for names in found for name in names))
+    asked = dict.fromkeys(name for names in found for name in names)
+    mapped = grid.asked(book.profile, "07_attribution") if claim["map"] else None
+    return [name for name in asked if not mapped or name in mapped.test_sets or name not in book.test_sets]
 
 
 def _side(name: str, claim: Claim, book: Any) -> list[Run]:

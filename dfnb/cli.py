@@ -170,14 +170,14 @@ def prepare(
 
     asked = {key: ctx.params[key] for key in prepare.Settings.model_fields if ctx.params.get(key) is not None}
     given, missing = {}, []
-    if what in manifest.names() and root:
+    if what in store.described("real") and root:
         sources, missing = manifest.scan(manifest.load(what), root)
         given, name = manifest.load(what).prepare, name or what
         if not sources:
             raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or manifest.load(what).layout}")
     elif what.endswith(".json") and root:
         sources, missing = prepare.deepfakebench_sources(Path(what), root[0])
-    elif what in manifest.names():
+    elif what in store.described("real"):
         raise DfnbError(f"say where {what} lies: dfnb prepare {what} --root FOLDER; {manifest.load(what).access}")
     else:
         sources = prepare.folder_sources(Path(what), label, split, crops)

@@ -113,16 +113,10 @@ class Source:
     crops: tuple[tuple[Path, Path | None], ...] = ()
 
 
-def names() -> list[str]:
-    """Names of the published datasets that the manifest knows."""
-    paths = store.find("data_manifest").glob("*.yaml")
-    return sorted(path.stem for path in paths if yaml.safe_load(path.read_text()).get("kind") == "real")
-
-
 def load(name: str) -> Manifest:
     """The manifest of a published dataset; raises :class:`DfnbError` for an unknown name or an impossible entry."""
     path = store.find("data_manifest") / f"{name}.yaml"
-    if name not in (known := names()):
+    if name not in (known := store.described("real")):
         raise DfnbError(f"{path} describes no published dataset; known are {', '.join(known)}")
     content = yaml.safe_load(path.read_text())
     if like := content.pop("like", None):
@@ -299,7 +293,7 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     """
     near = [folder for root in map(Path, roots) for folder in (root, *sorted(p for p in root.glob("*") if p.is_dir()))]
     rows = {}
-    for name in names():
+    for name in store.described("real"):
         manifest, record = load(name), store.read_record(frames.dataset_folder(name))
         if record:
             n, videos = (sum(part[what] for part in record["n"].values()) for what in ("frames", "videos"))
@@ -339,9 +333,6 @@ def unpack(roots: Sequence[Path]) -> list[Path]:
             raise DfnbError(f"{archive} cannot be unpacked safely ({error}); download it again") from None
         made.append(folder)
     return made
-
-
-# ---------------------------------------------------------------- fetching
 
 
 def fetch(url: str, path: Path, sha256: str, progress: bool = True) -> Path:

@@ -51,8 +51,8 @@ YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-# closed lists: without them FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
 TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
+# closed lists: without them FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,h264,hevc,m4v"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}

@@ -233,7 +233,7 @@ def _facts(run: Run, test_set: str) -> dict:
 def _compression(test_set: str, home: Path) -> str:
     if record := store.read_record(dataset_folder(test_set)):
         return record.get("compression", "as delivered")
-    known = test_set in synth.presets()  # a report is read without its datasets, too
+    known = test_set in store.described("synth")  # a report is read without its datasets, too
     return synth.preset(test_set).delivery.compression if known else "compression not recorded"
 
 

@@ -155,7 +155,7 @@ def read(profile: str, trained: Run, test_set: str | None = None) -> dict[str, d
 
     :class:`store.DfnbError` where the profile asks for none of ``test_set``, or they were not made or are altered.
     """
-    p = next((job.checked() for job in run.jobs(profile) if job.notebook == "08_robustness"), None)
+    p = run.asked(profile, "08_robustness")
     if p is None or test_set not in (None, p.test_set):
         raise store.DfnbError(f"profile {profile} asks for no corruptions of {test_set or 'any test set'}")
     found = {}

@@ -273,6 +273,11 @@ def jobs(name: str) -> list[Job]:
     return result
 
 
+def asked(name: str, notebook: str) -> Any:
+    """The parameters with which a profile executes a notebook; None where it does not."""
+    return next((job.checked() for job in jobs(name) if job.notebook == notebook and not job.trains), None)
+
+
 def _with_phases(chosen: list[Job]) -> list[Job]:
     """Jobs with those of the phases before them (:meth:`dfnb.papers.Settings.before`), each once, which they need."""
     phases: dict[str, Job] = {}
@@ -320,7 +325,7 @@ def train_job(name: str, job_id: str) -> None:
 def datasets(*names: str) -> None:
     """Make the datasets of the embedded benchmark that are not there; others must have been prepared before."""
     for name in dict.fromkeys(names):
-        if name in synth.presets():
+        if name in store.described("synth"):
             synth.build(name)
         elif store.read_record(store.home() / "datasets" / name) is None:
             raise DfnbError(

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import filelock
 import numpy as np
 import psutil
+import yaml
 
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
 
@@ -48,6 +50,17 @@ def find(relative: str) -> Path:
     here = home() / relative
     beside = Path(__file__).resolve().parent.parent / relative
     return beside if not here.exists() and beside.exists() else here
+
+
+def described(kind: str) -> list[str]:
+    """Names of the datasets that ``data_manifest/`` describes, in alphabetical order: of ``kind`` synth or real."""
+    paths = sorted(find("data_manifest").glob("*.yaml"))
+    return [path.stem for path in paths if _kind(path, path.stat().st_mtime_ns) == kind]
+
+
+@cache
+def _kind(path: Path, stamp: int) -> str | None:
+    return yaml.safe_load(path.read_text()).get("kind")
 
 
 def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:

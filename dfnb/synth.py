@@ -97,19 +97,13 @@ class Settings(_Closed):
     detector: str | None = None  # the YuNet model that finds the faces in them
 
 
-def presets() -> list[str]:
-    """Names of the embedded benchmark's datasets, in alphabetical order."""
-    paths = sorted(store.find("data_manifest").glob("*.yaml"))
-    return [path.stem for path in paths if yaml.safe_load(path.read_text()).get("kind") == "synth"]
-
-
 def preset(name: str, **changes: Any) -> Settings:
     """The settings of ``data_manifest/<name>.yaml``, strictly, with some of them changed.
 
     Raises :class:`DfnbError` when no dataset has that name, or names the first setting that is unknown or impossible.
     """
     path = store.find("data_manifest") / f"{name}.yaml"
-    if name not in (known := presets()):
+    if name not in (known := store.described("synth")):
         raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
     parameters = {**yaml.safe_load(path.read_text())["parameters"], **changes}
     try:

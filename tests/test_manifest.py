@@ -45,8 +45,8 @@ def scan(name, *roots):
 
 
 def test_every_manifest_keeps_the_schema_and_every_tree_has_one():
-    assert sorted(manifest.names()) == sorted(trees.TREES)
-    for name in manifest.names():
+    assert sorted(store.described("real")) == sorted(trees.TREES)
+    for name in store.described("real"):
         m = manifest.load(name)
         prepare.Settings(**m.prepare)
         assert all(each in m.lists for rule in m.rules for each in rule.lists)
@@ -58,7 +58,7 @@ def test_every_manifest_keeps_the_schema_and_every_tree_has_one():
 def test_every_published_figure_has_a_source_a_confidence_and_its_dataset(checkout):
     table = pd.read_csv(checkout / "data_manifest" / "published.csv", dtype=str)
     assert table[["source", "confidence", "value"]].notna().all(axis=None)
-    named = {each for name in manifest.names() for each in manifest.load(name).published}
+    named = {each for name in store.described("real") for each in manifest.load(name).published}
     known = set(table["test_set"])
     assert named <= known, named - known
     elsewhere = {"MMTD-Set", "DFFD (FaceApp, FFHQ)", "Seq-DeepFake"}
@@ -543,7 +543,7 @@ def test_the_table_of_datasets_and_one_line_to_prepare_one(root, call):
     trees.uadfv(root / "UADFV")
     trees.dfdc(root / "DFDC")
     rows = listed("data")
-    assert sorted(rows) == sorted(manifest.names()) and all(row.startswith("absent") for row in rows.values())
+    assert sorted(rows) == sorted(store.described("real")) and all(row.startswith("absent") for row in rows.values())
     assert "docs.google.com/forms" in rows["faceforensics-c23"]
     rows = listed("data", "--root", root)
     assert rows["uadfv"].startswith("partly") and "1 of 49 files are there" in rows["uadfv"]

@@ -9,7 +9,7 @@ from collections import Counter
 
 import yaml
 
-from dfnb import papers, run, synth
+from dfnb import papers, run, store, synth
 
 
 def tracked(checkout):
@@ -114,5 +114,5 @@ def test_what_the_registries_name_is_there(checkout):
         assert module.__doc__ and module.Settings and module.Network
     for notebook in [*papers.NOTEBOOKS, *run.OTHERS]:
         assert (checkout / "notebooks" / f"{notebook}.ipynb").exists()
-    for name in synth.presets():
+    for name in store.described("synth"):
         synth.preset(name)

@@ -149,7 +149,7 @@ def test_two_datasets_share_no_person():
 
 
 def test_every_preset_builds_and_they_differ(home):
-    names = synth.presets()
+    names = store.described("synth")
     assert len(names) >= 4
     for name in names:
         assert synth.build(name, synth.preset(name, identities={"test": 2}, frames=2), 1, progress=False)["n"]
