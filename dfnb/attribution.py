@@ -204,7 +204,7 @@ def maps(run: Run, frames: pd.DataFrame, method: str, echo: Callable[[str], None
         return np.load(path).astype(np.float32)
     clock, device = store.Clock(), "cuda" if torch.cuda.is_available() else "cpu"
     network, parts, said = run.network().to(device), [], time.monotonic()
-    step = max(1, PIXELS // run.settings.image_size**2)
+    step = _together(run)
     for start in range(0, len(frames), step):
         images = as_batch(run, _part(frames, slice(start, start + step)))[0]["image"].to(device)
         if start == 0 and method in PASSES:
@@ -235,6 +235,11 @@ def _facts(run: Run, frames: pd.DataFrame, **more: Any) -> dict:
 
 def _holds(record: Path, facts: dict) -> bool:
     return record.exists() and facts.items() <= store.read_json(record).items()
+
+
+def _together(run: Run) -> int:
+    """How many of the run's images are explained at once."""
+    return max(1, PIXELS // run.settings.image_size**2)
 
 
 def _slug(text: str) -> str:
@@ -318,7 +323,7 @@ def measure(
         return path
     found, clock = maps(run, frames, method, echo), store.Clock()
     of_branches = [maps(run, frames, name) for name in own(run)[:-1]] if method == "union" else []
-    network, step, rows = run.network(), max(1, PIXELS // run.settings.image_size**2), []
+    network, step, rows = run.network(), _together(run), []
     for start in range(0, len(frames), step):
         chunk = slice(start, start + step)
         batch, _, masks = as_batch(run, _part(frames, chunk))
@@ -505,7 +510,8 @@ def sanity(run: Run, frames: pd.DataFrame, methods: Sequence[str], others: dict[
     changed: dict[str, dict[str, float]] = {name: {} for name in methods}
     for stage, network in cascade(run.network(), images).items():
         for name in methods:
-            changed[name][stage] = float(similarity(whole[name], compute(network, images, name)).mean())
+            again = np.concatenate([compute(network, part, name) for part in images.split(_together(run))])
+            changed[name][stage] = float(similarity(whole[name], again).mean())
     for other, trained in others.items():
         for name in (name for name in methods if name in (*METHODS, *own(trained))):
             changed[name][other] = float(similarity(whole[name], maps(trained, frames, name)).mean())

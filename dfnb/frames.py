@@ -213,7 +213,7 @@ def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 class Pixels:
     """Reads crops and masks of a dataset; keeps a bounded number of arrays memory-mapped, per process."""
 
-    def __init__(self, folder: str | Path, keep: int = 256) -> None:
+    def __init__(self, folder: str | Path, keep: int = 4096) -> None:
         self.folder = Path(folder)
         self.keep = keep
         self._open: OrderedDict[str, np.ndarray] = OrderedDict()

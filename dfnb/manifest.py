@@ -143,22 +143,28 @@ def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[
 
     Raises :class:`DfnbError` when two files would be the same video, or a list has another sha256 than the published.
     """
-    roots, sources, said = [Path(root).resolve() for root in roots], {}, []
+    roots, sources, said, met = [Path(root).resolve() for root in roots], {}, [], set()
     for rule in manifest.rules:
         for chosen in itertools.product(*rule.each.values()):
             fields = manifest.fields | dict(zip(rule.each, chosen))
-            for source in _apply(rule, fields, manifest.lists, roots, said):
+            for source in _apply(rule, fields, manifest.lists, roots, said, met):
                 old = sources.get(source.video)
                 if old and not source.crops:
                     raise DfnbError(f"{old.file} and {source.file} are both named {source.video!r}; keep one of them")
                 sources[source.video] = replace(old, crops=old.crops + source.crops) if old else source
+    beside = (file for folder in sorted({file.parent for file in met}) for file in sorted(folder.glob("[!.]*")))
+    suffixes = {file.suffix for file in met}
+    if stray := [file.name for file in beside if file.suffix in suffixes and not file.is_symlink() and file not in met]:
+        said.append(f"{_some(stray)} lie among the videos under names that the layout does not have; left out")
     if packed := [file.name for file, _ in _archives(roots)]:
         said.append(f"not unpacked: {_some(packed)}; `dfnb data --root FOLDER --unpack` does it safely")
     return list(sources.values()), list(dict.fromkeys(said))
 
 
-def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path], said: list[str]) -> Iterator[Source]:
-    """The sources of a rule; adds to ``said`` what is missing or wrong."""
+def _apply(
+    rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path], said: list[str], met: set[Path]
+) -> Iterator[Source]:
+    """The sources of a rule; adds to ``said`` what is missing or wrong, and to ``met`` the files that fit its template."""
     known = {lists[name].file: rows for name in rule.lists if (rows := _rows(lists[name], fields, roots))}
     (title, listed), *others = known.items() or [("", {})]
     for other, rows in others:
@@ -166,6 +172,7 @@ def _apply(rule: Rule, fields: dict, lists: dict[str, Listing], roots: list[Path
             said.append(f"{other} differs from the published {title}, which is used: {_some(wrong)}")
     where = re.sub(r"\{(\w+):?[^{}]*\}", lambda match: fields.get(match[1], f"{{{match[1]}}}"), rule.files)
     found = list(_walk(rule.files, fields, roots, said))
+    met |= {root / path for root, path, _ in found}
     if not found and rule.optional:
         return
     if rule.lists and not listed:

@@ -221,7 +221,8 @@ class Converter:
         self.kind, self.interpolation, self._context = kind, interpolation, VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-        array = self._context.reformat(frame, width, height, self.kind, interpolation=self.interpolation).to_ndarray()
+        how = {"interpolation": self.interpolation, "threads": 1}  # videos are what runs in parallel
+        array = self._context.reformat(frame, width, height, self.kind, **how).to_ndarray()
         return np.rot90(array, frame.rotation // 90) if frame.rotation else array
 
 

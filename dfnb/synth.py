@@ -664,15 +664,23 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
 
 def h264(images: Sequence[Array], crf: int) -> Array:
     height, width = images[0].shape[:2]
-    options = {"crf": str(crf), "preset": "fast", "threads": "1"}
+    options = {
+        "crf": str(crf),
+        "preset": "fast",
+        "threads": "1",
+    }  # as everywhere here: a process a core, no threads in it
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", 3, options, width=width, height=height, pix_fmt="yuv420p")
-        for frame in [*(av.VideoFrame.from_ndarray(image, format="rgb24") for image in images), None]:
-            container.mux(stream.encode(frame))
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
+        container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        container.streams.video[0].codec_context.thread_type = "NONE"
+        decoded = container.decode(video=0)
+        return np.stack([frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in decoded])
 
 
 # ------------------------------------------------------------------------------------------------------------- datasets

@@ -180,6 +180,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(tmp_path, root, detector)
     for path in (fakes / "Face2Face/masks/videos").iterdir():
         path.unlink()
     trees.real(root / "original_sequences/youtube/c23/videos/1234.mp4", 0)
+    trees.real(fakes / "Deepfakes/c23/videos/my file.mp4", 0)
     sources, said = scan("faceforensics-c23", root)
     text = "\n".join(said)
     assert "FaceSwap/c23/videos/{identity}_{source}.mp4: 995 (" in text and "NeuralTextures" in text
@@ -187,6 +188,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(tmp_path, root, detector)
     assert (
         "1 (original_sequences/youtube/c23/videos/1234.mp4) are not in the list splits/faceforensics_pairs.csv" in text
     )
+    assert "1 (my file.mp4) lie among the videos under names that the layout does not have; left out" in text
     assert len(sources) == 30 - 1 - 6
     record, _ = prepared(tmp_path, detector, sources, said)
     assert record["missing"] == said and record["quarantine"] == []
@@ -221,13 +223,11 @@ def test_a_fake_among_the_real_ones_is_left_out(root):
 
 def test_a_label_that_the_list_contradicts_is_left_out(tmp_path, root, monkeypatch):
     trees.dfdc(root)
-    monkeypatch.setattr(manifest, "names", lambda: ["x"])
-    m = manifest.load
     content = (store.find("data_manifest") / "dfdc.yaml").read_text().replace('label: "{label}"', 'label: "1"')
     (tmp_path / "data_manifest").mkdir()
     (tmp_path / "data_manifest" / "x.yaml").write_text(content)
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    sources, said = manifest.scan(m("x"), [root])
+    sources, said = scan("x", root)
     assert [s.video for s in sources] == ["test/aayrffkzxn"]
     assert any("1 (test/aalscayrfi.mp4) lie where the list's label contradicts" in sentence for sentence in said)
 
@@ -570,11 +570,11 @@ def test_real_clips_in_the_layout_of_faceforensics(tmp_path, root):
     real, weights = os.environ.get("DFNB_REAL_DATA"), os.environ.get("DFNB_DETECTOR")
     if not real or not weights:
         pytest.skip("needs DFNB_REAL_DATA (a folder with videos/) and DFNB_DETECTOR (YuNet's .onnx)")
-    rgb, detector = prepare.Converter("rgb24"), prepare.YuNet(weights)
+    rgb, detector, heights = prepare.Converter("rgb24"), prepare.YuNet(weights), []
     for number, path in zip(("071", "054"), sorted((Path(real) / "videos").glob("*.mpg"))):
         images = [rgb(frame) for frame in list(prepare.decode(path))[:12]]
         x, y, width, height = (int(value) for value in detector(images[0][..., ::-1].copy())[0, :4])
-        masks = [np.zeros_like(image) for image in images]
+        masks, heights = [np.zeros_like(image) for image in images], [*heights, height]
         for mask in masks:
             mask[y : y + height, x : x + width] = 255
         trees.video(root / f"original_sequences/youtube/c23/videos/{number}.mp4", images)
@@ -592,3 +592,10 @@ def test_real_clips_in_the_layout_of_faceforensics(tmp_path, root):
     record = prepare.prepare(tmp_path / "datasets/fakes", fakes, settings, trees.Centre(), 1, False)
     table = frames.load_frames(tmp_path / "datasets/fakes")
     assert len(table) == 8 * 4 and record["masks"] == {f"{method}: given": 2 for method in set(table["method"])}
+    released = settings.model_copy(update={"geometry": "locate_and_verify_released"})
+    record = prepare.prepare(tmp_path / "datasets/released", sources, released, trees.Centre(), 1, False)
+    table = frames.load_frames(tmp_path / "datasets/released")
+    assert record["quarantine"] == [] and len(table) == 10 * 4
+    for method, scale, offset in (("Face2Face", 1.6, 0), ("real", 2.46, 5)):  # each edge is rounded by itself
+        sides = sorted(set(table.loc[table["method"] == method, "crop_box"].map(lambda box: box[2] - box[0])))
+        assert np.abs(np.subtract(sides, sorted(scale * side + offset for side in heights))).max() <= 1
