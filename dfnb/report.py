@@ -496,23 +496,26 @@ def roc(runs: Lines, test_sets: Sequence[str]) -> Figure:
 
 
 def training_curves(runs: Sequence[Run]) -> Figure:
-    """Loss terms, and validation AUC with the chosen epoch, by epoch."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
+    """Loss terms, and validation AUC with the chosen epoch, by epoch; a phase goes on where the one it started from ended."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+    looks = iter(zip(["-", "--", ":", "-."] * 2, "osD^vP*X"))
+    terms: dict[str, tuple[str, str]] = {}
     for i, run in enumerate(runs):
-        log, name = run.log, f"{label(run)}, seed {run.record['parameters']['seed']}"
-        terms = [column for column in log if column.startswith("loss_")]
-        terms = terms[:1] if len(terms) == 2 else terms  # one term and the total, which is the same
-        for term, line in zip(terms, ["-", "--", ":", "-."]):
-            left.plot(
-                log["epoch"],
-                log[term],
-                line,
-                color=PALETTE[i],
-                label=f"{term.removeprefix('loss_')}" if len(runs) == 1 else f"{name}: {term.removeprefix('loss_')}",
-            )
-        right.plot(log["epoch"], log["validation_auc"], "o-", color=PALETTE[i], markersize=3, label=name)
-        chosen = run.record["chosen"]
-        right.plot(chosen["epoch"], chosen["auc"], "*", color=PALETTE[i], markersize=13, markeredgecolor="white")
+        started = run.record["parameters"].get("start", {}).get("run")
+        before = sum(len(each.log) for each in runs if each.folder.name == started)
+        log, chosen = run.log, run.record["chosen"]
+        epochs, own = log["epoch"] + before, [column for column in log if column.startswith("loss_")]
+        for term in own[:1] if len(own) == 2 else own:  # one term and the total, which is the same
+            if term not in terms:
+                terms[term] = next(looks)
+            line, marker = terms[term]
+            left.plot(epochs, log[term], line, marker=marker, markersize=3, color=PALETTE[i])
+        name = f"{label(run)}, seed {run.record['parameters']['seed']}{', second phase' if before else ''}"
+        right.plot(epochs, log["validation_auc"], "o-", color=PALETTE[i], markersize=3, label=name)
+        best = chosen["epoch"] + before
+        right.plot(best, chosen["auc"], "*", color=PALETTE[i], markersize=13, markeredgecolor="white")
+    for term, (line, marker) in terms.items():
+        left.plot([], [], line, marker=marker, markersize=3, color="0.3", label=term.removeprefix("loss_"))
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation frame AUC, chosen epoch starred", xlabel="epoch", ylim=(0.45, 1))
     for axes in (left, right):
