@@ -433,13 +433,19 @@ def test_a_claim_about_maps_is_judged_from_their_files(small, monkeypatch):
         "line": "losses/main",
         "against": "losses/CE + GIL",
         "says": "",
-        "sets": ["home"],
+        "sets": ["home", "away"],  # notebook 07 does not look at "elsewhere"
         "reproduced": 0.1,
         "partly": 0,
     }
     book = SimpleNamespace(
-        lines={"ETD": small["main"]}, arms=lambda source: {"ETD": small}, runs=runs, test_sets=["smoke-a"]
+        profile="smoke",
+        lines={"ETD": small["main"]},
+        arms=lambda source: {"ETD": small},
+        runs=runs,
+        test_sets=["smoke-a", "elsewhere"],
     )
     monkeypatch.setattr(claims, "manifest", lambda: ({}, [claim]))
-    row = claims.judged(book).iloc[0]
+    judged = claims.judged(book)
+    row = judged.iloc[0]
+    assert list(judged.index.get_level_values("on")) == ["smoke-a"]
     assert row["ours"].startswith("0.667 [") and row["verdict"] == "reproduced"
