@@ -203,7 +203,7 @@ def curves(book: Any) -> Figure | None:
         look = {"color": report.PALETTE[i % len(report.PALETTE)], "marker": "osD^vP*Xph"[i % 10]}
         axes.plot(rows["value"], **look, markersize=3, label=line)
         axes.fill_between(rows.index, rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
-        axes.set(title=name, xlabel="severity", xticks=rows.index, ylim=(0.35, 1.0))
+        axes.set(title=name, xlabel="severity", xticks=rows.index, ylim=(0.3, 1.0))
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     panels[0, 0].set_ylabel("video AUC")
