@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from dfnb import attribution, evaluate, papers, report, robustness, store
 from dfnb import run as grid
@@ -27,7 +26,7 @@ FIELDS = {"id", "paper", "says", "source", "metric", "sets", "reproduced", "part
 def manifest() -> tuple[dict[str, list[str]], list[Claim]]:
     """How ``published.csv`` names the datasets, and the claims, all fields filled in."""
     path = store.find("data_manifest") / "claims.yaml"
-    content = yaml.safe_load(path.read_text())
+    content = store.read_yaml(path)
     claims = [OPTIONAL | entry for entry in content["claims"]]
     if wrong := [entry for entry in claims if set(entry) != FIELDS or entry["partly"] >= entry["reproduced"]]:
         raise DfnbError(

@@ -133,6 +133,9 @@ def write_scores(path: Path, scores: pd.DataFrame) -> None:
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
     """The frames, or one row a video with the mean score of its frames; sorted, so that row order changes nothing."""
+    video = scores["video"]
+    if isinstance(video.dtype, pd.CategoricalDtype) and not video.cat.categories.is_monotonic_increasing:
+        scores = scores.assign(video=video.astype(str))  # or two tables of the same videos would be sorted differently
     frames = scores.sort_values(KEY["frame"], ignore_index=True)
     if level == "frame":
         if (frames["frame"] < 0).any():
@@ -389,8 +392,8 @@ def _compared(
     if metric not in RATES and any(metric not in table for tables in aligned for table in tables):
         raise DfnbError(f"a score table has no {metric}, at {level} level; compare detectors that localise, at frames")
     first = aligned[0][0]
-    for table in (table for tables in aligned for table in tables):
-        differing = first.index.symmetric_difference(table.index)
+    for table in [table for tables in aligned for table in tables][1:]:
+        differing = () if first.index.equals(table.index) else first.index.symmetric_difference(table.index)
         if len(differing):
             what = f"{len(differing)} {level}s are in only one of them (first: {differing[0]})"
             raise DfnbError(f"two score tables cannot be compared, {what}; score both on the same test set")

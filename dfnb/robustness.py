@@ -144,8 +144,10 @@ def score(trained: Run, test_set: str, name: str, severities: list[int]) -> Path
     for severity in severities:
         table = predict(network, frames, trained.settings, device, Corrupted(frames, name, severity))
         parts.append(evaluate.check_scores(table, path).assign(severity=severity))
+    scores = pd.concat(parts)
+    scores.attrs = {}  # where the frames lie is no part of the scores
     with store.atomic(path) as temporary:
-        pd.concat(parts).to_parquet(temporary, index=False, compression="zstd")
+        scores.to_parquet(temporary, index=False, compression="zstd")
     store.write_json(record, {**facts, "sha256": store.sha256(path), **clock.facts()})
     return path
 

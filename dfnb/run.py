@@ -207,7 +207,7 @@ def profile(name: str) -> dict[str, Any]:
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise DfnbError(f"{path} does not exist; profiles here are {known}")
-    content = yaml.safe_load(path.read_text())
+    content = store.read_yaml(path)
     if not isinstance(content, dict) or not {"description", "grid", "notebooks"} <= set(content) <= set(PROFILE):
         raise DfnbError(f"{path} must have the keys {', '.join(PROFILE)} (arms may be left out) and no others")
     if unknown := set(content.get("arms") or {}) - set(papers.NOTEBOOKS):

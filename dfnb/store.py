@@ -5,6 +5,7 @@ one process at a time (:func:`locked`), and the last thing a step writes is its 
 without it the step did not happen. Every random number comes from :func:`rng`.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -55,12 +56,17 @@ def find(relative: str) -> Path:
 def described(kind: str) -> list[str]:
     """Names of the datasets that ``data_manifest/`` describes, in alphabetical order: of ``kind`` synth or real."""
     paths = sorted(find("data_manifest").glob("*.yaml"))
-    return [path.stem for path in paths if _kind(path, path.stat().st_mtime_ns) == kind]
+    return [path.stem for path in paths if read_yaml(path).get("kind") == kind]
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML, parsed once as long as the file stays as it is: parsing takes longer than the work of many a table."""
+    return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
 
 
 @cache
-def _kind(path: Path, stamp: int) -> str | None:
-    return yaml.safe_load(path.read_text()).get("kind")
+def _parsed(path: Path, stamp: int) -> Any:
+    return yaml.safe_load(path.read_text())
 
 
 def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:

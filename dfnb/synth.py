@@ -20,7 +20,6 @@ import av
 import cv2
 import joblib
 import numpy as np
-import yaml
 from numpy.random import Generator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
@@ -105,7 +104,7 @@ def preset(name: str, **changes: Any) -> Settings:
     path = store.find("data_manifest") / f"{name}.yaml"
     if name not in (known := store.described("synth")):
         raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
-    parameters = {**yaml.safe_load(path.read_text())["parameters"], **changes}
+    parameters = {**store.read_yaml(path)["parameters"], **changes}
     try:
         settings = Settings.model_validate_json(json.dumps(parameters))
     except ValidationError as error:

@@ -111,6 +111,12 @@ def test_executed_notebooks_ended_without_error_and_name_no_folder_of_a_machine(
         assert "/tmp/" not in text and "site-packages" not in text, path.name
 
 
+@pytest.mark.parametrize("profile", ["demo", "study"])
+def test_score_files_keep_nothing_of_the_tables_that_they_were_made_from(checkout, profile):
+    for path in (checkout / "reports" / profile / "runs").rglob("*.parquet"):
+        assert not pd.read_parquet(path).attrs, path
+
+
 def test_the_readme_shows_the_committed_table(checkout):
     readme = (checkout / "README.md").read_text()
     table = (checkout / "reports" / "demo" / "tables" / "cross_dataset.md").read_text().strip()
