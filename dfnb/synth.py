@@ -663,11 +663,8 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
 
 def h264(images: Sequence[Array], crf: int) -> Array:
     height, width = images[0].shape[:2]
-    options = {
-        "crf": str(crf),
-        "preset": "fast",
-        "threads": "1",
-    }  # as everywhere here: a process a core, no threads in it
+    # one process a core: threads inside would only wait for each other
+    options = {"crf": str(crf), "preset": "fast", "threads": "1"}
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", 3, options, width=width, height=height, pix_fmt="yuv420p")

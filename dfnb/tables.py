@@ -122,12 +122,12 @@ def published(profile: str) -> grid.Find:
 
 def rebuild(profile: str) -> Path:
     """Make every table and figure of a report again from its score files, one process a core; returns the page."""
-    workers = min(os.cpu_count() or 1, 8)
+    book, workers = Book(profile, published(profile)), min(os.cpu_count() or 1, 8)
     context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch
     with ProcessPoolExecutor(workers, context, _begin, (profile,)) as pool:
         # in pairs: the two tables of all metrics stand beside each other, and so share what takes longest
         list(pool.map(_remake, [*TABLES, *FIGURES], [False] * len(TABLES) + [True] * len(FIGURES), chunksize=2))
-    return Book(profile, published(profile)).page()
+    return book.page()
 
 
 def _begin(profile: str) -> None:
