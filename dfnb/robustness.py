@@ -143,7 +143,8 @@ def score(trained: Run, test_set: str, name: str, severities: list[int]) -> Path
     network, parts = trained.network().to(device), []
     for severity in severities:
         table = predict(network, frames, trained.settings, device, Corrupted(frames, name, severity))
-        parts.append(evaluate.check_scores(table, path).assign(severity=severity))
+        kept = [*evaluate.COLUMNS]  # no table tells how well a corrupted frame is located
+        parts.append(evaluate.check_scores(table, path)[kept].assign(severity=severity))
     scores = pd.concat(parts)
     scores.attrs = {}  # where the frames lie is no part of the scores
     with store.atomic(path) as temporary:
