@@ -438,13 +438,14 @@ def test_a_claim_about_maps_is_judged_from_their_files(small, monkeypatch):
         "partly": 0,
     }
     book = SimpleNamespace(
-        profile="smoke",
+        profile="any",
         lines={"ETD": small["main"]},
         arms=lambda source: {"ETD": small},
         runs=runs,
         test_sets=["smoke-a", "elsewhere"],
     )
     monkeypatch.setattr(claims, "manifest", lambda: ({}, [claim]))
+    monkeypatch.setattr(claims.grid, "asked", lambda *_: SimpleNamespace(test_sets=["smoke-a"]))
     judged = claims.judged(book)
     row = judged.iloc[0]
     assert list(judged.index.get_level_values("on")) == ["smoke-a"]
