@@ -769,6 +769,7 @@ def browse(runs: dict[str, Run], frames: pd.DataFrame) -> None:
 
     def show(detector: str, method: str, frame: int) -> None:
         try:
+            maps(runs[detector], _part(frames, [frame]), method, echo=lambda line: None)  # a widget keeps one output
             figure(runs[detector], _part(frames, [frame]), [method])
             plt.show()
         except DfnbError as error:
