@@ -1,5 +1,6 @@
 """Every paper keeps the contract, and those with a released code compute what it computes."""
 
+import copy
 import gc
 import json
 import logging
@@ -113,6 +114,18 @@ def close(ours, golden, relative):
     return ours.shape == golden.shape and np.abs(ours - golden).max() <= relative * np.abs(golden).max()
 
 
+def in_float64(network, batch):
+    """A copy of the network with the gradients of a batch, the same on every processor."""
+    batch = {
+        name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in batch.items()
+    }
+    network = copy.deepcopy(network).double()
+    network.zero_grad()
+    network.losses(network(batch["image"]), batch)["total"].backward()
+    return network
+
+
 def wrong_norms(network, names, file):
     """Parameters whose gradient has another norm than the golden one: name to (ours, golden)."""
     golden = json.loads(file.read_text())
@@ -123,10 +136,10 @@ def wrong_norms(network, names, file):
     wrong = {}
     for name, norm in golden.items():
         allowed = 1e-3 * norm
-        if re.fullmatch(r"lfe\d\.(gamma|query_conv\.bias|key_conv\.bias)", name):
-            # Sums that cancel: float32 settles them to a share of the terms, not of the sum, and the golden values
-            # themselves are up to 4.5e-3 from float64 (tests/golden/README.md).
-            allowed += 1e-4 * golden[f"{name[:4]}.value_conv.weight"]
+        if re.fullmatch(r"lfe\d\.(gamma|(query|key)_conv\..*)", name):
+            # Sums that cancel, which float32 settles to a share of their terms: the golden values themselves are up to
+            # 4.5e-3 from float64 (tests/golden/README.md), and two processors 2.5e-3 from each other in float32.
+            allowed = 5e-3 * norm + 1e-4 * golden[f"{name[:4]}.value_conv.weight"]
         if abs(ours[name] - norm) > allowed:
             wrong[name] = (ours[name], norm)
     return wrong
@@ -153,10 +166,8 @@ def test_locate_and_verify_is_the_released_network(network, seed):
     assert close(losses["seg"], golden["loss_seg"], 1e-4)
 
     norms = GOLDEN / f"lv_{seed}_gradnorm.json"
-    if not norms.exists():
-        return
-    losses["total"].backward()
-    assert not wrong_norms(network, lv.RELEASED_NAMES, norms)
+    if norms.exists():
+        assert not wrong_norms(in_float64(network, batch), lv.RELEASED_NAMES, norms)
 
 
 @pytest.mark.parametrize("seed", SEEDS["lv_semi"])
@@ -180,8 +191,7 @@ def test_sspsl_is_the_released_one(released, monkeypatch, seed):
     assert losses["total"].item() == pytest.approx((golden["loss_ce"] + golden["sspsl_loss"]).item(), rel=1e-4)
     norms = GOLDEN / f"lv_semi_{seed}_gradnorm.json"
     if norms.exists():
-        losses["total"].backward()
-        assert not wrong_norms(network, lv.RELEASED_NAMES, norms)
+        assert not wrong_norms(in_float64(network, batch), lv.RELEASED_NAMES, norms)
 
 
 @pytest.fixture(scope="module")
