@@ -1,10 +1,10 @@
 """From videos to crops: decode, detect, follow one face per person, cut out at a fixed scale.
 
-Faces are detected on every k-th frame by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) and their
-boxes and landmarks interpolated in between. Frames are decoded once, in presentation order, and held only until the
-detections around them are known, so that memory does not grow with the length of a video. Real and fake frames pass
-through the same geometry. What gives no usable face ends in a quarantine list, with its reason. An image is a video of
-one frame, and crops that others have made are used where they lie.
+Faces are detected on every k-th frame by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo), on every
+4k-th while they keep still, and their boxes and landmarks interpolated in between. Frames are decoded once, in
+presentation order, and held only until the detections around them are known, so that memory does not grow with the
+length of a video. Real and fake frames pass through the same geometry. What gives no usable face ends in a quarantine
+list, with its reason. An image is a video of one frame, and crops that others have made are used where they lie.
 """
 
 import hashlib
@@ -59,6 +59,7 @@ ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
 BRIDGED = 1  # missed detections in a row between which a face is still interpolated
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
+AHEAD = 4  # while faces keep still, detections that are a look ahead; what is between two looks is interpolated
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
 
@@ -84,6 +85,7 @@ class Settings(BaseModel):
     frames_per_video: int | None = Field(None, ge=1, description="evenly spaced; None: all")
     stride: int = Field(1, ge=1, description="every n-th frame, before frames_per_video")
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame at most")
+    still: float = Field(0.04, ge=0, le=0.5, description="what a face may move, by its side, to be detected less often")
     detect_side: int = Field(640, ge=128, description="the detector sees half the frame, but 400 to this of a side")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
@@ -236,9 +238,15 @@ class Track:
     shot: int
     keys: list[int] = field(default_factory=list)  # the frames of the detections
     faces: list[np.ndarray] = field(default_factory=list)  # (13,) each, as of :meth:`place`, not smoothed
-    box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # x, y, width, height of the last detection
+    last: np.ndarray = field(default_factory=lambda: np.zeros(15))  # the last detection, as :class:`YuNet` gives it
     rows: list[dict] = field(default_factory=list)  # with the place of the crop and the mask among all that were cut
     forged: float = 0.0  # sum of the share of each crop that is masked
+
+    def see(self, number: int, face: np.ndarray) -> None:
+        """Note a detection (15,), as :class:`YuNet` gives it, or what stands for one."""
+        self.keys.append(number)
+        self.faces.append(np.array([*face[:2] + face[2:4] / 2, face[2:4].max(), *face[4:14]]))
+        self.last = face
 
     def place(self, frame: int, every: int) -> np.ndarray | None:
         """Centre x, y, longer side and five landmarks of the face in a frame (13,), in source pixels; None if away.
@@ -271,64 +279,94 @@ def associate(last: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:
 
 
 class Follower:
-    """Follows the faces of a video, shot by shot; holds the frames of three to four detection intervals at most."""
+    """Follows the faces of a video, shot by shot; holds the frames of eight detection intervals at most."""
 
     def __init__(self, settings: Settings, detector: YuNet) -> None:
-        self.settings, self.detector, self.decoded = settings, detector, 0
+        self.settings, self.detector, self.decoded, self.detections, self.looked = settings, detector, 0, 0, 0
         self.tracks: list[Track] = []
-        self.shots: list[int] = []  # detections a shot
+        self.live: list[Track] = []  # those that a face of this shot may continue
+        self.shots: list[int] = []  # detections a shot, with those that were interpolated since nothing moved
         self._bgr, self._grey = Converter("bgr24", "AREA"), Converter("gray", "AREA")
 
     def follow(self, pairs: Iterator[tuple[av.VideoFrame, Any]], wanted: Container[int]) -> Iterator[tuple]:
         """Wanted frames: number, frame, what came with it, and each :class:`Track` with its :meth:`Track.place`."""
         every, middle = self.settings.detect_every, self.settings.detect_every // 2
         held: deque[tuple[int, av.VideoFrame, Any]] = deque()
-        live: list[Track] = []
+        waiting: list[tuple[int, av.VideoFrame]] = []
         start, thumb, last = 0, None, None
 
         def ready(until: int) -> Iterator[tuple]:
             while held and held[0][0] <= until:
                 item = held.popleft()
-                yield *item, [(track, face) for track in live if (face := track.place(item[0], every)) is not None]
+                yield *item, [(track, face) for track in self.live if (face := track.place(item[0], every)) is not None]
 
         def ended() -> Iterator[tuple]:
             if 0 < (self.decoded - start) % every <= middle:
-                self._detect(self.decoded - 1, last, live)  # every frame is within k // 2 of a detection
+                waiting.append((self.decoded - 1, last))  # each frame is within k // 2 of a detection
+            self._settle(waiting)
             yield from ready(self.decoded)
 
         for number, (frame, beside) in enumerate(pairs):
             before, thumb = thumb, self._grey(frame, 32, 32).astype(np.int16)
             if before is None or np.abs(thumb - before).mean() > CUT:
                 yield from ended()
-                start, live = number, []
+                start, self.live, waiting = number, [], []
                 self.shots.append(0)
             self.decoded, last = number + 1, frame
             if number in wanted:
                 held.append((number, frame, beside))
             if (number - start) % every == middle:
-                live = [track for track in live if number - track.keys[-1] <= REMEMBERED * every]
-                self._detect(number, frame, live)
-                yield from ready(number - (BRIDGED + 2) * every)
+                waiting.append((number, frame))
+                if len(waiting) == AHEAD or not self.shots[-1]:
+                    self._settle(waiting)
+                    waiting = []
+                    yield from ready(number - (BRIDGED + 2) * every)
         yield from ended()
 
-    def _detect(self, number: int, frame: av.VideoFrame, live: list[Track]) -> None:
-        """Detect faces in a frame, give each to the track it continues, and begin tracks (added to ``live``)."""
+    def _detect(self, frame: av.VideoFrame) -> np.ndarray:
+        """The faces (n, 15) of a frame that are large and certain enough, in source pixels."""
         longer = max(frame.width, frame.height)
         ratio = min(longer, self.settings.detect_side, max(400, longer / 2)) / longer
         image = self._bgr(frame, max(1, round(frame.width * ratio)), max(1, round(frame.height * ratio)))
         faces = np.array(self.detector(np.ascontiguousarray(image)), np.float64).reshape(-1, 15)
         faces[:, :14] /= ratio
+        self.detections += 1
         large = faces[:, 2:4].max(axis=1, initial=0) >= self.settings.min_face
-        faces = faces[large & (faces[:, 14] >= self.settings.min_score)]
-        self.shots[-1] += 1
-        taken = {j: live[i] for i, j in associate(np.array([track.box for track in live]), faces[:, :4])}
+        return faces[large & (faces[:, 14] >= self.settings.min_score)]
+
+    def _settle(self, points: list[tuple[int, av.VideoFrame]], faces: np.ndarray | None = None) -> None:
+        """Find the faces of frames: ``faces`` of the last, and of those before it only if something moved meanwhile."""
+        if not points:
+            return
+        (end, frame), half = points[-1], len(points) // 2
+        faces = self._detect(frame) if faces is None else faces
+        if half and not (still := self._still(faces)):
+            self._settle(points[:half])
+            return self._settle(points[half:], faces)
+        for track, face in still if half else ():
+            before, start = track.last, self.looked
+            for number, _ in points[:-1]:
+                track.see(number, before + (face - before) * (number - start) / (end - start))
+        self.shots[-1] += len(points)
+        self._give(end, faces)
+
+    def _still(self, faces: np.ndarray) -> list[tuple[Track, np.ndarray]]:
+        """Each face with its track; empty unless at the last look the same ones were there, and have hardly moved."""
+        seen = [track for track in self.live if track.keys[-1] == self.looked]
+        pairs = [(seen[i], faces[j]) for i, j in associate(np.array([track.last[:4] for track in seen]), faces[:, :4])]
+        moved = [np.abs(face - track.last)[:14].max() > self.settings.still * face[2:4].max() for track, face in pairs]
+        return pairs if len(pairs) == len(seen) == len(faces) and not any(moved) else []
+
+    def _give(self, number: int, faces: np.ndarray) -> None:
+        """Give each face of a frame to the track that it continues, or to a new one."""
+        self.looked, far = number, REMEMBERED * self.settings.detect_every
+        self.live = live = [track for track in self.live if number - track.keys[-1] <= far]
+        taken = {j: live[i] for i, j in associate(np.array([track.last[:4] for track in live]), faces[:, :4])}
         new = {j: Track(len(self.shots) - 1) for j in range(len(faces)) if j not in taken}
         self.tracks += new.values()
-        live += new.values()
+        self.live += new.values()
         for j, track in (taken | new).items():
-            track.box, size = faces[j, :4], faces[j, 2:4]
-            track.keys.append(number)
-            track.faces.append(np.array([*faces[j, :2] + size / 2, size.max(), *faces[j, 4:14]]))
+            track.see(number, faces[j])
 
     def kept(self) -> list[Track]:
         """Tracks with crops that were seen often enough to be believed: the most forged first, then the longest."""
@@ -343,7 +381,8 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     (height, width), (left, top, right, bottom) = image.shape[:2], box
     patch = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     pads = max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)
-    patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
+    if any(pads):
+        patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if bottom - top > size else cv2.INTER_CUBIC)
 
 
@@ -451,7 +490,7 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     seen = {number for number in wanted if number < follower.decoded}
     without_face = sorted(seen - {row["frame"] for track in kept for row in track.rows})
     facts = {"decoded": follower.decoded, "frames": len(seen), "without_face": len(without_face)}
-    facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": sum(follower.shots)}
+    facts |= {"frames_without_face": without_face, "shots": len(follower.shots), "detections": follower.detections}
     masked_by = "given" if source.mask else "difference of fake and original" if beside else "none"
     facts["masked_by"] = masked_by if source.label else "none"
     facts |= {"tracks": len(kept), "tracks_left_out": len(follower.tracks) - len(kept)}
@@ -689,8 +728,8 @@ def _check_space(folder: Path, sources: list[Source], settings: Settings, detect
     for source in sources[:: max(1, len(sources) // 3)][:3]:
         with suppress(Unusable, av.FFmpegError):
             lengths.append(count_frames(source.file))
-            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 10), itertools.repeat(None))
-            n = sum(1 for _ in Follower(settings, detector).follow(first, range(10)))
+            start, first = time.monotonic(), zip(itertools.islice(decode(source.file), 5), itertools.repeat(None))
+            n = sum(1 for _ in Follower(settings, detector).follow(first, range(5)))
             seconds.append((time.monotonic() - start) / n * lengths[-1])
     if not seconds:
         return
