@@ -475,7 +475,7 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
             for track, face in faces:
                 if not (box := by_mask if released else square_box(face, settings.scale, image.shape)):
                     continue
-                crops.write(crop(image, box, size).tobytes())
+                crops.write(crop(image, box, size))
                 if region is not None:
                     masked = crop(region, box, size) > settings.mask_threshold
                     track.forged += float(masked.mean())
@@ -531,7 +531,7 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
     if not rows:
         return facts | {"reason": f"none of {n} images can be read"}
     with store.atomic_folder(folder / "videos" / source.video) as temporary:
-        content = {**facts, "crops_sha256": store.digest(hashes, 64), "given": given, "rows": rows}
+        content = {**facts, "crops_hash": store.digest(hashes, 64), "given": given, "rows": rows}
         store.write_json(temporary / "video.json", content, indent=None)
     return facts
 
