@@ -77,11 +77,7 @@ def load(folder: Path) -> tuple[str, int, int]:
             masks[row.mask] = mask
     if wrong:
         raise DfnbError(f"{folder}: {'; '.join(wrong)}; mend them and import again")
-    content = [
-        facts["fingerprint"],
-        painted[["video", "frame"]].to_csv(),
-        *(mask.tobytes().hex() for mask in masks.values()),
-    ]
+    content = [facts["fingerprint"], painted[["video", "frame"]].to_csv(), *(m.tobytes().hex() for m in masks.values())]
     name = f"{facts['train_set']}-{store.digest(content, 8)}"
     target = store.home() / "annotations" / name
     with store.atomic_folder(target) as temporary:

@@ -206,7 +206,7 @@ def maps(run: Run, frames: pd.DataFrame, method: str, echo: Callable[[str], None
     network, parts, said = run.network().to(device), [], time.monotonic()
     step = _together(run)
     for start in range(0, len(frames), step):
-        images = as_batch(run, _part(frames, slice(start, start + step)))[0]["image"].to(device)
+        images = as_batch(run, frames.iloc[start : start + step])[0]["image"].to(device)
         if start == 0 and method in PASSES:
             with torch.inference_mode():
                 network(images)
@@ -246,19 +246,13 @@ def _slug(text: str) -> str:
     return "".join(sign if sign.isalnum() else "-" for sign in text.lower())
 
 
-def _part(frames: pd.DataFrame, rows: Any) -> pd.DataFrame:
-    chosen = frames.iloc[rows]
-    chosen.attrs = frames.attrs
-    return chosen
-
-
 def sample(test_set: str, per_method: int) -> pd.DataFrame:
     """Test frames of a dataset: so many of each method and of real, evenly spread over their rows."""
     test = select(load_frames(test_set), "test").reset_index(drop=True)
     kept = []
     for own_rows in test.groupby("method", observed=True).indices.values():
         kept += own_rows[np.unique(np.linspace(0, len(own_rows) - 1, per_method).round().astype(int))].tolist()
-    return _part(test, sorted(kept))
+    return test.iloc[sorted(kept)]
 
 
 def _scored(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
@@ -326,7 +320,7 @@ def measure(
     network, step, rows = run.network(), _together(run), []
     for start in range(0, len(frames), step):
         chunk = slice(start, start + step)
-        batch, _, masks = as_batch(run, _part(frames, chunk))
+        batch, _, masks = as_batch(run, frames.iloc[chunk])
         hidden = faithfulness(network, batch["image"], found[chunk]) if curves else ()
         for i, mask in enumerate(masks):
             row = {}
@@ -501,7 +495,7 @@ def sanity(run: Run, frames: pd.DataFrame, methods: Sequence[str], others: dict[
     Mean rank correlation over the forged frames of each map with itself after :func:`cascade`, and with that of ``others``, by
     name; those without the map are left out. And of each two methods. ``empty``: share of frames without any evidence.
     """
-    path, frames = run.folder / "scores" / "sanity@maps.json", _part(frames, np.flatnonzero(frames["label"]))
+    path, frames = run.folder / "scores" / "sanity@maps.json", frames[frames["label"] == 1]
     facts = _facts(run, frames, methods=list(methods), others={name: of.folder.name for name, of in others.items()})
     if _holds(path, facts):
         return path
@@ -636,7 +630,7 @@ def branch_table(runs: report.Lines, name: str, n: int = 200) -> pd.DataFrame:
     """
     test = select(load_frames(name), "test")
     n = min(n, len(test))
-    chosen = _part(test, np.linspace(0, len(test) - 1, n).round().astype(int))
+    chosen = test.iloc[np.linspace(0, len(test) - 1, n).round().astype(int)]
     rows = {}
     for line, group in report.lines(runs).items():
         found = [branch_likeness(run.network(), as_batch(run, chosen)[0]["image"]).mean() for run in group]
@@ -679,7 +673,6 @@ def columns(run: Run, test_sets: Sequence[str]) -> list[pd.DataFrame]:
             part.assign(method=f"{place}\n{kind}\n" + part["method"]) for kind, part in chosen.items() if len(part)
         ]
         found.append(pd.concat(parts))
-        found[-1].attrs = test.attrs
     return found
 
 
@@ -738,7 +731,7 @@ def picture(path: str | Path, echo: Callable[[str], None] = print) -> pd.DataFra
     if len(faces) > 1:
         left, top, right, bottom = boxes[largest].round().astype(int)
         echo(f"{path.name} has {len(faces)} faces; the largest is taken, at x {left} to {right}, y {top} to {bottom}")
-    return _part(faces.assign(method=path.name), [largest])
+    return faces.assign(method=path.name).iloc[[largest]]
 
 
 def judge(runs: dict[str, Run], face: pd.DataFrame, methods: Sequence[str] = ("Grad-CAM",)) -> Figure:
@@ -769,8 +762,8 @@ def browse(runs: dict[str, Run], frames: pd.DataFrame) -> None:
 
     def show(detector: str, method: str, frame: int) -> None:
         try:
-            maps(runs[detector], _part(frames, [frame]), method, echo=lambda line: None)  # a widget keeps one output
-            figure(runs[detector], _part(frames, [frame]), [method])
+            maps(runs[detector], frames.iloc[[frame]], method, echo=lambda line: None)  # a widget keeps one output
+            figure(runs[detector], frames.iloc[[frame]], [method])
             plt.show()
         except DfnbError as error:
             print(error)

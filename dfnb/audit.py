@@ -118,7 +118,6 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     (:data:`GIVEN_AWAY`), nothing is ``in sight`` where it is narrow and low (:data:`CLEAR`); else there are too few videos.
     """
     seen = frames.iloc[:: max(1, len(frames) // MOST)].reset_index(drop=True)
-    seen.attrs = frames.attrs
     groups, label = seen["cluster"].astype(str).to_numpy(), seen["label"].to_numpy().astype(int)
     least = min(len(set(groups[label == i])) for i in (0, 1))
     folds, rows, values = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0), {}, features(seen)

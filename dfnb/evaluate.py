@@ -493,9 +493,8 @@ def power(
         weights = design.resample(rng("power", seed, part), simulations, factor * enough)
         fakes, reals = (weights[:, design.cluster[label == kind]] for kind in (True, False))
         found = ((fakes @ wins) * reals).sum(1) / (fakes.sum(1) * reals.sum(1))
-        rows[round(factor * enough * len(label))] = np.mean(
-            np.abs(found - found.mean() + difference) > 1.96 * found.std()
-        )
+        seen = np.abs(found - found.mean() + difference) > 1.96 * found.std()
+        rows[round(factor * enough * len(label))] = np.mean(seen)
     return pd.Series(rows, name="power").rename_axis("videos")
 
 

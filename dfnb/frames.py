@@ -112,11 +112,8 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     fingerprint = store.digest([parameters, pixels, [[row[name] for name in COLUMNS] for row in rows]], digits=16)
     with store.atomic(folder / "frames.parquet") as temporary:
         pq.write_table(table, temporary)
-    counts = (
-        table.to_pandas()
-        .groupby(["split", "method"], observed=True)
-        .agg(frames=("row", "size"), videos=("video", "nunique"))
-    )
+    groups = table.to_pandas().groupby(["split", "method"], observed=True)
+    counts = groups.agg(frames=("row", "size"), videos=("video", "nunique"))
     n = {f"{split}/{method}": dict(values) for (split, method), values in counts.to_dict("index").items()}
     return store.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
 
@@ -179,7 +176,6 @@ def select(
             f"{frames.attrs.get('folder', 'the frames table')} has no frame of split {split!r} and methods {methods}; "
             f"it has {sorted(frames['split'].unique())} and {sorted(frames['method'].unique())}"
         )
-    result.attrs = frames.attrs
     return result
 
 
@@ -192,9 +188,7 @@ def keep_masks(frames: pd.DataFrame, rows: Sequence[int]) -> pd.DataFrame:
     """The frames with all masks taken out of the table but those of ``rows``, which are positions in it."""
     mask = np.full(len(frames), "", dtype=object)
     mask[rows] = frames["mask"].astype(str).to_numpy(dtype=object)[rows]
-    result = frames.assign(mask=mask)
-    result.attrs = frames.attrs
-    return result
+    return frames.assign(mask=mask)
 
 
 def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -261,9 +255,8 @@ def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of a frames table as (n, 5, 2) float32, NaN where unknown."""
     column = pa.array(frames["landmarks"])
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return (
-        column.fill_null(pa.scalar([np.nan] * 10, COLUMNS["landmarks"])).flatten().to_numpy().reshape(-1, 5, 2).copy()
-    )
+    known = column.fill_null(pa.scalar([np.nan] * 10, COLUMNS["landmarks"]))
+    return known.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
 
 class FrameDataset(Dataset):

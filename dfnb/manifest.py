@@ -210,11 +210,8 @@ def _apply(
     elif rule.expected and len(found) < rule.expected:
         said.append(f"{where}: {len(found)} of {rule.expected} files are there")
     said += [f"{where}: {_some(paths)} {what} {title}; left out" for what, paths in wrong.items() if paths]
-    said += [
-        f"{where}: {what} files missing: {_some(paths)}; prepared without them"
-        for what, paths in absent.items()
-        if paths
-    ]
+    lost = {what: _some(paths) for what, paths in absent.items() if paths}
+    said += [f"{where}: {what} files missing: {some}; prepared without them" for what, some in lost.items()]
 
 
 def _archives(roots: Sequence[Path]) -> list[tuple[Path, Path]]:

@@ -448,9 +448,8 @@ def _cut(source: Source, dataset: str, settings: Settings, detector: YuNet, scra
     """Rows of one video, each with its place in the two files of ``scratch`` (crops, packed masks), and facts."""
     total, released = count_frames(source.file), settings.geometry
     if released and not (source.mask and source.method in RELEASED):
-        raise Unusable(
-            f"the geometry {released} crops {', '.join(RELEASED)} by a mask video; real by that of Deepfakes"
-        )
+        known = ", ".join(RELEASED)
+        raise Unusable(f"the geometry {released} crops {known} by a mask video; real by that of Deepfakes")
     if source.mask and (n := count_frames(source.mask)) != total:
         if source.label:
             raise Unusable(f"the mask has {n} frames, the video {total}")

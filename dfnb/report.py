@@ -425,14 +425,13 @@ def conditions(runs: Lines, test_sets: Sequence[str], profile: str) -> str:
     warning = f" {lost} of {len(runs)} runs never left chance on {test_sets[0]}." if lost else ""
     warning += f" Refused: {'; '.join(refused)}." if refused else ""
     rules = sorted({run.record["rule"] for run in runs})
-    weights = sorted(
-        {f"{run.record['parameters']['settings']['backbone']} from {run.record['weights_from']}" for run in runs}
-    )
+    given = [run.record["parameters"] for run in runs]
+    weights = {f"{p['settings']['backbone']} from {run.record['weights_from']}" for p, run in zip(given, runs)}
     return (
-        f"Trained on {', '.join(sorted({run.record['parameters']['train_set'] for run in runs}))}, "
+        f"Trained on {', '.join(sorted({p['train_set'] for p in given}))}, "
         f"seeds: {', '.join(map(str, seeds(runs)))}. "
         f"Intervals: 95 %, over clusters of videos (dfnb.evaluate). Test: {'; '.join(sizes)}. "
-        f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(weights)}. Made by `dfnb run {profile}`.{warning}"
+        f"Checkpoint: {'; '.join(rules)}. Backbone: {'; '.join(sorted(weights))}. Made by `dfnb run {profile}`.{warning}"
     )
 
 
@@ -470,9 +469,8 @@ def forest(runs: Lines, test_sets: Sequence[str], level: evaluate.Level = "video
 
 def roc(runs: Lines, test_sets: Sequence[str]) -> Figure:
     """ROC over videos, one panel a test set; thin lines are seeds."""
-    figure, panels = plt.subplots(
-        1, len(test_sets), figsize=(WIDTH, WIDTH / len(test_sets) + 0.5), sharey=True, squeeze=False
-    )
+    size = (WIDTH, WIDTH / len(test_sets) + 0.5)
+    figure, panels = plt.subplots(1, len(test_sets), figsize=size, sharey=True, squeeze=False)
     for axes, test_set in zip(panels[0], test_sets):
         for i, (name, group) in enumerate(lines(runs).items()):
             for run in (run for run in group if held(run, test_set) is not None):
@@ -667,9 +665,8 @@ def published() -> pd.DataFrame:
 
     Values are fractions, also where the source prints per cent.
     """
-    table = pd.read_csv(store.find("data_manifest") / "published.csv").rename(
-        columns={"level(frame/video/image)": "level"}
-    )
+    table = pd.read_csv(store.find("data_manifest") / "published.csv")
+    table = table.rename(columns={"level(frame/video/image)": "level"})
     ours = tuple(entry.published for entry in papers.PAPERS.values())
     baseline = table["paper"].str.startswith(papers.PAPERS["xception"].published)
     found = table[table["paper"].str.startswith(ours) & (~baseline | (table["method"] == "Xception (Xception)"))].copy()
@@ -697,9 +694,8 @@ def verdicts(paired: pd.DataFrame) -> str:
         for (*_, test_set), text in table[table["95 % interval"] != "–"]["95 % interval"].items():
             low, high = (float(bound) for bound in text.strip("[]").split(","))
             sets["above zero" if low > 0 else "below zero" if high < 0 else "undecided"].append(test_set)
-        lines.append(
-            f"{' − '.join(pair)}: " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items())
-        )
+        said = (f"{kind}: {', '.join(names) or 'none'}" for kind, names in sets.items())
+        lines.append(f"{' − '.join(pair)}: " + "; ".join(said))
     return "\n".join(lines)
 
 
@@ -715,9 +711,7 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int =
         for video in own["video"].drop_duplicates().iloc[: max(1, columns // len(methods))]:
             of_video = own[own["video"] == video]
             parts.append(of_video.iloc[[len(of_video) // 2]])
-    chosen = pd.concat(parts)
-    chosen.attrs = frames.attrs
-    return chosen
+    return pd.concat(parts)
 
 
 def publish(runs: Iterable[Run], arms: Iterable[Run], profile: str) -> None:

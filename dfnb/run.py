@@ -105,9 +105,8 @@ def schema(notebook: str) -> type[Parameters]:
         settings = papers.module(papers.NOTEBOOKS[notebook]).Settings
         return create_model(notebook, __base__=(TrainingParameters, settings))
     if notebook not in OTHERS:
-        raise DfnbError(
-            f"there is no notebook {notebook!r}; known are {', '.join(sorted([*papers.NOTEBOOKS, *OTHERS]))}"
-        )
+        known = ", ".join(sorted([*papers.NOTEBOOKS, *OTHERS]))
+        raise DfnbError(f"there is no notebook {notebook!r}; known are {known}")
     return OTHERS[notebook]
 
 
@@ -328,9 +327,8 @@ def datasets(*names: str) -> None:
         if name in store.described("synth"):
             synth.build(name)
         elif store.read_record(store.home() / "datasets" / name) is None:
-            raise DfnbError(
-                f"dataset {name} is neither prepared nor part of the embedded benchmark; see `dfnb prepare --help`"
-            )
+            what = f"dataset {name} is neither prepared nor part of the embedded benchmark"
+            raise DfnbError(f"{what}; see `dfnb prepare --help`")
 
 
 def trained(p: TrainingParameters) -> Run:

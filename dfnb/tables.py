@@ -144,9 +144,7 @@ def _remake(name: str, drawn: bool) -> None:
 
 def _sound(lines: Lines, test_set: str) -> Lines:
     """The lines of whose scores on a test set none is refused."""
-    return {
-        name: group for name, group in lines.items() if all(report.held(run, test_set) is not None for run in group)
-    }
+    return {name: of for name, of in lines.items() if all(report.held(run, test_set) is not None for run in of)}
 
 
 def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
@@ -212,22 +210,21 @@ def power(lines: Lines, test_sets: Sequence[str], difference: float = 0.01) -> p
 
 
 Make = Callable[[Book, Lines], Any]
-LV, ETD = "04_locate_and_verify", "05_exposing_the_deception"
+LAE, LV, ETD = "03_lae", "04_locate_and_verify", "05_exposing_the_deception"
 WALD = "Difference in video AUC {} on the same videos, Wald interval."
 SHARE = "Video AUC by the share of annotated forgeries."
 MAPS = (
     "Maps against masks, {}, over forged frames: pointing game, energy inside, pixel AP and AUC, best IoU (chance: the forged "
     "share, for pixel AUC 0.5); mean P(fake) while what a map ranks first is deleted (low is good) or inserted."
 )
+PATCHES, AGAINST = ("located patches", *attribution.STREAMS), attribution.against_masks
 MAPS_OF_ARMS = {  # which maps of which arms: what the papers claim of them
     "attribution_lae": ("03_lae/face swap", "LAE before (0 %) and after regularisation", ("attention", "Grad-CAM")),
-    "attribution_modules": (
-        f"{LV}/modules",
-        "Locate and Verify without a module",
-        ("located patches", *attribution.STREAMS),
-    ),
+    "attribution_modules": (f"{LV}/modules", "Locate and Verify without a module", PATCHES),
     "attribution_branches": (f"{ETD}/losses", "Exposing the Deception with and without a loss", ("union",)),
 }
+GROUPS = MAPS.format("by manipulations seen in training, and by decision")
+AGREEMENT = "Mean rank correlation of each two maps on the same frames."
 SANITY = (
     "Mean rank correlation of each map with itself after the weights were made random (a quarter, half, all of the layers), and "
     f"with that of a training on shuffled labels and of another seed; it fails from {attribution.ALIKE} on, all random or shuffled."
@@ -280,6 +277,8 @@ def _generalised(task: str, make: Callable = _seen_unseen) -> Make:
 
 
 SEEDS = "; brackets of several seeds are t intervals over seeds."
+SELECTION = f"LAE, face swap: active minus random selection{SEEDS}"
+OPEN = "LAE: the open choices, each varied alone, minus main."
 BUDGET = "LAE, face swap: unseen method and locality by the annotated share; bars are 95 % intervals over seeds."
 AUC, DIFFERENCES, FOREST = _of(report.cross_dataset), _of(report.differences), _of(report.forest)
 # By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
@@ -297,46 +296,23 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
     "robustness": ("", robustness.AREAS, lambda book, lines: robustness.areas(book)),
     "attribution": ("", MAPS.format("by map and test set, first seeds"), _of_first_seeds),
-    "attribution_groups": (
-        "",
-        MAPS.format("by manipulations seen in training, and by decision"),
-        _of_lines(attribution.by_group),
-    ),
+    "attribution_groups": ("", GROUPS, _of_lines(attribution.by_group)),
     "attribution_sanity": ("", SANITY, _of_lines(attribution.sane)),
-    "attribution_agreement": (
-        "",
-        "Mean rank correlation of each two maps on the same frames.",
-        _of_lines(attribution.agreement),
-    ),
-    **{
-        name: (source, MAPS.format(lead), _of_lines(attribution.against_masks, maps))
-        for name, (source, lead, maps) in MAPS_OF_ARMS.items()
-    },
+    "attribution_agreement": ("", AGREEMENT, _of_lines(attribution.agreement)),
+    **{name: (of, MAPS.format(lead), _of_lines(AGAINST, maps)) for name, (of, lead, maps) in MAPS_OF_ARMS.items()},
     "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
     **{
-        f"lae_{task.replace(' ', '_')}{suffix}": (
-            source.format(task),
-            f"LAE, {task}{lead}{SEEDS}",
-            _generalised(task, make),
-        )
+        f"lae_{task.replace(' ', '_')}{end}": (of.format(task), f"LAE, {task}{lead}{SEEDS}", _generalised(task, make))
         for task in ("face swap", "inpainting", "attribute")
-        for suffix, source, lead, make in (
+        for end, of, lead, make in (
             ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
             ("_gains", "03_lae/{}", ": minus the autoencoder without the locality loss, paired by seed", _gains),
             ("_plain", "03_lae/plain {}", " without any cue: seen and unseen method", _seen_unseen),
             ("_plain_gains", "03_lae/plain {}", " without any cue: minus the autoencoder without the loss", _gains),
         )
     },
-    "lae_selection": (
-        "03_lae/face swap",
-        f"LAE, face swap: active minus random selection{SEEDS}",
-        _generalised("face swap", generalise.selections),
-    ),
-    "lae_open_choices": (
-        "03_lae/open choices",
-        "LAE: the open choices, each varied alone, minus main.",
-        _generalised("face swap", _gains),
-    ),
+    "lae_selection": (f"{LAE}/face swap", SELECTION, _generalised("face swap", generalise.selections)),
+    "lae_open_choices": (f"{LAE}/open choices", OPEN, _generalised("face swap", _gains)),
     "lv_annotation": (f"{LV}/annotation", SHARE, AUC),
     "lv_annotation_differences": (f"{LV}/annotation", f"Difference to full annotation. {SHARE}", DIFFERENCES),
     "lv_annotation_located": (f"{LV}/annotation", "Localisation by the share of annotated forgeries.", _located),

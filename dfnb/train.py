@@ -312,9 +312,8 @@ class _Loop:
                 self._save()
                 saved = now
             if now - said > PROGRESS_SECONDS:
-                left = (
-                    (settings.epochs * self.steps - place - 1) * (now - started) / (state["step"] - self.sampler.skip)
-                )
+                todo, done = settings.epochs * self.steps - place - 1, state["step"] - self.sampler.skip
+                left = todo * (now - started) / done
                 total = state["sums"]["total"] / state["step"]
                 self.echo(
                     f"{self.name}: epoch {state['epoch'] + 1}/{settings.epochs}, step {state['step']}/{self.steps}: "
@@ -338,10 +337,8 @@ class _Loop:
         state, epoch = self.state, self.state["epoch"] + 1
         auc, judged = 0.0, {}
         if self.fabric.is_global_zero:
-            scores = {
-                name: predict(self.network, frames, self.settings, self.fabric.device)
-                for name, frames in self.judged.items()
-            }
+            where = self.settings, self.fabric.device
+            scores = {name: predict(self.network, frames, *where) for name, frames in self.judged.items()}
             for name, table in scores.items() if len(scores) > 1 else ():
                 evaluate.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
             auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))

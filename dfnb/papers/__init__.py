@@ -64,9 +64,7 @@ class Batch(TypedDict):
     label: Tensor  # (B,) int64, 0 real, 1 fake
     mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged
     has_mask: Tensor  # (B,) bool; real images have one: all zero
-    landmarks: (
-        Tensor  # (B, 5, 2) float32, x and y in pixels of the image: eyes, nose tip, mouth corners; NaN if unknown
-    )
+    landmarks: Tensor  # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners; NaN if unknown
     epoch: int
     partner: Tensor | None  # (B,) int64: mixup partner of each image, None where the batch is not mixed
     weight: float  # share of the image itself in the mixture; 1.0 where the batch is not mixed
@@ -197,10 +195,8 @@ def load_released(
         "unexpected": {name for name in released.keys() - both if not optional.search(name)},
         "of another shape": {name for name in both if released[name].shape != ours[name][1].shape},
     }
-    if any(wrong.values()):
-        found = [
-            f"{len(n)} {what} ({', '.join(sorted(n)[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items() if n
-        ]
+    if wrong := {what: sorted(n) for what, n in wrong.items() if n}:
+        found = [f"{len(n)} {what} ({', '.join(n[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items()]
         raise DfnbError(
             f"these are not the weights of the released {title}: {'; '.join(found)}; load one of its checkpoints, "
             "and into a Network of the published Settings"

@@ -66,9 +66,7 @@ class Settings(papers.Settings):
         adversary_lr, adversary_widths: of the discriminator, which has an Adam of its own.
     """
 
-    chosen: ClassVar[Literal["validation", "last"]] = (
-        "last"  # AUC on seen methods is soon 1, and says nothing of locality
-    )
+    chosen: ClassVar[Literal["validation", "last"]] = "last"  # AUC on seen methods is soon 1, and says little
 
     backbone: str = "resnet18"
     image_size: int = Field(256, ge=32, multiple_of=32)
@@ -106,9 +104,8 @@ class Settings(papers.Settings):
         if self.mixup_probability:
             raise ValueError("mixup_probability must be 0: the activations of a mixed image have no target")
         if self.image_size % 2 ** len(self.decoder_widths):
-            raise ValueError(
-                f"image_size must be a multiple of {2 ** len(self.decoder_widths)}, or decoder_widths fewer"
-            )
+            least = 2 ** len(self.decoder_widths)
+            raise ValueError(f"image_size must be a multiple of {least}, or decoder_widths fewer")
         return self
 
     def before(self) -> Settings | None:
@@ -387,6 +384,4 @@ def painted(name: str, table: pd.DataFrame) -> pd.DataFrame:
     keys = list(zip(table["video"].astype(str), table["track"], table["frame"]))
     if not paths.keys() & set(keys):
         raise DfnbError(f"{folder} has no mask of the chosen training frames; choose its split and methods")
-    result = table.assign(mask=[paths.get(key, "") for key in keys])
-    result.attrs = table.attrs
-    return result
+    return table.assign(mask=[paths.get(key, "") for key in keys])
