@@ -122,9 +122,9 @@ def segments(images: Tensor, across: int = 8) -> Tensor:
     start = ((middle * height).astype(int)[:, None] * width + (middle * width).astype(int)).ravel()
     found = []
     for image in images:
-        features = np.hstack([place, image.permute(1, 2, 0).reshape(-1, 3).numpy()]).astype(np.float32)
+        features = np.hstack([place, image.permute(1, 2, 0).reshape(-1, 3).cpu().numpy()]).astype(np.float32)
         found.append(KMeans(len(start), init=features[start], n_init=1, max_iter=5).fit_predict(features))
-    return torch.from_numpy(np.stack(found)).long().view(-1, 1, height, width)
+    return torch.from_numpy(np.stack(found)).long().view(-1, 1, height, width).to(images.device)
 
 
 def edges(network: nn.Module, images: Tensor) -> Tensor:
@@ -364,6 +364,7 @@ def _measured(group: Sequence[Run]) -> dict[tuple[str, str], list[pd.DataFrame]]
     for run in group:
         records = [store.read_json(path) for path in sorted((run.folder / "scores").glob("*@map-*.json"))]
         order = [*own(run), *METHODS] if records else []
+        order += sorted({facts["map"] for facts in records} - set(order))  # Grad-CAM of a layer
         for facts in sorted(records, key=lambda facts: (order.index(facts["map"]), facts["test_set"])):
             key = facts["map"], facts["test_set"]
             found.setdefault(key, []).append(read(run, facts["test_set"], facts["map"]))

@@ -514,8 +514,11 @@ def _in_place(source: Source, folder: Path, given: dict) -> dict:
     known = {key: getattr(source, key) for key in ("split", "cluster", "identity", "source", "method", "label")}
     known |= {"dataset": folder.name, "track": 0, **dict.fromkeys(("landmarks", "crop_box", "scale"))}
     rows, hashes, lost = [], [], []
-    numbered = ((int((re.findall(r"\d+", crop[0].stem) or [0])[-1]), crop) for crop in source.crops)
-    for number, crop in sorted(numbered, key=lambda pair: (pair[0], pair[1][0].name)):
+    numbered = [(int((re.findall(r"\d+", crop[0].stem) or [0])[-1]), crop) for crop in source.crops]
+    numbered.sort(key=lambda pair: (pair[0], pair[1][0].name))
+    if len({number for number, _ in numbered}) < len(numbered):
+        numbered = [(place, crop) for place, (_, crop) in enumerate(numbered)]  # names that number nothing
+    for number, crop in numbered:
         try:
             read_image(crop[0])
         except Unusable:

@@ -82,8 +82,12 @@ def read(run: Run, test_set: str) -> pd.DataFrame:
     """
     if "like" in run.record:
         paths = [run.folder / f"{test_set}{kind}" for kind in (".parquet", ".csv")]
-        ours = (held(own, test_set) for own in run.record["like"])
-        return evaluate.read_other(paths[not paths[0].exists()], next(own for own in ours if own is not None))
+        path = paths[not paths[0].exists()]
+        if not (ours := [table for own in run.record["like"] if (table := held(own, test_set)) is not None]):
+            raise DfnbError(
+                f"{path} cannot be checked: no score file of ours on {test_set} is sound; mend one of these"
+            )
+        return evaluate.read_other(path, ours[0])
     kept = run.folder / "scores" / f"{test_set}.parquet"
     files = [kept, kept.with_suffix(".json"), dataset_folder(test_set) / "record.json"]
     return _read(run.folder, test_set, *(path.stat().st_mtime_ns if path.exists() else 0 for path in files))

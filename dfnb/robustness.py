@@ -27,9 +27,7 @@ Draw = np.random.Generator
 
 
 def _h264(clip: Tensor, crf: int, draw: Draw) -> Tensor:
-    height, width = clip.shape[-2:]
-    even = TF.pad(clip, [0, 0, width % 2, height % 2], padding_mode="edge").permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(synth.h264(even, crf)[:, :height, :width]).permute(0, 3, 1, 2)
+    return torch.from_numpy(synth.h264(clip.permute(0, 2, 3, 1).numpy(), crf)).permute(0, 3, 1, 2)
 
 
 def _blur(clip: Tensor, share: float, draw: Draw) -> Tensor:

@@ -663,11 +663,14 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
 
 def h264(images: Sequence[Array], crf: int) -> Array:
     height, width = images[0].shape[:2]
+    odd = ((0, height % 2), (0, width % 2), (0, 0))  # the sides of H.264 are even
+    images = [np.ascontiguousarray(np.pad(image, odd, "edge")) for image in images]
+    size = {"width": images[0].shape[1], "height": images[0].shape[0]}
     # one process a core: threads inside would only wait for each other
     options = {"crf": str(crf), "preset": "fast", "threads": "1"}
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", 3, options, width=width, height=height, pix_fmt="yuv420p")
+        stream = container.add_stream("libx264", 3, options, **size, pix_fmt="yuv420p")
         for image in images:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
@@ -676,7 +679,9 @@ def h264(images: Sequence[Array], crf: int) -> Array:
     with av.open(buffer) as container:
         container.streams.video[0].codec_context.thread_type = "NONE"
         decoded = container.decode(video=0)
-        return np.stack([frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in decoded])
+        return np.stack([frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in decoded])[
+            :, :height, :width
+        ]
 
 
 # ------------------------------------------------------------------------------------------------------------- datasets

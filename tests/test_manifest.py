@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trees
+from PIL import Image
 from typer.testing import CliRunner
 
 from dfnb import cli, frames, manifest, prepare, store
@@ -599,3 +600,13 @@ def test_real_clips_in_the_layout_of_faceforensics(tmp_path, root):
     for method, scale, offset in (("Face2Face", 1.6, 0), ("real", 2.46, 5)):  # each edge is rounded by itself
         sides = sorted(set(table.loc[table["method"] == method, "crop_box"].map(lambda box: box[2] - box[0])))
         assert np.abs(np.subtract(sides, sorted(scale * side + offset for side in heights))).max() <= 1
+
+
+def test_crops_whose_names_number_nothing_are_numbered_by_their_order(tmp_path, call):
+    for name in ("left", "right", "1_a_3", "2_a_3"):
+        path = tmp_path / "in/real/v" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32, 3), len(name), np.uint8)).save(path)
+    assert call("prepare", tmp_path / "in", "numbered", "--crops", "--workers", 1)[0] == 0
+    table = frames.load_frames("numbered")
+    assert table["frame"].tolist() == [0, 1, 2, 3] and not table.duplicated(["video", "track", "frame"]).any()

@@ -157,6 +157,11 @@ def test_every_preset_builds_and_they_differ(home):
     assert len(set(settings)) == len(names)
 
 
+def test_h264_keeps_sizes_that_are_odd():
+    images = np.random.default_rng(0).integers(0, 256, (3, 33, 47, 3), np.uint8)
+    assert synth.h264(images, 20).shape == images.shape
+
+
 def test_h264_keeps_every_frame():
     settings = synth.preset("synth-c")
     assert settings.delivery.h264
