@@ -68,8 +68,6 @@ class Book:
         arms = self.arms(source)
         parts = {title: made for title, lines in arms.items() if len(made := make(self, lines))}
         if not parts:
-            for file in (report.folder(self.profile) / "tables").glob(f"{name}.*"):
-                file.unlink()  # of a profile that had it once
             return pd.DataFrame()
         made = pd.concat(parts, names=["paper"]) if source.startswith("/") else next(iter(parts.values()))
         self.saved += report.save_table(made, self.profile, name, self._caption(name, lead, arms))
