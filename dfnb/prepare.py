@@ -340,10 +340,11 @@ class Follower:
             return
         (end, frame), half = points[-1], len(points) // 2
         faces = self._detect(frame) if faces is None else faces
-        if half and not (still := self._still(faces)):
+        still = self._still(faces) if half else []
+        if half and not still:
             self._settle(points[:half])
             return self._settle(points[half:], faces)
-        for track, face in still if half else ():
+        for track, face in still:
             before, start = track.last, self.looked
             for number, _ in points[:-1]:
                 track.see(number, before + (face - before) * (number - start) / (end - start))

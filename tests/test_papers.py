@@ -136,10 +136,10 @@ def wrong_norms(network, names, file):
     wrong = {}
     for name, norm in golden.items():
         allowed = 1e-3 * norm
-        if re.fullmatch(r"lfe\d\.(gamma|(query|key)_conv\..*)", name):
-            # Sums that cancel, which float32 settles to a share of their terms: the golden values themselves are up to
-            # 4.5e-3 from float64 (tests/golden/README.md), and two processors 2.4e-3 from each other in float32.
-            allowed = 3e-3 * norm + 1e-4 * golden[f"{name[:4]}.value_conv.weight"]
+        if re.fullmatch(r"lfe\d\.(gamma|query_conv\.bias|key_conv\.bias)", name):
+            # Sums that cancel: float32 settles them to a share of the terms, not of the sum, and the golden values
+            # are up to 4.5e-3 from float64 (tests/golden/README.md).
+            allowed += 1e-4 * golden[f"{name[:4]}.value_conv.weight"]
         if abs(ours[name] - norm) > allowed:
             wrong[name] = (ours[name], norm)
     return wrong
