@@ -18,10 +18,11 @@ import torch
 import typer
 from torch.utils.data import DataLoader
 
-from dfnb import frames, prepare, store, synth
-from dfnb.frames import EpochSampler, FrameDataset, load_frames, select
+from dfnb import core, synth
+from dfnb.core import DfnbError
+from dfnb.data import frames, prepare
+from dfnb.data.frames import EpochSampler, FrameDataset, load_frames, select
 from dfnb.papers import xception
-from dfnb.store import DfnbError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 OUT = Path("reports/benchmarks")
@@ -47,7 +48,7 @@ def drawn(folder: Path, n: int, clips: int = 2, size: tuple[int, int] = (640, 48
     """H.264 clips (crf 23) of drawn people before a textured wall, as large as the smaller ones of FaceForensics++."""
     settings = synth.preset("smoke-a", frames=n, size=240)
     people, _ = synth.cast("smoke-a", settings)
-    draw, paths = store.rng("benchmark", 0), []
+    draw, paths = core.rng("benchmark", 0), []
     for number in range(clips):
         wall = cv2.resize(draw.integers(60, 180, (24, 32, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC)
         paths.append(folder / f"{number}.mp4")
@@ -140,7 +141,7 @@ def preparing(
 def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     """A prepared dataset's table and record, of so many rows and without any pixels."""
     n, video = rows // per_video, np.arange(rows) // per_video
-    draw, of_video = store.rng("benchmark", rows), np.arange(n)
+    draw, of_video = core.rng("benchmark", rows), np.arange(n)
     method, split = of_video % 5, np.array([0] * 7 + [1, 2, 2])[of_video // 5 % 10]
     names = ["real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
 
@@ -164,7 +165,7 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     folder.mkdir(parents=True)
     table = {name: pa.array(values).cast(frames.COLUMNS[name]) for name, values in columns.items()}
     pq.write_table(pa.table(table, schema=frames.SCHEMA), folder / "frames.parquet")
-    store.write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
+    core.write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
     return folder
 
 
@@ -239,7 +240,7 @@ def loading(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = xception.Settings.check({"backbone": backbone, "image_size": size, "pretrained": False}, "the options")
     network = xception.Network(settings).to(device, memory_format=torch.channels_last).train()
-    optimiser, draw = torch.optim.AdamW(network.parameters(), 1e-3), store.rng("benchmark", 1)
+    optimiser, draw = torch.optim.AdamW(network.parameters(), 1e-3), core.rng("benchmark", 1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "crops")
         for number in range(200):
@@ -293,7 +294,7 @@ def spread(name: str, values: pd.Series) -> dict[str, float]:
 
 def write(out: Path, name: str, rows: list[dict]) -> None:
     """Rows with where they were measured, to ``out/<name>.csv``."""
-    facts = store.environment()
+    facts = core.environment()
     info = Path("/proc/cpuinfo")
     models = (
         [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -311,7 +312,7 @@ def write(out: Path, name: str, rows: list[dict]) -> None:
         "commit": facts["commit"],
     }
     table = pd.DataFrame([row | where for row in rows])
-    with store.atomic(out / f"{name}.csv") as temporary:
+    with core.atomic(out / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False)
     typer.echo(f"{table.drop(columns=list(where)).astype(str).T.to_string(header=False)}\nwritten: {name}.csv in {out}")
 

@@ -24,10 +24,11 @@ import typer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from dfnb import backbones, papers, store
+from dfnb import core, papers
+from dfnb.core import DfnbError
+from dfnb.papers import backbones
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
-from dfnb.store import DfnbError
 
 
 class Attention(nn.Module):
@@ -261,7 +262,7 @@ def networks(paper: str, settings: papers.Settings) -> tuple[nn.Module, nn.Modul
 
     Weights that start at zero (γ, biases) are moved from it, since they would hide a difference behind them.
     """
-    torch.manual_seed(store.torch_seed("benchmark"))
+    torch.manual_seed(core.torch_seed("benchmark"))
     ours = papers.module(paper).Network(settings)
     with torch.no_grad():
         for parameter in ours.parameters():
@@ -276,7 +277,7 @@ def networks(paper: str, settings: papers.Settings) -> tuple[nn.Module, nn.Modul
 
 def random_batch(size: int, count: int, device: str) -> papers.Batch:
     """Noise, every second image fake with the left half of a random height forged."""
-    random = store.rng("benchmark", size, count)
+    random = core.rng("benchmark", size, count)
     label = torch.arange(count) % 2
     mask = torch.zeros(count, 1, size, size)
     for place in label.nonzero()[:, 0]:
@@ -399,13 +400,13 @@ def main(
         Contender("transcription", transcription, torch.float32, torch.contiguous_format),
     ]
     seconds = measure(contenders, images, rounds, warmup, typer.echo)
-    facts = store.environment()
+    facts = core.environment()
     condition = {"paper": paper, "backbone": settings.backbone, "size_px": settings.image_size, "batch": batch}
     condition |= {"device": device, "device_model": _model(facts["device"]), "threads": facts["threads"]}
     condition |= {"torch": facts["packages"]["torch"], "timm": facts["packages"]["timm"], "commit": facts["commit"]}
     table = rows(contenders, seconds, [contender.peak_mib(images) for contender in contenders], **condition)
     name = f"step-{paper}-{settings.backbone}-{settings.image_size}px-batch{batch}-{device}-{facts['threads']}threads"
-    with store.atomic(out / f"{name}.csv") as temporary:
+    with core.atomic(out / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False)
     shown = [column for column in table if column not in condition]
     typer.echo(table[shown].rename(columns=lambda column: column.replace("_", " ")).to_string(index=False))

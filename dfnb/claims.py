@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfnb import attribution, evaluate, papers, report, robustness, store
-from dfnb import run as grid
-from dfnb.evaluate import interval
-from dfnb.store import DfnbError
+from dfnb import attribution, core, corrupt, figures, metrics, papers
+from dfnb import jobs as grid
+from dfnb.core import DfnbError
+from dfnb.metrics import interval
 from dfnb.train import Run
 
 BESIDE = "Published AUC, ours by both rules for the checkpoint, and Δ, ours by source validation minus published."
@@ -25,8 +25,8 @@ FIELDS = {"id", "paper", "says", "source", "metric", "sets", "reproduced", "part
 
 def manifest() -> tuple[dict[str, list[str]], list[Claim]]:
     """How ``published.csv`` names the datasets, and the claims, all fields filled in."""
-    path = store.find("data_manifest") / "claims.yaml"
-    content = store.read_yaml(path)
+    path = core.find("data_manifest") / "claims.yaml"
+    content = core.read_yaml(path)
     claims = [OPTIONAL | entry for entry in content["claims"]]
     if wrong := [entry for entry in claims if set(entry) != FIELDS or entry["partly"] >= entry["reproduced"]]:
         raise DfnbError(
@@ -58,7 +58,7 @@ def judged(book: Any, paper: str = "") -> pd.DataFrame:
             try:
                 row |= _judged(claim, book, test_set)
             except (LookupError, DfnbError) as error:
-                row["verdict"] = f"not testable {error.args[0]}".replace(f"{store.home()}/", "")
+                row["verdict"] = f"not testable {error.args[0]}".replace(f"{core.home()}/", "")
             rows[claim["paper"], claim["says"], test_set] = row
     return pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"]).fillna("–")
 
@@ -89,22 +89,22 @@ def _side(name: str, claim: Claim, book: Any) -> list[Run]:
 
 
 def _judged(claim: Claim, book: Any, test_set: str) -> dict:
-    sides = report.shared_seeds(*(_side(name, claim, book) for name in (claim["line"], claim["against"]) if name))
+    sides = figures.shared_seeds(*(_side(name, claim, book) for name in (claim["line"], claim["against"]) if name))
     if test_set not in book.test_sets and not (sides[0][0].folder / "scores" / f"{test_set}.parquet").exists():
         raise LookupError(f"without {test_set}")
     if claim["metric"] == "robustness":
-        read = [robustness.read(book.profile, side[0], test_set).values() for side in sides]
+        read = [corrupt.read(book.profile, side[0], test_set).values() for side in sides]
         tables = [[[table for of in corruptions for table in of.values()]] for corruptions in read]
     else:
-        read, where = (attribution.read, [claim["map"]]) if claim["map"] else (report.read, [])
+        read, where = (attribution.read, [claim["map"]]) if claim["map"] else (figures.read, [])
         tables = [[[read(run, test_set, *where)] for run in side] for side in sides]
     if claim["method"]:
         tables = [[[t[t["method"].isin(["real", claim["method"]])] for t in of] for of in side] for side in tables]
     metric = "AUC" if claim["metric"] == "robustness" else claim["metric"]
-    how = {"level": "frame" if metric not in evaluate.RATES else claim["level"], "metric": metric}
-    measure = evaluate.auc if len(sides) == 1 else evaluate.paired_difference
+    how = {"level": "frame" if metric not in metrics.RATES else claim["level"], "metric": metric}
+    measure = metrics.auc if len(sides) == 1 else metrics.paired_difference
     found = measure(*([table for seed in side for table in seed] for side in tables), **how)
-    seeds = evaluate.over_seeds([measure(*of_seed, **how)["value"] for of_seed in zip(*tables)])
+    seeds = metrics.over_seeds([measure(*of_seed, **how)["value"] for of_seed in zip(*tables)])
     value, n, spread = found["value"], tables[0][0][0]["video"].nunique(), np.nan_to_num(seeds["high"] - seeds["mean"])
     low, high = value - np.hypot(value - found["low"], spread), value + np.hypot(found["high"] - value, spread)
     low, high = (max(low, 0), min(high, 1)) if len(sides) == 1 else (low, high)
@@ -128,10 +128,10 @@ def published_and_ours(lines: dict[str, list[Run]], test_sets: Sequence[str]) ->
     No rows for datasets that ``published.csv`` does not know, such as those of the embedded benchmark; "not known" where
     there is no figure, as for another backbone than the paper's.
     """
-    names, known, rows = manifest()[0], report.published().reset_index(), {}
+    names, known, rows = manifest()[0], figures.published().reset_index(), {}
     known = known[(known["metric"] == "AUC") & ~known["method"].str.startswith("previous best")]
     real = [test_set for test_set in test_sets if test_set in names]
-    for (line, group), test_set, level in product(lines.items(), real, evaluate.KEY):
+    for (line, group), test_set, level in product(lines.items(), real, metrics.KEY):
         paper, parameters = group[0].paper, group[0].record["parameters"]
         if paper not in papers.PAPERS or parameters["train_set"] not in names:
             continue
@@ -140,17 +140,17 @@ def published_and_ours(lines: dict[str, list[Run]], test_sets: Sequence[str]) ->
         own = own[own["train_set"].isin(names[parameters["train_set"]]) & own["test_set"].isin(names[test_set])]
         row = {
             "published": "not known",
-            "ours, source validation": report.REFUSED,
+            "ours, source validation": figures.REFUSED,
             "ours, chosen on test": "–",
             "Δ": "–",
         }
-        if all(report.held(run, test_set) is not None for run in group):
-            auc = evaluate.auc(report.tables(group, test_set), level)
+        if all(figures.held(run, test_set) is not None for run in group):
+            auc = metrics.auc(figures.tables(group, test_set), level)
             ours = np.array([auc[key] for key in ("value", "low", "high")])
             row["ours, source validation"] = interval(*ours)
             row |= {"Δ": interval(*(ours - own["value"].iloc[0]))} if len(own) else {}
-        if all(best := [report.chosen_on_test(run, test_set, level) for run in group]):
-            auc = evaluate.auc([found[1] for found in best], level)
+        if all(best := [figures.chosen_on_test(run, test_set, level) for run in group]):
+            auc = metrics.auc([found[1] for found in best], level)
             row["ours, chosen on test"] = interval(auc["value"], auc["low"], auc["high"])
         if len(own):
             row |= {"published": f"{own['value'].iloc[0]:.3f}", "confidence": own["confidence"].iloc[0]}

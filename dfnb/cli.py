@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from dfnb import papers, store
-from dfnb.store import DfnbError
+from dfnb import core, papers
+from dfnb.core import DfnbError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -46,10 +46,10 @@ def run(
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
-    from dfnb import run as grid
+    from dfnb import jobs as grid
 
-    snakefile = store.find("workflow") / "Snakefile"
-    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(store.home())]
+    snakefile = core.find("workflow") / "Snakefile"
+    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(core.home())]
     command += [
         "--cores",
         str(cores or "all"),
@@ -67,7 +67,7 @@ def run(
     status = subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
     if status:
         failed = [job for job in jobs if not job.done() and job.log.exists()]
-        names = ", ".join(str(job.log.relative_to(store.home())) for job in failed)
+        names = ", ".join(str(job.log.relative_to(core.home())) for job in failed)
         raise DfnbError(f"profile {profile} did not end; the last output of what is missing stands in {names}")
     _show(profile)
 
@@ -78,7 +78,7 @@ def train(
     job: Annotated[str, typer.Argument(help="a training of its grid or arms; a wrong name lists those there are")],
 ) -> None:
     """Do one further training of a profile (`dfnb run` does them all), resumed where it was interrupted."""
-    from dfnb import run as grid
+    from dfnb import jobs as grid
 
     grid.train_job(profile, job)
 
@@ -104,9 +104,9 @@ def report(profile: Annotated[str, typer.Argument(help="a profile that was run")
 
 
 def _show(profile: str) -> None:
-    from dfnb import report
+    from dfnb import figures
 
-    typer.echo(f"\n{report.main_table(profile)}\nreport: {store.find(f'reports/{profile}') / 'index.html'}")
+    typer.echo(f"\n{figures.main_table(profile)}\nreport: {core.find(f'reports/{profile}') / 'index.html'}")
 
 
 @app.command()
@@ -118,7 +118,8 @@ def synth(
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs."""
-    from dfnb import prepare, synth
+    from dfnb import synth
+    from dfnb.data import prepare
 
     changes: dict = {} if seed is None else {"seed": seed}
     if portraits:
@@ -134,11 +135,11 @@ def data(
     unpack: Annotated[bool, typer.Option(help="unpack the archives there, each into a folder of its name")] = False,
 ) -> None:
     """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
-    from dfnb import manifest
+    from dfnb.data import sources
 
-    for folder in manifest.unpack(root or []) if unpack else []:
+    for folder in sources.unpack(root or []) if unpack else []:
         typer.echo(f"unpacked: {folder}")
-    for name, row in manifest.overview(root or []).iterrows():
+    for name, row in sources.overview(root or []).iterrows():
         what = row["what"].replace("\n", "\n" + " " * 31)
         typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
@@ -166,19 +167,19 @@ def prepare(
     videos or images sorted into [train,val,test/]{real,fake/<method>,mask/<method>}/, `dfnb prepare FILE.json NAME --root
     FOLDER` a tree of DeepfakeBench. Killed at any moment, the same command goes on where it was.
     """
-    from dfnb import manifest, prepare
+    from dfnb.data import prepare, sources
 
     asked = {key: ctx.params[key] for key in prepare.Settings.model_fields if ctx.params.get(key) is not None}
     given, missing = {}, []
-    if what in store.described("real") and root:
-        sources, missing = manifest.scan(manifest.load(what), root)
-        given, name = manifest.load(what).prepare, name or what
+    if what in core.described("real") and root:
+        sources, missing = sources.scan(sources.load(what), root)
+        given, name = sources.load(what).prepare, name or what
         if not sources:
-            raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or manifest.load(what).layout}")
+            raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or sources.load(what).layout}")
     elif what.endswith(".json") and root:
         sources, missing = prepare.deepfakebench_sources(Path(what), root[0])
-    elif what in store.described("real"):
-        raise DfnbError(f"say where {what} lies: dfnb prepare {what} --root FOLDER; {manifest.load(what).access}")
+    elif what in core.described("real"):
+        raise DfnbError(f"say where {what} lies: dfnb prepare {what} --root FOLDER; {sources.load(what).access}")
     else:
         sources = prepare.folder_sources(Path(what), label, split, crops)
     if name is None:
@@ -206,7 +207,7 @@ def export_candidates(
     share: Annotated[float, typer.Option(help="so many masks, as a share of the training frames", min=0, max=1)] = 0.03,
 ) -> None:
     """Write the pictures whose masks are wanted; paint each one's mask beside it, white where forged."""
-    from dfnb import annotate as rounds
+    from dfnb.data import annotate as rounds
 
     index = rounds.export(run, folder, share)
     typer.echo(f"{folder}: {len(index)} pictures; paint {index['mask'].iloc[0]} for {index['image'].iloc[0]} and so on")
@@ -215,14 +216,14 @@ def export_candidates(
 @annotate.command("import")
 def import_masks(folder: Annotated[Path, typer.Argument(help="the exported folder, with masks painted")]) -> None:
     """Check the painted masks and import them; a mask that cannot be used is named, and nothing is imported then."""
-    from dfnb import annotate as rounds
+    from dfnb.data import annotate as rounds
 
     name, n, of = rounds.load(folder)
     typer.echo(f'{n} of {of} masks imported; train LAE with annotations = "{name}"')
 
 
 def _tell(record: dict, name: str) -> None:
-    from dfnb.frames import dataset_folder
+    from dfnb.data.frames import dataset_folder
 
     for part, n in record["n"].items():
         typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")

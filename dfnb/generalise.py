@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from dfnb import evaluate
+from dfnb import metrics
 from dfnb.attribution import attention
-from dfnb.evaluate import interval
-from dfnb.report import MAP, PALETTE, WIDTH, as_batch, panel, read
+from dfnb.figures import MAP, PALETTE, WIDTH, as_batch, panel, read
+from dfnb.metrics import interval
 from dfnb.train import Run
 
 Lines = dict[str, list[Run]]
@@ -36,7 +36,7 @@ def measures(runs: Lines, methods: Sequence[str], test_sets: Sequence[str]) -> p
             for kind, method, test_set in zip(("seen", "unseen"), methods, test_sets):
                 scores = read(run, test_set)
                 scores = scores[scores["method"].isin(["real", method])]
-                found = [evaluate.balanced_accuracy(scores), evaluate.auc(scores, "frame"), *evaluate.located(scores)]
+                found = [metrics.balanced_accuracy(scores), metrics.auc(scores, "frame"), *metrics.located(scores)]
                 for each in (each for each in found if each["metric"] in MEASURES):
                     name = f"{each['metric']} {kind}"
                     row |= {name: each["value"], f"low {name}": each["low"], f"high {name}": each["high"]}
@@ -57,7 +57,7 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     for line, own in measured.groupby("line", sort=False):
         cells = {}
         for name in (name for name in names if name in own and own[name].notna().all()):
-            over = evaluate.over_seeds(own[name])
+            over = metrics.over_seeds(own[name])
             bounds = (own[f"low {name}"].iloc[0], own[f"high {name}"].iloc[0])
             bounds = (max(over["low"], 0.0), min(over["high"], 1.0)) if len(own) > 1 else bounds
             cells[name] = interval(over["mean"], *bounds)
@@ -77,7 +77,7 @@ def gains(measured: pd.DataFrame, reference: str, names: Sequence[str] = GAINS) 
 
 
 def _difference(a: pd.Series, b: pd.Series) -> str:
-    over = evaluate.over_seeds(a - b)
+    over = metrics.over_seeds(a - b)
     return f"{over['mean']:+.3f}" + (f" [{over['low']:+.3f}, {over['high']:+.3f}]" if len(a) > 1 else "")
 
 
@@ -96,7 +96,7 @@ def budget_curve(measured: pd.DataFrame, runs: Lines) -> Figure | None:
         for i, selection in enumerate(dict.fromkeys(how for _, how in shares.values() if how != "both")):
             own = {share: line for line, (share, how) in shares.items() if how in (selection, "both")}
             over = {
-                share: evaluate.over_seeds(measured.loc[measured["line"] == own[share], name]) for share in sorted(own)
+                share: metrics.over_seeds(measured.loc[measured["line"] == own[share], name]) for share in sorted(own)
             }
             place = np.array([places.index(share) for share in over]) + 0.12 * (i - 0.5)
             middle = np.array([each["mean"] for each in over.values()])

@@ -19,9 +19,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from dfnb import attribution, claims, evaluate, generalise, papers, report, robustness, store
-from dfnb import run as grid
-from dfnb.evaluate import interval
+from dfnb import attribution, claims, core, corrupt, figures, generalise, metrics, papers
+from dfnb import jobs as grid
+from dfnb.metrics import interval
 from dfnb.train import Run
 
 Lines = dict[str, list[Run]]
@@ -44,7 +44,7 @@ class Book:
         trainings = grid.all_trained(profile, find=self.find, notebook=notebook)
         self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
         further = [group for arms in self.arms("/baselines").values() for name, group in arms.items() if name != "main"]
-        self.lines = report.lines([*self.runs, *chain(*further)]) | report.other_tools(profile, self.runs)
+        self.lines = figures.lines([*self.runs, *chain(*further)]) | figures.other_tools(profile, self.runs)
 
     def arms(self, source: str) -> dict[str, Lines]:
         """Groups of arms by title: ``notebook/group``, or ``/group`` of every paper; ``""``: the lines themselves."""
@@ -59,8 +59,8 @@ class Book:
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """:func:`dfnb.report.results` of all lines."""
-        return report.results(self.lines, self.test_sets)
+        """:func:`dfnb.figures.results` of all lines."""
+        return figures.results(self.lines, self.test_sets)
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table of :data:`TABLES` and save it; without rows, as nothing was trained for it, it is not saved."""
@@ -70,7 +70,7 @@ class Book:
         if not parts:
             return pd.DataFrame()
         made = pd.concat(parts, names=["paper"]) if source.startswith("/") else next(iter(parts.values()))
-        self.saved += report.save_table(made, self.profile, name, self._caption(name, lead, arms))
+        self.saved += figures.save_table(made, self.profile, name, self._caption(name, lead, arms))
         return made
 
     def figure(self, name: str) -> Figure | None:
@@ -78,7 +78,7 @@ class Book:
         source, lead, draw = FIGURES[name]
         arms = self.arms(source)
         if figure := draw(self, next(iter(arms.values()))) if arms else None:
-            self.saved += report.save_figure(figure, self.profile, name, self._caption(name, lead, arms))
+            self.saved += figures.save_figure(figure, self.profile, name, self._caption(name, lead, arms))
         return figure
 
     def _caption(self, name: str, lead: str, arms: dict[str, Lines]) -> str:
@@ -89,26 +89,26 @@ class Book:
             test_sets = generalise.test_sets(lines, self.tasks[1])
         key = repr((sorted(lines), [run.folder.name for group in lines.values() for run in group], test_sets))
         if key not in self.said:
-            self.said[key] = report.conditions(lines, test_sets, self.profile)
+            self.said[key] = figures.conditions(lines, test_sets, self.profile)
         return f"{lead} {self.said[key]}"
 
     def page(self) -> Path:
         """Write the page with all tables and figures that there are, in reading order."""
         notebooks = [job.id for job in grid.jobs(self.profile) if not job.trains]
         order = ORDER.format(*self.test_sets).split()
-        self.saved.append(report.index(self.profile, f"dfnb report: {self.profile}", ABOUT, order, notebooks))
+        self.saved.append(figures.index(self.profile, f"dfnb report: {self.profile}", ABOUT, order, notebooks))
         return self.saved[-1]
 
 
 def published(profile: str) -> grid.Find:
     """Finds a training among the runs of a report by its parameters; one that is not there has no scores either."""
-    folder = report.folder(profile) / "runs"
-    runs = [Run(path, store.read_json(path / "record.json")) for path in sorted(folder.glob("[!.]*"))]
+    folder = figures.folder(profile) / "runs"
+    runs = [Run(path, core.read_json(path / "record.json")) for path in sorted(folder.glob("[!.]*"))]
     if not runs:
-        raise store.DfnbError(f"{folder} holds no runs; run the profile first: dfnb run {profile}")
+        raise core.DfnbError(f"{folder} holds no runs; run the profile first: dfnb run {profile}")
 
     def key(parameters: dict) -> str:
-        return store.digest([parameters[name] for name in ("paper", "train_set", "seed", "seen_methods", "settings")])
+        return core.digest([parameters[name] for name in ("paper", "train_set", "seed", "seen_methods", "settings")])
 
     known = {key(run.record["parameters"]): run for run in runs}
 
@@ -133,7 +133,7 @@ def rebuild(profile: str) -> Path:
 def _begin(profile: str) -> None:
     """Give a worker its book, from which it then makes one table or figure after another."""
     global _book
-    report.style()
+    figures.style()
     _book = Book(profile, published(profile))
 
 
@@ -144,7 +144,7 @@ def _remake(name: str, drawn: bool) -> None:
 
 def _sound(lines: Lines, test_set: str) -> Lines:
     """The lines of whose scores on a test set none is refused."""
-    return {name: of for name, of in lines.items() if all(report.held(run, test_set) is not None for run in of)}
+    return {name: of for name, of in lines.items() if all(figures.held(run, test_set) is not None for run in of)}
 
 
 def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
@@ -155,9 +155,9 @@ def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
     """
     rows = {}
     for test_set in test_sets:
-        found = {name: report.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
-        auc = {name: evaluate.auc(tables) for name, tables in found.items()}
-        over = {name: evaluate.over_seeds([evaluate.auc(each)["value"] for each in of]) for name, of in found.items()}
+        found = {name: figures.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
+        auc = {name: metrics.auc(tables) for name, tables in found.items()}
+        over = {name: metrics.over_seeds([metrics.auc(each)["value"] for each in of]) for name, of in found.items()}
         order = sorted(auc, key=lambda name: -auc[name]["value"])
         for rank, (name, below) in enumerate(zip(order, [*order[1:], None]), 1):
             videos, seeds = ((row["high"] - row["low"]) / 2 for row in (auc[name], over[name]))
@@ -165,7 +165,7 @@ def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
             if len(found[name]) > 1:
                 cells |= {"± over seeds": f"{seeds:.3f}", "wider": "seeds" if seeds > videos else "videos"}
             if below:
-                d = evaluate.paired_difference(found[name], found[below])
+                d = metrics.paired_difference(found[name], found[below])
                 error = (d["high"] - d["low"]) / 2 / norm.ppf(0.975)
                 both = np.sqrt(error**2 + sum(over[each]["sd"] ** 2 / over[each]["n"] for each in (name, below)))
                 for what, of in (("videos", error), ("videos and seeds", both)):
@@ -179,11 +179,11 @@ def by_manipulation(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
     """Video AUC of each method of the first test set against its real videos: lines × methods, and all together."""
     rows: dict[str, dict] = {}
     for name, group in _sound(lines, test_sets[0]).items():
-        found = report.tables(group, test_sets[0])
+        found = figures.tables(group, test_sets[0])
         rows[name] = {"trained on": ", ".join(group[0].record["parameters"].get("seen_methods") or ["all"])}
         for method in [*sorted(set(found[0]["method"].astype(str)) - {"real"}), "all"]:
             own = [table[table["method"].isin(["real", method]) | (method == "all")] for table in found]
-            row = evaluate.auc(own)
+            row = metrics.auc(own)
             rows[name][method] = interval(row["value"], row["low"], row["high"])
     return pd.DataFrame(rows).T.rename_axis(f"video AUC on {test_sets[0]}")
 
@@ -196,12 +196,12 @@ def by_metric(book: Book, lines: Lines) -> pd.DataFrame:
 
 
 def power(lines: Lines, test_sets: Sequence[str], difference: float = 0.01) -> pd.DataFrame:
-    """How many test videos show a difference in video AUC of a line to the first one; see :func:`dfnb.evaluate.power`."""
+    """How many test videos show a difference in video AUC of a line to the first one; see :func:`dfnb.metrics.power`."""
     rows, first = {}, next(iter(lines))
     for test_set in test_sets:
-        found = {name: report.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
+        found = {name: figures.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
         for name in (name for name in found if name != first and first in found):
-            simulated = evaluate.power(found[name], found[first], difference)
+            simulated = metrics.power(found[name], found[first], difference)
             needed = np.interp(0.8, simulated, simulated.index)
             cells = {"videos now": found[name][0]["video"].nunique(), "videos for 80 % power": f"{needed:.0f}"}
             cells["simulated (videos: power in %)"] = "; ".join(f"{n}: {100 * p:.0f}" for n, p in simulated.items())
@@ -246,11 +246,11 @@ def _of_first_seeds(book: Book, lines: Lines) -> pd.DataFrame:
 
 
 def _regions(book: Book, lines: Lines) -> pd.DataFrame:
-    return report.differences({name: of for name, of in lines.items() if name.startswith("0 %")}, book.test_sets)
+    return figures.differences({name: of for name, of in lines.items() if name.startswith("0 %")}, book.test_sets)
 
 
 def _located(book: Book, lines: Lines) -> pd.DataFrame:
-    return report.located(lines, book.test_sets[:1])
+    return figures.located(lines, book.test_sets[:1])
 
 
 def _seen_unseen(measured: pd.DataFrame, lines: Lines) -> pd.DataFrame:
@@ -280,21 +280,21 @@ SEEDS = "; brackets of several seeds are t intervals over seeds."
 SELECTION = f"LAE, face swap: active minus random selection{SEEDS}"
 OPEN = "LAE: the open choices, each varied alone, minus main."
 BUDGET = "LAE, face swap: unseen method and locality by the annotated share; bars are 95 % intervals over seeds."
-AUC, DIFFERENCES, FOREST = _of(report.cross_dataset), _of(report.differences), _of(report.forest)
+AUC, DIFFERENCES, FOREST = _of(figures.cross_dataset), _of(figures.differences), _of(figures.forest)
 # By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
 TABLES: dict[str, tuple[str, str, Make]] = {
     "cross_dataset": ("", "Video AUC.", AUC),
-    "cross_dataset_frame": ("", "Frame AUC.", _of(report.cross_dataset, "frame")),
-    "differences": ("", WALD.format("of every pair"), _of(report.differences, "video", True)),
+    "cross_dataset_frame": ("", "Frame AUC.", _of(figures.cross_dataset, "frame")),
+    "differences": ("", WALD.format("of every pair"), _of(figures.differences, "video", True)),
     "ranks": ("", RANKS, _of(ranks)),
     "within_dataset": ("", "Video AUC on the home dataset, by manipulation method.", _of(by_manipulation)),
     "cross_manipulation": ("/methods", "Video AUC by the method trained on and tested on.", _of(by_manipulation)),
     "metrics": ("", METRICS, by_metric),
     "metrics_of_runs": ("", "All metrics of each run.", lambda book, lines: book.results.set_index(["line", "seed"])),
-    "located": ("", "Localisation over fake frames.", _of(report.located)),
-    "selection": ("", "Video AUC by the rule that chose the epoch.", _of(report.selection)),
+    "located": ("", "Localisation over fake frames.", _of(figures.located)),
+    "selection": ("", "Video AUC by the rule that chose the epoch.", _of(figures.selection)),
     "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
-    "robustness": ("", robustness.AREAS, lambda book, lines: robustness.areas(book)),
+    "robustness": ("", corrupt.AREAS, lambda book, lines: corrupt.areas(book)),
     "attribution": ("", MAPS.format("by map and test set, first seeds"), _of_first_seeds),
     "attribution_groups": ("", GROUPS, _of_lines(attribution.by_group)),
     "attribution_sanity": ("", SANITY, _of_lines(attribution.sane)),
@@ -322,18 +322,18 @@ TABLES: dict[str, tuple[str, str, Make]] = {
     "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", AUC),
     "etd_differences": (f"{ETD}/losses", WALD.format("to CE + LIL + GIL"), DIFFERENCES),
     "etd_number_of_branches": (f"{ETD}/branches", "Number of branches, video AUC; main has the profile's.", AUC),
-    "overview": ("", "The runs.", lambda book, lines: report.overview(book.runs, book.test_sets[0])),
+    "overview": ("", "The runs.", lambda book, lines: figures.overview(book.runs, book.test_sets[0])),
     "published_and_ours": ("", claims.BESIDE, _of(claims.published_and_ours)),
     "claims": ("", claims.JUDGED, lambda book, lines: claims.judged(book)),
 }
 HOME = {"within_dataset", "cross_manipulation", "lv_annotation_located", "lv_modules_located"}  # of one test set
 FIGURES: dict[str, tuple[str, str, Make]] = {
     "cross_dataset": ("", "Video AUC.", FOREST),
-    "roc": ("", "ROC over videos.", _of(report.roc)),
+    "roc": ("", "ROC over videos.", _of(figures.roc)),
     "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", FOREST),
     "lae_budget": ("03_lae/face swap", BUDGET, _generalised("face swap", generalise.budget_curve)),
     "attribution_curves": ("", "Deletion and insertion, first test set.", _of_lines(attribution.curves)),
-    "robustness": ("", robustness.CURVES, lambda book, lines: robustness.curves(book)),
+    "robustness": ("", corrupt.CURVES, lambda book, lines: corrupt.curves(book)),
 }
 ORDER = """
     cross_dataset claims published_and_ours differences ranks selection within_dataset cross_manipulation metrics located

@@ -27,9 +27,9 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
 
-from dfnb import evaluate, papers, store
-from dfnb.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
-from dfnb.store import DfnbError
+from dfnb import core, metrics, papers
+from dfnb.core import DfnbError
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
 
 VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
 CHECKPOINT_MINUTES = 5
@@ -49,8 +49,8 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """The run in a folder, or with an id under ``runs/``; raises :class:`DfnbError` when it is not finished."""
-        folder = Path(folder) if Path(folder).is_dir() else store.home() / "runs" / folder
-        record = store.read_record(folder)
+        folder = Path(folder) if Path(folder).is_dir() else core.home() / "runs" / folder
+        record = core.read_record(folder)
         if record is None:
             raise DfnbError(f"{folder} holds no finished run (no record.json, or an output is gone); train it again")
         return cls(folder, record)
@@ -116,7 +116,7 @@ def train(
     if start:
         parameters["start"] = {"run": start.folder.name, "weights": start.record["outputs"]["best.safetensors"]}
     folder = run_folder(parameters)
-    if store.read_record(folder):
+    if core.read_record(folder):
         echo(f"{folder.name}: {LOADED}")
         return Run.open(folder)
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
@@ -127,8 +127,8 @@ def train(
     settings.visible(select(frames, "train", seen_methods), seed, start)  # refuses what it cannot use
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
-    with store.locked(folder, LOCK_SECONDS):
-        if store.read_record(folder):  # the process that was waited for has finished it
+    with core.locked(folder, LOCK_SECONDS):
+        if core.read_record(folder):  # the process that was waited for has finished it
             return Run.open(folder)
         for left_over in folder.glob(".*.*"):  # of a killed writer
             left_over.unlink()
@@ -158,7 +158,7 @@ def _apart(arguments: dict, echo: Callable[[str], None]) -> None:
             if line.startswith(arguments["parameters"]["paper"]):
                 echo(line.rstrip())
     if process.returncode:
-        raise DfnbError(last.removeprefix("dfnb.store.DfnbError: "))
+        raise DfnbError(last.removeprefix("dfnb.core.DfnbError: "))
 
 
 def _fit(
@@ -179,8 +179,8 @@ def _fit(
 
 def run_folder(parameters: dict) -> Path:
     """``runs/<paper>-<train set>-s<seed>-<hash of all parameters and fingerprints>`` under the home."""
-    name = f"{parameters['paper']}-{parameters['train_set']}-s{parameters['seed']}-{store.digest(parameters, 8)}"
-    return store.home() / "runs" / name
+    name = f"{parameters['paper']}-{parameters['train_set']}-s{parameters['seed']}-{core.digest(parameters, 8)}"
+    return core.home() / "runs" / name
 
 
 def _launched(fabric: Fabric, *arguments: Any) -> None:
@@ -203,10 +203,10 @@ class _Loop:
     ) -> None:
         self.fabric, self.folder, self.parameters, self.settings = fabric, folder, parameters, settings
         self.echo = echo if fabric.is_global_zero else lambda line: None
-        self.clock, self.seed = store.Clock(), parameters["seed"]
+        self.clock, self.seed = core.Clock(), parameters["seed"]
         self.name = f"{parameters['paper']} on {parameters['train_set']}, seed {self.seed}"
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.manual_seed(store.torch_seed("init", self.seed))
+        torch.manual_seed(core.torch_seed("init", self.seed))
         self.checkpoint = folder / "last.ckpt"
         if self.checkpoint.exists():
             settings = settings.model_copy(update={"pretrained": False})
@@ -285,7 +285,7 @@ class _Loop:
         before = state["seconds"]
         for batch in self.loader:
             place = state["epoch"] * self.steps + state["step"]
-            torch.manual_seed(store.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
+            torch.manual_seed(core.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
             batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
             batch = self._mixed(self.fabric.to_device(batch), place)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
@@ -323,7 +323,7 @@ class _Loop:
 
     def _mixed(self, batch: papers.Batch, place: int) -> papers.Batch:
         """Mixup (Zhang et al. 2018): images here, targets by :func:`dfnb.papers.cross_entropy`."""
-        draw = store.rng("mixup", self.seed, place, self.fabric.global_rank)
+        draw = core.rng("mixup", self.seed, place, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         weight = float(draw.beta(self.settings.mixup_alpha, self.settings.mixup_alpha))
@@ -340,13 +340,13 @@ class _Loop:
             where = self.settings, self.fabric.device
             scores = {name: predict(self.network, frames, *where) for name, frames in self.judged.items()}
             for name, table in scores.items() if len(scores) > 1 else ():
-                evaluate.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
+                metrics.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
             auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
-            located = scores["validation"].columns.intersection(list(evaluate.LOCALISATION))
+            located = scores["validation"].columns.intersection(list(metrics.LOCALISATION))
             judged = {**scores["validation"][located].mean(), **self._monitored()}
             if auc > state["best"]["auc"] or self.settings.chosen == "last":
                 state["best"] = {"epoch": epoch, "auc": auc}
-                with store.atomic(self.folder / "best.safetensors") as temporary:
+                with core.atomic(self.folder / "best.safetensors") as temporary:
                     weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
                     save_file(weights, temporary)
         terms = {f"loss_{name}": value / self.steps for name, value in state["sums"].items()}
@@ -400,16 +400,16 @@ class _Loop:
         self.fabric.save(partial, self.state)  # by one process, while the others wait
         if not self.fabric.is_global_zero:
             return
-        with store.atomic(self.checkpoint) as temporary:
+        with core.atomic(self.checkpoint) as temporary:
             partial.replace(temporary)
         if self.state["log"]:
-            with store.atomic(self.folder / "log.csv") as temporary:
+            with core.atomic(self.folder / "log.csv") as temporary:
                 pd.DataFrame(self.state["log"]).to_csv(temporary, index=False)
 
     def _finish(self) -> None:
         log = pd.DataFrame(self.state["log"])
         best = self.judged["validation"]
-        store.write_record(
+        core.write_record(
             self.folder,
             self.parameters,
             ["config.yaml", "log.csv", "best.safetensors"],
@@ -493,11 +493,11 @@ def predict(
             maps = network.localise(outputs).float().cpu().numpy()
             known = (batch["has_mask"] & (batch["label"] == 1)).numpy()
             masks = batch["mask"][:, 0].numpy() > 0.5
-            regions += [evaluate.localisation(*pair) if ok else {} for *pair, ok in zip(maps, masks, known)]
+            regions += [metrics.localisation(*pair) if ok else {} for *pair, ok in zip(maps, masks, known)]
     table = frames[["video", "track", "frame", "cluster", "label", "method"]].reset_index(drop=True)
     table["score"] = torch.cat(scores).double().numpy()
     if regions:
-        table = table.join(pd.DataFrame(regions, columns=list(evaluate.LOCALISATION)))
+        table = table.join(pd.DataFrame(regions, columns=list(metrics.LOCALISATION)))
     return table
 
 
@@ -511,13 +511,13 @@ def score(run: Run, test_set: str | Path, split: str = "test") -> Path:
     weights = run.record["outputs"]["best.safetensors"]
     facts = {"fingerprint": frames.attrs["fingerprint"], "split": split, "weights": weights}
     record = path.with_suffix(".json")
-    if record.exists() and path.exists() and facts.items() <= store.read_json(record).items():
+    if record.exists() and path.exists() and facts.items() <= core.read_json(record).items():
         return path
-    clock = store.Clock()
+    clock = core.Clock()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     record.unlink(missing_ok=True)  # it must not vouch for what is written now
-    evaluate.write_scores(path, predict(run.network().to(device), frames, run.settings, device))
-    store.write_json(
+    metrics.write_scores(path, predict(run.network().to(device), frames, run.settings, device))
+    core.write_json(
         record,
         {
             **facts,
@@ -525,7 +525,7 @@ def score(run: Run, test_set: str | Path, split: str = "test") -> Path:
             "test_set": Path(test_set).name,
             "n": len(frames),
             "videos": int(frames["video"].nunique()),
-            "sha256": store.sha256(path),
+            "sha256": core.sha256(path),
             **clock.facts(),
         },
     )

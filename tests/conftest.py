@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfnb import run
+from dfnb import jobs as run
 
 torch.set_num_threads(1)
 

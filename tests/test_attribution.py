@@ -14,10 +14,11 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
-from dfnb import attribution, claims, evaluate, frames, prepare, report, store, train
+from dfnb import attribution, claims, core, figures, metrics, train
+from dfnb.core import DfnbError
+from dfnb.data import frames, prepare
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import xception
-from dfnb.store import DfnbError
 
 SIDE, MARK = 48, 12
 EXPLAIN = [name for name in attribution.METHODS if name not in attribution.CONTROLS]
@@ -56,9 +57,9 @@ def planted(tmp_path_factory):
     """A dataset whose fakes have a red mark in one corner, which is their mask, and the run that knows it."""
     patch, home = pytest.MonkeyPatch(), tmp_path_factory.mktemp("planted")
     patch.setenv("DFNB_HOME", str(home))
-    report.style()
+    figures.style()
     for i in range(16):
-        label, draw = i % 2, store.rng("planted", i)
+        label, draw = i % 2, core.rng("planted", i)
         crops = draw.integers(90, 160, (2, SIDE, SIDE, 1), dtype=np.uint8).repeat(3, 3)
         masks = np.zeros((2, SIDE, SIDE), bool)
         if label:
@@ -84,9 +85,9 @@ def planted(tmp_path_factory):
     folder = home / "reports" / "unit" / "runs" / "xception-planted"
     run = PlantedRun(folder, {"parameters": parameters, "outputs": {"best.safetensors": "planted"}})
     path, test = folder / "scores" / "planted.parquet", frames.select(frames.load_frames("planted"), "test")
-    evaluate.write_scores(path, train.predict(run.network(), test, run.settings))
-    facts = {"fingerprint": record["fingerprint"], "n": len(test), "sha256": store.sha256(path)}
-    store.write_json(path.with_suffix(".json"), facts)
+    metrics.write_scores(path, train.predict(run.network(), test, run.settings))
+    facts = {"fingerprint": record["fingerprint"], "n": len(test), "sha256": core.sha256(path)}
+    core.write_json(path.with_suffix(".json"), facts)
     yield run, attribution.sample("planted", 6)
     patch.undo()
 
@@ -117,7 +118,7 @@ def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, met
 
 def test_deletion_and_insertion_end_where_they_must(planted):
     run, chosen = planted
-    images = report.as_batch(run, chosen)[0]["image"]
+    images = figures.as_batch(run, chosen)[0]["image"]
     network = run.network()
     marks = (images[:, 0] - images[:, 1] > 1).float().numpy()
     deleted, inserted = attribution.faithfulness(network, images, marks)
@@ -131,7 +132,7 @@ def test_deletion_and_insertion_end_where_they_must(planted):
 
 def test_grad_cam_is_its_formula(planted):
     run, chosen = planted
-    network, images = run.network(), report.as_batch(run, chosen)[0]["image"]
+    network, images = run.network(), figures.as_batch(run, chosen)[0]["image"]
     activation = network.relu(network.red(images)).detach().requires_grad_()
     (network.head(activation.mean((2, 3))).diff(dim=1)).sum().backward()
     expected = (activation.grad.mean((2, 3), keepdim=True) * activation).sum(1).relu().detach()
@@ -142,7 +143,7 @@ def test_grad_cam_is_its_formula(planted):
 @pytest.mark.parametrize("method", EXPLAIN)
 def test_maps_are_those_of_captum_by_hand(planted, method):
     run, chosen = planted
-    network, images = run.network(), report.as_batch(run, chosen)[0]["image"]
+    network, images = run.network(), figures.as_batch(run, chosen)[0]["image"]
 
     def logit(batch):
         cls = network(batch)["cls"]
@@ -165,7 +166,7 @@ def test_maps_are_those_of_captum_by_hand(planted, method):
 
 def test_superpixels_are_connected_to_place_and_colour(planted):
     run, chosen = planted
-    images = report.as_batch(run, chosen)[0]["image"]
+    images = figures.as_batch(run, chosen)[0]["image"]
     found = attribution.segments(images)
     assert found.shape == (len(images), 1, SIDE, SIDE) and found.max() == 63
     fake = int(np.flatnonzero(chosen["label"])[0])
@@ -389,7 +390,7 @@ def test_branches_that_are_the_same_have_likeness_one():
 
 def test_grad_cam_sees_what_moves_the_score_also_where_it_is_sure(small):
     run = small["main"][0]
-    network, images = run.network(), report.as_batch(run, report.panel_frames("smoke-a"))[0]["image"]
+    network, images = run.network(), figures.as_batch(run, figures.panel_frames("smoke-a"))[0]["image"]
     with torch.no_grad():  # every feature speaks for fake, so that the maps cannot be empty by chance
         head = network.cls_head[1]
         head.weight.copy_(head.weight.abs() * torch.tensor([[-1.0], [1.0]]))
@@ -417,8 +418,8 @@ def test_the_union_holds_every_branch_and_its_table_says_how_far_apart_they_are(
     attribution.measure(run, chosen, "union", curves=False)
     table = attribution.read(run, "smoke-a", "union")
     assert table["apart"][table["label"] == 1].to_numpy() == pytest.approx(1 - 12 / 36) and "deletion" not in table
-    keys = evaluate.KEY["frame"]
-    scores = table[keys].merge(report.read(run, "smoke-a").astype({"video": str}), on=keys)["score"]
+    keys = metrics.KEY["frame"]
+    scores = table[keys].merge(figures.read(run, "smoke-a").astype({"video": str}), on=keys)["score"]
     assert table["score"].equals(scores)
 
 

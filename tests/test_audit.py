@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import trees
 
-from dfnb import frames, store
-from dfnb.audit import audit, duplicates, shortcuts
+from dfnb import core
+from dfnb.data import frames
+from dfnb.data.audit import audit, duplicates, shortcuts
 
 SIZE = 48
 
@@ -22,7 +23,7 @@ def scene(draw):
 
 def make(folder, n=60, change=lambda crop, label, draw: crop, box=lambda label, draw: 80, alter=lambda video: {}):
     """n real and n fake videos of one frame in train and as many in test; what is planted is given by the functions."""
-    draw = store.rng("audit", 0)
+    draw = core.rng("audit", 0)
     for split in ("train", "test"):
         for i in range(n):
             for label in (0, 1):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfnb import evaluate, papers, report, run, store
+from dfnb import core, figures, metrics, papers
+from dfnb import jobs as run
 from dfnb.train import Run
 
 TESTS = run.profile("demo")["grid"]["test_sets"]
@@ -24,7 +25,7 @@ def folder_of(checkout, profile, job):
     p = job.checked()
     wanted = [papers.NOTEBOOKS[job.notebook], p.seed, p.train_set, p.seen_methods, p.settings().model_dump(mode="json")]
     for folder in (checkout / "reports" / profile / "runs").iterdir():
-        found = store.read_json(folder / "record.json")["parameters"]
+        found = core.read_json(folder / "record.json")["parameters"]
         if [found[name] for name in ("paper", "seed", "train_set", "seen_methods", "settings")] == wanted:
             return folder
     raise AssertionError(f"{profile} has no run of {job.id}")
@@ -38,17 +39,17 @@ def committed(checkout):
 
 
 def scores(folder, test_set):
-    return evaluate.read_scores(folder / "scores" / f"{test_set}.parquet")
+    return metrics.read_scores(folder / "scores" / f"{test_set}.parquet")
 
 
 def cell(folders, test_set):
     """What the tables print for the runs of a line, recomputed from their score files."""
     tables = [scores(folder, test_set) for folder in folders]
-    row = evaluate.auc(tables)
-    text = report.interval(row["value"], row["low"], row["high"])
+    row = metrics.auc(tables)
+    text = figures.interval(row["value"], row["low"], row["high"])
     if len(tables) == 1:
         return text
-    return f"{text} sd {np.std([evaluate.auc(table)['value'] for table in tables], ddof=1):.3f}"
+    return f"{text} sd {np.std([metrics.auc(table)['value'] for table in tables], ddof=1):.3f}"
 
 
 @pytest.mark.parametrize("profile", REPORTS)
@@ -80,7 +81,7 @@ def test_the_tables_of_the_arms_follow_from_the_score_files(checkout, profile, n
 
 
 def test_the_baseline_is_neither_at_chance_nor_at_the_ceiling_and_lower_abroad(committed):
-    home, *abroad = (evaluate.auc(scores(committed["xception"], name)) for name in TESTS)
+    home, *abroad = (metrics.auc(scores(committed["xception"], name)) for name in TESTS)
     assert home["low"] > 0.7 and home["high"] < 0.98
     for row in abroad:
         assert row["low"] > 0.5 and row["value"] < home["value"]
@@ -92,11 +93,11 @@ def test_the_small_networks_give_the_committed_scores(committed, home):
     for paper, folder in committed.items():
         opened = Run.open(folder)
         assert opened.paper == paper and opened.network().training is False
-        assert store.sha256(folder / "best.safetensors") == opened.record["outputs"]["best.safetensors"]
+        assert core.sha256(folder / "best.safetensors") == opened.record["outputs"]["best.safetensors"]
         for test_set in TESTS:
-            facts = store.read_json(folder / "scores" / f"{test_set}.json")
+            facts = core.read_json(folder / "scores" / f"{test_set}.json")
             assert facts["weights"] == opened.record["outputs"]["best.safetensors"]
-            assert store.sha256(folder / "scores" / f"{test_set}.parquet") == facts["sha256"]
+            assert core.sha256(folder / "scores" / f"{test_set}.parquet") == facts["sha256"]
 
 
 @pytest.mark.parametrize("profile", REPORTS)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dfnb import frames, store
-from dfnb.frames import EpochSampler, FrameDataset, Pixels, hide_masks, load_frames, select
-from dfnb.store import DfnbError
+from dfnb import core
+from dfnb.core import DfnbError
+from dfnb.data import frames
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, hide_masks, load_frames, select
 
 SIZE = 37  # not a multiple of 8: masks are packed along the row
 
@@ -230,7 +231,7 @@ def test_mask_and_landmarks_follow_the_image(kind):
         region[:, y - 3 : y + 4, x - 3 : x + 4] = 1
     seen = 0
     for position in range(40):
-        moved, mask, landmarks = frames.AUGMENTATIONS[kind](image, region, points, store.rng("test", position))
+        moved, mask, landmarks = frames.AUGMENTATIONS[kind](image, region, points, core.rng("test", position))
         assert moved.shape == image.shape and mask.shape == region.shape and set(mask.unique().tolist()) <= {0, 1}
         inside = ((landmarks >= 3) & (landmarks < size - 3)).all(1)
         for x, y in landmarks[inside].round().int().tolist():
@@ -249,7 +250,7 @@ def test_augmentation_of_exposing_the_deception_leaves_one_in_many_alone():
     region, points = torch.zeros(1, 32, 32, dtype=torch.uint8), torch.rand(5, 2) * 31
     same = still = grey = 0
     for position in range(400):
-        moved, _, landmarks = frames.exposing_the_deception(image, region, points, store.rng("test", position))
+        moved, _, landmarks = frames.exposing_the_deception(image, region, points, core.rng("test", position))
         same += torch.equal(moved, image)
         still += torch.equal(landmarks, points)
         grey += bool((moved[0] == moved[1]).all() and (moved[1] == moved[2]).all())

@@ -10,12 +10,13 @@ import torch
 from scipy import stats
 from typer.testing import CliRunner
 
-from dfnb import annotate, frames, generalise, store, synth, train
+from dfnb import core, generalise, synth, train
 from dfnb.cli import app
-from dfnb.evaluate import balanced_accuracy
-from dfnb.frames import load_frames, select
+from dfnb.core import DfnbError
+from dfnb.data import annotate, frames
+from dfnb.data.frames import load_frames, select
+from dfnb.metrics import balanced_accuracy
 from dfnb.papers import lae
-from dfnb.store import DfnbError
 
 SMALL = {
     "backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "batch_size": 16, "optimiser": "adamw", "lr": 1e-3,
@@ -375,7 +376,7 @@ def test_the_mark_tells_as_much_as_the_cue_says(tmp_path, monkeypatch):
 
 
 def test_a_dataset_without_a_cue_is_described_as_before(home):
-    assert "cue" not in store.read_json(home / "datasets" / "smoke-a" / "dataset.json")
+    assert "cue" not in core.read_json(home / "datasets" / "smoke-a" / "dataset.json")
 
 
 def test_interrupted_in_either_phase_it_ends_in_the_same_weights(home, tmp_path, monkeypatch):
@@ -386,7 +387,7 @@ def test_interrupted_in_either_phase_it_ends_in_the_same_weights(home, tmp_path,
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "datasets").symlink_to(home / "datasets")
     monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 1e-6)
-    real, steps = store.torch_seed, []
+    real, steps = core.torch_seed, []
 
     def counted(purpose, *key):
         if purpose == "dropout":
@@ -395,13 +396,13 @@ def test_interrupted_in_either_phase_it_ends_in_the_same_weights(home, tmp_path,
                 raise KeyboardInterrupt
         return real(purpose, *key)
 
-    monkeypatch.setattr(store, "torch_seed", counted)
+    monkeypatch.setattr(core, "torch_seed", counted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train.train("lae", "smoke-a", settings(**changes), seed, echo=lambda line: None)
     resumed = train.train("lae", "smoke-a", settings(**changes), seed, echo=lambda line: None)
     phases = [
-        store.read_json(path)["parameters"]["settings"]["phase"] for path in (tmp_path / "runs").glob("*/record.json")
+        core.read_json(path)["parameters"]["settings"]["phase"] for path in (tmp_path / "runs").glob("*/record.json")
     ]
     assert sorted(phases) == ["regularisation", "representation"] and len(steps) == 8
     ours, theirs = (torch.load(run.folder / "last.ckpt") for run in (resumed, straight))

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from dfnb import backbones, papers
-from dfnb.frames import COLUMNS
+from dfnb import papers
+from dfnb.core import DfnbError
+from dfnb.data.frames import COLUMNS
+from dfnb.papers import backbones, xception
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
-from dfnb.papers import xception
-from dfnb.store import DfnbError
 
 GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent / "golden"))
 SEEDS = {

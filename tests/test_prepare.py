@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dfnb import frames, manifest, prepare, store
-from dfnb.prepare import Settings, Source, Track, Unusable, folder_sources
-from dfnb.store import DfnbError
+from dfnb import core
+from dfnb.core import DfnbError
+from dfnb.data import frames, prepare, sources
+from dfnb.data.prepare import Settings, Source, Track, Unusable, folder_sources
 
 RED = (200, 30, 30)
 SMALL = Settings(size=64, min_face=16)
@@ -133,7 +134,7 @@ def read(path):
     ],
 )
 def test_a_truncated_file_is_unusable(tmp_path, name, codec, pixels, share):
-    noise = store.rng(1).integers(0, 255, (30, 64, 96, 3), np.uint8)
+    noise = core.rng(1).integers(0, 255, (30, 64, 96, 3), np.uint8)
     noise = np.repeat(noise, 2, axis=0) if name == "a.webm" else noise  # less than half a second may be missing
     options = {"movflags": "faststart"} if name == "fast.mp4" else {}
     path = write(tmp_path / name, list(noise), codec, pixels, **options)
@@ -286,7 +287,7 @@ def test_frames_without_a_face_are_listed_and_the_person_comes_back_to_the_same_
 
 
 def test_crop_copies_where_sizes_agree_and_repeats_the_edge():
-    image = store.rng(2).integers(0, 255, (40, 50, 3), np.uint8)
+    image = core.rng(2).integers(0, 255, (40, 50, 3), np.uint8)
     np.testing.assert_array_equal(prepare.crop(image, (10, 5, 42, 37), 32), image[5:37, 10:42])
     outside = prepare.crop(image, (-8, 20, 24, 52), 32)
     np.testing.assert_array_equal(outside[:20, 8:], image[20:40, :24])
@@ -434,7 +435,7 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
         run(data, b)
     run(data, a, b)
     assert set(frames.load_frames(data)["video"]) == {"a", "b"}
-    store.write_record(tmp_path / "other", {"faces": 3}, [])
+    core.write_record(tmp_path / "other", {"faces": 3}, [])
     with pytest.raises(DfnbError, match=r"made with another size.*another name"):
         run(tmp_path / "other", a)
     with pytest.raises(ValidationError):
@@ -492,7 +493,7 @@ def undisturbed(clips, tmp_path_factory):
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment_it_resumes_to_the_same_bytes(clips, undisturbed, data, seed):
     record, expected, seconds = undisturbed
-    for moment in store.rng(7, seed).uniform(0.05, 0.9, 4):
+    for moment in core.rng(7, seed).uniform(0.05, 0.9, 4):
         process = multiprocessing.get_context("fork").Process(target=run, args=(data, *clips))
         process.start()
         time.sleep(moment * seconds)
@@ -511,7 +512,7 @@ def test_the_number_of_workers_changes_nothing(clips, undisturbed, data):
 
 
 def test_a_dataset_being_prepared_elsewhere_is_left_alone(tmp_path, data):
-    with store.locked(data), pytest.raises(DfnbError, match="another process"):
+    with core.locked(data), pytest.raises(DfnbError, match="another process"):
         run(data, write(tmp_path / "a.mp4", moving(5)))
 
 
@@ -541,21 +542,21 @@ def test_fetch_verifies_what_it_brings(tmp_path, server):
     good = hashlib.sha256(b"weights").hexdigest()
     path = tmp_path / "models" / "weights"
     with pytest.raises(DfnbError, match=f"put it at {path}"):
-        manifest.fetch(f"{server}/weights", path, "0" * 64, progress=False)
+        sources.fetch(f"{server}/weights", path, "0" * 64, progress=False)
     with pytest.raises(DfnbError, match=r"404.*put it at"):
-        manifest.fetch(f"{server}/none", path, good, progress=False)
+        sources.fetch(f"{server}/none", path, good, progress=False)
     assert list(path.parent.iterdir()) == []
-    assert manifest.fetch(f"{server}/weights", path, good, progress=False).read_bytes() == b"weights"
-    assert manifest.fetch("http://127.0.0.1:9/offline", path, good, progress=False) == path
+    assert sources.fetch(f"{server}/weights", path, good, progress=False).read_bytes() == b"weights"
+    assert sources.fetch("http://127.0.0.1:9/offline", path, good, progress=False) == path
     path.write_bytes(b"other")
     with pytest.raises(DfnbError, match="delete it"):
-        manifest.fetch(f"{server}/weights", path, good, progress=False)
+        sources.fetch(f"{server}/weights", path, good, progress=False)
 
 
 def test_without_a_network_the_mend_names_the_file_and_its_place(tmp_path):
     path = tmp_path / "weights.onnx"
     with pytest.raises(DfnbError, match=r"weights\.onnx could not be downloaded.*put it at"):
-        manifest.fetch("http://127.0.0.1:9/weights.onnx", path, "0" * 64, progress=False)
+        sources.fetch("http://127.0.0.1:9/weights.onnx", path, "0" * 64, progress=False)
 
 
 def test_a_wrong_detector_is_refused(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from collections import Counter
 
 import yaml
 
-from dfnb import papers, run, store, synth
+from dfnb import core, papers, synth
+from dfnb import jobs as run
 
 
 def tracked(checkout):
@@ -114,5 +115,5 @@ def test_what_the_registries_name_is_there(checkout):
         assert module.__doc__ and module.Settings and module.Network
     for notebook in [*papers.NOTEBOOKS, *run.OTHERS]:
         assert (checkout / "notebooks" / f"{notebook}.ipynb").exists()
-    for name in store.described("synth"):
+    for name in core.described("synth"):
         synth.preset(name)

@@ -16,8 +16,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dfnb import frames, store, synth
-from dfnb.store import DfnbError, rng
+from dfnb import core, synth
+from dfnb.core import DfnbError, rng
+from dfnb.data import frames
 
 SMALL = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 
@@ -73,7 +74,7 @@ def test_a_dataset_that_another_process_looks_at_is_waited_for(home, monkeypatch
     first, released = make(), []
     folder = frames.dataset_folder("synth-a")
     with ThreadPoolExecutor(1) as pool:
-        with store.locked(folder):
+        with core.locked(folder):
             monkeypatch.setattr(synth, "WAIT_S", 0)
             with pytest.raises(DfnbError, match="synth-a is being written by another process"):
                 pool.submit(make).result()
@@ -149,7 +150,7 @@ def test_two_datasets_share_no_person():
 
 
 def test_every_preset_builds_and_they_differ(home):
-    names = store.described("synth")
+    names = core.described("synth")
     assert len(names) >= 4
     for name in names:
         assert synth.build(name, synth.preset(name, identities={"test": 2}, frames=2), 1, progress=False)["n"]

@@ -13,10 +13,11 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from dfnb import claims, evaluate, papers, report, robustness, run, store, tables, train
-from dfnb.frames import FrameDataset, load_frames, select
+from dfnb import claims, core, corrupt, figures, metrics, papers, tables, train
+from dfnb import jobs as run
+from dfnb.core import DfnbError, rng
+from dfnb.data.frames import FrameDataset, load_frames, select
 from dfnb.papers import xception
-from dfnb.store import DfnbError, rng
 
 SMALL = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "epochs": 1, "mixup_probability": 0.0}
 PROFILE = {
@@ -56,8 +57,8 @@ def made(test_set, strength, key, clusters=40) -> pd.DataFrame:
 def put(path, table, **facts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False)
-    facts = {"n": len(table), "fingerprint": f"data of {path.stem}", "sha256": store.sha256(path)} | facts
-    store.write_json(path.with_suffix(".json"), {"test_set": path.stem} | facts)
+    facts = {"n": len(table), "fingerprint": f"data of {path.stem}", "sha256": core.sha256(path)} | facts
+    core.write_json(path.with_suffix(".json"), {"test_set": path.stem} | facts)
 
 
 def strength_of(p) -> float:
@@ -75,13 +76,13 @@ def write_runs(home, name) -> dict:
         folder = home / "reports" / name / "runs" / job.id.replace("%", "percent")
         facts = {"rule": "highest frame AUC on the validation split", "weights_from": "random weights"}
         facts |= {"chosen": {"epoch": 1, "auc": 0.8}, "n": {"train": 100}, "images_per_s": 10.0, "training_s": 5.0}
-        store.write_json(folder / "record.json", {"parameters": parameters, "outputs": {}, **facts})
+        core.write_json(folder / "record.json", {"parameters": parameters, "outputs": {}, **facts})
         (folder / "log.csv").write_text("epoch\n1\n2\n")
         for test_set in p.test_sets:
             strength = strength_of(p) * (1 if test_set == p.test_sets[0] else 0.5)
             put(folder / "scores" / f"{test_set}.parquet", made(test_set, strength, f"{job.id} {test_set}"))
             epoch = made(test_set, strength + 0.5, f"{job.id} {test_set}")
-            evaluate.write_scores(folder / "epochs" / "002" / f"{test_set}.parquet", epoch)
+            metrics.write_scores(folder / "epochs" / "002" / f"{test_set}.parquet", epoch)
         folders[job.id] = folder
     return folders
 
@@ -92,7 +93,7 @@ def hand(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
     (tmp_path / "notebooks" / "profiles" / "hand.yaml").write_text(yaml.safe_dump(PROFILE, sort_keys=False))
-    for module, name in ((report, "load_frames"), (train, "load_frames"), (xception, "Network"), (report, "score")):
+    for module, name in ((figures, "load_frames"), (train, "load_frames"), (xception, "Network"), (figures, "score")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("a report needs score files alone"))
     return write_runs(tmp_path, "hand")
 
@@ -115,12 +116,12 @@ def test_a_report_is_made_again_from_score_files_alone_with_the_same_bytes(hand,
                 made("synth-a", 1.0 / severity, f"{folder.name}{each}").assign(severity=severity) for severity in (1, 5)
             ]
             put(path, pd.concat(parts))
-    report.folder("hand")
+    figures.folder("hand")
     digests = []
     for _ in range(2):
         page = tables.rebuild("hand")
         files = sorted(path for path in page.parent.rglob("*") if path.is_file() and "runs" not in path.parts)
-        digests.append({path.name: store.sha256(path) for path in files})
+        digests.append({path.name: core.sha256(path) for path in files})
     assert digests[0] == digests[1]
     made_now = {path.stem for path in (page.parent / "tables").glob("*.csv")}
     expected = (
@@ -168,7 +169,7 @@ def test_every_pair_is_compared_by_the_seeds_they_share_and_corrected_for_their_
     p = table["p"].str.removeprefix("< ").astype(float)
     corrected = table["p, Holm"].str.removeprefix("< ").astype(float)
     assert (corrected >= p).all() and (corrected > p).any()
-    assert report.verdicts(table).count("\n") == 2
+    assert figures.verdicts(table).count("\n") == 2
 
 
 def test_ranks_by_hand(hand):
@@ -176,8 +177,8 @@ def test_ranks_by_hand(hand):
     first = table.loc["synth-a"]
     assert first["line"].iloc[0] == LOCATING and list(first.index) == [1, 2, 3]
     swap = first["swaps with next, other videos (%)"]
-    pair = [[report.read(trained, "synth-a") for trained in book().lines[name]] for name in first["line"][:2]]
-    d = evaluate.paired_difference(*pair)
+    pair = [[figures.read(trained, "synth-a") for trained in book().lines[name]] for name in first["line"][:2]]
+    d = metrics.paired_difference(*pair)
     z = d["value"] / ((d["high"] - d["low"]) / 2 / norm.ppf(0.975))
     assert swap[1] == f"{100 * norm.sf(z):.1f}" and swap[3] == "–"
     wider = table.set_index("line", append=True)["wider"]
@@ -205,11 +206,11 @@ def test_runs_that_were_not_trained_are_a_visible_hole(hand):
 
     shutil.rmtree(hand["04_locate_and_verify-synth-a-s1"])
     table = book().table("cross_dataset")
-    assert list(table.loc[LOCATING, ["synth-a", "synth-b"]]) == [report.REFUSED] * 2
+    assert list(table.loc[LOCATING, ["synth-a", "synth-b"]]) == [figures.REFUSED] * 2
     assert "0.8" in table.loc[PLAIN, "synth-a"] or "0.9" in table.loc[PLAIN, "synth-a"]
-    text = (report.folder("hand") / "tables" / "cross_dataset.txt").read_text()
+    text = (figures.folder("hand") / "tables" / "cross_dataset.txt").read_text()
     assert "is not there; train and score the run" in text
-    shutil.rmtree(report.folder("hand") / "runs")
+    shutil.rmtree(figures.folder("hand") / "runs")
     with pytest.raises(DfnbError, match="holds no runs; run the profile first: dfnb run hand"):
         book()
 
@@ -233,20 +234,20 @@ def test_a_bad_score_file_is_a_hole_and_the_rest_of_the_tables_is_built(hand, wh
     put(path, change(pd.read_parquet(path)), **{"fingerprint": "data of synth-b"} | facts)
     after = book()
     table = after.table("cross_dataset")
-    assert table.loc[LOCATING, "synth-b"] == report.REFUSED
+    assert table.loc[LOCATING, "synth-b"] == figures.REFUSED
     assert table.drop(columns="synth-b").equals(before.drop(columns="synth-b"))
     assert table.drop(index=LOCATING).equals(before.drop(index=LOCATING))
-    text = (report.folder("hand") / "tables" / "cross_dataset.txt").read_text()
+    text = (figures.folder("hand") / "tables" / "cross_dataset.txt").read_text()
     assert re.search(
         f"Refused: reports/hand/runs/04_locate_and_verify-synth-a-s1/scores/synth-b.parquet .*{message}", text
     )
     pairs = after.table("differences")["Δ video AUC"]
-    assert list(pairs.xs("synth-b", level="test set") == report.REFUSED) == [
+    assert list(pairs.xs("synth-b", level="test set") == figures.REFUSED) == [
         False,
         True,
         False,
     ]  # the last shares the sound seed
-    assert (pairs.xs("synth-a", level="test set") != report.REFUSED).all()
+    assert (pairs.xs("synth-a", level="test set") != figures.REFUSED).all()
     for name in ("ranks", "claims", "selection", *["metrics", "power"] * (what == "NaN")):
         assert len(after.table(name))
     after.figure("cross_dataset"), after.figure("roc")
@@ -258,7 +259,7 @@ def other(hand, kind=".csv", change=lambda x: x, frames=False):
     scores = pd.read_parquet(hand["02_xception_baseline-synth-a-s0"] / "scores" / "synth-a.parquet")
     columns = ["video", "label", "score"] + ["frame"] * frames
     table = change(scores[columns] if frames else scores.groupby("video", as_index=False)[columns[1:]].mean())
-    path = report.folder("hand") / "other" / "sometool" / f"synth-a{kind}"
+    path = figures.folder("hand") / "other" / "sometool" / f"synth-a{kind}"
     path.parent.mkdir(parents=True)
     table.to_csv(path, index=False) if kind == ".csv" else table.to_parquet(path)
     return path
@@ -270,13 +271,13 @@ def test_scores_of_another_tool_are_a_line_of_the_same_tables(hand, kind, frames
     table = book().table("cross_dataset")
     expected = video_auc(hand["02_xception_baseline-synth-a-s0"], "synth-a")
     assert table.loc["sometool", "synth-a"].startswith(f"{expected:.3f} [")
-    assert table.loc["sometool", "synth-b"] == report.REFUSED  # it has none
+    assert table.loc["sometool", "synth-b"] == figures.REFUSED  # it has none
     frame = book().table("cross_dataset_frame").loc["sometool", "synth-a"]
-    assert (frame == report.REFUSED) is not frames
+    assert (frame == figures.REFUSED) is not frames
     difference = book().table("differences").loc["sometool", PLAIN, "synth-a"]
     both = np.mean([video_auc(hand[f"02_xception_baseline-synth-a-s{seed}"], "synth-a") for seed in (0, 1)])
     assert difference["Δ video AUC"] == f"{expected - both:+.3f}"
-    assert "sometool from elsewhere" in (report.folder("hand") / "tables" / "cross_dataset.txt").read_text()
+    assert "sometool from elsewhere" in (figures.folder("hand") / "tables" / "cross_dataset.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -300,9 +301,9 @@ def test_scores_of_another_tool_are_a_line_of_the_same_tables(hand, kind, frames
 def test_a_bad_file_of_another_tool_is_refused_in_one_sentence(hand, change, message):
     path = other(hand, change=change)
     table = book().table("cross_dataset")
-    assert table.loc["sometool", "synth-a"] == report.REFUSED and report.REFUSED not in table.loc[PLAIN].tolist()
+    assert table.loc["sometool", "synth-a"] == figures.REFUSED and figures.REFUSED not in table.loc[PLAIN].tolist()
     with pytest.raises(DfnbError, match=message) as error:
-        report.read(book().lines["sometool"][0], "synth-a")
+        figures.read(book().lines["sometool"][0], "synth-a")
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
@@ -317,7 +318,7 @@ def write_claims(tmp_path, *entries) -> None:
 
 def test_verdicts_follow_from_the_rule_and_both_ends_of_the_interval(hand, tmp_path):
     found = book()
-    auc = evaluate.auc([report.read(trained, "synth-a") for trained in found.lines[LOCATING]])
+    auc = metrics.auc([figures.read(trained, "synth-a") for trained in found.lines[LOCATING]])
     write_claims(
         tmp_path,
         {"reproduced": 0.6},
@@ -362,7 +363,7 @@ def test_verdicts_follow_from_the_rule_and_both_ends_of_the_interval(hand, tmp_p
 
 
 def test_the_n_that_decides_is_the_n_at_which_the_interval_fits(hand, tmp_path):
-    limit = evaluate.auc(report.read(book().lines["Baseline (test_resnet)"][0], "synth-a"))
+    limit = metrics.auc(figures.read(book().lines["Baseline (test_resnet)"][0], "synth-a"))
     one = {"paper": "xception", "reproduced": limit["value"] - 0.01}
     write_claims(tmp_path, one)
     found = book()
@@ -409,7 +410,7 @@ def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
 
 def test_published_and_ours_stand_side_by_side_for_real_datasets_only(hand, tmp_path):
     assert book().table("published_and_ours").empty
-    assert not (report.folder("hand") / "tables" / "published_and_ours.csv").exists()
+    assert not (figures.folder("hand") / "tables" / "published_and_ours.csv").exists()
     real = {**PROFILE, "arms": {"02_xception_baseline": {"baselines": {"resnet": {"backbone": "resnet50"}}}}}
     real["grid"] = {
         "train_sets": ["faceforensics-c23"],
@@ -433,7 +434,7 @@ def test_published_and_ours_stand_side_by_side_for_real_datasets_only(hand, tmp_
 
 def test_tables_are_readable_in_every_format(hand):
     paired = book().table("differences")
-    stem = report.folder("hand") / "tables" / "differences"
+    stem = figures.folder("hand") / "tables" / "differences"
     lines = stem.with_suffix(".md").read_text().splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:4]] == ["line", "minus", "test set"]
     assert "('" not in lines[2] and f" {paired['Δ video AUC'].iloc[0]} " in lines[2]
@@ -460,20 +461,20 @@ def untrained(home):
     folder.mkdir(parents=True, exist_ok=True)
     save_file(xception.Network(settings).state_dict(), folder / "best.safetensors")
     parameters = {"paper": "xception", "train_set": "smoke-a", "seed": 0, "settings": settings.model_dump(mode="json")}
-    store.write_record(folder, parameters, ["best.safetensors"], rule="none", weights_from="random weights", chosen={})
+    core.write_record(folder, parameters, ["best.safetensors"], rule="none", weights_from="random weights", chosen={})
     return train.Run.open(folder)
 
 
-@pytest.mark.parametrize("name", robustness.CORRUPTIONS)
+@pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
 def test_a_corruption_grows_with_its_severity_and_is_the_same_each_time(pictures, name):
     row = pictures.iloc[3]
-    plain = robustness.Pixels(pictures.attrs["folder"]).crop(row["path"], row["row"])
+    plain = corrupt.Pixels(pictures.attrs["folder"]).crop(row["path"], row["row"])
     lost = []
     for severity in range(1, 6):
-        crops = [robustness.Corrupted(pictures, name, severity).crop(row["path"], row["row"]) for _ in range(2)]
+        crops = [corrupt.Corrupted(pictures, name, severity).crop(row["path"], row["row"]) for _ in range(2)]
         assert np.array_equal(*crops) and crops[0].dtype == np.uint8
         back = torch.from_numpy(crops[0]).permute(2, 0, 1)
-        back = robustness.TF.resize(back, list(plain.shape[:2])).permute(1, 2, 0).numpy()
+        back = corrupt.TF.resize(back, list(plain.shape[:2])).permute(1, 2, 0).numpy()
         lost.append(np.abs(back.astype(float) - plain).mean())
     assert lost[0] > 0 and lost[4] > 1.5 * lost[0]
     if name != "occlusion":  # the block moves
@@ -482,7 +483,7 @@ def test_a_corruption_grows_with_its_severity_and_is_the_same_each_time(pictures
 
 def test_h264_is_a_video_codec_and_takes_odd_sides():
     clip = torch.from_numpy(rng(0).integers(0, 255, (3, 3, 31, 45), dtype=np.uint8))
-    apply = robustness.CORRUPTIONS["H.264"][2]
+    apply = corrupt.CORRUPTIONS["H.264"][2]
     assert apply(clip, 23, rng(0)).shape == clip.shape
     assert not torch.equal(apply(clip, 43, rng(0))[1], apply(clip[1:2], 43, rng(0))[0])  # it depends on its neighbours
     assert (apply(clip, 43, rng(0)).float() - clip).abs().mean() > (apply(clip, 23, rng(0)).float() - clip).abs().mean()
@@ -493,7 +494,7 @@ def test_masks_follow_what_becomes_of_the_picture(pictures):
     plain = FrameDataset(fakes, 96, (0.5,) * 3, (0.5,) * 3)
     for name, check in {"resize": "same place", "occlusion": "less", "blur": "same"}.items():
         data = FrameDataset(fakes, 96, (0.5,) * 3, (0.5,) * 3)
-        data.pixels = robustness.Corrupted(fakes, name, 5)
+        data.pixels = corrupt.Corrupted(fakes, name, 5)
         masks = torch.stack([torch.stack([of[(0, i, i)]["mask"] for of in (plain, data)]) for i in range(len(fakes))])
         before, after = masks.bool().unbind(1)
         if check == "same":
@@ -506,23 +507,23 @@ def test_masks_follow_what_becomes_of_the_picture(pictures):
             assert (before & after).sum() / (before | after).sum() > 0.5
             moved = np.roll(after.numpy(), 14, axis=-1)  # two of the fourteen pixels: a mask of another place
             assert (before.numpy() & moved).sum() / (before.numpy() | moved).sum() < 0.4
-    frame = robustness.Corrupted(fakes, "resize", 5).crop(fakes["path"].iloc[0], 0)
+    frame = corrupt.Corrupted(fakes, "resize", 5).crop(fakes["path"].iloc[0], 0)
     assert frame.shape == (14, 14, 3)
 
 
 def test_a_scoring_pass_is_made_once_and_belongs_to_its_weights(untrained, pictures, monkeypatch):
-    path = robustness.score(untrained, "smoke-a", "JPEG", [1, 5])
+    path = corrupt.score(untrained, "smoke-a", "JPEG", [1, 5])
     scores = pd.read_parquet(path)
     assert list(scores["severity"].unique()) == [1, 5] and len(scores) == 2 * len(pictures)
     clean = train.predict(untrained.network(), pictures, untrained.settings)
     assert not np.allclose(scores[scores["severity"] == 5]["score"], clean["score"])
-    facts = store.read_json(path.with_suffix(".json"))
+    facts = core.read_json(path.with_suffix(".json"))
     assert facts["values"] == [80, 10] and facts["weights"] == untrained.record["outputs"]["best.safetensors"]
     calls = []
-    monkeypatch.setattr(robustness, "predict", lambda *given: calls.append(1) or train.predict(*given))
-    robustness.score(untrained, "smoke-a", "JPEG", [1, 5])
+    monkeypatch.setattr(corrupt, "predict", lambda *given: calls.append(1) or train.predict(*given))
+    corrupt.score(untrained, "smoke-a", "JPEG", [1, 5])
     assert not calls
-    robustness.score(untrained, "smoke-a", "JPEG", [5])
+    corrupt.score(untrained, "smoke-a", "JPEG", [5])
     assert len(calls) == 1
 
 

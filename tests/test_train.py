@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dfnb import papers, store, train
-from dfnb.evaluate import read_scores
-from dfnb.frames import load_frames
+from dfnb import core, papers, train
+from dfnb.core import DfnbError
+from dfnb.data.frames import load_frames
+from dfnb.metrics import read_scores
 from dfnb.papers import locate_and_verify, xception
-from dfnb.store import DfnbError
 
 SMALL = {
     "backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "batch_size": 16, "optimiser": "adamw",
@@ -54,11 +54,11 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from dfnb import store, train
+from dfnb import core, train
 from dfnb.papers import locate_and_verify
 
 train.CHECKPOINT_MINUTES = 1e-6  # a checkpoint after every step
-last, seen, real = int(sys.argv[1]), 0, store.torch_seed
+last, seen, real = int(sys.argv[1]), 0, core.torch_seed
 
 def counted(purpose, *key):
     global seen
@@ -67,7 +67,7 @@ def counted(purpose, *key):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(purpose, *key)
 
-store.torch_seed = counted
+core.torch_seed = counted
 settings = locate_and_verify.Settings.check(__SETTINGS__, "test")
 print(train.train("locate_and_verify", "smoke-a", settings, seed=5).folder)
 """
@@ -204,7 +204,7 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(home):
     with pytest.raises(DfnbError, match=r"the (loss became|weights are no longer finite).*lower lr \(now 1e\+18\)"):
         train.train("xception", "smoke-a", settings("xception", lr=1e18, schedule="constant", epochs=3), seed=7)
     folder = next(home.glob("runs/xception-smoke-a-s7-*"))
-    assert store.read_record(folder) is None
+    assert core.read_record(folder) is None
     kept = folder / "last.ckpt"
     if kept.exists():
         assert all(torch.isfinite(value).all() for value in torch.load(kept)["network"].values())
@@ -232,7 +232,7 @@ def test_a_second_writer_is_refused(home, monkeypatch):
     monkeypatch.setattr(train, "LOCK_SECONDS", 0)
     monkeypatch.setattr(train._Loop, "run", lambda loop: pytest.fail("trained while another one held the run"))
     parameters = settings("xception", epochs=4)
-    holder = f"import time\nfrom dfnb import store\nwith store.locked({str(home)!r} + '/runs/held'):\n print('held', flush=True)\n time.sleep(60)"
+    holder = f"import time\nfrom dfnb import store\nwith core.locked({str(home)!r} + '/runs/held'):\n print('held', flush=True)\n time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"

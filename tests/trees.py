@@ -7,7 +7,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from dfnb import store, synth
+from dfnb import core, synth
 
 SIZE, FRAMES = 160, 6
 
@@ -114,7 +114,7 @@ def celeb_df(root, version=2):
         real(root / f"{name}.mp4", number)
     for number, name in enumerate(("id0_id1_0001", "id1_id0_0007")):
         fake(root / f"Celeb-synthesis/{name}.mp4", number)
-    shipped = store.find("data_manifest") / f"splits/celeb_df_v{version}_test.csv"
+    shipped = core.find("data_manifest") / f"splits/celeb_df_v{version}_test.csv"
     rows = [line.split(",") for line in shipped.read_text().splitlines()[1:]]
     official = [f"{1 - int(label)} {name}" for name, label in rows]  # its label 1 is real
     (root / "List_of_testing_videos.txt").write_text("\n".join(official) + "\n")

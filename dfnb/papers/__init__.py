@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from dfnb.store import DfnbError
+from dfnb.core import DfnbError
 
 if TYPE_CHECKING:
     from dfnb.train import Run

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dfnb import backbones, papers
+from dfnb import papers
+from dfnb.papers import backbones
 
 VERSION = 1
 # What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them.

@@ -26,8 +26,10 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dfnb import backbones, frames, papers, store
-from dfnb.store import DfnbError
+from dfnb import core, papers
+from dfnb.core import DfnbError
+from dfnb.data import frames
+from dfnb.papers import backbones
 
 if TYPE_CHECKING:
     from dfnb.train import Run
@@ -135,7 +137,7 @@ class Settings(papers.Settings):
             order = candidates(start, table, self.clusters)["row"].to_numpy()
             order = order[np.isin(order, masked)]
         else:
-            order = store.rng("annotated", seed).permutation(masked)
+            order = core.rng("annotated", seed).permutation(masked)
         return frames.keep_masks(table, order[:budget])
 
 
@@ -345,14 +347,14 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     the same way. Columns: ``row`` (position in the table), ``video``, ``frame``, ``cluster``, ``challenge`` (the
     cluster's mean loss), ``distance``.
     """
-    chosen = {"table": store.digest([table.attrs["fingerprint"], table["video"].astype(str).tolist()]), "k": clusters}
-    path = start.folder / f"candidates-{store.digest(chosen, 8)}.csv"
+    chosen = {"table": core.digest([table.attrs["fingerprint"], table["video"].astype(str).tolist()]), "k": clusters}
+    path = start.folder / f"candidates-{core.digest(chosen, 8)}.csv"
     if path.exists():
         return pd.read_csv(path)
     vectors, losses = concepts(start, table)
     if clusters > len(vectors):
         raise DfnbError(f"clusters = {clusters} is more than the {len(vectors)} training frames; lower it")
-    seed = store.torch_seed("clusters", start.record["parameters"]["seed"]) % 2**32
+    seed = core.torch_seed("clusters", start.record["parameters"]["seed"]) % 2**32
     means = KMeans(clusters, n_init=4, random_state=seed).fit(vectors)
     result = table[["video", "frame"]].astype({"video": str}).reset_index(drop=True)
     result = result.assign(row=np.arange(len(result)), cluster=means.labels_)
@@ -363,7 +365,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     result["turn"] = result.groupby("cluster").cumcount()
     result = result.sort_values(["easy", "turn", "challenge", "row"], ascending=[True, True, False, True])
     result = result[["row", "video", "frame", "cluster", "challenge", "distance"]]
-    with store.atomic(path) as temporary:
+    with core.atomic(path) as temporary:
         result.to_csv(temporary, index=False)
     return result
 
@@ -373,8 +375,8 @@ def painted(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
     Raises :class:`DfnbError` when the annotations are not there, or not of these frames.
     """
-    folder = store.home() / "annotations" / name
-    record = store.read_record(folder)
+    folder = core.home() / "annotations" / name
+    record = core.read_record(folder)
     if record is None:
         raise DfnbError(f"{folder} holds no imported annotations; import them with `dfnb annotate import`")
     if record["fingerprint"] != table.attrs["fingerprint"]:

@@ -5,7 +5,7 @@ Detection", ACM MM 2023, arXiv 2309.11131. Written from the arithmetic of the re
 commit bb13f08) and equal to it: tests/test_papers.py compares outputs and gradients.
 
 Below, x is the RGB stream, which localises, and y the SRM stream, which classifies; x0 to x5 and y0 to y6 are their
-maps after each of the backbone's seven stages (:func:`dfnb.backbones.stages`), and g × g is the patch grid: the size of x5.
+maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.stages`), and g × g is the patch grid: the size of x5.
 """
 
 import math
@@ -21,9 +21,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dfnb import backbones, papers
-from dfnb.frames import hide_masks, landmarks_array
-from dfnb.store import DfnbError
+from dfnb import papers
+from dfnb.core import DfnbError
+from dfnb.data.frames import hide_masks, landmarks_array
+from dfnb.papers import backbones
 
 aten = torch.ops.aten
 VERSION = 2

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from dfnb import backbones, papers
+from dfnb import papers
+from dfnb.papers import backbones
 
 VERSION = 1
 
