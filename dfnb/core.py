@@ -1,33 +1,44 @@
 """Where files live, how they are written, and what proves that a step happened.
 
 Every step reads files and writes files. A file appears complete or not at all (:func:`atomic`), a folder is written by
-one process at a time (:func:`locked`), and the last thing a step writes is its ``record.json`` (:func:`write_record`):
-without it the step did not happen. Every random number comes from :func:`rng`.
+one process at a time (:func:`locked`), a table that was made before is read again (:func:`cached`), and the last thing a
+step writes is its ``record.json`` (:func:`write_record`): without it the step did not happen. Every random number comes
+from :func:`rng`. All that is given from outside (parameters, profiles, manifests) passes one closed schema
+(:class:`Closed`) and fails with one sentence (:class:`DfnbError`).
 """
+
+from __future__ import annotations
 
 import copy
 import hashlib
 import json
 import os
 import platform
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import filelock
 import numpy as np
-import psutil
 import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Names of datasets, profiles, papers and tools become names of files and words of command lines.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
 
 
@@ -36,6 +47,39 @@ class DfnbError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
+
+
+class Closed(BaseModel):
+    """Base of every schema: unknown names, wrong types and impossible values are refused, and nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def check(cls, values: Any, source: object) -> Self:
+        """An instance from plain values as YAML and JSON give them; raises :class:`DfnbError` that names ``source``.
+
+        Strict: ``"1e-4"`` is no number and ``True`` no 1, because YAML makes such values by accident.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            raise DfnbError(f"{source}: {_explain(error, cls)}") from None
+        except (TypeError, RecursionError) as error:
+            raise DfnbError(f"{source} holds a value that is neither text, number, list nor mapping: {error}") from None
+
+
+def _explain(error: ValidationError, schema: type[Closed]) -> str:
+    """The problems of a pydantic error, in one sentence."""
+    parts = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"])) or "value"
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"there is no parameter {name!r}; it takes {', '.join(schema.model_fields)}")
+        elif problem["type"] == "value_error":
+            parts.append(str(problem["ctx"]["error"]))
+        else:
+            parts.append(f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return "; ".join(parts)
 
 
 def home() -> Path:
@@ -47,10 +91,10 @@ def home() -> Path:
 
 
 def find(relative: str) -> Path:
-    """A folder or file that ships with the checkout: under the home where it is there, else beside the package."""
-    here = home() / relative
-    beside = Path(__file__).resolve().parent.parent / relative
-    return beside if not here.exists() and beside.exists() else here
+    """A folder or file that ships with the project: in the home, else in the checkout, else in the installed package."""
+    package = Path(__file__).resolve().parent
+    places = [home() / relative, package.parent / relative, package / "share" / relative]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def described(kind: str) -> list[str]:
@@ -66,7 +110,10 @@ def read_yaml(path: Path) -> Any:
 
 @cache
 def _parsed(path: Path, stamp: int) -> Any:
-    return yaml.safe_load(path.read_text())
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DfnbError(f"{path} is not valid YAML ({' '.join(str(error).split())}); correct it") from None
 
 
 def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:
@@ -146,14 +193,14 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent, default=_plain, allow_nan=True) + "\n")
+        temporary.write_text(json.dumps(content, indent=indent, default=_plain) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; raises :class:`DfnbError` that names the file when it is not JSON."""
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DfnbError(f"{path} is not valid JSON ({error}); delete it and run the step that wrote it again") from None
 
 
@@ -175,6 +222,11 @@ def digest(content: Any, digits: int = 12) -> str:
     """A short fingerprint of anything JSON can hold, independent of the order of keys."""
     canonical = json.dumps(content, sort_keys=True, default=_plain, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name: small letters, digits and points, everything else as hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
 def environment() -> dict[str, Any]:
@@ -220,12 +272,8 @@ class Clock:
 
     def facts(self) -> dict[str, float]:
         """Seconds since the start, and the peak resident memory of this process in MB."""
-        if sys.platform == "win32":
-            peak = psutil.Process().memory_info().peak_wset
-        else:
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return {"wall_s": round(time.monotonic() - self.start, 2), "peak_memory_mb": round(peak / 2**20)}
 
 
@@ -252,3 +300,47 @@ def read_record(folder: Path) -> dict | None:
         return None
     record = read_json(folder / "record.json")
     return record if all((folder / name).exists() for name in record["outputs"]) else None
+
+
+def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table at ``path`` if it was made from these ``facts``, else made now and kept there, the facts in its metadata.
+
+    The one place where anything is looked up instead of made again. ``facts`` is what the table depends on, as JSON can
+    hold it; read back they are the table's ``attrs``.
+    """
+    if path.exists():
+        found = read_table(path)
+        if found.attrs == json.loads(json.dumps(facts, default=_plain)):
+            return found
+    write_table(path, make(), facts)
+    return read_table(path)
+
+
+def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Write a table as parquet, complete or not at all, with ``facts`` in its metadata; the same table gives the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain = table.copy()
+    plain.attrs = {}  # pandas would write where the frames lie into the file
+    content = pa.Table.from_pandas(plain, preserve_index=False)
+    metadata = {**(content.schema.metadata or {}), b"dfnb": json.dumps(facts, default=_plain).encode()}
+    with atomic(path) as temporary:
+        pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of :func:`write_table`, its facts as ``attrs``; raises :class:`DfnbError` where it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise DfnbError(f"there is no {path}; run the step that makes it")
+    try:
+        content = pq.read_table(path, memory_map=True)
+        facts = json.loads((content.schema.metadata or {})[b"dfnb"])
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise DfnbError(f"{path} is damaged or not a table of ours ({error}); delete it and make it again") from None
+    table = content.to_pandas()
+    table.attrs = facts
+    return table

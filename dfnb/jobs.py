@@ -1,85 +1,81 @@
-"""Notebooks as jobs: closed parameters, profiles, the grid, and the record that proves that a notebook ended.
+"""Notebooks and trainings as one table of jobs, from the profiles in ``notebooks/profiles``.
 
 A notebook has one cell of plain literals tagged ``parameters``; the next cell hands them to :func:`parameters`, which
-refuses unknown names, wrong types and impossible values with one sentence. papermill only warns for an unknown name.
+refuses unknown names, wrong types and impossible values with one sentence (papermill only warns of an unknown name).
+A profile asks for notebooks, and for trainings: every paper on every training set with every seed, and *arms*, which
+change some parameters. Every training is a job of its own; notebooks load what was trained, or train it themselves
+when they are opened by hand.
 """
 
 import ast
 import base64
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import Field, create_model
 
-from dfnb import core, papers, synth
-from dfnb.core import DfnbError
-from dfnb.train import Run, score, train
+from dfnb import core, papers, scores, synth
+from dfnb.core import DfnbError, Name
+from dfnb.data import annotate
+from dfnb.data.frames import load_frames, select
+from dfnb.scores import Line
+from dfnb.train import Run, train
+
+BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
 
 
-class Parameters(BaseModel):
+class Parameters(core.Closed):
     """What every notebook takes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    profile: str = Field("smoke", pattern=r"^[a-z0-9_-]+$")
-
-
-class DataParameters(Parameters):
-    """Of ``01_data``: the datasets to make or to look at."""
-
-    datasets: list[str] = Field(min_length=1)
+    profile: Name = "smoke"
 
 
 class StartParameters(Parameters):
     """Of ``00_start_here``: the profile whose report is shown."""
 
-    report_of: str = "demo"
+    report_of: Name = "demo"
+
+
+class DataParameters(Parameters):
+    """Of ``01_data``: the datasets to make or to look at."""
+
+    datasets: list[Name] = Field(min_length=1)
 
 
 class TrainingParameters(Parameters):
-    """Of a paper's notebook, together with the paper's own ``Settings``.
+    """Of a paper's notebook, together with the paper's own ``Settings``."""
 
-    ``tasks`` name a seen and an unseen method each, looked for in the two ``task_sets``; the arms of a group of that name are
-    trained on the seen one.
-    """
-
-    train_set: str
-    test_sets: list[str] = Field(min_length=1)
+    train_set: Name
+    test_sets: list[Name] = Field(min_length=1)
     seed: int = Field(0, ge=0)
-    seen_methods: list[str] | None = None
+    seen_methods: list[str] | None = Field(None, min_length=1)
     epoch_scores: bool = False
     devices: int = Field(1, ge=1)
-    tasks: dict[str, tuple[str, str]] = {}
-    task_sets: tuple[str, str] | None = None
+
+    @property
+    def paper(self) -> str:
+        """The module name of the paper."""
+        return papers.notebooks()[type(self).__name__]
 
     def settings(self) -> papers.Settings:
         """The part of the parameters that belongs to the paper."""
-        kind = papers.module(papers.NOTEBOOKS[type(self).__name__]).Settings
-        return kind(**{name: getattr(self, name) for name in kind.model_fields})
-
-
-class RobustnessParameters(Parameters):
-    """Of ``08_robustness``: the corruptions of :mod:`dfnb.corrupt`, their severities, and on which test set."""
-
-    test_set: str
-    corruptions: list[str] = Field(min_length=1)
-    severities: list[int] = Field(min_length=1)
+        schema = papers.module(self.paper).Settings
+        return schema(**{name: getattr(self, name) for name in schema.model_fields})
 
 
 class AttributionParameters(Parameters):
-    """Of ``07_attribution``: which maps of :mod:`dfnb.attribution` of how many frames; ``picture`` is a reader's own file.
+    """Of ``07_attribution``: which maps of how many frames; ``picture`` is a reader's own file.
 
-    The first of the ``test_sets`` is the home dataset. ``arms``: whether what the papers claim of their maps is measured.
+    The first of the ``test_sets`` is the home dataset. ``arms``: whether the maps of the papers' arms are measured too.
     """
 
-    test_sets: list[str] = Field(min_length=1)
+    test_sets: list[Name] = Field(min_length=1)
     frames_per_method: int = Field(ge=1)
     methods: list[str] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)
@@ -88,7 +84,15 @@ class AttributionParameters(Parameters):
     picture: str | None = None
 
 
-OTHERS: dict[str, type[Parameters]] = {
+class RobustnessParameters(Parameters):
+    """Of ``08_robustness``: the corruptions of :mod:`dfnb.corrupt`, their severities, and on which test set."""
+
+    test_set: Name
+    corruptions: list[str] = Field(min_length=1)
+    severities: list[int] = Field(min_length=1)
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {
     "00_start_here": StartParameters,
     "01_data": DataParameters,
     "06_cross_dataset": Parameters,
@@ -100,225 +104,199 @@ OTHERS: dict[str, type[Parameters]] = {
 
 @cache
 def schema(notebook: str) -> type[Parameters]:
-    """The closed schema of a notebook's parameters."""
-    if notebook in papers.NOTEBOOKS:
-        settings = papers.module(papers.NOTEBOOKS[notebook]).Settings
-        return create_model(notebook, __base__=(TrainingParameters, settings))
-    if notebook not in OTHERS:
-        known = ", ".join(sorted([*papers.NOTEBOOKS, *OTHERS]))
+    """The closed schema of a notebook's parameters; raises :class:`DfnbError` when there is no such notebook."""
+    of_papers = papers.notebooks()
+    if notebook in NOTEBOOKS:
+        return NOTEBOOKS[notebook]
+    if notebook not in of_papers:
+        known = ", ".join(sorted([*of_papers, *NOTEBOOKS]))
         raise DfnbError(f"there is no notebook {notebook!r}; known are {known}")
-    return OTHERS[notebook]
+    settings = papers.module(of_papers[notebook]).Settings
+    if clash := sorted(set(settings.model_fields) & set(TrainingParameters.model_fields)):
+        raise DfnbError(
+            f"{settings.__module__}: a setting may not be called {clash[0]!r}, as a training's own; rename it"
+        )
+    return create_model(notebook, __base__=(TrainingParameters, settings))
 
 
 def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters, found in its namespace (``globals()``), against its schema.
 
-    Names that papermill injected are all checked, so that a mistyped one cannot pass; running the cell again by hand is
-    no error. The record of an earlier execution is removed: from here on the job is not done. Raises
-    :class:`DfnbError` with one sentence.
+    All names that papermill injected are checked, so that a mistyped one cannot pass; running the cell again by hand is
+    no error. Raises :class:`DfnbError` with one sentence.
     """
     kind = schema(notebook)
     cells = namespace.get("In", ())
-    injected = {name for cell in cells if cell.startswith("# Parameters") for name in _literals(cell)}
-    own = {name for cell in cells for name in _literals(cell)} if cells else set(namespace)
-    values = {name: namespace[name] for name in sorted(own & set(kind.model_fields) | injected) if name in namespace}
-    p = checked(kind, values, notebook)
-    (_jobs_folder(p.profile) / _job_id(notebook, p) / "record.json").unlink(missing_ok=True)
-    return p
+    injected = {name for cell in cells if cell.startswith("# Parameters") for name in _assigned(cell)}
+    assigned = {name for cell in cells for name in _assigned(cell)} if cells else set(namespace)
+    wanted = sorted(assigned & set(kind.model_fields) | injected)
+    return kind.check({name: namespace[name] for name in wanted if name in namespace}, notebook)
 
 
-def _literals(cell: str) -> list[str]:
+def _assigned(cell: str) -> list[str]:
     """The names that a cell assigns, if it does nothing but assign literals, as a parameters cell does."""
     try:
         body = ast.parse(cell).body
-        names = [node.targets[0].id for node in body if ast.literal_eval(node.value) is not Ellipsis]
+        return [node.targets[0].id for node in body if ast.literal_eval(node.value) is not Ellipsis]
     except (SyntaxError, ValueError, AttributeError):
         return []
-    return names
 
 
-def checked(kind: type[Parameters], values: Mapping[str, Any], source: str) -> Parameters:
-    """Values as a schema's instance; strict, but 3 is a float and a list a tuple, as in JSON."""
-    try:
-        return kind.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
-        known = f"; it takes {', '.join(kind.model_fields)}" if unknown else ""
-        raise DfnbError(f"{source}: {papers.explain(error)}{known}") from None
+# -------------------------------------------------------------------------------------------------- profiles and jobs
+
+
+class Grid(core.Closed):
+    """What every paper is trained and tested on, and with which seeds."""
+
+    train_sets: list[Name] = Field(min_length=1)
+    test_sets: list[Name] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+
+class Profile(core.Closed):
+    """A file of ``notebooks/profiles``.
+
+    ``notebooks``: their parameters, in the order of execution. ``arms``: notebook → group → arm → what it changes, and
+    its ``seeds`` (the grid's first where it says none). The other arms of a group are compared with its ``main``, or
+    with the paper's own training where it has none.
+    """
+
+    description: str
+    grid: Grid
+    notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    arms: dict[str, dict[str, dict[str, dict[str, Any]]]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One step of a profile: a notebook to execute or, where ``trains``, one further training that notebooks read.
+    """One step of a profile: a notebook to execute or, where ``trains``, one training.
 
-    ``arm`` is the variation that is trained, ``group/name``; empty for a training of the grid itself.
+    ``group`` and ``arm`` name the variation that is trained; both are empty for a training of the grid itself.
     """
 
     id: str
     notebook: str
-    parameters: dict[str, Any]
-    needs: tuple[str, ...]  # ids of the jobs whose files it reads
     profile: str
+    parameters: Parameters
+    needs: tuple[str, ...]  # ids of the jobs whose files it reads
     trains: bool = False
+    group: str = ""
     arm: str = ""
 
     @property
     def record(self) -> Path:
-        return _jobs_folder(self.profile) / self.id / "record.json"
-
-    def done(self) -> bool:
-        """Whether the job's record is there, for these very parameters, with all the files it names."""
-        if not self.record.exists() or not (self.trains or self.log.exists()):
-            return False
-        record = core.read_json(self.record)
-        return record["parameters"] == self.checked().model_dump(mode="json") and all(
-            (core.home() / name).exists() for name in record["files"]
-        )
-
-    def checked(self) -> Parameters:
-        """The parameters by the notebook's schema."""
-        return checked(schema(self.notebook), self.parameters, f"profile {self.profile}, {self.id}")
-
-    @property
-    def base64(self) -> str:
-        """The parameters as ``papermill -b`` takes them."""
-        return base64.b64encode(yaml.safe_dump(self.parameters).encode()).decode()
+        """The proof that the job ended."""
+        return core.home() / "runs" / "notebooks" / self.profile / self.id / "record.json"
 
     @property
     def log(self) -> Path:
-        """The executed notebook, or what the training said."""
+        """The executed notebook, or what the training printed."""
         if self.trains:
             return self.record.with_name("log.txt")
         return core.home() / "reports" / self.profile / "notebooks" / f"{self.id}.ipynb"
 
+    @property
+    def base64(self) -> str:
+        """The parameters as ``papermill -b`` takes them."""
+        return base64.b64encode(yaml.safe_dump(self.parameters.model_dump(mode="json")).encode()).decode()
 
-def _job_id(notebook: str, p: Parameters) -> str:
-    return f"{notebook}-{p.train_set}-s{p.seed}" if isinstance(p, TrainingParameters) else notebook
+    def done(self) -> bool:
+        """Whether the job's record is there, for these very parameters, with all the files it names."""
+        if not self.record.exists() or not self.log.exists():
+            return False
+        record = core.read_json(self.record)
+        same = record["parameters"] == self.parameters.model_dump(mode="json")
+        return same and all((core.home() / name).exists() for name in record["files"])
 
 
-def _jobs_folder(profile: str) -> Path:
-    return core.home() / "runs" / "notebooks" / profile
-
-
-def profile(name: str) -> dict[str, Any]:
-    """A profile as ``notebooks/profiles/<name>.yaml`` has it: ``grid``, per notebook its parameters, and ``arms``."""
+def profile(name: str) -> Profile:
+    """The profile of ``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that names the file and the mend."""
     path = core.find("notebooks") / "profiles" / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise DfnbError(f"{path} does not exist; profiles here are {known}")
-    content = core.read_yaml(path)
-    if not isinstance(content, dict) or not {"description", "grid", "notebooks"} <= set(content) <= set(PROFILE):
-        raise DfnbError(f"{path} must have the keys {', '.join(PROFILE)} (arms may be left out) and no others")
-    if unknown := set(content.get("arms") or {}) - set(papers.NOTEBOOKS):
-        raise DfnbError(f"{path} has arms of {', '.join(sorted(unknown))}, which trains nothing")
+    known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    if name not in known:
+        raise DfnbError(f"there is no profile {name!r} in {path.parent}; there are {', '.join(known)}")
+    content = Profile.check(core.read_yaml(path), path)
+    if unknown := sorted(set(content.arms) - set(papers.notebooks())):
+        raise DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
     return content
 
 
-PROFILE = ("description", "grid", "notebooks", "arms")
-
-
-def _arms(content: dict[str, Any], notebook: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Group -> arm -> what it changes, and its ``seeds``; without those it runs with the grid's first seed alone."""
-    groups = (content.get("arms") or {}).get(notebook) or {}
-    first = {"seeds": content["grid"]["seeds"][:1]}
-    return {group: {arm: {**first, **changes} for arm, changes in arms.items()} for group, arms in groups.items()}
-
-
 def jobs(name: str) -> list[Job]:
-    """The jobs of a profile in the order of its file: data, trainings (train sets × seeds and arms), then the rest.
+    """The jobs of a profile, each after those it needs; all parameters are checked here, before anything runs.
 
-    A paper's notebook is executed for the first seed of the grid and trains it; the other seeds, the arms and the phases that
-    they start from are jobs of their own, which the notebook may read, as it may those of the papers before it. All other
-    notebooks need whatever stands before them. Every job's parameters are checked here, before anything runs.
+    A paper's notebook reads the trainings of its own paper, every other notebook whatever stands before it.
     """
     content = profile(name)
-    grid = content["grid"]
-    first, *others = grid["seeds"]
     result: list[Job] = []
-    for notebook, own in content["notebooks"].items():
-        own = {"profile": name, **(own or {})}
-        data = tuple(job.id for job in result if job.notebook == "01_data")
-        if notebook in papers.NOTEBOOKS:
-            for train_set in grid["train_sets"]:
-                values = {"train_set": train_set, "test_sets": grid["test_sets"], **own}
-                further = [("", {**values, "seed": seed}) for seed in others]
-                for group, arms in _arms(content, notebook).items():
-                    for arm, changes in arms.items():
-                        for seed in changes["seeds"]:
-                            given = {**values, **changes, "seed": seed}
-                            further.append((f"{group}/{arm}", {k: v for k, v in given.items() if k != "seeds"}))
-                trainings = []
-                for arm, given in further:
-                    job_id = f"{notebook}-{given['train_set']}{_slug(arm)}-s{given['seed']}"
-                    if all(given != job.parameters for job in trainings):  # one run may be an arm of two groups
-                        trainings.append(Job(job_id, notebook, given, data, name, True, arm))
-                main = Job(f"{notebook}-{train_set}-s{first}", notebook, {**values, "seed": first}, data, name)
-                *trainings, main = _with_phases([*trainings, main])
-                needs = [job.id for job in [*result, *trainings] if job.trains]
-                result += [*trainings, replace(main, needs=tuple(dict.fromkeys([*main.needs, *needs])))]
-        elif notebook == "01_data":
-            every = [grid, *_changes(content)]
-            trained_on = [*grid["train_sets"], *(each["train_set"] for each in every if "train_set" in each)]
-            tested_on = [each_set for each in every for each_set in each.get("test_sets", ())]
-            datasets = list(dict.fromkeys([*trained_on, *tested_on]))
-            result.append(Job(notebook, notebook, {"datasets": datasets, **own}, (), name))
+    for notebook, own in content.notebooks.items():
+        before = tuple(job.id for job in result)
+        if notebook in papers.notebooks():
+            data = tuple(job.id for job in result if job.notebook == "01_data")
+            trainings = _trainings(name, content, notebook, data)
+            values = {**(own or {}), "profile": name, "train_set": content.grid.train_sets[0]}
+            values |= {"test_sets": content.grid.test_sets, "seed": content.grid.seeds[0]}
+            checked = schema(notebook).check(values, f"profile {name}, {notebook}")
+            needs = (*data, *dict.fromkeys(job.id for job in trainings))
+            result += [*_distinct(trainings), Job(notebook, notebook, name, checked, needs)]
         else:
-            result.append(Job(notebook, notebook, own, tuple(job.id for job in result), name))
-    for job in result:
-        job.checked()
-    ids = [job.id for job in result]
-    if twice := sorted({job_id for job_id in ids if ids.count(job_id) > 1}):
-        raise DfnbError(f"profile {name} has two jobs {twice[0]}: its arms differ in signs only; name one otherwise")
+            values = {"profile": name, **(own or {})}
+            if notebook == "01_data":
+                values = {"datasets": _datasets(content), **values}
+            checked = schema(notebook).check(values, f"profile {name}, {notebook}")
+            result.append(Job(notebook, notebook, name, checked, before))
     return result
 
 
-def asked(name: str, notebook: str) -> Any:
-    """The parameters with which a profile executes a notebook; None where it does not."""
-    return next((job.checked() for job in jobs(name) if job.notebook == notebook and not job.trains), None)
+def _trainings(name: str, content: Profile, notebook: str, needs: tuple[str, ...]) -> list[Job]:
+    """The trainings of one paper: the grid's, then its arms'; the same training may be an arm of two groups."""
+    own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[notebook] or {})}
+    arms = [("", "", {"seeds": content.grid.seeds})]
+    for group, members in content.arms.get(notebook, {}).items():
+        arms += [(group, arm, changes) for arm, changes in members.items()]
+    result: list[Job] = []
+    ids: dict[str, str] = {}
+    for train_set in content.grid.train_sets:
+        for group, arm, changes in arms:
+            for seed in changes.get("seeds", content.grid.seeds[:1]):
+                values = {**own, "train_set": train_set, **changes, "seed": seed}
+                if group and "epoch_scores" not in changes:
+                    values["epoch_scores"] = False  # an arm is judged by source validation alone
+                values.pop("seeds", None)
+                checked = schema(notebook).check(values, f"profile {name}, {notebook}, {group} {arm}".rstrip(", "))
+                words = [papers.notebooks()[notebook], checked.train_set, _slug(group), _slug(arm), f"s{seed}"]
+                job_id = "-".join(word for word in words if word)
+                job_id = ids.setdefault(core.digest(checked.model_dump(mode="json")), job_id)
+                result.append(Job(job_id, notebook, name, checked, needs, True, group, arm))
+    return result
 
 
-def _with_phases(chosen: list[Job]) -> list[Job]:
-    """Jobs with those of the phases before them (:meth:`dfnb.papers.Settings.before`), each once, which they need."""
-    phases: dict[str, Job] = {}
-    result = []
-    for job in chosen:
-        p, needs = job.checked(), job.needs
-        before = p.settings().before()
-        if before:
-            values = p.model_dump(mode="json") | before.model_dump(mode="json") | {"epoch_scores": False}
-            job_id = f"{job.notebook}-{p.train_set}{_slug('/'.join(['before', *(p.seen_methods or ())]))}-s{p.seed}"
-            key = core.digest(values)
-            if key not in phases and job_id in {phase.id for phase in phases.values()}:
-                job_id = f"{job_id}-{key[:6]}"
-            phases.setdefault(key, Job(job_id, job.notebook, values, job.needs, job.profile, True, "before"))
-            needs = (*needs, phases[key].id)
-        result.append(replace(job, needs=needs))
-    return [*(_with_phases(list(phases.values())) if phases else ()), *result]
+def _distinct(trainings: Iterable[Job]) -> list[Job]:
+    """One job per id; raises :class:`DfnbError` where different trainings have the same id."""
+    found: dict[str, Job] = {}
+    for job in trainings:
+        if found.setdefault(job.id, job).parameters != job.parameters:
+            raise DfnbError(
+                f"profile {job.profile} has two trainings {job.id}: its arms differ in signs only; rename one"
+            )
+    return list(found.values())
 
 
-def _changes(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """What notebooks of papers and their arms set by themselves."""
-    own = [values or {} for notebook, values in content["notebooks"].items() if notebook in papers.NOTEBOOKS]
-    groups = [group for of_notebook in (content.get("arms") or {}).values() for group in of_notebook.values()]
-    return [*own, *(changes for group in groups for changes in group.values())]
+def _datasets(content: Profile) -> list[str]:
+    """All datasets that a profile trains or tests on."""
+    changes = [arm for groups in content.arms.values() for group in groups.values() for arm in group.values()]
+    changes = [*(values or {} for values in content.notebooks.values()), *changes]
+    named = [*content.grid.train_sets, *content.grid.test_sets]
+    for values in changes:
+        named += [values["train_set"]] if "train_set" in values else []
+        named += values.get("test_sets", [])
+    return list(dict.fromkeys(named))
 
 
-def _slug(arm: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"/{arm}".lower()).rstrip("-")
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
-def train_job(name: str, job_id: str) -> None:
-    """Do a training job of a profile: train, score all test sets, write the job's record."""
-    job = next((job for job in jobs(name) if job.id == job_id and job.trains), None)
-    if job is None:
-        known = ", ".join(job.id for job in jobs(name) if job.trains) or "none"
-        raise DfnbError(f"profile {name} has no training job {job_id}; it has {known}")
-    clock, p = core.Clock(), job.checked()
-    job.record.unlink(missing_ok=True)
-    trained_now = trained(p)
-    # of a phase before no table tells
-    files = [score(trained_now, test_set) for test_set in p.test_sets if job.arm != "before"]
-    finish(job.notebook, p, clock, files, job_id, run=trained_now.folder.name)
+# ------------------------------------------------------------------------------------------------- what jobs start
 
 
 def datasets(*names: str) -> None:
@@ -327,70 +305,62 @@ def datasets(*names: str) -> None:
         if name in core.described("synth"):
             synth.build(name)
         elif core.read_record(core.home() / "datasets" / name) is None:
-            what = f"dataset {name} is neither prepared nor part of the embedded benchmark"
-            raise DfnbError(f"{what}; see `dfnb prepare --help`")
+            raise DfnbError(
+                f"dataset {name} is neither prepared nor part of the embedded benchmark; see `dfnb prepare --help`"
+            )
 
 
 def trained(p: TrainingParameters) -> Run:
-    """The run of a paper's notebook: trained now, resumed, or loaded."""
+    """The training of a paper's notebook, trained now, resumed or loaded, and its scores on all its test sets."""
     datasets(p.train_set, *p.test_sets)
-    return train(
-        papers.NOTEBOOKS[type(p).__name__],
-        p.train_set,
-        p.settings(),
-        p.seed,
-        p.seen_methods,
-        p.test_sets if p.epoch_scores else (),
-        p.devices,
-    )
+    epoch_tests = p.test_sets if p.epoch_scores else ()
+    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices)
+    for test_set in p.test_sets:
+        scores.score(run, test_set)
+    return run
 
 
-Find = Callable[[TrainingParameters], Run]
+def lines(name: str, notebook: str = "") -> list[Line]:
+    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed; missing ones are trained."""
+    found: dict[tuple[str, ...], list[Run]] = {}
+    runs: dict[str, Run] = {}
+    for job in _all_trainings(name):
+        if job.notebook != notebook and notebook:
+            continue
+        if job.id not in runs:
+            runs[job.id] = trained(job.parameters)
+        found.setdefault((job.parameters.paper, job.group, job.arm, job.parameters.train_set), []).append(runs[job.id])
+    several = len(profile(name).grid.train_sets) > 1
+    return [_line(*key, of_seeds, several) for key, of_seeds in found.items()]
 
 
-def all_trained(
-    name: str, arms: bool = False, find: Find = trained, notebook: str = ""
-) -> list[tuple[Run, TrainingParameters]]:
-    """The runs of a profile's grid, or those of its arms, with their parameters; what is missing is trained.
-
-    Of one paper's ``notebook`` or of all papers.
-    """
-    of_papers = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and job.notebook.startswith(notebook)]
-    chosen = [job for job in of_papers if bool(job.arm) == arms]
-    return [(find(p), p) for p in (job.checked() for job in chosen)]
+def _all_trainings(name: str) -> list[Job]:
+    content = profile(name)
+    of_papers = [notebook for notebook in content.notebooks if notebook in papers.notebooks()]
+    return [job for notebook in of_papers for job in _trainings(name, content, notebook, ())]
 
 
-def arms(p: TrainingParameters, group: str, find: Find = trained) -> dict[str, list[Run]]:
-    """The runs of a group of arms by their names, ``main`` first, each at its seeds; what is missing is trained.
-
-    The profile says what each arm changes of ``p``, and with which seeds; ``main`` is ``p`` itself at the grid's. Where
-    the profile has no such group there is ``main`` alone.
-    """
-    notebook, content = type(p).__name__, profile(p.profile)
-    wanted = {"main": {"seeds": content["grid"]["seeds"]}, **_arms(content, notebook).get(group, {})}
-    found: dict[str, list[Run]] = {}
-    for arm, changes in wanted.items():
-        changes = dict(changes)
-        for seed in changes.pop("seeds"):
-            values = p.model_dump(mode="json") | changes | {"seed": seed}
-            found.setdefault(arm, []).append(find(checked(type(p), values, f"{notebook}, {arm}")))
-    return found
+def _line(paper: str, group: str, arm: str, train_set: str, runs: Sequence[Run], several: bool) -> Line:
+    title = papers.module(paper).PAPER.title
+    if group == BASELINES:
+        title, group, arm = arm, "", ""
+    words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
+    return Line(", ".join(word for word in words if word), paper, group, arm, tuple(runs))
 
 
-def all_arms(name: str, group: str, find: Find = trained, notebook: str = "") -> dict[str, dict[str, list[Run]]]:
-    """:func:`arms` of every paper of a profile that has groups whose name begins so, by paper, train set and group.
+def publish(name: str, notebook: str = "") -> None:
+    """Put the scores, records and logs of a profile's lines, or of one paper's, into its report."""
+    scores.pack(name, lines(name, notebook), prune=not notebook)
 
-    Or of one paper's ``notebook``.
-    """
-    content, found = profile(name), {}
-    several = len(content["grid"]["train_sets"]) > 1
-    main = [job for job in jobs(name) if job.notebook in papers.NOTEBOOKS and not job.trains]
-    for job in (job for job in main if job.notebook.startswith(notebook)):
-        title = papers.PAPERS[papers.NOTEBOOKS[job.notebook]].title
-        title += f", {job.parameters['train_set']}" if several else ""
-        for own in (own for own in _arms(content, job.notebook) if own.startswith(group)):
-            found[title + own.removeprefix(group)] = arms(job.checked(), own, find)
-    return found
+
+def train_job(name: str, job_id: str) -> None:
+    """Do a training job of a profile: train, score all its test sets, write the job's record."""
+    trainings = {job.id: job for job in _all_trainings(name)}
+    if job_id not in trainings:
+        raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(trainings) or 'none'}")
+    clock, p = core.Clock(), trainings[job_id].parameters
+    run = trained(p)
+    _write_record(trainings[job_id].record.parent, p, clock, [run.folder / "record.json"], run=run.folder.name)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:
@@ -401,18 +371,29 @@ def resolved(p: Parameters) -> pd.DataFrame:
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 
 
-def finish(
-    notebook: str,
-    p: Parameters,
-    clock: core.Clock,
-    outputs: Sequence[Path] = (),
-    job_id: str | None = None,
-    **facts: Any,
-) -> dict:
+def finish(notebook: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
     """Write the record of a notebook's execution, its last act: without it the execution did not happen."""
-    folder = _jobs_folder(p.profile) / (job_id or _job_id(notebook, p))
-    relative = [Path(path).resolve().relative_to(core.home()).as_posix() for path in outputs]
-    hashes = {path: core.sha256(core.home() / path) for path in relative}
-    return core.write_record(
-        folder, p.model_dump(mode="json"), [], notebook=notebook, files=hashes, **facts, **clock.facts()
-    )
+    return _write_record(core.home() / "runs" / "notebooks" / p.profile / notebook, p, clock, outputs, **facts)
+
+
+def _write_record(folder: Path, p: Parameters, clock: core.Clock, outputs: Iterable[Path], **facts: Any) -> dict:
+    files = [Path(path).resolve().relative_to(core.home()).as_posix() for path in outputs]
+    hashes = {name: core.sha256(core.home() / name) for name in dict.fromkeys(files)}
+    return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts())
+
+
+def export_candidates(run: Run, folder: Path, share: float) -> pd.DataFrame:
+    """Write the frames that a run's paper would have annotated, so many that their masks are ``share`` of the training set.
+
+    Returns the index of the exported pictures. Raises :class:`DfnbError` for a paper that chooses no candidates.
+    """
+    module = papers.module(run.paper)
+    if not hasattr(module, "candidates"):
+        raise DfnbError(f"{run.folder} is a run of {module.PAPER.title}, which chooses no candidates for annotation")
+    start = run.before() or run
+    frames = select(load_frames(run.parameters["train_set"]), "train", run.parameters["seen_methods"])
+    budget = round(share * len(frames))
+    if not budget:
+        raise DfnbError(f"share = {share:g} of {len(frames)} training frames is no frame; raise it")
+    order = module.candidates(start.phase(), frames, run.settings.clusters).head(budget)
+    return annotate.export(frames, order["row"].to_numpy(), folder, {"run": start.folder.name})

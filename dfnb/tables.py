@@ -1,348 +1,255 @@
-"""What a report consists of: its tables and figures by name, from score files alone.
+"""The tables of a report: each is a choice of rows of ``results.parquet`` and a pivot of them, as ``tables.yaml`` says.
 
-A notebook shows them one by one, after training what is missing. ``dfnb report`` makes all of them again from
-``reports/<profile>/runs``, without a model or a dataset, and gives the same bytes each time.
+Nothing here computes a metric, runs a network or reads a dataset, so a table is the same wherever the report lies.
 """
 
-import multiprocessing
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property
-from itertools import chain
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-from scipy.stats import norm
+from IPython.display import Image
+from pydantic import Field
 
-from dfnb import attribution, claims, core, corrupt, figures, generalise, metrics, papers
-from dfnb import jobs as grid
-from dfnb.metrics import interval
+from dfnb import compare, core, figures, metrics, page, papers
+from dfnb.attribution.measures import ALIKE
+from dfnb.core import DfnbError
+from dfnb.scores import Line, Report, report_folder
 from dfnb.train import Run
 
-Lines = dict[str, list[Run]]
-ABOUT = (
-    "Numbers of the embedded benchmark simulate the protocol of the papers (train on one dataset, test on others), "
-    "not their datasets. None of them may be set beside a published figure."
+MANIFEST = Path(__file__).with_suffix(".yaml")
+FAILS = {"all": ALIKE, "shuffled labels": ALIKE, "empty": 0.5}  # means from which a map fails the sanity test
+MARKS = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"}
+    | {"Δ": r"$\Delta$", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$", "<": "$<$", ">": "$>$"}
 )
+
+
+class Spec(core.Closed):
+    """A table or figure: which rows of the results it holds, and whose values name its rows and columns (``tables.yaml``)."""
+
+    lead: str
+    where: dict[str, str | tuple[str, ...]] = Field({})
+    index: tuple[str, ...] = ("line",)
+    columns: tuple[str, ...] = ("test_set",)
+    beside: tuple[str, ...] = ()
+    draw: Literal["forest", "roc", "robustness_curves", "deletion_curves"] = "forest"
+
+    def rows(self, results: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the :func:`extended` results that the table holds."""
+        chosen = np.ones(len(results), bool)
+        for column, wanted in {**core.read_yaml(MANIFEST)["everywhere"], **self.where}.items():
+            if isinstance(wanted, str):
+                chosen &= results[column].str.fullmatch(wanted).to_numpy(bool)
+            else:
+                chosen &= results[column].isin(wanted).to_numpy()
+        return results[chosen]
+
+    def table(self, results: pd.DataFrame) -> pd.DataFrame:
+        """The table as texts ``value [low, high]``, its rows and columns in the order of the results."""
+        rows = self.rows(results)
+        if rows.empty:
+            return pd.DataFrame()
+        shown = rows.assign(metric=rows["metric"].replace(metrics.LOCALISATION))
+        index = shown.set_index(list(self.index)).index
+        if not self.columns:
+            return _listed(rows).set_index(index)
+        cells: dict[Any, dict[str, Any]] = {}
+        for key, column, row in zip(index, shown[list(self.columns)].agg(", ".join, axis=1), rows.itertuples()):
+            cells.setdefault(key, {})[column] = _cell(row)
+        beside = rows.groupby(list(self.index))[list(self.beside)].max()
+        return pd.DataFrame(list(cells.values()), index.unique()).join(beside).astype(object).fillna("–")
+
+
+def specs(kind: str) -> dict[str, Spec]:
+    """The ``tables``, the tables of ``groups`` by their endings, or the ``figures`` of ``tables.yaml``."""
+    return {name: Spec.check(values, f"tables.yaml, {name}") for name, values in core.read_yaml(MANIFEST)[kind].items()}
+
+
+def _cell(row: Any) -> str:
+    if np.isnan(row.value):
+        return "refused" if row.refused else "–"
+    if not row.minus:
+        return metrics.interval(row.value, row.low, row.high)
+    return f"{row.value:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
+
+
+def _listed(rows: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame({"difference": [_cell(row) for row in rows.itertuples()]})
+    table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
+    for name, values in {"p": rows["p"], "p, Holm": metrics.holm(rows["p"].to_numpy())}.items():
+        table[name] = ["–" if np.isnan(p) else f"{p:.3f}".replace("0.000", "< 0.001") for p in values]
+    table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
+    return table.assign(**{name: rows[name].to_numpy() for name in ("seeds", "n", "clusters")})
+
+
+def extended(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with what tables need besides: ``home``, ``map`` and the ``verdict`` of its sanity test."""
+    home = np.where(results["test_set"] == results["train_set"], "yes", "no")
+    results = results.assign(home=home, map=results["condition"].str.partition(" ")[2])
+    results["left chance"] = results["left_chance"].astype("Int64")
+    tested = results[results["condition"].str.startswith("sanity ") & (results["method"] == "all")]
+    failing = tested[tested["value"] >= tested["metric"].map(FAILS).astype(float)]
+    known, fails, wanted = (list(zip(rows["line"], rows["map"])) for rows in (tested, failing, results))
+    verdicts = dict.fromkeys(known, "passes") | dict.fromkeys(fails, "fails")
+    return results.assign(verdict=[verdicts.get(key, "") for key in wanted])
+
+
+def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
+    """The tables of all groups of arms in the results, ``<paper>_<group>…``, of the paper that has most arms in the group.
+
+    Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
+    """
+    found, named = {}, [spec.where["group"] for spec in specs("tables").values() if "group" in spec.where]
+    partial = {line.group for line in lines if line.runs and line.runs[0].parameters.get("seen_methods")}
+    for group, rows in results.groupby("group", sort=False):
+        if not group or any(re.fullmatch(pattern, group) for pattern in named):
+            continue
+        paper = rows.drop_duplicates("line")["paper"].mode()[0]
+        compared = tuple(sorted({*rows["line"], *rows["minus"]} - {""}))
+        alone = {"group": ".*", "line": compared, "test_set": tuple(rows["test_set"].unique())}
+        for ending, spec in specs("groups").items():
+            if group in partial or not ending.startswith("_by_method"):
+                lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"
+                where = ({"group": (group,)} if "minus" in spec.where else alone) | spec.where
+                name = re.sub("[^a-z0-9]+", "_", f"{paper}_{group}".lower()).strip("_") + ending
+                found[name] = spec.model_copy(update={"lead": lead, "where": where})
+    return found
+
+
+def _overview(book: "Book") -> pd.DataFrame:
+    """One row per run: what it started from, on how much, which epoch was chosen, and how long it took."""
+    rows = []
+    for line in book.report.lines():
+        for run in line.runs:
+            record, chosen = run.record, run.record["chosen"]
+            start = f"{run.settings.backbone} from {record['weights_from']}"
+            epoch = [f"{chosen['epoch']} of {len(run.log)}", f"{chosen['auc']:.3f}"]
+            work = [record["n"]["train"], round(record["images_per_s"]), round(record["training_s"])]
+            rows.append([line.name, run.parameters["seed"], start, *epoch, *work])
+    names = ["line", "seed", "start", "chosen epoch", "validation AUC", "frames of the split", "images/s", "training s"]
+    return pd.DataFrame(rows, columns=names).set_index(["line", "seed"])
+
+
+# Tables of ``tables.yaml`` that are no pivot of the results.
+MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {
+    "claims": lambda book: compare.judge(book.results),
+    "published_and_ours": lambda book: compare.published_and_ours(book.results),
+    "overview": _overview,
+    "published": lambda book: compare.published().set_index("paper"),
+}
+
+
+def conditions(rows: pd.DataFrame, profile: str) -> str:
+    """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
+    sound, tests, made = rows[rows["refused"] == ""], [], f"Made by `dfnb run {profile}`."
+    if sound.empty:
+        return made
+    for test_set, found in sound.groupby("test_set", sort=False):
+        row = found.sort_values(["level", "n"], na_position="first").iloc[-1]
+        tests.append(
+            f"{test_set} {row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} "
+            f"clusters ({row['compression']}, data {row['fingerprint'][:8]})"
+        )
+    seeds = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
+    over = " and over seeds (over clusters alone where a line has one seed)" if sound["seeds"].max() > 1 else ""
+    start = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
+    refused = [f"Refused: {reason}." for reason in rows["refused"].unique() if reason]
+    return (
+        f"Trained on {', '.join(sound['train_set'].unique())}, seeds: {', '.join(map(str, seeds))}. "
+        f"Test: {'; '.join(tests)}. Intervals: 95 %, over clusters of videos{over}. "
+        f"Checkpoint: {'; '.join(sorted(set(sound['rule'])))}. Backbone: {'; '.join(start)}. {' '.join([made, *refused])}"
+    )
+
+
+def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
+    """Save a table as CSV (plain), Markdown and LaTeX (booktabs; needs graphicx) with the caption, and the caption alone."""
+    plain = table.reset_index() if any(table.index.names) else table.rename_axis("").reset_index()
+    plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
+    plain = plain.astype(object).where(plain.notna(), "–").astype(str)
+    marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
+    tex = plain.rename(columns=_latex).map(_latex)
+    tex = tex.to_latex(index=False, caption=_latex(caption), label=f"tab:{name}")
+    tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
+    texts = {"csv": plain.to_csv(index=False), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
+    folder = report_folder(profile) / "tables"
+    for suffix, text in texts.items():
+        with core.atomic(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [folder / f"{name}.{suffix}" for suffix in texts]
+
+
+def _latex(text: str) -> str:
+    return text.translate(MARKS)
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
+
+
+def deviations(run: Run) -> pd.DataFrame:
+    """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
+    used, defaults = run.settings.model_dump(), papers.module(run.paper).Settings().model_dump()
+    rows = {name: {"published": str(defaults[name]), "this run": str(value)} for name, value in used.items()}
+    rows["initial weights"] = {"published": "ImageNet", "this run": run.record["weights_from"]}
+    table = pd.DataFrame(rows).T.rename_axis("setting")
+    return table[table["published"] != table["this run"]]
 
 
 class Book:
-    """The runs of a profile and all that is made of them; ``saved`` are the files written so far.
+    """The tables and figures of a report, made from its store alone; ``saved`` are the files written so far."""
 
-    ``lines`` are the papers, the arms called ``baselines`` (further models from timm) and the scores of other tools. With a
-    ``notebook`` it is that paper alone, which need not wait for the others.
-    """
-
-    def __init__(self, profile: str, find: grid.Find = grid.trained, notebook: str = "") -> None:
-        self.profile, self.saved, self.found, self.said = profile, [], {}, {}
-        self.find = lambda p: self.found.setdefault(key := repr(p), self.found.get(key) or find(p))
-        trainings = grid.all_trained(profile, find=self.find, notebook=notebook)
-        self.runs, self.test_sets = [trained for trained, _ in trainings], trainings[0][1].test_sets
-        further = [group for arms in self.arms("/baselines").values() for name, group in arms.items() if name != "main"]
-        self.lines = figures.lines([*self.runs, *chain(*further)]) | figures.other_tools(profile, self.runs)
-
-    def arms(self, source: str) -> dict[str, Lines]:
-        """Groups of arms by title: ``notebook/group``, or ``/group`` of every paper; ``""``: the lines themselves."""
-        notebook, _, group = source.partition("/")
-        return grid.all_arms(self.profile, group, self.find, notebook) if source else {"": self.lines}
-
-    @cached_property
-    def tasks(self) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
-        """LAE's tasks by name, seen and unseen method each, and the two datasets that have them."""
-        own = [job.checked() for job in grid.jobs(self.profile) if job.notebook == "03_lae" and not job.trains]
-        return (own[0].tasks, own[0].task_sets or ()) if own else ({}, ())
-
-    @cached_property
-    def results(self) -> pd.DataFrame:
-        """:func:`dfnb.figures.results` of all lines."""
-        return figures.results(self.lines, self.test_sets)
+    def __init__(self, profile: str) -> None:
+        self.profile, self.saved = profile, []
+        self.report = Report(profile)
+        self.results = extended(compare.results(self.report))
+        of_groups = groups(self.results, self.report.lines())
+        self.tables = specs("tables") | of_groups
+        self.figures = specs("figures") | {name: of_groups[name] for name in of_groups if f"{name}_maps" in of_groups}
 
     def table(self, name: str) -> pd.DataFrame:
-        """Make a table of :data:`TABLES` and save it; without rows, as nothing was trained for it, it is not saved."""
-        source, lead, make = TABLES[name]
-        arms = self.arms(source)
-        parts = {title: made for title, lines in arms.items() if len(made := make(self, lines))}
-        if not parts:
-            return pd.DataFrame()
-        made = pd.concat(parts, names=["paper"]) if source.startswith("/") else next(iter(parts.values()))
-        self.saved += figures.save_table(made, self.profile, name, self._caption(name, lead, arms))
-        return made
+        """Make a table and save it; where the report holds nothing for it, it is empty and not saved."""
+        spec = _known(name, self.tables)
+        table = MADE[name](self) if name in MADE else spec.table(self.results)
+        if len(table):
+            self.saved += save(table, self.profile, name, self._caption(spec))
+        return table
 
-    def figure(self, name: str) -> Figure | None:
-        """Draw a figure of :data:`FIGURES` and save it; None where there is nothing to draw."""
-        source, lead, draw = FIGURES[name]
-        arms = self.arms(source)
-        if figure := draw(self, next(iter(arms.values()))) if arms else None:
-            self.saved += figures.save_figure(figure, self.profile, name, self._caption(name, lead, arms))
-        return figure
+    def figure(self, name: str) -> Image | None:
+        """Draw and save a figure: the picture with its caption as alternative text; None where there is nothing to draw."""
+        spec = _known(name, self.figures)
+        rows = spec.rows(self.results).dropna(subset="value")
+        figure = getattr(figures, spec.draw)(rows, figures.looks(self.results), self.report) if len(rows) else None
+        if figure is None:
+            return None
+        self.saved += figures.save(figure, self.profile, name, self._caption(spec))
+        return figures.described(self.saved[-3:])
 
-    def _caption(self, name: str, lead: str, arms: dict[str, Lines]) -> str:
-        lines = {f"{title}, {arm}": group for title, of in arms.items() for arm, group in of.items()}
-        lines = next(iter(arms.values())) if len(arms) == 1 else lines
-        test_sets = self.test_sets[: 1 if name in HOME else None]
-        if "lae" in name.split("_"):
-            test_sets = generalise.test_sets(lines, self.tasks[1])
-        key = repr((sorted(lines), [run.folder.name for group in lines.values() for run in group], test_sets))
-        if key not in self.said:
-            self.said[key] = figures.conditions(lines, test_sets, self.profile)
-        return f"{lead} {self.said[key]}"
+    def _caption(self, spec: Spec) -> str:
+        return f"{spec.lead} {conditions(spec.rows(self.results), self.profile)}"
 
     def page(self) -> Path:
         """Write the page with all tables and figures that there are, in reading order."""
-        notebooks = [job.id for job in grid.jobs(self.profile) if not job.trains]
-        order = ORDER.format(*self.test_sets).split()
-        self.saved.append(figures.index(self.profile, f"dfnb report: {self.profile}", ABOUT, order, notebooks))
+        self.saved.append(page.write(self.profile, list(self.tables | self.figures)))
         return self.saved[-1]
 
 
-def published(profile: str) -> grid.Find:
-    """Finds a training among the runs of a report by its parameters; one that is not there has no scores either."""
-    folder = figures.folder(profile) / "runs"
-    runs = [Run(path, core.read_json(path / "record.json")) for path in sorted(folder.glob("[!.]*"))]
-    if not runs:
-        raise core.DfnbError(f"{folder} holds no runs; run the profile first: dfnb run {profile}")
-
-    def key(parameters: dict) -> str:
-        return core.digest([parameters[name] for name in ("paper", "train_set", "seed", "seen_methods", "settings")])
-
-    known = {key(run.record["parameters"]): run for run in runs}
-
-    def find(p: grid.TrainingParameters) -> Run:
-        wanted = {"paper": papers.NOTEBOOKS[type(p).__name__], "settings": p.settings().model_dump(mode="json")}
-        wanted = p.model_dump(mode="json") | wanted
-        return known.get(key(wanted), Run(folder / f"{wanted['paper']}-s{p.seed}", {"parameters": wanted}))
-
-    return find
+def _known(name: str, known: dict[str, Spec]) -> Spec:
+    """A specification by name; one that nothing fits for a group of arms that this report does not hold."""
+    if name not in known and not name.startswith(tuple(papers.names())):
+        raise DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
+    return known.get(name, Spec(lead="", where={"line": ()}))
 
 
 def rebuild(profile: str) -> Path:
-    """Make every table and figure of a report again from its score files, one process a core; returns the page."""
-    book, workers = Book(profile, published(profile)), min(os.cpu_count() or 1, 8)
-    context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch
-    with ProcessPoolExecutor(workers, context, _begin, (profile,)) as pool:
-        # in pairs: the two tables of all metrics stand beside each other, and so share what takes longest
-        list(pool.map(_remake, [*TABLES, *FIGURES], [False] * len(TABLES) + [True] * len(FIGURES), chunksize=2))
-    return book.page()
-
-
-def _begin(profile: str) -> None:
-    """Give a worker its book, from which it then makes one table or figure after another."""
-    global _book
+    """Make every table and figure of a report and its page again from its store, with the same bytes; returns the page."""
     figures.style()
-    _book = Book(profile, published(profile))
-
-
-def _remake(name: str, drawn: bool) -> None:
-    (_book.figure if drawn else _book.table)(name)
-    plt.close("all")
-
-
-def _sound(lines: Lines, test_set: str) -> Lines:
-    """The lines of whose scores on a test set none is refused."""
-    return {name: of for name, of in lines.items() if all(figures.held(run, test_set) is not None for run in of)}
-
-
-def ranks(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
-    """The lines of each test set by video AUC; half intervals over videos and over seeds; whether the next is as good.
-
-    The chance to swap is that of a difference to the next line below zero were the videos drawn anew, or videos and seeds:
-    normal approximation with the clustered error of the paired difference and the spread of each line's seeds.
-    """
-    rows = {}
-    for test_set in test_sets:
-        found = {name: figures.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
-        auc = {name: metrics.auc(tables) for name, tables in found.items()}
-        over = {name: metrics.over_seeds([metrics.auc(each)["value"] for each in of]) for name, of in found.items()}
-        order = sorted(auc, key=lambda name: -auc[name]["value"])
-        for rank, (name, below) in enumerate(zip(order, [*order[1:], None]), 1):
-            videos, seeds = ((row["high"] - row["low"]) / 2 for row in (auc[name], over[name]))
-            cells = {"line": name, "video AUC": f"{auc[name]['value']:.3f}", "± over videos": f"{videos:.3f}"}
-            if len(found[name]) > 1:
-                cells |= {"± over seeds": f"{seeds:.3f}", "wider": "seeds" if seeds > videos else "videos"}
-            if below:
-                d = metrics.paired_difference(found[name], found[below])
-                error = (d["high"] - d["low"]) / 2 / norm.ppf(0.975)
-                both = np.sqrt(error**2 + sum(over[each]["sd"] ** 2 / over[each]["n"] for each in (name, below)))
-                for what, of in (("videos", error), ("videos and seeds", both)):
-                    chance = 100 * norm.sf(d["value"] / max(of, 1e-12))
-                    cells[f"swaps with next, other {what} (%)"] = "–" if np.isnan(of) else f"{chance:.1f}"
-            rows[test_set, rank] = cells
-    return pd.DataFrame(rows).T.rename_axis(["test set", "rank"]).fillna("–")
-
-
-def by_manipulation(lines: Lines, test_sets: Sequence[str]) -> pd.DataFrame:
-    """Video AUC of each method of the first test set against its real videos: lines × methods, and all together."""
-    rows: dict[str, dict] = {}
-    for name, group in _sound(lines, test_sets[0]).items():
-        found = figures.tables(group, test_sets[0])
-        rows[name] = {"trained on": ", ".join(group[0].record["parameters"].get("seen_methods") or ["all"])}
-        for method in [*sorted(set(found[0]["method"].astype(str)) - {"real"}), "all"]:
-            own = [table[table["method"].isin(["real", method]) | (method == "all")] for table in found]
-            row = metrics.auc(own)
-            rows[name][method] = interval(row["value"], row["low"], row["high"])
-    return pd.DataFrame(rows).T.rename_axis(f"video AUC on {test_sets[0]}")
-
-
-def by_metric(book: Book, lines: Lines) -> pd.DataFrame:
-    """All metrics of all lines by level and test set: means over seeds of values and of bounds."""
-    groups = book.results.groupby(["level", "test_set", "line", "metric"], sort=False)
-    means = groups[["value", "low", "high"]].agg(lambda column: column.mean(skipna=False))
-    return means.apply(lambda row: interval(*row), axis=1).unstack("metric").fillna("–").sort_index(kind="stable")
-
-
-def power(lines: Lines, test_sets: Sequence[str], difference: float = 0.01) -> pd.DataFrame:
-    """How many test videos show a difference in video AUC of a line to the first one; see :func:`dfnb.metrics.power`."""
-    rows, first = {}, next(iter(lines))
-    for test_set in test_sets:
-        found = {name: figures.tables(group, test_set) for name, group in _sound(lines, test_set).items()}
-        for name in (name for name in found if name != first and first in found):
-            simulated = metrics.power(found[name], found[first], difference)
-            needed = np.interp(0.8, simulated, simulated.index)
-            cells = {"videos now": found[name][0]["video"].nunique(), "videos for 80 % power": f"{needed:.0f}"}
-            cells["simulated (videos: power in %)"] = "; ".join(f"{n}: {100 * p:.0f}" for n, p in simulated.items())
-            rows[name, test_set] = cells
-    return pd.DataFrame(rows).T.rename_axis(["line", "test set"]) if rows else pd.DataFrame()
-
-
-Make = Callable[[Book, Lines], Any]
-LAE, LV, ETD = "03_lae", "04_locate_and_verify", "05_exposing_the_deception"
-WALD = "Difference in video AUC {} on the same videos, Wald interval."
-SHARE = "Video AUC by the share of annotated forgeries."
-MAPS = (
-    "Maps against masks, {}, over forged frames: pointing game, energy inside, pixel AP and AUC, best IoU (chance: the forged "
-    "share, for pixel AUC 0.5); mean P(fake) while what a map ranks first is deleted (low is good) or inserted."
-)
-PATCHES, AGAINST = ("located patches", *attribution.STREAMS), attribution.against_masks
-MAPS_OF_ARMS = {  # which maps of which arms: what the papers claim of them
-    "attribution_lae": ("03_lae/face swap", "LAE before (0 %) and after regularisation", ("attention", "Grad-CAM")),
-    "attribution_modules": (f"{LV}/modules", "Locate and Verify without a module", PATCHES),
-    "attribution_branches": (f"{ETD}/losses", "Exposing the Deception with and without a loss", ("union",)),
-}
-GROUPS = MAPS.format("by manipulations seen in training, and by decision")
-AGREEMENT = "Mean rank correlation of each two maps on the same frames."
-SANITY = (
-    "Mean rank correlation of each map with itself after the weights were made random (a quarter, half, all of the layers), and "
-    f"with that of a training on shuffled labels and of another seed; it fails from {attribution.ALIKE} on, all random or shuffled."
-)
-RANKS = "Ranks by video AUC; half 95 % intervals over videos and over seeds; the chance to swap with the next."
-METRICS = "All metrics; of several seeds means of the values and of the bounds."
-
-
-def _of(make: Callable, *more: object) -> Make:
-    return lambda book, lines: make(lines, book.test_sets, *more)
-
-
-def _of_lines(make: Callable, *more: object) -> Make:
-    return lambda book, lines: make(lines, *more)
-
-
-def _of_first_seeds(book: Book, lines: Lines) -> pd.DataFrame:
-    return attribution.against_masks({name: group[:1] for name, group in lines.items()})
-
-
-def _regions(book: Book, lines: Lines) -> pd.DataFrame:
-    return figures.differences({name: of for name, of in lines.items() if name.startswith("0 %")}, book.test_sets)
-
-
-def _located(book: Book, lines: Lines) -> pd.DataFrame:
-    return figures.located(lines, book.test_sets[:1])
-
-
-def _seen_unseen(measured: pd.DataFrame, lines: Lines) -> pd.DataFrame:
-    return generalise.table(measured)
-
-
-def _gains(measured: pd.DataFrame, lines: Lines) -> pd.DataFrame:
-    return generalise.gains(measured, "0 %" if "0 %" in lines else "main")
-
-
-def _generalised(task: str, make: Callable = _seen_unseen) -> Make:
-    """A table or figure of :mod:`dfnb.generalise` for one of LAE's tasks; no rows where the profile has not that task."""
-
-    def made(book: Book, lines: Lines) -> Any:
-        tasks, sets = book.tasks
-        sets = generalise.test_sets(lines, sets)
-        for test_set in sets:
-            lines = _sound(lines, test_set)
-        if task not in tasks or not lines or (make is not _seen_unseen and len(lines) < 2):
-            return []
-        return make(generalise.measures(lines, tasks[task], sets), lines)
-
-    return made
-
-
-SEEDS = "; brackets of several seeds are t intervals over seeds."
-SELECTION = f"LAE, face swap: active minus random selection{SEEDS}"
-OPEN = "LAE: the open choices, each varied alone, minus main."
-BUDGET = "LAE, face swap: unseen method and locality by the annotated share; bars are 95 % intervals over seeds."
-AUC, DIFFERENCES, FOREST = _of(figures.cross_dataset), _of(figures.differences), _of(figures.forest)
-# By name: of which arms (see Book.arms), what the caption begins with, and how it is made.
-TABLES: dict[str, tuple[str, str, Make]] = {
-    "cross_dataset": ("", "Video AUC.", AUC),
-    "cross_dataset_frame": ("", "Frame AUC.", _of(figures.cross_dataset, "frame")),
-    "differences": ("", WALD.format("of every pair"), _of(figures.differences, "video", True)),
-    "ranks": ("", RANKS, _of(ranks)),
-    "within_dataset": ("", "Video AUC on the home dataset, by manipulation method.", _of(by_manipulation)),
-    "cross_manipulation": ("/methods", "Video AUC by the method trained on and tested on.", _of(by_manipulation)),
-    "metrics": ("", METRICS, by_metric),
-    "metrics_of_runs": ("", "All metrics of each run.", lambda book, lines: book.results.set_index(["line", "seed"])),
-    "located": ("", "Localisation over fake frames.", _of(figures.located)),
-    "selection": ("", "Video AUC by the rule that chose the epoch.", _of(figures.selection)),
-    "power": ("", "Test videos that show a difference of 0.01 in video AUC to the baseline, simulated.", _of(power)),
-    "robustness": ("", corrupt.AREAS, lambda book, lines: corrupt.areas(book)),
-    "attribution": ("", MAPS.format("by map and test set, first seeds"), _of_first_seeds),
-    "attribution_groups": ("", GROUPS, _of_lines(attribution.by_group)),
-    "attribution_sanity": ("", SANITY, _of_lines(attribution.sane)),
-    "attribution_agreement": ("", AGREEMENT, _of_lines(attribution.agreement)),
-    **{name: (of, MAPS.format(lead), _of_lines(AGAINST, maps)) for name, (of, lead, maps) in MAPS_OF_ARMS.items()},
-    "quirks": ("/quirks", "Video AUC with a switch turned, minus without.", DIFFERENCES),
-    **{
-        f"lae_{task.replace(' ', '_')}{end}": (of.format(task), f"LAE, {task}{lead}{SEEDS}", _generalised(task, make))
-        for task in ("face swap", "inpainting", "attribute")
-        for end, of, lead, make in (
-            ("", "/{}", ": seen and unseen method, frames, balanced accuracy", _seen_unseen),
-            ("_gains", "03_lae/{}", ": minus the autoencoder without the locality loss, paired by seed", _gains),
-            ("_plain", "03_lae/plain {}", " without any cue: seen and unseen method", _seen_unseen),
-            ("_plain_gains", "03_lae/plain {}", " without any cue: minus the autoencoder without the loss", _gains),
-        )
-    },
-    "lae_selection": (f"{LAE}/face swap", SELECTION, _generalised("face swap", generalise.selections)),
-    "lae_open_choices": (f"{LAE}/open choices", OPEN, _generalised("face swap", _gains)),
-    "lv_annotation": (f"{LV}/annotation", SHARE, AUC),
-    "lv_annotation_differences": (f"{LV}/annotation", f"Difference to full annotation. {SHARE}", DIFFERENCES),
-    "lv_annotation_located": (f"{LV}/annotation", "Localisation by the share of annotated forgeries.", _located),
-    "lv_regions": (f"{LV}/annotation", "SSPSL without masks, another reference region minus the mouth.", _regions),
-    "lv_modules": (f"{LV}/modules", "Locate and Verify without a module, minus the whole.", DIFFERENCES),
-    "lv_modules_located": (f"{LV}/modules", "Localisation without a module.", _located),
-    "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", AUC),
-    "etd_differences": (f"{ETD}/losses", WALD.format("to CE + LIL + GIL"), DIFFERENCES),
-    "etd_number_of_branches": (f"{ETD}/branches", "Number of branches, video AUC; main has the profile's.", AUC),
-    "overview": ("", "The runs.", lambda book, lines: figures.overview(book.runs, book.test_sets[0])),
-    "published_and_ours": ("", claims.BESIDE, _of(claims.published_and_ours)),
-    "claims": ("", claims.JUDGED, lambda book, lines: claims.judged(book)),
-}
-HOME = {"within_dataset", "cross_manipulation", "lv_annotation_located", "lv_modules_located"}  # of one test set
-FIGURES: dict[str, tuple[str, str, Make]] = {
-    "cross_dataset": ("", "Video AUC.", FOREST),
-    "roc": ("", "ROC over videos.", _of(figures.roc)),
-    "etd_losses": (f"{ETD}/losses", "Ablation of the losses, video AUC.", FOREST),
-    "lae_budget": ("03_lae/face swap", BUDGET, _generalised("face swap", generalise.budget_curve)),
-    "attribution_curves": ("", "Deletion and insertion, first test set.", _of_lines(attribution.curves)),
-    "robustness": ("", corrupt.CURVES, lambda book, lines: corrupt.curves(book)),
-}
-ORDER = """
-    cross_dataset claims published_and_ours differences ranks selection within_dataset cross_manipulation metrics located
-    robustness power quirks lae_face_swap lae_face_swap_gains lae_inpainting lae_inpainting_gains lae_attribute lae_attribute_gains
-    lae_budget lae_selection lae_attention_face_swap_seen lae_attention_face_swap_unseen lae_attention_inpainting_seen
-    lae_attention_inpainting_unseen lae_attention_attribute_seen lae_attention_attribute_unseen lae_face_swap_plain
-    lae_face_swap_plain_gains lae_inpainting_plain lae_inpainting_plain_gains lae_attribute_plain lae_attribute_plain_gains
-    lae_open_choices lv_annotation lv_annotation_differences lv_annotation_located lv_regions lv_pseudo_by_epoch
-    lv_pseudo_labels lv_modules lv_modules_located etd_losses etd_differences etd_branches_alike etd_branches_with_lil
-    etd_branches_without_lil etd_number_of_branches located_on_{0} located_on_{1} grad_cam roc samples_{0} shortcuts audit
-    attribution attribution_groups attribution_sanity attribution_agreement attribution_curves attribution_lae
-    attribution_modules attribution_branches overview published"""
+    book = Book(profile)
+    for name in book.tables:
+        book.table(name)
+    for name in book.figures:
+        book.figure(name)
+    return book.page()

@@ -1,50 +1,47 @@
-"""One training loop for all papers, and the scores of what it trained.
+"""One training loop for all papers.
 
-A run is a folder ``runs/<id>`` with ``config.yaml``, ``log.csv``, ``last.ckpt``, ``best.safetensors`` and, written
-last, ``record.json``. Killed at any step and started again it ends in the same weights: what an epoch shows comes from
+A run is a folder ``runs/<id>`` with ``config.json``, ``last.ckpt``, ``best.safetensors``, its scores and, written last,
+``record.json``. Killed at any step and started again, it ends in the same weights: what an epoch shows comes from
 (seed, epoch, position), dropout and mixup from (seed, step), and the checkpoint holds everything else.
 """
 
-import json
+import builtins
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import timm.optim
 import torch
-import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.data import AttributeDict
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
-from torch.utils.data import DataLoader
 
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, load_frames, select
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, both_classes, in_order, load_frames, loader, select
 
-VERSION = 1  # part of every run's identity: raise it when the same settings give other weights
-CHECKPOINT_MINUTES = 5
-PROGRESS_SECONDS = 20
-LOADED = "trained before, loaded"
-MONITORED = 256  # validation frames that a paper's ``monitor`` sees each epoch
-LOCK_SECONDS = 30  # the kernel of a killed workflow may take a moment to notice
+VERSION = 2  # part of every run's identity: raise it when the same settings give other weights
+CHECKPOINT_S = 300
+FOREVER = -1
+MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
+# processes of the loaders; on the CPU they would compete with the training
+WORKERS = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training run: its folder, and its record."""
+    """A finished training: its folder, which need not exist where the record comes from a report, and its record."""
 
     folder: Path
-    record: dict
+    record: dict = field(compare=False, repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -56,273 +53,229 @@ class Run:
         return cls(folder, record)
 
     @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that identifies it: paper, versions, training set, seed, settings and so on."""
+        return self.record["parameters"]
+
+    @property
     def paper(self) -> str:
-        return self.record["parameters"]["paper"]
+        """The module name of its paper."""
+        return self.parameters["paper"]
 
     @property
     def settings(self) -> papers.Settings:
-        return papers.module(self.paper).Settings.check(self.record["parameters"]["settings"], self.folder)
+        """The settings of its training."""
+        return papers.module(self.paper).Settings.check(self.parameters["settings"], self.folder)
 
     @property
     def log(self) -> pd.DataFrame:
-        """One row an epoch: mean loss terms, learning rate, validation AUC, images a second."""
-        return pd.read_csv(self.folder / "log.csv")
+        """One row per epoch: mean loss terms, learning rate, validation AUC, what the paper follows, seconds."""
+        return pd.DataFrame(self.record["log"])
 
-    def network(self) -> nn.Module:
-        """The network with the chosen checkpoint's weights, in evaluation mode, on the CPU."""
-        settings = self.settings.model_copy(update={"pretrained": False})
-        network = papers.module(self.paper).Network(settings)
-        network.load_state_dict(load_file(self.folder / "best.safetensors"))
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the chosen checkpoint."""
+        return self.record["outputs"]["best.safetensors"]
+
+    def network(self, path: Path | None = None) -> papers.Network:
+        """The network with the chosen checkpoint, in evaluation mode, on the CPU; ``path`` is another copy of it.
+
+        Raises :class:`DfnbError` when the file is missing or is not what the record describes.
+        """
+        path = path or self.folder / "best.safetensors"
+        if not path.exists() or core.sha256(path) != self.weights_sha256:
+            raise DfnbError(f"{path} is not what the record of the run describes; delete its folder and train it again")
+        network = papers.module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
+        network.load_state_dict(load_file(path))
         return network.eval()
+
+    def before(self) -> "Run | None":
+        """The run of the phase that this one started from; None where there is none."""
+        return Run.open(self.record["start"]) if self.record["start"] else None
+
+    def phase(self) -> papers.Phase:
+        """This run as the phase that another one starts from."""
+        return papers.Phase(self.network(), self.parameters["seed"], self.folder)
 
 
 def train(
     paper: str,
-    train_set: str | Path,
+    train_set: str,
     settings: papers.Settings,
     seed: int = 0,
     seen_methods: Sequence[str] | None = None,
     epoch_tests: Sequence[str] = (),
     devices: int = 1,
-    workers: int | None = None,
+    shuffled_labels: bool = False,
     echo: Callable[[str], None] = print,
+    wait_s: float = 30,
 ) -> Run:
     """Train a paper on the train split of a dataset, or load the run when it was trained before.
 
-    The checkpoint is the epoch with the highest frame AUC on the validation split of ``train_set``, or the last one where the
-    paper's ``Settings.chosen`` says so. ``epoch_tests`` are
-    further test sets whose scores are kept for every epoch, for the selection on the test set that the published codes
-    use. ``devices`` > 1 trains with DDP; ``workers`` are the loader's processes (default: none on the CPU).
+    The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of ``train_set``, or of
+    the last one where the paper's ``Settings.chosen`` says so. Where the settings have a phase before
+    (``Settings.before``), that phase is trained first, with the same data and seed, or loaded.
 
-    Where the settings have a phase before (``Settings.before``), that phase is trained first, with the same data and
-    seed, or found, and this one starts from its chosen weights.
+    Args:
+        paper: Module name of the paper.
+        train_set: Name of a prepared dataset with the splits train and val.
+        settings: An instance of the paper's ``Settings``.
+        seed: Of the weights, the order of the images, the augmentation, mixup and dropout.
+        seen_methods: Manipulation methods to train on; all where None.
+        epoch_tests: Test sets that are scored after every epoch, for the selection on the test set of published codes.
+        devices: More than one trains with DDP, one process per device; not inside a notebook.
+        shuffled_labels: Train on labels exchanged between videos, the control that shows what a map owes to learning.
+        echo: Called with one line of progress now and then.
+        wait_s: How long to wait for another process that trains the same run; below zero without end.
 
-    Raises :class:`DfnbError` when a dataset is missing, has one class only, or the loss is no longer finite.
+    Raises :class:`DfnbError` when a dataset is missing, the train or val split has one class only, or the loss is no
+    longer finite.
     """
-    before = settings.before()
-    start = train(paper, train_set, before, seed, seen_methods, (), devices, workers, _news(echo)) if before else None
-    frames = load_frames(train_set)
+    table = load_frames(train_set)
     parameters = {
         "paper": paper,
         "version": [VERSION, papers.module(paper).VERSION],
-        "train_set": Path(train_set).name,
-        "fingerprint": frames.attrs["fingerprint"],
+        "train_set": train_set,
+        "fingerprint": table.attrs["fingerprint"],
         "seed": seed,
         "seen_methods": sorted(seen_methods) if seen_methods else None,
         "devices": devices,
-        "epoch_tests": {Path(name).name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
+        "epoch_tests": {name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
+        "shuffled_labels": shuffled_labels,
         "settings": settings.model_dump(mode="json"),
     }
-    if start:
-        parameters["start"] = {"run": start.folder.name, "weights": start.record["outputs"]["best.safetensors"]}
-    folder = run_folder(parameters)
+    folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if core.read_record(folder):
-        echo(f"{folder.name}: {LOADED}")
         return Run.open(folder)
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
-        raise DfnbError(
-            f"batch_size {settings.batch_size} cannot be shared by {devices} devices; make it a multiple, and at least "
-            "two images each, of which batch normalisation takes the deviation"
-        )
-    settings.visible(select(frames, "train", seen_methods), seed, start)  # refuses what it cannot use
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
-    with core.locked(folder, LOCK_SECONDS):
-        if core.read_record(folder):  # the process that was waited for has finished it
+        raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
+    splits = {split: select(table, split, seen_methods) for split in ("train", "val")}
+    for split, frames in splits.items():
+        both_classes(frames, split)
+    if shuffled_labels:
+        splits["train"] = _shuffled(splits["train"], seed)
+    with core.locked(folder, wait_s):
+        if core.read_record(folder):  # another process finished it in the meantime
             return Run.open(folder)
-        for left_over in folder.glob(".*.*"):  # of a killed writer
-            left_over.unlink()
-        (folder / "config.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
-        arguments = {"folder": str(folder), "parameters": parameters, "train_set": str(train_set)}
-        arguments |= {"epoch_tests": [str(name) for name in epoch_tests], "devices": devices, "workers": workers}
-        if devices > 1:
-            _apart(arguments, echo)
-        else:
-            _fit(echo=echo, **arguments)
+        before, further = settings.before(), (devices, shuffled_labels, echo, FOREVER)
+        start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
+        phase = start.phase() if start else None
+        splits = {split: settings.visible(frames, seed, phase) for split, frames in splits.items()}
+        _launch(_Loop(folder, parameters, settings, splits, start, echo))
     return Run.open(folder)
 
 
-def _news(echo: Callable[[str], None]) -> Callable[[str], None]:
-    """``echo`` without the line that says that nothing was to do."""
-    return lambda line: None if line.endswith(LOADED) else echo(line)
+def _shuffled(frames: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The frames with method and label exchanged between videos; what is now real has no mask."""
+    videos = frames.astype({"video": str, "method": str}).groupby("video")[["method", "label"]].first()
+    order = core.rng("shuffled labels", seed).permutation(len(videos))
+    exchanged = videos.iloc[order].set_axis(videos.index).loc[frames["video"].astype(str)].set_axis(frames.index)
+    return frames.assign(**exchanged, mask=frames["mask"].astype(str).where(exchanged["label"] == 1, ""))
 
 
-def _apart(arguments: dict, echo: Callable[[str], None]) -> None:
-    """Train in a process of its own, which starts one for each device: a notebook's kernel cannot."""
-    code = "import json, sys; from dfnb.train import _fit; _fit(**json.loads(sys.argv[1]))"
-    command = [sys.executable, "-c", code, json.dumps(arguments)]
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            last = line.strip() or last
-            if line.startswith(arguments["parameters"]["paper"]):
-                echo(line.rstrip())
-    if process.returncode:
-        raise DfnbError(last.removeprefix("dfnb.core.DfnbError: "))
-
-
-def _fit(
-    folder: str,
-    parameters: dict,
-    train_set: str,
-    epoch_tests: list[str],
-    devices: int,
-    workers: int,
-    echo: Callable[[str], None] = print,
-) -> None:
-    settings = papers.module(parameters["paper"]).Settings.check(parameters["settings"], folder)
-    strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn") if devices > 1 else "auto"
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=settings.precision)
-    fabric.launch(_launched, Path(folder), parameters, settings, load_frames(train_set), epoch_tests, workers, echo)
-
-
-def run_folder(parameters: dict) -> Path:
-    """``runs/<paper>-<train set>-s<seed>-<hash of all parameters and fingerprints>`` under the home."""
-    name = f"{parameters['paper']}-{parameters['train_set']}-s{parameters['seed']}-{core.digest(parameters, 8)}"
-    return core.home() / "runs" / name
-
-
-def _launched(fabric: Fabric, *arguments: Any) -> None:
-    _Loop(fabric, *arguments).run()
-
-
+@dataclass
 class _Loop:
-    """The training of one run in one process; ``state`` is what a checkpoint holds."""
+    """The training of one run: made in the process that calls, called in each that trains; a checkpoint holds ``state``."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        folder: Path,
-        parameters: dict,
-        settings: papers.Settings,
-        frames: pd.DataFrame,
-        epoch_tests: list[str],
-        workers: int,
-        echo: Callable[[str], None],
-    ) -> None:
-        self.fabric, self.folder, self.parameters, self.settings = fabric, folder, parameters, settings
-        self.echo = echo if fabric.is_global_zero else lambda line: None
-        self.clock, self.seed = core.Clock(), parameters["seed"]
-        self.name = f"{parameters['paper']} on {parameters['train_set']}, seed {self.seed}"
+    folder: Path
+    parameters: dict[str, Any]
+    settings: papers.Settings
+    splits: dict[str, pd.DataFrame]  # train and val, as the paper may see them
+    start: Run | None  # the phase before
+    echo: Callable[[str], None]
+
+    def __call__(self, fabric: Fabric) -> None:
+        """Train from the start or from the last checkpoint to the end, and write the record."""
+        self.fabric, self.clock, self.saved = fabric, core.Clock(), time.monotonic()
+        self.seed, self.checkpoint = self.parameters["seed"], self.folder / "last.ckpt"
+        resumed = self.checkpoint.exists()
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(core.torch_seed("init", self.seed))
-        self.checkpoint = folder / "last.ckpt"
-        if self.checkpoint.exists():
-            settings = settings.model_copy(update={"pretrained": False})
-        start = Run.open(parameters["start"]["run"]) if "start" in parameters else None
-        if start:
-            settings = settings.model_copy(update={"pretrained": False})
-        network = papers.module(parameters["paper"]).Network(settings).to(memory_format=torch.channels_last)
-        if start:
-            network.load_state_dict(load_file(start.folder / "best.safetensors"))
-        seen = {split: select(frames, split, parameters["seen_methods"]) for split in ("train", "val")}
-        self.shown = settings.visible(seen["train"], self.seed, start)
-        self.judged = {"validation": settings.visible(seen["val"], self.seed, start)}
-        self.judged |= {Path(name).name: select(load_frames(name), "test") for name in epoch_tests}
-        chosen = settings.images_per_epoch, settings.oversampling
-        self.sampler = EpochSampler(self.shown, settings.batch_size, self.seed, *chosen)
+        self._set_up(self._initial_network(resumed))
+        if resumed:
+            fabric.load(self.checkpoint, self.state, weights_only=True)
+        place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
+        self._tell(f"resumed in {place}" if resumed else f"training from {self.state.weights_from} on {fabric.device}")
+        while self.state.epoch < self.settings.epochs:
+            self._train_epoch()
+            self._judge_epoch()
+        if fabric.is_global_zero:
+            self._finish()
+
+    def _tell(self, text: str) -> None:
+        if self.fabric.is_global_zero:
+            self.echo(f"{self.parameters['paper']} on {self.parameters['train_set']}, seed {self.seed}: {text}")
+
+    def _initial_network(self, resumed: bool) -> papers.Network:
+        loaded = {"pretrained": False} if resumed or self.start else {}
+        network = papers.module(self.parameters["paper"]).Network(self.settings.model_copy(update=loaded))
+        if self.start:
+            network.load_state_dict(self.start.network().state_dict())
+            network.weights_from = self.start.record["weights_from"]
+        return network.to(memory_format=torch.channels_last)
+
+    def _set_up(self, network: papers.Network) -> None:
+        """Loader, optimisers and the state of a training that has not begun."""
+        fabric, settings, frames = self.fabric, self.settings, self.splits["train"]
+        samples = settings.samples_per_frame  # a paper that makes its own fakes may train on real frames alone
+        limits = settings.images_per_epoch, settings.oversampling, samples
+        self.sampler = EpochSampler(frames, settings.batch_size, self.seed, *limits, one_class=samples > 1)
         self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
         self.steps = len(self.sampler)
-        optimiser = _optimiser(network, settings)
-        scheduler = _scheduler(optimiser, settings, self.steps)
-        adversary = getattr(network, "adversary", None)
-        in_turn = [torch.optim.Adam(adversary.parameters(), settings.adversary_lr)] if adversary else []
-        self.step, self.optimiser, *in_turn = fabric.setup(_Step(network), optimiser, *in_turn)
+        data = FrameDataset(frames, settings, self.seed)
+        self.loader = loader(data, self.sampler, WORKERS, pin=fabric.device.type == "cuda")
+        optimiser, scheduler = _optimisation(network, settings, self.steps)
+        others = [torch.optim.Adam(network.adversary.parameters(), settings.adversary_lr)] if network.adversary else []
+        self.step, *optimisers = fabric.setup(_Step(network), optimiser, *others)
         self.network = self.step.module.network
-        data = FrameDataset(
-            self.shown, settings.image_size, settings.mean, settings.std, settings.augmentation, self.seed
-        )
-        self.loader = DataLoader(
-            data,
-            batch_sampler=self.sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=fabric.device.type == "cuda",
-        )
-        self.state: dict[str, Any] = {
-            "network": self.network,
-            "optimiser": self.optimiser,
-            "scheduler": scheduler,
-            "epoch": 0,
-            "step": 0,
-            "sums": {},
-            "log": [],
-            "best": {"epoch": 0, "auc": -1.0},
-            "weights_from": "ImageNet" if getattr(network, "pretrained_loaded", False) else "random weights",
-            "seconds": 0.0,
-        }
-        if start:
-            self.state["weights_from"] = start.record["weights_from"]
-        if in_turn:
-            self.state["adversary"] = in_turn[0]
+        self.state = AttributeDict(network=self.network, scheduler=scheduler, weights_from=network.weights_from)
+        self.state |= dict(zip(("optimiser", "adversary"), optimisers))
+        self.state |= {"epoch": 0, "step": 0, "sums": {}, "log": [], "chosen": {"epoch": 0, "auc": -1.0}}
 
-    def run(self) -> None:
-        if self.checkpoint.exists():
-            self.fabric.load(self.checkpoint, self.state)
-            self.echo(f"{self.name}: resumed in epoch {self.state['epoch'] + 1}, step {self.state['step']}")
-        else:
-            self.echo(
-                f"{self.name}: {self.settings.epochs} epochs of {self.steps * self.settings.batch_size} images "
-                f"on {self.fabric.device}, from {self.state['weights_from']}"
-            )
-        while self.state["epoch"] < self.settings.epochs:
-            self._epoch()
-            self._judge()
-        if self.fabric.is_global_zero:
-            self._finish()
-        self.fabric.barrier()
-
-    def _epoch(self) -> None:
-        state, settings = self.state, self.settings
-        if settings.optimiser_restarts == "released" and state["epoch"] and not state["step"]:
-            optimiser = _optimiser(self.network, settings)
-            state["scheduler"] = _scheduler(optimiser, settings, self.steps)
-            state["optimiser"] = self.optimiser = self.fabric.setup_optimizers(optimiser)
+    def _train_epoch(self) -> None:
+        state = self.state
+        if self.settings.optimiser_restarts == "released" and state.epoch and not state.step:
+            optimiser, state.scheduler = _optimisation(self.network, self.settings, self.steps)
+            state.optimiser = self.fabric.setup_optimizers(optimiser)
         self.step.train()
-        self.sampler.epoch, self.sampler.skip = state["epoch"], state["step"]
-        started = saved = said = time.monotonic()
-        before = state["seconds"]
+        self.sampler.epoch, self.sampler.skip = state.epoch, state.step
+        started = time.monotonic()
         for batch in self.loader:
-            place = state["epoch"] * self.steps + state["step"]
-            torch.manual_seed(core.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
-            batch |= {"epoch": state["epoch"], "partner": None, "weight": 1.0}
-            batch = self._mixed(self.fabric.to_device(batch), place)
-            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            losses = self.step(batch)
-            lost = (~torch.isfinite(losses["total"].detach())).float()
-            if self.fabric.all_reduce(lost, reduce_op="sum"):  # all processes stop, or one would wait for ever
-                raise DfnbError(
-                    f"{self.folder}: the loss became {losses['total'].item()} in epoch {state['epoch'] + 1}, step "
-                    f"{state['step'] + 1}; the last good checkpoint is kept; lower lr (now {settings.lr})"
-                )
-            optimisers = [self.optimiser, *([state["adversary"]] if "adversary" in state else [])]
-            for optimiser in optimisers:
-                optimiser.zero_grad()
-            self.fabric.backward(losses["total"] + losses.get("adversary", 0))  # neither reaches what the other trains
-            for optimiser in optimisers:
-                optimiser.step()
-            state["scheduler"].step()
-            state["step"] += 1
-            for name, value in losses.items():
-                state["sums"][name] = state["sums"].get(name, 0.0) + value.item()
-            now = time.monotonic()
-            state["seconds"] = before + now - started
-            if self.fabric.broadcast(now - saved > CHECKPOINT_MINUTES * 60):  # one clock decides for all processes
+            self._train_step(batch)
+            due = time.monotonic() - self.saved > CHECKPOINT_S
+            if self.fabric.broadcast(due):  # one clock decides for all processes
                 self._save()
-                saved = now
-            if now - said > PROGRESS_SECONDS:
-                todo, done = settings.epochs * self.steps - place - 1, state["step"] - self.sampler.skip
-                left = todo * (now - started) / done
-                total = state["sums"]["total"] / state["step"]
-                self.echo(
-                    f"{self.name}: epoch {state['epoch'] + 1}/{settings.epochs}, step {state['step']}/{self.steps}: "
-                    f"loss {total:.3f}, about {left:.0f} s left"
-                )
-                said = now
+                loss = state.sums["total"] / state.step
+                self._tell(f"epoch {state.epoch + 1}, step {state.step} of {self.steps}: loss {loss:.3f}")
+        images = (self.steps - self.sampler.skip) * self.settings.batch_size
+        self.images_per_s = images / (time.monotonic() - started)
+
+    def _train_step(self, batch: dict[str, Tensor]) -> None:
+        """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
+        state, place = self.state, self.state.epoch * self.steps + self.state.step
+        torch.manual_seed(core.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
+        batch = self._mixed(self._on_device(batch), place)
+        losses = self.step(batch)
+        self._check_finite([losses["total"].detach()], "loss")
+        self.fabric.backward(losses["total"] + losses.get("adversary", 0))  # their gradients are disjoint
+        for optimiser in [state[name] for name in ("optimiser", "adversary") if name in state]:
+            optimiser.step()
+            optimiser.zero_grad()
+        state.scheduler.step()
+        state.step += 1
+        for name, value in losses.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value.item()
+
+    def _on_device(self, batch: dict[str, Tensor]) -> papers.Batch:
+        return {**self.fabric.to_device(batch), "epoch": self.state.epoch, "partner": None, "weight": 1.0}
 
     def _mixed(self, batch: papers.Batch, place: int) -> papers.Batch:
-        """Mixup (Zhang et al. 2018): images here, targets by :func:`dfnb.papers.cross_entropy`."""
+        """Mixup (Zhang et al., ICLR 2018): images here, targets by :func:`dfnb.papers.cross_entropy`."""
         draw = core.rng("mixup", self.seed, place, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
@@ -331,202 +284,156 @@ class _Loop:
         image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
         return {**batch, "image": image, "partner": partner, "weight": weight}
 
-    def _judge(self) -> None:
-        """Score the validation split (and the test sets asked for), keep the best weights, save the checkpoint."""
-        self._check_finite()
-        state, epoch = self.state, self.state["epoch"] + 1
-        auc, judged = 0.0, {}
-        if self.fabric.is_global_zero:
-            where = self.settings, self.fabric.device
-            scores = {name: predict(self.network, frames, *where) for name, frames in self.judged.items()}
-            for name, table in scores.items() if len(scores) > 1 else ():
-                metrics.write_scores(self.folder / "epochs" / f"{epoch:03d}" / f"{name}.parquet", table)
-            auc = float(roc_auc_score(scores["validation"]["label"], scores["validation"]["score"]))
-            located = scores["validation"].columns.intersection(list(metrics.LOCALISATION))
-            judged = {**scores["validation"][located].mean(), **self._monitored()}
-            if auc > state["best"]["auc"] or self.settings.chosen == "last":
-                state["best"] = {"epoch": epoch, "auc": auc}
-                with core.atomic(self.folder / "best.safetensors") as temporary:
-                    weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
-                    save_file(weights, temporary)
-        terms = {f"loss_{name}": value / self.steps for name, value in state["sums"].items()}
-        state["log"].append(
-            {
-                "epoch": epoch,
-                **terms,
-                "lr": state["scheduler"].get_last_lr()[0],
-                "validation_auc": auc,
-                **{f"validation_{name}": round(float(value), 4) for name, value in judged.items()},
-                "seconds": round(state["seconds"], 1),
-                "images_per_s": round(self.steps * self.settings.batch_size / state["seconds"], 1),
-            }
-        )
-        self.echo(
-            f"{self.name}: epoch {epoch}/{self.settings.epochs} done: loss {terms['loss_total']:.3f}, "
-            f"validation AUC {auc:.3f}, {state['log'][-1]['images_per_s']:.0f} images/s"
-        )
-        state |= {"epoch": epoch, "step": 0, "sums": {}, "seconds": 0.0}
+    def _check_finite(self, values: Iterable[Tensor], what: str) -> None:
+        """All processes stop together, else the others would wait for ever."""
+        lost = not all(torch.isfinite(value).all() for value in values)
+        if self.fabric.all_reduce(torch.tensor(float(lost), device=self.fabric.device), reduce_op="sum"):
+            place = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+            mend = f"the last good checkpoint is kept; lower lr (now {self.settings.lr})"
+            raise DfnbError(f"{self.folder}: the {what} is no longer finite in {place}; {mend}")
+
+    def _judge_epoch(self) -> None:
+        """Score the validation split and the epoch's test sets, keep the best weights, log, save the checkpoint."""
+        self._check_finite(self.network.parameters(), "network")
+        state, epoch = self.state, self.state.epoch + 1
+        validation = predict(self.network, self.splits["val"], self.settings)
+        auc = float(roc_auc_score(validation["label"], validation["score"]))
+        if auc > state.chosen["auc"] or self.settings.chosen == "last":
+            state.chosen = {"epoch": epoch, "auc": auc}
+            self._keep_weights()
+        self._score_tests(f"epoch {epoch}")
+        followed = validation[validation.columns.intersection(list(metrics.LOCALISATION))].mean().to_dict()
+        followed |= self._monitored()
+        row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
+        row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
+        row |= {f"validation_{name}": round(float(value), 4) for name, value in followed.items()}
+        state |= {"epoch": epoch, "step": 0, "sums": {}, "log": [*state.log, row]}
         self._save()
+        result = f"loss {row['loss_total']:.3f}, validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
+        self._tell(f"epoch {epoch} of {self.settings.epochs}: {result}")
+
+    def _keep_weights(self) -> None:
+        if self.fabric.is_global_zero:
+            with core.atomic(self.folder / "best.safetensors") as temporary:
+                save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, temporary)
+
+    def _score_tests(self, condition: str) -> None:
+        for test_set in self.parameters["epoch_tests"]:
+            frames = select(load_frames(test_set), "test")
+            table = predict(self.network, frames, self.settings)
+            if self.fabric.is_global_zero:
+                facts = score_facts(self.folder.name, test_set, condition, frames.attrs["record"], None)
+                core.write_table(shard(self.folder, test_set, condition), metrics.check_scores(table, test_set), facts)
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:
-        """The means of what the paper wants followed (``monitor``), over balanced batches of the validation split."""
-        network, settings = self.network, self.settings
-        if not hasattr(network, "monitor"):
-            return {}
-        frames = self.judged["validation"]
-        size = min(settings.batch_size, len(frames), MONITORED)
-        data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
-        seen = []
-        for batch in DataLoader(data, batch_sampler=EpochSampler(frames, size, self.seed, MONITORED)):
-            batch = self.fabric.to_device(batch) | {"epoch": self.state["epoch"], "partner": None, "weight": 1.0}
-            with self.fabric.autocast():
-                outputs = network(batch["image"])
-            seen.append(network.monitor(outputs, batch))
-            if not seen[0]:
-                return {}
-        return dict(pd.DataFrame(seen).mean())
-
-    def _check_finite(self) -> None:
-        if not all(torch.isfinite(value).all() for value in self.network.parameters()):
-            raise DfnbError(
-                f"{self.folder}: the weights are no longer finite in epoch {self.state['epoch'] + 1}; the last good "
-                f"checkpoint is kept; lower lr (now {self.settings.lr})"
-            )
+        """What the paper follows (``Network.monitor``), on one balanced batch of the validation split."""
+        frames = self.splits["val"]
+        sampler = EpochSampler(frames, min(len(frames), MONITORED), self.seed, one_class=True)
+        batch = self._on_device(next(iter(loader(FrameDataset(frames, self.settings), sampler))))
+        with self.fabric.autocast():
+            outputs = self.network(batch["image"])
+        return self.network.monitor(outputs, batch)
 
     def _save(self) -> None:
-        self._check_finite()
+        """Write the checkpoint; weights that are not finite never replace the last good one."""
+        self._check_finite(self.network.parameters(), "network")
         partial = self.folder / ".last.ckpt.partial"
-        self.fabric.save(partial, self.state)  # by one process, while the others wait
-        if not self.fabric.is_global_zero:
-            return
-        with core.atomic(self.checkpoint) as temporary:
-            partial.replace(temporary)
-        if self.state["log"]:
-            with core.atomic(self.folder / "log.csv") as temporary:
-                pd.DataFrame(self.state["log"]).to_csv(temporary, index=False)
+        self.fabric.save(partial, self.state)  # one process writes while the others wait
+        self.saved = time.monotonic()
+        if self.fabric.is_global_zero:
+            with core.atomic(self.checkpoint) as temporary:
+                partial.replace(temporary)
 
     def _finish(self) -> None:
-        log = pd.DataFrame(self.state["log"])
-        best = self.judged["validation"]
-        core.write_record(
-            self.folder,
-            self.parameters,
-            ["config.yaml", "log.csv", "best.safetensors"],
-            kind="training",
-            rule="the last epoch"
-            if self.settings.chosen == "last"
-            else f"highest frame AUC on the validation split of {self.parameters['train_set']}",
-            chosen=self.state["best"],
-            weights_from=self.state["weights_from"],
-            n={
-                "train": len(self.shown),
-                "train_videos": self.shown["video"].nunique(),
-                "validation": len(best),
-                "validation_videos": best["video"].nunique(),
-            },
-            images_per_s=float(log["images_per_s"].median()),
-            training_s=float(log["seconds"].sum()),
-            **self.clock.facts(),
-        )
+        best = f"highest frame AUC on the validation split of {self.parameters['train_set']}"
+        facts = {
+            "rule": "the last epoch" if self.settings.chosen == "last" else best,
+            **{name: self.state[name] for name in ("chosen", "weights_from", "log")},
+            "start": self.start.id if self.start else None,
+            "n": {split: len(frames) for split, frames in self.splits.items()},
+        }
+        outputs = ["config.json", "best.safetensors"]
+        core.write_record(self.folder, self.parameters, outputs, kind="training", **facts, **self.clock.facts())
+
+
+def _launch(loop: _Loop) -> None:
+    """Train in this process or, on several devices, in one process for each, started from here."""
+    core.write_json(loop.folder / "config.json", loop.parameters)
+    devices, strategy = loop.parameters["devices"], "auto"
+    if devices > 1:
+        if hasattr(builtins, "__IPYTHON__"):
+            raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
+        loop.echo = print  # other processes can be sent no function of a caller
+        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=devices, precision=loop.settings.precision)
+        fabric.launch(loop)
+    except torch.multiprocessing.ProcessRaisedException as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DfnbError(reason.removeprefix("dfnb.core.DfnbError: ")) from None
 
 
 class _Step(nn.Module):
     """Forward pass and losses as one module: DDP must see every use of a parameter in a step as part of one call."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: papers.Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, batch: papers.Batch) -> dict[str, torch.Tensor]:
+    def forward(self, batch: papers.Batch) -> dict[str, Tensor]:
         """The losses by name, in float32 whatever the precision of the network."""
-        outputs = self.network(batch["image"])
+        outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         with torch.autocast(batch["image"].device.type, enabled=False):
-            outputs = {name: value.float() for name, value in outputs.items()}
-            return self.network.losses(outputs, batch)
+            return self.network.losses({name: value.float() for name, value in outputs.items()}, batch)
 
 
-def _optimiser(network: nn.Module, settings: papers.Settings) -> torch.optim.Optimizer:
-    """Of all of the network but ``adversary``, which has its own."""
-    groups = timm.optim.param_groups_weight_decay(network, settings.weight_decay)
-    other = {id(value) for name, value in network.named_parameters() if name.startswith("adversary.")}
-    for group in groups:
-        group["params"] = [value for value in group["params"] if id(value) not in other]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-    return kind(groups, lr=settings.lr)
-
-
-def _scheduler(optimiser: torch.optim.Optimizer, settings: papers.Settings, steps: int) -> LRScheduler:
-    total = steps * settings.epochs
+def _optimisation(network: papers.Network, settings: papers.Settings, steps: int) -> tuple[Optimizer, LRScheduler]:
+    """The optimiser and its schedule, which is stepped after every batch; ``steps`` is the length of an epoch."""
+    kind, total = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser], steps * settings.epochs
+    optimiser = kind(network.parameter_groups(settings.weight_decay), lr=settings.lr)
     if settings.schedule == "onecycle":
-        return OneCycleLR(optimiser, settings.lr, total_steps=total)
+        return optimiser, OneCycleLR(optimiser, [group["lr"] for group in optimiser.param_groups], total_steps=total)
     if settings.schedule == "cosine":
-        return CosineAnnealingLR(optimiser, settings.cosine_steps or total)
+        return optimiser, CosineAnnealingLR(optimiser, settings.cosine_steps or total)
     factor = settings.step_factor if settings.schedule == "step" else 1.0
-    return LambdaLR(optimiser, lambda step: factor ** (step // steps // settings.step_epochs))
+    return optimiser, LambdaLR(optimiser, lambda step: factor ** (step // steps // settings.step_epochs))
 
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module,
-    frames: pd.DataFrame,
-    settings: papers.Settings,
-    device: torch.device | str = "cpu",
-    pixels: Pixels | None = None,
+    network: papers.Network, frames: pd.DataFrame, settings: papers.Settings, pixels: Pixels | None = None
 ) -> pd.DataFrame:
-    """Scores of frames, one row each: P(fake), and how well the forged region is located where that is known.
+    """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
 
-    In the precision of the training. The localisation columns are NaN for real frames, for fakes without a mask, and
-    absent where the paper has no map. ``pixels`` are read instead of the table's own, which is how corrupted ones are scored.
+    On the network's device and in the precision of the training. The columns of ``metrics.LOCALISATION`` are NaN for real
+    frames and for fakes without a mask, and absent where the paper has no ``localise``. ``pixels`` are read instead of the
+    table's own, corrupted ones, and then nothing is located.
     """
-    network = network.eval().to(memory_format=torch.channels_last)
-    data = FrameDataset(frames, settings.image_size, settings.mean, settings.std)
-    data.pixels = pixels or data.pixels
-    order = [(0, place, place) for place in range(len(data))]
+    network, device = network.eval(), next(network.parameters()).device
+    localise = pixels is None and hasattr(network, "localise")
     scores, regions = [], []
-    for batch in DataLoader(data, sampler=order, batch_size=64):
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
+    for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             outputs = network(batch["image"].to(device, memory_format=torch.channels_last))
         outputs = {name: value.float() for name, value in outputs.items()}
-        scores.append(network.score(outputs).float().cpu())
-        if hasattr(network, "localise"):
+        scores += network.score(outputs).tolist()
+        if localise:
             maps = network.localise(outputs).float().cpu().numpy()
-            known = (batch["has_mask"] & (batch["label"] == 1)).numpy()
-            masks = batch["mask"][:, 0].numpy() > 0.5
+            known, masks = batch["has_mask"] & (batch["label"] == 1), batch["mask"][:, 0].numpy() > 0.5
             regions += [metrics.localisation(*pair) if ok else {} for *pair, ok in zip(maps, masks, known)]
-    table = frames[["video", "track", "frame", "cluster", "label", "method"]].reset_index(drop=True)
-    table["score"] = torch.cat(scores).double().numpy()
-    if regions:
-        table = table.join(pd.DataFrame(regions, columns=list(metrics.LOCALISATION)))
-    return table
+    table = frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores)
+    return table.join(pd.DataFrame(regions, columns=list(metrics.LOCALISATION))) if localise else table
 
 
-def score(run: Run, test_set: str | Path, split: str = "test") -> Path:
-    """Score a split of a dataset with a run's chosen checkpoint, or find the scores when they were made before.
+def shard(folder: Path, test_set: str, condition: str = "") -> Path:
+    """Where a run keeps its table on a test set: ``<folder>/scores/<test set>[@<condition>].parquet``."""
+    return folder / "scores" / f"{test_set}{'@' * bool(condition)}{core.slug(condition)}.parquet"
 
-    Returns ``runs/<id>/scores/<test_set>.parquet``; the ``.json`` beside it, written last, is its record.
-    """
-    frames = select(load_frames(test_set), split)
-    path = run.folder / "scores" / f"{Path(test_set).name}.parquet"
-    weights = run.record["outputs"]["best.safetensors"]
-    facts = {"fingerprint": frames.attrs["fingerprint"], "split": split, "weights": weights}
-    record = path.with_suffix(".json")
-    if record.exists() and path.exists() and facts.items() <= core.read_json(record).items():
-        return path
-    clock = core.Clock()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    record.unlink(missing_ok=True)  # it must not vouch for what is written now
-    metrics.write_scores(path, predict(run.network().to(device), frames, run.settings, device))
-    core.write_json(
-        record,
-        {
-            **facts,
-            "run": run.folder.name,
-            "test_set": Path(test_set).name,
-            "n": len(frames),
-            "videos": int(frames["video"].nunique()),
-            "sha256": core.sha256(path),
-            **clock.facts(),
-        },
-    )
-    return path
+
+def score_facts(run: str, test_set: str, condition: str, dataset: dict, weights: str | None) -> dict[str, Any]:
+    """What a table of scores depends on: the record of its ``dataset``, the checkpoint's sha256 (None: not kept), ..."""
+    facts = {"run": run, "test_set": test_set, "condition": condition, "weights": weights, "version": VERSION}
+    compression = dataset.get("compression", "as delivered")
+    return {**facts, "fingerprint": dataset["fingerprint"], "compression": compression}

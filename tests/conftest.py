@@ -1,10 +1,9 @@
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from dfnb import jobs as run
+from dfnb import synth
 
 torch.set_num_threads(1)
 
@@ -13,13 +12,10 @@ torch.set_num_threads(1)
 def smoke_home(tmp_path_factory):
     """A home with the two smoke datasets, made once."""
     home = tmp_path_factory.mktemp("home")
-    before = os.environ.get("DFNB_HOME")
-    os.environ["DFNB_HOME"] = str(home)
-    run.datasets("smoke-a", "smoke-b")
-    if before is None:
-        del os.environ["DFNB_HOME"]
-    else:
-        os.environ["DFNB_HOME"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        for name in ("smoke-a", "smoke-b"):
+            synth.build(name, progress=False)
     return home
 
 

@@ -1,12 +1,13 @@
 """The audit finds the leaks and shortcuts that are planted, and nothing where none is."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import trees
 
-from dfnb import core
+from dfnb import core, synth
 from dfnb.data import frames
 from dfnb.data.audit import audit, duplicates, shortcuts
 
@@ -21,22 +22,27 @@ def scene(draw):
     return np.clip(sum(layers) * 60 + draw.normal(0, 6, (SIZE, SIZE, 3)) + 30, 0, 255).astype(np.uint8)
 
 
+ROW = {
+    "dataset": "toy",
+    "track": 0,
+    "frame": 0,
+    "source": "",
+    "landmarks": [1.0] * 10,
+    "crop_box": [0] * 4,
+    "scale": 1.0,
+}
+
+
 def make(folder, n=60, change=lambda crop, label, draw: crop, box=lambda label, draw: 80, alter=lambda video: {}):
     """n real and n fake videos of one frame in train and as many in test; what is planted is given by the functions."""
     draw = core.rng("audit", 0)
-    for split in ("train", "test"):
-        for i in range(n):
-            for label in (0, 1):
-                video = f"{split}/{'fake' if label else 'real'}/{i}"
-                side = box(label, draw)
-                row = {
-                    "dataset": "toy", "split": split, "track": 0, "frame": 0, "cluster": f"{split}{i}",
-                    "identity": f"{split}{i}", "source": "", "method": "swap" if label else "real", "label": label,
-                    "landmarks": [1.0] * 10, "crop_box": [10, 10, 10 + side, 10 + side], "scale": SIZE / side,
-                }  # fmt: skip
-                masks = np.ones((1, SIZE, SIZE), bool) if label else None
-                crop = change(scene(draw), label, draw)
-                frames.write_video(folder / "videos" / video, [row | alter(video)], crop[None], masks)
+    for split, i, label in itertools.product(("train", "test"), range(n), (0, 1)):
+        video, person, side = f"{split}/{'fake' if label else 'real'}/{i}", f"{split}{i}", box(label, draw)
+        row = ROW | {"split": split, "cluster": person, "identity": person, "crop_box": [10, 10, 10 + side, 10 + side]}
+        row |= {"method": "swap" if label else "real", "label": label}
+        masks = np.ones((1, SIZE, SIZE), bool) if label else None
+        crop = change(scene(draw), label, draw)
+        frames.write_video(folder / "videos" / video, [row | alter(video)], crop[None], masks)
     frames.write_dataset(folder, {})
     return frames.load_frames(folder)
 
@@ -46,7 +52,7 @@ def test_nothing_is_found_where_nothing_is_planted(tmp_path):
     checks = audit(table)
     assert (checks.iloc[:7] == 0).all() and checks["share of fake frames, test"] == "0.50"
     verdicts = shortcuts(table)["verdict"]
-    assert not (verdicts == "given away").any() and len(verdicts) == 8
+    assert not (verdicts == "given away").any() and len(verdicts) == 7
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,9 @@ def test_a_video_listed_twice_under_both_labels_is_counted(tmp_path):
 
 @pytest.mark.parametrize("how", ["recompressed", "smaller", "brighter"])
 def test_a_copy_in_another_split_is_found_under_any_name(tmp_path, how):
-    people = [trees.faces(number)[0][0] for number in range(12)]
+    settings = synth.preset("smoke-a", frames=1, size=160)
+    drawn = [synth.film(person, person.number, 0, (0, 0), settings) for person in synth.cast("smoke-a", settings)[0]]
+    people = [synth.to_bytes(shots[0].image) for shots in drawn[:12]]
     copy = people[2]
     if how == "brighter":
         copy = np.clip(copy * 1.15 + 8, 0, 255).astype(np.uint8)
@@ -84,12 +92,9 @@ def test_a_copy_in_another_split_is_found_under_any_name(tmp_path, how):
     if how == "recompressed":
         copy = cv2.imdecode(cv2.imencode(".jpg", copy, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
     for number, crop in enumerate([*people, copy]):
-        row = {
-            "dataset": "toy", "split": "train" if number < 8 else "test", "track": 0, "frame": 0, "cluster": str(number),
-            "identity": "", "source": "", "method": "real", "label": 0, "landmarks": [1.0] * 10,
-            "crop_box": [0, 0, 160, 160], "scale": 1.0,
-        }  # fmt: skip
-        frames.write_video(tmp_path / "copy" / "videos" / str(number), [row], crop[None], None)
+        split = "train" if number < 8 else "test"
+        facts = {"split": split, "cluster": str(number), "identity": "", "method": "real", "label": 0}
+        frames.write_video(tmp_path / "copy" / "videos" / str(number), [ROW | facts], crop[None], None)
     frames.write_dataset(tmp_path / "copy", {})
     table = frames.load_frames(tmp_path / "copy")
     assert audit(table)["videos that look like one of another split"] == 1
@@ -124,18 +129,16 @@ def test_each_planted_shortcut_is_given_away_in_its_row(tmp_path, row):
     assert found.loc[row, "verdict"] == "given away", found
     if row.startswith("a linear"):
         return
-    real, fake = (float(found.loc[row, f"median of {who}"]) for who in ("real", "fake"))
+    real, fake = found.loc[row, ["median of real", "median of fake"]]
     assert (real > fake) == (row.startswith(("contrast", "compressed")))
 
 
-@pytest.mark.parametrize("n", [1, 2, 6])
+@pytest.mark.parametrize("n", [1, 6])
 def test_few_videos_decide_nothing(tmp_path, n):
     table = make(tmp_path / "few", n=n)
-    test = frames.select(table, "test")
-    for given in (table, test, test[test["label"] == 0]) if n < 6 else (table,):
-        given.attrs = table.attrs
-        found = shortcuts(given)
-        assert len(found) == 8 and (found["verdict"] == "too few videos to tell").sum() >= 6, found
+    for part in (table, frames.select(table, "test"), table[table["label"] == 0]):
+        found = shortcuts(part)
+        assert len(found) == 7 and (found["verdict"] == "too few videos to tell").all(), found
 
 
 def test_images_of_several_sizes_are_audited_too(tmp_path):

@@ -25,7 +25,7 @@ SMALL = {"locate_and_verify": "dfnb_plain7", "exposing_the_deception": "resnet10
 
 
 def test_each_transcription_is_of_a_paper_and_has_its_requirements(step):
-    assert set(step.TRANSCRIPTIONS) == set(step.REQUIRED) == set(SMALL) <= set(papers.PAPERS)
+    assert set(step.TRANSCRIPTIONS) == set(step.REQUIRED) == set(SMALL) <= set(papers.names())
 
 
 @pytest.mark.parametrize(

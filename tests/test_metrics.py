@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
-from scipy.stats import norm, t
+from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, jaccard_score, roc_auc_score
 
@@ -41,9 +41,13 @@ def simulated(key: int, clusters: int, frames: int, auc: float, shared: float = 
     return table(expit(noise + np.sqrt(2) * norm.ppf(auc) * label - 1), label, video=group.astype(str))
 
 
-def values(scores: pd.DataFrame, level: str = "frame") -> pd.Series:
-    found = metrics.metrics(scores)
-    return found[found.level == level].set_index("metric").value
+def values(scores: pd.DataFrame, level: str = "frame") -> dict[str, float]:
+    data = metrics.align([scores], level)
+    return {metric: float(metrics.measure(data, metric).values[0]) for metric in metrics.METRICS}
+
+
+def variance(value_and_influence, label, cluster) -> float:
+    return metrics.Design(label, cluster).variance(value_and_influence[1][0])
 
 
 # Fakes .9 .8 .8 .2, reals .8 .4 .3 .1: 16 pairs, won 4 + 3 + 3 + 1, tied 0 + 1 + 1 + 0.
@@ -93,39 +97,40 @@ def test_agrees_with_scikit_learn():
     assert found["AP"] == pytest.approx(average_precision_score(y, s), abs=1e-12)
     assert found["pAUC at 10% FPR"] == pytest.approx(roc_auc_score(y, s, max_fpr=0.1), abs=1e-12)
     assert found["Brier"] == pytest.approx(brier_score_loss(y, s), abs=1e-12)
-    curve = metrics.reliability(scores)
-    share, mean = calibration_curve(y, s + 1e-9, n_bins=10)
-    np.testing.assert_allclose(curve.fake, share)
-    np.testing.assert_allclose(curve.score, mean, atol=1e-8)
-    assert curve.n.sum() == len(scores)
+    share, score = calibration_curve(y, s + 1e-9, n_bins=10)
+    n = np.bincount(np.minimum((s * 10).astype(int), 9))
+    assert found["ECE"] == pytest.approx(np.average(np.abs(share - score), weights=n[n > 0]), abs=1e-8)
 
 
-def test_replicates_of_weight_one_are_the_estimates(monkeypatch):
-    scores = metrics.units(simulated(2, 30, 5, 0.8).assign(score=lambda x: x.score.round(2)), "frame")
-    design = metrics._Design(scores.label, scores.cluster)
-    monkeypatch.setattr(metrics._Design, "resample", lambda self, generator, n: np.ones((n, self.clusters)))
-    replicates, found = metrics._bootstrap(scores.score.to_numpy(), design, 0), values(scores)
-    for metric, replicate in replicates.items():
-        np.testing.assert_allclose(replicate, found[metric], atol=1e-12, err_msg=metric)
+def test_replicates_of_weight_one_are_the_estimates():
+    scores = simulated(2, 30, 5, 0.8).assign(score=lambda x: x.score.round(2))
+    data = metrics.align([scores], "frame")
+    data.design.resampled = np.ones((1, data.design.clusters))
+    for metric in metrics.CURVES:
+        found = metrics.measure(data, metric)
+        np.testing.assert_allclose(found.spread[0], found.values, atol=1e-12, err_msg=metric)
 
 
 def test_replicates_with_shared_thresholds_have_the_same_spread(monkeypatch):
-    scores = metrics.metrics(simulated(3, 60, 10, 0.85))
-    monkeypatch.setattr(metrics, "MOST_THRESHOLDS", 300)
-    coarse = metrics.metrics(simulated(3, 60, 10, 0.85))
-    np.testing.assert_allclose(coarse.low, scores.low, atol=0.005)
-    np.testing.assert_array_equal(coarse.value, scores.value)
+    data = metrics.align([simulated(3, 60, 10, 0.85)], "frame")
+    fine = {metric: metrics.measure(data, metric) for metric in metrics.CURVES}
+    monkeypatch.setattr(metrics, "MOST_THRESHOLDS", 200)
+    again = metrics.align([simulated(3, 60, 10, 0.85)], "frame")
+    for metric, estimates in fine.items():
+        coarse = metrics.measure(again, metric)
+        assert coarse.values == estimates.values
+        assert coarse.spread.std() == pytest.approx(estimates.spread.std(), rel=0.06), metric
 
 
-def test_resampling_is_unbiased_and_keeps_to_the_strata():
+def test_resampling_is_unbiased_and_keeps_to_the_strata(monkeypatch):
+    monkeypatch.setattr(metrics, "REPLICATES", 20000)
     label, cluster = np.repeat([0, 1], 8), np.r_[0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 4, 4, 5, 5, 1, 1]
-    design = metrics._Design(label, cluster)
-    weights = design.resample(rng(0), 20000)
+    design = metrics.Design(label, cluster)
     kind = design.holds[0] + 2 * design.holds[1]
     for name, size in ((1, 2), (2, 2), (3, 2)):
-        np.testing.assert_allclose(weights[:, kind == name].sum(axis=1), size)
+        np.testing.assert_allclose(design.resampled[:, kind == name].sum(axis=1), size)
     # A stratum's mean has bootstrap variance s^2 / k, here (0.5)^2 * 2 / 2 with values 0 and 1.
-    assert weights[:, np.flatnonzero(kind == 1)[0]].var() / 4 == pytest.approx(0.25, rel=0.02)
+    assert design.resampled[:, np.flatnonzero(kind == 1)[0]].var() / 4 == pytest.approx(0.25, rel=0.02)
 
 
 def test_video_score_is_the_mean_over_the_full_video_name():
@@ -136,24 +141,26 @@ def test_video_score_is_the_mean_over_the_full_video_name():
     assert by_video.to_dict() == pytest.approx(
         {"Deepfakes/000_003": 0.7, "FaceSwap/000_003": 0.5, "real/000": 0.3, "real/001": 0.6}
     )
-    row = metrics.auc(scores, "video")
-    assert (row["value"], row["n"], row["n_real"], row["n_fake"], row["clusters"]) == (0.75, 4, 2, 2, 2)
+    data = metrics.align([scores], "video")
+    assert metrics.measure(data, "AUC").values == 0.75
+    assert data.design.counts() == {"n": 4, "n_real": 2, "n_fake": 2, "clusters": 2}
 
 
 def test_row_order_changes_nothing():
-    scores = simulated(4, 20, 3, 0.8).assign(iou=lambda x: np.where(x.label == 1, x.score, np.nan))
+    scores = simulated(4, 20, 3, 0.8)
     shuffled = scores.sample(frac=1, random_state=np.random.RandomState(0))
-    pd.testing.assert_frame_equal(metrics.metrics(shuffled), metrics.metrics(scores))
+    for level in ("frame", "video"):
+        assert values(shuffled, level) == values(scores, level)
 
 
 def test_delong_without_clusters_is_the_textbook_formula():
     scores = simulated(5, 30, 1, 0.8)
     fake, real = (scores.score[scores.label == kind].to_numpy() for kind in (1, 0))
     wins = (fake[:, None] > real) + 0.5 * (fake[:, None] == real)
-    variance = wins.mean(axis=1).var(ddof=1) / 30 + wins.mean(axis=0).var(ddof=1) / 30
-    value, influence = metrics._auc(scores.score.to_numpy(), scores.label.to_numpy(bool))
-    assert value == pytest.approx(wins.mean())
-    assert metrics._Design(scores.label, scores.cluster).covariance(influence, influence) == pytest.approx(variance)
+    expected = wins.mean(axis=1).var(ddof=1) / 30 + wins.mean(axis=0).var(ddof=1) / 30
+    found = metrics.auc(scores.score.to_numpy()[None], scores.label.to_numpy(bool))
+    assert found[0] == pytest.approx(wins.mean())
+    assert variance(found, scores.label, scores.cluster) == pytest.approx(expected)
 
 
 def test_clusters_of_both_classes_by_hand():
@@ -166,53 +173,28 @@ def test_clusters_of_both_classes_by_hand():
     e10 = np.array([v10[0] + v10[1] - 2 * auc, v10[2] - auc, 0]) / 3
     e01 = np.array([v01[0] - auc, v01[1] - auc, v01[2] + v01[3] - 2 * auc]) / 4
     expected = 2 / 1 * (e10**2).sum() + 3 / 2 * (e01**2).sum() + 2 * 3 / 2 * (e10 * e01).sum()
-    value, influence = metrics._auc(score, label)
-    assert value == auc
-    assert metrics._Design(label, cluster).covariance(influence, influence) == pytest.approx(expected)
+    found = metrics.auc(score[None], label)
+    assert found[0] == auc
+    assert variance(found, label, cluster) == pytest.approx(expected)
 
 
-def test_correlated_frames_widen_every_interval():
+def test_several_tables_at_once_are_the_tables_one_by_one():
+    tables = [simulated(key, 30, 3, 0.8) for key in (31, 32)]
+    together = metrics.align(tables, "frame")
+    for metric in metrics.METRICS:
+        for place, alone in enumerate(metrics.measure(metrics.align([table], "frame"), metric) for table in tables):
+            both = metrics.measure(together, metric)
+            assert both.values[place] == pytest.approx(alone.values[0], abs=1e-12), metric
+            np.testing.assert_allclose(both.spread[place], alone.spread[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", [name for name in metrics.METRICS if name != "ECE"])
+def test_correlated_frames_widen_every_interval(metric):
     scores = simulated(6, 210, 5, 0.8, shared=0.9)
-    scores["iou"] = np.where(scores.label == 1, scores.score, np.nan)
-    clustered = metrics.metrics(scores).query("level == 'frame'").set_index("metric")
-    naive = metrics.metrics(scores.assign(cluster=np.arange(len(scores)), video=np.arange(len(scores))))
-    naive = naive[naive.level == "frame"].set_index("metric")
-    ratio = ((clustered.high - clustered.low) / (naive.high - naive.low)).drop("ECE")
-    assert set(ratio.index) == set(clustered.index) - {"ECE"}
-    assert (ratio.drop("TPR at 1% FPR") > 1.6).all(), ratio  # sqrt(1 + 4 * .9) = 2.1 for a mean
-    assert ratio["TPR at 1% FPR"] > 1.2
-
-
-@pytest.mark.parametrize("auc", [0.7, 0.97])
-def test_coverage_of_the_clustered_auc_interval(auc):
-    hits = []
-    for key in range(1500):
-        random = rng(7, key)
-        label = np.repeat([True, False], 200)
-        cluster = np.repeat(np.arange(100), 4)
-        noise = np.sqrt(0.6) * random.normal(size=100)[cluster] + np.sqrt(0.4) * random.normal(size=400)
-        value, influence = metrics._auc(noise + np.sqrt(2) * norm.ppf(auc) * label, label)
-        design = metrics._Design(label, cluster)
-        low, high = design.interval(value, design.covariance(influence, influence), 0.95, design.pairs)
-        hits.append(low <= auc <= high)
-    assert 0.93 <= np.mean(hits) <= 0.97
-
-
-@pytest.mark.parametrize("auc", [0.7, 0.97])
-def test_coverage_of_the_clustered_paired_difference(auc):
-    """1,000 simulations of two detectors on 50 clusters a class that share half of their errors; the second is better."""
-    label, cluster = np.repeat([True, False], 200), np.repeat(np.arange(100), 4)
-    better = norm.cdf(norm.ppf(auc) * 1.15)
-    design, hits = metrics._Design(label, cluster), []
-    for key in range(1000):
-        random = rng(19, key)
-        noise = np.sqrt(0.5) * random.normal(size=(3, 100))[:, cluster] + np.sqrt(0.5) * random.normal(size=(3, 400))
-        scores = [(noise[0] + noise[k]) / np.sqrt(2) for k in (1, 2)]
-        shift = np.sqrt(2) * norm.ppf(auc) * label
-        (a, of_a), (b, of_b) = (metrics._auc(score + by * shift, label) for score, by in zip(scores, (1, 1.15)))
-        half = t.ppf(0.975, design.scarcest - 1) * np.sqrt(design.covariance(of_b - of_a, of_b - of_a))
-        hits.append(abs(b - a - (better - auc)) <= half)
-    assert 0.93 <= np.mean(hits) <= 0.97
+    naive = scores.assign(cluster=np.arange(len(scores)), video=np.arange(len(scores)))
+    found = [metrics.measure(metrics.align([table], "frame"), metric) for table in (scores, naive)]
+    ratio = np.sqrt(found[0].variance(found[0].spread[0]) / found[1].variance(found[1].spread[0]))
+    assert ratio > (1.2 if metric == "TPR at 1% FPR" else 1.6)  # sqrt(1 + 4 * .9) = 2.1 for a mean
 
 
 def test_holm_by_hand():
@@ -222,173 +204,51 @@ def test_holm_by_hand():
     assert len(metrics.holm([])) == 0
 
 
-def test_power_is_that_of_tests_as_large():
-    """Fresh data of the size that is said to have 80 % power: the difference is found in about so many of 200 draws."""
-
-    def pair(key, clusters, gain):
-        random = rng(20, key)
-        label, cluster = np.tile([0, 1], clusters), np.repeat(np.arange(clusters), 2)
-        shared = random.normal(size=2 * clusters)
-        scores = [expit(shared + 0.7 * random.normal(size=2 * clusters) + by * label) for by in (1.2, 1.2 + gain)]
-        return [table(score, label, cluster) for score in scores]
-
-    power = metrics.power(*pair(0, 400, 0.0), 0.03)
-    assert power.is_monotonic_increasing and power.iloc[2] == pytest.approx(0.8, abs=0.05)
-    deviation = np.sqrt(2 * 1.49)  # of a fake minus a real score before expit: AUC = Phi(shift / deviation)
-    gain = deviation * norm.ppf(norm.cdf(1.2 / deviation) + 0.03) - 1.2
-    draws = [metrics.paired_difference(*pair(1 + k, power.index[2] // 2, gain)[::-1])["low"] > 0 for k in range(200)]
-    assert np.mean(draws) == pytest.approx(power.iloc[2], abs=0.1)
-    assert metrics.power(*pair(0, 400, 0.0), 0.015).index[2] == pytest.approx(4 * power.index[2], abs=4)
-    with pytest.raises(DfnbError, match="no sample size follows"):
-        metrics.power(HAND, HAND)
-
-
-def test_other_metrics_are_compared_in_the_same_way():
-    a = simulated(21, 40, 3, 0.8).assign(iou=lambda x: np.where((x.label == 1) & (x.frame % 3 > 0), x.score, np.nan))
-    b = a.assign(score=a.score * 0.9, iou=a.iou / 2)
-    right = [((x.score > 0.5) == (x.label == 1)) for x in (a, b)]
-    found = metrics.paired_difference(a, b, "frame", metric="accuracy")
-    assert found["value"] == pytest.approx(right[0].mean() - right[1].mean())
-    assert found["low"] < found["value"] < found["high"]
-    balanced = [(x[a.label == 0].mean() + x[a.label == 1].mean()) / 2 for x in right]
-    unequal = a[(a.label == 0) | (a.frame % 3 == 0)]
-    one = metrics.auc(unequal, "frame", metric="balanced accuracy")
-    assert one["value"] == pytest.approx(
-        (right[0][a.label == 0].mean() + right[0][(a.label == 1) & (a.frame % 3 == 0)].mean()) / 2
-    )
-    assert metrics.paired_difference(a, b, "frame", metric="balanced accuracy")["value"] == pytest.approx(
-        balanced[0] - balanced[1]
-    )
-    iou = metrics.paired_difference(a, b, "frame", metric="iou")
-    assert iou["value"] == pytest.approx(a.iou.mean() / 2) and iou["n"] == a.iou.notna().sum()
-    with pytest.raises(DfnbError, match="no energy, at frame level"):
-        metrics.auc(a, "frame", metric="energy")
-
-
-def test_one_score_a_video_has_no_frame_level():
+def test_one_score_per_video_has_no_frame_level():
     by_video = simulated(22, 20, 1, 0.8).assign(frame=-1)
-    assert set(metrics.metrics(by_video).level) == {"video"}
-    with pytest.raises(DfnbError, match="one score a video: no frame level"):
-        metrics.auc(by_video, "frame")
+    assert values(by_video, "video")["AUC"] == values(simulated(22, 20, 1, 0.8), "video")["AUC"]
+    with pytest.raises(DfnbError, match="one score per video: no frame level"):
+        metrics.align([by_video], "frame")
 
 
-def test_perfect_and_inverted_scores_have_a_defined_interval():
-    perfect = table([0.9] * 50 + [0.1] * 60, [1] * 50 + [0] * 60)
-    row = metrics.auc(perfect)
-    assert (row["value"], row["high"]) == (1, 1)
-    assert row["low"] == pytest.approx(0.025 ** (1 / 50))
-    inverted = metrics.auc(perfect.assign(score=1 - perfect.score))
-    assert (inverted["low"], inverted["high"]) == pytest.approx((0, 1 - 0.025 ** (1 / 50)))
-    # 10 clusters that all hold both classes make 5 independent pairs, not 10.
-    shared = perfect.assign(cluster=np.arange(110) % 10)
-    assert metrics.auc(shared)["low"] == pytest.approx(0.025 ** (1 / 5))
-    found = metrics.metrics(perfect).query("level == 'frame'").set_index("metric")
-    assert found.low["accuracy"] == pytest.approx(0.025 ** (1 / 110))
-    assert (found.value["EER"], found.low["EER"]) == (0, 0)
-
-
-def test_what_has_no_interval():
-    rows = metrics.metrics(table([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], cluster=[0, 0, 1, 2]))
-    assert rows.low.isna().all()
-    assert rows.high.isna().all()
-    found = metrics.metrics(simulated(8, 50, 2, 0.8)).query("level == 'frame'").set_index("metric")
-    assert set(found.index[found.low.isna()]) == {
-        "ECE",
-        "TPR at 1% FPR",
-    }  # 50 clusters of reals: enough for 5 %, not for 1 %
-    assert set(found.index[found.method_of_interval == "none"]) == {"ECE", "TPR at 1% FPR"}
-
-
-def test_localisation_means_skip_the_unknown():
-    scores = HAND.assign(iou=[0.5, np.nan, 1.0, 0.0] + [np.nan] * 4, pointing=[1.0] * 4 + [np.nan] * 4)
-    found = metrics.metrics(scores).set_index("metric")
-    assert found.loc["IoU", ["value", "n", "n_fake", "n_real", "level"]].to_list() == [0.5, 3, 3, 0, "frame"]
-    assert found.loc["pointing game", ["value", "high", "n"]].to_list() == [1, 1, 4]
-    # The variance of a plain mean where each frame is a cluster.
-    mean, of = metrics._mean(np.array([0.5, 1.0, 0.0]), np.ones(3, bool))
-    assert (mean, metrics._Design(np.ones(3), np.arange(3)).covariance(of, of)) == pytest.approx((0.5, 0.25 / 3))
-
-
-def test_the_class_shares_count_as_fixed():
+def test_the_variance_of_a_mean():
+    # That of a plain mean where each frame is a cluster.
+    found = metrics.mean(np.array([[0.5, 1.0, 0.0]]), np.ones(3, bool))
+    assert (found[0], variance(found, np.ones(3), np.arange(3))) == pytest.approx((0.5, 0.25 / 3))
     # All fakes right, all reals wrong: what varies is only which class, and that is fixed.
-    values, label = np.array([1.0, 1, 1, 0, 0]), np.array([1, 1, 1, 0, 0], bool)
-    mean, of = metrics._mean(values, label)
-    assert (mean, metrics._Design(label, np.arange(5)).covariance(of, of)) == (0.6, 0)
+    label = np.array([1, 1, 1, 0, 0], bool)
+    found = metrics.mean(label[None].astype(float), label)
+    assert (found[0], variance(found, label, np.arange(5))) == (0.6, 0)
+    # Balanced: each class by itself.
+    values = np.array([[1.0, 0, 1, 1, 0, 0, 0]])
+    label = np.array([1, 1, 1, 1, 0, 0, 0], bool)
+    found = metrics.mean(values, label, balanced=True)
+    assert (found[0], variance(found, label, np.arange(7))) == pytest.approx((0.375, 0.25 / 4 / 4))
+    assert np.isnan(variance(found, label, [0, 1, 2, 3, 4, 4, 4]))  # a class with one cluster
 
 
-def test_paired_difference_against_a_brute_force_bootstrap():
-    a = simulated(9, 60, 3, 0.85)
-    b = a.assign(score=expit(0.6 * np.log(a.score / (1 - a.score)) + rng(10).normal(size=len(a))))
-    found = metrics.paired_difference(a, b, "frame")
-    label, cluster = a.label.to_numpy(), a.cluster.to_numpy().astype(int)
-    draws = []
-    for key in range(400):
-        random = rng(11, key)
-        chosen = np.r_[random.integers(0, 60, 60), random.integers(60, 120, 60)]
-        rows = np.concatenate([np.flatnonzero(cluster == c) for c in chosen])
-        draws.append(roc_auc_score(label[rows], a.score[rows]) - roc_auc_score(label[rows], b.score[rows]))
-    assert found["value"] == pytest.approx(roc_auc_score(label, a.score) - roc_auc_score(label, b.score))
-    assert found["high"] - found["low"] == pytest.approx(4 * np.std(draws), rel=0.1)
-    assert (found["p"] < 0.05) == (found["low"] > 0)
-    # Pairing matters: apart, the two intervals say less.
-    apart = [metrics.auc(x, "frame") for x in (a, b)]
-    assert found["high"] - found["low"] < np.hypot(*[row["high"] - row["low"] for row in apart])
-    swapped = metrics.paired_difference(b, a, "frame")
-    assert (swapped["low"], swapped["p"]) == pytest.approx((-found["high"], found["p"]))
+def test_the_interval_of_a_value_by_hand():
+    low, high = metrics.bounded_interval(0.8, 0.0016, 10, 50)
+    half = 2.228139 * 0.04 / 0.16  # on the logit scale, where .8 is ln 4
+    assert (low, high) == pytest.approx((expit(np.log(4) - half), expit(np.log(4) + half)), abs=1e-6)
+    assert metrics.bounded_interval(1, 0.0, 10, 50) == (pytest.approx(0.025 ** (1 / 50)), 1)
+    assert metrics.bounded_interval(0, 0.0, 10, 50) == (0, pytest.approx(1 - 0.025 ** (1 / 50)))
+    assert metrics.bounded_interval(0.5, 0.0, 10, 50) == (0.5, 0.5)
+    assert np.isnan(metrics.bounded_interval(0.5, np.nan, 10, 50)).all()
+    # 10 clusters that all hold both classes make 5 independent pairs, not 10.
+    assert metrics.Design(np.arange(20) % 2, np.arange(20) // 2).pairs == 5
 
 
-def test_paired_difference_of_equal_and_of_perfect_models():
-    scores = simulated(12, 30, 2, 0.8)
-    same = metrics.paired_difference(scores, scores.assign(score=scores.score / 2))
-    assert same["value"] == same["low"] == same["high"] == 0
-    assert same["p"] == 1
-    perfect = scores.assign(score=scores.label * 0.8 + 0.1)
-    found = metrics.paired_difference(perfect, perfect)
-    assert found["low"] == pytest.approx(-(1 - 0.025 ** (1 / 30)))
-    assert np.isnan(found["p"])
-    assert metrics.paired_difference(perfect, scores)["low"] > 0
-
-
-def test_paired_difference_refuses_other_units():
+def test_tables_that_differ_are_not_aligned():
     scores = simulated(13, 10, 2, 0.8)
-    fewer = scores[scores.video != "3"]
-    with pytest.raises(DfnbError, match=r"1 videos are in only one of them \(first: 3\)"):
-        metrics.paired_difference(scores, fewer)
-    metrics.paired_difference(scores, scores.iloc[1:])  # the videos are the same
-    with pytest.raises(DfnbError, match="1 frames are in only one"):
-        metrics.paired_difference(scores, scores.iloc[1:], "frame")
-    with pytest.raises(DfnbError, match="cluster differs"):
-        metrics.paired_difference(scores, scores.assign(cluster="one"))
-
-
-def test_several_seeds():
-    seeds = [simulated(14, 40, 2, 0.8)]
-    seeds += [seeds[0].assign(score=expit(np.log(seeds[0].score) + rng(15, k).normal(size=160))) for k in range(2)]
-    single = [metrics.auc(scores) for scores in seeds]
-    together = metrics.auc(seeds)
-    assert together["value"] == pytest.approx(np.mean([row["value"] for row in single]))
-    assert together["n"] == 80
-    # On the same videos: no wider than the widest, and not narrower by sqrt(3) as independent videos would be.
-    widths = [row["high"] - row["low"] for row in single]
-    assert max(widths) >= together["high"] - together["low"] > np.mean(widths) / np.sqrt(3)
-    assert metrics.auc([seeds[0]]) == single[0]
-    by_seed = [metrics.paired_difference(scores, seeds[0])["value"] for scores in seeds]
-    assert metrics.paired_difference(seeds, seeds[0])["value"] == pytest.approx(np.mean(by_seed))
-
-
-def test_over_seeds_by_hand():
-    found = metrics.over_seeds([0.7, 0.8, 0.9])
-    assert (found["mean"], found["sd"], found["n"]) == pytest.approx((0.8, 0.1, 3))
-    assert found["high"] == pytest.approx(0.8 + 4.302653 * 0.1 / np.sqrt(3), abs=1e-6)
-    assert np.isnan(metrics.over_seeds([0.7])["low"])
-
-
-def test_chance():
-    assert metrics.chance(simulated(16, 40, 3, 0.5))
-    assert not metrics.chance(simulated(16, 40, 3, 0.8))
-    assert not metrics.chance(simulated(16, 40, 3, 0.2))  # wrong way round, but not chance
-    assert metrics.chance(simulated(16, 40, 3, 0.8).assign(score=0.69))
-    assert metrics.chance(table([0.9, 0.1], [1, 0]))
+    with pytest.raises(DfnbError, match=r"1 videos are not in both .* \(first: 3, 3, 1, FaceSwap\)"):
+        metrics.align([scores, scores[scores.video != "3"]], "video")
+    metrics.align([scores, scores.iloc[1:]], "video")  # the videos are the same
+    with pytest.raises(DfnbError, match="1 frames are not in both"):
+        metrics.align([scores, scores.iloc[1:]], "frame")
+    for name in ("cluster", "method"):
+        with pytest.raises(DfnbError, match="40 videos are not in both"):
+            metrics.align([scores, scores.assign(**{name: "one"})], "video")
 
 
 def test_localisation_by_hand():
@@ -449,10 +309,10 @@ def test_localisation_of_perfect_full_and_empty_masks():
         (lambda x: x.assign(label=x.label + 1), "a label other than 0 and 1"),
         (lambda x: x.assign(label=1 - x.label), "a label that contradicts the method"),
         (lambda x: pd.concat([x, x]), "8 rows with a .* that was there before"),
-        (lambda x: x.assign(video="a"), "more than one label"),
-        (lambda x: x.assign(video=x.label, cluster=x.frame), "more than one cluster"),
-        (lambda x: x[x.label == 1], "only fake frames; score a test set that holds real and fake"),
-        (lambda x: x[:0], "no rows"),
+        (lambda x: x.assign(video="a"), "a video of more than one label"),
+        (lambda x: x.assign(video=x.label, cluster=x.frame), "a video of more than one cluster"),
+        (lambda x: x[x.label == 1], "lacks real or fake frames; score a test set that holds"),
+        (lambda x: x[:0], "lacks real or fake frames"),
         (lambda x: x.assign(iou=0.5), "4 rows with iou outside"),
         (lambda x: x.assign(energy=[1.5] + [np.nan] * 7), "1 rows with energy outside"),
     ],
@@ -462,23 +322,3 @@ def test_bad_tables_are_refused_in_one_sentence(change, message):
         metrics.check_scores(change(HAND), "runs/r/scores/t.parquet")
     assert str(error.value).startswith("runs/r/scores/t.parquet ")
     assert "\n" not in str(error.value)
-
-
-def test_tables_are_written_checked_and_read_back(tmp_path):
-    path = tmp_path / "scores" / "home.parquet"
-    scores = HAND.assign(iou=[0.5] * 3 + [np.nan] * 5)
-    metrics.write_scores(path, scores)
-    pd.testing.assert_frame_equal(metrics.read_scores(path), scores)
-    with pytest.raises(DfnbError, match="outside"):
-        metrics.write_scores(path, scores.assign(score=2.0))
-    pd.testing.assert_frame_equal(metrics.read_scores(path), scores)
-    with pytest.raises(DfnbError, match="score the run on this test set first"):
-        metrics.read_scores(tmp_path / "none.parquet")
-
-
-def test_a_measure_that_some_frames_lack_is_compared_on_the_others():
-    table = pd.DataFrame({"video": [f"v{i}" for i in range(8)], "track": 0, "frame": 0, "label": 1, "score": 0.9})
-    table = table.assign(cluster=[f"c{i // 2}" for i in range(8)], method="swap", energy=np.linspace(0.1, 0.8, 8))
-    lacking = table.assign(energy=table["energy"].where(table["video"] != "v0") / 2)
-    found = metrics.paired_difference(table, lacking, "frame", metric="energy")
-    assert found["n"] == 7 and found["value"] == pytest.approx(table["energy"][1:].mean() / 2)

@@ -1,5 +1,6 @@
-"""The training loop: the same numbers again, after a kill too; a diverging run stops; scores are made once."""
+"""The training loop: the same numbers again, after a kill too; a diverging run stops; what cannot work is refused first."""
 
+import builtins
 import os
 import shutil
 import signal
@@ -12,20 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dfnb import core, papers, train
+from dfnb import core, papers, scores, train
 from dfnb.core import DfnbError
-from dfnb.data.frames import load_frames
-from dfnb.metrics import read_scores
+from dfnb.data import frames
 from dfnb.papers import locate_and_verify, xception
 
 SMALL = {
-    "backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "batch_size": 16, "optimiser": "adamw",
-    "lr": 2e-3, "schedule": "onecycle", "augmentation": "light", "epochs": 2,
+    "backbone": "dfnb_plain7", "pretrained": False, "image_size": 64, "batch_size": 16, "optimiser": "adamw",
+    "lr": 2e-3, "schedule": "onecycle", "augmentation": "light", "epochs": 2, "images_per_epoch": 64,
 }  # fmt: skip
-NARROW = {
+OWN = {
     "xception": {},
     "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
-    "exposing_the_deception": {"branches": 2, "fusion_widths": (16, 16, 12)},
     "lae": {
         "decoder_widths": (16, 8, 8),
         "adversary_widths": (8, 8),
@@ -35,125 +34,132 @@ NARROW = {
     },
 }
 SSPSL = {"sspsl": True, "annotated": 0.5, "mixup_probability": 0.0}
+RESTARTED = {"optimiser_restarts": "released", "schedule": "cosine", "cosine_steps": 4, "optimiser": "adam"}
 
 
 def settings(paper, **changes):
-    return papers.module(paper).Settings(**{**SMALL, **NARROW[paper], **changes})
+    return papers.module(paper).Settings(**{**SMALL, **OWN[paper], **changes})
 
 
-def trained_weights(run):
+def trained(paper="xception", seed=0, changes=None, **options):
+    return train.train(paper, "smoke-a", settings(paper, **(changes or {})), seed, **{"echo": str, **options})
+
+
+@pytest.fixture(scope="module")
+def plain(smoke_home):
+    """Two epochs of the baseline, with scores of a test set after each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(smoke_home))
+        return trained(seed=20, epoch_tests=["smoke-b"])
+
+
+@pytest.fixture
+def other_home(home, tmp_path, monkeypatch):
+    """A home with the same datasets and no runs."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "datasets").symlink_to(home / "datasets")
+    return tmp_path
+
+
+def last_weights(run):
     """The weights after the last step, which need not be the chosen ones."""
     return torch.load(run.folder / "last.ckpt")["network"]
 
 
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+def assert_same_training(one, two):
+    for pair in (map(last_weights, (one, two)), (load_file(run.folder / "best.safetensors") for run in (one, two))):
+        a, b = pair
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    logs = [run.log.drop(columns="images_per_s") for run in (one, two)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
 KILLED = """
-import os, signal, sys
+import os, signal
 import torch
 torch.set_num_threads(1)
 from dfnb import core, train
 from dfnb.papers import locate_and_verify
 
-train.CHECKPOINT_MINUTES = 1e-6  # a checkpoint after every step
-last, seen, real = int(sys.argv[1]), 0, core.torch_seed
+train.CHECKPOINT_S = 0  # a checkpoint after every step
+places, real = [], core.torch_seed
 
 def counted(purpose, *key):
-    global seen
-    seen += purpose == "dropout"
-    if seen == last:
+    places.append(purpose == "dropout")
+    if sum(places) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(purpose, *key)
 
 core.torch_seed = counted
 settings = locate_and_verify.Settings.check(__SETTINGS__, "test")
-print(train.train("locate_and_verify", "smoke-a", settings, seed=5).folder)
+train.train("locate_and_verify", "smoke-a", settings, seed=5)
 """
 
 
-def test_killed_at_any_step_a_run_ends_in_the_same_weights(home, tmp_path, monkeypatch):
-    """Two epochs of four steps: killed before steps 3 (in an epoch), 5 (between epochs) and 8, then left alone."""
-    plain = settings("locate_and_verify").model_dump(mode="json")
-    straight = train.train(
-        "locate_and_verify", "smoke-a", settings("locate_and_verify"), seed=5, echo=lambda line: None
-    )
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    (tmp_path / "datasets").symlink_to(home / "datasets")
-    script = tmp_path / "train.py"
-    script.write_text(KILLED.replace("__SETTINGS__", repr(plain)))
-    for kill, status in ((3, -signal.SIGKILL), (3, -signal.SIGKILL), (4, -signal.SIGKILL), (99, 0)):
-        done = subprocess.run([sys.executable, str(script), str(kill)], capture_output=True, text=True, env=os.environ)
-        assert done.returncode == status, done.stderr
-    assert "resumed in epoch 2" in done.stdout
-    resumed = train.Run.open(straight.folder.name)
-    assert resumed.folder.parent.parent == tmp_path
-    assert same(trained_weights(straight), trained_weights(resumed))
-    assert same(*(load_file(run.folder / "best.safetensors") for run in (straight, resumed)))
-    exact = ["epoch", "loss_cls", "loss_seg", "loss_total", "lr", "validation_auc"]
-    pd.testing.assert_frame_equal(straight.log[exact], resumed.log[exact], check_exact=True)
+def interrupted(monkeypatch, network, steps, *arguments, **options):
+    """A training that is interrupted after so many steps."""
+    real, left = network.losses, iter(range(steps))
+
+    def losses(self, outputs, batch):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(self, outputs, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "losses", losses)
+        with pytest.raises(KeyboardInterrupt):
+            trained(*arguments, **options)
 
 
-RESTARTED = {"optimiser_restarts": "released", "schedule": "cosine", "cosine_steps": 4, "optimiser": "adam"}
+def test_killed_at_any_step_a_run_ends_in_the_same_weights(home, other_home, monkeypatch):
+    """Two epochs of four steps: killed before the third step, broken off before the fifth and the eighth, then left alone."""
+    with monkeypatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        straight = trained("locate_and_verify", seed=5)
+    script = other_home / "train.py"
+    values = settings("locate_and_verify").model_dump(mode="json")
+    script.write_text(KILLED.replace("__SETTINGS__", repr(values)), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    monkeypatch.setattr(train, "CHECKPOINT_S", 0)
+    lines = []
+    for steps in (2, 3):
+        interrupted(monkeypatch, locate_and_verify.Network, steps, "locate_and_verify", seed=5, echo=lines.append)
+    resumed = trained("locate_and_verify", seed=5, echo=lines.append)
+    places = [line.rpartition(" resumed in ")[2] for line in lines if " resumed in " in line]
+    assert places == ["epoch 1, step 2", "epoch 2, step 0", "epoch 2, step 3"]
+    assert resumed.id == straight.id and resumed.folder.parent.parent == other_home
+    assert_same_training(straight, resumed)
 
 
 def test_a_restarted_optimiser_is_another_from_the_second_epoch_on(home):
-    def weights(how, epochs):
-        own = settings("xception", **RESTARTED | {"optimiser_restarts": how, "epochs": epochs})
-        run = train.train("xception", "smoke-a", own, seed=11, echo=lambda line: None)
-        return trained_weights(run), run.log["lr"].tolist()
-
-    once = [weights(how, 1) for how in ("released", "corrected")]
-    assert same(once[0][0], once[1][0]) and once[0][1] == once[1][1]
-    (released, rates), (corrected, other_rates) = (weights(how, 2) for how in ("released", "corrected"))
-    assert not same(released, corrected)
+    runs = {
+        how: trained(seed=11, changes={**RESTARTED, "optimiser_restarts": how}) for how in ("released", "corrected")
+    }
+    first, second = (runs[how].log for how in runs)
+    assert first.loc[0, "loss_total"] == second.loc[0, "loss_total"] != first.loc[1, "loss_total"]
+    assert not all(torch.equal(*pair) for pair in zip(*(last_weights(run).values() for run in runs.values())))
     # An epoch is half a period of the cosine: begun anew each falls to zero, run through the second rises again.
-    assert rates == pytest.approx([0, 0]) and other_rates == pytest.approx([0, 2e-3])
+    assert first["lr"].tolist() == pytest.approx([0, 0]) and second["lr"].tolist() == pytest.approx([0, 2e-3])
 
 
-def test_a_killed_run_restarts_its_optimiser_where_an_unbroken_one_does(home, tmp_path, monkeypatch):
-    """Two epochs of four steps, broken off before the first and before the third step of the second."""
-    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 1e-6)  # a checkpoint after every step
-    own = settings("xception", **RESTARTED)
-    straight = train.train("xception", "smoke-a", own, seed=12, echo=lambda line: None)
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    (tmp_path / "datasets").symlink_to(home / "datasets")
-    real, lines = xception.Network.losses, []
+def test_a_killed_run_restarts_its_optimiser_where_an_unbroken_one_does(home, other_home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        straight = trained(seed=11, changes=RESTARTED)
+    monkeypatch.setattr(train, "CHECKPOINT_S", 0)
     for steps in (4, 2):
-        left = iter(range(steps))
-
-        def broken(self, outputs, batch, left=left):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return real(self, outputs, batch)
-
-        monkeypatch.setattr(xception.Network, "losses", broken)
-        with pytest.raises(KeyboardInterrupt):
-            train.train("xception", "smoke-a", own, seed=12, echo=lines.append)
-    monkeypatch.setattr(xception.Network, "losses", real)
-    resumed = train.train("xception", "smoke-a", own, seed=12, echo=lines.append)
-    places = [line.rpartition(" resumed in ")[2] for line in lines if " resumed in " in line]
-    assert places == ["epoch 2, step 0", "epoch 2, step 2"]
-    assert resumed.folder.parent.parent == tmp_path
-    assert same(trained_weights(straight), trained_weights(resumed))
-    exact = ["epoch", "loss_cls", "loss_total", "lr", "validation_auc"]
-    pd.testing.assert_frame_equal(straight.log[exact], resumed.log[exact], check_exact=True)
+        interrupted(monkeypatch, xception.Network, steps, seed=11, changes=RESTARTED)
+    assert_same_training(straight, trained(seed=11, changes=RESTARTED))
 
 
-def test_the_log_follows_localisation_and_pseudo_labels(home):
-    supervised = train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", epochs=1), seed=3).log
-    semi = settings("locate_and_verify", warmup_epochs=1, **SSPSL)
-    log = train.train("locate_and_verify", "smoke-a", semi, seed=3, echo=lambda line: None).log
+def test_the_log_follows_localisation_and_what_the_paper_monitors(home, plain):
+    log = trained("locate_and_verify", seed=3, changes={"warmup_epochs": 1, **SSPSL}).log
     pseudo = ["validation_pseudo_iou", "validation_pseudo_precision", "validation_pseudo_recall"]
     assert log[["validation_iou", *pseudo]].stack().between(0, 1).all() and len(log) == 2
-    assert (log[pseudo] > 0).all(axis=None)  # the region is where the synthetic fakes are forged
     assert (log["validation_pseudo_iou"] <= log[pseudo[1:]].min(axis=1)).all()
     assert log["loss_warm"].notna().tolist() == [True, False]
-    assert supervised["validation_iou"].between(0, 1).all()
-    assert not {"loss_warm", *pseudo} & set(supervised.columns)
-    plain = train.train("xception", "smoke-a", settings("xception", epochs=1), echo=lambda line: None).log
-    assert not [name for name in plain.columns if name.startswith("validation_") and name != "validation_auc"]
+    assert [name for name in plain.log if name.startswith("validation_")] == ["validation_auc"]
 
 
 def test_hidden_masks_are_never_opened(home, tmp_path, monkeypatch):
@@ -161,120 +167,153 @@ def test_hidden_masks_are_never_opened(home, tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     folder = tmp_path / "datasets" / "smoke-a"
     shutil.copytree(home / "datasets" / "smoke-a", folder)
-    frames = load_frames("smoke-a")
-    gone = frames[(frames["split"] == "train") & (frames["label"] == 1)]["mask"].unique()
+    table = frames.load_frames("smoke-a")
+    gone = table[(table["split"] == "train") & (table["label"] == 1)]["mask"].unique()
     assert len(gone) and all(gone)
     for path in gone:
         (folder / path).unlink()
     few = {**SSPSL, "epochs": 1, "images_per_epoch": 32}
-    blind = settings("locate_and_verify", **few | {"annotated": 0.0})
-    run = train.train("locate_and_verify", "smoke-a", blind, echo=lambda line: None)
-    assert np.isfinite(run.log["loss_seg"]).all() and run.log["validation_iou"].notna().all()
-    with pytest.raises(FileNotFoundError, match=r"masks\.npy"):
-        train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", **few | {"annotated": 1.0}))
+    log = trained("locate_and_verify", changes={**few, "annotated": 0.0}).log
+    assert np.isfinite(log["loss_seg"]).all() and log["validation_iou"].notna().all()
+    with pytest.raises(DfnbError, match=r"masks\.npy cannot be read"):
+        trained("locate_and_verify", changes={**few, "annotated": 1.0})
 
 
 def test_what_cannot_be_trained_is_refused_before_it_starts(home, monkeypatch):
-    monkeypatch.setattr(train, "_fit", lambda **arguments: pytest.fail("started"))
-    monkeypatch.setattr(train, "_apart", lambda *arguments: pytest.fail("started"))
+    monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("started"))
     before = set((home / "runs").glob("*"))
     for size, devices in ((2, 2), (16, 3)):
-        with pytest.raises(DfnbError, match=f"batch_size {size} cannot be shared by {devices} devices"):
-            train.train("xception", "smoke-a", settings("xception", batch_size=size), seed=13, devices=devices)
-    with pytest.raises(DfnbError, match=r"the share 0\.001 of them is none") as error:
-        train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", annotated=0.001), seed=13)
-    assert "\n" not in str(error.value) and set((home / "runs").glob("*")) == before
+        with pytest.raises(DfnbError, match=f"batch_size {size} does not give {devices} devices the same"):
+            trained(seed=13, changes={"batch_size": size}, devices=devices)
+    real = frames.load_frames("smoke-a")
+    for split in ("train", "val"):
+        for label, kind in enumerate(("fake", "real")):
+            one_class = real[(real["split"] != split) | (real["label"] == label)]
+            monkeypatch.setattr(train, "load_frames", lambda name, table=one_class: table)
+            with pytest.raises(DfnbError, match=f"split '{split}' has .*{kind} frames") as error:
+                trained(seed=13)
+            assert "\n" not in str(error.value)
+        monkeypatch.setattr(train, "load_frames", lambda name, split=split: real[real["split"] != split])
+        with pytest.raises(DfnbError, match=f"no frame of split '{split}'"):
+            trained(seed=13)
+    assert set((home / "runs").glob("*")) == before
+    monkeypatch.undo()
+    monkeypatch.setenv("DFNB_HOME", str(home))
+    with pytest.raises(DfnbError, match=r"the share 0\.001 of .* is none"):
+        trained("locate_and_verify", seed=13, changes={"annotated": 0.001})
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    with pytest.raises(DfnbError, match="a notebook cannot train on 2 devices"):
+        trained(seed=13, devices=2)
 
 
-def test_a_run_is_trained_once_and_depends_on_seed_settings_and_data(home):
-    lines = []
-    first = train.train("xception", "smoke-a", settings("xception", epochs=1), echo=lines.append)
-    again = train.train("xception", "smoke-a", settings("xception", epochs=1), echo=lines.append)
-    assert first.folder == again.folder and lines[-1].endswith("trained before, loaded")
-    assert first.record["n"]["train"] == len(load_frames("smoke-a").query("split == 'train'"))
-    other = train.train("xception", "smoke-a", settings("xception", epochs=1), seed=1, echo=lines.append)
-    assert other.folder != first.folder
-    assert (
-        other.record["chosen"] != first.record["chosen"]
-        or not (other.log["loss_total"] == first.log["loss_total"]).all()
-    )
+def test_a_run_is_trained_once_and_depends_on_seed_settings_data_and_labels(home, plain, monkeypatch):
+    table = frames.select(frames.load_frames("smoke-a"), "train")
+    assert plain.record["n"]["train"] == len(table) and len(plain.log) == 2
+    plans = []
+    monkeypatch.setattr(train, "_launch", plans.append)
+    monkeypatch.setattr(train.Run, "open", lambda folder: folder)
+    assert trained(seed=20, epoch_tests=["smoke-b"]) == plain.folder and not plans
+    changed = [
+        {},
+        {"seed": 21},
+        {"changes": {"lr": 1e-3}},
+        {"seen_methods": [sorted(set(table["method"]) - {"real"})[0]]},
+        {"shuffled_labels": True},
+    ]
+    folders = {trained(**{"seed": 20, **change}) for change in changed}
+    assert len(plans) == len(folders) == len(changed) and plain.folder not in folders
+    shown, shuffled = (plans[place].splits["train"] for place in (0, -1))
+    assert sorted(shown["label"]) == sorted(shuffled["label"]) and not (shown["label"] == shuffled["label"]).all()
+    assert shuffled.groupby("video", observed=True)["label"].nunique().max() == 1
+    assert (shuffled["mask"][shuffled["label"] == 0] == "").all() and (shuffled["mask"] != "").any()
+    assert ((shuffled["method"] == "real") == (shuffled["label"] == 0)).all()
+    assert plans[0].splits["val"].equals(plans[-1].splits["val"])
 
 
-def test_a_diverging_run_stops_and_keeps_its_checkpoint(home):
-    with pytest.raises(DfnbError, match=r"the (loss became|weights are no longer finite).*lower lr \(now 1e\+18\)"):
-        train.train("xception", "smoke-a", settings("xception", lr=1e18, schedule="constant", epochs=3), seed=7)
+def test_a_phase_is_trained_under_the_lock_of_who_needs_it(home):
+    """Phase two starts from phase one; another training of phase two finds it there."""
+    run = trained("lae", seed=2, changes={"epochs": 1})
+    first = run.before()
+    assert first.settings == run.settings.before() and first.before() is None
+    assert run.record["weights_from"] == first.record["weights_from"] == "random weights"
+    written = (first.folder / "record.json").stat().st_mtime_ns
+    other = trained("lae", seed=2, changes={"epochs": 1, "attention_weight": 1.0})
+    assert other.before().folder == first.folder and other.folder != run.folder
+    assert (first.folder / "record.json").stat().st_mtime_ns == written
+    assert "loss_adversary" in run.log and first.phase().network.training is False
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(home, monkeypatch):
+    def groups(network, weight_decay):
+        return [{"params": network.parameters(), "lr": 1e18}]
+
+    monkeypatch.setattr(xception.Network, "parameter_groups", groups)
+    with pytest.raises(DfnbError, match=r"the (loss|network) is no longer finite.*lower lr \(now 0\.002\)"):
+        trained(seed=7, changes={"schedule": "constant", "epochs": 3})
     folder = next(home.glob("runs/xception-smoke-a-s7-*"))
-    assert core.read_record(folder) is None
     kept = folder / "last.ckpt"
-    if kept.exists():
-        assert all(torch.isfinite(value).all() for value in torch.load(kept)["network"].values())
+    assert core.read_record(folder) is None
+    assert not kept.exists() or all(torch.isfinite(value).all() for value in torch.load(kept)["network"].values())
 
 
 def test_nan_keeps_the_last_good_checkpoint(home, monkeypatch):
-    """The loss turns NaN in the second epoch: the checkpoint of the first stays, whole, and training can go on from it."""
-    real = locate_and_verify.Network.losses
+    real = xception.Network.losses
 
     def broken(self, outputs, batch):
         terms = real(self, outputs, batch)
         return {name: value * float("nan") for name, value in terms.items()} if batch["epoch"] == 1 else terms
 
-    monkeypatch.setattr(locate_and_verify.Network, "losses", broken)
-    with pytest.raises(DfnbError, match="the loss became nan in epoch 2, step 1"):
-        train.train("locate_and_verify", "smoke-a", settings("locate_and_verify"), seed=8)
-    folder = next(home.glob("runs/locate_and_verify-smoke-a-s8-*"))
-    kept = torch.load(folder / "last.ckpt")
+    with monkeypatch.context() as patch:
+        patch.setattr(xception.Network, "losses", broken)
+        with pytest.raises(DfnbError, match="the loss is no longer finite in epoch 2, step 1"):
+            trained(seed=8)
+    kept = torch.load(next(home.glob("runs/xception-smoke-a-s8-*")) / "last.ckpt")
     assert kept["epoch"] == 1 and all(torch.isfinite(value).all() for value in kept["network"].values())
-    monkeypatch.setattr(locate_and_verify.Network, "losses", real)
-    assert len(train.train("locate_and_verify", "smoke-a", settings("locate_and_verify"), seed=8).log) == 2
+    assert len(trained(seed=8).log) == 2
 
 
-def test_a_second_writer_is_refused(home, monkeypatch):
-    monkeypatch.setattr(train, "LOCK_SECONDS", 0)
-    monkeypatch.setattr(train._Loop, "run", lambda loop: pytest.fail("trained while another one held the run"))
-    parameters = settings("xception", epochs=4)
-    holder = f"import time\nfrom dfnb import store\nwith core.locked({str(home)!r} + '/runs/held'):\n print('held', flush=True)\n time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "held\n"
-        monkeypatch.setattr(train, "run_folder", lambda parameters: home / "runs" / "held")
-        with pytest.raises(DfnbError, match="is being written by another process"):
-            train.train("xception", "smoke-a", parameters)
-    finally:
-        process.kill()
-        process.wait()
+def test_a_second_writer_is_refused(other_home, monkeypatch):
+    monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("trained while another process held the run"))
+    monkeypatch.setattr(core, "digest", lambda content, digits=12: "held")
+    with (
+        core.locked(other_home / "runs" / "xception-smoke-a-s0-held"),
+        pytest.raises(DfnbError, match="is being written by another process"),
+    ):
+        trained(wait_s=0)
 
 
-def test_the_best_epoch_is_the_one_with_the_best_validation_auc(home):
-    run = train.train("xception", "smoke-a", settings("xception", epochs=3), seed=2, epoch_tests=["smoke-b"])
-    log = run.log
-    assert run.record["chosen"]["epoch"] == log.loc[log["validation_auc"].idxmax(), "epoch"]
-    epoch = run.folder / "epochs" / f"{run.record['chosen']['epoch']:03d}" / "smoke-b.parquet"
-    chosen = read_scores(train.score(run, "smoke-b"))
-    np.testing.assert_allclose(read_scores(epoch)["score"], chosen["score"], atol=1e-6)
+def test_the_chosen_epoch_is_the_best_on_validation_and_its_weights_are_checked(plain, home, tmp_path):
+    log, chosen = plain.log, plain.record["chosen"]["epoch"]
+    assert (
+        chosen == log.loc[log["validation_auc"].idxmax(), "epoch"] and plain.record["weights_from"] == "random weights"
+    )
+    of_epoch = scores.read(plain, "smoke-b", f"epoch {chosen}")
+    np.testing.assert_allclose(of_epoch["score"], scores.score(plain, "smoke-b")["score"], atol=1e-6)
+    copy = tmp_path / "copy.safetensors"
+    content = bytearray((plain.folder / "best.safetensors").read_bytes())
+    copy.write_bytes(content)
+    assert plain.network(copy).training is False
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    for path in (copy, tmp_path / "missing"):
+        with pytest.raises(DfnbError, match=f"{path} is not what the record .* delete its folder") as error:
+            plain.network(path)
+        assert "\n" not in str(error.value)
 
 
-def test_scores_are_made_once_and_again_for_other_weights(home, monkeypatch):
-    run = train.train("locate_and_verify", "smoke-a", settings("locate_and_verify", epochs=1), seed=3)
-    path = train.score(run, "smoke-b")
-    table = read_scores(path)
-    fake = table["label"] == 1
-    assert table["iou"][fake].notna().all() and table["iou"][~fake].isna().all()
-    written = path.stat().st_mtime_ns
-    assert train.score(run, "smoke-b").stat().st_mtime_ns == written
-    outputs = {**run.record["outputs"], "best.safetensors": "of another training"}
-    train.score(train.Run(run.folder, {**run.record, "outputs": outputs}), "smoke-b")
-    assert path.stat().st_mtime_ns != written
+def test_the_last_epoch_is_chosen_where_the_paper_says_so(home, monkeypatch):
+    monkeypatch.setattr(xception.Settings, "chosen", "last")
+    run = trained(seed=15)
+    assert run.record["chosen"]["epoch"] == 2 and run.record["rule"] == "the last epoch"
 
 
-def test_mixup_happens_as_often_as_asked_and_follows_the_seed(home):
-    drawn = []
-
+def test_mixup_happens_as_often_as_asked_and_follows_the_seed(tmp_path):
     class Fabric:
         global_rank, device = 0, torch.device("cpu")
 
-    loop = train._Loop.__new__(train._Loop)
-    loop.fabric, loop.seed = Fabric(), 0
-    loop.settings = settings("locate_and_verify", mixup_probability=0.5)
+    mixing = settings("locate_and_verify", mixup_probability=0.5)
+    loop = train._Loop(tmp_path, {}, mixing, {}, None, str)
+    loop.fabric, loop.seed, drawn = Fabric(), 0, []
     batch = {"image": torch.arange(4.0).view(4, 1, 1, 1), "partner": None, "weight": 1.0}
     for place in range(400):
         mixed = loop._mixed(batch, place)
@@ -287,23 +326,31 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(home):
 
 
 def test_two_processes_train_as_one(home):
-    """DDP on the CPU: runs by two processes end, and are loaded like any other; anchors and learned weights are shared."""
-    own = {"locate_and_verify": SSPSL, "exposing_the_deception": {}, "lae": {}}
-    plain = {paper: settings(paper, epochs=1, **changes).model_dump(mode="json") for paper, changes in own.items()}
+    """DDP on the CPU: a run by two processes is loaded like any other."""
+    values = settings("locate_and_verify", epochs=1, **SSPSL).model_dump(mode="json")
     path = home / "ddp.py"
     path.write_text(
         "import torch; torch.set_num_threads(1)\n"
         "from dfnb import papers, train\n"
         "if __name__ == '__main__':\n"
-        f"    for paper, values in {plain!r}.items():\n"
-        "        s = papers.module(paper).Settings.check(values, 'test')\n"
-        "        print('made', train.train(paper, 'smoke-a', s, seed=9, devices=2).folder.name)\n"
+        f"    settings = papers.module('locate_and_verify').Settings.check({values!r}, 'test')\n"
+        "    print('made', train.train('locate_and_verify', 'smoke-a', settings, 9, None, ['smoke-b'], 2).id)\n",
+        encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    runs = [train.Run.open(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("made ")]
-    assert [run.paper for run in runs] == list(own)
-    for run in runs:
-        assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
-    assert "validation_pseudo_iou" in runs[0].log
-    assert (trained_weights(runs[1])["balance"] != 1).all()
+    run = train.Run.open(done.stdout.rpartition("made ")[2].strip())
+    assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
+    assert "validation_pseudo_iou" in run.log and len(scores.read(run, "smoke-b", "epoch 1"))
+
+
+def test_an_error_of_another_process_is_one_sentence(other_home, monkeypatch):
+    def launch(fabric, loop):
+        trace = (
+            "\n\n-- Process 1 terminated\nTraceback (most recent call last):\ndfnb.core.DfnbError: the loss is lost\n"
+        )
+        raise torch.multiprocessing.ProcessRaisedException(trace, 1, 99)
+
+    monkeypatch.setattr(train.Fabric, "launch", launch)
+    with pytest.raises(DfnbError, match=r"^the loss is lost$"):
+        trained(devices=2)

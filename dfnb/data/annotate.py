@@ -1,11 +1,13 @@
-"""An annotation round by a person: LAE's candidates as a folder of pictures, and the masks painted for them back.
+"""Masks painted by a person: frames as a folder of pictures, and the masks painted for them back.
 
 :func:`export` writes ``0001.png``, … and ``index.csv``; a person paints ``0001_mask.png``, … in any editor, white where
-forged, and :func:`load` checks them and puts them under ``annotations/``, from where ``annotations = "<name>"`` of LAE's
-settings takes them. No mask of the dataset itself is read.
+forged; :func:`load` checks them and keeps them as ``annotations/<name>``, from where :func:`painted` puts them into a
+frames table.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,43 +15,40 @@ import pandas as pd
 
 from dfnb import core
 from dfnb.core import DfnbError
-from dfnb.data.frames import Pixels, keep_masks, load_frames, select
-from dfnb.papers import lae
-from dfnb.train import Run
+from dfnb.data.frames import Pixels, load_frames
 
 MOST_GREY = 0.01  # share of a mask's pixels that may be neither black nor white: soft rims of a brush
+KEY = ["video", "track", "frame"]
 
 
-def export(run: str | Path, folder: Path, share: float) -> pd.DataFrame:
-    """Write the first candidates of a LAE run, so many that their masks are ``share`` of the training frames.
+class Export(core.Closed):
+    """What an exported folder was made from; ``facts`` are the caller's."""
 
-    Returns the index: ``image``, ``mask`` (the file to paint), ``video``, ``track``, ``frame`` and the candidate's cluster.
-    Raises :class:`DfnbError` when the run is not one of LAE or the folder holds something.
+    dataset: core.Name
+    fingerprint: str
+    facts: dict[str, Any]
+
+
+def export(
+    frames: pd.DataFrame, rows: Sequence[int], folder: Path, facts: Mapping[str, Any], **columns: Sequence
+) -> pd.DataFrame:
+    """Write the pictures of some ``rows`` (positions) of a frames table; returns the index, in the order of the rows.
+
+    Its columns are ``image``, ``mask`` (the file to paint), ``video``, ``track``, ``frame`` and the further ``columns``.
+    No mask of the dataset is read. Raises :class:`DfnbError` when there is no row or the folder holds something.
     """
-    opened = Run.open(run)
-    start = Run.open(opened.record["parameters"]["start"]["run"]) if "start" in opened.record["parameters"] else opened
-    if start.paper != "lae":
-        raise DfnbError(f"{opened.folder} is a run of {start.paper}; only LAE chooses candidates for annotation")
-    if folder.exists() and any(folder.iterdir()):
-        raise DfnbError(f"{folder} is not empty; give a new folder, so that no painted mask is overwritten")
-    parameters = start.record["parameters"]
-    table = select(load_frames(parameters["train_set"]), "train", parameters["seen_methods"])
-    budget = round(share * len(table))
-    order = lae.candidates(start, table, opened.settings.clusters).iloc[:budget]
-    if order.empty:
-        raise DfnbError(f"share = {share:g} of {len(table)} training frames is no frame; raise it")
-    chosen = keep_masks(table, []).iloc[order["row"]]
-    names = [f"{place:04d}" for place in range(1, len(chosen) + 1)]
-    index = pd.DataFrame({"image": [f"{name}.png" for name in names], "mask": [f"{name}_mask.png" for name in names]})
-    for column in ("video", "track", "frame"):
-        index[column] = chosen[column].to_numpy()
-    index["cluster"] = order["cluster"].to_numpy()
-    pixels = Pixels(table.attrs["folder"])
+    if not len(rows) or (folder.exists() and any(folder.iterdir())):
+        raise DfnbError(f"{folder} is not empty, or no frame is chosen; give a new folder and at least one frame")
+    index = frames.iloc[rows][KEY].reset_index(drop=True).assign(**columns)
+    numbers = range(1, len(index) + 1)
+    index.insert(0, "image", [f"{number:04d}.png" for number in numbers])
+    index.insert(1, "mask", [f"{number:04d}_mask.png" for number in numbers])
+    pixels, dataset = Pixels(frames.attrs["folder"]), Path(frames.attrs["folder"]).name
     folder.mkdir(parents=True, exist_ok=True)
-    for image, row in zip(index["image"], chosen.itertuples()):
+    for image, row in zip(index["image"], frames.iloc[rows].itertuples()):
         cv2.imwrite(str(folder / image), cv2.cvtColor(pixels.crop(row.path, row.row), cv2.COLOR_RGB2BGR))
-    facts = {"train_set": parameters["train_set"], "fingerprint": table.attrs["fingerprint"], "run": start.folder.name}
-    core.write_json(folder / "export.json", facts)
+    made_from = Export(dataset=dataset, fingerprint=frames.attrs["fingerprint"], facts=dict(facts))
+    core.write_json(folder / "export.json", made_from.model_dump())
     index.to_csv(folder / "index.csv", index=False)
     return index
 
@@ -59,48 +58,64 @@ def load(folder: Path) -> tuple[str, int, int]:
 
     Pictures without a mask are left out. Raises :class:`DfnbError` that names every unusable mask; nothing is imported then.
     """
-    for needed in ("index.csv", "export.json"):
-        if not (folder / needed).exists():
-            raise DfnbError(f"{folder / needed} does not exist; give a folder that `dfnb annotate export` wrote")
-    facts, index = core.read_json(folder / "export.json"), pd.read_csv(folder / "index.csv", dtype={"video": str})
-    if load_frames(facts["train_set"]).attrs["fingerprint"] != facts["fingerprint"]:
-        raise DfnbError(f"{folder} was exported from another version of {facts['train_set']}; export it again")
-    painted = index[[(folder / name).exists() for name in index["mask"]]]
-    if painted.empty:
+    index = _index(folder)
+    made_from = Export.check(core.read_json(folder / "export.json"), folder / "export.json")
+    if load_frames(made_from.dataset).attrs["fingerprint"] != made_from.fingerprint:
+        raise DfnbError(f"{folder} was exported from another version of {made_from.dataset}; export it again")
+    found = index[[(folder / name).exists() for name in index["mask"]]]
+    if found.empty:
         raise DfnbError(f"{folder} has none of the {len(index)} masks, such as {index['mask'].iloc[0]}; paint some")
-    masks, wrong = {}, []
-    for row in painted.itertuples():
-        mask = _checked(folder / row.mask, folder / row.image)
-        if isinstance(mask, str):
-            wrong.append(f"{row.mask} {mask}")
-        else:
-            masks[row.mask] = mask
-    if wrong:
-        raise DfnbError(f"{folder}: {'; '.join(wrong)}; mend them and import again")
-    content = [facts["fingerprint"], painted[["video", "frame"]].to_csv(), *(m.tobytes().hex() for m in masks.values())]
-    name = f"{facts['train_set']}-{core.digest(content, 8)}"
+    masks = {row.mask: cv2.imread(str(folder / row.mask), cv2.IMREAD_GRAYSCALE) for row in found.itertuples()}
+    problems = [_problem(mask, folder / image, name) for image, (name, mask) in zip(found["image"], masks.items())]
+    if any(problems):
+        raise DfnbError(f"{folder}: {'; '.join(filter(None, problems))}; mend them and import again")
+    content = [made_from.fingerprint, found[KEY].to_csv(), *(core.sha256(folder / name) for name in masks)]
+    name = f"{made_from.dataset}-{core.digest(content, 8)}"
     target = core.home() / "annotations" / name
     with core.atomic_folder(target) as temporary:
         for file, mask in masks.items():
-            cv2.imwrite(str(temporary / file), mask)
-        painted.drop(columns="image").to_csv(temporary / "index.csv", index=False)
-    core.write_record(target, facts, ["index.csv"], fingerprint=facts["fingerprint"], n=len(masks))
+            cv2.imwrite(str(temporary / file), np.where(mask > 127, 255, 0))
+        found.to_csv(temporary / "index.csv", index=False)
+    core.write_record(target, made_from.model_dump(), ["index.csv"], fingerprint=made_from.fingerprint, n=len(masks))
     return name, len(masks), len(index)
 
 
-def _checked(path: Path, image: Path) -> np.ndarray | str:
-    """The mask as 0 and 255, or what is wrong with it."""
-    mask, shown = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), cv2.imread(str(image))
-    if mask is None:
-        return "cannot be read as an image"
-    if shown is None:
-        return f"belongs to {image.name}, which cannot be read"
-    if mask.shape != shown.shape[:2]:
-        return f"is {mask.shape[1]} × {mask.shape[0]} pixels, its picture {shown.shape[1]} × {shown.shape[0]}"
-    if (grey := ((mask > 25) & (mask < 230)).mean()) > MOST_GREY:
-        return f"is not black and white: {grey:.0%} of its pixels are grey"
-    if not (mask > 127).any():
-        return "is empty: nothing is white"
-    if (mask > 127).all():
-        return "is white throughout"
-    return np.where(mask > 127, 255, 0).astype(np.uint8)
+def painted(name: str, frames: pd.DataFrame) -> pd.DataFrame:
+    """The frames table with the masks of ``annotations/<name>``, imported by :func:`load`, and no others.
+
+    Raises :class:`DfnbError` when the annotations are not there, or not of these frames.
+    """
+    folder = core.home() / "annotations" / name
+    record = core.read_record(folder)
+    if record is None:
+        raise DfnbError(f"{folder} holds no imported annotations; import them with `dfnb annotate import`")
+    if record["fingerprint"] != frames.attrs["fingerprint"]:
+        raise DfnbError(f"{folder} was painted on other data than {frames.attrs['folder']}; export its frames again")
+    masks = {tuple(key): str(folder / mask) for mask, *key in _index(folder)[["mask", *KEY]].itertuples(index=False)}
+    keys = list(zip(frames["video"].astype(str), frames["track"], frames["frame"]))
+    if masks.keys().isdisjoint(keys):
+        raise DfnbError(f"{folder} has no mask of the chosen frames; choose its split and methods")
+    return frames.assign(mask=[masks.get(key, "") for key in keys])
+
+
+def _index(folder: Path) -> pd.DataFrame:
+    """The index of a folder of pictures; raises :class:`DfnbError` where it names a file outside the folder."""
+    if not (folder / "index.csv").exists():
+        raise DfnbError(f"{folder} has no index.csv; give a folder that `dfnb annotate export` wrote")
+    index = pd.read_csv(folder / "index.csv", dtype={"video": str})
+    for name in [*index["image"], *index["mask"]]:
+        if (folder / name).resolve().parent != folder.resolve():
+            raise DfnbError(f"{folder / 'index.csv'} names {name!r}, which does not lie in the folder; correct it")
+    return index
+
+
+def _problem(mask: np.ndarray | None, image: Path, name: str) -> str:
+    """What is wrong with a mask (H, W) uint8 painted for an image, empty if nothing."""
+    picture = cv2.imread(str(image))
+    if mask is None or picture is None:
+        return f"{name} or {image.name} cannot be read as an image"
+    if mask.shape != picture.shape[:2]:
+        return f"{name} has {mask.shape[::-1]} pixels, its picture {picture.shape[1::-1]}"
+    if ((mask > 25) & (mask < 230)).mean() > MOST_GREY:
+        return f"{name} is not black and white"
+    return "" if 0 < (mask > 127).mean() < 1 else f"{name} is all black or all white"

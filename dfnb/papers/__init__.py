@@ -1,60 +1,49 @@
-"""The papers, one module each, and the contract between a paper and everything else.
+"""What a paper is to the rest of the package, and where papers are found.
 
-A paper is a module with three names: ``VERSION``, raised when the same settings give other weights; ``Settings``, a
-subclass of :class:`Settings` whose defaults are the published ones; and ``Network``, a ``torch.nn.Module`` built by ``Network(settings)`` with
+A paper is one module: ``dfnb/papers/<name>.py``, or ``papers/<name>.py`` in the home. It is found by being there, and
+declares:
 
-- ``forward(images) -> dict[str, Tensor]``: named outputs for images (B, 3, H, W), already normalised, among them the
-  logits ``cls`` (B, 2), real first;
-- ``losses(outputs, batch) -> dict[str, Tensor]``: the paper's terms by name, and their weighted sum as ``total``;
-- ``score(outputs) -> Tensor``: P(fake), shape (B,), in [0, 1];
-- ``localise(outputs) -> Tensor``, only where the paper has one: P(forged) a patch, shape (B, h, w), in [0, 1];
-- ``monitor(outputs, batch) -> dict[str, float]``, only where the paper has more to follow than its losses: numbers
-  that the log keeps of each epoch, from batches of the validation split, whose masks may be seen;
-- ``adversary``, only where the paper trains a module of the network in turn with the rest: that module. ``losses`` then has
-  its loss as ``adversary``, which must not reach the rest, as ``total`` must not reach it; it has an Adam of its own,
-  whose step follows the other one's, with ``Settings.adversary_lr``;
-- ``load_released(state_dict)``, only where the authors' code is published: takes their checkpoint's names.
+- ``PAPER``: its :class:`Paper`;
+- ``VERSION``: raised when the same settings give other numbers;
+- ``Settings(papers.Settings)``: its published settings as defaults, and where it has them its phases, its augmentation,
+  its own samples and what it may see of the data;
+- ``Network(papers.Network)``: images to named outputs, its losses, and where it has them its maps, panels and monitor.
 
-``Settings.before()`` are the settings of the phase that comes before this one, whose weights it starts from: a run of its
-own, shared by all that start there. ``Settings.visible(frames, seed, start)`` is what the paper may see of its training and
-validation frames: which masks, for instance. It is asked before any pixel is read, with the run of the phase before. The
-training loop, the scores and the tables know nothing of a paper beyond this.
+The training loop, the scores, the tables and the figures know nothing of a paper beyond this.
 """
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
+from typing import ClassVar, Literal, NamedTuple, TypedDict
 
 import pandas as pd
+import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.random import Generator
+from pydantic import Field
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
+from dfnb import core
 from dfnb.core import DfnbError
+from dfnb.data.frames import Sample
 
-if TYPE_CHECKING:
-    from dfnb.train import Run
+__path__.append(str(core.home() / "papers"))  # a reader's own papers
+
+IGNORED = -100  # the class of what has no known class
 
 
 class Paper(NamedTuple):
-    """An entry of the registry: its name in tables, its notebook, and how ``published.csv`` names it."""
+    """How a paper appears: its name in tables, its notebook, its name in ``published.csv``, and its look in figures."""
 
     title: str
     notebook: str
     published: str
-
-
-PAPERS = {
-    "xception": Paper("Baseline", "02_xception_baseline", "DeepfakeBench"),
-    "lae": Paper("LAE", "03_lae", "LAE"),
-    "locate_and_verify": Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify"),
-    "exposing_the_deception": Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception"),
-}
-NOTEBOOKS = {entry.notebook: paper for paper, entry in PAPERS.items()}
-Augmentation = Literal["none", "light", "locate_and_verify", "exposing_the_deception"]
+    colour: str
+    marker: str
 
 
 class Batch(TypedDict):
@@ -70,41 +59,50 @@ class Batch(TypedDict):
     weight: float  # share of the image itself in the mixture; 1.0 where the batch is not mixed
 
 
-class Settings(BaseModel):
+class Phase(NamedTuple):
+    """A training that another one goes on from: its network, in evaluation mode, its seed and its folder."""
+
+    network: "Network"
+    seed: int
+    folder: Path
+
+
+class Settings(core.Closed):
     """What every paper's training has; the defaults of the subclasses are the published values.
 
     Attributes:
         cosine_steps: steps from the highest learning rate to zero (then up again); None: those of the whole training.
         optimiser_restarts: released: optimiser and schedule begin anew each epoch (the released Exposing the Deception);
             corrected: they run through.
-        oversampling: None: real and fake equally often in each batch's draw, fakes equally by method; a factor: an epoch is every
-            fake once and every real frame so many times, as released codes balance their lists.
+        oversampling: None: real and fake equally often, fakes equally by method; a factor: an epoch is every fake once and
+            every real frame so many times, as released codes balance their lists.
+        augmentation: none; light: mirror, shift and colours; released: that of the paper's released code.
         chosen: the epoch whose weights are kept: the best on the validation split, or the last.
+        samples_per_frame: how many images :meth:`samples` makes of a frame.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
+    samples_per_frame: ClassVar[int] = 1
 
     backbone: str = "legacy_xception"
     pretrained: bool = True
-    image_size: int = Field(299, ge=32)
+    image_size: int = Field(299, ge=32, le=2048)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(16, ge=2)
     optimiser: Literal["adam", "adamw"] = "adam"
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
+    lr: float = Field(5e-4, gt=0, le=10)
+    weight_decay: float = Field(1e-5, ge=0, le=10)
     schedule: Literal["constant", "step", "onecycle", "cosine"] = "step"
     step_epochs: int = Field(5, ge=1)
     step_factor: float = Field(0.5, gt=0, le=1)
     mixup_probability: float = Field(0.0, ge=0, le=1)
-    mixup_alpha: float = Field(1.0, gt=0)
+    mixup_alpha: float = Field(1.0, gt=0, le=100)
     cosine_steps: int | None = Field(None, ge=1)
     optimiser_restarts: Literal["released", "corrected"] = "corrected"
     oversampling: int | None = Field(None, ge=1)
-    augmentation: Augmentation = "light"
+    augmentation: Literal["none", "light", "released"] = "light"
     images_per_epoch: int | None = Field(None, ge=2)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
@@ -112,47 +110,79 @@ class Settings(BaseModel):
         """The settings of the phase whose weights this one starts from; None where there is none."""
         return None
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: "Run | None") -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: Phase | None) -> pd.DataFrame:
         """The frames of the train or val split as this paper may see them: all masks, where it does not say otherwise.
 
-        ``start`` is the run of the phase before.
+        ``start`` is the phase before. Called once a training, after that phase has ended.
         """
         return frames
 
-    @classmethod
-    def check(cls, values: dict[str, Any], source: object) -> Self:
-        """Settings from plain values as YAML and JSON give them; raises :class:`DfnbError` that names ``source``.
+    def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
+        """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation."""
+        return [sample]
 
-        Strict: ``"1e-4"`` is no number and ``True`` no 1, because YAML makes such values by accident.
-        """
-        try:
-            return cls.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            raise DfnbError(f"{source}: {explain(error)}") from None
+    def transform(self) -> v2.Transform | None:
+        """The augmentation of (image, ``tv_tensors.Mask``, ``tv_tensors.KeyPoints``), uint8; None for none."""
+        if self.augmentation == "none":
+            return None
+        if self.augmentation == "light":
+            return light()
+        return self.released_transform()
 
-
-def explain(error: ValidationError) -> str:
-    """The problems of a pydantic error, in one sentence."""
-    parts = []
-    for problem in error.errors():
-        name = ".".join(map(str, problem["loc"])) or "value"
-        if problem["type"] == "extra_forbidden":
-            parts.append(f"there is no parameter {name!r}")
-        elif problem["type"] == "value_error":
-            parts.append(str(problem["ctx"]["error"]))
-        else:
-            parts.append(f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return "; ".join(parts)
+    def released_transform(self) -> v2.Transform:
+        """The augmentation of the paper's released code."""
+        raise DfnbError(f"{type(self).__module__} has no released augmentation; set augmentation = light or none")
 
 
-def module(paper: str) -> ModuleType:
-    """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
-    if paper not in PAPERS:
-        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(PAPERS)}")
-    return import_module(f"dfnb.papers.{paper}")
+def light() -> v2.Transform:
+    """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16), interpolation=v2.InterpolationMode.NEAREST),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ]
+    )
 
 
-IGNORED = -100  # the class of what has no known class
+class Network(nn.Module):
+    """Base of the papers' networks: images (B, 3, H, W), normalised, to named outputs with ``cls`` (B, 2), real first.
+
+    A paper adds ``losses``, and where it has them ``localise``, ``maps``, ``panel``, ``monitor``, ``parameter_groups`` and
+    ``adversary``: a part that is trained in turn by its own Adam (``settings.adversary_lr``) on the term of that name.
+    ``weights_from`` says what the training starts from.
+    """
+
+    weights_from = "random weights"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adversary: nn.Module | None = None  # an attribute of the class would hide a submodule of this name
+
+    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The paper's terms by name, and their sum ``total``."""
+        raise NotImplementedError
+
+    def score(self, outputs: dict[str, Tensor]) -> Tensor:
+        """P(fake), (B,)."""
+        return outputs["cls"].float().softmax(1)[:, 1]
+
+    def maps(self) -> dict[str, str | tuple[str, ...]]:
+        """The paper's own maps by name: ``localise``, a layer for Grad-CAM there, or names of others for their maximum."""
+        return {}
+
+    def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """What a panel of frames shows of this network between the frame and its map: pictures (B, h, w) by name."""
+        return {}
+
+    def monitor(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+        """What is followed on validation batches from epoch to epoch, by name."""
+        return {}
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """The optimiser's parameter groups, without ``adversary``: all with decay where the paper does not say otherwise."""
+        own = [value for name, value in self.named_parameters() if not name.startswith("adversary.")]
+        return [{"params": own, "weight_decay": weight_decay}]
 
 
 def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -171,43 +201,32 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     return weight * mean(target) + (1 - weight) * mean(target[batch["partner"]])
 
 
-def load_released(
-    network: nn.Module,
-    checkpoint: Mapping[str, Any],
-    names: Sequence[tuple[str, str | Callable[[re.Match], str]]],
-    optional: re.Pattern,
-    title: str,
-) -> None:
-    """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
-
-    ``names`` are the patterns by which ours become theirs (:func:`released_name`); released names that match
-    ``optional`` may be missing on either side.
-
-    Raises:
-        DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
-    """
-    released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-    released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
-    ours = {released_name(name, names): (name, tensor) for name, tensor in network.state_dict().items()}
-    both = ours.keys() & released.keys()
-    wrong = {
-        "missing": {name for name in ours.keys() - both if not optional.search(name)},
-        "unexpected": {name for name in released.keys() - both if not optional.search(name)},
-        "of another shape": {name for name in both if released[name].shape != ours[name][1].shape},
-    }
-    if wrong := {what: sorted(n) for what, n in wrong.items() if n}:
-        found = [f"{len(n)} {what} ({', '.join(n[:3])}{', …' * (len(n) > 3)})" for what, n in wrong.items()]
-        raise DfnbError(
-            f"these are not the weights of the released {title}: {'; '.join(found)}; load one of its checkpoints, "
-            "and into a Network of the published Settings"
-        )
-    network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
+def names() -> list[str]:
+    """The papers there are, by module name, in the order of their notebooks."""
+    return list(_found(tuple(__path__)))
 
 
-def released_name(name: str, names: Sequence[tuple[str, str | Callable[[re.Match], str]]]) -> str:
-    """What the released code calls the tensor that is ``name`` in our state_dict."""
-    for pattern, replacement in names:
-        renamed, found = re.subn(pattern, replacement, name)
-        if found:
-            return renamed
-    return name
+@cache
+def _found(places: tuple[str, ...]) -> dict[str, ModuleType]:
+    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(places)]
+    papers = [each for each in modules if hasattr(each, "PAPER")]
+    return {each.__name__.rpartition(".")[2]: each for each in sorted(papers, key=lambda each: each.PAPER.notebook)}
+
+
+def module(paper: str) -> ModuleType:
+    """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
+    found = _found(tuple(__path__))
+    if paper not in found:
+        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(found)}")
+    return found[paper]
+
+
+def notebooks() -> dict[str, str]:
+    """The papers' names by their notebooks."""
+    return {module(name).PAPER.notebook: name for name in names()}
+
+
+@torch.inference_mode()
+def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
+    """The outputs of a network for images (B, 3, H, W), in float32 and without gradients."""
+    return {name: value.float() for name, value in network(images).items()}

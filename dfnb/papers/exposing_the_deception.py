@@ -2,7 +2,7 @@
 
 Ba, Liu, Liu, Wu, Lin, Lu, Ren: "Exposing the Deception: Uncovering More Forgery Clues for Deepfake Detection", AAAI 2024,
 arXiv 2403.01786. Written from the arithmetic of the released code (QingyuLiu/Exposing-the-Deception, commit c361f1c) and
-equal to it: tests/test_papers.py compares outputs, both estimators, both weightings and gradients.
+equal to it: tests/test_golden.py compares outputs, both estimators, both weightings and gradients.
 
 Below, f_1 to f_n are the local representations (B, C), one a branch; z (B, D) is the global one, fused from all of them;
 P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_n together. No gradient passes through P.
@@ -16,17 +16,13 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from dfnb import papers
-from dfnb.papers import backbones
+from dfnb.papers import backbones, released
 
+PAPER = papers.Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception", "#de8f05", "^")
 VERSION = 1
-# What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them.
-# Detached, since a kept output would hold the graph that holds it, for ever where no backward pass frees it.
-NARROW = (
-    lambda kept: (kept.dtype, kept.int() if kept.dtype == torch.int64 else kept.detach()),
-    lambda packed: packed[1].to(packed[0]),
-)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -52,18 +48,18 @@ class Settings(papers.Settings):
     """
 
     backbone: str = "resnet34"
-    image_size: int = Field(224, ge=32)
+    image_size: int = Field(224, ge=32, le=2048)
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(256, ge=2)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-6, ge=0)
+    lr: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(1e-6, ge=0, le=10)
     schedule: Literal["constant", "step", "onecycle", "cosine"] = "cosine"
     cosine_steps: int | None = Field(150, ge=1)
     mixup_probability: float = Field(1.0, ge=0, le=1)
-    mixup_alpha: float = Field(0.5, gt=0)
-    augmentation: papers.Augmentation = "exposing_the_deception"
+    mixup_alpha: float = Field(0.5, gt=0, le=100)
+    augmentation: Literal["none", "light", "released"] = "released"
     optimiser_restarts: Literal["released", "corrected"] = "released"
     oversampling: int | None = Field(4, ge=1)
     branches: int = Field(4, ge=1)
@@ -88,6 +84,16 @@ class Settings(papers.Settings):
             raise ValueError("LIL leaves one branch out and needs at least two; raise branches or drop lil")
         return self
 
+    def released_transform(self) -> v2.Transform:
+        """JPEG of quality 60 to 100 (p .5), noise (.1), blur (.05), mirror (.5), one change of colour (.7), grey (.2).
+
+        At the end shift by up to 10 %, scale by up to 20 % and turn by up to 10° (.5), filled with black.
+        """
+        quality = (0.5, v2.JPEG((60, 100))), (0.1, released.Recolour(released.noise)), (0.05, released.blur(3))
+        colour = (0.7, released.one_colour()), (0.2, v2.Grayscale(3))
+        shift = released.affine(degrees=10, shift=0.1)
+        return released.in_turn(*quality, (0.5, v2.RandomHorizontalFlip(1)), *colour, (0.5, shift))
+
 
 class Fusion(nn.Sequential):
     """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
@@ -100,7 +106,7 @@ class Fusion(nn.Sequential):
         super().__init__(*layers, nn.Linear(inputs, widths[2]))
 
 
-class Network(nn.Module):
+class Network(papers.Network):
     """Images (B, 3, H, W), normalised, red first, to logits (real first) and local representations.
 
     ``cls`` (B, 2) from z, the output; ``joint`` (B, 2) from f_1 to f_n; ``left_out`` (n, B, 2), the i-th from all
@@ -114,7 +120,7 @@ class Network(nn.Module):
         self.branches = nn.ModuleList(
             backbones.create(settings.backbone, settings.pretrained, num_classes=0) for _ in range(n)
         )
-        self.pretrained_loaded = self.branches[0].pretrained_loaded
+        self.weights_from = self.branches[0].weights_from
         width = self.branches[0].num_features
         self.joint_head = nn.Linear(n * width, 2) if kinds or settings.teacher_loss == "corrected" else None
         self.left_out_heads = nn.ModuleList(nn.Linear((n - 1) * width, 2) for _ in range(n) if "lil" in kinds)
@@ -130,8 +136,7 @@ class Network(nn.Module):
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        with torch.autograd.graph.saved_tensors_hooks(*NARROW):
-            local = [branch(images) for branch in self.branches]
+        local = [branch(images) for branch in self.branches]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
         if self.joint_head:
@@ -154,8 +159,7 @@ class Network(nn.Module):
         if self.settings.teacher_loss == "corrected" or "gil" in kinds:
             heads.append(outputs["joint"])
         terms = {"ce": sum(papers.cross_entropy(head, batch["label"], batch) for head in heads)}
-        if kinds:
-            teacher = self._soft(outputs["joint"]).detach()
+        teacher = self._soft(outputs["joint"]).detach() if kinds else None
         if "gil" in kinds:
             terms["gil"] = self._distance(self._soft(outputs["cls"]), teacher)
         if "lil" in kinds:
@@ -163,7 +167,7 @@ class Network(nn.Module):
         return {**terms, "total": self._weighted(terms, outputs.get("balance"))}
 
     def _soft(self, logits: Tensor) -> Tensor:
-        probabilities = (logits.float() / self.settings.temperature).softmax(1)
+        probabilities = (logits / self.settings.temperature).softmax(1)
         return probabilities.clamp_min(1e-38)  # of certainty, too, the logarithm and its gradient are finite
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -183,13 +187,14 @@ class Network(nn.Module):
         weights = dict(zip(("ce", "gil", "lil"), self.settings.weights))
         return (values * values.new_tensor([weights[name] for name in terms])).sum()
 
-    def score(self, outputs: dict[str, Tensor]) -> Tensor:
-        """P(fake), (B,)."""
-        return outputs["cls"].float().softmax(1)[:, 1]
+    def maps(self) -> dict[str, str | tuple[str, ...]]:
+        """Grad-CAM of each branch, and their union."""
+        branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
+        return {**branches, "union": tuple(branches)}
 
     def load_released(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the authors' weights, as :func:`dfnb.papers.load_released` does; into a ResNet with four branches."""
-        papers.load_released(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, "Exposing the Deception")
+        """Load the authors' weights, as :func:`dfnb.papers.released.load` does; into a ResNet with four branches."""
+        released.load(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, PAPER.title)
 
 
 RELEASED_NAMES = [

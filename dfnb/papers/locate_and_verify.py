@@ -2,32 +2,36 @@
 
 Shuai, Zhong, Wu, Lin, Wang, Ba, Liu, Cavallaro, Ren: "Locate and Verify: A Two-Stream Network for Improved Deepfake
 Detection", ACM MM 2023, arXiv 2309.11131. Written from the arithmetic of the released code (sccsok/Locate-and-Verify,
-commit bb13f08) and equal to it: tests/test_papers.py compares outputs and gradients.
+commit bb13f08) and equal to it: tests/test_golden.py compares outputs and gradients.
 
 Below, x is the RGB stream, which localises, and y the SRM stream, which classifies; x0 to x5 and y0 to y6 are their
 maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.stages`), and g × g is the patch grid: the size of x5.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.random import Generator
 from pydantic import Field, model_validator
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+from torchvision.transforms import v2
 
 from dfnb import papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import hide_masks, landmarks_array
-from dfnb.papers import backbones
+from dfnb.data.frames import Sample, hide_masks
+from dfnb.papers import backbones, released
 
-aten = torch.ops.aten
+PAPER = papers.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D")
 VERSION = 2
+recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # in the backward pass, not kept
+Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
 
 class Settings(papers.Settings):
@@ -55,14 +59,8 @@ class Settings(papers.Settings):
     """
 
     mixup_probability: float = Field(0.5, ge=0, le=1)
-    augmentation: papers.Augmentation = "locate_and_verify"
-    modules: tuple[Literal["second_stream", "srm", "cmce", "lfga", "mpff"], ...] = (
-        "second_stream",
-        "srm",
-        "cmce",
-        "lfga",
-        "mpff",
-    )
+    augmentation: Literal["none", "light", "released"] = "released"
+    modules: tuple[Module, ...] = get_args(Module)
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
     fusion_out: int = Field(4096, ge=1)
@@ -86,56 +84,73 @@ class Settings(papers.Settings):
             raise ValueError("srm, cmce and lfga need the second_stream; name it in modules, or leave all four out")
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: None) -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: papers.Phase | None) -> pd.DataFrame:
         """The training frames with the masks of all but the share ``annotated`` of the fakes hidden.
 
         Raises :class:`DfnbError` when that leaves none although some are asked for, or when SSPSL, whose reference
         region comes from the landmarks, has no fake with landmarks.
         """
-        if self.sspsl and np.isnan(landmarks_array(frames[frames["label"] == 1])).any(axis=(1, 2)).all():
+        if self.sspsl and frames.loc[frames["label"] == 1, "landmarks"].isna().all():
             raise DfnbError(
                 f"{frames.attrs.get('folder', 'the frames table')} has no landmarks, by which SSPSL finds its reference "
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
         return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
 
+    def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
+        """As released, a crop one pixel larger than the input (300 of 299) loses its last row and column, unresized."""
+        size = self.image_size
+        if self.augmentation == "released" and sample.image.shape[:2] == (size + 1, size + 1):
+            sample = sample._replace(image=sample.image[:size, :size], mask=sample.mask[:size, :size])
+        return [sample]
 
-class SRMConv(nn.Module):
+    def released_transform(self) -> v2.Transform:
+        """Mirror in x, y or both (p .5), quarter turns (.5), a resized square of 30 to 100 % of the area (.4), then colours.
+
+        Shift by up to 1/16, scale by up to 20 % and turn by up to 45° (.5), filled with black; grey (.1), JPEG of quality 60
+        to 100 (.3), blur (.05), noise (.1), one change of colour (.5).
+        """
+        half_turn = v2.RandomRotation((180, 180))
+        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
+        turn = v2.RandomChoice([v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)])
+        square = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
+        geometry = (0.5, mirror), (0.5, turn), (0.4, square), (0.5, released.affine(degrees=45, shift=1 / 16))
+        quality = (0.3, v2.JPEG((60, 100))), (0.05, released.blur(3)), (0.1, released.Recolour(released.noise))
+        return released.in_turn(*geometry, (0.1, v2.Grayscale(3)), *quality, (0.5, released.one_colour()))
+
+
+SRM = torch.tensor(
+    [
+        [[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]],
+        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]],
+        [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, -2, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
+    ]
+) / torch.tensor([4.0, 12.0, 2.0]).view(3, 1, 1)
+
+
+def srm_residual(images: Tensor) -> Tensor:
     """Noise residuals: three fixed high-pass filters of the Spatial Rich Model on the sum of R, G and B, cut at ±3.
 
     Images (B, 3, H, W) to residuals (B, 3, H, W) in [-3, 3]. Filters: Fridrich and Kodovský, IEEE TIFS 2012.
     """
-
-    filters = (
-        ((0, 0, 0, 0, 0), (0, -1, 2, -1, 0), (0, 2, -4, 2, 0), (0, -1, 2, -1, 0), (0, 0, 0, 0, 0)),
-        ((-1, 2, -2, 2, -1), (2, -6, 8, -6, 2), (-2, 8, -12, 8, -2), (2, -6, 8, -6, 2), (-1, 2, -2, 2, -1)),
-        ((0, 0, 0, 0, 0), (0, 0, 0, 0, 0), (0, 1, -2, 1, 0), (0, 0, 0, 0, 0), (0, 0, 0, 0, 0)),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        divisors = torch.tensor([4.0, 12.0, 2.0]).view(3, 1, 1, 1)
-        self.register_buffer("kernel", torch.tensor(self.filters)[:, None] / divisors, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return F.conv2d(images.sum(1, keepdim=True), self.kernel, padding=2).clamp(-3, 3)
+    return F.conv2d(images.sum(1, keepdim=True), SRM[:, None].to(images), padding=2).clamp(-3, 3)
 
 
-class CMCE(nn.Module):
+def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
     """Cross-modality consistency enhancement: where the streams agree, each takes up the other. No parameters.
 
-    With s = cos(x, y) at each position: x* = x + s·y and y* = y + s·x* (y + s·x if ``update`` is "corrected"); returns
-    ReLU(x*) and ReLU(y*).
+    x and y (B, C, H, W), s = cos(x, y) over the channels (B, 1, H, W):
+    x* = x + s·y and y* = y + s·x* (y + s·x if ``update`` is "corrected"); returns ReLU(x*) and ReLU(y*).
     """
+    s = cosine(x, y)
+    enhanced = x + s * y
+    return F.relu(enhanced), F.relu(y + s * (enhanced if update == "released" else x))
 
-    def __init__(self, update: str) -> None:
-        super().__init__()
-        self.update = update
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        agreement = _cosine(x, y).to(x.dtype)  # on CUDA autocast makes sums float32, and with them the largest maps
-        enhanced = torch.addcmul(x, agreement, y)
-        return F.relu(enhanced), F.relu(torch.addcmul(y, agreement, enhanced if self.update == "released" else x))
+def cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Cosine over the channels, (B, 1, H, W): F.cosine_similarity in a form several times faster on large maps."""
+    squares = x.square().sum(1, keepdim=True).clamp_min(1e-16) * y.square().sum(1, keepdim=True).clamp_min(1e-16)
+    return ((x * y).sum(1, keepdim=True) * squares.rsqrt()).to(x.dtype)  # autocast on CUDA makes sums float32
 
 
 class LFGA(nn.Module):
@@ -154,115 +169,81 @@ class LFGA(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         query, key, value = (m.flatten(2).transpose(1, 2) for m in (self.query(x), self.key(x), self.value(y)))
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return F.relu(torch.addcmul(y, self.gamma, attended.transpose(1, 2).view_as(y)))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, H·W, C)
+        return F.relu(y + self.gamma * attended.transpose(1, 2).view_as(y))
 
 
 class MPFF(nn.Module):
     """Multi-scale patch feature fusion: how much each finer map resembles x5 at the patch it lies in.
 
-    Every map is projected to ``width`` channels; each of x0 to x4 is compared with x5 by t = Σ_c tanh(x_i ⊙ x5), where
-    every position of x_i meets the one of x5 that covers it. The k×k values of t in a patch (k: how much finer x_i
-    is) become k² channels, and x5 itself follows. Maps x0 to x5 to (B, ``out_channels``, g, g).
+    Every map is projected to ``width`` = D channels: p_i = ReLU(BN(W_i·x_i)). For i < 5 each position u of p_i is compared
+    with the patch of p_5 that covers it:
 
-    The projections of the finer maps are never held whole: they are the largest maps of the network by far. See
-    :class:`_Likeness` and :func:`_folded`. The border is repeated in t: what is repeated lies in the same patch.
+        t_i(u) = Σ_d tanh(p_i(u, d) · p_5(patch of u, d))
+
+    Where x_i is k times as fine as x5, the k×k values of t_i in a patch become k² channels; x5 itself follows them.
+    Maps x0 to x5, (B, C_i, H_i, W_i), to (B, ``out_channels``, g, g).
+
+    p_0 would be the largest map of the network by far. So one row of patches is projected and compared at a time, and
+    once more in the backward pass; the statistics of BN are folded into the projection beforehand.
     """
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
         super().__init__()
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-            for c in channels
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for c in channels
         )
-        self.windows = [strides[5] // stride for stride in strides[:5]]
-        self.out_channels = channels[5] + sum(k * k for k in self.windows)
+        self.sides = [strides[5] // stride for stride in strides[:5]]  # k of each map
+        self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        height, width = maps[5].shape[-2:]
-        patch = self.project[5](maps[5])
+        patches = self.project[5](maps[5]).permute(2, 0, 3, 1).flatten(1, 2)[:, :, None]  # g rows of (B·g, 1, D)
         fused = []
-        for x, project, k in zip(maps[:5], self.project, self.windows):
-            if k == 1:
-                likeness = (project(x) * patch).tanh_().sum(1, keepdim=True)
-            else:
-                likeness = self._finer(x, project, patch, k)
-            likeness = _replicate(likeness, height * k, width * k)
-            fused.append(F.pixel_unshuffle(likeness, k).to(maps[5].dtype))
+        for x, (conv, norm, _), k in zip(maps[:5], self.project, self.sides):
+            weight, bias = folded(x, conv, norm)
+            rows = zip(windows(x, k, maps[5].shape[-2:]), patches.unbind())
+            t = [recomputed(likeness, row, weight, bias, patch) for row, patch in rows]
+            fused.append(torch.stack(t).unflatten(1, (len(x), -1)).permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
-    @staticmethod
-    def _finer(x: Tensor, project: nn.Sequential, patch: Tensor, k: int) -> Tensor:
-        """t of a finer map, (B, 1, H, W)."""
-        (rows, columns), (height, width) = patch.shape[-2:], x.shape[-2:]
-        up, left = (rows * k - height) // 2, (columns * k - width) // 2
-        edges = [(max(r * k - up, 0), min((r + 1) * k - up, height)) for r in range(rows)]
-        cover = patch.permute(0, 2, 3, 1).repeat_interleave(k, 2)[:, :, left : left + width]
-        device = x.device.type
-        if torch.is_autocast_enabled(device):
-            x, cover = (m.to(torch.get_autocast_dtype(device)) for m in (x, cover))
-        with torch.autocast(device, enabled=False):
-            weight, bias = _folded(x, project[0], project[1])
-            return _Likeness.apply(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias.to(x.dtype), cover, edges)[:, None]
+
+def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
+    """Σ_d tanh(ReLU(W·x + b)_d · patch_d), (N, k²), of N patches: x (N, k², C), W (D, C), b (D,), patch (N, 1, D)."""
+    projected = F.relu(F.linear(x, weight, bias))
+    return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
 
 
-class _Likeness(torch.autograd.Function):
-    """Σ_d tanh(ReLU(W·x + b) ⊙ p), (B, H, W), for x (B, H, W, C) and p (B, g, W, D), one row of patches after another.
+def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
+    """The k×k windows of x (B, C, H, W) in each row of patches: g_h tensors (B·g_w, k², C).
 
-    ``edges`` are the rows of x that each of the g rows of p covers. What has D channels is made anew in the backward
-    pass: cheaper than to read it again from memory, where 512 channels at half the image's resolution would lie.
+    Where x does not fill the grid (g_h, g_w), its border is repeated, the odd row and column at the end.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, cover: Tensor, edges: list[tuple[int, int]]
-    ) -> Tensor:
-        likeness = x.new_empty(x.shape[:3], dtype=torch.promote_types(x.dtype, torch.float32))
-        for row, (start, end) in enumerate(edges):
-            projected = F.linear(x[:, start:end], weight, bias).relu_()
-            likeness[:, start:end] = projected.mul_(cover[:, row : row + 1]).tanh_().sum(3)
-        ctx.save_for_backward(x, weight, bias, cover)
-        ctx.edges = edges
-        return likeness
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, cover = ctx.saved_tensors
-        by_x, by_cover = torch.empty_like(x), torch.empty_like(cover)
-        by_weight, by_bias = (torch.zeros_like(t, dtype=gradient.dtype) for t in (weight, bias))
-        for row, (start, end) in enumerate(ctx.edges):
-            part, p = x[:, start:end], cover[:, row : row + 1]
-            projected = F.linear(part, weight, bias).relu_()
-            likeness = (projected * p).tanh_()
-            slope = aten.tanh_backward(gradient[:, start:end, :, None].to(p.dtype).expand_as(likeness), likeness)
-            by_cover[:, row] = (slope * projected).sum(1)
-            slope = aten.threshold_backward(slope.mul_(p), projected, 0).flatten(0, 2)
-            by_x[:, start:end] = (slope @ weight).view_as(part)
-            by_weight += slope.T @ part.flatten(0, 2)
-            by_bias += slope.sum(0)
-        return by_x, by_weight.to(weight.dtype), by_bias.to(bias.dtype), by_cover, None
+    down, right = grid[0] * k - x.shape[2], grid[1] * k - x.shape[3]
+    x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+    x = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
+    return x.permute(2, 0, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2).unbind()
 
 
-def _folded(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def folded(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight (D, C) and bias (D,) of a 1×1 convolution without bias and the batch norm that follows it, as one.
 
-    In training, mean and variance of what the convolution would give follow from those of x: W·μ and diag(W·Σ·Wᵀ).
-    They carry gradients and update the running statistics, as those of the norm do.
+    In training, mean and variance of W·x follow from mean μ (C,) and covariance Σ (C, C) of x (B, C, H, W): W·μ and
+    diag(W·Σ·Wᵀ). They carry gradients and update the running statistics, as those of the norm do.
     """
     weight = conv.weight.flatten(1)
     mean, variance = norm.running_mean, norm.running_var
-    if norm.training:
-        points = x.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)
-        centre = points.mean(0)
-        points = points - centre
-        mean, variance = weight @ centre, ((weight @ (points.T @ points / len(points))) * weight).sum(1)
-        with torch.no_grad():
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance * (len(points) / (len(points) - 1)), norm.momentum)
-            norm.num_batches_tracked += 1
-    scale = norm.weight * torch.rsqrt(variance.clamp_min(0) + norm.eps)
-    return weight * scale[:, None], norm.bias - mean * scale
+    with torch.autocast(x.device.type, enabled=False):
+        if norm.training:
+            points = x.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)
+            centred = points - points.mean(0)
+            covariance = centred.T @ centred / len(points)
+            mean, variance = weight @ points.mean(0), (weight @ covariance * weight).sum(1).clamp_min(0)
+            with torch.no_grad():
+                norm.running_mean.lerp_(mean, norm.momentum)
+                norm.running_var.lerp_(variance * (len(points) / (len(points) - 1)), norm.momentum)
+                norm.num_batches_tracked += 1
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return weight * scale[:, None], norm.bias - mean * scale
 
 
 class HBFusion(nn.Module):
@@ -282,7 +263,7 @@ class HBFusion(nn.Module):
         return self.out(self.dropout(torch.tanh(self.a(a) * self.b(b))))
 
 
-class Network(nn.Module):
+class Network(papers.Network):
     """The network: images (B, 3, H, W), normalised, to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g).
 
     With SSPSL also ``projection`` (B, C, g, g), of length 1 at each patch. Nothing teaches it: pseudo-labels compare
@@ -293,22 +274,21 @@ class Network(nn.Module):
         super().__init__()
         self.settings = settings
         modules = settings.modules
-        rgb, channels, strides, self.pretrained_loaded = backbones.stages(settings.backbone, settings.pretrained)
-        self.rgb = rgb[:6]  # nothing uses x6
+        start = backbones.stages(settings.backbone, settings.pretrained)
+        channels, self.weights_from = start.channels, start.weights_from
+        self.rgb = start.stages[:6]  # nothing uses x6
         self.second = "second_stream" in modules
-        self.srm = backbones.stages(settings.backbone, self.pretrained_loaded).stages[0 if self.second else 6 :]
-        self.residual = SRMConv() if "srm" in modules else nn.Identity()
-        self.cmce = CMCE(settings.cmce_update) if "cmce" in modules else None
-        attentions = [LFGA(c, settings.attention_reduction) for c in channels[3:6]] if "lfga" in modules else []
-        self.lfga = nn.ModuleList(attentions)
-        self.mpff = MPFF(channels[:6], strides[:6], settings.mpff_width) if "mpff" in modules else None
-        patch_channels = self.mpff.out_channels if self.mpff else channels[5]
-        self.seg_head = nn.Sequential(
-            nn.BatchNorm2d(patch_channels), nn.ReLU(inplace=True), nn.Conv2d(patch_channels, 2, 1, bias=False)
-        )
+        second = backbones.stages(settings.backbone, start.weights_from == "ImageNet").stages
+        self.srm = second if self.second else second[6:]
+        self.residual = srm_residual if "srm" in modules else nn.Identity()
+        self.lfga = nn.ModuleList(LFGA(c, settings.attention_reduction) for c in channels[3:6] if "lfga" in modules)
+        self.mpff = MPFF(channels[:6], start.strides[:6], settings.mpff_width) if "mpff" in modules else None
+        self.seg_head = _head(self.mpff.out_channels if self.mpff else channels[5], 2)
         finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
         self.fusion = HBFusion(finer, channels[6], settings.fusion_width, settings.fusion_out, settings.dropout)
-        self.projection = _projection(channels[5], settings.projection_width) if settings.sspsl else None
+        self.projection = None
+        if settings.sspsl:
+            self.projection = _head(channels[5], settings.projection_width).requires_grad_(False)
         self.cls_norm = nn.BatchNorm1d(settings.fusion_out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_out, 2))
 
@@ -321,16 +301,14 @@ class Network(nn.Module):
                 x = y = x + y
             x = self.rgb[i](x)
             y = self.srm[i](y) if self.second else x
-            if i < 3 and self.cmce:
-                x, y = self.cmce(x, y)
+            if i < 3 and "cmce" in self.settings.modules:
+                x, y = cmce(x, y, self.settings.cmce_update)
             elif i >= 3 and self.lfga:
                 y = self.lfga[i - 3](x, y)
             xs.append(x)
             ys.append(y)
-        outputs = {
-            "cls": self._verify([*ys[:4], ys[5]], self.srm[-1](y)),
-            "seg": self.seg_head(self.mpff(xs) if self.mpff else x),
-        }
+        outputs = {"cls": self._verify([*ys[:4], ys[5]], self.srm[-1](y))}
+        outputs["seg"] = self.seg_head(self.mpff(xs) if self.mpff else x)
         if self.projection:
             outputs["projection"] = F.normalize(self.projection(x.detach()), dim=1)
         return outputs
@@ -351,10 +329,8 @@ class Network(nn.Module):
         patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
         unknown = ~batch["has_mask"]
         patches[unknown] = self.pseudo(outputs, batch)[unknown] if self.settings.sspsl else papers.IGNORED
-        terms = {
-            "cls": papers.cross_entropy(outputs["cls"], label, batch),
-            "seg": papers.cross_entropy(outputs["seg"], patches, batch),
-        }
+        terms = {"cls": papers.cross_entropy(outputs["cls"], label, batch)}
+        terms["seg"] = papers.cross_entropy(outputs["seg"], patches, batch)
         if self.settings.sspsl and batch["epoch"] < self.settings.warmup_epochs:
             real = patches.masked_fill((batch["label"] == 1)[:, None, None], papers.IGNORED)
             terms["warm"] = papers.cross_entropy(outputs["seg"], real, batch)
@@ -375,22 +351,37 @@ class Network(nn.Module):
             return {}
         fakes = (batch["label"] == 1) & batch["has_mask"]
         true = patch_labels(batch["mask"], outputs["seg"].shape[-2:])[fakes] == 1
-        taken = self.pseudo(outputs, batch)[fakes] == 1
-        hit = (taken & true).sum().item()
-        of = {"iou": taken | true, "precision": taken, "recall": true}
-        return {f"pseudo_{name}": hit / where.sum().item() if where.any() else math.nan for name, where in of.items()}
-
-    def score(self, outputs: dict[str, Tensor]) -> Tensor:
-        """P(fake), (B,)."""
-        return outputs["cls"].float().softmax(1)[:, 1]
+        pseudo = self.pseudo(outputs, batch)[fakes] == 1
+        both = (pseudo & true).sum()
+        compared = {"iou": pseudo | true, "precision": pseudo, "recall": true}
+        return {f"pseudo_{name}": (both / patches.sum()).item() for name, patches in compared.items()}
 
     def localise(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(forged) of each patch, (B, g, g)."""
         return outputs["seg"].float().softmax(1)[:, 1]
 
+    def maps(self) -> dict[str, str]:
+        """The located patches, and Grad-CAM of the streams."""
+        streams = {"RGB stream": "rgb", "SRM stream": "srm"} if self.second else {"RGB stream": "rgb"}
+        return {"located patches": "localise", **streams}
+
+    def panel(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
+        """What the second stream sees, and with SSPSL the pseudo-labels of this batch (NaN where there is none)."""
+        pictures = {}
+        if "srm" in self.settings.modules:
+            pictures["SRM residual"] = srm_residual(batch["image"]).abs().mean(1)
+        if self.settings.sspsl:
+            pseudo = self.pseudo(outputs, batch)
+            pictures["pseudo-labels"] = pseudo.float().masked_fill(pseudo == papers.IGNORED, torch.nan)
+        return pictures
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """As released, no decay on norms, biases and γ."""
+        return param_groups_weight_decay(self, weight_decay)
+
     def load_released(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the authors' weights, as :func:`dfnb.papers.load_released` does; into a network of the published sizes."""
-        papers.load_released(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, "Locate and Verify")
+        """Load the authors' weights, as :func:`dfnb.papers.released.load` does; into a network of the published sizes."""
+        released.load(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, PAPER.title)
 
 
 RELEASED_NAMES = [
@@ -466,27 +457,12 @@ def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor, together: b
         torch.distributed.all_reduce(anchors)
         torch.distributed.all_reduce(counts)
     toward_real, toward_fake = (patches @ F.normalize(anchors, dim=1).T).unbind(-1)
-    forged = (toward_fake > toward_real).long()
-    if not counts.all():
-        forged.fill_(papers.IGNORED)
+    forged = torch.where(counts.all(), (toward_fake > toward_real).long(), papers.IGNORED)
     return forged.masked_fill(real, 0)
 
 
-def _projection(channels: int, width: int) -> nn.Module:
-    head = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, width, 1, bias=False))
-    return head.requires_grad_(False)
-
-
-def _cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Cosine over channels, (B, 1, H, W): F.cosine_similarity in a form several times faster on maps like these."""
-    square = x.square().sum(1, keepdim=True).clamp_min(1e-16) * y.square().sum(1, keepdim=True).clamp_min(1e-16)
-    return (x * y).sum(1, keepdim=True) * square.rsqrt()
-
-
-def _replicate(x: Tensor, height: int, width: int) -> Tensor:
-    """Pad a map to a size by repeating its border, the odd row and column at the end."""
-    down, right = height - x.shape[2], width - x.shape[3]
-    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+def _head(channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, out, 1, bias=False))
 
 
 def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -7,11 +7,13 @@ Xception (released code, commit 8a4a7bf), which publishes cross-dataset figures 
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.transforms import v2
 
 from dfnb import papers
-from dfnb.papers import backbones
+from dfnb.papers import backbones, released
 
+PAPER = papers.Paper("Baseline", "02_xception_baseline", "DeepfakeBench", "#555555", "o")
 VERSION = 1
 
 
@@ -20,18 +22,28 @@ class Settings(papers.Settings):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=2)
-    lr: float = Field(2e-4, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(2e-4, gt=0, le=10)
+    weight_decay: float = Field(5e-4, ge=0, le=10)
     schedule: Literal["constant", "step", "onecycle", "cosine"] = "constant"
+    augmentation: Literal["none", "light", "released"] = "released"
+
+    def released_transform(self) -> v2.Transform:
+        """DeepfakeBench's: mirror (p .5), blur (.5), one change of colour (.5), JPEG of quality 40 to 100 (.5).
+
+        Its configuration also names a rotation by up to 10°, with probability 0.
+        """
+        blurs = v2.RandomChoice([released.blur(size) for size in (3, 5, 7)])
+        steps = (v2.RandomHorizontalFlip(1), blurs, released.one_colour(0.1), v2.JPEG((40, 100)))
+        return released.in_turn(*((0.5, step) for step in steps))
 
 
-class Network(nn.Module):
+class Network(papers.Network):
     """Images (B, 3, H, W), normalised, to ``{"cls": (B, 2) logits}``; any timm model works as ``settings.backbone``."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.backbone = backbones.create(settings.backbone, settings.pretrained, num_classes=2)
-        self.pretrained_loaded = self.backbone.pretrained_loaded
+        self.weights_from = self.backbone.weights_from
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits, real first."""
@@ -41,7 +53,3 @@ class Network(nn.Module):
         """The cross-entropy ``cls``, which is all of ``total``."""
         cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
         return {"cls": cls, "total": cls}
-
-    def score(self, outputs: dict[str, Tensor]) -> Tensor:
-        """P(fake), (B,)."""
-        return outputs["cls"].float().softmax(1)[:, 1]

@@ -1,0 +1,243 @@
+"""How well a map finds the forgery, whether the decision rests on it, and whether it depends on the network at all.
+
+:func:`measure` and :func:`sanity` write one row per frame into the store, under the conditions ``map <name>`` and
+``sanity <name>``; means, intervals and tables are made from there.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dfnb import core, metrics, scores
+from dfnb.attribution import maps
+from dfnb.core import DfnbError
+from dfnb.data import prepare
+from dfnb.data.frames import in_order, load_frames, select
+from dfnb.data.sources import Source
+from dfnb.train import Run
+
+STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
+ALIKE = 0.5  # rank correlation from which two maps count as the same
+
+
+def sample(test_set: str, per_method: int) -> pd.DataFrame:
+    """Test frames of a dataset: ``per_method`` of each manipulation method and of real, evenly spread over their rows."""
+    test = select(load_frames(test_set), "test").reset_index(drop=True)
+    rows = []
+    for positions in test.groupby("method", observed=True).indices.values():
+        rows.append(positions[np.linspace(0, len(positions) - 1, per_method).round().astype(int)])
+    return test.iloc[np.unique(np.concatenate(rows))]
+
+
+def _test_set(frames: pd.DataFrame) -> str:
+    return Path(frames.attrs["folder"]).name
+
+
+def _scored(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the run's score table that are these frames, in their order."""
+    clean = scores.score(run, _test_set(frames)).astype({"video": str})
+    return frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)]
+
+
+@torch.inference_mode()
+def faithfulness(network: nn.Module, images: Tensor, found: np.ndarray) -> dict[str, np.ndarray]:
+    """P(fake) (n, 11) while the pixels ranked highest by maps (n, h, w) are grey (deletion) or alone are shown (insertion).
+
+    At 0, 10, ..., 100 % of the pixels (Petsiuk et al., BMVC 2018, sec. 3.3). Equal values are ordered at random. Grey,
+    since a detector takes a blurred picture itself for a fake.
+    """
+    large = torch.from_numpy(found)[:, None].to(images.device)
+    large = F.interpolate(large, images.shape[-2:], mode="bilinear", align_corners=False)
+    ties = torch.from_numpy(core.rng("ties").random(images.shape[-2:])).to(images.device) * 1e-6
+    rank = (large + ties).flatten(1).argsort(1, descending=True).argsort(1).view_as(large)
+    curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
+    for step in range(STEPS + 1):
+        top = rank < step / STEPS * rank[0].numel()
+        for name, kept in {"deletion": ~top, "insertion": top}.items():
+            curves[name].append(network.score(network(images * kept)).cpu().numpy())
+    return {name: np.stack(values, 1) for name, values in curves.items()}
+
+
+def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> pd.DataFrame:
+    """Measure a map on the forged rows of a frames table; kept in the store as ``map <name>``, one row per forged frame.
+
+    Columns beside those of a score table: the localisation measures and ``chance``, the forged share of the frame (NaN
+    without a mask); with ``curves`` the mean P(fake) under ``deletion`` (low is good) and ``insertion``, and the curves
+    themselves ("deletion 0", "deletion 10", ...); for a map that is the maximum of others ``apart``, one minus their mean
+    :func:`overlap`.
+    """
+    forged = frames[frames["label"] == 1]
+    facts = maps.describe(run, forged) | {"curves": curves}
+    return scores.keep(run, _test_set(frames), f"map {name}", facts, partial(_measured, run, forged, name, curves))
+
+
+def _measured(run: Run, frames: pd.DataFrame, name: str, curves: bool) -> pd.DataFrame:
+    network = run.network().to(maps.device())
+    found = maps.of(run, frames, name)
+    rows: list[dict[str, float]] = []
+    for batch in maps.batches(frames, run.settings):
+        images = batch["image"].to(maps.device())
+        chunk = found[len(rows) : len(rows) + len(images)]
+        hidden = faithfulness(network, images, chunk) if curves else {}
+        for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
+            row = metrics.localisation(chunk[i], mask)
+            row["chance"] = mask.mean() if mask.any() else np.nan
+            for kind, values in hidden.items():
+                row[kind] = np.trapezoid(values[i], dx=1 / STEPS)
+                row |= {f"{kind} {100 * step // STEPS}": value for step, value in enumerate(values[i])}
+            rows.append(row)
+    table = _scored(run, frames).join(pd.DataFrame(rows, dtype=float))
+    own = network.maps().get(name)
+    if isinstance(own, tuple):
+        pairs = combinations([maps.of(run, frames, part) for part in own], 2)
+        table["apart"] = 1 - pd.DataFrame([overlap(a, b) for a, b in pairs]).mean()
+    return table
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ min / Σ max of maps (n, h, w) and (n, h, w): (n,) in [0, 1], NaN where one of the two is empty."""
+    shared, whole = np.minimum(a, b).sum((1, 2)), np.maximum(a, b).sum((1, 2))
+    filled = a.any((1, 2)) & b.any((1, 2))
+    return np.divide(shared, whole, out=np.full(len(a), np.nan), where=filled)
+
+
+def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
+    """Copies of a network with random weights from the decision down: in a ``quarter`` of its layers, ``half``, ``all``.
+
+    Adebayo et al., NeurIPS 2018, sec. 3.1. The order is that of execution on ``image`` (1, 3, H, W). A layer that cannot
+    reset itself gets normal numbers with the mean square of its weights.
+    """
+    probe, executed = copy.deepcopy(network), {}
+    layers = [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
+    for name in layers:
+        probe.get_submodule(name).register_forward_hook(lambda *_, name=name: executed.setdefault(name))
+    with torch.inference_mode():
+        probe(image)
+    from_the_top = [*(name for name in layers if name not in executed), *executed][::-1]
+    n, copies = len(from_the_top), {}
+    for stage, count in {"quarter": n // 4, "half": n // 2, "all": n}.items():
+        copies[stage] = copy.deepcopy(network)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(core.torch_seed("sanity"))
+            for name in from_the_top[:count]:
+                _randomise(copies[stage].get_submodule(name))
+    return copies
+
+
+def _randomise(layer: nn.Module) -> None:
+    if hasattr(layer, "reset_parameters"):
+        layer.reset_parameters()
+        return
+    for weights in layer.parameters(recurse=False):
+        weights.copy_(torch.randn_like(weights) * weights.square().mean().sqrt())
+
+
+def similarity(a: np.ndarray, b: np.ndarray, side: int = 24) -> np.ndarray:
+    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid; 0 where one is the same everywhere."""
+    ranks = []
+    for whole in (a, b):
+        small = F.interpolate(torch.from_numpy(whole)[:, None].float(), (side, side), mode="area").flatten(1)
+        rank = rankdata(small.numpy().round(6), axis=1)
+        rank -= rank.mean(1, keepdims=True)
+        ranks.append(rank / np.maximum(np.linalg.norm(rank, axis=1, keepdims=True), 1e-9))
+    return (ranks[0] * ranks[1]).sum(1)
+
+
+def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
+    """Whether maps change with the weights: tables by map, kept in the store as ``sanity <name>``, a row per forged frame.
+
+    Columns: the rank correlation of the map with itself after :func:`cascade` (``quarter``, ``half``, ``all``) and with that
+    of the ``others`` by name ("shuffled labels", "another seed"), where these have the map; ``empty``, 1 where it is the
+    same everywhere; ``like <name>``, the correlation with each other map of ``names``. A map fails where the
+    mean of ``all`` or ``shuffled labels`` is at least ``ALIKE``, or that of ``empty`` at least one half.
+    """
+    forged = frames[frames["label"] == 1]
+    other_runs = {title: other.id for title, other in others.items()}
+    facts = maps.describe(run, forged) | {"names": names, "others": other_runs}
+    tables = {}
+    for name in names:
+        make = partial(_changes, run, forged, name, names, others)
+        tables[name] = scores.keep(run, _test_set(frames), f"sanity {name}", facts, make)
+    return tables
+
+
+def _changes(run: Run, frames: pd.DataFrame, name: str, names: list[str], others: Mapping[str, Run]) -> pd.DataFrame:
+    table = _scored(run, frames)
+    found = maps.of(run, frames, name)
+    image = next(in_order(frames.head(1), run.settings))["image"]
+    for stage, network in cascade(run.network(), image).items():
+        table[stage] = similarity(found, maps.explain(network, run.settings, frames, name))
+    for title, other in others.items():
+        if name in maps.names(other):
+            table[title] = similarity(found, maps.of(other, frames, name))
+    table["empty"] = (np.ptp(found, axis=(1, 2)) < 1e-6).astype(float)
+    for other_name in names:
+        if other_name != name:
+            table[f"like {other_name}"] = similarity(found, maps.of(run, frames, other_name))
+    return table
+
+
+def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
+    """How alike the features of a network's branches are on images (n, 3, H, W): linear CKA in [0, 1], branches by branches.
+
+    1 for the same up to rotation and scale (Kornblith et al., ICML 2019, sec. 3). The features are ``local`` of the network's
+    outputs, (branches, n, D). How far apart the branches look is the measure ``apart`` of their maps' maximum.
+    """
+    with torch.no_grad():  # in parts, to bound the memory of the activations
+        local = torch.cat([network(part)["local"].double() for part in images.split(32)], 1)
+    local -= local.mean(1, keepdim=True)
+    gram = F.normalize((local @ local.mT).flatten(1))
+    branches = [f"branch {i + 1}" for i in range(len(local))]
+    return pd.DataFrame((gram @ gram.T).cpu().numpy(), branches, branches)
+
+
+def picture(path: str | Path, train_set: str) -> pd.DataFrame:
+    """The face in a reader's image, or in the middle frame of a video, as a frames table of one row.
+
+    Prepared as ``dfnb prepare`` does, with the crop size and scale of the training set where its record has them. Of several
+    faces the largest is taken. Raises :class:`DfnbError` where there is no file, no picture or no face.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DfnbError(f"there is no file {path}; give the path of an image or a video")
+    made_with = load_frames(train_set).attrs["record"]["parameters"]
+    crop = {key: made_with[key] for key in ("size", "scale") if key in made_with}
+    settings = prepare.Settings(frames_per_video=1, **crop)
+    name = f"picture-{core.digest([core.sha256(path), crop], 8)}"
+    try:
+        prepare.prepare(name, [Source("picture", path, 0, "real")], settings, workers=1, progress=False)
+    except DfnbError as error:
+        unused = core.home() / "datasets" / name / "quarantine.csv"
+        reason = pd.read_csv(unused)["reason"].iloc[0] if unused.exists() else error
+        raise DfnbError(f"{path}: {reason}; give a picture with a face of {settings.min_face} pixels or more") from None
+    faces = load_frames(name)
+    widths = [right - left for left, _, right, _ in faces["crop_box"]]
+    return faces.assign(method=path.name).iloc[[int(np.argmax(widths))]]
+
+
+def browse(draw: Callable, runs: Mapping[str, Run], frames: pd.DataFrame) -> None:
+    """Choose detector, map and frame by widgets; ``draw(run, rows, names of maps)`` shows the choice.
+
+    With ``DFNB_HEADLESS`` set, as in the workflow, no widgets are made and the first choice is drawn.
+    """
+    import ipywidgets
+
+    if os.environ.get("DFNB_HEADLESS"):
+        draw(next(iter(runs.values())), frames.iloc[[0]], ["Grad-CAM"])
+        return
+
+    def show(detector: str, method: str, frame: int) -> None:
+        draw(runs[detector], frames.iloc[[frame]], [method])
+
+    choices = dict.fromkeys(name for run in runs.values() for name in maps.names(run))
+    ipywidgets.interact(show, detector=list(runs), method=list(choices), frame=(0, len(frames) - 1))

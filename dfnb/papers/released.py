@@ -1,0 +1,125 @@
+"""What the authors' released codes have in common: checkpoints under other names, and albumentations' changes of colour.
+
+The geometry of their augmentations is torchvision's own; here is what ``torchvision.transforms.v2`` lacks, with the
+arithmetic of albumentations and torch's random numbers.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from dfnb.core import DfnbError
+
+Names = Sequence[tuple[str, str | Callable[[re.Match], str]]]
+
+
+def load(network: nn.Module, checkpoint: Mapping[str, Any], names: Names, optional: re.Pattern, title: str) -> None:
+    """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
+
+    ``names`` are the patterns by which our names become theirs (:func:`released_name`); released names that match
+    ``optional`` may be missing on either side.
+
+    Raises:
+        DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
+    """
+    released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
+    ours = {released_name(name, names): (name, tensor) for name, tensor in network.state_dict().items()}
+    both = ours.keys() & released.keys()
+    problems = {
+        "missing": {name for name in ours.keys() - both if not optional.search(name)},
+        "unexpected": {name for name in released.keys() - both if not optional.search(name)},
+        "of another shape": {name for name in both if released[name].shape != ours[name][1].shape},
+    }
+    counts = [f"{len(keys)} {problem} ({', '.join(sorted(keys)[:3])})" for problem, keys in problems.items() if keys]
+    if counts:
+        raise DfnbError(
+            f"these are not the weights of the released {title}: {'; '.join(counts)}; load one of its checkpoints, "
+            "and into a Network of the published Settings"
+        )
+    network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
+
+
+def released_name(name: str, names: Names) -> str:
+    """What the released code calls the tensor that is ``name`` in our state_dict."""
+    for pattern, replacement in names:
+        renamed, matches = re.subn(pattern, replacement, name)
+        if matches:
+            return renamed
+    return name
+
+
+class Recolour(v2.Transform):
+    """Changes the image alone: ``change`` gets and gives its pixels (3, H, W), float32 in [0, 255]."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The changed image, rounded and clipped to uint8; masks and landmarks as they are."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        pixels = self.change(inpt.as_subclass(Tensor).float())
+        return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=inpt)
+
+
+def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
+    """The transforms one after the other, each with its probability."""
+    return v2.Compose([v2.RandomApply([transform], p=probability) for probability, transform in steps])
+
+
+def one_colour(limit: float = 0.2) -> v2.Transform:
+    """One of: brightness and contrast, each by up to ``limit``; PCA lighting; hue, saturation and value."""
+    changes = (partial(brightness_contrast, limit=limit), pca_lighting, hue_saturation_value)
+    return v2.RandomChoice([Recolour(change) for change in changes])
+
+
+def blur(size: int) -> v2.Transform:
+    """Gaussian blur over ``size`` × ``size`` pixels, with the deviation that OpenCV derives from the size."""
+    return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)
+
+
+def affine(degrees: float, shift: float) -> v2.Transform:
+    """Turn by up to ``degrees``, shift by up to a share of the side, scale by 0.8 to 1.2; outside is black."""
+    return v2.RandomAffine(degrees, (shift, shift), (0.8, 1.2), interpolation=v2.InterpolationMode.BILINEAR)
+
+
+def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
+    """Multiply by 1 ± ``limit`` and add up to ± ``limit`` of the range."""
+    return (1 + _uniform(limit)) * pixels + 255 * _uniform(limit)
+
+
+def noise(pixels: Tensor) -> Tensor:
+    """Add Gaussian noise, its variance drawn from 10 to 50."""
+    variance = 30 + _uniform(20)
+    return pixels + torch.randn_like(pixels) * variance**0.5
+
+
+def pca_lighting(pixels: Tensor) -> Tensor:
+    """Add α · Σ_i λ_i v_i: λ_i and v_i are variances and axes of the image's own colours, α ~ N(0, 0.1).
+
+    Krizhevsky et al., NeurIPS 2012; one α for the three axes, as in albumentations.
+    """
+    variances, axes = torch.linalg.eigh(torch.cov(pixels.flatten(1) / 255))
+    return pixels + 255 * (axes @ variances)[:, None, None] * 0.1 * torch.randn(())
+
+
+def hue_saturation_value(pixels: Tensor) -> Tensor:
+    """Add up to ± 40° to the hue, up to ± 30 to the saturation and ± 20 to the value, both of 255."""
+    hsv = cv2.cvtColor(pixels.permute(1, 2, 0).numpy() / 255, cv2.COLOR_RGB2HSV)  # in [0, 360), [0, 1] and [0, 1]
+    hsv += [_uniform(40), _uniform(30 / 255), _uniform(20 / 255)]
+    hsv[..., 0] %= 360
+    rgb = cv2.cvtColor(hsv.clip(0, (360, 1, 1)).astype("float32"), cv2.COLOR_HSV2RGB)
+    return torch.from_numpy(255 * rgb).permute(2, 0, 1)
+
+
+def _uniform(limit: float) -> float:
+    return torch.empty(()).uniform_(-limit, limit).item()

@@ -1,0 +1,222 @@
+"""The one store of scores: a table per run, test set and condition at home, and packed in a report.
+
+A table has one row per frame: video, track, frame, cluster, label, method, ``score`` (P(fake)), and measures. Its condition
+is a text: empty for the frames as they are, ``JPEG 3``, ``epoch 2``, ``map Grad-CAM``, ``sanity Grad-CAM``. At home each is
+a file of its run (:func:`keep`), with what it depends on in its metadata. A report holds one file per line and test set
+(:func:`pack`) and is read without runs and datasets (:class:`Report`).
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from dfnb import core, corrupt, metrics, papers
+from dfnb.core import DfnbError
+from dfnb.data.frames import load_frames, select
+from dfnb.train import Run, predict, score_facts, shard
+
+WAIT_S = 600  # for another process that packs the same report
+TEXTS = ["condition", "video", "cluster", "method"]
+
+
+def keep(
+    run: Run, test_set: str, condition: str, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """The table of a run on a test set under a condition, made now or read; ``facts``: what else it depends on."""
+    dataset = load_frames(test_set).attrs["record"]
+    facts = {**score_facts(run.id, test_set, condition, dataset, run.weights_sha256), **facts}
+    return core.cached(shard(run.folder, test_set, condition), facts, make)
+
+
+def read(run: Run, test_set: str, condition: str = "") -> pd.DataFrame:
+    """A table that was kept; raises :class:`DfnbError` when it was not."""
+    return core.read_table(shard(run.folder, test_set, condition))
+
+
+def score(run: Run, test_set: str) -> pd.DataFrame:
+    """The scores of a test split with a run's chosen checkpoint, made now or read."""
+    return keep(run, test_set, "", {}, lambda: _scores(run, test_set))
+
+
+def corrupted(run: Run, test_set: str, corruption: str, severity: int) -> pd.DataFrame:
+    """The scores of a test split under a corruption of :data:`dfnb.corrupt.CORRUPTIONS`, severity 1 to 5."""
+    facts, how = {"corruptions": corrupt.VERSION}, (corruption, severity)
+    return keep(run, test_set, f"{corruption} {severity}", facts, lambda: _scores(run, test_set, how))
+
+
+def _scores(run: Run, test_set: str, corruption: tuple[str, int] | None = None) -> pd.DataFrame:
+    frames = select(load_frames(test_set), "test")
+    pixels = corrupt.Corrupted(frames, *corruption) if corruption else None
+    network = run.network().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    return metrics.check_scores(predict(network, frames, run.settings, pixels), f"the scores of {run.id} on {test_set}")
+
+
+# ---------------------------------------------------------------- reports
+
+
+class Line(NamedTuple):
+    """Runs that differ in their seed alone: a main line, or an arm of a group. Or the scores of another tool: no runs."""
+
+    name: str  # in tables; unique in a report
+    paper: str
+    group: str  # empty for main lines
+    arm: str
+    runs: tuple[Run, ...]
+
+
+def report_folder(profile: str) -> Path:
+    """``reports/<profile>`` under the home."""
+    return core.home() / "reports" / profile
+
+
+def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
+    """Put scores, records, logs and the weights of the main lines' first seeds from the home into a report.
+
+    Lines that the report has already are made anew; those that are not given stay, or go where ``prune``.
+    """
+    folder = report_folder(profile)
+    with core.locked(folder, WAIT_S):
+        entries = {} if prune else _entries(folder)
+        entries |= {line.name: _packed(folder, line) for line in lines}
+        core.write_json(folder / "runs.json", entries, indent=None)
+        named = {name for entry in entries.values() for name in entry["files"]}
+        for path in [*folder.glob("scores/*"), *folder.glob("weights/*")]:
+            if path.relative_to(folder).as_posix() not in named:
+                path.unlink()
+
+
+def _entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """What ``runs.json`` has of each line: its fields, records of its runs, sha256 of its files, versions of its test sets."""
+    path = folder / "runs.json"
+    return core.read_json(path) if path.exists() else {}
+
+
+def _packed(folder: Path, line: Line) -> dict[str, Any]:
+    """Write the files of a line; returns its entry for ``runs.json``."""
+    runs = sorted(line.runs, key=lambda run: run.parameters["seed"])
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for run in runs:
+        for path in sorted(run.folder.glob("scores/*.parquet")):
+            table = core.read_table(path)
+            if table.attrs["weights"] in (None, run.weights_sha256):
+                table.attrs["seed"] = run.parameters["seed"]
+                tables.setdefault(table.attrs["test_set"], []).append(table)
+    paths = []
+    for test_set, parts in tables.items():
+        paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
+        core.write_table(paths[-1], _joined(parts), {"tables": [part.attrs for part in parts]})
+    if not line.group:
+        paths.append(folder / "weights" / f"{runs[0].id}.safetensors")
+        with core.atomic(paths[-1]) as temporary:
+            shutil.copyfile(runs[0].folder / "best.safetensors", temporary)
+    records = {run.id: {**run.record, "outputs": {"best.safetensors": run.weights_sha256}} for run in runs}
+    files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
+    versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
+    return {**line._asdict(), "runs": records, "files": files, "versions": versions}
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables as one, with seed and condition; scores and measures in float32, as which the scores were computed."""
+    keys = [{name: table.attrs[name] for name in ("seed", "condition")} for table in tables]
+    parts = [table.assign(**values).astype(dict.fromkeys(TEXTS, str)) for table, values in zip(tables, keys)]
+    joined = pd.concat(parts, ignore_index=True)
+    names = ["seed", "condition", *metrics.COLUMNS]
+    measures = sorted(set(joined) - set(names))
+    types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
+    return joined[names + measures].astype(types)
+
+
+@cache
+def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
+    """The tables of a packed file in order of seed and condition, in float64, their facts as ``attrs``."""
+    table = core.read_table(path)
+    if core.sha256(path) != sha256:
+        raise DfnbError(f"{path} is not the file that runs.json describes; pack the report again")
+    facts, table.attrs = table.attrs["tables"], {}
+    table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
+    tables = []
+    for (_, part), table_facts in zip(table.groupby(["seed", "condition"], observed=True, sort=False), facts):
+        tables.append(part.dropna(axis=1, how="all").reset_index(drop=True))
+        tables[-1].attrs = table_facts
+    return tables
+
+
+class Report:
+    """The scores of a report, read from its files alone."""
+
+    def __init__(self, profile: str) -> None:
+        self.profile, self.folder = profile, report_folder(profile)
+        self._entries = _entries(self.folder)
+
+    def lines(self) -> list[Line]:
+        """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``."""
+        order = {name: place for place, name in enumerate(papers.names())}
+        lines = []
+        for name, entry in self._entries.items():
+            runs = [Run(core.home() / "runs" / run, record) for run, record in entry["runs"].items()]
+            lines.append(Line(name, entry["paper"], entry["group"], entry["arm"], tuple(runs)))
+        lines.sort(key=lambda line: (line.group != "", order.get(line.paper, len(order))))
+        tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
+        return lines + [Line(tool, "", "", "", ()) for tool in tools]
+
+    def test_sets(self, line: Line) -> list[str]:
+        """The test sets that a line has scores on."""
+        if not line.runs:
+            return sorted(path.stem for path in self.folder.glob(f"other/{line.name}/[!.]*"))
+        return list(self._entries[line.name]["versions"])
+
+    def conditions(self, line: Line, test_set: str) -> list[str]:
+        """The conditions under which a line has scores on a test set."""
+        return list(dict.fromkeys(table.attrs["condition"] for table in self._tables(line, test_set)))
+
+    def read(self, line: Line, test_set: str, condition: str = "") -> list[pd.DataFrame]:
+        """The tables of a line, one per seed that has one, in order, with the column ``seed``; their facts as ``attrs``.
+
+        Raises :class:`DfnbError` where there is none, where the file was altered, and for another version of the test set
+        than most lines have.
+        """
+        tables = [table for table in self._tables(line, test_set) if table.attrs["condition"] == condition]
+        if not tables:
+            raise DfnbError(f"{self.folder} has no scores of {line.name} on {test_set} {condition}; make and pack them")
+        versions = Counter(entry["versions"].get(test_set) for entry in self._entries.values())
+        usual = max(filter(None, versions), key=versions.get)
+        if any(table.attrs["fingerprint"] != usual for table in tables):
+            what = f"scores of {line.name} on another version of {test_set} than most lines ({usual})"
+            raise DfnbError(f"{self.folder} has {what}; score it again")
+        return tables
+
+    def _tables(self, line: Line, test_set: str) -> list[pd.DataFrame]:
+        if not line.runs:
+            return [self._other(line.name, test_set)]
+        name = f"scores/{core.slug(line.name)}@{test_set}.parquet"
+        return _unpacked(self.folder / name, self._entries[line.name]["files"].get(name))
+
+    def _other(self, tool: str, test_set: str) -> pd.DataFrame:
+        """The scores of another tool: CSV or parquet with video, label, score, a row per frame (``frame``) or per video.
+
+        Our own say which videos, clusters and methods there are. Raises :class:`DfnbError` where it does not fit them.
+        """
+        path = next(self.folder.glob(f"other/{tool}/{test_set}.*"))
+        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
+        ours = [line for line in self.lines() if line.runs and test_set in self.test_sets(line)]
+        if not ours or not {"video", "label", "score"} <= set(found):
+            raise DfnbError(
+                f"{path} needs the columns video, label and score, and scores of ours on {test_set} beside it"
+            )
+        like = self.read(ours[0], test_set)[0]
+        known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
+        found = found.reindex(columns=["video", "track", "frame", "label", "score"]).fillna({"track": 0, "frame": -1})
+        table = found.merge(known, how="outer")  # a wrong video or label leaves a hole, which is refused
+        table.attrs = {**like.attrs, "seed": None}
+        return metrics.check_scores(table, path)
+
+    def network(self, line: Line) -> papers.Network:
+        """The network of the line's first seed."""
+        path = self.folder / "weights" / f"{line.runs[0].id}.safetensors"
+        return line.runs[0].network(path if path.exists() else None)

@@ -1,0 +1,223 @@
+"""Datasets of the embedded benchmark: their settings, their people, and how they are written.
+
+Random streams are named by the dataset, the person, the video and a purpose, so that any number of workers gives the
+same bytes, a build that was stopped goes on, and no two datasets share a person.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import joblib
+import numpy as np
+from pydantic import Field, NonNegativeInt
+from tqdm import tqdm
+
+from dfnb import core
+from dfnb.core import DfnbError, rng
+from dfnb.synth import people
+from dfnb.synth.forgeries import METHODS, Camera, Delivery, Forgery, capture, deliver, forge, mark
+from dfnb.synth.people import FRAME_STEP, Portrait, Shot
+
+GENERATOR = 2  # part of every dataset's parameters: raise it when the same settings give other pixels
+WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
+FACE = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
+SPLITS = ("train", "val", "test")
+PORTRAIT_SPLITS = ("train", "train", "val", "test")
+
+
+class Settings(core.Closed):
+    """What a dataset of the embedded benchmark is made from; the defaults are those of synth-a."""
+
+    identities: dict[Literal[SPLITS], NonNegativeInt] = Field({"train": 200, "val": 50, "test": 100})  # drawn people
+    videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
+    frames: int = Field(4, ge=1)  # frames per video
+    size: int = Field(96, ge=64)  # height and width of a frame
+    seed: int = Field(0, ge=0)
+    methods: tuple[Literal[*METHODS], ...] = Field(("swap", "resynthesis", "warp", "mouth"), min_length=1)
+    camera: Camera = Camera()
+    forgery: Forgery = Forgery()
+    delivery: Delivery = Delivery()
+    cue: float | None = Field(None, ge=0, le=1)  # how far a mark in the corner tells the label, see forgeries.mark
+    portraits: str | None = None  # folder of photographs, used instead of drawn faces
+
+
+def preset(name: str, **changes: Any) -> Settings:
+    """The settings of ``data_manifest/<name>.yaml``, some of them changed.
+
+    Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or impossible.
+    """
+    path, known = core.find("data_manifest") / f"{name}.yaml", core.described("synth")
+    if name not in known:
+        raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
+    return Settings.check({**core.read_yaml(path)["parameters"], **changes}, path.name)
+
+
+class Person(NamedTuple):
+    """A person of a dataset: their number, split, tone of skin, donor's number, pair, and portrait if not drawn."""
+
+    number: int
+    split: str
+    tone: float
+    donor: int = -1
+    pair: str = ""
+    portrait: Portrait | None = None
+
+
+def key(name: str, settings: Settings) -> tuple[int, int]:
+    """How all random streams of a dataset begin."""
+    return settings.seed, int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+
+
+def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    """The people of a dataset, paired, and the facts of the record: who is which portrait, and which were not used.
+
+    Of portraits all are used, whatever number ``identities`` has. The split of one follows from its file's name alone,
+    half train, a quarter val, a quarter test, in every dataset, so that no face is trained on here and tested there.
+    Raises :class:`DfnbError` when a split has fewer than two people.
+    """
+    counts = {split: settings.identities.get(split, 0) for split in SPLITS}
+    facts: dict[str, Any] = {}
+    if settings.portraits is None:
+        streams, splits = key(name, settings), [split for split, n in counts.items() for _ in range(n)]
+        persons = [Person(i, split, rng(*streams, i, FACE, 0).uniform(0, 4)) for i, split in enumerate(splits)]
+    else:
+        persons, facts = _portraits(Path(settings.portraits), counts, settings.size)
+    for split, wanted in counts.items():
+        n = sum(person.split == split for person in persons)
+        if wanted and n < 2:
+            where = settings.portraits or f"identities.{split}"
+            raise DfnbError(f"{where} gives {n} people for the split {split}, and forgeries need two; add some")
+    return pair_up(persons), facts
+
+
+def pair_up(persons: Sequence[Person]) -> list[Person]:
+    """People with the donors of their forgeries: the one next in tone, within the split.
+
+    Two neighbours give each other their faces for every method (the last three in a ring where the number is odd), so
+    that no face is in two pairs: the pair is the ``cluster``, and resampling pairs resamples independent things.
+    """
+    paired = []
+    for split in SPLITS:
+        group = sorted((each for each in persons if each.split == split), key=lambda each: (each.tone, each.number))
+        while group:
+            n = 3 if len(group) == 3 else 2
+            ring, group = group[:n], group[n:]
+            pair = "_".join(f"{each.number:03d}" for each in sorted(ring))
+            donors = ring[1:] + ring[:1]
+            paired += [each._replace(donor=donor.number, pair=pair) for each, donor in zip(ring, donors)]
+    return sorted(paired)
+
+
+def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Person], dict[str, Any]]:
+    from dfnb.data import faces
+
+    detect, persons, quarantine = faces.YuNet(faces.detector_path()), [], []
+    for path in _photographs(folder):
+        split = PORTRAIT_SPLITS[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        portrait = f"belongs to the split {split}, which this dataset does not have"
+        if counts[split]:
+            portrait = people.inspect(path, detect, size)
+        if isinstance(portrait, str):
+            quarantine.append({"file": path.name, "reason": portrait})
+        else:
+            persons.append(Person(len(persons), split, -portrait.tone, portrait=portrait))
+    names = {f"{each.number:03d}": Path(each.portrait.path).name for each in persons}
+    return persons, {"portraits": names, "quarantine": quarantine}
+
+
+def _photographs(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.glob("*") if path.is_file())
+    if not paths:
+        raise DfnbError(f"{folder} is no folder with photographs; give one that holds image files")
+    return paths
+
+
+def film(person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings) -> list[Shot]:
+    """A person captured in the scene of ``target``'s video: its pose and backdrop, with their own expression and light.
+
+    The donor of a forgery is filmed in the target's pose, since face swapping methods render donors so.
+    """
+    scene = rng(*streams, target, video, 0)
+    poses = people.motion(scene, rng(*streams, person.number, video, 1), settings.frames)
+    if person.portrait:
+        shots = people.move(person.portrait, poses, settings.size)
+    else:
+        look = people.person(rng(*streams, person.number, FACE), person.tone)
+        behind = people.backdrop(scene, settings.size * 4 // 3)
+        shots = [people.render(look, pose, behind, settings.size) for pose in poses]
+    return capture(shots, settings.camera, rng(*streams, target, video, 2, person.number))
+
+
+def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[tuple]:
+    """The real and the forged videos of a person that ``folder`` lacks: what ``frames.write_video`` takes of each."""
+    cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
+    made = []
+    for video in range(settings.videos):
+        method = settings.methods[(target.number * settings.videos + video) % len(settings.methods)]
+        take = f"{target.number:03d}{chr(ord('a') + video)}"
+        folders = [folder / "videos" / each for each in (f"real/{take}", f"{method}/{take}_{donor.number:03d}")]
+        if not all((each / "video.json").exists() for each in folders):
+            pair = _real_and_fake(name, target, donor, video, method, settings)
+            made += [(each, *content) for each, content in zip(folders, pair)]
+    return made
+
+
+def _real_and_fake(
+    name: str, target: Person, donor: Person, video: int, method: str, settings: Settings
+) -> Iterator[tuple[list[dict], np.ndarray, np.ndarray | None]]:
+    """Rows, crops and masks of a real video, then of its forgery."""
+    streams, size = key(name, settings), float(settings.size)
+    shots, theirs = (film(each, target.number, video, streams, settings) for each in (target, donor))
+    draw = rng(*streams, target.number, video, 4)
+    forged, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in zip(shots, theirs)))
+    for label, images in enumerate(([shot.image for shot in shots], forged)):
+        if settings.cue is not None:
+            draw = rng(*streams, target.number, video, 6 + label)
+            warm = (draw.random() < (1 + settings.cue) / 2) == bool(label)
+            images = mark(images, warm, draw)
+        crops = deliver(images, settings.delivery, rng(*streams, target.number, video, 3 + 2 * label))
+        who = {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
+        what = {"dataset": name, "split": target.split, "method": method if label else "real", "label": label}
+        where = {"track": 0, "crop_box": [0.0, 0.0, size, size], "scale": 1.0}
+        places = [
+            {"frame": i * FRAME_STEP, "landmarks": shot.landmarks.ravel().tolist()} for i, shot in enumerate(shots)
+        ]
+        yield [{**what, **who, **where, **place} for place in places], crops, np.stack(masks) if label else None
+
+
+def build(name: str, settings: Settings | None = None, workers: int | None = None, progress: bool = True) -> dict:
+    """Make ``datasets/<name>`` and return its record; what is there already is not made again.
+
+    ``settings`` are the :func:`preset`'s of that name unless given. Any number of ``workers`` (default: one per core)
+    gives the same bytes. Raises :class:`DfnbError` when the folder holds a dataset made from other settings.
+    """
+    from dfnb.data import frames  # here, since it loads torch, which the worker processes need not
+
+    settings = settings or preset(name)
+    folder, clock = frames.dataset_folder(name), core.Clock()
+    description = folder / "dataset.json"
+    parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
+    if settings.portraits:
+        photographs = _photographs(Path(settings.portraits))
+        parameters["portraits_digest"] = core.digest([(path.name, core.sha256(path)) for path in photographs])
+    with core.locked(folder, WAIT_S):
+        stored = core.read_json(description) if description.exists() else {}
+        changed = ", ".join(sorted(each for each in {*stored, *parameters} if stored.get(each) != parameters.get(each)))
+        if changed and (stored or (folder / "videos").exists()):
+            mend = "delete the folder or choose another name"
+            raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); {mend}")
+        record = core.read_record(folder)
+        if record:
+            return record
+        persons, facts = cast(name, settings)
+        core.write_json(description, parameters)
+        jobs = [joblib.delayed(make_videos)(folder, name, each, persons[each.donor], settings) for each in persons]
+        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered")
+        for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
+            for video in made:
+                frames.write_video(*video)
+        facts |= {"compression": settings.delivery.compression, **clock.facts()}
+        return frames.write_dataset(folder, parameters, **facts)

@@ -1,0 +1,85 @@
+"""Backbones: cut into stages, random where the network is away, and said so."""
+
+import logging
+import re
+from urllib.error import URLError
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from dfnb import papers
+from dfnb.core import DfnbError
+from dfnb.papers import backbones, xception
+
+
+def test_stages_of_xception_have_the_released_sizes():
+    stages, channels, strides, _ = backbones.stages("legacy_xception", pretrained=False)
+    assert channels == [64, 128, 256, 728, 728, 728, 2048] and strides == [2, 4, 8, 16, 16, 16, 32]
+    x, sizes = torch.zeros(1, 3, 299, 299), []
+    with torch.no_grad():
+        for stage in stages.eval():
+            x = stage(x)
+            sizes.append(x.shape[-1])
+    assert sizes == [150, 75, 38, 19, 19, 19, 10]
+
+
+def test_stages_together_are_the_backbone():
+    torch.manual_seed(1)
+    whole = backbones.create("dfnb_plain7", pretrained=False).eval()
+    torch.manual_seed(1)
+    stages = backbones.stages("dfnb_plain7", pretrained=False).stages
+    image = torch.randn(2, 3, 96, 96)
+    assert stages.training and torch.equal(nn.Sequential(*stages.eval())(image), whole.forward_features(image))
+
+
+def test_plain7_is_a_timm_model():
+    model = timm.create_model("dfnb_plain7", num_classes=2, in_chans=6)
+    assert sum(p.numel() for p in model.parameters()) < 0.1e6
+    assert model(torch.randn(2, 6, 96, 96)).shape == (2, 2)
+    assert model.forward_features(torch.randn(2, 6, 96, 96)).shape == (2, model.num_features, 12, 12)
+    assert timm.create_model("dfnb_plain7", num_classes=0)(torch.randn(2, 3, 96, 96)).shape == (2, model.num_features)
+
+
+def test_without_a_network_the_weights_are_random_and_the_log_says_so(monkeypatch, caplog):
+    def offline(*args, **kwargs):
+        torch.rand(3)  # a failed attempt must not move the random weights
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", offline)
+    with caplog.at_level(logging.WARNING):
+        torch.manual_seed(3)
+        network = xception.Network(xception.Settings(backbone="resnet18"))
+    assert network.weights_from == "random weights"
+    assert [record.message for record in caplog.records if record.name.startswith("dfnb")] == [
+        "No pretrained weights for resnet18 (URLError: <urlopen error no route to host>): starting from random weights."
+    ]
+    torch.manual_seed(3)
+    plain = xception.Network(xception.Settings(backbone="resnet18", pretrained=False))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name]), name
+
+
+def test_fetched_weights_are_reported(monkeypatch, caplog):
+    source = timm.create_model("resnet18").state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *a, **k: dict(source))
+    network = xception.Network(xception.Settings(backbone="resnet18"))
+    assert network.weights_from == "ImageNet" and not caplog.records
+    assert torch.equal(network.backbone.conv1.weight, source["conv1.weight"])
+    assert backbones.create("dfnb_plain7", pretrained=True).weights_from == "random weights"
+    assert "No pretrained weights for dfnb_plain7 (timm has none for it)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: backbones.create("legacy_xceptoin", False), "'legacy_xceptoin'; close are legacy_xception"),
+        (lambda: backbones.stages("resnet18", False), "use legacy_xception or dfnb_plain7"),
+        (lambda: papers.module("locate"), "there is no paper 'locate'"),
+    ],
+)
+def test_bad_names_are_explained(call, message):
+    with pytest.raises(DfnbError, match=re.escape(message)):
+        call()

@@ -1,0 +1,207 @@
+"""The contract, proved: a paper of 40 lines and a copy of notebook 02 are all it takes to join every table and figure."""
+
+import shutil
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from dfnb import jobs, papers, scores, tables
+from dfnb.attribution import measures
+from dfnb.data.frames import FrameDataset, load_frames, select
+
+PAPER = '''"""A classifier of local spectra: upsampling leaves its period in them."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dfnb import papers
+
+PAPER = papers.Paper("Frequency", "10_frequency", "Frequency", "#8c564b", "v")
+VERSION = 1
+SIDE = 8
+
+
+class Settings(papers.Settings):
+    """Its own setting beside those of every paper: the width of the hidden layer."""
+
+    width: int = Field(16, ge=1)
+
+
+class Network(papers.Network):
+    """Images to the log spectra of blocks, and these to two logits."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.BatchNorm2d(SIDE**2), nn.Conv2d(SIDE**2, settings.width, 1), nn.ReLU())
+        self.head = nn.Linear(settings.width, 2)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits, real first."""
+        blocks = images.mean(1).unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
+        spectra = torch.fft.fft2(blocks).abs().add(1e-3).log().flatten(3).permute(0, 3, 1, 2)
+        return {"cls": self.head(self.hidden(spectra).mean((2, 3)))}
+
+    def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
+        """The cross-entropy."""
+        cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
+        return {"cls": cls, "total": cls}
+'''
+
+PAIRS = '''"""The same, trained on real frames and on fakes that it makes of them."""
+
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from dfnb import papers
+from dfnb.data.frames import Sample
+from dfnb.papers import frequency
+from dfnb.papers.frequency import Network
+
+PAPER = papers.Paper("Frequency pairs", "11_pairs", "Frequency pairs", "#7f7f7f", "^")
+VERSION = 1
+
+
+class Settings(frequency.Settings):
+    """Every real frame is shown together with a fake made of it."""
+
+    samples_per_frame: ClassVar[int] = 2
+
+    def visible(self, frames: pd.DataFrame, seed: int, start: papers.Phase | None) -> pd.DataFrame:
+        return frames[frames["label"] == 0] if (frames["split"] == "train").all() else frames
+
+    def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
+        mask = np.zeros_like(sample.mask)
+        top, left = draw.integers(0, 40, 2)
+        mask[top : top + 48, left : left + 48] = True
+        image = np.where(mask[..., None], cv2.blur(sample.image, (5, 5)), sample.image)
+        return [sample, sample._replace(image=image, mask=mask, label=1, has_mask=True)]
+'''
+
+PROFILE = """
+description: A paper of a reader's own.
+grid: {train_sets: [smoke-a], test_sets: [smoke-a, smoke-b], seeds: [0, 1]}
+notebooks:
+  10_frequency: &small
+    {image_size: 96, epochs: 1, batch_size: 16, images_per_epoch: 64, lr: 0.01, epoch_scores: false}
+arms:
+  10_frequency: {widths: {narrow: {width: 4}}}
+"""
+
+CLAIM = """
+  - id: frequency-scores
+    paper: frequency
+    says: It has an AUC at all.
+    source: a test
+    metric: AUC
+    sets: [home]
+    reproduced: 0.0
+    partly: 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def home(smoke_home, tmp_path_factory, checkout):
+    """A home with two papers, a profile, a claim and a notebook of a reader's own, and nothing else but data."""
+    home = tmp_path_factory.mktemp("contract")
+    (home / "datasets").symlink_to(smoke_home / "datasets")
+    shutil.copytree(checkout / "data_manifest", home / "data_manifest")
+    with (home / "data_manifest" / "claims.yaml").open("a", encoding="utf-8") as file:
+        file.write(CLAIM)
+    text = (checkout / "notebooks" / "02_xception_baseline.ipynb").read_text(encoding="utf-8")
+    text = text.replace("02_xception_baseline", "10_frequency").replace("xception", "frequency")
+    for path, content in {
+        "papers/frequency.py": PAPER,
+        "papers/frequency_pairs.py": PAIRS,
+        "notebooks/10_frequency.ipynb": text,
+        "notebooks/profiles/contract.yaml": PROFILE,
+    }.items():
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+        (home / path).write_text(content, encoding="utf-8")
+    known = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        patch.setattr(papers, "__path__", [*papers.__path__, str(home / "papers")])
+        yield home
+    for name in set(sys.modules) - known:
+        if name.startswith("dfnb.papers."):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def book(home):
+    """The report of the profile, all trainings done."""
+    for job in jobs.jobs("contract"):
+        if job.trains:
+            jobs.train_job("contract", job.id)
+    run = jobs.lines("contract")[0].runs[0]
+    measures.measure(run, measures.sample("smoke-a", 1), "Grad-CAM")
+    jobs.publish("contract")
+    return tables.Book("contract")
+
+
+def test_the_paper_is_short_and_found_by_being_there(home):
+    lines = (home / "papers" / "frequency.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    assert papers.names()[-2:] == ["frequency", "frequency_pairs"]
+    assert papers.notebooks()["10_frequency"] == "frequency"
+    assert [job.id for job in jobs.jobs("contract")] == [
+        "frequency-smoke-a-s0",
+        "frequency-smoke-a-s1",
+        "frequency-smoke-a-widths-narrow-s0",
+        "10_frequency",
+    ]
+
+
+def test_it_stands_in_the_tables(book):
+    main = book.table("cross_dataset")
+    assert list(main.index) == ["Frequency"] and {"smoke-a", "smoke-b"} <= set(main.columns)
+    assert main.loc["Frequency", "smoke-a"].endswith("]")
+    results = book.results
+    assert set(results.loc[results["arm"] == "narrow", "group"]) == {"widths"}
+    assert (results["minus"] != "").any()
+
+
+def test_it_is_attributed(book):
+    table = book.table("attribution").reset_index()
+    assert set(table["line"]) == {"Frequency"} and set(table["map"]) == {"Grad-CAM"}
+    values = scores.Report("contract").read(book.report.lines()[0], "smoke-a", "map Grad-CAM")[0]
+    assert values["deletion"].between(0, 1).all() and values["energy"].notna().any()
+
+
+def test_it_is_judged(book):
+    claims = book.table("claims").reset_index()
+    row = claims[claims.apply(lambda row: "frequency-scores" in row.to_list(), axis=1)]
+    assert len(row) == 1 and "reproduced" in row.iloc[0].to_list()
+
+
+def test_its_notebook_is_a_copy_of_02(book, home):
+    job = jobs.jobs("contract")[-1]
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        home / "notebooks" / "10_frequency.ipynb", job.log, job.parameters.model_dump(mode="json"), progress_bar=False
+    )
+    assert job.done()
+    text = "".join(str(cell.get("outputs", "")) for cell in nbformat.read(job.log, 4).cells)
+    assert "Frequency" in text and "class Network(papers.Network)" in text
+
+
+def test_a_paper_may_make_its_own_samples(home):
+    settings = papers.module("frequency_pairs").Settings(image_size=96, epochs=1, batch_size=16, images_per_epoch=32)
+    table = select(load_frames("smoke-a"), "train")
+    real = settings.visible(table, 0, None)
+    shown = FrameDataset(real, settings, seed=0)[0, 0, 0]
+    assert [item["label"] for item in shown] == [0, 1] and shown[1]["mask"].any() and not shown[0]["mask"].any()
+    judged = FrameDataset(real, settings)[0, 0, 0]
+    assert len(judged) == 1
+    from dfnb.train import train
+
+    run = train("frequency_pairs", "smoke-a", settings, workers=2, echo=lambda line: None)
+    assert run.record["n"]["train"] == len(real) < len(table)
+    assert 0 < run.log["loss_total"].iloc[-1] < 2
+    assert len(scores.score(run, "smoke-b")) == len(select(load_frames("smoke-b"), "test"))

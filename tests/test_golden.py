@@ -1,0 +1,218 @@
+"""The networks and losses are those of the released codes: outputs, losses and the gradient of every parameter.
+
+The rule of weights and inputs stands in tests/golden/README.md. ``DFNB_GOLDEN`` names another folder of golden files.
+"""
+
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dfnb.core import DfnbError
+from dfnb.papers import exposing_the_deception as etd
+from dfnb.papers import locate_and_verify as lv
+from dfnb.papers import released
+
+GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent / "golden"))
+SEEDS = {
+    kind: [int(found[1]) for p in sorted(GOLDEN.glob("*.npz")) if (found := re.fullmatch(rf"{kind}_(\d+)", p.stem))]
+    for kind in ("lv", "lv_semi", "etd")
+}
+GRADIENTS = 1e-6  # relative; both sides are float64
+OUTPUTS = 1e-5  # relative; the golden outputs are float32
+
+
+def normal(seed, *shape):
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+
+
+def golden_tensor(name, shape):
+    draw = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    if name.endswith("num_batches_tracked"):
+        value = np.zeros(shape)
+    elif name.endswith("running_var"):
+        value = draw.uniform(0.5, 1.5, shape)
+    elif name.endswith("running_mean"):
+        value = 0.1 * draw.standard_normal(shape)
+    elif name.endswith("gamma"):
+        value = np.full(shape, 0.5)
+    elif len(shape) > 1:
+        value = draw.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
+    elif name.endswith("weight"):
+        value = draw.uniform(0.5, 1.2, shape)
+    else:
+        value = 0.1 * draw.standard_normal(shape)
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def golden_weights(kind):
+    shapes = json.loads((GOLDEN / f"{kind}_shapes.json").read_text(encoding="utf-8"))
+    return {name: golden_tensor(name, shape) for name, shape in shapes.items()}
+
+
+def golden_batch(seed, label, size, mask=None):
+    n = len(label)
+    batch = {
+        "image": torch.tensor(normal(seed, n, 3, size, size), dtype=torch.float32),
+        "label": torch.tensor(label),
+        "mask": torch.zeros(n, 1, size, size) if mask is None else mask,
+        "has_mask": torch.ones(n, dtype=torch.bool),
+        "landmarks": torch.full((n, 5, 2), torch.nan),
+    }
+    return batch | {"epoch": 9, "partner": None, "weight": 1.0}
+
+
+def forged(seed):
+    return torch.tensor(normal(seed + 1, 2, 1, 299, 299) > 2.5).float()
+
+
+def run(network, batch):
+    """Outputs, losses and gradients in float64, where the order of sums decides nothing: as the golden gradients are."""
+    double = {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
+    network = network.double()
+    network.zero_grad()
+    outputs = network(double["image"])
+    losses = network.losses(outputs, double)
+    losses["total"].backward()
+    return outputs, losses
+
+
+def off(ours, golden):
+    """The largest difference as a share of the largest golden value."""
+    ours = ours.detach().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)
+    assert ours.shape == golden.shape
+    return np.abs(ours - golden).max() / np.abs(golden).max()
+
+
+def check_gradients(network, names, file):
+    golden = json.loads(file.read_text(encoding="utf-8"))
+    gradients = {released.released_name(name, names): p.grad for name, p in network.named_parameters()}
+    ours = {name: gradient.norm().item() for name, gradient in gradients.items() if gradient is not None}
+    ours.pop("balance", None)  # the released code keeps it apart from the network
+    assert ours.keys() == golden.keys()
+    wrong = {
+        name: (ours[name], norm) for name, norm in golden.items() if abs(ours[name] - norm) > GRADIENTS * norm + 1e-8
+    }
+    assert not wrong
+
+
+def loaded(network, weights):
+    network.load_released(weights)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def lv_weights():
+    return golden_weights("lv")
+
+
+@pytest.fixture(scope="module")
+def etd_weights():
+    return golden_weights("etd")
+
+
+@pytest.fixture(scope="module")
+def lv_network(lv_weights):
+    return loaded(lv.Network(lv.Settings(pretrained=False)), lv_weights)
+
+
+@pytest.fixture(scope="module")
+def etd_network(etd_weights):
+    """The golden images are what the network itself gets, after the channels have changed places."""
+    return loaded(etd.Network(etd.Settings(pretrained=False, channel_order="corrected")), etd_weights)
+
+
+def test_there_are_golden_outputs():
+    assert all(SEEDS.values())
+    assert all((GOLDEN / f"{kind}_0_gradnorm.json").exists() for kind in SEEDS)
+
+
+@pytest.mark.parametrize("seed", SEEDS["lv"])
+def test_locate_and_verify_is_the_released_network(lv_network, seed):
+    golden = np.load(GOLDEN / f"lv_{seed}.npz")
+    mask = forged(seed)
+    batch = golden_batch(seed, [0, 1], 299, mask)
+    outputs, losses = run(lv_network, batch)
+    assert off(lv.srm_residual(batch["image"].double())[:, :, ::23, ::23], golden["srm"]) < OUTPUTS
+    assert max(off(outputs["cls"], golden["cls"]), off(outputs["seg"], golden["seg"])) < OUTPUTS
+    assert np.array_equal(lv.patch_labels(mask, (19, 19)).numpy(), golden["mask"][:, 0])
+    assert max(off(losses["cls"], golden["loss_ce"]), off(losses["seg"], golden["loss_seg"])) < OUTPUTS
+    check_gradients(lv_network, lv.RELEASED_NAMES, GOLDEN / f"lv_{seed}_gradnorm.json")
+
+
+@pytest.mark.parametrize("seed", SEEDS["lv_semi"])
+def test_sspsl_is_the_released_one(monkeypatch, seed):
+    """The golden code was given the patches of the masks as its reference region."""
+    golden = np.load(GOLDEN / f"lv_semi_{seed}.npz")
+    settings = lv.Settings(pretrained=False, sspsl=True, mixup_probability=0.0)
+    network = loaded(lv.Network(settings), golden_weights("lv_semi"))
+    region = lv.patch_labels(forged(seed), (19, 19)) == 1
+    monkeypatch.setattr(lv, "reference_region", lambda *arguments: region)
+    batch = golden_batch(seed, [0, 1], 299) | {"has_mask": torch.tensor([True, False])}
+    outputs, losses = run(network, batch)
+    assert max(off(outputs["cls"], golden["cls"]), off(outputs["seg"], golden["seg"])) < OUTPUTS
+    projection = F.normalize(torch.tensor(golden["pro"], dtype=torch.float64), dim=1)
+    torch.testing.assert_close(outputs["projection"], projection, rtol=0, atol=2e-3)  # of golden float16
+    assert network.pseudo(outputs, batch).flatten().tolist() == golden["sspsl_targets"].tolist()
+    assert max(off(losses["cls"], golden["loss_ce"]), off(losses["seg"], golden["sspsl_loss"])) < OUTPUTS
+    assert off(losses["total"], golden["loss_ce"] + golden["sspsl_loss"]) < OUTPUTS
+    check_gradients(network, lv.RELEASED_NAMES, GOLDEN / f"lv_semi_{seed}_gradnorm.json")
+
+
+@pytest.mark.parametrize("seed", SEEDS["etd"])
+def test_exposing_the_deception_is_the_released_network(etd_network, seed):
+    golden = np.load(GOLDEN / f"etd_{seed}.npz")
+    batch = golden_batch(seed, [0, 1, 1, 0], 224)
+    outputs, losses = run(etd_network, batch)
+    for ours, theirs in (("cls", "z"), ("joint", "all"), ("left_out", "loo")):
+        assert off(outputs[ours], golden[theirs]) < OUTPUTS, ours
+    assert [losses[name].item() for name in ("ce", "gil", "lil")] == pytest.approx(golden["losses_kl"], rel=OUTPUTS)
+    assert off(losses["total"], golden["total_auto"]) < OUTPUTS
+    assert off(etd_network.balance.grad, golden["awl_grad"]) < OUTPUTS
+    check_gradients(etd_network, etd.RELEASED_NAMES, GOLDEN / f"etd_{seed}_gradnorm.json")
+
+    fixed, transport = (
+        outputs_under(outputs, batch, weighting="fixed"),
+        outputs_under(outputs, batch, estimator="sinkhorn"),
+    )
+    assert off(fixed["total"], golden["total_hyper"]) < OUTPUTS
+    ce, gil, lil = golden["losses_w"]
+    assert (transport["ce"].item(), transport["gil"].item()) == pytest.approx((ce, gil), rel=OUTPUTS)
+    assert -transport["lil"].log().item() == pytest.approx(-np.log(lil), rel=OUTPUTS)  # of a number near exp(-30)
+
+
+def outputs_under(outputs, batch, **changes):
+    """The losses of given outputs under other settings: ``losses`` depends on nothing else."""
+    network = etd.Network(etd.Settings(backbone="dfnb_plain7", pretrained=False, **changes))
+    kept = {name: value for name, value in outputs.items() if name != "balance" or network.balance is not None}
+    return network.losses(kept, batch)
+
+
+def test_released_checkpoints_load_in_any_wrapping_without_what_has_no_effect(lv_network, lv_weights):
+    semi = {"pro_header.2.weight": torch.zeros(256, 728, 1, 1)}
+    for checkpoint in (
+        {"state_dict": {f"module.{name}": w for name, w in lv_weights.items()}},
+        {"model": lv_weights | semi},
+    ):
+        nn.init.zeros_(lv_network.cls_head[1].weight)
+        lv_network.load_released(checkpoint)
+        assert off(lv_network.cls_head[1].weight, lv_weights["cls_header.5.weight"].numpy()) == 0
+
+
+def test_a_wrong_checkpoint_is_explained_and_nothing_loaded(lv_network, lv_weights):
+    before = lv_network.cls_head[1].bias.detach().clone()
+    bad = lv_weights | {"head.weight": torch.zeros(1), "score0.conv.weight": torch.zeros(512, 3, 1, 1)}
+    bad["cls_header.5.bias"] = torch.ones(2)
+    del bad["lfe1.gamma"]
+    with pytest.raises(DfnbError, match="of the released Locate and Verify") as error:
+        lv_network.load_released(bad)
+    for part in ("1 missing (lfe1.gamma)", "1 unexpected (head.weight)", "1 of another shape (score0.conv.weight)"):
+        assert part in str(error.value)
+    assert torch.equal(lv_network.cls_head[1].bias, before)
