@@ -145,7 +145,7 @@ def prepare(
     crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: size, scale, frames_per_video, stride, detect_every, …; may be several"),
+        typer.Option("--set", help="KEY=VALUE: size, scale, frames_per_video, detect_every, …; may be several"),
     ] = None,
     workers: Workers = None,
 ) -> None:

@@ -61,7 +61,7 @@ def compare(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame] = (), *, level:
     if len(b) and len(a) != len(b) and 1 not in (len(a), len(b)):
         raise DfnbError(f"{len(a)} score tables cannot be paired with {len(b)}; give the seeds that both lines share")
     sides = [metrics.align(tables, level) for tables in (a, b) if len(tables)]
-    metrics.same_units(sides[0], sides[-1])
+    metrics.same_units(sides[0].index, sides[-1].index)
     estimates = _estimates(sides, metric)
     if not estimates:
         raise DfnbError(f"no {level} has a value of {metric} in every score table; compare lines that have it")
@@ -157,6 +157,8 @@ def _results(report: Report) -> pd.DataFrame:
     lines, rows = report.lines(), []
     for test_set in dict.fromkeys(test_set for line in lines for test_set in report.test_sets(line)):
         rows += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
+    if not rows:
+        raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
     table = pd.DataFrame(rows).merge(pd.DataFrame([_facts(line) for line in lines]), on="line")
     return table.reindex(columns=COLUMNS).fillna(dict.fromkeys(("interval_method", *FACTS), ""))
 
@@ -189,23 +191,14 @@ class Side:
 
     @cached_property
     def data(self) -> Units:
-        """The aligned tables of all seeds for each source; chosen on test: those of each seed's best epoch."""
+        """For each source the aligned tables of the seeds that have all sources; chosen on test: of each seed's best epoch."""
         tables = [table for source in self.sources for table in self.report.read(self.line, self.test_set, source)]
+        data = metrics.align(tables, self.level)
         if self.condition == ON_TEST:
-            epochs = pd.DataFrame({"seed": [table.attrs["seed"] for table in tables]})
-            epochs["auc"] = [compare([table], level=self.level, metric="AUC")["value"] for table in tables]
-            tables = [tables[place] for place in epochs.groupby("seed")["auc"].idxmax()]
-        return metrics.align(tables, self.level)
-
-    @property
-    def conditions(self) -> int:
-        """How many tables of a seed a number is the mean of."""
-        return 1 if self.condition == ON_TEST else len(self.sources)
-
-    @property
-    def seeds(self) -> set[int | None]:
-        """Those that have all these tables."""
-        return {seed for seed in self.data.seeds if self.data.seeds.count(seed) == self.conditions}
+            epochs = pd.DataFrame({"seed": data.seeds, "auc": metrics.measure(data, "AUC").values})
+            return data.tables(epochs.groupby("seed")["auc"].idxmax())
+        complete = [place for place, seed in enumerate(data.seeds) if data.seeds.count(seed) == len(self.sources)]
+        return data.tables(complete)
 
     def metrics(self, every: bool) -> tuple[list[str], list[str]]:
         """The metrics of this condition, all or a few, and those of each manipulation method."""
@@ -267,23 +260,25 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
 
 def _rows(a: Side, b: Side | None) -> Iterator[dict[str, Any]]:
     """The rows of a line, or of ``a`` minus ``b``, at the seeds that both have; none where nothing is shared."""
-    sides = [side for side in (a, b) if side]
-    seeds = [side.seeds for side in sides if side.seeds != {None}] or [{None}]
-    shared = sorted(set.intersection(*seeds), key=str)
+    sides = [side.data for side in (a, b) if side]
+    seeds = [set(side.seeds) for side in sides if side.seeds != [None]] or [{None}]
+    shared = set.intersection(*seeds)
     if not shared or (b and a.condition != ON_TEST and a.sources != b.sources):
         return
-    data = [side.data.of_seeds(shared) for side in sides]
-    metrics.same_units(data[0], data[-1])
+    metrics.same_units(sides[0].index, sides[-1].index)
+    places = [[i for i, seed in enumerate(side.seeds) if seed is None or seed in shared] for side in sides]
+    data = [side.tables(chosen) for side, chosen in zip(sides, places)]
+    conditions = 1 if a.condition == ON_TEST else len(a.sources)
     attrs = a.report.read(a.line, a.test_set, a.sources[0])[0].attrs
     facts = {"compression": attrs["compression"], "fingerprint": attrs["fingerprint"]}
-    facts["seeds_list"] = ", ".join(str(seed) for seed in shared if seed is not None)
+    facts["seeds_list"] = ", ".join(str(seed) for seed in sorted(shared) if seed is not None)
     whole, of_method = a.metrics(every=b is None and not a.line.group)
-    methods = data[0].method
+    methods = data[0].index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
         chosen = data if method == "all" else [units.rows(np.isin(methods, ["real", method])) for units in data]
         for metric in whole if method == "all" else of_method:
             estimates = _estimates(chosen, "AUC" if metric == "robustness" else metric)
-            means = [estimate.over_conditions(a.conditions) for estimate in estimates]
+            means = [estimate.over_conditions(conditions) for estimate in estimates]
             if means:
                 yield {"method": method, "metric": metric} | summary(*means) | facts
 

@@ -19,13 +19,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -138,18 +138,12 @@ def torch_seed(*key: int | str) -> int:
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes its place only when the block succeeds, and is synced first."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -161,14 +155,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     A folder that exists already is replaced. Left-overs of killed writers of the same folder are removed first.
     """
-    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left_over in folder.parent.glob(f".{folder.name}.partial*"):
         shutil.rmtree(left_over, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial"))
+    temporary = folder.with_name(f".{folder.name}.partial{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -179,15 +172,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
     """Hold ``folder`` for this process; raises :class:`DfnbError` when another one holds it longer than ``wait_s``."""
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / ".lock", timeout=wait_s):
             yield
     except filelock.Timeout:
-        raise DfnbError(
-            f"{folder} is being written by another process; wait for it or stop it, then start again"
-        ) from None
+        raise DfnbError(f"another process is writing {folder}; wait for it or stop it, then start again") from None
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
@@ -199,7 +189,7 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises :class:`DfnbError` that names the file when it is not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DfnbError(f"{path} is not valid JSON ({error}); delete it and run the step that wrote it again") from None
 
@@ -214,7 +204,7 @@ def _plain(value: Any) -> Any:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -233,16 +223,10 @@ def environment() -> dict[str, Any]:
     """What a number may depend on beside data and settings: versions, commit, device. No path, no host name."""
     import torch
 
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "missing"
     cuda = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
         "device": torch.cuda.get_device_name(0) if cuda else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
@@ -250,18 +234,12 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The checkout's commit, ending in -dirty where tracked files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--", ":/dfnb", ":/notebooks", ":/data_manifest"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit}{'+changes' if dirty else ''}"
 
 
 class Clock:
@@ -282,7 +260,6 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
 
     ``outputs`` are file paths relative to ``folder``. ``facts`` is whatever else the step knows (n, seed, rule, ...).
     """
-    folder = Path(folder)
     record = {
         "parameters": dict(parameters),
         **facts,
@@ -295,7 +272,6 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
 
 def read_record(folder: Path) -> dict | None:
     """The record of a step, or None when the step did not finish (no record, or an output it names is gone)."""
-    folder = Path(folder)
     if not (folder / "record.json").exists():
         return None
     record = read_json(folder / "record.json")

@@ -199,7 +199,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     handles, terms = {}, {}
     for run, colour in zip(runs, cycle(sns.color_palette("colorblind"))):
         log, chosen = run.log, run.record["chosen"]
-        before = sum(len(other.log) for other in runs if other.id == run.parameters["start"])
+        before = sum(len(other.log) for other in runs if other.id == run.record["start"])
         for column in (name for name in log if name.startswith("loss_")):
             term = column.removeprefix("loss_")
             dashes = terms.setdefault(term, ("-", "--", ":", "-.")[len(terms) % 4])

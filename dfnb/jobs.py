@@ -9,10 +9,10 @@ when they are opened by hand.
 
 import ast
 import base64
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -226,74 +226,67 @@ def jobs(name: str) -> list[Job]:
 
     A paper's notebook reads the trainings of its own paper, every other notebook whatever stands before it.
     """
-    content = profile(name)
     result: list[Job] = []
-    for notebook, own in content.notebooks.items():
-        before = tuple(job.id for job in result)
+    for notebook, values in profile(name).notebooks.items():
+        before = result
         if notebook in papers.notebooks():
-            data = tuple(job.id for job in result if job.notebook == "01_data")
-            trainings = _trainings(name, content, notebook, data)
-            values = {**(own or {}), "profile": name, "train_set": content.grid.train_sets[0]}
-            values |= {"test_sets": content.grid.test_sets, "seed": content.grid.seeds[0]}
-            checked = schema(notebook).check(values, f"profile {name}, {notebook}")
-            needs = (*data, *dict.fromkeys(job.id for job in trainings))
-            result += [*_distinct(trainings), Job(notebook, notebook, name, checked, needs)]
+            before = _distinct(trainings(name, notebook))
+            result = [*result, *before]
+            checked = before[0].parameters  # so the notebook loads what this job trained
         else:
-            values = {"profile": name, **(own or {})}
+            values = {"profile": name, **(values or {})}
             if notebook == "01_data":
-                values = {"datasets": _datasets(content), **values}
+                values = {"datasets": _datasets(name), **values}
             checked = schema(notebook).check(values, f"profile {name}, {notebook}")
-            result.append(Job(notebook, notebook, name, checked, before))
+        result = [*result, Job(notebook, notebook, name, checked, tuple(job.id for job in before))]
     return result
 
 
-def _trainings(name: str, content: Profile, notebook: str, needs: tuple[str, ...]) -> list[Job]:
-    """The trainings of one paper: the grid's, then its arms'; the same training may be an arm of two groups."""
-    own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[notebook] or {})}
-    arms = [("", "", {"seeds": content.grid.seeds})]
-    for group, members in content.arms.get(notebook, {}).items():
-        arms += [(group, arm, changes) for arm, changes in members.items()]
+def trainings(name: str, notebook: str = "") -> list[Job]:
+    """The trainings of a profile, or of one paper's notebook: the grid's, then its arms'.
+
+    A training that is an arm of two groups stands here twice, under the same id.
+    """
+    content, of_papers = profile(name), papers.notebooks()
+    needs = ("01_data",) if "01_data" in content.notebooks else ()
     result: list[Job] = []
     ids: dict[str, str] = {}
-    for train_set in content.grid.train_sets:
-        for group, arm, changes in arms:
+    for each in [each for each in content.notebooks if each in of_papers and notebook in ("", each)]:
+        own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
+        for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
             for seed in changes.get("seeds", content.grid.seeds[:1]):
                 values = {**own, "train_set": train_set, **changes, "seed": seed}
-                if group and "epoch_scores" not in changes:
-                    values["epoch_scores"] = False  # an arm is judged by source validation alone
                 values.pop("seeds", None)
-                checked = schema(notebook).check(values, f"profile {name}, {notebook}, {group} {arm}".rstrip(", "))
-                words = [papers.notebooks()[notebook], checked.train_set, _slug(group), _slug(arm), f"s{seed}"]
+                checked = schema(each).check(values, f"profile {name}, {each}, {group} {arm}".rstrip(", "))
+                words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]
                 job_id = "-".join(word for word in words if word)
                 job_id = ids.setdefault(core.digest(checked.model_dump(mode="json")), job_id)
-                result.append(Job(job_id, notebook, name, checked, needs, True, group, arm))
+                result.append(Job(job_id, each, name, checked, needs, True, group, arm))
     return result
 
 
-def _distinct(trainings: Iterable[Job]) -> list[Job]:
+def _arms(content: Profile, notebook: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Group, arm and changes of each line of a paper, its own training first; an arm is judged by source validation alone."""
+    groups = content.arms.get(notebook, {}).items()
+    arms = [(group, arm, {"epoch_scores": False, **changes}) for group, of in groups for arm, changes in of.items()]
+    return [("", "", {"seeds": content.grid.seeds}), *arms]
+
+
+def _distinct(found: Sequence[Job]) -> list[Job]:
     """One job per id; raises :class:`DfnbError` where different trainings have the same id."""
-    found: dict[str, Job] = {}
-    for job in trainings:
-        if found.setdefault(job.id, job).parameters != job.parameters:
+    distinct: dict[str, Job] = {}
+    for job in found:
+        if distinct.setdefault(job.id, job).parameters != job.parameters:
             raise DfnbError(
                 f"profile {job.profile} has two trainings {job.id}: its arms differ in signs only; rename one"
             )
-    return list(found.values())
+    return list(distinct.values())
 
 
-def _datasets(content: Profile) -> list[str]:
+def _datasets(name: str) -> list[str]:
     """All datasets that a profile trains or tests on."""
-    changes = [arm for groups in content.arms.values() for group in groups.values() for arm in group.values()]
-    changes = [*(values or {} for values in content.notebooks.values()), *changes]
-    named = [*content.grid.train_sets, *content.grid.test_sets]
-    for values in changes:
-        named += [values["train_set"]] if "train_set" in values else []
-        named += values.get("test_sets", [])
-    return list(dict.fromkeys(named))
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+    named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]
+    return list(dict.fromkeys(dataset for names in named for dataset in names))
 
 
 # ------------------------------------------------------------------------------------------------- what jobs start
@@ -324,20 +317,12 @@ def lines(name: str, notebook: str = "") -> list[Line]:
     """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed; missing ones are trained."""
     found: dict[tuple[str, ...], list[Run]] = {}
     runs: dict[str, Run] = {}
-    for job in _all_trainings(name):
-        if job.notebook != notebook and notebook:
-            continue
+    for job in trainings(name, notebook):
         if job.id not in runs:
             runs[job.id] = trained(job.parameters)
         found.setdefault((job.parameters.paper, job.group, job.arm, job.parameters.train_set), []).append(runs[job.id])
     several = len(profile(name).grid.train_sets) > 1
     return [_line(*key, of_seeds, several) for key, of_seeds in found.items()]
-
-
-def _all_trainings(name: str) -> list[Job]:
-    content = profile(name)
-    of_papers = [notebook for notebook in content.notebooks if notebook in papers.notebooks()]
-    return [job for notebook in of_papers for job in _trainings(name, content, notebook, ())]
 
 
 def _line(paper: str, group: str, arm: str, train_set: str, runs: Sequence[Run], several: bool) -> Line:
@@ -355,12 +340,12 @@ def publish(name: str, notebook: str = "") -> None:
 
 def train_job(name: str, job_id: str) -> None:
     """Do a training job of a profile: train, score all its test sets, write the job's record."""
-    trainings = {job.id: job for job in _all_trainings(name)}
-    if job_id not in trainings:
-        raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(trainings) or 'none'}")
-    clock, p = core.Clock(), trainings[job_id].parameters
+    known = {job.id: job for job in trainings(name)}
+    if job_id not in known:
+        raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
+    clock, p = core.Clock(), known[job_id].parameters
     run = trained(p)
-    _write_record(trainings[job_id].record.parent, p, clock, [run.folder / "record.json"], run=run.folder.name)
+    _write_record(known[job_id].record.parent, p, clock, [run.folder / "record.json"], run=run.folder.name)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:

@@ -19,7 +19,7 @@ The class shares of a test set count as fixed. A class with a single cluster has
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -83,16 +83,20 @@ def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
 
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The frames, or one row per video with the mean score of its frames; sorted, so that row order changes nothing."""
+    """The frames, or one row per video with the mean score of its frames; sorted, so that row order changes nothing.
+
+    A column ``table`` tells the rows of several tables apart.
+    """
+    keys = [name for name in ("table", *KEY["frame"]) if name in scores]
     types = dict.fromkeys(("video", "cluster", "method"), str) | dict.fromkeys(("track", "frame", "label"), int)
-    frames = scores.astype(types).sort_values(KEY["frame"], ignore_index=True)
-    frames.attrs = {}  # pandas would copy them at each step
+    frames = scores.astype(types).sort_values(keys, ignore_index=True)
     if level == "frame":
         if (frames["frame"] < 0).any():
             raise DfnbError("a score table has one score per video: no frame level")
         return frames
-    videos = frames.drop_duplicates("video")[["video", "cluster", "label", "method"]].reset_index(drop=True)
-    return videos.assign(score=frames.groupby("video")["score"].mean().to_numpy())
+    keys = keys[:-2]
+    videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
+    return videos.assign(score=frames.groupby(keys)["score"].mean().to_numpy())
 
 
 class Design:
@@ -157,42 +161,32 @@ class Units:
     """What several score tables, such as those of a line's seeds, say of the same n units.
 
     Attributes:
-        level: frame or video.
-        key: (n,) text, the unit with its cluster, label and method; sorted.
-        label, cluster, method: (n,) of the units: bool, int and text.
+        index: one row per unit before any choice of :meth:`rows`: key columns, cluster, label and method, sorted by key.
+        design: of the n units.
         columns: name to values (tables, n): the score and, at frame level, every further column of numbers.
         seeds: of each table, None where its ``attrs`` do not say.
     """
 
-    level: Level
-    key: np.ndarray
-    label: np.ndarray
-    cluster: np.ndarray
-    method: np.ndarray
+    index: pd.DataFrame
+    design: Design
     columns: dict[str, np.ndarray]
     seeds: list[int | None]
 
-    def rows(self, chosen: np.ndarray, names: Sequence[str] | None = None) -> "Units":
-        """The chosen (n,) bool units of all tables, and those columns."""
+    def rows(self, chosen: np.ndarray, names: Sequence[str] = ()) -> "Units":
+        """The chosen (n,) bool units of all tables, with all columns or those named."""
         columns = {name: self.columns[name][:, chosen] for name in names or self.columns}
-        of_unit = (part[chosen] for part in (self.key, self.label, self.cluster, self.method))
-        return Units(self.level, *of_unit, columns, self.seeds)
+        design = Design(self.design.label[chosen], self.design.cluster[chosen])
+        return Units(self.index, design, columns, self.seeds)
 
-    def of_seeds(self, seeds: Sequence[int | None]) -> "Units":
-        """All units of the tables of these seeds; a table without a seed, such as another tool's, stays."""
-        places = [place for place, seed in enumerate(self.seeds) if seed is None or seed in seeds]
-        columns = {name: values[places] for name, values in self.columns.items()}
-        return replace(self, columns=columns, seeds=[self.seeds[place] for place in places])
-
-    @cached_property
-    def design(self) -> Design:
-        """The design of these units."""
-        return Design(self.label, self.cluster)
+    def tables(self, places: Sequence[int]) -> "Units":
+        """All units of the tables at these places."""
+        columns = {name: values[list(places)] for name, values in self.columns.items()}
+        return Units(self.index, self.design, columns, [self.seeds[place] for place in places])
 
     @cached_property
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By metric of :data:`CURVES`: values (tables,), and bootstrap replicates (tables, REPLICATES)."""
-        values = [_curve_values(score, self.design) for score in self.columns["score"]]
+        values = [curve_values(score, self.design) for score in self.columns["score"]]
         replicates = [_replicates(score, self.design) for score in self.columns["score"]]
         joined = {name: np.concatenate([of_table[name] for of_table in values]) for name in CURVES}
         return {name: (joined[name], np.stack([of_table[name] for of_table in replicates])) for name in CURVES}
@@ -200,27 +194,24 @@ class Units:
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units; :class:`DfnbError` when units, labels, methods or clusters differ."""
-    parts, names = [], [*KEY[level], "cluster", "label", "method"]
-    for data in (units(table, level) for table in tables):
-        numbers = [name for name in data.select_dtypes("number") if name not in (*names, "seed")]
-        columns = {name: data[name].to_numpy(float)[None] for name in numbers}
-        key = np.array([", ".join(map(str, unit)) for unit in zip(*(data[name] for name in names))], object)
-        of_unit = data["label"].to_numpy(bool), pd.factorize(data["cluster"])[0], data["method"].to_numpy(object)
-        parts.append(Units(level, key, *of_unit, columns, []))
-        same_units(parts[0], parts[-1])
-    shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in shared}
-    return replace(parts[0], columns=columns, seeds=[table.attrs.get("seed") for table in tables])
+    data = units(pd.concat([table.assign(table=i) for i, table in enumerate(tables)], join="inner"), level)
+    names = [*KEY[level], "cluster", "label", "method"]
+    parts = [part[names].reset_index(drop=True) for _, part in data.groupby("table")]
+    for part in parts:
+        same_units(parts[0], part)
+    numbers = [name for name in data.select_dtypes("number") if name not in (*names, "table", "seed")]
+    columns = {name: data[name].to_numpy(float).reshape(len(tables), -1) for name in numbers}
+    design = Design(parts[0]["label"].to_numpy(), parts[0]["cluster"].to_numpy())
+    return Units(parts[0], design, columns, [table.attrs.get("seed") for table in tables])
 
 
-def same_units(a: Units, b: Units) -> None:
-    """Raise :class:`DfnbError` when the two do not hold the same units, labels, methods and clusters."""
-    if not np.array_equal(a.key, b.key):
-        differing = sorted({*a.key} ^ {*b.key})
-        what = f"{len(differing)} {a.level}s are not in both with the same cluster, label and method"
-        raise DfnbError(
-            f"two score tables cannot be compared: {what} (first: {differing[0]}); score both on one test set"
-        )
+def same_units(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Raise :class:`DfnbError` when the ``index`` of two :class:`Units` differ in unit, cluster, label or method."""
+    if not a.equals(b):
+        differing = pd.concat([a, b]).drop_duplicates(keep=False)
+        what = f"{len(differing)} rows of unit, cluster, label and method are in one of them alone"
+        first = ", ".join(map(str, differing.iloc[0]))
+        raise DfnbError(f"two score tables cannot be compared: {what} (first: {first}); score both on one test set")
 
 
 # ---------------------------------------------------------------------------------------------------------- the metrics
@@ -324,7 +315,7 @@ def _ece(score: np.ndarray, label: np.ndarray) -> float:
     return float(np.abs(np.bincount(place, score - label)).sum() / len(label))
 
 
-def _curve_values(score: np.ndarray, design: Design) -> dict[str, np.ndarray]:
+def curve_values(score: np.ndarray, design: Design) -> dict[str, np.ndarray]:
     """The curve metrics (1,) of scores (n,)."""
     thresholds, place = np.unique(-score, return_inverse=True)
     fake = np.bincount(place, design.label, len(thresholds))

@@ -53,7 +53,7 @@ class Spec(core.Closed):
         rows = self.rows(results)
         if rows.empty:
             return pd.DataFrame()
-        shown = rows.assign(metric=rows["metric"].replace(metrics.LOCALISATION))
+        shown = rows.replace({"metric": metrics.LOCALISATION, "condition": {"": "our rule"}})
         index = shown.set_index(list(self.index)).index
         if not self.columns:
             return _listed(rows).set_index(index)
@@ -128,9 +128,9 @@ def _overview(book: "Book") -> pd.DataFrame:
             record, chosen = run.record, run.record["chosen"]
             start = f"{run.settings.backbone} from {record['weights_from']}"
             epoch = [f"{chosen['epoch']} of {len(run.log)}", f"{chosen['auc']:.3f}"]
-            work = [record["n"]["train"], round(record["images_per_s"]), round(record["training_s"])]
+            work = [record["n"]["train"], round(run.log["images_per_s"].median()), round(record["wall_s"])]
             rows.append([line.name, run.parameters["seed"], start, *epoch, *work])
-    names = ["line", "seed", "start", "chosen epoch", "validation AUC", "frames of the split", "images/s", "training s"]
+    names = ["line", "seed", "start", "chosen epoch", "validation AUC", "frames of the split", "images/s", "wall s"]
     return pd.DataFrame(rows, columns=names).set_index(["line", "seed"])
 
 

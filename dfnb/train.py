@@ -111,6 +111,7 @@ def train(
     seen_methods: Sequence[str] | None = None,
     epoch_tests: Sequence[str] = (),
     devices: int = 1,
+    workers: int = WORKERS,
     shuffled_labels: bool = False,
     echo: Callable[[str], None] = print,
     wait_s: float = 30,
@@ -129,6 +130,7 @@ def train(
         seen_methods: Manipulation methods to train on; all where None.
         epoch_tests: Test sets that are scored after every epoch, for the selection on the test set of published codes.
         devices: More than one trains with DDP, one process per device; not inside a notebook.
+        workers: Processes of the loader.
         shuffled_labels: Train on labels exchanged between videos, the control that shows what a map owes to learning.
         echo: Called with one line of progress now and then.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
@@ -162,11 +164,11 @@ def train(
     with core.locked(folder, wait_s):
         if core.read_record(folder):  # another process finished it in the meantime
             return Run.open(folder)
-        before, further = settings.before(), (devices, shuffled_labels, echo, FOREVER)
+        before, further = settings.before(), (devices, workers, shuffled_labels, echo, FOREVER)
         start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
         phase = start.phase() if start else None
         splits = {split: settings.visible(frames, seed, phase) for split, frames in splits.items()}
-        _launch(_Loop(folder, parameters, settings, splits, start, echo))
+        _launch(_Loop(folder, parameters, settings, splits, start, workers, echo))
     return Run.open(folder)
 
 
@@ -187,6 +189,7 @@ class _Loop:
     settings: papers.Settings
     splits: dict[str, pd.DataFrame]  # train and val, as the paper may see them
     start: Run | None  # the phase before
+    workers: int
     echo: Callable[[str], None]
 
     def __call__(self, fabric: Fabric) -> None:
@@ -228,7 +231,7 @@ class _Loop:
         self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
         self.steps = len(self.sampler)
         data = FrameDataset(frames, settings, self.seed)
-        self.loader = loader(data, self.sampler, WORKERS, pin=fabric.device.type == "cuda")
+        self.loader = loader(data, self.sampler, self.workers, pin=fabric.device.type == "cuda")
         optimiser, scheduler = _optimisation(network, settings, self.steps)
         others = [torch.optim.Adam(network.adversary.parameters(), settings.adversary_lr)] if network.adversary else []
         self.step, *optimisers = fabric.setup(_Step(network), optimiser, *others)

@@ -1,5 +1,6 @@
 """One comparison against hand-computed cases and simulation; the long table and the claims of a report made by hand."""
 
+import importlib.util
 import re
 from types import SimpleNamespace
 
@@ -166,42 +167,14 @@ def test_bootstrap_metrics_of_a_difference_use_the_same_clusters():
     assert found["high_videos"] - found["low_videos"] < 0.8 * np.hypot(*widths)
 
 
-def test_coverage_over_videos_and_seeds(monkeypatch):
+def test_coverage_over_videos_and_seeds(checkout, monkeypatch):
     """300 repetitions of 5 trainings on 60 clusters: the interval holds the mean over all trainings and videos."""
+    spec = importlib.util.spec_from_file_location("coverage", checkout / "benchmarks" / "coverage.py")
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
     monkeypatch.setattr(metrics, "REPLICATES", 150)
-    wanted = [metric for metric in metrics.METRICS if metric not in ("ECE", "TPR at 1% FPR")]
-
-    def drawn(key, seeds, clusters):
-        random = rng("coverage", key)
-        label, cluster = np.tile([0, 1], clusters), np.repeat(np.arange(clusters), 2)
-        shared = 0.6 * random.normal(size=clusters)[cluster] + 0.6 * random.normal(size=2 * clusters)
-        noise = shared + 0.6 * random.normal(size=(seeds, 2 * clusters))
-        strength = 1.5 + 0.3 * random.normal(size=(seeds, 1))
-        index = pd.DataFrame({"video": np.arange(2 * clusters), "cluster": cluster, "label": label, "method": "swap"})
-        return metrics.Units("video", index, {"score": expit(noise + strength * (label - 0.5))}, [{}] * seeds)
-
-    truth = {metric: [] for metric in wanted}
-    with monkeypatch.context() as patch:
-        patch.setattr(metrics, "REPLICATES", 1)
-        for key in range(40):
-            large = drawn(f"truth {key}", 5, 5000)
-            for metric in wanted:
-                truth[metric].append(metrics.measure(large, metric).values.mean())
-    covered = {metric: [] for metric in (*wanted, "difference")}
-    for key in range(300):
-        data = drawn(key, 5, 60)
-        for metric in wanted:
-            found = compare.summary(metrics.measure(data, metric))
-            covered[metric].append(found["low"] <= np.mean(truth[metric]) <= found["high"])
-        both = drawn(f"{key}, null", 10, 60)
-        halves = [
-            metrics.measure(metrics.Units(both.level, both.index, {"score": both.columns["score"][half]}, []), "AUC")
-            for half in (slice(5), slice(5, 10))
-        ]
-        found = compare.summary(*halves)
-        covered["difference"].append(found["low"] <= 0 <= found["high"])
-    shares = {metric: np.mean(hits) for metric, hits in covered.items()}
-    assert all(0.91 <= share <= 0.99 for share in shares.values()), shares
+    shares = simulation.coverage(repetitions=300, clusters=60, seeds=5)
+    assert shares.between(0.91, 0.99).all(), shares
 
 
 # ------------------------------------------------------------------------------------------------------- the long table
@@ -433,7 +406,7 @@ def test_refused_scores_are_holes_and_the_rest_is_there(tmp_path, monkeypatch):
     assert "another version of here" in row(found, line="two", minus="one")["refused"]
     assert row(found, line="one")["value"] > 0.5 and row(found, line="three", minus="one")["refused"] == ""
     refused = row(found, line="three", minus="one", test_set="there", level="frame")["refused"]
-    assert "1 frames are not in both with the same cluster" in refused
+    assert "1 rows of unit, cluster, label and method are in one of them alone" in refused
     assert row(found, line="three", minus="one", test_set="there")["refused"] == ""  # the videos are the same
 
 

@@ -74,13 +74,6 @@ def test_the_teacher_has_its_own_loss_where_it_should(kinds, teacher_loss):
     assert all(p.grad is not None for name, p in network.named_parameters() if not name.startswith("joint_head"))
 
 
-def test_no_gradient_passes_through_the_teacher(heads):
-    outputs, batch = heads
-    outputs["joint"].requires_grad_()
-    losses = etd_losses(outputs, batch)
-    assert not (losses["gil"] + losses["lil"]).requires_grad
-
-
 def test_released_channels_are_blue_first():
     """Red first goes in; the released network sees the same picture with red and blue exchanged, before the means."""
     scale = {"mean": (0.2, 0.5, 0.6), "std": (0.1, 0.3, 0.5)}
@@ -107,17 +100,10 @@ def test_the_weights_of_the_terms(heads):
     assert alone["total"].item() == pytest.approx(0.5 * ce + 7 * lil, rel=1e-5)  # LIL keeps its weight
 
 
-def test_each_left_out_head_misses_its_own_branch():
-    network, image = small("exposing_the_deception").eval(), torch.randn(2, 3, 96, 96)
-    before = network(image)
-    with torch.no_grad():
-        for p in network.branches[1].parameters():
-            p.mul_(1.5)
-    after = network(image)
-    assert [torch.equal(*pair) for pair in zip(before["left_out"], after["left_out"])] == [False, True, False]
-    assert not torch.equal(before["cls"], after["cls"]) and not torch.equal(before["joint"], after["joint"])
-    alone = small("exposing_the_deception", branches=1, information_losses=("gil",))
-    assert "left_out" not in alone(image) and alone.maps() == {"branch 1": "branches.0", "union": ("branch 1",)}
+def test_one_branch_has_no_left_out_heads():
+    network = small("exposing_the_deception", branches=1, information_losses=("gil",))
+    assert "left_out" not in network(torch.randn(2, 3, 96, 96))
+    assert network.maps() == {"branch 1": "branches.0", "union": ("branch 1",)}
 
 
 def test_sinkhorn_is_the_optimal_assignment_of_points_far_apart():

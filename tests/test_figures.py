@@ -107,11 +107,9 @@ def untrained(paper, seed=0, start=None, **settings) -> Run:
     """A run of a paper with a log but no weights."""
     settings = papers.module(paper).Settings(**SMALL, **settings).model_dump(mode="json")
     log = [{"epoch": k, "loss_cls": 1 / k, "loss_total": 2 / k, "validation_auc": 0.5 + k / 10} for k in (1, 2, 3)]
-    parameters = {"paper": paper, "seed": seed, "start": start, "settings": settings}
-    return Run(
-        core.home() / "runs" / f"{paper}-{seed}",
-        {"parameters": parameters, "log": log, "chosen": {"epoch": 2, "auc": 0.7}},
-    )
+    parameters = {"paper": paper, "seed": seed, "settings": settings}
+    record = {"parameters": parameters, "start": start, "log": log, "chosen": {"epoch": 2, "auc": 0.7}}
+    return Run(core.home() / "runs" / f"{paper}-{seed}", record)
 
 
 def test_a_second_phase_goes_on_where_the_first_one_ended():

@@ -106,8 +106,10 @@ def test_the_score_is_the_share_of_the_fake_half():
 def test_the_reconstruction_is_an_image_normalised_as_the_others():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     net = network(mean=mean, std=std)
-    restored = net(batch()["image"])["reconstruction"]
+    outputs = net(batch()["image"])
+    restored = outputs["reconstruction"]
     pixels = net.pixels(restored)
+    torch.testing.assert_close(pixels, net.decoder(outputs["latent"]))
     assert restored.shape == (8, 3, 96, 96) and pixels.min() >= 0 and pixels.max() <= 1
     by_hand = restored * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
     torch.testing.assert_close(pixels, by_hand)

@@ -20,15 +20,6 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("height,width", [(96, 96), (72, 104), (75, 91)])
-def test_it_takes_any_size(height, width):
-    network = small("locate_and_verify").eval()
-    outputs = network(torch.randn(2, 3, height, width))
-    grid = (-(-height // 8), -(-width // 8))
-    assert outputs["seg"].shape == (2, 2, *grid) and network.localise(outputs).shape == (2, *grid)
-    assert lv.patch_labels(torch.ones(2, 1, height, width), grid).shape == (2, *grid)
-
-
 def mpff_by_its_equation(mpff, maps):
     """Every map projected as a whole, its border repeated, x5 tiled to its size."""
     height, width = maps[5].shape[-2:]
@@ -58,12 +49,6 @@ def test_mpff_is_its_equation_with_gradients_and_running_statistics(training):
         gradients = [x.grad for x in maps] + [p.grad for p in mpff.parameters()]
         results.append([fused, *gradients, *(value.double() for value in mpff.buffers())])
     torch.testing.assert_close(*results)
-
-
-def test_one_forged_pixel_makes_its_patch_forged():
-    mask = torch.zeros(1, 1, 96, 96)
-    mask[0, 0, 17, 40] = 1
-    assert lv.patch_labels(mask, (12, 12)).nonzero().tolist() == [[0, 2, 5]]
 
 
 def test_cmce_updates_the_second_stream_from_the_first_as_named():
@@ -147,12 +132,6 @@ def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(pa
     assert before.any() and not torch.equal(before, before.rot90()) and not torch.equal(before, before.flip(1))
 
 
-def test_a_face_unknown_or_out_of_the_image_has_no_region():
-    faces = torch.stack([FACE, torch.full((5, 2), torch.nan), FACE + 500])
-    found = lv.reference_region(faces, (112, 112), (14, 14), "mouth").flatten(1).any(1)
-    assert found.tolist() == [True, False, False]
-
-
 def test_sspsl_without_any_landmarks_is_refused():
     frames = pd.DataFrame({"label": [0, 1], "mask": ["", "m.npy"], "landmarks": [None, None]})
     frames["landmarks"] = frames["landmarks"].astype(pd.ArrowDtype(COLUMNS["landmarks"]))
@@ -227,15 +206,6 @@ def test_real_patches_count_once_more_in_the_first_epochs():
         losses = network.losses(outputs, batch | {"epoch": epoch})
         assert ("warm" in losses) == warm
         assert losses["total"].item() == pytest.approx(losses["cls"].item() + losses["seg"].item() + real * warm)
-
-
-def test_nothing_teaches_the_projection():
-    network, batch = sspsl(), unmasked(epoch=0)
-    outputs = network(batch["image"])
-    torch.testing.assert_close(outputs["projection"].norm(dim=1), torch.ones(4, 12, 12))
-    network.losses(outputs, batch)["total"].backward()
-    untaught = {name for name, p in network.named_parameters() if p.grad is None}
-    assert untaught == {name for name, _ in network.named_parameters() if name.startswith("projection.")} != set()
 
 
 def test_the_monitor_compares_pseudo_labels_with_masks(monkeypatch):

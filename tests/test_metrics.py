@@ -241,13 +241,13 @@ def test_the_interval_of_a_value_by_hand():
 
 def test_tables_that_differ_are_not_aligned():
     scores = simulated(13, 10, 2, 0.8)
-    with pytest.raises(DfnbError, match=r"1 videos are not in both .* \(first: 3, 3, 1, FaceSwap\)"):
+    with pytest.raises(DfnbError, match=r"1 rows of unit, .* \(first: 3, 3, 1, FaceSwap\)"):
         metrics.align([scores, scores[scores.video != "3"]], "video")
     metrics.align([scores, scores.iloc[1:]], "video")  # the videos are the same
-    with pytest.raises(DfnbError, match="1 frames are not in both"):
+    with pytest.raises(DfnbError, match="1 rows of"):
         metrics.align([scores, scores.iloc[1:]], "frame")
     for name in ("cluster", "method"):
-        with pytest.raises(DfnbError, match="40 videos are not in both"):
+        with pytest.raises(DfnbError, match="40 rows of"):
             metrics.align([scores, scores.assign(**{name: "one"})], "video")
 
 

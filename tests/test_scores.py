@@ -33,7 +33,12 @@ def untrained(seed=0, paper=xception, **settings):
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     save_file(paper.Network(recipe).state_dict(), folder / "best.safetensors")
-    parameters = {"paper": name, "train_set": "smoke-a", "seed": seed, "settings": recipe.model_dump(mode="json")}
+    parameters = {
+        "paper": name,
+        "train_set": "smoke-a",
+        "seed": seed,
+        "settings": recipe.model_dump(mode="json"),
+    }
     facts = {"rule": "none", "weights_from": "random weights", "chosen": {"epoch": 1}, "start": None}
     core.write_record(folder, parameters, ["best.safetensors"], **facts, log=[{"epoch": 1, "loss_total": 0.7}])
     return train.Run.open(folder)

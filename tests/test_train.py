@@ -1,11 +1,11 @@
 """The training loop: the same numbers again, after a kill too; a diverging run stops; what cannot work is refused first."""
 
 import builtins
+import multiprocessing
 import os
+import pickle
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -74,26 +74,23 @@ def assert_same_training(one, two):
     pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
-KILLED = """
-import os, signal
-import torch
-torch.set_num_threads(1)
-from dfnb import core, train
-from dfnb.papers import locate_and_verify
+# a forked process has imported everything already; CUDA does not survive a fork
+START = "spawn" if torch.cuda.is_available() else "fork"
 
-train.CHECKPOINT_S = 0  # a checkpoint after every step
-places, real = [], core.torch_seed
 
-def counted(purpose, *key):
-    places.append(purpose == "dropout")
-    if sum(places) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(purpose, *key)
+def killed(step):
+    """A training that is killed before a step, after a checkpoint of each step before."""
+    train.CHECKPOINT_S = 0
+    steps, real = [], core.torch_seed
 
-core.torch_seed = counted
-settings = locate_and_verify.Settings.check(__SETTINGS__, "test")
-train.train("locate_and_verify", "smoke-a", settings, seed=5)
-"""
+    def counted(purpose, *key):
+        steps.append(purpose == "dropout")
+        if sum(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(purpose, *key)
+
+    core.torch_seed = counted
+    trained("locate_and_verify", seed=5)
 
 
 def interrupted(monkeypatch, network, steps, *arguments, **options):
@@ -116,11 +113,10 @@ def test_killed_at_any_step_a_run_ends_in_the_same_weights(home, other_home, mon
     with monkeypatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         straight = trained("locate_and_verify", seed=5)
-    script = other_home / "train.py"
-    values = settings("locate_and_verify").model_dump(mode="json")
-    script.write_text(KILLED.replace("__SETTINGS__", repr(values)), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=os.environ, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = multiprocessing.get_context(START).Process(target=killed, args=(3,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     monkeypatch.setattr(train, "CHECKPOINT_S", 0)
     lines = []
     for steps in (2, 3):
@@ -277,7 +273,7 @@ def test_a_second_writer_is_refused(other_home, monkeypatch):
     monkeypatch.setattr(core, "digest", lambda content, digits=12: "held")
     with (
         core.locked(other_home / "runs" / "xception-smoke-a-s0-held"),
-        pytest.raises(DfnbError, match="is being written by another process"),
+        pytest.raises(DfnbError, match="another process"),
     ):
         trained(wait_s=0)
 
@@ -312,7 +308,7 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(tmp_path):
         global_rank, device = 0, torch.device("cpu")
 
     mixing = settings("locate_and_verify", mixup_probability=0.5)
-    loop = train._Loop(tmp_path, {}, mixing, {}, None, str)
+    loop = train._Loop(tmp_path, {}, mixing, {}, None, 0, str)
     loop.fabric, loop.seed, drawn = Fabric(), 0, []
     batch = {"image": torch.arange(4.0).view(4, 1, 1, 1), "partner": None, "weight": 1.0}
     for place in range(400):
@@ -325,23 +321,18 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(tmp_path):
     assert [loop._mixed(batch, place)["partner"] is not None for place in range(400)] == drawn
 
 
-def test_two_processes_train_as_one(home):
+def test_two_processes_train_as_one(home, monkeypatch):
     """DDP on the CPU: a run by two processes is loaded like any other."""
-    values = settings("locate_and_verify", epochs=1, **SSPSL).model_dump(mode="json")
-    path = home / "ddp.py"
-    path.write_text(
-        "import torch; torch.set_num_threads(1)\n"
-        "from dfnb import papers, train\n"
-        "if __name__ == '__main__':\n"
-        f"    settings = papers.module('locate_and_verify').Settings.check({values!r}, 'test')\n"
-        "    print('made', train.train('locate_and_verify', 'smoke-a', settings, 9, None, ['smoke-b'], 2).id)\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    run = train.Run.open(done.stdout.rpartition("made ")[2].strip())
+    strategy, loops, launch = train.DDPStrategy, [], train._launch
+    monkeypatch.setattr(train, "DDPStrategy", lambda **options: strategy(**{**options, "start_method": START}))
+    monkeypatch.setattr(train, "_launch", lambda loop: loops.append(loop) or launch(loop))
+    changes = {"epochs": 1, **SSPSL}
+    run = trained("locate_and_verify", seed=9, changes=changes, epoch_tests=["smoke-b"], devices=2)
     assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
     assert "validation_pseudo_iou" in run.log and len(scores.read(run, "smoke-b", "epoch 1"))
+    alone = trained("locate_and_verify", seed=9, changes=changes, epoch_tests=["smoke-b"])
+    assert run.folder != alone.folder and run.log["lr"].equals(alone.log["lr"])
+    assert pickle.loads(pickle.dumps(loops[0])).echo is print  # as it is sent to processes that are not forked
 
 
 def test_an_error_of_another_process_is_one_sentence(other_home, monkeypatch):

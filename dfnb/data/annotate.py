@@ -21,34 +21,23 @@ MOST_GREY = 0.01  # share of a mask's pixels that may be neither black nor white
 KEY = ["video", "track", "frame"]
 
 
-class Export(core.Closed):
-    """What an exported folder was made from; ``facts`` are the caller's."""
-
-    dataset: core.Name
-    fingerprint: str
-    facts: dict[str, Any]
-
-
-def export(
-    frames: pd.DataFrame, rows: Sequence[int], folder: Path, facts: Mapping[str, Any], **columns: Sequence
-) -> pd.DataFrame:
+def export(frames: pd.DataFrame, rows: Sequence[int], folder: Path, facts: Mapping[str, Any]) -> pd.DataFrame:
     """Write the pictures of some ``rows`` (positions) of a frames table; returns the index, in the order of the rows.
 
-    Its columns are ``image``, ``mask`` (the file to paint), ``video``, ``track``, ``frame`` and the further ``columns``.
-    No mask of the dataset is read. Raises :class:`DfnbError` when there is no row or the folder holds something.
+    Its columns are ``image``, ``mask`` (the file to paint), dataset, video, track and frame of the picture, the dataset's
+    ``fingerprint``, and ``facts``: one value for all rows or one per row. No mask of the dataset is read. Raises
+    :class:`DfnbError` when there is no row or the folder holds something.
     """
     if not len(rows) or (folder.exists() and any(folder.iterdir())):
         raise DfnbError(f"{folder} is not empty, or no frame is chosen; give a new folder and at least one frame")
-    index = frames.iloc[rows][KEY].reset_index(drop=True).assign(**columns)
-    numbers = range(1, len(index) + 1)
-    index.insert(0, "image", [f"{number:04d}.png" for number in numbers])
-    index.insert(1, "mask", [f"{number:04d}_mask.png" for number in numbers])
-    pixels, dataset = Pixels(frames.attrs["folder"]), Path(frames.attrs["folder"]).name
+    chosen, numbers = frames.iloc[rows], range(1, len(rows) + 1)
+    files = {"image": [f"{i:04d}.png" for i in numbers], "mask": [f"{i:04d}_mask.png" for i in numbers]}
+    index = pd.DataFrame(files).join(chosen[["dataset", *KEY]].reset_index(drop=True))
+    index = index.assign(fingerprint=frames.attrs["fingerprint"], **facts)
+    pixels = Pixels(frames.attrs["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    for image, row in zip(index["image"], frames.iloc[rows].itertuples()):
+    for image, row in zip(index["image"], chosen.itertuples()):
         cv2.imwrite(str(folder / image), cv2.cvtColor(pixels.crop(row.path, row.row), cv2.COLOR_RGB2BGR))
-    made_from = Export(dataset=dataset, fingerprint=frames.attrs["fingerprint"], facts=dict(facts))
-    core.write_json(folder / "export.json", made_from.model_dump())
     index.to_csv(folder / "index.csv", index=False)
     return index
 
@@ -59,24 +48,24 @@ def load(folder: Path) -> tuple[str, int, int]:
     Pictures without a mask are left out. Raises :class:`DfnbError` that names every unusable mask; nothing is imported then.
     """
     index = _index(folder)
-    made_from = Export.check(core.read_json(folder / "export.json"), folder / "export.json")
-    if load_frames(made_from.dataset).attrs["fingerprint"] != made_from.fingerprint:
-        raise DfnbError(f"{folder} was exported from another version of {made_from.dataset}; export it again")
-    found = index[[(folder / name).exists() for name in index["mask"]]]
-    if found.empty:
+    dataset, fingerprint = index["dataset"].iloc[0], index["fingerprint"].iloc[0]
+    if load_frames(core.home() / "datasets" / dataset).attrs["fingerprint"] != fingerprint:
+        raise DfnbError(f"{folder} was exported from another version of {dataset}; export it again")
+    painted = index[[(folder / name).exists() for name in index["mask"]]]
+    if painted.empty:
         raise DfnbError(f"{folder} has none of the {len(index)} masks, such as {index['mask'].iloc[0]}; paint some")
-    masks = {row.mask: cv2.imread(str(folder / row.mask), cv2.IMREAD_GRAYSCALE) for row in found.itertuples()}
-    problems = [_problem(mask, folder / image, name) for image, (name, mask) in zip(found["image"], masks.items())]
+    problems = [_problem(folder / mask, folder / image) for image, mask in zip(painted["image"], painted["mask"])]
     if any(problems):
         raise DfnbError(f"{folder}: {'; '.join(filter(None, problems))}; mend them and import again")
-    content = [made_from.fingerprint, found[KEY].to_csv(), *(core.sha256(folder / name) for name in masks)]
-    name = f"{made_from.dataset}-{core.digest(content, 8)}"
+    masks = {file: cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in painted["mask"]}
+    content = [painted.to_csv(), *(core.sha256(folder / file) for file in masks)]
+    name = f"{Path(dataset).name}-{core.digest(content, 8)}"
     target = core.home() / "annotations" / name
     with core.atomic_folder(target) as temporary:
         for file, mask in masks.items():
             cv2.imwrite(str(temporary / file), np.where(mask > 127, 255, 0))
-        found.to_csv(temporary / "index.csv", index=False)
-    core.write_record(target, made_from.model_dump(), ["index.csv"], fingerprint=made_from.fingerprint, n=len(masks))
+        painted.to_csv(temporary / "index.csv", index=False)
+    core.write_record(target, {}, ["index.csv"], fingerprint=fingerprint, n=len(masks))
     return name, len(masks), len(index)
 
 
@@ -102,20 +91,20 @@ def _index(folder: Path) -> pd.DataFrame:
     """The index of a folder of pictures; raises :class:`DfnbError` where it names a file outside the folder."""
     if not (folder / "index.csv").exists():
         raise DfnbError(f"{folder} has no index.csv; give a folder that `dfnb annotate export` wrote")
-    index = pd.read_csv(folder / "index.csv", dtype={"video": str})
+    index = pd.read_csv(folder / "index.csv", dtype={"video": str, "dataset": str})
     for name in [*index["image"], *index["mask"]]:
         if (folder / name).resolve().parent != folder.resolve():
             raise DfnbError(f"{folder / 'index.csv'} names {name!r}, which does not lie in the folder; correct it")
     return index
 
 
-def _problem(mask: np.ndarray | None, image: Path, name: str) -> str:
-    """What is wrong with a mask (H, W) uint8 painted for an image, empty if nothing."""
-    picture = cv2.imread(str(image))
+def _problem(file: Path, image: Path) -> str:
+    """What is wrong with the mask painted for an image; empty if nothing."""
+    mask, picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), cv2.imread(str(image))
     if mask is None or picture is None:
-        return f"{name} or {image.name} cannot be read as an image"
+        return f"{file.name} or {image.name} cannot be read as an image"
     if mask.shape != picture.shape[:2]:
-        return f"{name} has {mask.shape[::-1]} pixels, its picture {picture.shape[1::-1]}"
+        return f"{file.name} has {mask.shape[::-1]} pixels, its picture {picture.shape[1::-1]}"
     if ((mask > 25) & (mask < 230)).mean() > MOST_GREY:
-        return f"{name} is not black and white"
-    return "" if 0 < (mask > 127).mean() < 1 else f"{name} is all black or all white"
+        return f"{file.name} is not black and white"
+    return "" if 0 < (mask > 127).mean() < 1 else f"{file.name} is all black or all white"

@@ -88,6 +88,7 @@ class YuNet:
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about its own defaults
+    cv2.setNumThreads(1)  # several videos are prepared in parallel instead
     return cv2.FaceDetectorYN.create(path, "", (1, 1), 0.3, 0.3, 5000)
 
 
@@ -97,28 +98,25 @@ def _network(path: str) -> cv2.FaceDetectorYN:
 def decode(file: Path) -> Iterator[np.ndarray]:
     """The frames (H, W, 3) uint8 RGB of a video, or of an image one; :class:`Unusable` where it is damaged or cut off.
 
-    MPEG and GIF do not announce their length: of them a cut exactly between two frames is not seen.
+    MPEG, WebM and GIF do not announce their number of frames: of them a cut exactly between two frames is not seen.
     """
     if file.suffix.lower() in IMAGES and file.is_file():
         yield read_image(file)
         return
-    packets, count, end, converter = 0, 0, 0.0, VideoReformatter()  # a new converter for each frame takes 3 ms
+    packets, count, converter = 0, 0, VideoReformatter()  # a new converter for each frame takes 3 ms
     try:
         with av.open(str(file.resolve()), options=ALLOWED) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
             for packet in container.demux(stream):
-                packets += packet.size > 0
+                packets += packet.size > 0  # and not frames, some of which an edit list may hide
                 for frame in packet.decode():
                     if frame.is_corrupt or packet.is_corrupt:
                         raise Unusable(f"truncated or damaged after {count} frames")
-                    count, end = count + 1, frame.time or 0.0
                     image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                    count += 1
                     yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
-            # an edit list hides frames that the file holds; of the durations only Matroska's is exact
-            matroska = container.format.name.startswith("matroska")
-            late = matroska and end < (container.duration or 0) / av.time_base - 0.5
-            if late or packets < stream.frames:
+            if packets < stream.frames:
                 raise Unusable(f"truncated or damaged after {count} frames")
     except (av.FFmpegError, IndexError) as error:
         reason = getattr(error, "strerror", "no video stream")

@@ -5,10 +5,9 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 """
 
 import hashlib
-import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import InitVar, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -47,7 +46,6 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 SCHEMA = pa.schema(COLUMNS)
 SPLITS = ("train", "val", "test")
-ROW_GROUP = 50_000  # rows that are held in memory while a table is written
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
 
@@ -63,7 +61,7 @@ class Sample(NamedTuple):
 
 def dataset_folder(name: str | Path) -> Path:
     """``datasets/<name>`` under the home, or the folder itself when ``name`` is a path."""
-    return Path(name) if os.sep in str(name) else core.home() / "datasets" / str(name)
+    return core.home() / "datasets" / name if len(Path(name).parts) == 1 else Path(name)
 
 
 # ---------------------------------------------------------------- writing
@@ -78,9 +76,6 @@ def write_video(
     ``folder`` is ``<dataset>/videos/<video>``; it appears complete or not at all. ``rows`` need what the array cannot
     tell: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. ``facts`` (drop-outs) are kept beside.
     """
-    pixels = np.load(crops, mmap_mode="r") if isinstance(crops, Path) else crops
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(rows):
-        raise ValueError(f"crops must be (n, H, W, 3) uint8 with one row each, not {pixels.dtype} {pixels.shape}")
     with core.atomic_folder(folder) as temporary:
         facts["crops_hash"] = _put(temporary / "frames.npy", crops)
         if masks is not None:
@@ -106,22 +101,18 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     depend on the version of any library. ``facts`` (quarantine list, drop-outs, ...) are kept in the record, and ``n``
     counts frames and videos per split and method. Raises :class:`DfnbError` when there is no frame.
     """
-    frames, videos = Counter(), Counter()
-    digests, pending = [], []
-    with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for video, hashes, rows in _stored_videos(folder):
-            values = [[row[name] for name in COLUMNS] for row in rows]
-            digests.append([video, core.digest([hashes, values], digits=64)])
-            kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-            frames.update(kinds)
-            videos.update(kinds.keys())
-            pending += rows
-            if len(pending) >= ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-                pending = []
-        writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-        if not frames:
-            raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
+    frames, videos, digests, tables = Counter(), Counter(), [], []
+    for video, hashes, rows in _stored_videos(folder):
+        values = [[row[name] for name in COLUMNS] for row in rows]
+        digests.append([video, core.digest([hashes, values], digits=64)])
+        kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
+        frames.update(kinds)
+        videos.update(kinds.keys())
+        tables.append(pa.Table.from_pylist(rows, SCHEMA))
+    if not frames:
+        raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
+    with core.atomic(folder / "frames.parquet") as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)
     fingerprint = core.digest([parameters, digests], digits=16)
     n = {kind: {"frames": frames[kind], "videos": videos[kind]} for kind in sorted(frames)}
     return core.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
@@ -133,14 +124,11 @@ def _stored_videos(folder: Path) -> Iterator[tuple[str, list, list[dict]]]:
         place = description.parent.relative_to(folder)
         if any(part.startswith(".") for part in place.parts):
             continue  # what a killed writer left behind
-        content = core.read_json(description)
+        content, video = core.read_json(description), place.relative_to("videos").as_posix()
         masks_hash = content.get("masks_hash")
-        files = {
-            "path": f"{place.as_posix()}/frames.npy",
-            "mask": f"{place.as_posix()}/masks.npy" if masks_hash else "",
-        }
-        video = place.relative_to("videos").as_posix()
-        rows = [{"video": video, "row": i, **files, **row} for i, row in enumerate(content["rows"])]
+        known = {"video": video, "path": f"videos/{video}/frames.npy"}
+        known["mask"] = f"videos/{video}/masks.npy" if masks_hash else ""
+        rows = [{**known, "row": i, **row} for i, row in enumerate(content["rows"])]
         yield video, [content["crops_hash"], masks_hash], rows
 
 
@@ -159,14 +147,13 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         how = "`dfnb synth`, `dfnb prepare` or notebook 01_data"
         raise DfnbError(f"{folder} holds no finished dataset (no record.json); make it with {how}")
     source = folder / "frames.parquet"
-    schema = pq.read_schema(source)
-    missing = ", ".join(column for column in COLUMNS if column not in schema.names)
+    table = pq.read_table(source, memory_map=True)
+    missing = ", ".join(column for column in COLUMNS if column not in table.column_names)
     if missing:
         raise DfnbError(f"{source} lacks the columns {missing}; prepare the dataset again")
-    lists = {kind: pd.ArrowDtype(kind) for kind in schema.types if pa.types.is_fixed_size_list(kind)}
+    lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
     # column by column, each freed at once: two million rows must not lie in memory twice
-    options = {"types_mapper": lists.get, "split_blocks": True, "self_destruct": True}
-    frames = pq.read_table(source, memory_map=True).to_pandas(**options)
+    frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
     pa.default_memory_pool().release_unused()
     for path in map(PurePosixPath, {*frames["path"].unique(), *frames["mask"].unique()}):
         if path.is_absolute() or ".." in path.parts:  # crops used in place lie below the dataset's own link `tree`
@@ -179,44 +166,26 @@ def _named(frames: pd.DataFrame) -> str:
     return frames.attrs.get("folder", "the frames table")
 
 
-def select(
-    frames: pd.DataFrame,
-    split: str | None = None,
-    methods: Sequence[str] | None = None,
-    frames_per_video: int | None = None,
-) -> pd.DataFrame:
-    """Rows of a split, of some methods (real frames always stay), and at most n evenly spaced frames per video.
+def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows of a split, and of some methods; real frames always stay.
 
     Raises :class:`DfnbError` when nothing is left, or for a method that the table does not have.
     """
-    chosen = np.ones(len(frames), bool)
-    if split is not None:
-        chosen &= (frames["split"] == split).to_numpy()
+    chosen = frames if split is None else frames[frames["split"] == split]
     if methods is not None:
-        known = sorted(set(frames["method"]))
-        if not set(methods) <= set(known):
-            raise DfnbError(f"{_named(frames)} has the methods {', '.join(known)}, not all of {', '.join(methods)}")
-        chosen &= frames["method"].isin([*methods, "real"]).to_numpy()
-    result = frames[chosen]
-    if result.empty:
-        parts = ", ".join(sorted(set(frames["split"].astype(str) + "/" + frames["method"].astype(str))))
-        raise DfnbError(f"{_named(frames)} has no frame of split {split!r} and methods {methods}; it has {parts}")
-    if frames_per_video is None:
-        return result
-    tracks = result.groupby(["video", "track"], observed=True)["frame"]
-    rank, n = tracks.rank(method="first").to_numpy() - 1, tracks.transform("size").to_numpy()
-    # rank r of n is kept where floor(r k / n) steps: k evenly spaced frames, all of them when n <= k
-    k = np.minimum(frames_per_video, n)
-    return result[np.floor(rank * k / n) != np.floor((rank - 1) * k / n)]
+        chosen = chosen[chosen["method"].isin([*methods, "real"])]
+    if chosen.empty or not {*(methods or ())} <= {*frames["method"]}:
+        known = ", ".join(sorted({*(frames["split"].astype(str) + "/" + frames["method"].astype(str))}))
+        raise DfnbError(f"{_named(frames)} does not have split {split!r} with methods {methods}; it has {known}")
+    return chosen
 
 
 def both_classes(frames: pd.DataFrame, split: str) -> None:
     """Raise :class:`DfnbError` unless a split has real and fake frames."""
-    labels = set(frames.loc[frames["split"] == split, "label"])
-    for label, kind in enumerate(("real", "fake")):
-        if label not in labels:
-            mend = "training needs both classes; choose other methods or another dataset"
-            raise DfnbError(f"{_named(frames)}: split {split!r} has no {kind} frames, and {mend}")
+    fake = frames.loc[frames["split"] == split, "label"] == 1
+    if fake.all() or not fake.any():
+        found = f"split {split!r} has {len(fake)} frames, {fake.sum()} of them fake, and training needs both classes"
+        raise DfnbError(f"{_named(frames)}: {found}; choose other methods or another dataset")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
@@ -261,47 +230,39 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def _stored(self, path: str, row: int | None) -> np.ndarray:
-        """Row ``row`` of a stored array as (1, ...), or all of it; raises :class:`DfnbError` when it is damaged."""
+    def _read(self, path: str, row: int | slice, colours: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+        """A row, or all, of a stored array, or an image; raises :class:`DfnbError` for a file that cannot be read."""
+        file = self.folder / path
         try:
-            with (self.folder / path).open("rb") as file:
-                np.lib.format.read_magic(file)
-                shape, _, _ = np.lib.format.read_array_header_1_0(file)
-                wanted = shape if row is None else (1, *shape[1:])
-                file.seek((row or 0) * math.prod(shape[1:]), os.SEEK_CUR)
-                return np.fromfile(file, np.uint8, math.prod(wanted)).reshape(wanted)
-        except (OSError, ValueError) as error:
-            raise DfnbError(f"{self.folder / path} cannot be read ({error}); prepare its video again") from None
+            image = np.array(np.load(file, mmap_mode="r")[row]) if path.endswith(".npy") else cv2.imread(file, colours)
+            if image is None:
+                raise ValueError("not an image")
+        except (OSError, EOFError, ValueError) as error:
+            raise DfnbError(f"{file} cannot be read ({error}); restore it or prepare its video again") from None
+        return image
 
     def clip(self, path: str) -> np.ndarray:
         """All crops (n, H, W, 3) uint8 RGB of a stored video."""
-        return self._stored(path, None)
-
-    def _image(self, path: str, colours: int) -> np.ndarray:
-        image = cv2.imread(str(self.folder / path), colours)
-        if image is None:
-            raise DfnbError(f"{self.folder / path} cannot be read as an image; remove it from its row or restore it")
-        return image
+        return self._read(path, slice(None))
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` when its file cannot be read."""
-        if path.endswith(".npy"):
-            return self._stored(path, row)[0]
-        return cv2.cvtColor(self._image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return self._read(path, row)
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool of the given shape; all False where ``path`` is empty."""
         if not path:
             return np.zeros(shape, bool)
+        mask = self._read(path, row, cv2.IMREAD_GRAYSCALE)
         if path.endswith(".npy"):
-            return np.unpackbits(self._stored(path, row)[0], axis=-1, count=shape[1]).astype(bool)
-        mask = self._image(path, cv2.IMREAD_GRAYSCALE)
+            return np.unpackbits(mask, axis=-1, count=shape[1]).astype(bool)
         return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
 
 
 # ---------------------------------------------------------------- batches
 
 
+@dataclass(eq=False)
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of a frames table, normalised; an item is the list of a frame's samples.
 
@@ -311,23 +272,18 @@ class FrameDataset(Dataset):
     :class:`EpochSampler`. The position, not the row, seeds what is drawn: an oversampled frame gets other draws each time.
     """
 
-    def __init__(
-        self,
-        frames: pd.DataFrame,
-        settings: Any,
-        seed: int | None = None,
-        split: str = "train",
-        pixels: Pixels | None = None,
-    ) -> None:
-        self.settings, self.seed, self.split = settings, seed, split
-        self.pixels = pixels or Pixels(frames.attrs["folder"])
+    frames: InitVar[pd.DataFrame]
+    settings: Any
+    seed: int | None = None
+    split: str = "train"
+    pixels: Pixels | None = None
+
+    def __post_init__(self, frames: pd.DataFrame) -> None:
+        self.pixels = self.pixels or Pixels(frames.attrs["folder"])
         self.path, self.mask_path = frames["path"].astype(str).to_numpy(), frames["mask"].astype(str).to_numpy()
         self.row, self.label = frames["row"].to_numpy(), frames["label"].to_numpy().astype(np.int64)
         self.landmarks = landmarks_array(frames)
-        self.transform = settings.transform() if seed is not None and split == "train" else None
-
-    def __len__(self) -> int:
-        return len(self.row)
+        self.transform = self.settings.transform() if self.seed is not None and self.split == "train" else None
 
     def stored(self, row: int) -> Sample:
         """The frame of a row of the table as it is stored."""
@@ -414,6 +370,7 @@ def pictures(batch: dict[str, Tensor], settings: Any) -> np.ndarray:
     return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     """Batches of one epoch: real and fake equally often, fakes equally by method, in an order drawn from (seed, epoch).
 
@@ -425,45 +382,44 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     Raises :class:`DfnbError` for a table of one class, unless ``one_class``, and for less than one batch.
     """
 
-    def __init__(
-        self,
-        frames: pd.DataFrame,
-        batch_size: int,
-        seed: int,
-        limit: int | None = None,
-        oversampling: int | None = None,
-        samples_per_frame: int = 1,
-        one_class: bool = False,
-    ) -> None:
+    frames: InitVar[pd.DataFrame]
+    batch_size: int
+    seed: int
+    limit: int | None = None
+    oversampling: int | None = None
+    samples_per_frame: int = 1
+    one_class: bool = False
+    epoch, skip, rank, world = 0, 0, 0, 1
+
+    def __post_init__(self, frames: pd.DataFrame) -> None:
         method, label = frames["method"].astype(str).to_numpy(), frames["label"].to_numpy()
-        real = [np.flatnonzero(label == 0)]
         fakes = [np.flatnonzero((label == 1) & (method == name)) for name in sorted(set(method[label == 1]))]
-        self.classes = [groups for groups in (real, fakes) if sum(map(len, groups))]
-        self.once = np.repeat(np.arange(len(label)), np.where(label == 0, oversampling or 1, 1))
-        self.seed, self.oversampling, self.size = seed, oversampling, batch_size // samples_per_frame
-        self.epoch, self.skip, self.rank, self.world = 0, 0, 0, 1
-        if len(self.classes) < 2 and not one_class:
+        self.classes = [groups for groups in ([np.flatnonzero(label == 0)], fakes) if sum(map(len, groups))]
+        self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
+        if len(self.classes) < 2 and not self.one_class:
             raise DfnbError(f"{_named(frames)} has one class only; training needs real and fake")
-        if batch_size % samples_per_frame:
-            raise DfnbError(f"batch_size = {batch_size} is no multiple of the {samples_per_frame} samples per frame")
-        most = min(len(self.once), limit // samples_per_frame if limit else len(self.once))
+        if self.batch_size % self.samples_per_frame:
+            raise DfnbError(
+                f"batch_size = {self.batch_size} is no multiple of the {self.samples_per_frame} samples per frame"
+            )
+        self.size = self.batch_size // self.samples_per_frame
+        most = min(len(self.once), (self.limit or len(self.once) * self.samples_per_frame) // self.samples_per_frame)
         self.n = most // self.size * self.size
         if self.n == 0:
             raise DfnbError(f"{_named(frames)} has {most} frames to train on, fewer than one batch; lower batch_size")
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers (n,) in the epoch's order; each group is used up before any of its rows comes again."""
-        generator = core.rng("order", self.seed, epoch)
+        generator, rows = core.rng("order", self.seed, epoch), []
         if self.oversampling:
             return generator.permutation(self.once)[: self.n]
-        rows = []
         for i, groups in enumerate(self.classes):
             of_class = (self.n + len(self.classes) - 1 - i) // len(self.classes)
             for j, group in enumerate(groups):
                 share = (of_class + j) // len(groups)
-                rounds = [generator.permutation(group) for _ in range(math.ceil(share / len(group)))]
-                rows.append(np.concatenate([group[:0], *rounds])[:share])
-        return generator.permutation(np.concatenate(rows))
+                rounds = [generator.permutation(group) for _ in range(0, share, len(group))]
+                rows += np.concatenate([group[:0], *rounds])[:share].tolist()
+        return generator.permutation(rows)
 
     def __len__(self) -> int:
         return self.n // self.size - self.skip

@@ -4,22 +4,18 @@ A video is read twice: first to find and follow its faces, then to cut them out,
 What gives no usable face ends in a quarantine list, with its reason. Crops that others have made are used where they lie.
 """
 
-import multiprocessing
-import os
 import re
 import shutil
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
 
 import cv2
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
@@ -154,7 +150,7 @@ def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(apart.astype(np.uint8) * 255, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
 
 
-def _one(source: Source, given: dict, folder: Path, settings: Settings, detector: YuNet) -> dict:
+def _one(source: Source, given: str, folder: Path, settings: Settings, detector: YuNet) -> dict:
     """Prepare one video into ``folder/videos/<video>``; returns its facts, with a ``reason`` if it goes to quarantine.
 
     A video that is there is kept when it was made of what is ``given``, and removed otherwise. A fake that cannot be
@@ -178,12 +174,10 @@ def _one(source: Source, given: dict, folder: Path, settings: Settings, detector
             rows, crops, masks, facts = _cut(source, settings, detector, Path(scratch))
             frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
             return facts
-    except Unusable as error:
+    except (Unusable, cv2.error, MemoryError) as error:
         if source.original:
             return _one(replace(source, original=None), given, folder, settings, detector)
-        return error.facts | {"reason": str(error)}
-    except (cv2.error, MemoryError) as error:
-        return {"reason": str(error)}
+        return getattr(error, "facts", {}) | {"reason": str(error)}
     except OSError as error:
         raise DfnbError(f"{folder} cannot be written ({error.strerror}); mend it and start again") from None
 
@@ -203,7 +197,7 @@ def _cut(source: Source, settings: Settings, detector: YuNet, scratch: Path) -> 
     crops = open_memmap(scratch / "crops.npy", "w+", np.uint8, (len(track), size, size, 3))
     masks = open_memmap(scratch / "masks.npy", "w+", np.uint8, (len(track), size, -(-size // 8)))
     boxes, forged = np.zeros((len(track), 4), int), np.zeros(len(track))
-    for frame, image, region in _pictures(source, set(wanted.tolist())):
+    for frame, image, region in _pictures(source, set(number.tolist())):
         for i in np.flatnonzero(number == frame):
             boxes[i] = square_box(places[i], settings.scale, image.shape)
             crops[i] = crop(image, boxes[i], size)
@@ -216,8 +210,7 @@ def _cut(source: Source, settings: Settings, detector: YuNet, scratch: Path) -> 
         if not forged.any():
             raise Unusable(f"no face under the mask in {n} frames", **facts)
         facts["masked_by"] = "given" if source.mask else "difference of fake and original"
-    lost = sorted(set(wanted.tolist()) - set(number[chosen].tolist()))
-    facts |= {"without_face": len(lost), "frames_without_face": lost, "tracks": len(set(track[chosen]))}
+    facts |= {"without_face": n - len(set(number[chosen])), "tracks": len(set(track[chosen]))}
     scale = size / (boxes[:, 2] - boxes[:, 0])
     marks = np.round((places[:, 3:] - np.tile(boxes[:, :2], 5)) * scale[:, None], 3)
     table = {"track": track - track[chosen[0]], "frame": number, "scale": scale, "crop_box": boxes, "landmarks": marks}
@@ -245,9 +238,9 @@ def _pictures(source: Source, wanted: Container[int]) -> Iterator[tuple]:
         for number, (image, other) in enumerate(zip(decode(source.file), others, strict=bool(beside))):
             if number not in wanted:
                 continue
-            if beside and image.shape != other.shape:
-                raise Unusable(f"the mask has the shape {other.shape[:2]}, the video {image.shape[:2]}")
             if beside:
+                if image.shape != other.shape:
+                    raise Unusable(f"the mask has the shape {other.shape[:2]}, the video {image.shape[:2]}")
                 region = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY) if source.mask else difference(image, other)
             yield number, image, region
     except ValueError:
@@ -262,18 +255,15 @@ def _in_place(source: Source) -> tuple[list[dict], dict]:
     numbered = {int(re.findall(r"\d+", f"0{image.stem}")[-1]): (image, mask) for image, mask in source.crops}
     if len(numbered) < len(source.crops):  # names that number nothing
         numbered = dict(enumerate(sorted(source.crops)))
-    rows, hashes, lost = [], [], []
+    rows, hashes = [], []
     for number, files in sorted(numbered.items()):
-        try:
+        with suppress(Unusable):
             read_image(files[0])
-        except Unusable:
-            lost.append(number)
-            continue
-        path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in files)
-        unknown = dict.fromkeys(("landmarks", "crop_box", "scale"))
-        rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **unknown})
-        hashes.append([core.sha256(file) if file else "" for file in files])
-    facts = {"frames": len(numbered), "without_face": len(lost), "frames_without_face": lost}
+            hashes.append([core.sha256(file) if file else "" for file in files])
+            path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in files)
+            unknown = dict.fromkeys(("landmarks", "crop_box", "scale"))
+            rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **unknown})
+    facts = {"frames": len(numbered), "without_face": len(numbered) - len(rows)}
     if not rows:
         raise Unusable(f"none of {len(numbered)} images can be read", **facts)
     return rows, facts | {"crops_hash": core.digest(hashes, 64)}
@@ -321,9 +311,13 @@ def prepare(
         for video in done - given.keys():
             raise DfnbError(f"{folder} holds another video, {video!r}; give the new dataset another name")
         new = sum(source.video not in done and not source.crops for source in sources)
-        _check_space(folder, new * (settings.frames_per_video or 1), settings.size)
-        job = partial(_one, folder=folder, settings=settings, detector=detector)
-        table = _table(sources, _run(job, sources, given, folder, workers, progress))
+        needed = new * (settings.frames_per_video or 1) * settings.size**2 * 3
+        if needed > shutil.disk_usage(folder).free:
+            raise DfnbError(f"{folder} needs at least {needed / 1e9:.2g} GB, which are not free; free some space")
+        jobs = [joblib.delayed(_one)(source, given[source.video], folder, settings, detector) for source in sources]
+        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator")
+        facts = tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="video", disable=not progress)
+        table = _table(sources, list(facts))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with core.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
@@ -345,24 +339,18 @@ def dropouts(record: dict) -> pd.DataFrame:
 def _check_names(sources: Sequence[Source]) -> None:
     """Raise where the names of videos cannot be folders of their own."""
     names = Counter(source.video for source in sources)
-    names.update({parent.as_posix() for name in names for parent in PurePosixPath(name).parents})
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
     for name, times in names.items():
-        if name != "." and ("\\" in name or any(part[:1] in ("", ".") for part in name.split("/"))):
-            raise DfnbError(f"{name!r} cannot name a video; its parts must not be empty nor begin with a dot")
-        if times > 1:
-            raise DfnbError(f"two videos are named {name!r}, or one lies in the folder of the other; rename one")
+        if times > 1 or name in folders or "\\" in name or any(part[:1] in ("", ".") for part in name.split("/")):
+            rule = "names must differ, not continue each other, and no part may be empty or begin with a dot"
+            raise DfnbError(f"{name!r} cannot name a video: {rule}; rename it")
 
 
-def _given(source: Source, parameters: dict) -> dict:
-    """What a prepared video depends on; files are known by name, size and time of change, wherever they lie."""
-
-    def identity(file: Path | None) -> list | None:
-        return [file.name, file.stat().st_size, file.stat().st_mtime_ns] if file and file.exists() else None
-
-    crops = core.digest([[identity(file) for file in files] for files in source.crops])
-    files = {name: identity(getattr(source, name)) for name in ("file", "mask", "original")}
-    files["file"] = None if source.crops else files["file"]
-    return vars(source) | files | {"crops": crops, "made": core.digest(parameters)}
+def _given(source: Source, parameters: dict) -> str:
+    """A digest of what a prepared video depends on; files are known by name, size and time of change."""
+    files = [file for file in (source.file, source.mask, source.original, *chain(*source.crops)) if file]
+    stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    return core.digest([parameters, source.video, [getattr(source, name) for name in KNOWN], stamps])
 
 
 def _link(folder: Path, sources: Sequence[Source]) -> None:
@@ -373,32 +361,6 @@ def _link(folder: Path, sources: Sequence[Source]) -> None:
     for root in roots:
         tree.unlink(missing_ok=True)
         tree.symlink_to(root, target_is_directory=True)
-
-
-def _check_space(folder: Path, n: int, size: int) -> None:
-    """Raise where the disk is too small for so many crops with their masks."""
-    needed, free = n * size**2 * (3 + 1 / 8) / 1e9, shutil.disk_usage(folder).free / 1e9
-    if needed > free:
-        raise DfnbError(f"{folder} needs {needed:.2g} GB for {n:,} crops, and {free:.2g} GB are free; free some")
-
-
-def _run(job: partial, sources: Sequence, given: dict, folder: Path, workers: int | None, progress: bool) -> list[dict]:
-    """The facts of the videos, prepared in this process or in several."""
-    workers = min(workers or os.cpu_count() or 1, len(sources))
-    context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of PyTorch and OpenCV
-    with ProcessPoolExecutor(workers, context, _begin_worker) if workers > 1 else nullcontext() as pool:
-        facts = (pool.map if pool else map)(job, sources, given.values())
-        try:
-            return list(tqdm(facts, folder.name, len(sources), unit="video", mininterval=10, disable=not progress))
-        except BrokenExecutor:
-            raise DfnbError(f"a worker was killed, perhaps for want of memory; prepare {folder} with fewer") from None
-
-
-def _begin_worker() -> None:
-    """A worker has one thread, and ends with its parent, for whose work it would otherwise wait for ever."""
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _table(sources: Sequence[Source], facts: list[dict]) -> pd.DataFrame:

@@ -163,7 +163,8 @@ def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[
         for method in rule.methods or [rule.method]:
             fields = manifest.fields | ({"method": method} if method else {})
             sources += _apply(rule, manifest.lists, fields, files, problems)
-    return merged(sources), [f"{problem}: {_some(names)}" for problem, names in problems.items() if names]
+    shown = {problem: ", ".join(names[:3]) + ", …" * (len(names) > 3) for problem, names in problems.items() if names}
+    return merged(sources), [f"{problem}: {len(problems[problem])} ({names})" for problem, names in shown.items()]
 
 
 def merged(found: Sequence[Source]) -> list[Source]:
@@ -212,12 +213,12 @@ def _source(rule: Rule, facts: dict[str, str], files: dict[str, Path], problems:
     facts["method"] = facts["method"] if label else "real"
     for name in ("video", "split", "cluster", "identity", "source", "mask", "original"):
         facts[name] = getattr(rule, name).format_map(facts)
-    mask, original = (files.get(facts[name]) for name in ("mask", "original"))
-    for name, found in (("mask", mask), ("original", original)):
-        if facts[name] and not found:
+    for name in ("mask", "original"):
+        if facts[name] and facts[name] not in files:
             problems[f"{facts['method']}: {name} files missing, prepared without"].append(facts[name])
     known = {name: facts[name] for name in ("video", "method", "split", "cluster", "identity", "source")}
-    source = Source(file=file, label=label, mask=mask, original=original, **known)
+    beside = {name: files.get(facts[name]) for name in ("mask", "original")}
+    source = Source(file=file, label=label, **known, **beside)
     return source.in_place(file.parents[facts["path"].count("/")]) if rule.crops else source
 
 
@@ -258,7 +259,3 @@ def verified(path: Path, sha256: str) -> Path:
     if digest != sha256:
         raise DfnbError(f"{path} has sha256 {digest}, not {sha256}; delete it or put the right file in its place")
     return path
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
