@@ -205,7 +205,6 @@ def table_(
             memory = peak() - before
             split, train = timed(lambda table=table: select(table, "train"))
             method, _ = timed(lambda table=table: select(table, methods=["FaceSwap"]))
-            few, _ = timed(lambda table=table: select(table, frames_per_video=8))
             sampler = EpochSampler(train, 32, seed=0)
             order, first = timed(lambda sampler=sampler: sampler.order(0))
             if not (first == sampler.order(0)).all():
@@ -213,7 +212,7 @@ def table_(
             found.append(
                 {"open_cpu_s": opened, "open_mb": memory, "select_split_cpu_s": split, "select_method_cpu_s": method}
             )
-            found[-1] |= {"select_8_a_video_cpu_s": few, "epoch_order_cpu_s": order}
+            found[-1] |= {"epoch_order_cpu_s": order}
             del table, train, sampler
     found[1:] = [
         row | {"open_mb": found[0]["open_mb"]} for row in found[1:]

@@ -184,7 +184,7 @@ TRANSCRIPTIONS = {"locate_and_verify": LocateAndVerify, "exposing_the_deception"
 # How many times as fast as the transcription ours should be, by the precision of ours, and its share of the memory
 REQUIRED = {
     "locate_and_verify": {"float32": 1.3, "bfloat16": 2.0, "memory": 0.8},
-    "exposing_the_deception": {"float32": 1.0, "bfloat16": 2.0, "memory": 1.05},
+    "exposing_the_deception": {"float32": 1.0, "bfloat16": 2.0, "memory": 1.0},
 }
 
 

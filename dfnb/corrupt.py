@@ -79,23 +79,18 @@ class Corrupted(Pixels):
     def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
         super().__init__(frames.attrs["folder"])
         if name not in CORRUPTIONS or severity not in range(1, 6):
-            raise DfnbError(
-                f"there is no corruption {name} {severity}; there are {', '.join(CORRUPTIONS)}, each 1 to 5"
-            )
+            raise DfnbError(f"there is no corruption {name} {severity}; {', '.join(CORRUPTIONS)} go from 1 to 5")
         _, values, self.apply = CORRUPTIONS[name]
-        self.key, self.value = (name, severity), values[severity - 1]
+        self.key, self.value = ("corruption", name, severity), values[severity - 1]
         self.last = "", torch.empty(0)  # path and corrupted clip of the video read last
         self.crop_of = dict(zip(zip(frames["mask"].astype(str), frames["row"]), frames["path"].astype(str)))
-
-    def _draw(self, path: str) -> Generator:
-        return core.rng("corruption", *self.key, path)
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One corrupted crop (H, W, 3) uint8 RGB; smaller where the corruption is a resize."""
         stored = path.endswith(".npy")
         if self.last[0] != path:
             clip = torch.from_numpy(self.clip(path) if stored else super().crop(path, row)[None])
-            self.last = path, self.apply(clip.permute(0, 3, 1, 2), self.value, self._draw(path))
+            self.last = path, self.apply(clip.permute(0, 3, 1, 2), self.value, core.rng(*self.key, path))
         return self.last[1][row if stored else 0].permute(1, 2, 0).contiguous().numpy()
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
@@ -104,5 +99,5 @@ class Corrupted(Pixels):
         mask = super().mask(path, row, super().crop(crop, row).shape[:2]).astype(np.uint8)
         mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
         if self.apply is _occlude:
-            mask[_block(*shape, self.value, self._draw(crop))] = False
+            mask[_block(*shape, self.value, core.rng(*self.key, crop))] = False
         return mask

@@ -31,8 +31,8 @@ COLOURS = ("#d55e00", "#cc78bc", "#56b4e9", "#ca9161", "#ece133", "#fbafe4")
 MARKERS = "vP*Xph<>d"
 MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1}
 JPEG = {"quality": 85}
-Looks = Mapping[str, dict[str, str]]  # colour and marker by line
 Maps = Sequence[str] | Mapping[str, np.ndarray]
+Looks = Mapping[str, dict[str, str]]  # colour and marker by line
 
 
 def style() -> None:
@@ -80,10 +80,8 @@ def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int =
     methods = methods or [*sorted(set(test["method"].astype(str)) - {"real"}), "real"]
     parts = []
     for method in methods:
-        of_method = test[test["method"] == method]
-        for video in of_method["video"].drop_duplicates().iloc[: max(1, columns // len(methods))]:
-            of_video = of_method[of_method["video"] == video]
-            parts.append(of_video.iloc[[len(of_video) // 2]])
+        videos = [rows for _, rows in test[test["method"] == method].groupby("video", sort=False, observed=True)]
+        parts += [rows.iloc[[len(rows) // 2]] for rows in videos[: max(1, columns // len(methods))]]
     return pd.concat(parts)
 
 
@@ -128,9 +126,9 @@ def frames_panel(run: Run, frames: pd.DataFrame, given: Maps = (), network: pape
     for name, values in network.panel(outputs, batch).items():
         grey = {"cmap": "gray", "vmin": 0, "vmax": float(np.nanquantile(values, 0.99)) or 1}
         rows.append((name, values.float().numpy(), grey))
-    found = given if isinstance(given, Mapping) else {name: maps.of(run, frames, name) for name in given}
     own = [name for name, where in network.maps().items() if where == "localise"]
-    found = {name: network.localise(outputs).float().numpy() for name in own} | dict(found)
+    found = {name: network.localise(outputs).float().numpy() for name in own}
+    found |= given if isinstance(given, Mapping) else {name: maps.of(run, frames, name) for name in given}
     rows += [(name, values, MAP) for name, values in found.items()]
     titles = [f"{method}\nP(fake) {p:.2f}" for method, p in zip(frames["method"], network.score(outputs).numpy())]
     return panel(rows, batch["mask"][:, 0].numpy(), titles)
@@ -157,10 +155,12 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 def mean_masks(name: str) -> Figure:
     """The mean mask of each method over the test split: how often each place is forged, in [0, 1]."""
     frames = select(load_frames(name), "test")
-    fakes, pixels = frames.iloc[masked(frames)].astype({"method": str}), Pixels(frames.attrs["folder"])
-    n = fakes["method"].nunique()
-    figure, axes = plt.subplots(1, n, figsize=(WIDTH, WIDTH / max(n, 4)), squeeze=False)
-    for axis, (method, rows) in zip(axes[0], fakes.groupby("method")):
+    pixels, methods = (
+        Pixels(frames.attrs["folder"]),
+        frames.iloc[masked(frames)].astype({"method": str}).groupby("method"),
+    )
+    figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, WIDTH / max(len(methods), 4)), squeeze=False)
+    for axis, (method, rows) in zip(axes[0], methods):
         shape = pixels.crop(*rows[["path", "row"]].iloc[0]).shape[:2]
         mean = np.mean([pixels.mask(*place, shape) for place in zip(rows["mask"], rows["row"])], axis=0)
         drawn = axis.imshow(mean, **MAP)
@@ -204,9 +204,8 @@ def training_curves(runs: Sequence[Run]) -> Figure:
             term = column.removeprefix("loss_")
             dashes = terms.setdefault(term, ("-", "--", ":", "-.")[len(terms) % 4])
             [handles[term]] = left.plot(log["epoch"] + before, log[column], dashes, color=colour)
-        name = (
-            f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{', second phase' if before else ''}"
-        )
+        phase = ", second phase" if before else ""
+        name = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
         [handles[name]] = right.plot(log["epoch"] + before, log["validation_auc"], "o-", color=colour, markersize=3)
         right.plot(chosen["epoch"] + before, chosen["auc"], "*", color=colour, markersize=13, markeredgecolor="white")
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
@@ -219,7 +218,6 @@ def training_curves(runs: Sequence[Run]) -> Figure:
 
 def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     """A value of each line on each test set, with its interval; the rows of the results are of one metric."""
-    rows = rows.dropna(subset="value")
     lines, test_sets = list(rows["line"].unique()), list(rows["test_set"].unique())
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(test_sets) * max(0.4, 0.13 * len(lines))))
     handles = {}
@@ -229,9 +227,8 @@ def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
         error = np.nan_to_num([found["value"] - found["low"], found["high"] - found["value"]]).clip(0)
         handles[line] = axes.errorbar(found["value"], places, xerr=error, **look[line], linestyle="", capsize=3)
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
-    axes.annotate("chance", (0.5, -0.45), va="top", fontsize=7, color="0.4", xytext=(2, 0), textcoords="offset points")
     axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, ylim=(len(test_sets) - 0.5, -0.5))
-    axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval")
+    axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval (dotted: chance)")
     axes.set_xlim(min(0.4, rows["low"].min() - 0.02), 1.0)
     legend(figure, handles)
     return figure
@@ -242,14 +239,13 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     test_sets, lines = rows["test_set"].unique(), {line.name: line for line in report.lines()}
     figure, panels = plt.subplots(1, len(test_sets), figsize=(WIDTH, 2.4), sharey=True, squeeze=False)
     handles = {}
-    for row in rows.dropna(subset="value").itertuples():
-        axes = panels[0, list(test_sets).index(row.test_set)]
-        for table in report.read(lines[row.line], row.test_set):
-            videos = metrics.units(table, "video")
-            fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
-            [handles[row.line]] = axes.plot(fpr, tpr, color=look[row.line]["color"], linewidth=1)
     diagonal = np.geomspace(0.005, 1)
     for axes, test_set in zip(panels[0], test_sets):
+        for name in rows["line"][rows["test_set"] == test_set]:
+            for table in report.read(lines[name], test_set):
+                videos = metrics.units(table, "video")
+                fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
+                [handles[name]] = axes.plot(fpr, tpr, color=look[name]["color"], linewidth=1)
         axes.plot(diagonal, diagonal, ":", color="0.5", linewidth=0.8)
         axes.set(title=test_set, xlabel="FPR, log scale", xscale="log", xlim=(0.005, 1), ylim=(-0.01, 1.01))
     panels[0, 0].set_ylabel("TPR")
@@ -265,9 +261,8 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
     for axis, (title, rows) in zip(axes.flat, panels.items()):
         for label, curve in rows.sort_values("x", kind="stable").groupby("label", sort=False):
             [handles[label]] = axis.plot(curve["x"], curve["value"], **look[label], markersize=3)
-            axis.fill_between(
-                curve["x"], curve["low"], curve["high"], color=look[label]["color"], alpha=0.15, linewidth=0
-            )
+            band = [curve[name] for name in ("x", "low", "high")]
+            axis.fill_between(*band, color=look[label]["color"], alpha=0.15, linewidth=0)
         axis.set_title(title)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
 from dfnb import core, corrupt, metrics, papers
 from dfnb.core import DfnbError
 from dfnb.data.frames import load_frames, select
-from dfnb.train import Run, predict, score_facts, shard
+from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
 WAIT_S = 600  # for another process that packs the same report
 TEXTS = ["condition", "video", "cluster", "method"]
@@ -32,11 +31,6 @@ def keep(
     dataset = load_frames(test_set).attrs["record"]
     facts = {**score_facts(run.id, test_set, condition, dataset, run.weights_sha256), **facts}
     return core.cached(shard(run.folder, test_set, condition), facts, make)
-
-
-def read(run: Run, test_set: str, condition: str = "") -> pd.DataFrame:
-    """A table that was kept; raises :class:`DfnbError` when it was not."""
-    return core.read_table(shard(run.folder, test_set, condition))
 
 
 def score(run: Run, test_set: str) -> pd.DataFrame:
@@ -53,7 +47,7 @@ def corrupted(run: Run, test_set: str, corruption: str, severity: int) -> pd.Dat
 def _scores(run: Run, test_set: str, corruption: tuple[str, int] | None = None) -> pd.DataFrame:
     frames = select(load_frames(test_set), "test")
     pixels = corrupt.Corrupted(frames, *corruption) if corruption else None
-    network = run.network().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    network = run.network().to(DEVICE)
     return metrics.check_scores(predict(network, frames, run.settings, pixels), f"the scores of {run.id} on {test_set}")
 
 
@@ -187,8 +181,7 @@ class Report:
         versions = Counter(entry["versions"].get(test_set) for entry in self._entries.values())
         usual = max(filter(None, versions), key=versions.get)
         if any(table.attrs["fingerprint"] != usual for table in tables):
-            what = f"scores of {line.name} on another version of {test_set} than most lines ({usual})"
-            raise DfnbError(f"{self.folder} has {what}; score it again")
+            raise DfnbError(f"scores of {line.name} on another version of {test_set} than most lines; score it again")
         return tables
 
     def _tables(self, line: Line, test_set: str) -> list[pd.DataFrame]:
@@ -206,9 +199,7 @@ class Report:
         found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
         ours = [line for line in self.lines() if line.runs and test_set in self.test_sets(line)]
         if not ours or not {"video", "label", "score"} <= set(found):
-            raise DfnbError(
-                f"{path} needs the columns video, label and score, and scores of ours on {test_set} beside it"
-            )
+            raise DfnbError(f"{path} needs columns video, label and score, and scores of ours on {test_set} beside it")
         like = self.read(ours[0], test_set)[0]
         known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
         found = found.reindex(columns=["video", "track", "frame", "label", "score"]).fillna({"track": 0, "frame": -1})

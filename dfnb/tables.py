@@ -57,7 +57,7 @@ class Spec(core.Closed):
         index = shown.set_index(list(self.index)).index
         if not self.columns:
             return _listed(rows).set_index(index)
-        cells: dict[Any, dict[str, Any]] = {}
+        cells: dict[Any, dict[str, str]] = {}
         for key, column, row in zip(index, shown[list(self.columns)].agg(", ".join, axis=1), rows.itertuples()):
             cells.setdefault(key, {})[column] = _cell(row)
         beside = rows.groupby(list(self.index))[list(self.beside)].max()
@@ -150,10 +150,8 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
         return made
     for test_set, found in sound.groupby("test_set", sort=False):
         row = found.sort_values(["level", "n"], na_position="first").iloc[-1]
-        tests.append(
-            f"{test_set} {row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} "
-            f"clusters ({row['compression']}, data {row['fingerprint'][:8]})"
-        )
+        n = f"{row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} clusters"
+        tests.append(f"{test_set} {n} ({row['compression']}, data {row['fingerprint'][:8]})")
     seeds = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
     over = " and over seeds (over clusters alone where a line has one seed)" if sound["seeds"].max() > 1 else ""
     start = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
@@ -171,8 +169,7 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
     plain = plain.astype(object).where(plain.notna(), "–").astype(str)
     marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
-    tex = plain.rename(columns=_latex).map(_latex)
-    tex = tex.to_latex(index=False, caption=_latex(caption), label=f"tab:{name}")
+    tex = plain.rename(columns=_latex).map(_latex).to_latex(index=False, caption=_latex(caption), label=f"tab:{name}")
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": plain.to_csv(index=False), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
     folder = report_folder(profile) / "tables"

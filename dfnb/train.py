@@ -30,10 +30,9 @@ from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, both_classes, i
 
 VERSION = 2  # part of every run's identity: raise it when the same settings give other weights
 CHECKPOINT_S = 300
-FOREVER = -1
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
-# processes of the loaders; on the CPU they would compete with the training
-WORKERS = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0  # on the CPU they would compete with the training
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,6 @@ def train(
         "settings": settings.model_dump(mode="json"),
     }
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
-    if core.read_record(folder):
-        return Run.open(folder)
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
     splits = {split: select(table, split, seen_methods) for split in ("train", "val")}
@@ -162,9 +159,9 @@ def train(
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
-        if core.read_record(folder):  # another process finished it in the meantime
+        if core.read_record(folder):
             return Run.open(folder)
-        before, further = settings.before(), (devices, workers, shuffled_labels, echo, FOREVER)
+        before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
         start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
         phase = start.phase() if start else None
         splits = {split: settings.visible(frames, seed, phase) for split, frames in splits.items()}
@@ -199,7 +196,7 @@ class _Loop:
         resumed = self.checkpoint.exists()
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(core.torch_seed("init", self.seed))
-        self._set_up(self._initial_network(resumed))
+        self._set_up(resumed)
         if resumed:
             fabric.load(self.checkpoint, self.state, weights_only=True)
         place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
@@ -214,17 +211,15 @@ class _Loop:
         if self.fabric.is_global_zero:
             self.echo(f"{self.parameters['paper']} on {self.parameters['train_set']}, seed {self.seed}: {text}")
 
-    def _initial_network(self, resumed: bool) -> papers.Network:
+    def _set_up(self, resumed: bool) -> None:
+        """Network, loader, optimisers and the state of a training that has not begun."""
+        fabric, settings, frames = self.fabric, self.settings, self.splits["train"]
         loaded = {"pretrained": False} if resumed or self.start else {}
-        network = papers.module(self.parameters["paper"]).Network(self.settings.model_copy(update=loaded))
+        network = papers.module(self.parameters["paper"]).Network(settings.model_copy(update=loaded))
         if self.start:
             network.load_state_dict(self.start.network().state_dict())
             network.weights_from = self.start.record["weights_from"]
-        return network.to(memory_format=torch.channels_last)
-
-    def _set_up(self, network: papers.Network) -> None:
-        """Loader, optimisers and the state of a training that has not begun."""
-        fabric, settings, frames = self.fabric, self.settings, self.splits["train"]
+        network.to(memory_format=torch.channels_last)
         samples = settings.samples_per_frame  # a paper that makes its own fakes may train on real frames alone
         limits = settings.images_per_epoch, settings.oversampling, samples
         self.sampler = EpochSampler(frames, settings.batch_size, self.seed, *limits, one_class=samples > 1)
@@ -250,8 +245,9 @@ class _Loop:
         started = time.monotonic()
         for batch in self.loader:
             self._train_step(batch)
-            due = time.monotonic() - self.saved > CHECKPOINT_S
-            if self.fabric.broadcast(due):  # one clock decides for all processes
+            if self.fabric.broadcast(
+                time.monotonic() - self.saved > CHECKPOINT_S
+            ):  # one clock decides for all processes
                 self._save()
                 loss = state.sums["total"] / state.step
                 self._tell(f"epoch {state.epoch + 1}, step {state.step} of {self.steps}: loss {loss:.3f}")
@@ -305,11 +301,11 @@ class _Loop:
             state.chosen = {"epoch": epoch, "auc": auc}
             self._keep_weights()
         self._score_tests(f"epoch {epoch}")
-        followed = validation[validation.columns.intersection(list(metrics.LOCALISATION))].mean().to_dict()
-        followed |= self._monitored()
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
         row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
-        row |= {f"validation_{name}": round(float(value), 4) for name, value in followed.items()}
+        located = validation.filter(list(metrics.LOCALISATION)).mean().to_dict()
+        for name, value in (located | self._monitored()).items():
+            row[f"validation_{name}"] = round(float(value), 4)
         state |= {"epoch": epoch, "step": 0, "sums": {}, "log": [*state.log, row]}
         self._save()
         result = f"loss {row['loss_total']:.3f}, validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
@@ -350,14 +346,11 @@ class _Loop:
 
     def _finish(self) -> None:
         best = f"highest frame AUC on the validation split of {self.parameters['train_set']}"
-        facts = {
-            "rule": "the last epoch" if self.settings.chosen == "last" else best,
-            **{name: self.state[name] for name in ("chosen", "weights_from", "log")},
-            "start": self.start.id if self.start else None,
-            "n": {split: len(frames) for split, frames in self.splits.items()},
-        }
-        outputs = ["config.json", "best.safetensors"]
-        core.write_record(self.folder, self.parameters, outputs, kind="training", **facts, **self.clock.facts())
+        facts = {"kind": "training", "rule": "the last epoch" if self.settings.chosen == "last" else best}
+        facts |= {name: self.state[name] for name in ("chosen", "weights_from", "log")}
+        facts |= {"start": self.start.id if self.start else None} | self.clock.facts()
+        n = {split: len(frames) for split, frames in self.splits.items()}
+        core.write_record(self.folder, self.parameters, ["config.json", "best.safetensors"], n=n, **facts)
 
 
 def _launch(loop: _Loop) -> None:
@@ -369,9 +362,8 @@ def _launch(loop: _Loop) -> None:
             raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
         loop.echo = print  # other processes can be sent no function of a caller
         strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
-        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=devices, precision=loop.settings.precision)
         fabric.launch(loop)
     except torch.multiprocessing.ProcessRaisedException as error:
         reason = str(error).strip().splitlines()[-1]
@@ -414,7 +406,8 @@ def predict(
     frames and for fakes without a mask, and absent where the paper has no ``localise``. ``pixels`` are read instead of the
     table's own, corrupted ones, and then nothing is located.
     """
-    network, device = network.eval(), next(network.parameters()).device
+    network = network.eval().to(memory_format=torch.channels_last)
+    device = next(network.parameters()).device
     localise = pixels is None and hasattr(network, "localise")
     scores, regions = [], []
     for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):

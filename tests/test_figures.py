@@ -70,7 +70,7 @@ def test_a_detector_has_its_own_colour_and_marker_everywhere():
 def test_values_and_intervals_are_drawn_where_they_are():
     rows = results(["A", "B"]).assign(value=[0.3, 0.8, np.nan, 0.7])
     rows = rows.assign(low=rows["value"] - [0.05, 0.1, 0, 0.1], high=rows["value"] + [0.05, 0.1, 0, 0.1])
-    axes = figures.forest(rows, figures.looks(rows), None).axes[0]
+    axes = figures.forest(rows.dropna(), figures.looks(rows), None).axes[0]
     points = {text.get_label(): text[0].get_xdata().tolist() for text in axes.containers}
     assert sorted(x for values in points.values() for x in values) == [0.3, 0.7, 0.8]
     assert axes.get_xlim()[0] < 0.25 and [label.get_text() for label in axes.get_yticklabels()] == ["home", "away"]

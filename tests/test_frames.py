@@ -157,29 +157,21 @@ def test_more_videos_than_descriptors_can_be_read_by_workers_too(toy):
 # ---------------------------------------------------------------- choosing
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 100])
-def test_frames_per_video_are_spread_evenly(toy, n):
-    chosen = select(toy, "train", frames_per_video=n)
-    counts = chosen.groupby("video", observed=True).size()
-    assert counts.to_dict() == {f"{m}/{v}": min(n, k) for v, m, k in TOY}
-    numbers = chosen[chosen["method"] == "warp"]["frame"].to_numpy()
-    if 1 < n < 8:
-        assert np.ptp(np.diff(numbers)) <= 10  # at most one stored frame of difference
-
-
 def test_selected_methods_keep_the_real_frames(toy):
     assert set(select(toy, methods=["swap"])["method"]) == {"real", "swap"}
-    with pytest.raises(DfnbError, match="no frame of split 'test' and methods None; it has train/real, train/swap"):
+    with pytest.raises(
+        DfnbError, match="no frame of split 'test' or of one of the methods None; it has train/real, train/"
+    ):
         select(toy, "test")
-    with pytest.raises(DfnbError, match="has the methods real, swap, warp, not all of swap, blend"):
+    with pytest.raises(DfnbError, match=r"one of the methods .*'blend'.*; it has train/real, train/swap, train/warp$"):
         select(toy, methods=["swap", "blend"])
 
 
 def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
     frames.both_classes(toy, "train")
-    with pytest.raises(DfnbError, match="split 'val' has no real frames"):
+    with pytest.raises(DfnbError, match="split 'val' has 0 real frames and 0 fake frames"):
         frames.both_classes(toy, "val")
-    with pytest.raises(DfnbError, match="split 'train' has no fake frames, and training needs both"):
+    with pytest.raises(DfnbError, match="split 'train' has 6 real frames and 0 fake frames, and training needs both"):
         frames.both_classes(toy[toy["label"] == 0], "train")
 
 
@@ -268,9 +260,6 @@ def test_a_paper_makes_its_own_samples(toy):
     assert len(torch.cat([batch["image"][1::2, 0, 0, 0] for batch in batches]).unique()) > 3  # each draws anew
     assert not torch.equal(train[(0, 0, 0)][1]["image"], val[(0, 0, 0)][1]["image"])
     assert len(FrameDataset(real, Twice(32))[(0, 0, 0)]) == 1  # judged as stored
-    train.settings.samples_per_frame = 3
-    with pytest.raises(DfnbError, match="made 2 images of a frame"):
-        train[(0, 0, 0)]
 
 
 def test_a_landmark_that_is_unknown_stays_unknown(toy):
@@ -320,5 +309,3 @@ def test_what_gives_no_batch_is_refused(toy):
         EpochSampler(toy[toy["label"] == 0], 2, 0)
     with pytest.raises(DfnbError, match="has 18 frames to train on, fewer than one batch; lower batch_size"):
         EpochSampler(toy, 64, 0)
-    with pytest.raises(DfnbError, match="batch_size = 9 is no multiple of the 2 samples per frame"):
-        EpochSampler(toy, 9, 0, samples_per_frame=2)

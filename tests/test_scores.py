@@ -44,6 +44,10 @@ def untrained(seed=0, paper=xception, **settings):
     return train.Run.open(folder)
 
 
+def read(run, test_set):
+    return core.read_table(train.shard(run.folder, test_set))
+
+
 def line(*runs, name="Baseline", paper="xception", group="", arm=""):
     return Line(name, paper, group, arm, runs)
 
@@ -60,7 +64,7 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     fake = table["label"] == 1
     assert table["iou"][fake].notna().all() and table["iou"][~fake].isna().all() and len(calls) == 1
     pd.testing.assert_frame_equal(scores.score(run, "smoke-a"), table)
-    pd.testing.assert_frame_equal(scores.read(run, "smoke-a"), table)
+    pd.testing.assert_frame_equal(read(run, "smoke-a"), table)
     assert len(calls) == 1 and table.attrs["weights"] == run.weights_sha256
     (fresh / "datasets").unlink()
     shutil.copytree(home / "datasets", fresh / "datasets")
@@ -71,7 +75,7 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     with pytest.raises(DfnbError, match="is not what the record"):
         scores.score(train.Run(run.folder, {**run.record, "outputs": outputs}), "smoke-a")
     with pytest.raises(DfnbError, match=r"there is no .*smoke-b.parquet"):
-        scores.read(run, "smoke-b")
+        read(run, "smoke-b")
 
 
 def test_scores_under_corruption(fresh):
@@ -100,9 +104,9 @@ def test_a_report_stands_by_itself(fresh):
         scores.score(run, "smoke-a")
         scores.corrupted(run, "smoke-a", "JPEG", 5)
     scores.score(runs[0], "smoke-b")
-    measured = scores.read(runs[0], "smoke-a").assign(seen=True, **{"deletion 10": 0.25})
+    measured = read(runs[0], "smoke-a").assign(seen=True, **{"deletion 10": 0.25})
     scores.keep(runs[0], "smoke-a", "map Grad-CAM", {"frames": 12}, lambda: measured)
-    expected = {run.parameters["seed"]: scores.read(run, "smoke-a") for run in runs}
+    expected = {run.parameters["seed"]: read(run, "smoke-a") for run in runs}
     weights = runs[1].network().state_dict()
     scores.pack("demo", [line(*runs), line(runs[0], name="Baseline, dose: 3 %", group="dose", arm="3 %")])
     (fresh / "datasets").unlink()

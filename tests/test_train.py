@@ -283,7 +283,7 @@ def test_the_chosen_epoch_is_the_best_on_validation_and_its_weights_are_checked(
     assert (
         chosen == log.loc[log["validation_auc"].idxmax(), "epoch"] and plain.record["weights_from"] == "random weights"
     )
-    of_epoch = scores.read(plain, "smoke-b", f"epoch {chosen}")
+    of_epoch = core.read_table(train.shard(plain.folder, "smoke-b", f"epoch {chosen}"))
     np.testing.assert_allclose(of_epoch["score"], scores.score(plain, "smoke-b")["score"], atol=1e-6)
     copy = tmp_path / "copy.safetensors"
     content = bytearray((plain.folder / "best.safetensors").read_bytes())
@@ -329,7 +329,7 @@ def test_two_processes_train_as_one(home, monkeypatch):
     changes = {"epochs": 1, **SSPSL}
     run = trained("locate_and_verify", seed=9, changes=changes, epoch_tests=["smoke-b"], devices=2)
     assert run.record["n"]["train"] == 64 and np.isfinite(run.log["loss_total"]).all()
-    assert "validation_pseudo_iou" in run.log and len(scores.read(run, "smoke-b", "epoch 1"))
+    assert "validation_pseudo_iou" in run.log and len(core.read_table(train.shard(run.folder, "smoke-b", "epoch 1")))
     alone = trained("locate_and_verify", seed=9, changes=changes, epoch_tests=["smoke-b"])
     assert run.folder != alone.folder and run.log["lr"].equals(alone.log["lr"])
     assert pickle.loads(pickle.dumps(loops[0])).echo is print  # as it is sent to processes that are not forked

@@ -13,18 +13,15 @@ from captum.attr import FeatureAblation, IntegratedGradients, Occlusion
 from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.data.frames import in_order
 from dfnb.metrics import KEY
-from dfnb.train import Run
+from dfnb.train import DEVICE, Run
 
 VERSION = 2  # raise it when a method gives other maps, or a measure other values
 PIXELS = 600_000  # of the images explained at once: 65 of 96², 6 of 299²
-SLOW_SECONDS = 20  # a method that takes longer shows its progress
-LAYER = "Grad-CAM@"
 
 
 def evidence(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -116,17 +113,12 @@ def names(run: Run) -> list[str]:
     return [*run.network().maps(), *METHODS]
 
 
-def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[tuple] = ()) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images (n, 3, H, W), normalised, on the network's device.
 
     What speaks for fake, divided by its maximum; zero throughout where nothing does. A paper's ``localise`` is taken as it
     is. ``keys`` are (video, track, frame) of each image, for the random control; by default the images' positions.
-    ``Grad-CAM@layer`` is Grad-CAM at any layer by its name. Raises :class:`DfnbError` for an unknown map or layer.
+    Raises :class:`DfnbError` for an unknown map.
     """
     own = network.maps().get(name)
     if isinstance(own, tuple):
@@ -134,37 +126,31 @@ def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[t
     if own == "localise":
         with torch.inference_mode():
             return network.localise(network(images)).float().cpu().numpy()
-    layers = dict(network.named_modules())
-    layer = own or name.partition(LAYER)[2]
-    if name == "random":
+    if own:
+        values = grad_cam(network, images, network.get_submodule(own))
+    elif name == "random":
         values = random(images, keys or [(i,) for i in range(len(images))])
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
-    elif layer and layer in layers:
-        values = grad_cam(network, images, layers[layer])
     else:
-        known = [*network.maps(), *METHODS, *(LAYER + child for child, _ in network.named_children())]
-        raise DfnbError(f"the network has no map {name!r}; it has {', '.join(known)}, and the layers below them")
+        raise DfnbError(f"the network has no map {name!r}; it has {', '.join([*network.maps(), *METHODS])}")
     values = values.clamp(min=0)
     return (values / values.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
 
 
 def batches(frames: pd.DataFrame, settings: papers.Settings) -> Iterator[dict[str, Tensor]]:
-    """The frames as a network sees them, as many at once as are explained together; slow work shows its progress."""
-    size = max(1, PIXELS // settings.image_size**2)
-    total = -(-len(frames) // size)
-    yield from tqdm(in_order(frames, settings, size), total=total, delay=SLOW_SECONDS, leave=False)
+    """The frames as a network sees them, as many at once as are explained together."""
+    return in_order(frames, settings, max(1, PIXELS // settings.image_size**2))
 
 
 def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataFrame, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table."""
     keys = list(frames[KEY["frame"]].astype({"video": str}).itertuples(index=False, name=None))
-    network, parts, done = network.to(device()), [], 0
+    network, found = network.to(DEVICE), []
     for batch in batches(frames, settings):
-        images = batch["image"].to(device())
-        parts.append(compute(network, images, name, keys[done : done + len(images)]))
-        done += len(images)
-    return np.concatenate(parts)
+        images = batch["image"].to(DEVICE)
+        found += list(compute(network, images, name, keys[len(found) : len(found) + len(images)]))
+    return np.stack(found)
 
 
 def describe(run: Run, frames: pd.DataFrame) -> dict:

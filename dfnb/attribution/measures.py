@@ -11,6 +11,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
@@ -24,7 +25,7 @@ from dfnb.core import DfnbError
 from dfnb.data import prepare
 from dfnb.data.frames import in_order, load_frames, select
 from dfnb.data.sources import Source
-from dfnb.train import Run
+from dfnb.train import DEVICE, Run
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
 ALIKE = 0.5  # rank correlation from which two maps count as the same
@@ -82,11 +83,11 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
 
 
 def _measured(run: Run, frames: pd.DataFrame, name: str, curves: bool) -> pd.DataFrame:
-    network = run.network().to(maps.device())
+    network = run.network().to(DEVICE)
     found = maps.of(run, frames, name)
     rows: list[dict[str, float]] = []
     for batch in maps.batches(frames, run.settings):
-        images = batch["image"].to(maps.device())
+        images = batch["image"].to(DEVICE)
         chunk = found[len(rows) : len(rows) + len(images)]
         hidden = faithfulness(network, images, chunk) if curves else {}
         for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
@@ -153,8 +154,8 @@ def similarity(a: np.ndarray, b: np.ndarray, side: int = 24) -> np.ndarray:
     return (ranks[0] * ranks[1]).sum(1)
 
 
-def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
-    """Whether maps change with the weights: tables by map, kept in the store as ``sanity <name>``, a row per forged frame.
+def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str, Run]) -> None:
+    """Whether maps change with the weights: tables in the store as ``sanity <name>``, a row per forged frame.
 
     Columns: the rank correlation of the map with itself after :func:`cascade` (``quarter``, ``half``, ``all``) and with that
     of the ``others`` by name ("shuffled labels", "another seed"), where these have the map; ``empty``, 1 where it is the
@@ -162,13 +163,10 @@ def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str
     mean of ``all`` or ``shuffled labels`` is at least ``ALIKE``, or that of ``empty`` at least one half.
     """
     forged = frames[frames["label"] == 1]
-    other_runs = {title: other.id for title, other in others.items()}
-    facts = maps.describe(run, forged) | {"names": names, "others": other_runs}
-    tables = {}
+    facts = maps.describe(run, forged) | {"names": names, "others": {title: of.id for title, of in others.items()}}
     for name in names:
         make = partial(_changes, run, forged, name, names, others)
-        tables[name] = scores.keep(run, _test_set(frames), f"sanity {name}", facts, make)
-    return tables
+        scores.keep(run, _test_set(frames), f"sanity {name}", facts, make)
 
 
 def _changes(run: Run, frames: pd.DataFrame, name: str, names: list[str], others: Mapping[str, Run]) -> pd.DataFrame:
@@ -217,9 +215,7 @@ def picture(path: str | Path, train_set: str) -> pd.DataFrame:
     try:
         prepare.prepare(name, [Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except DfnbError as error:
-        unused = core.home() / "datasets" / name / "quarantine.csv"
-        reason = pd.read_csv(unused)["reason"].iloc[0] if unused.exists() else error
-        raise DfnbError(f"{path}: {reason}; give a picture with a face of {settings.min_face} pixels or more") from None
+        raise DfnbError(f"{path}: {error}; give a picture with a face of {settings.min_face} pixels or more") from None
     faces = load_frames(name)
     widths = [right - left for left, _, right, _ in faces["crop_box"]]
     return faces.assign(method=path.name).iloc[[int(np.argmax(widths))]]
@@ -230,14 +226,11 @@ def browse(draw: Callable, runs: Mapping[str, Run], frames: pd.DataFrame) -> Non
 
     With ``DFNB_HEADLESS`` set, as in the workflow, no widgets are made and the first choice is drawn.
     """
-    import ipywidgets
-
     if os.environ.get("DFNB_HEADLESS"):
         draw(next(iter(runs.values())), frames.iloc[[0]], ["Grad-CAM"])
         return
+    choices = dict.fromkeys(name for run in runs.values() for name in maps.names(run))
 
+    @ipywidgets.interact(detector=list(runs), method=list(choices), frame=(0, len(frames) - 1))
     def show(detector: str, method: str, frame: int) -> None:
         draw(runs[detector], frames.iloc[[frame]], [method])
-
-    choices = dict.fromkeys(name for run in runs.values() for name in maps.names(run))
-    ipywidgets.interact(show, detector=list(runs), method=list(choices), frame=(0, len(frames) - 1))

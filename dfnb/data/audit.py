@@ -1,7 +1,5 @@
 """What would make a result on a dataset worthless: leaks between splits, and shortcuts that give the label away."""
 
-import itertools
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -15,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from dfnb.data.frames import Pixels
 
 BORDER = 4  # pixels at each edge of the crop
-JPEG = [cv2.IMWRITE_JPEG_QUALITY, 75]
 MOST = 4000  # frames that the probes look at, evenly spaced over the table
 HASHED = 3  # frames of a video that are compared with those of other splits
 WAVES = 16  # a hash has 16² - 1 bits
@@ -44,8 +41,8 @@ def audit(frames: pd.DataFrame) -> pd.Series:
         "videos with both labels": int((frames.groupby("video", observed=True)["label"].nunique() > 1).sum()),
         "fake frames without a mask": int((frames["mask"].astype(str)[fakes] == "").sum()),
     }
-    for split, share in fakes.groupby(frames["split"], observed=True).mean().items():
-        findings[f"share of fake frames, {split}"] = f"{share:.2f}"
+    shares = fakes.groupby(frames["split"], observed=True).mean().items()
+    findings |= {f"share of fake frames, {split}": f"{share:.2f}" for split, share in shares}
     return pd.Series(findings, name="found").rename_axis("check")
 
 
@@ -62,19 +59,17 @@ def duplicates(frames: pd.DataFrame) -> pd.DataFrame:
     """
     tracks = frames.groupby(["video", "track"], observed=True)["row"]
     place, step = tracks.cumcount(), (tracks.transform("size") // HASHED).clip(lower=1)
-    few = frames[(place % step == 0) & (place // step < HASHED)].astype({"video": str, "split": str})
-    pixels = Pixels(frames.attrs["folder"])
+    few = frames[(place % step == 0) & (place // step < HASHED)]
+    video, split = (few[name].astype(str).to_numpy() for name in ("video", "split"))
+    pixels, near = Pixels(frames.attrs["folder"]), []
     bits = np.array([_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])], np.float32)
-    names, pairs = ["video", "split", "other", "other_split", "distance"], []
-    for one, other in itertools.combinations(sorted(set(few["split"])), 2):
-        ours, theirs = np.flatnonzero(few["split"] == one), np.flatnonzero(few["split"] == other)
-        for part in np.array_split(ours, len(ours) // 256 + 1):
-            distance = (bits.shape[1] - bits[part] @ bits[theirs].T) / 2
-            i, j = np.nonzero(distance <= NEAR)
-            videos = few["video"].to_numpy()[part[i]], one, few["video"].to_numpy()[theirs[j]], other
-            pairs.append(pd.DataFrame(dict(zip(names, [*videos, distance[i, j].astype(int)]))))
-    table = pd.concat(pairs) if pairs else pd.DataFrame(columns=names)
-    return table.groupby(names[:4], as_index=False)["distance"].min()
+    for part in np.array_split(np.arange(len(few)), len(few) // 256 + 1):
+        distance = (bits.shape[1] - bits[part] @ bits.T) / 2
+        i, j = np.nonzero((distance <= NEAR) & (split[part, None] < split))
+        near.append(np.column_stack([part[i], j, distance[i, j]]))
+    i, j, distance = np.concatenate(near).astype(int).T
+    pairs = {"video": video[i], "split": split[i], "other": video[j], "other_split": split[j]}
+    return pd.DataFrame(pairs | {"distance": distance}).groupby(list(pairs), as_index=False).min()
 
 
 def _bits(crop: np.ndarray) -> np.ndarray:
@@ -87,19 +82,21 @@ def _bits(crop: np.ndarray) -> np.ndarray:
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """What a shortcut could hang on, per frame: border pixels (n, d), mean and deviation of the colours (n, 6), place and
     size (n, 6: height and width of the crop, its borders in source pixels, 0 where unknown), and single values (n, 1)."""
-    pixels, rows = Pixels(frames.attrs["folder"]), []
+    pixels, rows, common = Pixels(frames.attrs["folder"]), [], None
     for path, row, box in zip(frames["path"], frames["row"], frames["crop_box"]):
         crop = pixels.crop(path, row)
         place = [*crop.shape[:2], *([0] * 4 if box is None or box is pd.NA else box)]
-        if rows:  # images used in place may differ in size
-            crop = cv2.resize(crop, tuple(rows[0][2][1::-1]), interpolation=cv2.INTER_AREA)
+        common = common or crop.shape[1::-1]  # images used in place may differ in size
+        crop = cv2.resize(crop, common, interpolation=cv2.INTER_AREA)
         rim = np.pad(np.zeros(np.subtract(crop.shape[:2], 2 * BORDER), bool), BORDER, constant_values=True)
-        size = len(cv2.imencode(".jpg", crop[..., ::-1], JPEG)[1])
+        size = len(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])[1])
         rows.append((crop[rim][::3].ravel(), [*crop.mean((0, 1)), *crop.std((0, 1))], place, [size]))
     border, colour, place, size = (np.array(values, np.float32) for values in zip(*rows))
-    values = {"border pixels": border, "colour statistics": colour, "place and size": place}
-    values |= {"brightness": colour[:, :3].mean(1, keepdims=True), "contrast": colour[:, 3:].mean(1, keepdims=True)}
-    return values | {"compressed size": size, "face scale, source pixels": place[:, [4]] - place[:, [2]]}
+    several = {"border pixels": border, "colour statistics": colour, "place and size": place}
+    single = {"brightness": colour[:, :3].mean(1, keepdims=True), "contrast": colour[:, 3:].mean(1, keepdims=True)}
+    single |= {"compressed size": size, "face scale, source pixels": place[:, [4]] - place[:, [2]]}
+    named = {f"a linear classifier on {name}": values for name, values in several.items()}
+    return named | {f"{name} alone": values for name, values in single.items()}
 
 
 def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
@@ -116,28 +113,27 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     folds, rows = [], {}
     if min(len(set(cluster[label == i])) for i in (0, 1)) >= 2 * FOLDS:
         folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(label, label, cluster))
-    labels = [label[fold] for _, fold in folds]
-    for name, x in features(seen).items():
-        if x.shape[1] > 1:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
-            scores = [model.fit(x[rest], label[rest]).decision_function(x[fold]) for rest, fold in folds]
-            rows[f"a linear classifier on {name}"] = _judged(scores, labels)
-        else:
-            row = _judged([x[fold, 0] for _, fold in folds], labels, either_way=True)
-            medians = pd.Series(x[:, 0]).groupby(label).median().round(1)
-            rows[f"{name} alone"] = row | medians.rename({0: "median of real", 1: "median of fake"}).to_dict()
+    for name, values in features(seen).items():
+        rows[name] = _judged(values, label, folds)
+        if values.shape[1] == 1:
+            medians = pd.Series(values[:, 0]).groupby(label).median().round(1)
+            rows[name] |= medians.rename({0: "median of real", 1: "median of fake"}).to_dict()
     columns = {"n frames": len(seen), "clusters": len(set(cluster))}
     return pd.DataFrame(rows).T.assign(**columns).fillna("–").rename_axis("the label by")
 
 
-def _judged(scores: list[np.ndarray], labels: list[np.ndarray], either_way: bool = False) -> dict[str, str]:
-    """AUC of the scores by fold, with its interval, and the verdict."""
-    if not scores:
+def _judged(values: np.ndarray, label: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
+    """AUC of values (n, d) over the folds (rows to fit, rows to score), with its interval, and the verdict."""
+    if not folds:
         return {"frame AUC": "–", "verdict": TOO_FEW}
-    areas = [roc_auc_score(label, score) for label, score in zip(labels, scores)]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    single, areas = values.shape[1] == 1, []
+    for rest, fold in folds:
+        score = values[fold] if single else model.fit(values[rest], label[rest]).decision_function(values[fold])
+        areas.append(roc_auc_score(label[fold], score))
     auc, half = np.mean(areas), t.ppf(0.975, FOLDS - 1) * np.std(areas, ddof=1) / np.sqrt(FOLDS)
     low, high = max(auc - half, 0), min(auc + half, 1)
     verdict = "nothing in sight" if low > 1 - CLEAR and high < CLEAR else TOO_FEW
-    if low > GIVEN_AWAY or (either_way and high < 1 - GIVEN_AWAY):
+    if low > GIVEN_AWAY or (single and high < 1 - GIVEN_AWAY):
         verdict = "given away"
     return {"frame AUC": f"{auc:.3f} [{low:.3f}, {high:.3f}]", "verdict": verdict}

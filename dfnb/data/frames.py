@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -46,6 +46,7 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 SCHEMA = pa.schema(COLUMNS)
 SPLITS = ("train", "val", "test")
+ROW_GROUP = 50_000  # rows that are held in memory while a table is written
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
 
@@ -61,7 +62,7 @@ class Sample(NamedTuple):
 
 def dataset_folder(name: str | Path) -> Path:
     """``datasets/<name>`` under the home, or the folder itself when ``name`` is a path."""
-    return core.home() / "datasets" / name if len(Path(name).parts) == 1 else Path(name)
+    return Path(name) if "/" in str(name) else core.home() / "datasets" / name
 
 
 # ---------------------------------------------------------------- writing
@@ -101,18 +102,21 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     depend on the version of any library. ``facts`` (quarantine list, drop-outs, ...) are kept in the record, and ``n``
     counts frames and videos per split and method. Raises :class:`DfnbError` when there is no frame.
     """
-    frames, videos, digests, tables = Counter(), Counter(), [], []
-    for video, hashes, rows in _stored_videos(folder):
-        values = [[row[name] for name in COLUMNS] for row in rows]
-        digests.append([video, core.digest([hashes, values], digits=64)])
-        kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-        frames.update(kinds)
-        videos.update(kinds.keys())
-        tables.append(pa.Table.from_pylist(rows, SCHEMA))
-    if not frames:
-        raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    with core.atomic(folder / "frames.parquet") as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
+    frames, videos, digests, pending = Counter(), Counter(), [], []
+    with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for video, hashes, rows in _stored_videos(folder):
+            values = [[row[name] for name in COLUMNS] for row in rows]
+            digests.append([video, core.digest([hashes, values], digits=64)])
+            kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
+            frames.update(kinds)
+            videos.update(kinds.keys())
+            pending += rows
+            if len(pending) >= ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
+                pending = []
+        writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
+        if not frames:
+            raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     fingerprint = core.digest([parameters, digests], digits=16)
     n = {kind: {"frames": frames[kind], "videos": videos[kind]} for kind in sorted(frames)}
     return core.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
@@ -121,15 +125,14 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
 def _stored_videos(folder: Path) -> Iterator[tuple[str, list, list[dict]]]:
     """Name, hashes of crops and masks, and rows of each video in ``folder/videos``."""
     for description in sorted((folder / "videos").rglob("video.json")):
-        place = description.parent.relative_to(folder)
-        if any(part.startswith(".") for part in place.parts):
+        video = description.parent.relative_to(folder / "videos").as_posix()
+        if "/." in f"/{video}":
             continue  # what a killed writer left behind
-        content, video = core.read_json(description), place.relative_to("videos").as_posix()
-        masks_hash = content.get("masks_hash")
-        known = {"video": video, "path": f"videos/{video}/frames.npy"}
-        known["mask"] = f"videos/{video}/masks.npy" if masks_hash else ""
-        rows = [{**known, "row": i, **row} for i, row in enumerate(content["rows"])]
-        yield video, [content["crops_hash"], masks_hash], rows
+        content = core.read_json(description)
+        hashes = [content["crops_hash"], content.get("masks_hash")]
+        mask = f"videos/{video}/masks.npy" if hashes[1] else ""
+        known = {"video": video, "path": f"videos/{video}/frames.npy", "mask": mask}
+        yield video, hashes, [{**known, "row": i, **row} for i, row in enumerate(content["rows"])]
 
 
 # ---------------------------------------------------------------- the table
@@ -144,8 +147,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     folder = dataset_folder(name)
     record = core.read_record(folder)
     if record is None:
-        how = "`dfnb synth`, `dfnb prepare` or notebook 01_data"
-        raise DfnbError(f"{folder} holds no finished dataset (no record.json); make it with {how}")
+        raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
     source = folder / "frames.parquet"
     table = pq.read_table(source, memory_map=True)
     missing = ", ".join(column for column in COLUMNS if column not in table.column_names)
@@ -155,7 +157,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # column by column, each freed at once: two million rows must not lie in memory twice
     frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
     pa.default_memory_pool().release_unused()
-    for path in map(PurePosixPath, {*frames["path"].unique(), *frames["mask"].unique()}):
+    for path in map(Path, {*frames["path"].unique(), *frames["mask"].unique()}):
         if path.is_absolute() or ".." in path.parts:  # crops used in place lie below the dataset's own link `tree`
             raise DfnbError(f"{source} names {path}, which is outside the dataset's folder; prepare the dataset again")
     frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
@@ -176,7 +178,9 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
         chosen = chosen[chosen["method"].isin([*methods, "real"])]
     if chosen.empty or not {*(methods or ())} <= {*frames["method"]}:
         known = ", ".join(sorted({*(frames["split"].astype(str) + "/" + frames["method"].astype(str))}))
-        raise DfnbError(f"{_named(frames)} does not have split {split!r} with methods {methods}; it has {known}")
+        raise DfnbError(
+            f"{_named(frames)} has no frame of split {split!r} or of one of the methods {methods}; it has {known}"
+        )
     return chosen
 
 
@@ -184,8 +188,8 @@ def both_classes(frames: pd.DataFrame, split: str) -> None:
     """Raise :class:`DfnbError` unless a split has real and fake frames."""
     fake = frames.loc[frames["split"] == split, "label"] == 1
     if fake.all() or not fake.any():
-        found = f"split {split!r} has {len(fake)} frames, {fake.sum()} of them fake, and training needs both classes"
-        raise DfnbError(f"{_named(frames)}: {found}; choose other methods or another dataset")
+        found = f"split {split!r} has {(~fake).sum()} real frames and {fake.sum()} fake frames"
+        raise DfnbError(f"{_named(frames)}: {found}, and training needs both; choose other methods or another dataset")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
@@ -195,9 +199,8 @@ def masked(frames: pd.DataFrame) -> np.ndarray:
 
 def keep_masks(frames: pd.DataFrame, rows: Sequence[int]) -> pd.DataFrame:
     """The frames with all masks taken out of the table but those of ``rows``, which are positions in it."""
-    mask = np.full(len(frames), "", dtype=object)
-    mask[rows] = frames["mask"].astype(str).to_numpy(dtype=object)[rows]
-    return frames.assign(mask=mask)
+    kept = np.isin(np.arange(len(frames)), rows)
+    return frames.assign(mask=frames["mask"].astype(str).where(kept, ""))
 
 
 def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -208,15 +211,14 @@ def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     known = masked(frames)
     kept = round(share * len(known))
     if share and not kept:
-        mend = "raise the share, or prepare the dataset with masks"
-        raise DfnbError(f"{_named(frames)}: the share {share:g} of the {len(known)} fakes with a mask is none; {mend}")
+        found = f"the share {share:g} of the {len(known)} fakes with a mask is none"
+        raise DfnbError(f"{_named(frames)}: {found}; raise the share")
     return keep_masks(frames, core.rng("annotated", seed).permutation(known)[:kept])
 
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of a frames table as (n, 5, 2) float32, NaN where unknown."""
-    column = pa.array(frames["landmarks"])
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = pa.table({"landmarks": pa.array(frames["landmarks"])})["landmarks"].combine_chunks()
     known = column.fill_null(pa.scalar([np.nan] * 10, COLUMNS["landmarks"]))
     return known.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
@@ -230,20 +232,23 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def _read(self, path: str, row: int | slice, colours: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
-        """A row, or all, of a stored array, or an image; raises :class:`DfnbError` for a file that cannot be read."""
-        file = self.folder / path
+    def _read(self, path: str, row: int | None) -> np.ndarray:
+        """A row, or all, of a stored array, or an image in RGB; raises :class:`DfnbError` when it cannot be read."""
         try:
-            image = np.array(np.load(file, mmap_mode="r")[row]) if path.endswith(".npy") else cv2.imread(file, colours)
-            if image is None:
-                raise ValueError("not an image")
-        except (OSError, EOFError, ValueError) as error:
-            raise DfnbError(f"{file} cannot be read ({error}); restore it or prepare its video again") from None
-        return image
+            if not path.endswith(".npy"):
+                return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
+            with (self.folder / path).open("rb") as file:
+                np.lib.format.read_magic(file)
+                shape, _, _ = np.lib.format.read_array_header_1_0(file)
+                wanted = shape if row is None else shape[1:]
+                size = np.prod(wanted)
+                return np.fromfile(file, np.uint8, size, offset=(row or 0) * size).reshape(wanted)
+        except (OSError, ValueError, cv2.error):
+            raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
 
     def clip(self, path: str) -> np.ndarray:
         """All crops (n, H, W, 3) uint8 RGB of a stored video."""
-        return self._read(path, slice(None))
+        return self._read(path, None)
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` when its file cannot be read."""
@@ -253,10 +258,11 @@ class Pixels:
         """One mask (H, W) bool of the given shape; all False where ``path`` is empty."""
         if not path:
             return np.zeros(shape, bool)
-        mask = self._read(path, row, cv2.IMREAD_GRAYSCALE)
+        stored = self._read(path, row)
         if path.endswith(".npy"):
-            return np.unpackbits(mask, axis=-1, count=shape[1]).astype(bool)
-        return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
+            return np.unpackbits(stored, axis=-1, count=shape[1]).astype(bool)
+        grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+        return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
 
 
 # ---------------------------------------------------------------- batches
@@ -296,10 +302,8 @@ class FrameDataset(Dataset):
         sample, items = self.stored(row), []
         if self.seed is None:
             return [self._item(sample)]
-        samples = self.settings.samples(sample, core.rng("samples", self.split, self.seed, epoch, position))
-        if len(samples) != self.settings.samples_per_frame:
-            raise DfnbError(f"samples() made {len(samples)} images of a frame; set samples_per_frame to that number")
-        for k, each in enumerate(samples):
+        draw = core.rng("samples", self.split, self.seed, epoch, position)
+        for k, each in enumerate(self.settings.samples(sample, draw)):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(core.torch_seed("augment", self.seed, epoch, position, k))
                 items.append(self._item(each))
@@ -398,12 +402,9 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
         self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
         if len(self.classes) < 2 and not self.one_class:
             raise DfnbError(f"{_named(frames)} has one class only; training needs real and fake")
-        if self.batch_size % self.samples_per_frame:
-            raise DfnbError(
-                f"batch_size = {self.batch_size} is no multiple of the {self.samples_per_frame} samples per frame"
-            )
         self.size = self.batch_size // self.samples_per_frame
-        most = min(len(self.once), (self.limit or len(self.once) * self.samples_per_frame) // self.samples_per_frame)
+        limit = self.limit // self.samples_per_frame if self.limit else len(self.once)
+        most = min(limit, len(self.once))
         self.n = most // self.size * self.size
         if self.n == 0:
             raise DfnbError(f"{_named(frames)} has {most} frames to train on, fewer than one batch; lower batch_size")
@@ -418,8 +419,8 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
             for j, group in enumerate(groups):
                 share = (of_class + j) // len(groups)
                 rounds = [generator.permutation(group) for _ in range(0, share, len(group))]
-                rows += np.concatenate([group[:0], *rounds])[:share].tolist()
-        return generator.permutation(rows)
+                rows.append(np.concatenate([group[:0], *rounds])[:share])
+        return generator.permutation(np.concatenate(rows))
 
     def __len__(self) -> int:
         return self.n // self.size - self.skip

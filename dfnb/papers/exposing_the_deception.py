@@ -95,6 +95,15 @@ class Settings(papers.Settings):
         return released.in_turn(*quality, (0.5, v2.RandomHorizontalFlip(1)), *colour, (0.5, shift))
 
 
+def _narrow(saved: Tensor) -> tuple[torch.dtype, Tensor]:
+    """What a branch keeps for its backward pass: the places of max pooling fit into half the bytes that torch gives them."""
+    return saved.dtype, saved.int() if saved.dtype == torch.int64 else saved.detach()  # detached: no reference cycle
+
+
+def _widen(packed: tuple[torch.dtype, Tensor]) -> Tensor:
+    return packed[1].to(packed[0])
+
+
 class Fusion(nn.Sequential):
     """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
 
@@ -136,7 +145,8 @@ class Network(papers.Network):
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        local = [branch(images) for branch in self.branches]
+        with torch.autograd.graph.saved_tensors_hooks(_narrow, _widen):
+            local = [branch(images) for branch in self.branches]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
         if self.joint_head:

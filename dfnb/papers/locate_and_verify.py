@@ -30,7 +30,6 @@ from dfnb.papers import backbones, released
 
 PAPER = papers.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D")
 VERSION = 2
-AT_ONCE = {"cpu": 2**20, "cuda": 2**25}  # values that MPFF projects at once: a processor's cache, a GPU's occupancy
 recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # in the backward pass, not kept
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
@@ -185,8 +184,8 @@ class MPFF(nn.Module):
     Where x_i is k times as fine as x5, the k×k values of t_i in a patch become k² channels; x5 itself follows them.
     Maps x0 to x5, (B, C_i, H_i, W_i), to (B, ``out_channels``, g, g).
 
-    p_0 would be the largest map of the network by far. So a few patches are projected and compared at a time, and once
-    more in the backward pass; the statistics of BN are folded into the projection beforehand.
+    p_0 would be the largest map of the network by far. So one row of patches is projected and compared at a time, and
+    once more in the backward pass; the statistics of BN are folded into the projection beforehand.
     """
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
@@ -198,15 +197,13 @@ class MPFF(nn.Module):
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        grid = maps[5].shape[-2:]
-        patches = self.project[5](maps[5]).permute(0, 2, 3, 1).flatten(0, 2)[:, None]  # (B·g·g, 1, D)
+        patches = self.project[5](maps[5]).permute(2, 0, 3, 1).flatten(1, 2)[:, :, None]  # g rows of (B·g, 1, D)
         fused = []
         for x, (conv, norm, _), k in zip(maps[:5], self.project, self.sides):
             weight, bias = folded(x, conv, norm)
-            at_once = max(1, AT_ONCE[x.device.type] // (k * k * len(weight)))
-            parts = zip(windows(x, k, grid).split(at_once), patches.split(at_once))
-            t = torch.cat([recomputed(likeness, part, weight, bias, patch) for part, patch in parts])
-            fused.append(t.view(len(x), *grid, k * k).permute(0, 3, 1, 2))  # (B, k², g, g)
+            rows = zip(windows(x, k, maps[5].shape[-2:]), patches.unbind())
+            t = [recomputed(likeness, row, weight, bias, patch) for row, patch in rows]
+            fused.append(torch.stack(t).unflatten(1, (len(x), -1)).permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
 
@@ -216,15 +213,15 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
     return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
 
 
-def windows(x: Tensor, k: int, grid: tuple[int, int]) -> Tensor:
-    """The k×k window of x (B, C, H, W) in each patch of the grid (g_h, g_w): (B·g_h·g_w, k², C).
+def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
+    """The k×k windows of x (B, C, H, W) in each row of patches: g_h tensors (B·g_w, k², C).
 
-    Where x does not fill the grid, its border is repeated, the odd row and column at the end.
+    Where x does not fill the grid (g_h, g_w), its border is repeated, the odd row and column at the end.
     """
     down, right = grid[0] * k - x.shape[2], grid[1] * k - x.shape[3]
     x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
     x = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
-    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+    return x.permute(2, 0, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2).unbind()
 
 
 def folded(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,312 @@
+"""The frames table, its pixels, the loader's batches and the order of an epoch."""
+
+import multiprocessing
+import resource
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from dfnb.core import DfnbError
+from dfnb.data import frames
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, hide_masks, in_order, load_frames, loader, select
+
+SIZE = 37  # not a multiple of 8: masks are packed along the row
+
+
+class Settings:
+    """What a dataset needs of a paper's settings."""
+
+    mean = std = (0.5, 0.5, 0.5)
+    samples_per_frame = 1
+
+    def __init__(self, image_size=SIZE, transform=None):
+        self.image_size, self.transform = image_size, lambda: transform
+
+    def samples(self, sample, draw):
+        return [sample]
+
+
+class Twice(Settings):
+    """Two images of a frame: as it is, and a fake of a random brightness."""
+
+    samples_per_frame = 2
+
+    def samples(self, sample, draw):
+        return [sample, sample._replace(image=np.full_like(sample.image, draw.integers(256)), label=1)]
+
+
+LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.1, 0.1))])
+
+
+def rows(n, video, method, split="train"):
+    fake = method != "real"
+    return [
+        {
+            "dataset": "toy", "split": split, "track": 0, "frame": 10 * i, "cluster": video, "identity": video,
+            "source": "donor" if fake else "", "method": method, "label": int(fake),
+            "landmarks": [10, 12, 26, 12, 18, 18, 13, 26, 24, 26], "crop_box": [0, 0, SIZE, SIZE], "scale": 1.0,
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+TOY = [("a", "real", 3), ("b", "real", 3), ("c", "swap", 4), ("d", "warp", 8)]
+
+
+def make(folder, videos=TOY, seed=0):
+    draw = np.random.default_rng(seed)
+    for video, method, n in videos:
+        crops = draw.integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+        masks = draw.random((n, SIZE, SIZE)) > 0.7 if method != "real" else None
+        frames.write_video(folder / "videos" / method / video, rows(n, video, method), crops, masks)
+        np.savez(folder / f"{video}.expected.npz", crops=crops, masks=masks if method != "real" else np.zeros(0))
+    return frames.write_dataset(folder, {"made": "by a test"})
+
+
+@pytest.fixture
+def toy(tmp_path):
+    make(tmp_path / "toy")
+    return load_frames(tmp_path / "toy")
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+def test_pixels_of_any_width_come_back_as_they_were_written(toy):
+    pixels = Pixels(toy.attrs["folder"])
+    expected = np.load(f"{toy.attrs['folder']}/d.expected.npz")
+    for row in toy[toy["method"] == "warp"].itertuples():
+        assert (pixels.crop(row.path, row.row) == expected["crops"][row.row]).all()
+        assert (pixels.mask(row.mask, row.row, (SIZE, SIZE)) == expected["masks"][row.row]).all()
+    assert (pixels.clip(row.path) == expected["crops"]).all()
+    real = toy[toy["method"] == "real"].iloc[0]
+    assert not pixels.mask(real["mask"], real["row"], (SIZE, SIZE)).any()
+
+
+def test_the_record_counts_and_its_fingerprint_follows_pixels_and_rows(tmp_path, monkeypatch):
+    first = make(tmp_path / "one")
+    assert first["n"]["train/real"] == {"frames": 6, "videos": 2} and len(first["n"]) == 3
+    monkeypatch.setattr(frames, "ROW_GROUP", 4)  # written in parts
+    assert make(tmp_path / "parts")["fingerprint"] == first["fingerprint"]
+    pd.testing.assert_frame_equal(load_frames(tmp_path / "parts"), load_frames(tmp_path / "one"))
+    assert make(tmp_path / "two", seed=1)["fingerprint"] != first["fingerprint"]
+    other = rows(3, "a", "real", split="val")
+    crops = np.load(tmp_path / "one" / "a.expected.npz")["crops"]
+    frames.write_video(tmp_path / "one" / "videos" / "real" / "a", other, crops, None)
+    assert frames.write_dataset(tmp_path / "one", {"made": "by a test"})["fingerprint"] != first["fingerprint"]
+
+
+def test_a_killed_or_failed_writer_leaves_no_video(toy, tmp_path):
+    left = tmp_path / "toy" / "videos" / ".x.partial123"
+    left.mkdir()
+    (left / "video.json").write_text("{}")
+    assert frames.write_dataset(tmp_path / "toy", {"made": "by a test"})["fingerprint"] == toy.attrs["fingerprint"]
+    with pytest.raises(TypeError):
+        frames.write_video(tmp_path / "new" / "x", rows(2, "x", "real"), np.zeros((2, 8, 8, 3), np.uint8), masks="none")
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/videos/a.npy", "videos/../../a.npy"])
+def test_files_outside_the_dataset_are_refused(tmp_path, toy, path):
+    for column in ("path", "mask"):
+        toy.assign(**{column: path}).to_parquet(tmp_path / "toy" / "frames.parquet")
+        with pytest.raises(DfnbError, match="outside the dataset's folder; prepare the dataset again"):
+            load_frames(tmp_path / "toy")
+    toy.assign(path="tree/a.png").to_parquet(tmp_path / "toy" / "frames.parquet")  # crops used in place
+    assert len(load_frames(tmp_path / "toy")) == len(toy)
+
+
+def test_what_cannot_be_read_is_named(toy, tmp_path):
+    with pytest.raises(DfnbError, match="holds no finished dataset"):
+        load_frames(tmp_path / "nothing")
+    (tmp_path / "toy" / "broken.png").write_bytes(b"not an image")
+    (tmp_path / "toy" / "short.npy").write_bytes((tmp_path / "toy" / toy["path"].iloc[0]).read_bytes()[:500])
+    for name in ("broken.png", "short.npy", "gone.npy", "gone.png"):
+        with pytest.raises(DfnbError, match=rf"{name} cannot be read"):
+            Pixels(toy.attrs["folder"]).crop(name, 0)
+        with pytest.raises(DfnbError, match=rf"{name} cannot be read"):
+            Pixels(toy.attrs["folder"]).mask(name, 0, (SIZE, SIZE))
+    toy.drop(columns=["cluster", "landmarks"]).to_parquet(tmp_path / "toy" / "frames.parquet")
+    with pytest.raises(DfnbError, match="lacks the columns cluster, landmarks"):
+        load_frames(tmp_path / "toy")
+
+
+def read_many(table):
+    import faulthandler; faulthandler.dump_traceback_later(25, exit=True, file=open("/tmp/n/synthbase/dump.txt","w"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    for workers in (0, 2):
+        batches = list(in_order(table, Settings(8), 64, workers))
+        assert sum(len(batch["label"]) for batch in batches) == len(table) == 1080
+
+
+def test_more_videos_than_descriptors_can_be_read_by_workers_too(toy):
+    many = pd.concat([toy] * 60, ignore_index=True).assign(row=0)
+    many.attrs = toy.attrs
+    for column, entry in (("path", np.zeros((1, 8, 8, 3), np.uint8)), ("mask", np.zeros((1, 8, 1), np.uint8))):
+        many[column] = [f"{column}{i}.npy" for i in range(len(many))]
+        for name in many[column]:
+            np.save(f"{toy.attrs['folder']}/{name}", entry)
+    child = multiprocessing.get_context("fork").Process(target=read_many, args=(many,))
+    child.start()
+    child.join(40)
+    assert child.exitcode == 0
+
+
+# ---------------------------------------------------------------- choosing
+
+
+def test_selected_methods_keep_the_real_frames(toy):
+    assert set(select(toy, methods=["swap"])["method"]) == {"real", "swap"}
+    with pytest.raises(
+        DfnbError, match="no frame of split 'test' or of one of the methods None; it has train/real, train/"
+    ):
+        select(toy, "test")
+    with pytest.raises(DfnbError, match=r"one of the methods .*'blend'.*; it has train/real, train/swap, train/warp$"):
+        select(toy, methods=["swap", "blend"])
+
+
+def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
+    frames.both_classes(toy, "train")
+    with pytest.raises(DfnbError, match="split 'val' has 0 real frames and 0 fake frames"):
+        frames.both_classes(toy, "val")
+    with pytest.raises(DfnbError, match="split 'train' has 6 real frames and 0 fake frames, and training needs both"):
+        frames.both_classes(toy[toy["label"] == 0], "train")
+
+
+def masks_left(table):
+    return set(np.flatnonzero(table["mask"].astype(str) != ""))
+
+
+def test_masks_are_hidden_in_nested_shares_and_nothing_else_changes(toy):
+    before, fakes = toy.copy(deep=True), set(np.flatnonzero(toy["label"] == 1))
+    kept = {share: masks_left(hide_masks(toy, share, seed=1)) for share in (0, 0.25, 0.5, 0.75, 1)}
+    assert [len(rows) for rows in kept.values()] == [0, 3, 6, 9, 12] and kept[1] == fakes
+    assert kept[0.25] < kept[0.5] < kept[0.75] < kept[1]
+    assert any(masks_left(hide_masks(toy, 0.5, seed=seed)) != kept[0.5] for seed in range(2, 5))
+    hidden = hide_masks(toy, 0.5, seed=1)
+    assert toy.equals(before) and hidden.attrs == toy.attrs
+    assert hidden.drop(columns="mask").equals(toy.drop(columns="mask"))
+    batch = frames.as_batch(hidden, Settings())
+    assert batch["has_mask"].tolist() == [i not in fakes or i in kept[0.5] for i in range(len(toy))]
+    assert batch["mask"].any(dim=(1, 2, 3)).tolist() == [i in kept[0.5] for i in range(len(toy))]
+    with pytest.raises(DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise the share"):
+        hide_masks(toy, 0.01, seed=0)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_batches_in_order_are_the_stored_frames(toy):
+    batches = list(in_order(toy, Settings(), size=4))
+    assert [len(batch["label"]) for batch in batches] == [4, 4, 4, 4, 2]
+    assert torch.cat([batch["label"] for batch in batches]).tolist() == toy["label"].tolist()
+    expected = np.load(f"{toy.attrs['folder']}/a.expected.npz")["crops"]
+    assert (frames.pictures(batches[0], Settings())[:3] == expected).all()
+    resized = frames.as_batch(toy.head(2), Settings(image_size=2 * SIZE))
+    assert resized["image"].shape == (2, 3, 2 * SIZE, 2 * SIZE) and resized["mask"].shape == (2, 1, 2 * SIZE, 2 * SIZE)
+    assert resized["landmarks"][0, 0].tolist() == [20, 24]
+    assert resized["image"].min() >= -1 and resized["image"].max() <= 1
+
+
+def test_draws_come_from_seed_epoch_and_position_in_any_process(toy):
+    settings = Settings(transform=LIGHT)
+    image = FrameDataset(toy, settings, seed=0)[(0, 5, 2)][0]["image"]
+    state = torch.get_rng_state()
+    assert torch.equal(image, FrameDataset(toy, settings, seed=0)[(0, 5, 2)][0]["image"])
+    assert torch.equal(state, torch.get_rng_state())
+    for seed, index in ((0, (0, 6, 2)), (0, (1, 5, 2)), (1, (0, 5, 2))):
+        assert not torch.equal(image, FrameDataset(toy, settings, seed)[index][0]["image"])
+    sampler, epochs = EpochSampler(toy, 6, seed=0), {}
+    for workers in (0, 2):
+        batches, epochs[workers] = loader(FrameDataset(toy, settings, seed=0), sampler, workers), []
+        for sampler.epoch in (0, 1):
+            epochs[workers] += [batch["image"] for batch in batches]
+    assert torch.equal(torch.cat(epochs[0]), torch.cat(epochs[2])) and len(epochs[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("transform", "dims", "names"),
+    [
+        (v2.RandomHorizontalFlip(1), [-1], [1, 0, 2, 4, 3]),
+        (v2.RandomVerticalFlip(1), [-2], [1, 0, 2, 4, 3]),
+        (v2.RandomRotation((180, 180)), [-1, -2], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_mask_and_landmarks_follow_the_image(toy, transform, dims, names):
+    """Landmarks keep their names in a mirrored face: right eye, left eye, nose tip, right and left corner of the mouth."""
+    item = FrameDataset(toy, Settings(transform=transform), seed=0)[(0, 0, 8)][0]
+    stored = FrameDataset(toy, Settings())[(0, 0, 8)][0]
+    assert all(torch.equal(item[name], stored[name].flip(dims)) for name in ("image", "mask"))
+    expected = stored["landmarks"].clone()
+    for dim in dims:
+        expected[:, -dim - 1] = SIZE - 1 - expected[:, -dim - 1]
+    assert (item["landmarks"] - expected[names]).abs().max() <= 1
+
+
+def test_an_augmentation_that_changes_the_size_is_refused(toy):
+    with pytest.raises(DfnbError, match="its side must stay 37"):
+        FrameDataset(toy, Settings(transform=v2.Resize([20, 20])), seed=0)[(0, 0, 0)]
+
+
+def test_a_paper_makes_its_own_samples(toy):
+    real = toy[toy["label"] == 0]
+    sampler = EpochSampler(real, batch_size=4, seed=0, samples_per_frame=2, one_class=True)
+    assert sampler.n == 6 and len(sampler) == 3
+    train, val = (FrameDataset(real, Twice(32), seed=3, split=split) for split in ("train", "val"))
+    batches = list(loader(train, sampler, workers=1))
+    assert all(batch["label"].tolist() == [0, 1, 0, 1] and batch["image"].shape == (4, 3, 32, 32) for batch in batches)
+    assert len(torch.cat([batch["image"][1::2, 0, 0, 0] for batch in batches]).unique()) > 3  # each draws anew
+    assert not torch.equal(train[(0, 0, 0)][1]["image"], val[(0, 0, 0)][1]["image"])
+    assert len(FrameDataset(real, Twice(32))[(0, 0, 0)]) == 1  # judged as stored
+
+
+def test_a_landmark_that_is_unknown_stays_unknown(toy):
+    toy["landmarks"] = pd.array([None] * len(toy), dtype=toy["landmarks"].dtype)
+    item = FrameDataset(toy, Settings(transform=LIGHT), seed=0)[(0, 0, 0)][0]
+    assert item["landmarks"].shape == (5, 2) and item["landmarks"].isnan().all()
+
+
+# ---------------------------------------------------------------- the order of an epoch
+
+
+def test_an_epoch_is_balanced_by_class_and_method(toy):
+    sampler = EpochSampler(toy, batch_size=6, seed=3)
+    order = sampler.order(0)
+    method = toy["method"].astype(str).to_numpy()[order]
+    assert [np.sum(method == name) for name in ("real", "swap", "warp")] == [9, 4, 5]
+    assert len(set(order[method == "real"])) == 6  # all of them before any comes again
+    assert (order == sampler.order(0)).all() and (order != sampler.order(1)).any()
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_oversampling_shows_each_fake_once_and_each_real_frame_so_often(toy, times):
+    label = toy["label"].to_numpy()
+    sampler = EpochSampler(toy, batch_size=3, seed=2, oversampling=times)
+    shown = np.bincount(sampler.order(0), minlength=len(toy))
+    assert len(sampler) * 3 == sampler.n == 12 + 6 * times  # a multiple of three: nothing is dropped
+    assert (shown[label == 1] == 1).all() and (shown[label == 0] == times).all()
+    assert (sampler.order(0) != sampler.order(1)).any()
+    assert EpochSampler(toy, batch_size=4, seed=0, limit=10, oversampling=times).n == 8
+
+
+@pytest.mark.parametrize("oversampling", [None, 4])
+def test_a_resumed_epoch_is_the_rest_of_it_and_processes_share_each_batch(toy, oversampling):
+    sampler = EpochSampler(toy, batch_size=4, seed=0, oversampling=oversampling)
+    whole = list(sampler)
+    assert [place for batch in whole for _, place, _ in batch] == list(range(sampler.n))
+    sampler.skip = 2
+    assert list(sampler) == whole[2:] and len(sampler) == len(whole) - 2
+    sampler.skip, sampler.world, parts = 0, 2, []
+    for sampler.rank in (0, 1):
+        parts.append(list(sampler))
+    assert [sorted(a + b) for a, b in zip(*parts)] == [sorted(batch) for batch in whole]
+
+
+def test_what_gives_no_batch_is_refused(toy):
+    with pytest.raises(DfnbError, match="one class only"):
+        EpochSampler(toy[toy["label"] == 0], 2, 0)
+    with pytest.raises(DfnbError, match="has 18 frames to train on, fewer than one batch; lower batch_size"):
+        EpochSampler(toy, 64, 0)
