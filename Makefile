@@ -22,7 +22,7 @@ report: $(VENV)/.installed
 
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests -n 2 --dist loadfile
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV)/.installed
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb

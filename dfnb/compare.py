@@ -159,8 +159,11 @@ def _results(report: Report) -> pd.DataFrame:
         rows += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
     if not rows:
         raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
-    table = pd.DataFrame(rows).merge(pd.DataFrame([_facts(line) for line in lines]), on="line")
-    return table.reindex(columns=COLUMNS).fillna(dict.fromkeys(("interval_method", *FACTS), ""))
+    facts = pd.DataFrame([_facts(line) for line in lines])
+    table = pd.DataFrame(rows).merge(facts, on="line").reindex(columns=COLUMNS)
+    texts = ["interval_method", *FACTS]
+    table[texts] = table[texts].astype(object).fillna("")
+    return table
 
 
 def _facts(line: Line) -> dict[str, str]:

@@ -101,7 +101,8 @@ def panel(rows: Sequence[tuple[str, np.ndarray, dict]], masks: Sequence[np.ndarr
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
     if rows[-1][2] is MAP:
-        figure.colorbar(axes[-1, -1].images[0], ax=axes[-1, :], shrink=0.9, aspect=12).ax.tick_params(labelsize=6)
+        bar = figure.colorbar(axes[-1, -1].images[0], ax=axes, shrink=0.9 / len(rows), anchor=(0, 0), aspect=12)
+        bar.ax.tick_params(labelsize=6)
     return figure
 
 

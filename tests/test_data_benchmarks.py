@@ -19,7 +19,7 @@ def call(checkout, tmp_path, *words):
         + done.stdout.count(": not met")
         + done.stdout.count(", met")
         + done.stdout.count(", not met")
-        == {"prepare": 1, "table": 5, "loading": 1}[words[0]]
+        == {"prepare": 1, "table": 4, "loading": 1}[words[0]]
     )
     return written.name, pd.read_csv(written)
 

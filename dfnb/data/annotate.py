@@ -15,7 +15,7 @@ import pandas as pd
 
 from dfnb import core
 from dfnb.core import DfnbError
-from dfnb.data.frames import Pixels, load_frames
+from dfnb.data.frames import Pixels
 
 MOST_GREY = 0.01  # share of a mask's pixels that may be neither black nor white: soft rims of a brush
 KEY = ["video", "track", "frame"]
@@ -48,9 +48,6 @@ def load(folder: Path) -> tuple[str, int, int]:
     Pictures without a mask are left out. Raises :class:`DfnbError` that names every unusable mask; nothing is imported then.
     """
     index = _index(folder)
-    dataset, fingerprint = index["dataset"].iloc[0], index["fingerprint"].iloc[0]
-    if load_frames(core.home() / "datasets" / dataset).attrs["fingerprint"] != fingerprint:
-        raise DfnbError(f"{folder} was exported from another version of {dataset}; export it again")
     painted = index[[(folder / name).exists() for name in index["mask"]]]
     if painted.empty:
         raise DfnbError(f"{folder} has none of the {len(index)} masks, such as {index['mask'].iloc[0]}; paint some")
@@ -59,13 +56,11 @@ def load(folder: Path) -> tuple[str, int, int]:
         raise DfnbError(f"{folder}: {'; '.join(filter(None, problems))}; mend them and import again")
     masks = {file: cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in painted["mask"]}
     content = [painted.to_csv(), *(core.sha256(folder / file) for file in masks)]
-    name = f"{Path(dataset).name}-{core.digest(content, 8)}"
-    target = core.home() / "annotations" / name
-    with core.atomic_folder(target) as temporary:
+    name = f"{Path(index['dataset'].iloc[0]).name}-{core.digest(content, 8)}"
+    with core.atomic_folder(core.home() / "annotations" / name) as temporary:
         for file, mask in masks.items():
             cv2.imwrite(str(temporary / file), np.where(mask > 127, 255, 0))
         painted.to_csv(temporary / "index.csv", index=False)
-    core.write_record(target, {}, ["index.csv"], fingerprint=fingerprint, n=len(masks))
     return name, len(masks), len(index)
 
 
@@ -75,12 +70,10 @@ def painted(name: str, frames: pd.DataFrame) -> pd.DataFrame:
     Raises :class:`DfnbError` when the annotations are not there, or not of these frames.
     """
     folder = core.home() / "annotations" / name
-    record = core.read_record(folder)
-    if record is None:
-        raise DfnbError(f"{folder} holds no imported annotations; import them with `dfnb annotate import`")
-    if record["fingerprint"] != frames.attrs["fingerprint"]:
+    index = _index(folder)
+    if index["fingerprint"].iloc[0] != frames.attrs["fingerprint"]:
         raise DfnbError(f"{folder} was painted on other data than {frames.attrs['folder']}; export its frames again")
-    masks = {tuple(key): str(folder / mask) for mask, *key in _index(folder)[["mask", *KEY]].itertuples(index=False)}
+    masks = {tuple(key): str(folder / mask) for mask, *key in index[["mask", *KEY]].itertuples(index=False)}
     keys = list(zip(frames["video"].astype(str), frames["track"], frames["frame"]))
     if masks.keys().isdisjoint(keys):
         raise DfnbError(f"{folder} has no mask of the chosen frames; choose its split and methods")
@@ -90,7 +83,7 @@ def painted(name: str, frames: pd.DataFrame) -> pd.DataFrame:
 def _index(folder: Path) -> pd.DataFrame:
     """The index of a folder of pictures; raises :class:`DfnbError` where it names a file outside the folder."""
     if not (folder / "index.csv").exists():
-        raise DfnbError(f"{folder} has no index.csv; give a folder that `dfnb annotate export` wrote")
+        raise DfnbError(f"{folder} has no index.csv; give what `dfnb annotate export` wrote or `import` named")
     index = pd.read_csv(folder / "index.csv", dtype={"video": str, "dataset": str})
     for name in [*index["image"], *index["mask"]]:
         if (folder / name).resolve().parent != folder.resolve():
@@ -105,6 +98,5 @@ def _problem(file: Path, image: Path) -> str:
         return f"{file.name} or {image.name} cannot be read as an image"
     if mask.shape != picture.shape[:2]:
         return f"{file.name} has {mask.shape[::-1]} pixels, its picture {picture.shape[1::-1]}"
-    if ((mask > 25) & (mask < 230)).mean() > MOST_GREY:
-        return f"{file.name} is not black and white"
-    return "" if 0 < (mask > 127).mean() < 1 else f"{file.name} is all black or all white"
+    painted = ((mask > 25) & (mask < 230)).mean() <= MOST_GREY and 0 < (mask > 127).mean() < 1
+    return "" if painted else f"{file.name} is not black and white, with both"

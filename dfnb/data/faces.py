@@ -1,8 +1,8 @@
 """Where faces are in a video: read its frames, detect faces on some of them, follow one face per person.
 
-Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) on every k-th frame while they move
-and on up to every 4k-th while they keep still; boxes and landmarks are interpolated in between. A cut ends all tracks. No
-more than one frame is held, so that memory does not grow with the length of a video.
+Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) on every k-th frame; boxes and
+landmarks are interpolated in between. A cut ends all tracks. No more than two frames are held, so that memory does not grow
+with the length of a video.
 """
 
 import os
@@ -35,18 +35,15 @@ ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
 DETECT_SIDE = 640  # the detector sees half the frame, but 400 to this many pixels of its longer side
 CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
-CHANGED = 2.0  # mean change in grey value since the last detection from which faces may have moved
-STILL = 0.04  # share of its side that a face may move between two detections and still count as still
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
+FEWEST = 3  # detections of a person below which a track is spurious, unless faces were looked for less often
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
+
+Track = dict[int, np.ndarray]  # one person between two cuts: look for faces -> what it found (15,), as YuNet gives it
 
 
 class Unusable(Exception):
-    """Why a video goes into quarantine, with what is known of it."""
-
-    def __init__(self, reason: str, **facts: Any) -> None:
-        super().__init__(reason)
-        self.facts = facts
+    """Why a video goes into quarantine."""
 
 
 # ---------------------------------------------------------------- detector
@@ -63,8 +60,7 @@ def detector_path() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
         except (OSError, RuntimeError) as error:
-            mend = f"get {YUNET_URL} and put it at {path}"
-            raise DfnbError(f"the face detector could not be downloaded ({error}); {mend}") from None
+            raise DfnbError(f"no face detector ({error}); get {YUNET_URL} and put it at {path}") from None
     return sources.verified(path, YUNET_SHA256)
 
 
@@ -103,7 +99,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
     if file.suffix.lower() in IMAGES and file.is_file():
         yield read_image(file)
         return
-    packets, count, converter = 0, 0, VideoReformatter()  # a new converter for each frame takes 3 ms
+    packets, converter = 0, VideoReformatter()  # a new converter for each frame takes 3 ms
     try:
         with av.open(str(file.resolve()), options=ALLOWED) as container:
             stream = container.streams.video[0]
@@ -112,12 +108,11 @@ def decode(file: Path) -> Iterator[np.ndarray]:
                 packets += packet.size > 0  # and not frames, some of which an edit list may hide
                 for frame in packet.decode():
                     if frame.is_corrupt or packet.is_corrupt:
-                        raise Unusable(f"truncated or damaged after {count} frames")
+                        raise Unusable("truncated or damaged")
                     image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    count += 1
                     yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
             if packets < stream.frames:
-                raise Unusable(f"truncated or damaged after {count} frames")
+                raise Unusable("truncated or damaged")
     except (av.FFmpegError, IndexError) as error:
         reason = getattr(error, "strerror", "no video stream")
         raise Unusable(f"not a video, or truncated or damaged ({reason})") from None
@@ -127,10 +122,7 @@ def read_image(file: Path) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB, upright; raises :class:`Unusable` for what is none, or truncated, or a bomb."""
     try:
         with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bit of grey, which Pillow would cut at 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Unusable(f"not an image, or truncated or damaged ({error.__class__.__name__})") from None
 
@@ -138,26 +130,19 @@ def read_image(file: Path) -> np.ndarray:
 # ---------------------------------------------------------------- following
 
 
-class Track:
-    """One person between two cuts: the detections of the face."""
+def interpolate(track: Track, wanted: np.ndarray, looked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers (m,) of those ``wanted`` frames that show the face of a track, and where it is (m, 13).
 
-    def __init__(self) -> None:
-        self.looks: list[int] = []  # which looks for faces found it
-        self.faces: list[np.ndarray] = []  # (15,) each, as :class:`YuNet` gives it
-
-    def places(self, wanted: np.ndarray, looked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers (m,) of those ``wanted`` frames that show the face, and where it is (m, 13).
-
-        A place is centre x, y, longer side and five landmarks in source pixels, linear between the detections in the
-        frames ``looked`` at. A frame shows the face if the nearest look found it, or missed it between two that found it.
-        """
-        found = np.isin(np.arange(len(looked)), self.looks)
-        found[1:-1] |= found[:-2] & found[2:]
-        shown = wanted[found[np.searchsorted((looked[1:] + looked[:-1]) / 2, wanted)]]
-        faces = np.stack(self.faces)
-        centres, sides = faces[:, :2] + faces[:, 2:4] / 2, faces[:, 2:4].max(axis=1)
-        values = np.column_stack([centres, sides, faces[:, 4:14]])
-        return shown, np.column_stack([np.interp(shown, looked[self.looks], column) for column in values.T])
+    A place is centre x, y, longer side and five landmarks in source pixels, linear between the detections in the frames
+    ``looked`` at. A frame shows the face if the nearest look found it, or missed it between two that found it.
+    """
+    looks, faces = list(track), np.stack(list(track.values()))
+    found = np.isin(np.arange(len(looked)), looks)
+    found[1:-1] |= found[:-2] & found[2:]
+    shown = wanted[found[np.searchsorted((looked[1:] + looked[:-1]) / 2, wanted)]]
+    centres, sides = faces[:, :2] + faces[:, 2:4] / 2, faces[:, 2:4].max(axis=1)
+    values = np.column_stack([centres, sides, faces[:, 4:14]])
+    return shown, np.column_stack([np.interp(shown, looked[looks], column) for column in values.T])
 
 
 def associate(last: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:
@@ -180,41 +165,36 @@ class Follower:
     def follow(self, images: Iterable[np.ndarray]) -> int:
         """Follow the faces through all frames (H, W, 3) uint8 RGB of a video; returns their number.
 
-        Besides every k to 4k frames, faces are looked for in the first and the last frame and on both sides of a cut.
+        Besides every k-th frame, faces are looked for in the last frame and on both sides of a cut.
         """
-        every, gap, before, seen, last = self.settings.detect_every, 0, None, None, None
+        before = last = None
         for number, image in enumerate(images):
             thumbnail = cv2.resize(image[::4, ::4], (32, 32), interpolation=cv2.INTER_AREA).astype(np.int16)
             if last is not None and np.abs(thumbnail - before).mean() > CUT:
                 self._look(number - 1, last)
-                self.first, gap = len(self.looked), 0
-            since = number - self.looked[-1] if gap else 0
-            if since >= gap or (since >= every and np.abs(thumbnail - seen).mean() > CHANGED):
-                gap = min(2 * gap, 4 * every) if self._look(number, image) else every
-                seen = thumbnail
+                self.first = len(self.looked)
+            if self.first == len(self.looked) or number - self.looked[-1] >= self.settings.detect_every:
+                self._look(number, image)
             before, last = thumbnail, image
         if last is None:
             raise Unusable("there is no frame in the file")
         self._look(number, last)
         return number + 1
 
-    def _look(self, number: int, image: np.ndarray) -> bool:
-        """Give each face of a frame to the track that it continues, or to a new one; returns whether all keep still."""
+    def _look(self, number: int, image: np.ndarray) -> None:
+        """Give each face of a frame to the track that it continues, or to a new one."""
         if number in self.looked[-1:]:
-            return False
+            return
         look, faces = len(self.looked), self._detect(image)
         self.looked.append(number)
-        live = [track for track in self.tracks if track.looks[-1] >= max(self.first, look - REMEMBERED)]
-        pairs = associate(np.array([track.faces[-1][:4] for track in live]), faces[:, :4])
-        steps = [np.abs(faces[j] - live[i].faces[-1])[:14].max() / faces[j, 2:4].max() for i, j in pairs]
+        live = [track for track in self.tracks if max(track) >= max(self.first, look - REMEMBERED)]
+        pairs = associate(np.array([track[max(track)][:4] for track in live]), faces[:, :4])
         continued = {j: live[i] for i, j in pairs}
-        new = {j: Track() for j in range(len(faces)) if j not in continued}
-        expected = sum(track.looks[-1] == look - 1 for track in live)
-        self.tracks += new.values()
-        for j, track in (continued | new).items():
-            track.looks.append(look)
-            track.faces.append(faces[j])
-        return len(steps) == len(faces) == expected > 0 and max(steps) < STILL
+        for j, face in enumerate(faces):
+            if j in continued:
+                continued[j][look] = face
+            else:
+                self.tracks.append({look: face})
 
     def _detect(self, image: np.ndarray) -> np.ndarray:
         """The faces (n, 15) of a frame that are large and certain enough, in source pixels."""
@@ -227,7 +207,7 @@ class Follower:
         return faces[large & (faces[:, 14] >= self.settings.min_score)]
 
     def places(self, wanted: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """:meth:`Track.places` of each person, seen longest first; who was seen too rarely to be believed is left out."""
-        fewest, looked = min(self.settings.min_detections, len(self.looked)), np.array(self.looked)
-        tracks = [track.places(wanted, looked) for track in self.tracks if len(track.looks) >= fewest]
+        """:func:`interpolate` for each person, seen longest first; who was seen too rarely to be believed is left out."""
+        fewest, looked = min(FEWEST, len(self.looked)), np.array(self.looked)
+        tracks = [interpolate(track, wanted, looked) for track in self.tracks if len(track) >= fewest]
         return sorted((track for track in tracks if len(track[0])), key=lambda track: -len(track[0]))

@@ -343,14 +343,12 @@ def _collate(items: list[list[dict[str, Tensor]]]) -> dict[str, Tensor]:
     return default_collate([sample for samples in items for sample in samples])
 
 
-def _begin_worker(number: int) -> None:
-    cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
-
-
 def loader(data: FrameDataset, batches: Iterable[list], workers: int = 0, pin: bool = False) -> DataLoader:
     """Batches (a dict of tensors, see ``papers.Batch``) for lists of indices such as those of :class:`EpochSampler`."""
-    options = {"collate_fn": _collate, "worker_init_fn": _begin_worker, "persistent_workers": workers > 0}
-    return DataLoader(data, batch_sampler=batches, num_workers=workers, pin_memory=pin, **options)
+    if workers:  # one process per core; set here, since a forked process hangs that stops the threads of its parent
+        cv2.setNumThreads(1)
+    options = {"collate_fn": _collate, "persistent_workers": workers > 0, "pin_memory": pin}
+    return DataLoader(data, batch_sampler=batches, num_workers=workers, **options)
 
 
 def in_order(

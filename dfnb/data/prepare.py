@@ -11,16 +11,14 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain, product, repeat
 from pathlib import Path, PurePosixPath
 
 import cv2
 import joblib
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 from pydantic import Field
-from tqdm import tqdm
 
 from dfnb import core
 from dfnb.core import DfnbError
@@ -32,7 +30,7 @@ TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are use
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 KNOWN = ("split", "cluster", "identity", "source", "method", "label")  # columns that hold for all frames of a source
-COUNTS = ("frames", "without_face", "detections", "tracks")  # per video, to be summed
+COUNTS = ["videos", "quarantined", "frames", "without_face"]  # summed by split and method
 
 
 class Settings(core.Closed):
@@ -41,12 +39,9 @@ class Settings(core.Closed):
     size: int = Field(256, ge=32, le=1024, description="side of a crop in pixels")
     scale: float = Field(1.3, ge=1, le=4, description="side of a crop, by the longer side of the face's box")
     frames_per_video: int | None = Field(None, ge=1, description="evenly spaced; None: all")
-    detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame at most")
+    detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
-    min_detections: int = Field(
-        3, ge=1, description="a track with fewer is spurious, unless faces were looked for less often"
-    )
 
 
 class Target(core.Closed):
@@ -64,11 +59,11 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test", cr
     A video is named by its path without the suffix; the masks of ``fake/`` have the same paths below ``mask/``. Files
     outside a folder of a split are of ``split``. With a ``label`` the folder is taken for ``real/`` or ``fake/`` itself.
     With ``crops`` the images are faces, to be used where they lie: those of a folder are the frames of one video, but each
-    right below ``real/`` or ``fake/<method>/`` is one by itself. Raises :class:`DfnbError` when no file is there.
+    right below ``real/`` or ``fake/<method>/`` is one by itself. Raises :class:`DfnbError` when no file is there, or two
+    have the same name.
     """
     root, sources = Path(root), []
     paths = sorted(path.relative_to(root) for path in root.rglob("[!.]*") if path.is_file())
-    names = Counter(path.with_suffix("") for path in paths)
     masks = {path.with_suffix(""): root / path for path in paths if "mask" in path.parts[:2]}
     for path in paths:
         inner = path.parts[0] in frames.SPLITS and len(path.parts) > 1
@@ -78,7 +73,7 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test", cr
             continue
         method = below[0] if kind == "fake" and len(below) > 1 and not label else kind
         mask = masks.get(Path(*path.parts[:inner], "mask", *below).with_suffix("")) if kind == "fake" else None
-        video = (path.with_suffix("") if names[path.with_suffix("")] == 1 else path).as_posix()
+        video = path.with_suffix("").as_posix()
         if crops and len(below) > 1 + (method != kind):
             video = path.parent.as_posix()
         source = Source(video, root / path, int(kind == "fake"), method, part, cluster=video, mask=mask)
@@ -102,12 +97,10 @@ def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> t
         return [path for path in files if path.is_file() and path.resolve().is_relative_to(root)]
 
     kinds = {kind: splits for dataset in core.read_json(file).values() for kind, splits in dataset.items()}
-    for kind, split in [(kind, split) for split in ("test", "val", "train") for kind in kinds]:
+    for kind, split in product(kinds, ("train", "val", "test")):  # the last list that names a video counts
         videos, fake = kinds[kind].get(split, {}), not kind.lower().endswith("real")
         for name, entry in videos.get(compression, videos).items():
             video, images = f"{kind}/{name}", found(entry, "frames")
-            if video in sources or not entry.get("frames"):
-                continue
             if len(images) < len(entry["frames"]):
                 missing.append(f"{video}: {len(images)} of {len(entry['frames'])} frames are below {root.name}")
             masks = {mask.stem: mask for mask in found(entry, "masks") if fake}
@@ -118,7 +111,7 @@ def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> t
     usable = [source for source in sources.values() if source.crops]
     if not usable:
         raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
-    return usable, missing
+    return usable, list(dict.fromkeys(missing))
 
 
 # ---------------------------------------------------------------- one video
@@ -129,8 +122,7 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     (height, width), (left, top, right, bottom) = image.shape[:2], box
     patch = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     pads = max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)
-    if any(pads):
-        patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
+    patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if bottom - top > size else cv2.INTER_CUBIC)
 
 
@@ -170,78 +162,68 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
             with core.atomic_folder(place) as temporary:
                 core.write_json(temporary / "video.json", content, indent=None)
             return facts
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch") as scratch:
-            rows, crops, masks, facts = _cut(source, settings, detector, Path(scratch))
-            frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
-            return facts
-    except (Unusable, cv2.error, MemoryError) as error:
-        if source.original:
-            return _one(replace(source, original=None), given, folder, settings, detector)
-        return getattr(error, "facts", {}) | {"reason": str(error)}
-    except OSError as error:
-        raise DfnbError(f"{folder} cannot be written ({error.strerror}); mend it and start again") from None
+        rows, crops, masks, facts = _cut(source, settings, detector, folder)
+        frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
+        return facts
+    except (Unusable, cv2.error) as error:
+        if source.compared:
+            return _one(replace(source, mask=None, compared=False), given, folder, settings, detector)
+        return {"reason": str(error)}
 
 
-def _cut(source: Source, settings: Settings, detector: YuNet, scratch: Path) -> tuple[list, Path, Path | None, dict]:
-    """The rows of a video, the files of its crops and of its packed masks (None: it has none), and its facts."""
-    follower, size, beside = Follower(settings, detector), settings.size, source.mask or source.original
+def _cut(source: Source, settings: Settings, detector: YuNet, folder: Path) -> tuple:
+    """The rows of a video, its crops (n, size, size, 3), its masks (n, size, size) bool or None, and its facts.
+
+    The arrays lie in files in ``folder`` that vanish with them, so that a long video need not fit into memory.
+    """
+    follower, size = Follower(settings, detector), settings.size
     total = follower.follow(decode(source.file))
     n = min(settings.frames_per_video or total, total)
     wanted = (2 * np.arange(n) + 1) * total // (2 * n)  # the middles of n equal parts
-    facts = {"frames": n, "without_face": n, "decoded": total, "detections": len(follower.looked)}
     tracks = follower.places(wanted)
     if not tracks:
-        raise Unusable(f"no face in {n} frames", **facts)
+        raise Unusable(f"no face in {n} frames")
     number, places = (np.concatenate(parts) for parts in zip(*tracks))
     track = np.repeat(np.arange(len(tracks)), [len(shown) for shown, _ in tracks])
-    crops = open_memmap(scratch / "crops.npy", "w+", np.uint8, (len(track), size, size, 3))
-    masks = open_memmap(scratch / "masks.npy", "w+", np.uint8, (len(track), size, -(-size // 8)))
-    boxes, forged = np.zeros((len(track), 4), int), np.zeros(len(track))
+    crops = _scratch(folder, np.uint8, (len(track), size, size, 3))
+    masks = _scratch(folder, bool, (len(track), size, size))
+    boxes = np.zeros((len(track), 4), int)
     for frame, image, region in _pictures(source, set(number.tolist())):
         for i in np.flatnonzero(number == frame):
             boxes[i] = square_box(places[i], settings.scale, image.shape)
             crops[i] = crop(image, boxes[i], size)
-            if beside:
-                masked = crop(region, boxes[i], size) > MASKED
-                masks[i], forged[i] = np.packbits(masked, axis=-1), masked.mean()
-    chosen = np.arange(len(track))
-    if beside:  # of several people the one under the mask
-        chosen = np.flatnonzero(track == np.bincount(track, forged).argmax())
+            if source.mask:
+                masks[i] = crop(region, boxes[i], size) > MASKED
+    chosen = slice(len(track))
+    if source.mask:  # of several people the one under the mask, whose rows follow one another
+        forged = np.bincount(track, masks.mean(axis=(1, 2)))
         if not forged.any():
-            raise Unusable(f"no face under the mask in {n} frames", **facts)
-        facts["masked_by"] = "given" if source.mask else "difference of fake and original"
-    facts |= {"without_face": n - len(set(number[chosen])), "tracks": len(set(track[chosen]))}
+            raise Unusable(f"no face under the mask in {n} frames")
+        chosen = slice(*np.searchsorted(track, forged.argmax() + np.arange(2)))
+    facts = {"frames": n, "without_face": n - len(set(number[chosen]))}
     scale = size / (boxes[:, 2] - boxes[:, 0])
     marks = np.round((places[:, 3:] - np.tile(boxes[:, :2], 5)) * scale[:, None], 3)
-    table = {"track": track - track[chosen[0]], "frame": number, "scale": scale, "crop_box": boxes, "landmarks": marks}
-    rows = [{name: values[i].tolist() for name, values in table.items()} for i in chosen]
-    return rows, _part(crops, chosen), _part(masks, chosen) if beside else None, facts
+    table = {"track": track - track[chosen][0], "frame": number, "scale": scale, "crop_box": boxes, "landmarks": marks}
+    rows = pd.DataFrame({name: values[chosen].tolist() for name, values in table.items()}).to_dict("records")
+    return rows, crops[chosen], masks[chosen] if source.mask else None, facts
 
 
-def _part(array: np.memmap, chosen: np.ndarray) -> Path:
-    """A file of the chosen rows of an array, which follow one another: its own where these are all."""
-    path = Path(array.filename)
-    if len(chosen) < len(array):
-        path = path.with_suffix(".part.npy")
-        np.save(path, array[chosen[0] : chosen[-1] + 1])
-    return path
+def _scratch(folder: Path, kind: type, shape: tuple[int, ...]) -> np.memmap:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, kind, "w+", shape=shape)
 
 
 def _pictures(source: Source, wanted: Container[int]) -> Iterator[tuple]:
-    """Each wanted frame: its number, the image (H, W, 3) uint8 RGB, and its mask (H, W) uint8 or None.
-
-    The mask is the frame of the mask video, or the difference from the frame of the original.
-    """
-    beside, region = source.mask or source.original, None
-    others = decode(beside) if beside else repeat(None)
+    """Each wanted frame: its number, the image (H, W, 3) uint8 RGB, and its mask (H, W) uint8 or None."""
+    others, region = decode(source.mask) if source.mask else repeat(None), None
     try:
-        for number, (image, other) in enumerate(zip(decode(source.file), others, strict=bool(beside))):
+        for number, (image, other) in enumerate(zip(decode(source.file), others, strict=bool(source.mask))):
             if number not in wanted:
                 continue
-            if beside:
+            if source.mask:
                 if image.shape != other.shape:
                     raise Unusable(f"the mask has the shape {other.shape[:2]}, the video {image.shape[:2]}")
-                region = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY) if source.mask else difference(image, other)
+                region = difference(image, other) if source.compared else cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
             yield number, image, region
     except ValueError:
         raise Unusable("the mask and the video have different numbers of frames") from None
@@ -265,7 +247,7 @@ def _in_place(source: Source) -> tuple[list[dict], dict]:
             rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **unknown})
     facts = {"frames": len(numbered), "without_face": len(numbered) - len(rows)}
     if not rows:
-        raise Unusable(f"none of {len(numbered)} images can be read", **facts)
+        raise Unusable(f"none of {len(numbered)} images can be read")
     return rows, facts | {"crops_hash": core.digest(hashes, 64)}
 
 
@@ -287,7 +269,7 @@ def prepare(
     bytes for any number of ``workers`` (None: one per processor). A dataset that is done returns at once. Drop-outs and
     quarantined videos are counted by split and method in ``faces``; ``quarantine.csv`` has the list to read. What is
     known to be ``missing`` of the dataset is kept in the record. Raises :class:`DfnbError` for a name that is none, when
-    the folder holds other settings or other videos, when the space does not suffice, or when no video has a face.
+    the folder holds other settings or other videos, or when no video has a face.
     """
     folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), core.Clock()
@@ -298,10 +280,8 @@ def prepare(
     with core.locked(folder):
         _link(folder, sources)
         record = core.read_record(folder)
-        old = record["parameters"] if record else parameters
-        changed = [key for key in old | parameters if old.get(key) != parameters.get(key)]
-        if changed:
-            raise DfnbError(f"{folder} was made with another {', '.join(changed)}; give the new dataset another name")
+        if record and record["parameters"] != parameters:
+            raise DfnbError(f"{folder} was made with {record['parameters']}; give the new dataset another name")
         if record and record["sources"] == fingerprint:
             return record
         (folder / "record.json").unlink(missing_ok=True)
@@ -310,28 +290,22 @@ def prepare(
         done = {file.parent.relative_to(folder / "videos").as_posix() for file in folder.rglob("video.json")}
         for video in done - given.keys():
             raise DfnbError(f"{folder} holds another video, {video!r}; give the new dataset another name")
-        new = sum(source.video not in done and not source.crops for source in sources)
-        needed = new * (settings.frames_per_video or 1) * settings.size**2 * 3
-        if needed > shutil.disk_usage(folder).free:
-            raise DfnbError(f"{folder} needs at least {needed / 1e9:.2g} GB, which are not free; free some space")
         jobs = [joblib.delayed(_one)(source, given[source.video], folder, settings, detector) for source in sources]
-        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator")
-        facts = tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="video", disable=not progress)
-        table = _table(sources, list(facts))
+        table = _table(sources, joblib.Parallel(n_jobs=workers or -1, verbose=5 * progress)(jobs))
         unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
         with core.atomic(folder / "quarantine.csv") as temporary:
             unused.to_csv(temporary, index=False)
-        counts = table.groupby("part")[["videos", "quarantined", *COUNTS]].sum().astype(int).to_dict("index")
+        counts = table.groupby("part")[COUNTS].sum().astype(int).to_dict("index")
         facts = {"sources": fingerprint, "missing": list(missing), "quarantine": unused.to_dict("records")}
         return frames.write_dataset(folder, parameters, **facts, faces=counts, **clock.facts())
 
 
 def dropouts(record: dict) -> pd.DataFrame:
-    """Of a prepared dataset, by split and method: videos, those not used, wanted frames, and the share without a face.
+    """By split and method: videos, those not used, of the others the wanted frames, and the share without a face.
 
     A detector that fails on fakes more than on real videos is a bias: what is left are the easier fakes.
     """
-    table = pd.DataFrame(record["faces"]).T[["videos", "quarantined", "frames", "without_face"]].astype(int)
+    table = pd.DataFrame(record["faces"]).T
     share = (table["without_face"] / table["frames"].clip(lower=1)).round(4)
     return table.assign(share=share).rename_axis("split/method")
 
@@ -348,7 +322,7 @@ def _check_names(sources: Sequence[Source]) -> None:
 
 def _given(source: Source, parameters: dict) -> str:
     """A digest of what a prepared video depends on; files are known by name, size and time of change."""
-    files = [file for file in (source.file, source.mask, source.original, *chain(*source.crops)) if file]
+    files = [file for file in (source.file, source.mask, *chain(*source.crops)) if file]
     stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
     return core.digest([parameters, source.video, [getattr(source, name) for name in KNOWN], stamps])
 
@@ -365,7 +339,7 @@ def _link(folder: Path, sources: Sequence[Source]) -> None:
 
 def _table(sources: Sequence[Source], facts: list[dict]) -> pd.DataFrame:
     """One row per video, in the order of names: what became of it, and how many frames have no face."""
-    empty = {"reason": "", "videos": 1, **dict.fromkeys(COUNTS, 0)}
-    rows = [vars(source) | {"file": source.file.name} | empty | fact for source, fact in zip(sources, facts)]
-    table = pd.DataFrame(rows, columns=["video", "file", "split", "method", *empty]).sort_values("video")
+    empty = {"reason": "", "videos": 1, "frames": 0, "without_face": 0}
+    rows = [empty | vars(source) | {"file": source.file.name} | fact for source, fact in zip(sources, facts)]
+    table = pd.DataFrame(rows).sort_values("video")
     return table.assign(part=table["split"] + "/" + table["method"], quarantined=table["reason"] != "")

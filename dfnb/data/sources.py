@@ -5,7 +5,6 @@ folder that the user names: ``{name}`` stands for anything without a slash, ``{n
 expression matches. The values that a path and the dataset's own list give fill the other templates of the rule.
 """
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,7 @@ from dfnb.core import Closed, DfnbError
 from dfnb.data import frames
 
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
-Problems = defaultdict[str, list[str]]  # what is missing or wrong, and the names that it concerns
 
 
 class Listing(Closed):
@@ -82,8 +79,8 @@ class Manifest(Closed):
 class Source:
     """One video: its name in the dataset, its file, what is known of it, and its mask video (same frame numbering).
 
-    An image is a video of one frame. With ``crops`` the file is a folder, and these images in it are used as they are,
-    each with its mask or None.
+    An image is a video of one frame. Where ``compared``, the mask video is the original of a fake: the mask is where they
+    differ. With ``crops`` the file is a folder, and these images in it are used as they are, each with its mask or None.
     """
 
     video: str
@@ -95,19 +92,16 @@ class Source:
     identity: str = ""
     source: str = ""
     mask: Path | None = None
-    original: Path | None = None
+    compared: bool = False
     crops: tuple[tuple[Path, Path | None], ...] = ()
 
     def in_place(self, root: Path) -> Self:
         """The image of this source as a crop that is used where it lies below ``root``."""
-        return replace(self, file=root, mask=None, original=None, crops=((self.file, self.mask),))
+        return replace(self, file=root, mask=None, crops=((self.file, self.mask),))
 
 
 def load(name: str) -> Manifest:
-    """The manifest of a published dataset; raises :class:`DfnbError` for an unknown name or an impossible entry."""
-    known = core.described("real")
-    if name not in known:
-        raise DfnbError(f"data_manifest describes no published dataset {name!r}; it describes {', '.join(known)}")
+    """The manifest of one of the datasets ``core.described("real")``; raises :class:`DfnbError` for an impossible entry."""
     path = core.find("data_manifest") / f"{name}.yaml"
     content = core.read_yaml(path)
     if "like" in content:
@@ -146,19 +140,13 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
 def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """The videos of a dataset below the user's folders, and one sentence for each thing that is missing or wrong.
 
-    Where two folders hold the same path, the first counts. Raises :class:`DfnbError` when two files would be the same
-    video, or when a list differs from the published one.
+    Where two folders hold the same path, the first counts; links to folders are not followed. Raises :class:`DfnbError` when two files would be the same
+    video, or when a list that ships with the manifest was changed.
     """
-    problems, sources = Problems(list), []
+    problems, sources = defaultdict(list), []
     files: dict[str, Path] = {}  # by their paths below a root
     for root in reversed([Path(root).resolve() for root in roots]):
-        for place, folders, names in os.walk(root):
-            links = [name for name in folders if Path(place, name).is_symlink()]
-            problems["links to folders are not followed; name what they lead to as a further root"] += links
-            files |= {Path(place, name).relative_to(root).as_posix(): Path(place, name) for name in sorted(names)}
-    archives = [file for file in files.values() if file.suffix in ARCHIVES]
-    packed = [file.name for file in archives if not file.with_name(file.name.split(".")[0]).exists()]
-    problems["archives that are not unpacked; unpack each into a folder of its name"] += packed
+        files |= {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     for rule in manifest.rules:
         for method in rule.methods or [rule.method]:
             fields = manifest.fields | ({"method": method} if method else {})
@@ -178,16 +166,13 @@ def merged(found: Sequence[Source]) -> list[Source]:
     return list(sources.values())
 
 
-def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], problems: Problems) -> list[Source]:
+def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], problems: dict) -> list[Source]:
     """The sources that one rule finds among the files."""
-    pattern, sources, listed = _pattern(rule.files, fields), [], {}
+    where = PLACEHOLDER.sub(lambda match: fields.get(match[1], match[0]), rule.files)
+    pattern, sources, listed = _pattern(where), [], {}
     matches = {path: match.groupdict() for path in files if (match := pattern.fullmatch(path))}
-    where = PLACEHOLDER.sub(lambda match: fields.get(match[1], f"{{{match[1]}}}"), rule.files)
     if rule.list:
         listed, title = _rows(lists[rule.list], files), lists[rule.list].file
-        if matches and not listed:
-            problems["lists that describe the files, but are missing"].append(title)
-            return []
     elif len(matches) < rule.expected:
         problems[f"{where}: fewer than the {rule.expected} published files"] += matches
     missing = {key for key in listed if rule.key != "{path}" or pattern.fullmatch(key)}
@@ -205,51 +190,41 @@ def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], proble
     return sources
 
 
-def _source(rule: Rule, facts: dict[str, str], files: dict[str, Path], problems: Problems) -> Source:
+def _source(rule: Rule, facts: dict[str, str], files: dict[str, Path], problems: dict) -> Source:
     """The source that a rule makes of all that is known about a file."""
     file, label = files[facts["path"]], LABELS.get(rule.label.format_map(facts).lower())
     if label is None:
         raise DfnbError(f"{file} has a label that is neither real nor fake in its list; download the list again")
-    facts["method"] = facts["method"] if label else "real"
-    for name in ("video", "split", "cluster", "identity", "source", "mask", "original"):
-        facts[name] = getattr(rule, name).format_map(facts)
-    for name in ("mask", "original"):
-        if facts[name] and facts[name] not in files:
-            problems[f"{facts['method']}: {name} files missing, prepared without"].append(facts[name])
-    known = {name: facts[name] for name in ("video", "method", "split", "cluster", "identity", "source")}
-    beside = {name: files.get(facts[name]) for name in ("mask", "original")}
-    source = Source(file=file, label=label, **known, **beside)
+    known = {"method": facts["method"] if label else "real"}
+    for name in ("video", "split", "cluster", "identity", "source"):
+        known[name] = getattr(rule, name).format_map(facts | known)
+    mask = (rule.mask or rule.original).format_map(facts)
+    if mask and mask not in files:
+        problems[f"{known['method']}: files of masks or originals missing, prepared without masks"].append(mask)
+    source = Source(file=file, label=label, mask=files.get(mask), compared=bool(rule.original), **known)
     return source.in_place(file.parents[facts["path"].count("/")]) if rule.crops else source
 
 
-def _pattern(template: str, fields: Mapping[str, str]) -> re.Pattern:
-    """The regular expression of a template, in which the names of ``fields`` stand for their values."""
-
-    def group(match: re.Match) -> str:
-        name, regex = match.groups()
-        return re.escape(fields[name]) if name in fields and not regex else f"(?P<{name}>{regex or '[^/]+'})"
-
-    return re.compile(PLACEHOLDER.sub(group, template))
+def _pattern(template: str) -> re.Pattern:
+    """The regular expression of a template."""
+    return re.compile(PLACEHOLDER.sub(lambda match: f"(?P<{match[1]}>{match[2] or '[^/]+'})", template))
 
 
 def _rows(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """The rows of a list by their keys, of all files that its template matches; empty where there is none."""
-    pattern, rows = _pattern(listing.file, {}), {}
+    pattern, rows = _pattern(listing.file), {}
     found = {file: match.groupdict() for path, file in files.items() if (match := pattern.fullmatch(path))}
     if listing.sha256:
         found = {verified(core.find("data_manifest") / listing.file, listing.sha256): {}}
     for file, values in found.items():
-        header = {"names": ["name"]} if file.suffix == ".txt" else {}
-        try:
-            if file.suffix == ".json":
-                entries = [{"key": key, **row} for key, row in core.read_json(file).items()]
-            else:
-                entries = pd.read_csv(file, dtype=str, keep_default_na=False, **header).to_dict("records")
-            for entry in entries:
-                row = entry | listing.fields | values
-                rows |= {key.format_map(row): row for key in listing.keys}
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise DfnbError(f"{file} is not a list as published ({error}); download it again") from None
+        if file.suffix == ".json":
+            entries = [{"key": key, **row} for key, row in core.read_json(file).items()]
+        else:
+            header = ["name"] if file.suffix == ".txt" else None
+            entries = pd.read_csv(file, dtype=str, keep_default_na=False, names=header).to_dict("records")
+        for entry in entries:
+            row = entry | listing.fields | values
+            rows |= {key.format_map(row): row for key in listing.keys}
     return rows
 
 

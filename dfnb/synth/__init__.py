@@ -6,8 +6,7 @@ captures, forges and delivers their videos, and :mod:`~dfnb.synth.build` makes d
 like is one YAML file in ``data_manifest/``.
 """
 
-from dfnb.synth.build import Person, Settings, build, cast, film, key, preset
+from dfnb.synth.build import Person, Settings, build, cast, film, preset
 from dfnb.synth.forgeries import METHODS, forge, h264, to_bytes
 
-__all__ = ["METHODS", "Person", "Settings", "build", "cast", "film", "forge", "h264", "key", "preset", "to_bytes"]
-_key, _bytes = key, to_bytes  # the names in tests/trees.py
+__all__ = ["METHODS", "Person", "Settings", "build", "cast", "film", "forge", "h264", "preset", "to_bytes"]

@@ -182,10 +182,9 @@ def _real_and_fake(
         who = {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
         what = {"dataset": name, "split": target.split, "method": method if label else "real", "label": label}
         where = {"track": 0, "crop_box": [0.0, 0.0, size, size], "scale": 1.0}
-        places = [
-            {"frame": i * FRAME_STEP, "landmarks": shot.landmarks.ravel().tolist()} for i, shot in enumerate(shots)
-        ]
-        yield [{**what, **who, **where, **place} for place in places], crops, np.stack(masks) if label else None
+        points = [shot.landmarks.ravel().tolist() for shot in shots]
+        rows = [what | who | where | {"frame": i * FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
+        yield rows, crops, np.stack(masks) if label else None
 
 
 def build(name: str, settings: Settings | None = None, workers: int | None = None, progress: bool = True) -> dict:
@@ -207,8 +206,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         stored = core.read_json(description) if description.exists() else {}
         changed = ", ".join(sorted(each for each in {*stored, *parameters} if stored.get(each) != parameters.get(each)))
         if changed and (stored or (folder / "videos").exists()):
-            mend = "delete the folder or choose another name"
-            raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); {mend}")
+            raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); delete the folder first")
         record = core.read_record(folder)
         if record:
             return record
@@ -219,5 +217,5 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
-        facts |= {"compression": settings.delivery.compression, **clock.facts()}
-        return frames.write_dataset(folder, parameters, **facts)
+        compression = settings.delivery.compression
+        return frames.write_dataset(folder, parameters, compression=compression, **facts, **clock.facts())

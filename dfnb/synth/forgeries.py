@@ -217,8 +217,8 @@ def retouch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tup
     """Larger eyes, generated at a low resolution (attribute, as an edit in the latent space of Glow)."""
     wide, high, feather, larger = draws(draw, (1.8, 2.1), (0.6, 0.8), forgery.feather, (0.15, 0.3))
     s, t = _face_coordinates(target)
-    near = [blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1)]
-    pull = larger * np.stack([near[0] * (s + 1) + near[1] * (s - 1), (near[0] + near[1]) * t])
+    right, left = (blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1))
+    pull = larger * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
     generated = _resolve(_moved(target, pull)[0], draw.uniform(*forgery.low_resolution))
     return _blend(generated, target, _region(target, wide, high, 0.1, feather), forgery, draw)
 
@@ -291,6 +291,5 @@ def h264(images: Sequence[Array], crf: int) -> Array:
         container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer) as container:
-        container.streams.video[0].codec_context.thread_type = "NONE"
         decoded = [frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in container.decode(video=0)]
     return np.stack(decoded)[:, :height, :width]

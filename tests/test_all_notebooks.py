@@ -1,0 +1,47 @@
+"""Every notebook, as a user runs them: ``dfnb run smoke``. First in the alphabet, since it takes longest."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dfnb import core, jobs
+
+BIN = Path(sys.executable).parent
+
+
+def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory, monkeypatch):
+    """Every notebook through Snakemake and papermill in a fresh home, from a folder that is not the project's."""
+    home, elsewhere = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(smoke_home / "datasets", home / "datasets")
+    monkeypatch.setenv("DFNB_HOME", str(home))
+    command = [str(BIN / "dfnb"), "run", "smoke", "--cores", "2"]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Video AUC" in done.stdout and "index.html" in done.stdout.strip().splitlines()[-1]
+    assert not list(elsewhere.iterdir())
+    for job in jobs.jobs("smoke"):
+        record = core.read_json(job.record)
+        assert record["parameters"] == job.parameters.model_dump(mode="json")
+        assert all(core.sha256(home / name) == digest for name, digest in record["files"].items()), job.id
+        if job.trains:
+            assert ": loss" in job.log.read_text(encoding="utf-8")
+            continue
+        executed = json.loads(job.log.read_text(encoding="utf-8"))
+        assert not any(o.get("output_type") == "error" for c in executed["cells"] for o in c.get("outputs", []))
+    report = home / "reports" / "smoke"
+    page = (report / "index.html").read_text(encoding="utf-8")
+    for name in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert (report / name).exists(), name
+    assert all(job.done() for job in jobs.jobs("smoke"))
+    times = {job.id: job.record.stat().st_mtime_ns for job in jobs.jobs("smoke")}
+    again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert again.returncode == 0 and "Video AUC" in again.stdout and "all is done" in again.stdout
+    assert times == {job.id: job.record.stat().st_mtime_ns for job in jobs.jobs("smoke")}
+    lost = next(job for job in jobs.jobs("smoke") if job.notebook == "09_report")
+    (report / "index.html").unlink()
+    assert not lost.done()
+    assert subprocess.run(command, cwd=elsewhere, capture_output=True).returncode == 0
+    assert lost.done() and (report / "index.html").exists()
