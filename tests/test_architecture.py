@@ -47,7 +47,8 @@ COMPUTING = ("dfnb.train", "dfnb.corrupt", "dfnb.attribution", "dfnb.synth")
 STARTING = {"score", "corrupted", "keep", "pack", "predict", "network"}
 
 # Never raised: what does not fit is taken out.
-MOST_LINES = 5000
+MOST_LINES = 4500
+LINES_NOW = 4953  # the package may only shrink until it meets the limit above
 MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 60
 DRAWING = "synth.people"  # the drawing of faces may be longer
@@ -159,7 +160,12 @@ def test_the_start_loads_neither_torch_nor_pandas(code):
 def test_the_package_stays_small():
     lines = {name: code_lines(tree, source(name)) for name, tree in TREES.items()}
     assert not {name: n for name, n in lines.items() if n > MOST_LINES_OF_A_FILE and name != DRAWING}
-    assert sum(lines.values()) <= MOST_LINES, lines
+    assert sum(lines.values()) <= LINES_NOW, lines
+
+
+@pytest.mark.xfail(strict=True, reason="not met yet; the mark goes when the package is thin enough")
+def test_the_package_meets_its_limit():
+    assert sum(code_lines(tree, source(name)) for name, tree in TREES.items()) <= MOST_LINES
 
 
 def functions():

@@ -1,10 +1,10 @@
 """Maps: each method must find a planted mark, the measures must say so, and what ignores the network must be caught."""
 
+import captum.attr
 import cv2
 import numpy as np
 import pytest
 import torch
-from captum.attr import LayerGradCam
 from PIL import Image
 from torch import nn
 
@@ -123,20 +123,37 @@ def test_deletion_and_insertion_end_where_they_must(planted, images):
     assert (curves["deletion"][fake, 1] < 0.2).all() and (curves["insertion"][fake, 1] > 0.9).all()
 
 
-def test_grad_cam_is_that_of_captum(planted, images):
+def test_grad_cam_is_its_formula(planted, images):
     network = planted[0].network()
-    expected = LayerGradCam(maps.evidence(network), network.relu).attribute(images, relu_attributions=True)[:, 0]
-    torch.testing.assert_close(maps.grad_cam(network, images), expected.detach())
+    activation = network.relu(network.red(images)).detach().requires_grad_()
+    network.head(activation.mean((2, 3))).diff(dim=1).sum().backward()
+    expected = (activation.grad.mean((2, 3), keepdim=True) * activation).sum(1).relu().detach()
+    np.testing.assert_allclose(maps.grad_cam(network, images).numpy(), expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
-def test_integrated_gradients_are_complete(planted, images):
+@pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "occlusion", "superpixels"])
+def test_maps_are_those_of_captum_by_hand(planted, images, method):
     network = planted[0].network()
-    logit = maps.evidence(network)
-    whole = (logit(images) - logit(0 * images)).detach()
-    fake = torch.from_numpy(planted[1]["label"].to_numpy() == 1)
-    sums = maps.integrated_gradients(network, images).sum((1, 2))
-    assert whole[fake].min() > 1 and whole[~fake].abs().max() == 0
-    np.testing.assert_allclose(sums, whole, rtol=0.1, atol=1e-5)
+
+    def logit(batch):
+        cls = network(batch)["cls"]
+        return cls[:, 1] - cls[:, 0]
+
+    by_hand = {
+        "Grad-CAM": lambda: captum.attr.LayerGradCam(logit, network.relu).attribute(images).relu(),
+        "Integrated Gradients": lambda: captum.attr.IntegratedGradients(logit).attribute(
+            images, 0 * images, n_steps=24
+        ),
+        "occlusion": lambda: captum.attr.Occlusion(logit).attribute(
+            images, (3, SIDE // 8, SIDE // 8), (3, SIDE // 16, SIDE // 16), 0
+        ),
+        "superpixels": lambda: captum.attr.FeatureAblation(logit).attribute(
+            images, 0, feature_mask=maps.segments(images)
+        ),
+    }[method]()
+    expected = by_hand.sum(1).clamp(min=0).detach().numpy()
+    expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-12)
+    np.testing.assert_allclose(maps.compute(network, images, method), expected, atol=2e-3)
 
 
 def test_grad_cam_sees_what_moves_the_score_also_where_it_is_sure(planted, images):
