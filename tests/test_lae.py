@@ -254,9 +254,9 @@ def test_concepts_are_those_of_the_network_in_the_order_of_the_table_and_need_no
     vectors, losses = lae.concepts(start.network, few)
     images = frames.as_batch(frames.keep_masks(few, []), start.network.settings)["image"]
     outputs = papers.outputs_of(start.network, images)
-    np.testing.assert_allclose(vectors, outputs["channels"], atol=1e-5)
+    np.testing.assert_allclose(vectors, outputs["channels"], atol=1e-6)
     activation, label = outputs["activation"].numpy(), few["label"].to_numpy()
-    np.testing.assert_allclose(losses, abs(activation[:, 0] - (1 - label)) + abs(activation[:, 1] - label), atol=1e-5)
+    np.testing.assert_allclose(losses, abs(activation[:, 0] - (1 - label)) + abs(activation[:, 1] - label), atol=1e-6)
 
 
 def test_candidates_come_from_challenging_clusters_in_turn_and_are_kept(table, start, monkeypatch):

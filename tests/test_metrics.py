@@ -322,3 +322,34 @@ def test_bad_tables_are_refused_in_one_sentence(change, message):
         metrics.check_scores(change(HAND), "runs/r/scores/t.parquet")
     assert str(error.value).startswith("runs/r/scores/t.parquet ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("auc", [0.7, 0.97])
+def test_coverage_of_the_clustered_auc_interval(auc):
+    label, cluster = np.repeat([True, False], 200), np.repeat(np.arange(100), 4)
+    design, hits = metrics.Design(label, cluster), []
+    for key in range(1500):
+        random = rng(7, key)
+        noise = np.sqrt(0.6) * random.normal(size=100)[cluster] + np.sqrt(0.4) * random.normal(size=400)
+        value, influence = metrics.auc((noise + np.sqrt(2) * norm.ppf(auc) * label)[None], label)
+        variance = design.variance(influence[0])
+        low, high = metrics.bounded_interval(value[0], variance, design.fewest - 1, design.pairs)
+        hits.append(low <= auc <= high)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+@pytest.mark.parametrize("auc", [0.7, 0.97])
+def test_coverage_of_the_clustered_paired_difference(auc):
+    """1,000 simulations of two detectors on 50 clusters a class that share half of their errors; the second is better."""
+    label, cluster = np.repeat([True, False], 200), np.repeat(np.arange(100), 4)
+    better = norm.cdf(norm.ppf(auc) * 1.15)
+    design, hits = metrics.Design(label, cluster), []
+    for key in range(1000):
+        random = rng(19, key)
+        noise = np.sqrt(0.5) * random.normal(size=(3, 100))[:, cluster] + np.sqrt(0.5) * random.normal(size=(3, 400))
+        scores = np.stack([(noise[0] + noise[k]) / np.sqrt(2) for k in (1, 2)])
+        shift = np.sqrt(2) * norm.ppf(auc) * label * np.array([[1], [1.15]])
+        values, influences = metrics.auc(scores + shift, label)
+        half = metrics.quantile(design.fewest - 1) * np.sqrt(design.variance(influences[1] - influences[0]))
+        hits.append(abs(values[1] - values[0] - (better - auc)) <= half)
+    assert 0.93 <= np.mean(hits) <= 0.97
