@@ -48,7 +48,7 @@ STARTING = {"score", "corrupted", "keep", "pack", "predict", "network"}
 
 # Never raised: what does not fit is taken out.
 MOST_LINES = 4500
-LINES_NOW = 4953  # the package may only shrink until it meets the limit above
+LINES_NOW = 4952  # the package may only shrink until it meets the limit above
 MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 60
 DRAWING = "synth.people"  # the drawing of faces may be longer

@@ -1,6 +1,7 @@
 """The frames table, its pixels, the loader's batches and the order of an epoch."""
 
 import resource
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from dfnb import papers
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, hide_masks, in_order, load_frames, loader, select
@@ -305,3 +307,13 @@ def test_what_gives_no_batch_is_refused(toy):
         EpochSampler(toy[toy["label"] == 0], 2, 0)
     with pytest.raises(DfnbError, match="has 18 frames to train on, fewer than one batch; lower batch_size"):
         EpochSampler(toy, 64, 0)
+
+
+def test_a_wrong_number_of_samples_or_a_batch_that_cannot_hold_them_is_refused(toy):
+    class Pairs(papers.Settings):
+        samples_per_frame: ClassVar[int] = 2
+
+    with pytest.raises(DfnbError, match="made 1 images, not samples_per_frame"):
+        FrameDataset(toy, Pairs(image_size=32), seed=0)[0, 0, 0]
+    with pytest.raises(DfnbError, match="batch_size 5 is no multiple of 2"):
+        EpochSampler(toy, 5, 0, samples_per_frame=2)

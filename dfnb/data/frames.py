@@ -68,29 +68,22 @@ def dataset_folder(name: str | Path) -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def write_video(
-    folder: Path, rows: list[dict], crops: np.ndarray | Path, masks: np.ndarray | Path | None, **facts: Any
-) -> None:
+def write_video(folder: Path, rows: list[dict], crops: np.ndarray, masks: np.ndarray | None, **facts: Any) -> None:
     """Write one video of a dataset: crops (n, H, W, 3) uint8 RGB, masks (n, H, W) bool or None, and its rows.
 
-    For a video larger than memory, crops and masks are paths of .npy files (the masks packed) that are moved here.
     ``folder`` is ``<dataset>/videos/<video>``; it appears complete or not at all. ``rows`` need what the array cannot
     tell: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. ``facts`` (drop-outs) are kept beside.
     """
     with core.atomic_folder(folder) as temporary:
         facts["crops_hash"] = _put(temporary / "frames.npy", crops)
         if masks is not None:
-            packed = masks if isinstance(masks, Path) else np.packbits(masks, axis=-1)
-            facts["masks_hash"] = _put(temporary / "masks.npy", packed)
+            facts["masks_hash"] = _put(temporary / "masks.npy", np.packbits(masks, axis=-1))
         core.write_json(temporary / "video.json", {**facts, "rows": rows}, indent=None)
 
 
-def _put(path: Path, array: np.ndarray | Path) -> str:
-    """Write an array or move its file to ``path``; returns a hash of the file's bytes."""
-    if isinstance(array, Path):
-        array.rename(path)
-    else:
-        np.save(path, array)
+def _put(path: Path, array: np.ndarray) -> str:
+    """Write an array; returns a hash of the file's bytes."""
+    np.save(path, array)
     with path.open("rb") as file:  # sha256 takes a quarter of the preparation on processors without instructions for it
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
@@ -303,7 +296,10 @@ class FrameDataset(Dataset):
         if self.seed is None:
             return [self._item(sample)]
         draw = core.rng("samples", self.split, self.seed, epoch, position)
-        for k, each in enumerate(self.settings.samples(sample, draw)):
+        samples = self.settings.samples(sample, draw)
+        if len(samples) != self.settings.samples_per_frame:
+            raise DfnbError(f"samples() made {len(samples)} images, not samples_per_frame; mend the paper's Settings")
+        for k, each in enumerate(samples):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(core.torch_seed("augment", self.seed, epoch, position, k))
                 items.append(self._item(each))
@@ -400,6 +396,8 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
         self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
         if len(self.classes) < 2 and not self.one_class:
             raise DfnbError(f"{_named(frames)} has one class only; training needs real and fake")
+        if self.batch_size % self.samples_per_frame:
+            raise DfnbError(f"batch_size {self.batch_size} is no multiple of {self.samples_per_frame} images per frame")
         self.size = self.batch_size // self.samples_per_frame
         limit = self.limit // self.samples_per_frame if self.limit else len(self.once)
         most = min(limit, len(self.once))
