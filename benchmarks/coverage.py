@@ -1,7 +1,8 @@
 """How often the 95 % interval over videos and seeds holds the true value, by simulation.
 
 Clusters of one real and one fake video, which share a part of their noise; trainings whose strength varies. The truth is
-the mean over many trainings and videos. The null difference is that of two sets of trainings of the same kind.
+the mean over many trainings and videos. The null difference is that of two sets of trainings of the same kind. Away is the
+mean AUC over three test sets with other people. Each training has its own threshold, from VALIDATION clusters.
 
 python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
 """
@@ -14,7 +15,9 @@ from scipy.special import expit
 
 from dfnb import compare, core, metrics
 
-METRICS = [metric for metric in metrics.METRICS if metric not in ("ECE", "TPR at 1% FPR")]
+METRICS = [*(metric for metric in metrics.METRICS if metric != "TPR at 1% FPR"), metrics.AT_THRESHOLD]
+FURTHER = ("away mean of AUC", "null difference of AUC", "null difference away")
+VALIDATION, AWAY = metrics.FEWEST_VALIDATION, 3
 
 
 def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -> metrics.Units:
@@ -23,33 +26,44 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
     label, cluster = np.tile([0, 1], clusters), np.repeat(np.arange(clusters), 2)
     shared = 0.6 * random.normal(size=clusters)[cluster] + 0.6 * random.normal(size=2 * clusters)
     noise = shared + 0.6 * random.normal(size=(seeds, 2 * clusters))
-    strengths = strength + spread * random.normal(size=(seeds, 1))
+    strengths = strength + spread * core.rng("trainings", key.split(" away")[0]).normal(size=(seeds, 1))
     columns = {"score": expit(noise + strengths * (label - 0.5))}
-    return metrics.Units(pd.DataFrame(), metrics.Design(label, cluster), columns, [None] * seeds)
+    validation = 0.85 * random.normal(size=VALIDATION) + 0.6 * random.normal(size=(seeds, VALIDATION))
+    thresholds = expit(np.quantile(validation - strengths / 2, 0.95, axis=1, keepdims=True))
+    columns[metrics.AT_THRESHOLD] = ((columns["score"] > thresholds) == label).astype(float)
+    return metrics.Units(pd.DataFrame(), metrics.Design(label, cluster), columns, [None] * seeds, VALIDATION)
 
 
 def coverage(repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3) -> pd.Series:
-    """The share of intervals that hold the truth, by metric, and for the null difference of each metric's AUC."""
+    """The share of intervals that hold the truth, by metric, and for what FURTHER names."""
     how = {"strength": strength, "spread": spread}
     large = [drawn(f"truth {i}", 5, 5000, **how) for i in range(40)]
     truth = {metric: np.mean([_values(data, metric).mean() for data in large]) for metric in METRICS}
-    covered: dict[str, list[bool]] = {metric: [] for metric in [*METRICS, "null difference of AUC"]}
+    covered: dict[str, list[bool]] = {metric: [] for metric in [*METRICS, *FURTHER]}
     for i in range(repetitions):
         data = drawn(f"{i}", seeds, clusters, **how)
         for metric in METRICS:
-            found = compare.summary(metrics.measure(data, metric))
+            found = compare.summary(compare.outcome([metrics.measure(data, metric)]))
             covered[metric].append(found["low"] <= truth[metric] <= found["high"])
-        both = drawn(f"{i}, null", 2 * seeds, clusters, **how)
-        halves = [both.tables(range(seeds)), both.tables(range(seeds, 2 * seeds))]
-        found = compare.summary(*(metrics.measure(half, "AUC") for half in halves))
-        covered["null difference of AUC"].append(found["low"] <= 0 <= found["high"])
+        away = [drawn(f"{i} away {k}", 2 * seeds, clusters, **how) for k in range(AWAY)]
+        halves = [[metrics.measure(units.tables(half), "AUC") for half in _halves(seeds)] for units in away]
+        found = compare.summary(*(compare.outcome([first]) for first, _ in halves))
+        covered["away mean of AUC"].append(found["low"] <= truth["AUC"] <= found["high"])
+        nulls = [compare.outcome([first], [second]) for first, second in halves]
+        for name, outcomes in {"null difference of AUC": nulls[:1], "null difference away": nulls}.items():
+            found = compare.summary(*outcomes)
+            covered[name].append(found["low"] <= 0 <= found["high"])
     return pd.Series({metric: np.mean(hits) for metric, hits in covered.items()}, name="coverage")
+
+
+def _halves(seeds: int) -> tuple[range, range]:
+    return range(seeds), range(seeds, 2 * seeds)
 
 
 def _values(data: metrics.Units, metric: str) -> np.ndarray:
     """The values (tables,) without the bootstrap, which takes long for many videos."""
     if metric in metrics.CURVES:
-        return np.array([metrics.curve_values(score, data.design)[metric][0] for score in data.columns["score"]])
+        return np.array([metrics.curve_values(score, data.design.label)[metric] for score in data.columns["score"]])
     return metrics.measure(data, metric).values
 
 

@@ -175,7 +175,7 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     }  # fmt: skip
     folder.mkdir(parents=True)
     table = {name: pa.array(values).cast(frames.COLUMNS[name]) for name, values in columns.items()}
-    pq.write_table(pa.table(table, schema=frames.SCHEMA), folder / "frames.parquet")
+    pq.write_table(pa.table(table, schema=pa.schema(frames.COLUMNS)), folder / "frames.parquet")
     core.write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
     return folder
 

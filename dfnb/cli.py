@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
@@ -13,23 +13,22 @@ import yaml
 from dfnb import core
 from dfnb.core import DfnbError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-annotate = typer.Typer(
-    no_args_is_help=True, help="Let a person paint the masks of the frames that active learning chooses."
-)
-app.add_typer(annotate, name="annotate")
-
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, study, paper")]
+JobName = Annotated[str, typer.Argument(help="a training of the profile; a wrong name lists those there are")]
+StartName = Annotated[str, typer.Argument(help="a start of data_manifest/starts.yaml: drawn_faces, …")]
+Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
-Roots = Annotated[
-    list[Path] | None, typer.Option(help="the folder of a dataset as downloaded; may be given several times")
-]
+Photos = Annotated[Path | None, typer.Option(help="folder of photographs to use", exists=True, file_okay=False)]
+Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset as downloaded; may be given several times")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, detect_every, …; may be several")]
 
 
-class _OneSentence(typer.core.TyperGroup):
-    """Prints a :class:`DfnbError` in one line and exits with 1."""
+class _Group(typer.core.TyperGroup):
+    """Shows what the package logs as it comes; prints a :class:`DfnbError` in one line and exits with 1."""
 
     def invoke(self, ctx: typer.Context) -> object:
+        logging.basicConfig(format="%(message)s", force=True)
+        logging.getLogger("dfnb").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
         except DfnbError as error:
@@ -37,20 +36,13 @@ class _OneSentence(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
-app.info.cls = _OneSentence
-
-
-@app.callback()
-def _main() -> None:
-    logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("dfnb").setLevel(logging.INFO)
+app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+annotate = typer.Typer(no_args_is_help=True, help="Let a person paint masks of the frames that LAE chooses.")
+app.add_typer(annotate, name="annotate")
 
 
 @app.command()
-def run(
-    profile: ProfileName = "smoke",
-    cores: Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")] = 0,
-) -> None:
+def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     """Run a profile through papermill (by Snakemake), then show the main table.
 
     What is done is not done again; after an interruption the same command goes on where it was.
@@ -64,23 +56,13 @@ def run(
     for job in todo:
         job.record.unlink(missing_ok=True)
     gpus = torch.cuda.device_count() or 999  # one training at a time on each GPU
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-s",
-        str(core.find("workflow") / "Snakefile"),
-        "-d",
-        str(core.home()),
-    ]
+    command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
     command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus}", "--config", f"profile={profile}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if todo and subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode:
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
-        raise DfnbError(
-            f"profile {profile} did not end; the last output of what is missing stands in {', '.join(logs)}"
-        )
+        raise DfnbError(f"profile {profile} did not end; the last output of what is missing is in {', '.join(logs)}")
     report = core.home() / "reports" / profile
     main_table = report / "tables" / "cross_dataset.md"
     typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
@@ -88,14 +70,24 @@ def run(
 
 
 @app.command()
-def train(
-    profile: ProfileName,
-    job: Annotated[str, typer.Argument(help="a training of the profile; a wrong name lists those there are")],
-) -> None:
+def train(profile: ProfileName, job: JobName) -> None:
     """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted."""
     from dfnb import jobs
 
     jobs.train_job(profile, job)
+
+
+@app.command()
+def cost(profile: ProfileName = "study") -> None:
+    """Tell beforehand how many hours the trainings of a profile will take on this machine, from a few timed steps."""
+    from dfnb import cost
+
+    table = cost.cost(profile)
+    typer.echo(table.to_string())
+    cores = os.cpu_count() or 1
+    typer.echo(
+        f"about {table['hours'].iloc[-1] / cores:.1f} hours with {cores} trainings side by side, one thread each"
+    )
 
 
 @app.command()
@@ -109,20 +101,28 @@ def report(profile: ProfileName = "demo") -> None:
 @app.command()
 def synth(
     preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a to synth-d")],
-    portraits: Annotated[Path | None, typer.Option(help="folder of photographs to use instead of drawn faces")] = None,
+    portraits: Photos = None,
     name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
-    seed: Annotated[int | None, typer.Option(help="another seed draws other people")] = None,
     workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs."""
     from dfnb import synth
 
-    changes: dict = {} if seed is None else {"seed": seed}
-    if portraits:
-        changes["portraits"] = str(portraits.expanduser().resolve())
-    if changes and name is None:
+    if portraits and name is None:
         raise DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
+    changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
     _print_counts(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+
+
+@app.command()
+def pretrain(
+    name: StartName, folder: Annotated[Path | None, typer.Option(help="default: the package's own")] = None
+) -> None:
+    """Learn a start of the small network on drawn real faces: its weights and their record, in about ten minutes."""
+    from dfnb import pretrain
+    from dfnb.papers import backbones
+
+    typer.echo(f"weights: {pretrain.pretrain(name, folder or backbones.STARTS)}")
 
 
 @app.command()
@@ -138,15 +138,11 @@ def data(root: Roots = None) -> None:
 @app.command()
 def prepare(
     what: Annotated[str, typer.Argument(help="a folder of videos or images, a dataset of `dfnb data`, or a .json")],
-    name: Annotated[str | None, typer.Argument(help="name of the new dataset, datasets/<name>")] = None,
+    name: Annotated[str | None, typer.Argument(help="name of the new dataset; default: that of WHAT")] = None,
     root: Roots = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test, for a folder without these")] = "test",
     crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: size, scale, frames_per_video, detect_every, …; may be several"),
-    ] = None,
+    settings: Changes = None,
     workers: Workers = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
@@ -157,23 +153,24 @@ def prepare(
     """
     from dfnb.data import prepare, sources
 
-    values: dict[str, Any] = {}
-    missing: list[str] = []
+    values, missing = {}, []
     if what in core.described("real"):
         manifest = sources.load(what)
-        if not root:
-            raise DfnbError(f"say where {what} lies: dfnb prepare {what} --root FOLDER; {manifest.access}")
-        found, missing = sources.scan(manifest, root)
-        values, name = manifest.prepare, name or what
+        found, missing = sources.scan(manifest, root or [])
+        values = manifest.prepare
         if not found:
-            raise DfnbError(f"{root[0]} holds nothing of {what}: {'; '.join(missing) or manifest.layout}")
+            facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
+            raise DfnbError(f"nothing of {what} is there; say where it is: dfnb prepare {what} --root FOLDER; {facts}")
     elif what.endswith(".json") and root:
         found, missing = prepare.deepfakebench_sources(Path(what), root[0])
     else:
-        found = prepare.folder_sources(Path(what), label, split, crops)
-    if name is None:
-        raise DfnbError(f"give the dataset made of {what} a name: dfnb prepare {what} NAME")
-    checked = prepare.Settings.check({**values, **_changes(settings or [])}, "dfnb prepare")
+        found = prepare.folder_sources(Path(what), label, crops)
+    name = name or Path(what).stem
+    for key, sign, value in (text.partition("=") for text in settings or []):
+        if not sign:
+            raise DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
+        values = values | {key: yaml.safe_load(value)}
+    checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
     record = prepare.prepare(name, found, checked, workers=workers, missing=missing)
     _print_counts(record, name)
     typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
@@ -184,18 +181,9 @@ def prepare(
         raise typer.Exit(2)
 
 
-def _changes(settings: list[str]) -> dict[str, Any]:
-    """The settings given as KEY=VALUE; values are read as YAML."""
-    if wrong := [text for text in settings if "=" not in text]:
-        raise DfnbError(f"--set {wrong[0]}: write KEY=VALUE, as in --set size=256")
-    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
-
-
 @annotate.command("export")
 def export_candidates(
-    run: Annotated[
-        str, typer.Argument(help="a run of a paper that chooses candidates: its folder, or its id under runs/")
-    ],
+    run: Annotated[str, typer.Argument(help="run of a paper that chooses candidates: a folder, or an id under runs/")],
     folder: Annotated[Path, typer.Argument(help="new folder for the pictures and their index")],
     share: Annotated[float, typer.Option(help="so many masks, as a share of the training frames", min=0, max=1)] = 0.03,
 ) -> None:
@@ -217,11 +205,9 @@ def import_masks(folder: Annotated[Path, typer.Argument(help="the exported folde
 
 
 def _print_counts(record: dict, name: str) -> None:
-    from dfnb.data.frames import dataset_folder
-
     for part, n in record["n"].items():
         typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")
-    typer.echo(f"{dataset_folder(name)}, fingerprint {record['fingerprint']}")
+    typer.echo(f"{core.home() / 'datasets' / name}, fingerprint {record['fingerprint']}")
 
 
 if __name__ == "__main__":

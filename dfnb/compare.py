@@ -11,20 +11,27 @@ and ``high`` are over videos alone, and there is nothing over seeds (NaN).
 - ``line``, ``paper``, ``group``, ``arm``: of the :class:`dfnb.scores.Line`; ``minus``: the line that is subtracted, on
   the same units at shared seeds, or empty;
 - ``method``: ``all``, or one manipulation method together with the real frames;
+- ``test_set``: a test set, or ``away``: the mean over those that the line was not trained on (``mean_over``). They hold
+  other people, so their variances over videos add;
 - ``condition``: empty (clean), ``JPEG 3``, ``JPEG`` and ``all corruptions`` (means over severities), ``map Grad-CAM``,
-  ``sanity Grad-CAM``, ``chosen on test``. A line minus itself ``chosen on test`` is what that choice gains;
-- ``metric``: one of :data:`dfnb.metrics.METRICS`, ``robustness``, or the name of a column of values (``iou``, ``energy``);
+  ``sanity Grad-CAM``, ``chosen on test``. A line minus itself ``chosen on test`` is what that choice gains. ``with
+  collapsed`` (clean) or ``with collapsed, JPEG``: the same with the collapsed runs in, which all other rows leave out;
+- ``metric``: one of :data:`dfnb.metrics.METRICS`, ``robustness``, ``robustness kept`` (robustness minus the clean AUC, so a
+  loss is negative), a column of values (``iou``, ``energy``), or a column that :func:`dfnb.metrics.align` derives;
+- ``error`` and ``degrees``: the standard error over videos and seeds, and its degrees of freedom;
 - ``n`` counts units (frames or videos) that have a value; ``sd`` is over seeds;
 - ``left_chance``: of an AUC, for how many seeds its own interval over videos does not hold .5;
+- ``condition`` ``first minus last epoch``, of a loss term: how far it moved in training;
+- ``collapsed``: how many seeds are left out, of how many, since a run collapsed;
 - ``refused``: why a line has no number here; else empty.
 """
 
+import fnmatch
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -38,44 +45,45 @@ from dfnb.metrics import METRICS, Estimates, Level, Units, interval
 from dfnb.scores import Line, Report
 
 KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
-INTERVALS = ("value", "low", "high", "low_videos", "high_videos", "low_seeds", "high_seeds", "sd", "p")
+INTERVALS = (
+    "value",
+    "low",
+    "high",
+    "low_videos",
+    "high_videos",
+    "low_seeds",
+    "high_seeds",
+    "sd",
+    "p",
+    "error",
+    "degrees",
+)
 COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
-FACTS = ("rule", "backbone", "weights_from", "compression", "fingerprint", "seeds_list", "refused")
+OF_LINE = ("rule", "backbone", "weights_from")
+FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
 COLUMNS = KEYS + INTERVALS + COUNTS + FACTS
-VERSION = 1  # raised when the same scores give other numbers
+VERSION = 4  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
+AWAY = "away"
+WITH_COLLAPSED = "with collapsed"
+TRAINING = "first minus last epoch"
 
 
 # ---------------------------------------------------------------------------------------------------------- one comparison
 
 
-def compare(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame] = (), *, level: Level, metric: str) -> dict[str, Any]:
-    """A metric of the score tables of one line's seeds, or of ``a`` minus ``b``, paired table by table.
+def estimates(sides: Sequence[Units], metric: str) -> list[Estimates]:
+    """The metric of each side, on the units that have a value in every table; empty where there is none.
 
-    ``metric`` is one of :data:`dfnb.metrics.METRICS` or a column of values; units without a value in any table are left
-    out. Returns the columns of :func:`results` from ``value`` to ``interval_method``. A single table, such as another
-    tool's scores, is compared with each table of the other side. :class:`DfnbError` when the tables do not hold the same
-    units, labels and clusters, or the two sides cannot be paired.
+    ``metric`` is one of :data:`dfnb.metrics.METRICS` or a column of values.
     """
-    if len(b) and len(a) != len(b) and 1 not in (len(a), len(b)):
-        raise DfnbError(f"{len(a)} score tables cannot be paired with {len(b)}; give the seeds that both lines share")
-    sides = [metrics.align(tables, level) for tables in (a, b) if len(tables)]
-    metrics.same_units(sides[0].index, sides[-1].index)
-    estimates = _estimates(sides, metric)
-    if not estimates:
-        raise DfnbError(f"no {level} has a value of {metric} in every score table; compare lines that have it")
-    return summary(*estimates)
-
-
-def _estimates(sides: Sequence[Units], metric: str) -> list[Estimates]:
-    """The metric of each side, on the units that have a value in every table; empty where there is none."""
     if metric in METRICS:
         return [metrics.measure(data, metric) for data in sides]
     if not all(metric in data.columns for data in sides):
         return []
     known = ~np.isnan(np.concatenate([data.columns[metric] for data in sides])).any(axis=0)
-    return [metrics.measure(data.rows(known, ["score", metric]), metric) for data in sides] if known.any() else []
+    return [metrics.measure(data.rows(known), metric) for data in sides] if known.any() else []
 
 
 class Spread(NamedTuple):
@@ -86,58 +94,101 @@ class Spread(NamedTuple):
 
     def plus(self, other: "Spread") -> "Spread":
         """The sum of two independent variances (Satterthwaite, Biometrics Bulletin 2:110, 1946)."""
-        total = self.variance + other.variance
+        total = self.variance + other.variance  # NaN where one is
         if not total > 0:
             return Spread(total, self.degrees)
         parts = self.variance**2 / self.degrees + other.variance**2 / other.degrees
         return Spread(total, total**2 / parts)
 
 
-def summary(a: Estimates, b: Estimates | None = None) -> dict[str, Any]:
-    """Value, intervals, p and counts of the mean over tables of ``a``, or of ``a`` minus ``b`` on the same units."""
-    values = a.values if b is None else a.values - b.values
-    value, seeds, degrees = float(values.mean()), len(values), a.design.fewest - 1
+class Outcome(NamedTuple):
+    """A number of a line on a test set, or of the difference of two: of each seed, and how it varies over the videos.
+
+    ``bounded``: in [0, 1]. ``independent``: how many independent observations an exact 0 or 1 rests on.
+    """
+
+    values: np.ndarray
+    over_videos: Spread
+    bounded: bool
+    independent: int
+    interval_method: str
+    counts: dict[str, int]
+    left_chance: float
+
+
+def outcome(added: Sequence[Estimates], subtracted: Sequence[Estimates] = ()) -> Outcome:
+    """The sum of the estimates that are added minus those subtracted, all on the same units, table by table.
+
+    A single table, such as another tool's scores, is compared with each table of the others.
+    """
+    first, alone = added[0], len(added) == 1 and not subtracted
+    signed = [(1, each) for each in added] + [(-1, each) for each in subtracted]
+    values = sum(sign * each.values for sign, each in signed)
+    spread = sum(sign * each.spread for sign, each in signed)
+    degrees, chance = first.design.fewest - 1, float("nan")
+    over_videos = Spread(_variance_over_videos(first, spread.mean(axis=0), [each for _, each in signed]), degrees)
+    if alone and first.how == "delong":
+        errors = np.array([first.variance(influence) for influence in spread]) ** 0.5
+        chance = float((np.abs(values - 0.5) > metrics.quantile(degrees) * errors).sum())
+    how = "none" if np.isnan(over_videos.variance) else first.how
+    counts = first.design.counts()
+    return Outcome(values, over_videos, alone and first.bounded, first.independent, how, counts, chance)
+
+
+def summary(*outcomes: Outcome) -> dict[str, Any]:
+    """Value, intervals, p and counts of the mean over seeds of an outcome, or of the mean of several that share no video.
+
+    Returns the columns of :func:`results` from ``value`` to ``interval_method``.
+    """
+    values, bounded = np.mean([each.values for each in outcomes], axis=0), outcomes[0].bounded
+    value, seeds = float(values.mean()), len(values)
     sd = float(values.std(ddof=1)) if seeds > 1 else float("nan")
     over_seeds = Spread(sd**2 / seeds, seeds - 1)
-    over_videos = Spread(_variance_over_videos(a, b), degrees)
+    shares = [Spread(each.over_videos.variance / len(outcomes) ** 2, each.over_videos.degrees) for each in outcomes]
+    over_videos = reduce(Spread.plus, shares)
     over_both = over_videos.plus(over_seeds) if seeds > 1 else over_videos
-    row = {"value": value, "sd": sd, "p": float("nan") if b is None else _p(value, over_both)}
+    row = {"value": value, "sd": sd, "p": float("nan") if bounded else p_value(value, *over_both)}
+    row |= {"error": over_both.variance**0.5, "degrees": over_both.degrees}
     for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
         half = metrics.quantile(spread.degrees) * spread.variance**0.5
         limits = value - half, value + half
-        if b is None and a.bounded:
-            limits = metrics.bounded_interval(value, *spread, a.independent)
+        if bounded:
+            limits = metrics.bounded_interval(value, *spread, sum(each.independent for each in outcomes))
         row |= {f"low{name}": limits[0], f"high{name}": limits[1]}
-    if a.how == "delong":
-        errors = np.array([a.variance(influence) for influence in a.spread]) ** 0.5
-        row["left_chance"] = int((np.abs(a.values - 0.5) > metrics.quantile(degrees) * errors).sum())
-    interval_method = "none" if np.isnan(over_videos.variance) else a.how
-    return row | a.design.counts() | {"seeds": seeds, "interval_method": interval_method}
+    row |= {name: sum(each.counts[name] for each in outcomes) for name in outcomes[0].counts}
+    methods = {each.interval_method for each in outcomes}
+    how = "none" if "none" in methods else outcomes[0].interval_method
+    chance = outcomes[0].left_chance if len(outcomes) == 1 else float("nan")
+    return row | {"left_chance": chance, "seeds": seeds, "interval_method": how}
 
 
-def _variance_over_videos(a: Estimates, b: Estimates | None) -> float:
-    """The variance over videos of the mean over tables, or of the difference of two means.
+def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[Estimates]) -> float:
+    """The variance over videos of the mean over tables, or of the difference of several, which has this ``spread``.
 
-    An estimate of exactly 0 or 1 has no standard error. Unless both sides have the same scores, that of the difference is
+    An estimate of exactly 0 or 1 has no standard error. Unless all sides have the same scores, that of the difference is
     then at least the width of the interval of such an estimate.
     """
-    if b is None:
-        return a.variance(a.spread.mean(axis=0))
-    variance = a.variance((a.spread - b.spread).mean(axis=0))
-    exact = {0.0, 1.0} & {float(a.values.mean()), float(b.values.mean())}
-    if exact and a.bounded and not np.array_equal(a.column, b.column):
-        low, high = metrics.bounded_interval(1.0, variance, np.nan, a.independent)
-        variance = max(variance, ((high - low) / metrics.quantile(a.design.fewest - 1)) ** 2)
+    variance = float("nan") if "none" in {side.how for side in sides} else first.variance(spread)
+    exact = {0.0, 1.0} & {float(side.values.mean()) for side in sides}
+    same = all(np.array_equal(first.column, side.column) for side in sides)
+    if len(sides) > 1 and exact and first.bounded and not same:
+        low, high = metrics.bounded_interval(1.0, variance, np.nan, first.independent)
+        variance = max(variance, ((high - low) / metrics.quantile(first.design.fewest - 1)) ** 2)
     return variance
 
 
-def _p(difference: float, spread: Spread) -> float:
-    if np.isnan(spread.variance) or abs(difference) < 1e-12:
-        return 1.0 if spread.variance >= 0 else float("nan")
-    return float(2 * stdtr(spread.degrees, -abs(difference) / max(spread.variance**0.5, 1e-12)))
+def p_value(difference: float, variance: float, degrees: float) -> float:
+    """Two-sided p of a difference with this variance and degrees of freedom; 1 for no difference at all."""
+    if np.isnan(variance) or abs(difference) < 1e-12:
+        return 1.0 if variance >= 0 else float("nan")
+    return float(2 * stdtr(degrees, -abs(difference) / max(variance**0.5, 1e-12)))
 
 
 # ------------------------------------------------------------------------------------------------------- the long table
+
+Found = tuple[
+    dict[str, Any], Outcome | None
+]  # a row of the long table, and what it summarises; None where it is refused
 
 
 def results(report: Report) -> pd.DataFrame:
@@ -154,16 +205,51 @@ def results(report: Report) -> pd.DataFrame:
 
 
 def _results(report: Report) -> pd.DataFrame:
-    lines, rows = report.lines(), []
+    lines, found = report.lines(), []
     for test_set in dict.fromkeys(test_set for line in lines for test_set in report.test_sets(line)):
-        rows += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
-    if not rows:
+        found += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
+    if not found:
         raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
+    rows = [row for row, _ in found] + list(_away(lines, found)) + list(_training(lines))
     facts = pd.DataFrame([_facts(line) for line in lines])
     table = pd.DataFrame(rows).merge(facts, on="line").reindex(columns=COLUMNS)
     texts = ["interval_method", *FACTS]
-    table[texts] = table[texts].astype(object).fillna("")
-    return table
+    return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+
+
+def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, Any]]:
+    """The rows of :data:`AWAY`: of every number that there is on each of the test sets a line was not trained on."""
+    homes = {"": ""} | {line.name: _home(line) for line in lines}
+    by_number, test_sets = defaultdict(list), defaultdict(set)
+    for row, of_set in found:
+        home = homes[row["line"]] or homes[row["minus"]]
+        of_map = row["condition"].removeprefix(f"{WITH_COLLAPSED}, ").startswith(("map ", "sanity "))
+        if home and row["test_set"] != home and row["method"] == "all" and not of_map:
+            compared = row["line"], row["minus"], row["condition"], row["level"]
+            test_sets[compared].add(row["test_set"])
+            by_number[*compared, row["metric"]].append((row, of_set))
+    for (*compared, _), parts in by_number.items():
+        row, refused = parts[0][0], [row["refused"] for row, of_set in parts if of_set is None]
+        if not refused and len({row["seeds_list"] for row, _ in parts}) > 1:
+            refused = ["other seeds on one test set than on another; score all runs on all test sets"]
+        keys = {name: row[name] for name in ("line", "minus", "method", "condition", "level", "metric")}
+        keys |= {"test_set": AWAY, "mean_over": ", ".join(sorted(test_sets[tuple(compared)]))}
+        if refused:
+            yield keys | {"refused": refused[0]}
+        elif len(parts) == len(test_sets[tuple(compared)]):
+            facts = {name: row[name] for name in ("seeds_list", "collapsed")}
+            yield keys | summary(*(of_set for _, of_set in parts)) | facts
+
+
+def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
+    for line in lines:
+        logs = [run.record["log"] for run in line.runs if run.record["log"]]
+        for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
+            moved = np.array([log[0][term] - log[-1][term] for log in logs])
+            keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
+            keys |= {"condition": TRAINING, "metric": term, "value": moved.mean(), "seeds": len(moved)}
+            yield keys | {"sd": moved.std(ddof=1) if len(moved) > 1 else float("nan")}
 
 
 def _facts(line: Line) -> dict[str, str]:
@@ -193,6 +279,11 @@ class Side:
     level: Level
 
     @cached_property
+    def collapsed(self) -> set[int]:
+        """The seeds whose run collapsed, as its record says."""
+        return {run.parameters["seed"] for run in self.line.runs if run.record.get("collapsed")}
+
+    @cached_property
     def data(self) -> Units:
         """For each source the aligned tables of the seeds that have all sources; chosen on test: of each seed's best epoch."""
         tables = [table for source in self.sources for table in self.report.read(self.line, self.test_set, source)]
@@ -212,10 +303,30 @@ class Side:
         if self.condition.startswith(("map ", "sanity ")):
             whole = [name for name in columns if not name[-1].isdigit()]  # not the points of a curve
             return (columns if every else whole), whole
-        return ["AUC" if self.condition in (ON_TEST, *self.sources) else "robustness"], []
+        return ["AUC"] if self.condition in (ON_TEST, *self.sources) else ["robustness", "robustness kept"], []
+
+    def seeds(self) -> list[int | None]:
+        """The seeds in order, as far as all sources have them; None for another tool."""
+        return self.data.seeds[: len(self.data.seeds) // self.conditions]
+
+    @property
+    def conditions(self) -> int:
+        return 1 if self.condition == ON_TEST else len(self.sources)
+
+    def at(self, seeds: Sequence[int | None]) -> Units:
+        """The tables of these seeds, source by source."""
+        own = self.seeds()
+        if not set(seeds) <= set(own):
+            raise DfnbError(f"{self.line.name} lacks a seed on {self.test_set}; score all its runs and pack again")
+        return self.data.tables([i * len(own) + own.index(seed) for i in range(self.conditions) for seed in seeds])
+
+    @cached_property
+    def clean(self) -> "Side":
+        """The scores without corruption, once for each source."""
+        return Side(self.report, self.line, self.test_set, "", [""] * len(self.sources), self.level)
 
 
-def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterator[dict[str, Any]]:
+def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterator[Found]:
     """The rows of one test set: of each condition and level those of its lines, then those of their differences."""
     stored = [(line, _conditions(report, line, test_set)) for line in lines]
     for condition, level in product(dict.fromkeys(name for _, sources in stored for name in sources), metrics.KEY):
@@ -228,25 +339,23 @@ def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterat
             minus = b.line.name if b else ""
             keys = {"line": a.line.name, "minus": minus, "test_set": test_set, "condition": condition, "level": level}
             try:
-                yield from (keys | row for row in _rows(a, b))
+                yield from ((keys | row, of_set) for row, of_set in _rows(a, b))
             except DfnbError as error:
-                yield keys | {"method": "all", "metric": "AUC", "refused": str(error)}
+                yield keys | {"method": "all", "metric": "AUC", "refused": str(error)}, None
 
 
 def _conditions(report: Report, line: Line, test_set: str) -> dict[str, list[str]]:
     """The conditions of the results by the stored ones that each is made from."""
     sources = defaultdict(list, {"": [""]})
     with suppress(DfnbError):  # reading the clean scores will say what is wrong
-        for name in report.conditions(line, test_set):
+        for name in filter(None, report.conditions(line, test_set)):
             kind, _, number = name.rpartition(" ")
-            if kind == "epoch":
-                sources[ON_TEST].append(name)
-                continue
-            sources[name] = [name]
-            if number.isdigit() and not name.startswith(("map ", "sanity ")):
-                sources[kind].append(name)
-                sources[ALL_CORRUPTIONS].append(name)
-    return dict(sources)
+            made = [ON_TEST] if kind == "epoch" else [name]
+            if number.isdigit() and not name.startswith(("epoch ", "map ", "sanity ")):
+                made += [kind, ALL_CORRUPTIONS]
+            for condition in made:
+                sources[condition].append(name)
+    return sources
 
 
 def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
@@ -254,81 +363,139 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
     heads = [side for side in sides if side.line.arm == "main" or not side.line.group]
     pairs = [(b, a) for a, b in combinations(heads, 2) if a.line.group == b.line.group]
     for side in (side for side in sides if side not in heads):
-        of_paper = [head for head in heads if head.line.paper == side.line.paper]
-        own = [head for head in of_paper if head.line.group == side.line.group]
-        plain = [head for head in of_paper if not head.line.group]
-        pairs += [(side, head) for head in (own or plain)[:1]]
-    return [(a, b) for a, b in pairs if _home(a.line) == _home(b.line) or "" in (_home(a.line), _home(b.line))]
+        paper, groups = side.line.paper, (side.line.group, "")
+        bases = [head for head in heads if head.line.paper == paper and head.line.group in groups]
+        pairs += [(side, head) for head in sorted(bases, key=lambda head: groups.index(head.line.group))[:1]]
+        none = side.line._replace(arm="0 %")[1:4]  # what all masks gain
+        pairs += [(side, other) for other in sides if side.line.arm == "100 %" and other.line[1:4] == none]
+    return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2]
 
 
-def _rows(a: Side, b: Side | None) -> Iterator[dict[str, Any]]:
-    """The rows of a line, or of ``a`` minus ``b``, at the seeds that both have; none where nothing is shared."""
-    sides = [side.data for side in (a, b) if side]
-    seeds = [set(side.seeds) for side in sides if side.seeds != [None]] or [{None}]
-    shared = set.intersection(*seeds)
-    if not shared or (b and a.condition != ON_TEST and a.sources != b.sources):
+def _seed_pairs(a: Side, b: Side | None) -> list[tuple[int | None, int | None]]:
+    """The seeds of both sides that are compared; a line's own seeds where there is one side.
+
+    Lines that share seeds are compared at those, lines that share none by position in the order of seeds. The one table of
+    another tool is compared with every seed.
+    """
+    first, second = a.seeds(), b.seeds() if b else a.seeds()
+    if [None] in (first, second):
+        return list(product(first, second))
+    return [(seed, seed) for seed in first if seed in second] or list(zip(first, second))
+
+
+def _rows(a: Side, b: Side | None) -> Iterator[Found]:
+    """The rows of a line, or of ``a`` minus ``b``; none where there is nothing to compare.
+
+    Collapsed runs are left out; with them, all is said again under ``with collapsed``.
+    """
+    pairs = _seed_pairs(a, b)
+    if not pairs or (b and a.condition != ON_TEST and a.sources != b.sources):
         return
-    metrics.same_units(sides[0].index, sides[-1].index)
-    places = [[i for i, seed in enumerate(side.seeds) if seed is None or seed in shared] for side in sides]
-    data = [side.tables(chosen) for side, chosen in zip(sides, places)]
-    conditions = 1 if a.condition == ON_TEST else len(a.sources)
+    metrics.same_units(a.data.index, (b or a).data.index)
+    collapsed = a.collapsed, (b or a).collapsed
+    kept = [pair for pair in pairs if not any(seed in of_side for seed, of_side in zip(pair, collapsed))]
     attrs = a.report.read(a.line, a.test_set, a.sources[0])[0].attrs
     facts = {"compression": attrs["compression"], "fingerprint": attrs["fingerprint"]}
-    facts["seeds_list"] = ", ".join(str(seed) for seed in sorted(shared) if seed is not None)
+    facts["collapsed"] = f"{len(pairs) - len(kept)} of {len(pairs)}"
+    if len(kept) < len(pairs):
+        again = {"condition": with_collapsed(a.condition)}
+        yield from ((row | facts | again, of_set) for row, of_set in _numbers(a, b, pairs))
+    # where all of them collapsed there is nothing else to show, and nothing is judged
+    yield from ((row | facts, of_set) for row, of_set in _numbers(a, b, kept or pairs))
+
+
+def with_collapsed(condition: str) -> str:
+    """The condition of the rows that hold the collapsed runs too."""
+    return f"{WITH_COLLAPSED}, {condition}" if condition else WITH_COLLAPSED
+
+
+def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | None]]) -> Iterator[Found]:
+    """Every metric of ``a``, or of ``a`` minus ``b``, at these seeds, and of single methods."""
+    signed = [(1, a, [pair[0] for pair in pairs])] + ([(-1, b, [pair[1] for pair in pairs])] if b else [])
+    used = sorted({seed for _, _, seeds in signed for seed in seeds} - {None})
+    facts = {"seeds_list": ", ".join(map(str, used))}
+    data = [(sign, side.at(seeds)) for sign, side, seeds in signed]
     whole, of_method = a.metrics(every=b is None and not a.line.group)
-    methods = data[0].index["method"].to_numpy()
+    clean = []  # what robustness is compared with
+    if "robustness kept" in whole:
+        clean = [(-sign, side.clean.at(seeds)) for sign, side, seeds in signed]
+    methods = data[0][1].index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
-        chosen = data if method == "all" else [units.rows(np.isin(methods, ["real", method])) for units in data]
+        chosen = data
+        if method != "all":
+            chosen = [(sign, units.rows(np.isin(methods, ["real", method]))) for sign, units in data]
         for metric in whole if method == "all" else of_method:
-            estimates = _estimates(chosen, "AUC" if metric == "robustness" else metric)
-            means = [estimate.over_conditions(conditions) for estimate in estimates]
-            if means:
-                yield {"method": method, "metric": metric} | summary(*means) | facts
+            terms = chosen + clean if metric == "robustness kept" else chosen
+            name = "AUC" if metric.startswith("robustness") else metric
+            found = estimates([units for _, units in terms], name)
+            means = [estimate.over_conditions(a.conditions) for estimate in found]
+            if means and not (b and metric.startswith("constant ")):
+                sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
+                of_set = outcome(*sides)
+                yield {"method": method, "metric": metric} | summary(of_set) | facts, of_set
 
 
 # ------------------------------------------------------------------------------------------------------------ the claims
 
 Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each field means
-OPTIONAL = {"level": "video", "line": "main", "against": "", "method": "all", "map": "", "published": float("nan")}
-FIELDS = {"id", "paper", "says", "source", "metric", "sets", "reproduced", "partly", *OPTIONAL}
-VERDICTS = ("not reproduced", "partly", "reproduced")
+NO_VALUE = float("nan")
+OPTIONAL = {"level": "video", "line": "main", "against": "", "method": "all", "map": "", "published": NO_VALUE}
+OPTIONAL |= {"where": (), "control": False}
+FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", *OPTIONAL}
+KINDS = ("gain", "no worse", "figure", "share", "shown")
+FEWEST_SEEDS = 5
+POWER = (1.96 + 0.84) ** 2  # of 80 %, in squared standard errors
 
 
 def claims() -> tuple[dict[str, list[str]], list[Claim]]:
     """How ``published.csv`` names the datasets, and the claims of ``data_manifest/claims.yaml``, all fields filled in."""
     path = core.find("data_manifest") / "claims.yaml"
     content = core.read_yaml(path)
-    listed = [OPTIONAL | entry for entry in content["claims"]]
+    listed = [OPTIONAL | {"delta": content["delta"]} | entry for entry in content["claims"]]
     for claim in listed:
-        if set(claim) != FIELDS or claim["partly"] >= claim["reproduced"]:
-            fields = ", ".join(sorted(FIELDS))
-            raise DfnbError(
-                f"{path}: claim {claim.get('id')} must have partly below reproduced and the fields {fields}"
-            )
+        if set(claim) != FIELDS or claim["kind"] not in KINDS:
+            rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted(FIELDS))}"
+            raise DfnbError(f"{path}: claim {claim.get('id')} {rule}")
     return content["datasets"], listed
 
 
 def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.DataFrame:
     """Every claim, or those given, on every dataset it names, from :func:`results`: published, ours, verdict, as text.
 
-    ``clusters to decide``: how many clusters of videos it takes for the interval to lie within one verdict, if the
-    estimate stays where it is.
+    The rules stand in the head of ``claims.yaml``. ``p`` is against no difference (no worse: against a difference of -delta);
+    Holm's is corrected for the claims that are judged. ``to decide``: the seeds and clusters of videos of a study that
+    decides with 80 % power, if the estimate and its variance stay as they are. Single test sets beside ``away`` and controls
+    are in no family of Holm's.
     """
-    rows = {}
+    rows, p = {}, {}
     for claim in claims()[1] if listed is None else listed:
         found = _measured(claim, table)
-        for test_set in _test_sets(claim["sets"], found):
-            row = _judged(claim, found[found["test_set"] == test_set])
-            rows[claim["paper"], claim["says"], test_set] = {"source": claim["source"], **row}
-    return pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"]).fillna("–")
+        paper = "control" if claim["control"] else claim["paper"]
+        for test_set, primary in _test_sets(claim["sets"], found):
+            key = paper, claim["says"], test_set
+            on_set = claim if primary or claim["kind"] == "share" else claim | {"kind": "shown"}
+            rows[key], p[key] = _judged(on_set, found[found["test_set"] == test_set], table)
+    judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])
+    family = pd.Series(p, dtype=float).to_numpy()
+    inside = ~np.isnan(family) & (judged.index.get_level_values("paper") != "control")
+    corrected = np.full(len(family), np.nan)
+    corrected[inside] = metrics.holm(family[inside])
+    for name, values in {"p": family, "p, Holm": corrected}.items():
+        judged[name] = ["–" if np.isnan(value) else f"{value:.3f}".replace("0.000", "< 0.001") for value in values]
+    return judged.fillna("–")
 
 
-def _measured(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a claim, one per test set; of a difference that is there the other way round the negative."""
-    condition = ALL_CORRUPTIONS if claim["metric"] == "robustness" else ""
-    condition = f"map {claim['map']}" if claim["map"] else condition
-    level = claim["level"] if claim["metric"] in (*METRICS, "robustness") else "frame"
-    line, minus = (_line(claim[side], claim["paper"], table) for side in ("line", "against"))
+def _measured(claim: Claim, table: pd.DataFrame, collapsed: bool = False) -> pd.DataFrame:
+    """The rows of a claim, one per test set; of a difference that is there the other way round the negative.
+
+    ``collapsed``: the rows that hold the collapsed runs too. Of a share the rows of the line alone.
+    """
+    robust, of_loss = claim["metric"].startswith("robustness"), claim["metric"].startswith("loss_")
+    condition = f"map {claim['map']}" if claim["map"] else ALL_CORRUPTIONS * robust + TRAINING * of_loss
+    condition = with_collapsed(condition) if collapsed else condition
+    level = claim["level"] if claim["metric"] in METRICS or robust else "frame"
+    minus = "" if claim["kind"] == "share" else _line(claim["against"], claim["paper"], table)
+    line = _line(claim["line"], claim["paper"], table)
     wanted = {"condition": condition, "level": level, "method": claim["method"], "metric": claim["metric"]}
     table = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     found = table[(table["line"] == line) & (table["minus"] == minus)]
@@ -350,72 +517,117 @@ def _line(name: str, paper: str, table: pd.DataFrame) -> str:
     return found["line"].iloc[0] if name and len(found) else name
 
 
-def _test_sets(names: Sequence[str], found: pd.DataFrame) -> list[str]:
-    """The test sets of these names that have a row, each once; a name that none fits stays, as not testable."""
-    home = found["test_set"] == found["train_set"]
-    groups = {"home": found["test_set"][home], "away": found["test_set"][~home]}
-    fitting = []
+def _test_sets(names: Sequence[str], found: pd.DataFrame) -> Iterator[tuple[str, bool]]:
+    """The test sets of these names that have a row, and whether the claim is judged on it.
+
+    Beside ``away``, the mean, stand the single sets, which are not judged. A name that none fits stays, as not testable.
+    """
+    home = (found["test_set"] == found["train_set"]).to_numpy()
     for name in names:
-        fitting += list(groups.get(name, [each for each in found["test_set"] if fnmatch(each, name)])) or [name]
-    return list(dict.fromkeys(fitting))
+        fitting = fnmatch.filter(found["test_set"], name) if name != "home" else list(found["test_set"][home])
+        yield from ((test_set, True) for test_set in fitting or [name])
+        if name == AWAY:
+            yield from ((test_set, False) for test_set in found["test_set"][~home] if test_set != AWAY)
 
 
-def _judged(claim: Claim, found: pd.DataFrame) -> dict[str, str]:
-    """What a claim's rule says of its row on a test set, of which there is one or none."""
-    rules, published = [claim["reproduced"], claim["partly"]], claim["published"]
+def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> tuple[dict[str, str], float]:
+    """What a claim's rule says of its row on a test set, of which there is one or none; and p, NaN where it is not judged."""
     row = {
-        "published": "–" if np.isnan(published) else f"{published:.3f}",
-        "rule": "≥ {:g}, partly ≥ {:g}".format(*rules),
+        "source": claim["source"],
+        "kind": claim["kind"],
+        "published": f"{claim['published']:.3f}".replace("nan", "–"),
     }
     if found["value"].isna().all():
         what = f"no {claim['metric']} of {' minus '.join(filter(None, (claim['line'], claim['against'])))}"
-        return row | {"verdict": f"not testable: {''.join(found['refused']) or what}"}
+        return row | {"verdict": f"not testable: {''.join(found['refused']) or what}"}, NO_VALUE
     (of,) = found.itertuples()
     row |= {"ours": interval(of.value, of.low, of.high), "seeds": f"{of.seeds:.0f}", "clusters": f"{of.clusters:.0f}"}
-    if not np.isnan(published):
-        row["ours − published"] = interval(of.value - published, of.low - published, of.high - published)
-    worst, best = (VERDICTS[sum(bound >= rule for rule in rules)] for bound in (of.low, of.high))
-    if worst == best:
-        return row | {"verdict": "undecided at this n (no interval)" if np.isnan(of.low) else worst}
-    gap = min(abs(of.value - rule) for rule in rules if of.low < rule <= of.high)
-    videos, seeds = (of.high_videos - of.low_videos) / 2, np.nan_to_num(of.high_seeds - of.low_seeds) / 2
-    clusters = f"{of.clusters * videos**2 / (gap**2 - seeds**2):.0f}" if gap > seeds else "more seeds"
-    return row | {"verdict": f"undecided at this n ({worst} to {best})", "clusters to decide": clusters}
+    row |= {"collapsed": of.collapsed}
+    if claim["kind"] == "share":
+        whole = _measured(claim | {"line": claim["against"]}, table)
+        whole = whole.loc[whole["test_set"] == of.test_set, "value"].mean()
+        row["ours"] = f"{of.value:.3f} of {whole:.3f}: {of.value / whole:.2f}"
+    if claim["kind"] in ("share", "shown"):
+        return row | {"verdict": "not judged"}, NO_VALUE
+    left_out, runs = of.collapsed.split(" of ")
+    if left_out == runs:
+        return row | {"verdict": f"not judged: {of.collapsed} runs collapsed"}, NO_VALUE
+    if of.seeds < FEWEST_SEEDS:
+        return row | {"verdict": f"exploratory: fewer than {FEWEST_SEEDS} seeds"}, NO_VALUE
+    if np.isnan(of.low):
+        return row | {"verdict": "undecided: no interval, too few clusters"}, NO_VALUE
+    if claim["kind"] == "figure":
+        where = "inside" if of.low <= claim["published"] <= of.high else "outside"
+        return row | {"verdict": f"published figure {where} our interval (± {(of.high - of.low) / 2:.3f})"}, NO_VALUE
+    limit = -_delta(claim, of) if claim["kind"] == "no worse" else 0.0
+    p = p_value(of.value - limit, of.error**2, of.degrees)
+    if claim["where"]:
+        line, against = claim["where"]
+        gain = claim | {"kind": "gain", "line": line, "against": against, "where": ()}
+        rows = _measured(gain, table)
+        verdict = _judged(gain, rows[rows["test_set"] == of.test_set], table)[0]["verdict"]
+        if not verdict.startswith("supported"):
+            return row | {"verdict": f"not judged: {line} does not beat {against}"}, NO_VALUE
+    verdict = _verdict(claim, of, limit)
+    with_all = _measured(claim, table, collapsed=True)
+    with_all = with_all.loc[with_all["test_set"] == of.test_set, "value"]
+    if verdict.startswith("supported") and (with_all <= limit).any():
+        verdict = "not supported: the sign turns with the collapsed runs in"
+    if verdict == "undecided":
+        more = max(1.0, of.error**2 * POWER / _gap(claim, of, limit) ** 2)
+        row["to decide"] = f"{np.ceil(more * of.seeds):.0f} seeds, {np.ceil(more * of.clusters):.0f} clusters"
+    return row | {"verdict": verdict}, p
+
+
+def _verdict(claim: Claim, of: Any, limit: float) -> str:
+    """The rule for a gain, or for no worse than ``limit``, on both ends of the interval."""
+    if of.high < limit:
+        return "worse"
+    if claim["kind"] == "no worse":
+        return "supported" if of.low > limit else "undecided"
+    small = of.high < _delta(claim, of)
+    if of.low > limit:
+        return "supported, below material size" if small else "supported"
+    return "no material gain" if small else "undecided"
+
+
+def _gap(claim: Claim, of: Any, limit: float) -> float:
+    """From the estimate to the bound that decides first as the interval shrinks: of those that it will leave, the farthest."""
+    bounds = [limit] if claim["kind"] == "no worse" else [limit, _delta(claim, of)]
+    gaps = [of.value - limit, *(bound - of.value for bound in bounds)]  # above the limit, or below a bound
+    return max(1e-9, *gaps)
+
+
+def _delta(claim: Claim, of: Any) -> float:
+    """What counts as material: the claim's own, or that of its metric and of home or away."""
+    if not isinstance(claim["delta"], dict):
+        return claim["delta"]
+    if claim["metric"] == "AUC" or claim["metric"].startswith("robustness"):
+        return claim["delta"]["home" if of.test_set == of.train_set else "away"]
+    return claim["delta"]["accuracy" if "accuracy" in claim["metric"] else "localisation"]
 
 
 def published() -> pd.DataFrame:
-    """What ``published.csv`` has of the papers here, ``paper`` by module name; per cents as fractions."""
+    """What ``published.csv`` has of the papers here, as it is printed; ``paper`` by module name."""
     table = pd.read_csv(core.find("data_manifest") / "published.csv")
-    table = table.rename(columns={"level(frame/video/image)": "level"})
-    table = table[~table["paper"].str.startswith("DeepfakeBench") | (table["method"] == "Xception (Xception)")].copy()
-    for name in papers.names():
-        table.loc[table["paper"].str.startswith(papers.module(name).PAPER.published), "paper"] = name
-    table["value"] = table["value"].where(~table["metric"].str.contains("%"), table["value"] / 100)
-    table["metric"] = table["metric"].str.replace(" (%)", "")
-    return table[table["paper"].isin(papers.names())]
+    modules = {papers.module(name).PAPER.published: name for name in papers.names()}
+    table["paper"] = table["paper"].str.extract(f"^({'|'.join(modules)})", expand=False).map(modules)
+    others = table["paper"].isna() | ((table["paper"] == "xception") & (table["method"] != "Xception (Xception)"))
+    return table[~others].rename(columns={"level(frame/video/image)": "level"})
 
 
-def published_and_ours(table: pd.DataFrame) -> pd.DataFrame:
-    """Published AUC and ours by both rules for the checkpoint, of the main lines on real test sets, as text.
+def with_published(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with the AUC that was ``published`` for the same paper, backbone, datasets and level, and Δ, ours minus it.
 
-    "not known" where ``published.csv`` has no figure of the paper's own backbone on these datasets.
+    Both are texts, with the figure's ``source`` and ``confidence``; ``published`` is empty where no figure is known.
     """
-    datasets, known = claims()[0], published()
-    names = {theirs: ours for ours, listed in datasets.items() for theirs in listed}
-    known = known[(known["metric"] == "AUC") & ~known["method"].str.startswith("previous best")]
-    known = known.assign(train_set=known["train_set"].map(names), test_set=known["test_set"].map(names))
+    names = {theirs: ours for ours, listed in claims()[0].items() for theirs in listed}
+    known = published().query("metric == 'AUC' and not method.str.startswith('previous best')")
+    known = known.replace({"train_set": names, "test_set": names}).rename(columns={"value": "published"})
     known["backbone"] = [papers.module(name).Settings().backbone for name in known["paper"]]
     keys = ["paper", "backbone", "train_set", "test_set", "level"]
-    ours = table.query("group == '' and minus == '' and method == 'all' and metric == 'AUC' and refused == ''")
-    ours = ours[ours["train_set"].isin(datasets) & ours["test_set"].isin(datasets)]
-    rows: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
-    for of in ours.merge(known.drop_duplicates(keys), "left", keys, suffixes=("", "_published")).itertuples():
-        row = rows[of.line, of.test_set, of.level]
-        if of.condition == ON_TEST:
-            row["ours, chosen on test"] = interval(of.value, of.low, of.high)
-        elif of.condition == "":
-            row |= {"published": "not known", "ours": interval(of.value, of.low, of.high)}
-            if not np.isnan(of.value_published):
-                row |= {"published": f"{of.value_published:.3f}", "source": of.source, "confidence": of.confidence}
-                row["Δ"] = interval(*(limit - of.value_published for limit in (of.value, of.low, of.high)))
-    return pd.DataFrame(rows).T.rename_axis(["line", "test set", "level"]).fillna("–") if rows else pd.DataFrame()
+    known = known.drop_duplicates(keys)[[*keys, "published", "source", "confidence"]]
+    results = results.merge(known, on=keys, how="left")
+    shift = results[["value", "low", "high"]].sub(results["published"], axis=0)
+    texts = results["published"].map("{:.3f}".format).replace("nan", "")
+    return results.assign(published=texts, Δ=[interval(*row) for row in shift.to_numpy()])

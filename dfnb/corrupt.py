@@ -1,11 +1,9 @@
 """Eight corruptions of the frames of a test set, in five severities each.
 
 A corruption takes the frames of a stored video together, (n, 3, H, W) uint8, because a video codec does; the same video,
-severity and corruption give the same bytes. Masks follow: a smaller picture has a smaller mask, and what a block hides is
-no longer forged.
+severity and corruption give the same bytes. Only scores are taken under a corruption, so that masks are not read.
 """
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -38,17 +36,10 @@ def _resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     return TF.resize(clip, [max(8, round(side * percent / 100)) for side in clip.shape[-2:]])
 
 
-def _block(height: int, width: int, percent: float, draw: Generator) -> tuple[slice, slice]:
-    """Rows and columns of a block that covers so much of the area, at a random place."""
-    sides = [round(side * (percent / 100) ** 0.5) for side in (height, width)]
-    top, left = (int(draw.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides))
-    return slice(top, top + sides[0]), slice(left, left + sides[1])
-
-
 def _occlude(clip: Tensor, percent: float, draw: Generator) -> Tensor:
-    hidden = clip.clone()
-    hidden[(..., *_block(*clip.shape[-2:], percent, draw))] = 128
-    return hidden
+    sides = [round(side * (percent / 100) ** 0.5) for side in clip.shape[-2:]]
+    top, left = (int(draw.integers(0, whole - side + 1)) for whole, side in zip(clip.shape[-2:], sides))
+    return TF.erase(clip, top, left, *sides, torch.tensor(128))
 
 
 # Unit of the parameter, its values at severities 1 to 5, and what becomes of a clip: (clip, value, random stream).
@@ -83,7 +74,6 @@ class Corrupted(Pixels):
         _, values, self.apply = CORRUPTIONS[name]
         self.key, self.value = ("corruption", name, severity), values[severity - 1]
         self.last = "", torch.empty(0)  # path and corrupted clip of the video read last
-        self.crop_of = dict(zip(zip(frames["mask"].astype(str), frames["row"]), frames["path"].astype(str)))
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One corrupted crop (H, W, 3) uint8 RGB; smaller where the corruption is a resize."""
@@ -94,10 +84,5 @@ class Corrupted(Pixels):
         return self.last[1][row if stored else 0].permute(1, 2, 0).contiguous().numpy()
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
-        """The mask (H, W) bool of the corrupted crop, which has the given shape."""
-        crop = self.crop_of[path, row]
-        mask = super().mask(path, row, super().crop(crop, row).shape[:2]).astype(np.uint8)
-        mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-        if self.apply is _occlude:
-            mask[_block(*shape, self.value, core.rng(*self.key, crop))] = False
-        return mask
+        """All False: nothing is located under a corruption."""
+        return np.zeros(shape, bool)

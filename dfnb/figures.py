@@ -20,7 +20,6 @@ from sklearn.metrics import roc_curve
 
 from dfnb import core, metrics, papers
 from dfnb.attribution import maps
-from dfnb.corrupt import CORRUPTIONS
 from dfnb.data.frames import Pixels, as_batch, load_frames, masked, pictures, select
 from dfnb.scores import Report, report_folder
 from dfnb.train import Run
@@ -38,11 +37,10 @@ Looks = Mapping[str, dict[str, str]]  # colour and marker by line
 def style() -> None:
     """One look for all figures: vector text, thin grid, nothing cut; and tables that a notebook does not cut."""
     pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
     sizes = {"figure.dpi": 100, "savefig.dpi": 120, "axes.titlesize": 9, "legend.fontsize": 7}
     layout = {"figure.constrained_layout.use": True, "savefig.bbox": "tight", "pdf.fonttype": 42}
     lines = {"axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-    plt.rcParams.update(sizes | layout | lines)
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=sizes | layout | lines)
     if get_ipython():  # a panel of frames as JPEG has a tenth of the size of its PNG
         set_matplotlib_formats("jpeg", pil_kwargs=JPEG)
 
@@ -74,43 +72,39 @@ def source(code: type | Callable) -> display.Code:
 # ---------------------------------------------------------------- of frames
 
 
-def panel_frames(name: str, methods: Sequence[str] | None = None, columns: int = 6) -> pd.DataFrame:
+def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """Test frames for a panel, the middle one of each method's first videos, real last, about ``columns`` in all."""
     test = select(load_frames(name), "test")
-    methods = methods or [*sorted(set(test["method"].astype(str)) - {"real"}), "real"]
-    parts = []
-    for method in methods:
-        videos = [rows for _, rows in test[test["method"] == method].groupby("video", sort=False, observed=True)]
-        parts += [rows.iloc[[len(rows) // 2]] for rows in videos[: max(1, columns // len(methods))]]
-    return pd.concat(parts)
+    videos = test.groupby("video", sort=False, observed=True)
+    middle = test[videos.cumcount() == videos["row"].transform("size") // 2]
+    chosen = middle.groupby("method", observed=True).head(max(1, columns // test["method"].nunique()))
+    return chosen.sort_values(["label", "method"], ascending=[False, True], key=lambda column: column.astype(str))
 
 
-def panel(rows: Sequence[tuple[str, np.ndarray, dict]], masks: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Pictures in rows, one column per frame; the true mask of each frame (H, W) is outlined in every row.
+def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping[str, Any]]], titles: Sequence[str] = ()) -> Figure:
+    """Pictures in rows, their true masks outlined; the last row has a colour bar if it is of maps.
 
-    ``rows``: name, pictures (n, h, w) or (n, H, W, 3), keywords of ``imshow``. The last row has a colour bar if it is of maps.
+    ``rows``: name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), keywords of ``imshow``.
     """
-    side = WIDTH / (max(len(masks), 5) + 0.6)
-    figure, axes = plt.subplots(len(rows), len(masks), figsize=(WIDTH, len(rows) * side + 0.35), squeeze=False)
-    for line, (name, images, keywords) in zip(axes, rows):
+    columns = max(len(images) for _, images, _, _ in rows)
+    side = WIDTH / (max(columns, 5) + 0.6)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(WIDTH, len(rows) * side + 0.35), squeeze=False)
+    for line, (name, images, masks, keywords) in zip(axes, rows):
         for axis, image, mask in zip(line, images, masks):
             if image.ndim == 2:
                 image = cv2.resize(image.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            _show(axis, image, mask, **keywords)
+            axis.imshow(image, **keywords)
+            for colour, width in (("black", 2.2), ("white", 1.0)) if mask.any() else ():
+                axis.contour(mask, levels=[0.5], colors=[colour], linewidths=width)
         line[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=bool(axis.images))
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
-    if rows[-1][2] is MAP:
+    if keywords is MAP:
         bar = figure.colorbar(axes[-1, -1].images[0], ax=axes, shrink=0.9 / len(rows), anchor=(0, 0), aspect=12)
         bar.ax.tick_params(labelsize=6)
     return figure
-
-
-def _show(axis: plt.Axes, image: np.ndarray, mask: np.ndarray, **keywords: Any) -> None:
-    axis.imshow(image, **keywords)
-    axis.set(xticks=[], yticks=[])
-    for colour, width in (("black", 2.2), ("white", 1.0)) if mask.any() else ():
-        axis.contour(mask, levels=[0.5], colors=[colour], linewidths=width)
 
 
 @torch.inference_mode()
@@ -122,52 +116,42 @@ def frames_panel(run: Run, frames: pd.DataFrame, given: Maps = (), network: pape
     """
     network = network or run.network()
     batch = as_batch(frames, run.settings)
-    outputs = papers.outputs_of(network, batch["image"])
-    rows = [("frame, true mask", pictures(batch, run.settings), {})]
+    outputs, masks = papers.outputs_of(network, batch["image"]), batch["mask"][:, 0].numpy()
+    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
         grey = {"cmap": "gray", "vmin": 0, "vmax": float(np.nanquantile(values, 0.99)) or 1}
-        rows.append((name, values.float().numpy(), grey))
+        rows.append((name, values.float().numpy(), masks, grey))
     own = [name for name, where in network.maps().items() if where == "localise"]
     found = {name: network.localise(outputs).float().numpy() for name in own}
     found |= given if isinstance(given, Mapping) else {name: maps.of(run, frames, name) for name in given}
-    rows += [(name, values, MAP) for name, values in found.items()]
+    rows += [(name, values, masks, MAP) for name, values in found.items()]
     titles = [f"{method}\nP(fake) {p:.2f}" for method, p in zip(frames["method"], network.score(outputs).numpy())]
-    return panel(rows, batch["mask"][:, 0].numpy(), titles)
+    return panel(rows, titles)
 
 
 def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     """Frames of a dataset, one row per method, the exact mask outlined; chosen evenly over the videos."""
     frames = select(load_frames(name), split).drop_duplicates("video")
-    pixels, methods = Pixels(frames.attrs["folder"]), sorted(set(frames["method"]), key=lambda of: (of != "real", of))
-    size = (WIDTH, WIDTH / columns * len(methods) + 0.2)
-    figure, axes = plt.subplots(len(methods), columns, figsize=size, squeeze=False)
-    for line, method in zip(axes, methods):
+    pixels, rows = Pixels(frames.attrs["folder"]), []
+    for method in sorted(set(frames["method"]), key=lambda of: (of != "real", of)):
         videos = frames[frames["method"] == method]
         chosen = videos.iloc[np.unique(np.linspace(0, len(videos) - 1, columns).round().astype(int))]
-        for axis, row in zip(line, chosen.itertuples()):
-            crop = pixels.crop(row.path, row.row)
-            _show(axis, crop, pixels.mask(row.mask, row.row, crop.shape[:2]))
-        for axis in line[len(chosen) :]:
-            axis.set_axis_off()
-        line[0].set_ylabel(method)
-    return figure
+        crops = [pixels.crop(*place) for place in zip(chosen["path"], chosen["row"])]
+        places = zip(chosen["mask"], chosen["row"], (crop.shape[:2] for crop in crops))
+        rows.append((method, crops, [pixels.mask(*place) for place in places], {}))
+    return panel(rows)
 
 
 def mean_masks(name: str) -> Figure:
     """The mean mask of each method over the test split: how often each place is forged, in [0, 1]."""
     frames = select(load_frames(name), "test")
-    pixels, methods = (
-        Pixels(frames.attrs["folder"]),
-        frames.iloc[masked(frames)].astype({"method": str}).groupby("method"),
-    )
-    figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, WIDTH / max(len(methods), 4)), squeeze=False)
-    for axis, (method, rows) in zip(axes[0], methods):
+    pixels, means = Pixels(frames.attrs["folder"]), {}
+    for method, rows in frames.iloc[masked(frames)].astype({"method": str}).groupby("method"):
         shape = pixels.crop(*rows[["path", "row"]].iloc[0]).shape[:2]
-        mean = np.mean([pixels.mask(*place, shape) for place in zip(rows["mask"], rows["row"])], axis=0)
-        drawn = axis.imshow(mean, **MAP)
-        axis.set(title=f"{method}\n{mean.mean():.0%} of pixels", xticks=[], yticks=[])
-    figure.colorbar(drawn, ax=axes[0], label="share of frames", shrink=0.7)
-    return figure
+        means[method] = np.mean([pixels.mask(*place, shape) for place in zip(rows["mask"], rows["row"])], axis=0)
+    titles = [f"{method}\n{mean.mean():.0%} of pixels" for method, mean in means.items()]
+    nothing = [np.zeros_like(mean) for mean in means.values()]
+    return panel([("share of frames", list(means.values()), nothing, MAP)], titles)
 
 
 # ---------------------------------------------------------------- of results
@@ -197,17 +181,17 @@ def looks(results: pd.DataFrame) -> Looks:
 def training_curves(runs: Sequence[Run]) -> Figure:
     """Loss terms, and validation AUC with the chosen epoch, by epoch; a phase goes on where the one before it ended."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
-    handles, terms = {}, {}
+    terms = dict.fromkeys(name for run in runs for name in run.log if name.startswith("loss_"))
+    handles, dashes = {}, dict(zip(terms, cycle(("-", "--", ":", "-."))))
     for run, colour in zip(runs, cycle(sns.color_palette("colorblind"))):
         log, chosen = run.log, run.record["chosen"]
         before = sum(len(other.log) for other in runs if other.id == run.record["start"])
-        for column in (name for name in log if name.startswith("loss_")):
-            term = column.removeprefix("loss_")
-            dashes = terms.setdefault(term, ("-", "--", ":", "-.")[len(terms) % 4])
-            [handles[term]] = left.plot(log["epoch"] + before, log[column], dashes, color=colour)
+        epochs = log["epoch"] + before
+        for term in log.columns.intersection(dashes, sort=False):
+            [handles[term.removeprefix("loss_")]] = left.plot(epochs, log[term], dashes[term], color=colour)
         phase = ", second phase" if before else ""
         name = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
-        [handles[name]] = right.plot(log["epoch"] + before, log["validation_auc"], "o-", color=colour, markersize=3)
+        [handles[name]] = right.plot(epochs, log["validation_auc"], "o-", color=colour, markersize=3)
         right.plot(chosen["epoch"] + before, chosen["auc"], "*", color=colour, markersize=13, markeredgecolor="white")
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation AUC, star: chosen epoch", xlabel="epoch", ylim=(0.45, 1.01))
@@ -237,10 +221,10 @@ def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
 
 def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     """ROC over videos, one panel per test set, one thin curve per seed of the lines of these results."""
+    rows = rows[rows["mean_over"] == ""]  # a mean over test sets has no curve
     test_sets, lines = rows["test_set"].unique(), {line.name: line for line in report.lines()}
     figure, panels = plt.subplots(1, len(test_sets), figsize=(WIDTH, 2.4), sharey=True, squeeze=False)
-    handles = {}
-    diagonal = np.geomspace(0.005, 1)
+    handles, diagonal = {}, np.geomspace(0.005, 1)
     for axes, test_set in zip(panels[0], test_sets):
         for name in rows["line"][rows["test_set"] == test_set]:
             for table in report.read(lines[name], test_set):
@@ -262,8 +246,7 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
     for axis, (title, rows) in zip(axes.flat, panels.items()):
         for label, curve in rows.sort_values("x", kind="stable").groupby("label", sort=False):
             [handles[label]] = axis.plot(curve["x"], curve["value"], **look[label], markersize=3)
-            band = [curve[name] for name in ("x", "low", "high")]
-            axis.fill_between(*band, color=look[label]["color"], alpha=0.15, linewidth=0)
+            axis.fill_between("x", "low", "high", data=curve, color=look[label]["color"], alpha=0.15, linewidth=0)
         axis.set_title(title)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
@@ -281,8 +264,7 @@ def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure
     if corrupted.empty:
         return None
     rows = rows[rows["line"].isin(corrupted["line"]) & (rows["test_set"] == corrupted["test_set"].iloc[0])]
-    names = [name for name in CORRUPTIONS if name in set(rows["corruption"])]
-    panels = {name: rows[rows["corruption"].isin(["", name])] for name in names}
+    panels = {name: rows[rows["corruption"].isin(["", name])] for name in corrupted["corruption"].unique()}
     return curves(panels, look, 4, "severity", "video AUC")
 
 

@@ -9,12 +9,13 @@ when they are opened by hand.
 
 import ast
 import base64
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import yaml
@@ -27,6 +28,8 @@ from dfnb.data.frames import load_frames, select
 from dfnb.scores import Line
 from dfnb.train import Run, train
 
+Names = Annotated[list[Name], Field(min_length=1)]
+Numbers = Annotated[list[int], Field(min_length=1)]
 BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
 
 
@@ -36,23 +39,11 @@ class Parameters(core.Closed):
     profile: Name = "smoke"
 
 
-class StartParameters(Parameters):
-    """Of ``00_start_here``: the profile whose report is shown."""
-
-    report_of: Name = "demo"
-
-
-class DataParameters(Parameters):
-    """Of ``01_data``: the datasets to make or to look at."""
-
-    datasets: list[Name] = Field(min_length=1)
-
-
 class TrainingParameters(Parameters):
     """Of a paper's notebook, together with the paper's own ``Settings``."""
 
     train_set: Name
-    test_sets: list[Name] = Field(min_length=1)
+    test_sets: Names
     seed: int = Field(0, ge=0)
     seen_methods: list[str] | None = Field(None, min_length=1)
     epoch_scores: bool = False
@@ -75,7 +66,7 @@ class AttributionParameters(Parameters):
     The first of the ``test_sets`` is the home dataset. ``arms``: whether the maps of the papers' arms are measured too.
     """
 
-    test_sets: list[Name] = Field(min_length=1)
+    test_sets: Names
     frames_per_method: int = Field(ge=1)
     methods: list[str] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)
@@ -84,21 +75,14 @@ class AttributionParameters(Parameters):
     picture: str | None = None
 
 
-class RobustnessParameters(Parameters):
-    """Of ``08_robustness``: the corruptions of :mod:`dfnb.corrupt`, their severities, and on which test set."""
-
-    test_set: Name
-    corruptions: list[str] = Field(min_length=1)
-    severities: list[int] = Field(min_length=1)
-
-
-NOTEBOOKS: dict[str, type[Parameters]] = {
-    "00_start_here": StartParameters,
-    "01_data": DataParameters,
-    "06_cross_dataset": Parameters,
-    "07_attribution": AttributionParameters,
-    "08_robustness": RobustnessParameters,
-    "09_report": Parameters,
+# Of each notebook that trains no paper: the schema it extends, and what it takes besides.
+NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
+    "00_start_here": (Parameters, {"report_of": (Name, "demo")}),  # the profile whose report is shown
+    "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
+    "06_cross_dataset": (Parameters, {}),
+    "07_attribution": (AttributionParameters, {}),
+    "08_robustness": (Parameters, {"test_set": Name, "corruptions": Names, "severities": Numbers}),  # of dfnb.corrupt
+    "09_report": (Parameters, {}),
 }
 
 
@@ -107,16 +91,11 @@ def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters; raises :class:`DfnbError` when there is no such notebook."""
     of_papers = papers.notebooks()
     if notebook in NOTEBOOKS:
-        return NOTEBOOKS[notebook]
+        base, fields = NOTEBOOKS[notebook]
+        return create_model(notebook, __base__=base, **fields)
     if notebook not in of_papers:
-        known = ", ".join(sorted([*of_papers, *NOTEBOOKS]))
-        raise DfnbError(f"there is no notebook {notebook!r}; known are {known}")
-    settings = papers.module(of_papers[notebook]).Settings
-    if clash := sorted(set(settings.model_fields) & set(TrainingParameters.model_fields)):
-        raise DfnbError(
-            f"{settings.__module__}: a setting may not be called {clash[0]!r}, as a training's own; rename it"
-        )
-    return create_model(notebook, __base__=(TrainingParameters, settings))
+        raise DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted([*of_papers, *NOTEBOOKS]))}")
+    return create_model(notebook, __base__=(TrainingParameters, papers.module(of_papers[notebook]).Settings))
 
 
 def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
@@ -148,9 +127,9 @@ def _assigned(cell: str) -> list[str]:
 class Grid(core.Closed):
     """What every paper is trained and tested on, and with which seeds."""
 
-    train_sets: list[Name] = Field(min_length=1)
-    test_sets: list[Name] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    train_sets: Names
+    test_sets: Names
+    seeds: Numbers
 
 
 class Profile(core.Closed):
@@ -176,7 +155,6 @@ class Job:
 
     id: str
     notebook: str
-    profile: str
     parameters: Parameters
     needs: tuple[str, ...]  # ids of the jobs whose files it reads
     trains: bool = False
@@ -186,14 +164,14 @@ class Job:
     @property
     def record(self) -> Path:
         """The proof that the job ended."""
-        return core.home() / "runs" / "notebooks" / self.profile / self.id / "record.json"
+        return core.home() / "runs" / "notebooks" / self.parameters.profile / self.id / "record.json"
 
     @property
     def log(self) -> Path:
         """The executed notebook, or what the training printed."""
         if self.trains:
             return self.record.with_name("log.txt")
-        return core.home() / "reports" / self.profile / "notebooks" / f"{self.id}.ipynb"
+        return core.home() / "reports" / self.parameters.profile / "notebooks" / f"{self.id}.ipynb"
 
     @property
     def base64(self) -> str:
@@ -202,11 +180,10 @@ class Job:
 
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
-        if not self.record.exists() or not self.log.exists():
+        record = core.read_record(self.record.parent)
+        if not record or record["parameters"] != self.parameters.model_dump(mode="json"):
             return False
-        record = core.read_json(self.record)
-        same = record["parameters"] == self.parameters.model_dump(mode="json")
-        return same and all((core.home() / name).exists() for name in record["files"])
+        return self.log.exists() and all((core.home() / name).exists() for name in record["files"])
 
 
 def profile(name: str) -> Profile:
@@ -234,11 +211,12 @@ def jobs(name: str) -> list[Job]:
             result = [*result, *before]
             checked = before[0].parameters  # so the notebook loads what this job trained
         else:
-            values = {"profile": name, **(values or {})}
-            if notebook == "01_data":
-                values = {"datasets": _datasets(name), **values}
+            values = {"profile": name} | (values or {})
+            if notebook == "01_data":  # all that the profile trains or tests on
+                named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]
+                values.setdefault("datasets", list(dict.fromkeys(chain(*named))))
             checked = schema(notebook).check(values, f"profile {name}, {notebook}")
-        result = [*result, Job(notebook, notebook, name, checked, tuple(job.id for job in before))]
+        result = [*result, Job(notebook, notebook, checked, tuple(job.id for job in before))]
     return result
 
 
@@ -254,14 +232,13 @@ def trainings(name: str, notebook: str = "") -> list[Job]:
     for each in [each for each in content.notebooks if each in of_papers and notebook in ("", each)]:
         own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
         for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
-            for seed in changes.get("seeds", content.grid.seeds[:1]):
-                values = {**own, "train_set": train_set, **changes, "seed": seed}
-                values.pop("seeds", None)
-                checked = schema(each).check(values, f"profile {name}, {each}, {group} {arm}".rstrip(", "))
+            values = {**own, "train_set": train_set, "seeds": content.grid.seeds[:1], **changes}
+            for seed in values.pop("seeds"):
+                source = f"profile {name}, {each}, {group} {arm}".rstrip(", ")
+                checked = schema(each).check(values | {"seed": seed}, source)
                 words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]
-                job_id = "-".join(word for word in words if word)
-                job_id = ids.setdefault(core.digest(checked.model_dump(mode="json")), job_id)
-                result.append(Job(job_id, each, name, checked, needs, True, group, arm))
+                job_id = ids.setdefault(core.digest(checked.model_dump(mode="json")), "-".join(filter(None, words)))
+                result.append(Job(job_id, each, checked, needs, True, group, arm))
     return result
 
 
@@ -277,16 +254,8 @@ def _distinct(found: Sequence[Job]) -> list[Job]:
     distinct: dict[str, Job] = {}
     for job in found:
         if distinct.setdefault(job.id, job).parameters != job.parameters:
-            raise DfnbError(
-                f"profile {job.profile} has two trainings {job.id}: its arms differ in signs only; rename one"
-            )
+            raise DfnbError(f"profile {job.parameters.profile} has two trainings {job.id}; rename one of these arms")
     return list(distinct.values())
-
-
-def _datasets(name: str) -> list[str]:
-    """All datasets that a profile trains or tests on."""
-    named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]
-    return list(dict.fromkeys(dataset for names in named for dataset in names))
 
 
 # ------------------------------------------------------------------------------------------------- what jobs start
@@ -298,9 +267,7 @@ def datasets(*names: str) -> None:
         if name in core.described("synth"):
             synth.build(name)
         elif core.read_record(core.home() / "datasets" / name) is None:
-            raise DfnbError(
-                f"dataset {name} is neither prepared nor part of the embedded benchmark; see `dfnb prepare --help`"
-            )
+            raise DfnbError(f"dataset {name} is neither prepared nor part of the benchmark; see `dfnb prepare --help`")
 
 
 def trained(p: TrainingParameters) -> Run:
@@ -315,22 +282,17 @@ def trained(p: TrainingParameters) -> Run:
 
 def lines(name: str, notebook: str = "") -> list[Line]:
     """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed; missing ones are trained."""
-    found: dict[tuple[str, ...], list[Run]] = {}
-    runs: dict[str, Run] = {}
+    seeds, several = defaultdict(list), len(profile(name).grid.train_sets) > 1
     for job in trainings(name, notebook):
-        if job.id not in runs:
-            runs[job.id] = trained(job.parameters)
-        found.setdefault((job.parameters.paper, job.group, job.arm, job.parameters.train_set), []).append(runs[job.id])
-    several = len(profile(name).grid.train_sets) > 1
-    return [_line(*key, of_seeds, several) for key, of_seeds in found.items()]
-
-
-def _line(paper: str, group: str, arm: str, train_set: str, runs: Sequence[Run], several: bool) -> Line:
-    title = papers.module(paper).PAPER.title
-    if group == BASELINES:
-        title, group, arm = arm, "", ""
-    words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
-    return Line(", ".join(word for word in words if word), paper, group, arm, tuple(runs))
+        seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(trained(job.parameters))
+    result = []
+    for (paper, group, arm, train_set), of_seeds in seeds.items():
+        title = papers.module(paper).PAPER.title
+        if group == BASELINES:
+            title, group, arm = arm, "", ""
+        words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
+        result.append(Line(", ".join(filter(None, words)), paper, group, arm, tuple(of_seeds)))
+    return result
 
 
 def publish(name: str, notebook: str = "") -> None:
@@ -345,25 +307,20 @@ def train_job(name: str, job_id: str) -> None:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
     clock, p = core.Clock(), known[job_id].parameters
     run = trained(p)
-    _write_record(known[job_id].record.parent, p, clock, [run.folder / "record.json"], run=run.folder.name)
+    finish(job_id, p, clock, [run.folder / "record.json"], run=run.id)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:
     """Parameters and environment as the table a notebook shows."""
     environment = core.environment()
-    rows = {**p.model_dump(), "commit": environment["commit"], "device": environment["device"]}
-    rows |= {name: environment["packages"][name] for name in ("torch", "timm", "numpy")}
+    rows = p.model_dump() | environment.pop("packages") | environment
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 
 
-def finish(notebook: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
-    """Write the record of a notebook's execution, its last act: without it the execution did not happen."""
-    return _write_record(core.home() / "runs" / "notebooks" / p.profile / notebook, p, clock, outputs, **facts)
-
-
-def _write_record(folder: Path, p: Parameters, clock: core.Clock, outputs: Iterable[Path], **facts: Any) -> dict:
-    files = [Path(path).resolve().relative_to(core.home()).as_posix() for path in outputs]
-    hashes = {name: core.sha256(core.home() / name) for name in dict.fromkeys(files)}
+def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
+    """Write the record of a notebook's execution or a training, its last act: without it the job did not happen."""
+    hashes = {path.resolve().relative_to(core.home()).as_posix(): core.sha256(path) for path in outputs}
+    folder = core.home() / "runs" / "notebooks" / p.profile / job_id
     return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts())
 
 
@@ -380,5 +337,5 @@ def export_candidates(run: Run, folder: Path, share: float) -> pd.DataFrame:
     budget = round(share * len(frames))
     if not budget:
         raise DfnbError(f"share = {share:g} of {len(frames)} training frames is no frame; raise it")
-    order = module.candidates(start.phase(), frames, run.settings.clusters).head(budget)
+    order = module.candidates(start, frames, run.settings.clusters).head(budget)
     return annotate.export(frames, order["row"].to_numpy(), folder, {"run": start.folder.name})

@@ -25,6 +25,5 @@ def write(profile: str, order: Sequence[str]) -> Path:
     notebooks = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
     template = Template(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"), autoescape=True)
     with core.atomic(report / "index.html") as temporary:
-        page = template.render(profile=profile, items=items, notebooks=notebooks)
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(template.render(profile=profile, items=items, notebooks=notebooks), encoding="utf-8")
     return report / "index.html"

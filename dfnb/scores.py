@@ -7,10 +7,10 @@ a file of its run (:func:`keep`), with what it depends on in its metadata. A rep
 """
 
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import mode
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,35 +20,33 @@ from dfnb.core import DfnbError
 from dfnb.data.frames import load_frames, select
 from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
-WAIT_S = 600  # for another process that packs the same report
+KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
 
 
-def keep(
-    run: Run, test_set: str, condition: str, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]
-) -> pd.DataFrame:
+def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """The table of a run on a test set under a condition, made now or read; ``facts``: what else it depends on."""
     dataset = load_frames(test_set).attrs["record"]
-    facts = {**score_facts(run.id, test_set, condition, dataset, run.weights_sha256), **facts}
+    facts = score_facts(run.id, test_set, condition, dataset, run.weights_sha256) | facts
+    facts |= run.record.get("validation_threshold", {})
     return core.cached(shard(run.folder, test_set, condition), facts, make)
 
 
-def score(run: Run, test_set: str) -> pd.DataFrame:
-    """The scores of a test split with a run's chosen checkpoint, made now or read."""
-    return keep(run, test_set, "", {}, lambda: _scores(run, test_set))
+def score(run: Run, test_set: str, corruption: str = "", severity: int = 0) -> pd.DataFrame:
+    """The scores of a test split with a run's chosen checkpoint, made now or read.
 
+    ``corruption``: one of :data:`dfnb.corrupt.CORRUPTIONS` at a severity from 1 to 5.
+    """
 
-def corrupted(run: Run, test_set: str, corruption: str, severity: int) -> pd.DataFrame:
-    """The scores of a test split under a corruption of :data:`dfnb.corrupt.CORRUPTIONS`, severity 1 to 5."""
-    facts, how = {"corruptions": corrupt.VERSION}, (corruption, severity)
-    return keep(run, test_set, f"{corruption} {severity}", facts, lambda: _scores(run, test_set, how))
+    def make() -> pd.DataFrame:
+        frames = select(load_frames(test_set), "test")
+        pixels = corrupt.Corrupted(frames, corruption, severity) if corruption else None
+        network = run.network().to(DEVICE)
+        table = predict(network, frames, run.settings, pixels, run.parameters["train_set"])
+        return metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
 
-
-def _scores(run: Run, test_set: str, corruption: tuple[str, int] | None = None) -> pd.DataFrame:
-    frames = select(load_frames(test_set), "test")
-    pixels = corrupt.Corrupted(frames, *corruption) if corruption else None
-    network = run.network().to(DEVICE)
-    return metrics.check_scores(predict(network, frames, run.settings, pixels), f"the scores of {run.id} on {test_set}")
+    facts = {"corruptions": corrupt.VERSION} if corruption else {}
+    return keep(run, test_set, f"{corruption} {severity}" if corruption else "", facts, make)
 
 
 # ---------------------------------------------------------------- reports
@@ -75,7 +73,7 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     Lines that the report has already are made anew; those that are not given stay, or go where ``prune``.
     """
     folder = report_folder(profile)
-    with core.locked(folder, WAIT_S):
+    with core.locked(folder, wait_s=600):
         entries = {} if prune else _entries(folder)
         entries |= {line.name: _packed(folder, line) for line in lines}
         core.write_json(folder / "runs.json", entries, indent=None)
@@ -117,13 +115,10 @@ def _packed(folder: Path, line: Line) -> dict[str, Any]:
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables as one, with seed and condition; scores and measures in float32, as which the scores were computed."""
-    keys = [{name: table.attrs[name] for name in ("seed", "condition")} for table in tables]
-    parts = [table.assign(**values).astype(dict.fromkeys(TEXTS, str)) for table, values in zip(tables, keys)]
-    joined = pd.concat(parts, ignore_index=True)
-    names = ["seed", "condition", *metrics.COLUMNS]
-    measures = sorted(set(joined) - set(names))
+    joined = pd.concat([table.assign(**{name: table.attrs[name] for name in KEYS}) for table in tables])
+    measures = joined.columns.difference([*KEYS, *metrics.COLUMNS])
     types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
-    return joined[names + measures].astype(types)
+    return joined[[*KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)
 
 
 @cache
@@ -135,7 +130,7 @@ def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
     facts, table.attrs = table.attrs["tables"], {}
     table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
     tables = []
-    for (_, part), table_facts in zip(table.groupby(["seed", "condition"], observed=True, sort=False), facts):
+    for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts):
         tables.append(part.dropna(axis=1, how="all").reset_index(drop=True))
         tables[-1].attrs = table_facts
     return tables
@@ -145,17 +140,16 @@ class Report:
     """The scores of a report, read from its files alone."""
 
     def __init__(self, profile: str) -> None:
-        self.profile, self.folder = profile, report_folder(profile)
+        self.folder = report_folder(profile)
         self._entries = _entries(self.folder)
 
     def lines(self) -> list[Line]:
         """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``."""
-        order = {name: place for place, name in enumerate(papers.names())}
         lines = []
         for name, entry in self._entries.items():
             runs = [Run(core.home() / "runs" / run, record) for run, record in entry["runs"].items()]
             lines.append(Line(name, entry["paper"], entry["group"], entry["arm"], tuple(runs)))
-        lines.sort(key=lambda line: (line.group != "", order.get(line.paper, len(order))))
+        lines.sort(key=lambda line: (line.group != "", papers.names().index(line.paper)))
         tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
         return lines + [Line(tool, "", "", "", ()) for tool in tools]
 
@@ -178,8 +172,7 @@ class Report:
         tables = [table for table in self._tables(line, test_set) if table.attrs["condition"] == condition]
         if not tables:
             raise DfnbError(f"{self.folder} has no scores of {line.name} on {test_set} {condition}; make and pack them")
-        versions = Counter(entry["versions"].get(test_set) for entry in self._entries.values())
-        usual = max(filter(None, versions), key=versions.get)
+        usual = mode(entry["versions"][test_set] for entry in self._entries.values() if test_set in entry["versions"])
         if any(table.attrs["fingerprint"] != usual for table in tables):
             raise DfnbError(f"scores of {line.name} on another version of {test_set} than most lines; score it again")
         return tables
@@ -204,7 +197,7 @@ class Report:
         known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
         found = found.reindex(columns=["video", "track", "frame", "label", "score"]).fillna({"track": 0, "frame": -1})
         table = found.merge(known, how="outer")  # a wrong video or label leaves a hole, which is refused
-        table.attrs = {**like.attrs, "seed": None}
+        table.attrs = {**like.attrs, "seed": None, "threshold": None}
         return metrics.check_scores(table, path)
 
     def network(self, line: Line) -> papers.Network:

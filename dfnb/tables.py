@@ -20,19 +20,17 @@ from dfnb.scores import Line, Report, report_folder
 from dfnb.train import Run
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
+MEAN_MASK = "mean training mask"
 FAILS = {"all": ALIKE, "shuffled labels": ALIKE, "empty": 0.5}  # means from which a map fails the sanity test
-MARKS = str.maketrans(
-    {mark: f"\\{mark}" for mark in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"}
-    | {"Δ": r"$\Delta$", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$", "<": "$<$", ">": "$>$"}
-)
+SIGNS = {"Δ": r"\Delta", "−": "-", "≥": r"\geq", "≤": r"\leq", "→": r"\to", "<": "<", ">": ">"}
+LATEX = str.maketrans({sign: f"${command}$" for sign, command in SIGNS.items()} | {"`": r"\textasciigrave{}"})
 
 
 class Spec(core.Closed):
     """A table or figure: which rows of the results it holds, and whose values name its rows and columns (``tables.yaml``)."""
 
     lead: str
-    where: dict[str, str | tuple[str, ...]] = Field({})
+    where: dict[str, str] = Field({})  # column to the pattern that its values must match
     index: tuple[str, ...] = ("line",)
     columns: tuple[str, ...] = ("test_set",)
     beside: tuple[str, ...] = ()
@@ -40,13 +38,9 @@ class Spec(core.Closed):
 
     def rows(self, results: pd.DataFrame) -> pd.DataFrame:
         """The rows of the :func:`extended` results that the table holds."""
-        chosen = np.ones(len(results), bool)
-        for column, wanted in {**core.read_yaml(MANIFEST)["everywhere"], **self.where}.items():
-            if isinstance(wanted, str):
-                chosen &= results[column].str.fullmatch(wanted).to_numpy(bool)
-            else:
-                chosen &= results[column].isin(wanted).to_numpy()
-        return results[chosen]
+        patterns = core.read_yaml(MANIFEST)["everywhere"] | self.where
+        matching = [results[column].str.fullmatch(pattern) for column, pattern in patterns.items()]
+        return results[np.logical_and.reduce(matching)]
 
     def table(self, results: pd.DataFrame) -> pd.DataFrame:
         """The table as texts ``value [low, high]``, its rows and columns in the order of the results."""
@@ -60,7 +54,7 @@ class Spec(core.Closed):
         cells: dict[Any, dict[str, str]] = {}
         for key, column, row in zip(index, shown[list(self.columns)].agg(", ".join, axis=1), rows.itertuples()):
             cells.setdefault(key, {})[column] = _cell(row)
-        beside = rows.groupby(list(self.index))[list(self.beside)].max()
+        beside = shown.groupby(list(self.index))[list(self.beside)].max()
         return pd.DataFrame(list(cells.values()), index.unique()).join(beside).astype(object).fillna("–")
 
 
@@ -72,9 +66,7 @@ def specs(kind: str) -> dict[str, Spec]:
 def _cell(row: Any) -> str:
     if np.isnan(row.value):
         return "refused" if row.refused else "–"
-    if not row.minus:
-        return metrics.interval(row.value, row.low, row.high)
-    return f"{row.value:+.3f}" + ("" if np.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]")
+    return metrics.interval(row.value, row.low, row.high, "+" if row.minus else "")
 
 
 def _listed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -87,15 +79,22 @@ def _listed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def extended(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with what tables need besides: ``home``, ``map`` and the ``verdict`` of its sanity test."""
+    """The results with what tables need besides: ``home``, ``map``, the ``verdict`` of its sanity test, published AUC.
+
+    The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines with one training set share.
+    """
+    constant = results[results["metric"].str.startswith("constant ")]
+    constant = constant.assign(line=MEAN_MASK, metric=constant["metric"].str.removeprefix("constant "))
+    same = [name for name in compare.KEYS if name not in ("paper", "group", "arm")]
+    constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
+    results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
     home = np.where(results["test_set"] == results["train_set"], "yes", "no")
-    results = results.assign(home=home, map=results["condition"].str.partition(" ")[2])
-    results["left chance"] = results["left_chance"].astype("Int64")
+    further = {"map": results["condition"].str.partition(" ")[2], "left chance": results["left_chance"].astype("Int64")}
+    results = results.assign(home=home, **further)
     tested = results[results["condition"].str.startswith("sanity ") & (results["method"] == "all")]
-    failing = tested[tested["value"] >= tested["metric"].map(FAILS).astype(float)]
-    known, fails, wanted = (list(zip(rows["line"], rows["map"])) for rows in (tested, failing, results))
-    verdicts = dict.fromkeys(known, "passes") | dict.fromkeys(fails, "fails")
-    return results.assign(verdict=[verdicts.get(key, "") for key in wanted])
+    tested = tested.assign(fails=tested["value"] >= tested["metric"].map(FAILS).astype(float))
+    verdicts = tested.groupby(["line", "map"])["fails"].any().map({True: "fails", False: "passes"}).rename("verdict")
+    return compare.with_published(results.join(verdicts, on=["line", "map"]).fillna({"verdict": ""}))
 
 
 def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
@@ -103,18 +102,19 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
 
     Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
     """
-    found, named = {}, [spec.where["group"] for spec in specs("tables").values() if "group" in spec.where]
+    patterns = {spec.where.get("group", ".*") for spec in specs("tables").values()}
+    found, named = {}, patterns - {".*"}
     partial = {line.group for line in lines if line.runs and line.runs[0].parameters.get("seen_methods")}
     for group, rows in results.groupby("group", sort=False):
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
             continue
         paper = rows.drop_duplicates("line")["paper"].mode()[0]
-        compared = tuple(sorted({*rows["line"], *rows["minus"]} - {""}))
-        alone = {"group": ".*", "line": compared, "test_set": tuple(rows["test_set"].unique())}
+        lines_and_sets = {"line": {*rows["line"], *rows["minus"], MEAN_MASK} - {""}, "test_set": {*rows["test_set"]}}
+        alone = {"group": ".*"} | {column: "|".join(map(re.escape, names)) for column, names in lines_and_sets.items()}
         for ending, spec in specs("groups").items():
             if group in partial or not ending.startswith("_by_method"):
                 lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"
-                where = ({"group": (group,)} if "minus" in spec.where else alone) | spec.where
+                where = ({"group": re.escape(group)} if "minus" in spec.where else alone) | spec.where
                 name = re.sub("[^a-z0-9]+", "_", f"{paper}_{group}".lower()).strip("_") + ending
                 found[name] = spec.model_copy(update={"lead": lead, "where": where})
     return found
@@ -122,22 +122,20 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
 
 def _overview(book: "Book") -> pd.DataFrame:
     """One row per run: what it started from, on how much, which epoch was chosen, and how long it took."""
-    rows = []
+    rows = {}
     for line in book.report.lines():
         for run in line.runs:
             record, chosen = run.record, run.record["chosen"]
-            start = f"{run.settings.backbone} from {record['weights_from']}"
-            epoch = [f"{chosen['epoch']} of {len(run.log)}", f"{chosen['auc']:.3f}"]
-            work = [record["n"]["train"], round(run.log["images_per_s"].median()), round(record["wall_s"])]
-            rows.append([line.name, run.parameters["seed"], start, *epoch, *work])
-    names = ["line", "seed", "start", "chosen epoch", "validation AUC", "frames of the split", "images/s", "wall s"]
-    return pd.DataFrame(rows, columns=names).set_index(["line", "seed"])
+            row = {"start": f"{run.settings.backbone} from {record['weights_from']}"}
+            row |= {"chosen epoch": f"{chosen['epoch']} of {len(run.log)}", "validation AUC": f"{chosen['auc']:.3f}"}
+            row |= {"frames of the split": record["n"]["train"], "images/s": round(run.log["images_per_s"].median())}
+            rows[line.name, run.parameters["seed"]] = row | {"wall s": round(record["wall_s"])}
+    return pd.DataFrame(rows).T.rename_axis(["line", "seed"])
 
 
 # Tables of ``tables.yaml`` that are no pivot of the results.
 MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {
     "claims": lambda book: compare.judge(book.results),
-    "published_and_ours": lambda book: compare.published_and_ours(book.results),
     "overview": _overview,
     "published": lambda book: compare.published().set_index("paper"),
 }
@@ -150,12 +148,23 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
         return made
     for test_set, found in sound.groupby("test_set", sort=False):
         row = found.sort_values(["level", "n"], na_position="first").iloc[-1]
+        if test_set == compare.AWAY:
+            tests.append(f"{test_set}: the mean over {'; or '.join(sorted(set(found['mean_over'])))}")
+            continue
         n = f"{row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} clusters"
         tests.append(f"{test_set} {n} ({row['compression']}, data {row['fingerprint'][:8]})")
     seeds = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
     over = " and over seeds (over clusters alone where a line has one seed)" if sound["seeds"].max() > 1 else ""
     start = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
     refused = [f"Refused: {reason}." for reason in rows["refused"].unique() if reason]
+    if len(sound[(sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")]):
+        refused.append(
+            f"No interval of {metrics.AT_THRESHOLD}: its threshold rests on fewer than {metrics.FEWEST_VALIDATION} "
+            "clusters of validation videos."
+        )
+    collapsed = sound.loc[sound["collapsed"].str.match("[1-9]"), "line"].unique()
+    if len(collapsed):
+        refused.append(f"Collapsed runs are left out of {', '.join(collapsed)}.")
     return (
         f"Trained on {', '.join(sound['train_set'].unique())}, seeds: {', '.join(map(str, seeds))}. "
         f"Test: {'; '.join(tests)}. Intervals: 95 %, over clusters of videos{over}. "
@@ -169,7 +178,8 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
     plain = plain.astype(object).where(plain.notna(), "–").astype(str)
     marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
-    tex = plain.rename(columns=_latex).map(_latex).to_latex(index=False, caption=_latex(caption), label=f"tab:{name}")
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", caption)
+    tex = plain.to_latex(index=False, escape=True, caption=escaped, label=f"tab:{name}").translate(LATEX)
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": plain.to_csv(index=False), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
     folder = report_folder(profile) / "tables"
@@ -179,10 +189,6 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     return [folder / f"{name}.{suffix}" for suffix in texts]
 
 
-def _latex(text: str) -> str:
-    return text.translate(MARKS)
-
-
 def _markdown(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
@@ -190,9 +196,8 @@ def _markdown(text: str) -> str:
 def deviations(run: Run) -> pd.DataFrame:
     """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
     used, defaults = run.settings.model_dump(), papers.module(run.paper).Settings().model_dump()
-    rows = {name: {"published": str(defaults[name]), "this run": str(value)} for name, value in used.items()}
-    rows["initial weights"] = {"published": "ImageNet", "this run": run.record["weights_from"]}
-    table = pd.DataFrame(rows).T.rename_axis("setting")
+    table = pd.DataFrame({"published": defaults, "this run": used}, dtype=object).map(str).rename_axis("setting")
+    table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]
 
 
@@ -228,17 +233,12 @@ class Book:
     def _caption(self, spec: Spec) -> str:
         return f"{spec.lead} {conditions(spec.rows(self.results), self.profile)}"
 
-    def page(self) -> Path:
-        """Write the page with all tables and figures that there are, in reading order."""
-        self.saved.append(page.write(self.profile, list(self.tables | self.figures)))
-        return self.saved[-1]
-
 
 def _known(name: str, known: dict[str, Spec]) -> Spec:
     """A specification by name; one that nothing fits for a group of arms that this report does not hold."""
     if name not in known and not name.startswith(tuple(papers.names())):
         raise DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
-    return known.get(name, Spec(lead="", where={"line": ()}))
+    return known.get(name, Spec(lead="", where={"line": ""}))
 
 
 def rebuild(profile: str) -> Path:
@@ -249,4 +249,4 @@ def rebuild(profile: str) -> Path:
         book.table(name)
     for name in book.figures:
         book.figure(name)
-    return book.page()
+    return page.write(profile, list(book.tables | book.figures))

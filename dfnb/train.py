@@ -6,19 +6,21 @@ A run is a folder ``runs/<id>`` with ``config.json``, ``last.ckpt``, ``best.safe
 """
 
 import builtins
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.data import AttributeDict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,80 +28,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
+from dfnb.data import frames as datasets
 from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, both_classes, in_order, load_frames, loader, select
+from dfnb.papers import Run, backbones
 
-VERSION = 2  # part of every run's identity: raise it when the same settings give other weights
+VERSION = 3  # part of every run's identity: raise it when the same settings give other weights
+CHANCE = {"loss_cls": 0.95 * math.log(2), "loss_latent": 0.8}  # above it the output head has learned nothing
+FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its threshold
 CHECKPOINT_S = 300
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0  # on the CPU they would compete with the training
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training: its folder, which need not exist where the record comes from a report, and its record."""
-
-    folder: Path
-    record: dict = field(compare=False, repr=False)
-
-    @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """The run in a folder, or with an id under ``runs/``; raises :class:`DfnbError` when it is not finished."""
-        folder = Path(folder) if Path(folder).is_dir() else core.home() / "runs" / folder
-        record = core.read_record(folder)
-        if record is None:
-            raise DfnbError(f"{folder} holds no finished run (no record.json, or an output is gone); train it again")
-        return cls(folder, record)
-
-    @property
-    def id(self) -> str:
-        """The name of its folder."""
-        return self.folder.name
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """All that identifies it: paper, versions, training set, seed, settings and so on."""
-        return self.record["parameters"]
-
-    @property
-    def paper(self) -> str:
-        """The module name of its paper."""
-        return self.parameters["paper"]
-
-    @property
-    def settings(self) -> papers.Settings:
-        """The settings of its training."""
-        return papers.module(self.paper).Settings.check(self.parameters["settings"], self.folder)
-
-    @property
-    def log(self) -> pd.DataFrame:
-        """One row per epoch: mean loss terms, learning rate, validation AUC, what the paper follows, seconds."""
-        return pd.DataFrame(self.record["log"])
-
-    @property
-    def weights_sha256(self) -> str:
-        """The sha256 of the chosen checkpoint."""
-        return self.record["outputs"]["best.safetensors"]
-
-    def network(self, path: Path | None = None) -> papers.Network:
-        """The network with the chosen checkpoint, in evaluation mode, on the CPU; ``path`` is another copy of it.
-
-        Raises :class:`DfnbError` when the file is missing or is not what the record describes.
-        """
-        path = path or self.folder / "best.safetensors"
-        if not path.exists() or core.sha256(path) != self.weights_sha256:
-            raise DfnbError(f"{path} is not what the record of the run describes; delete its folder and train it again")
-        network = papers.module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
-        network.load_state_dict(load_file(path))
-        return network.eval()
-
-    def before(self) -> "Run | None":
-        """The run of the phase that this one started from; None where there is none."""
-        return Run.open(self.record["start"]) if self.record["start"] else None
-
-    def phase(self) -> papers.Phase:
-        """This run as the phase that another one starts from."""
-        return papers.Phase(self.network(), self.parameters["seed"], self.folder)
 
 
 def train(
@@ -138,18 +77,12 @@ def train(
     longer finite.
     """
     table = load_frames(train_set)
-    parameters = {
-        "paper": paper,
-        "version": [VERSION, papers.module(paper).VERSION],
-        "train_set": train_set,
-        "fingerprint": table.attrs["fingerprint"],
-        "seed": seed,
-        "seen_methods": sorted(seen_methods) if seen_methods else None,
-        "devices": devices,
-        "epoch_tests": {name: load_frames(name).attrs["fingerprint"] for name in epoch_tests},
-        "shuffled_labels": shuffled_labels,
-        "settings": settings.model_dump(mode="json"),
-    }
+    parameters = {"paper": paper, "version": [VERSION, papers.module(paper).VERSION], "seed": seed}
+    parameters |= {"train_set": train_set, "data": datasets.identity(table), "devices": devices}
+    parameters |= {"seen_methods": sorted(seen_methods) if seen_methods else None, "shuffled_labels": shuffled_labels}
+    parameters["epoch_tests"] = {name: datasets.identity(load_frames(name)) for name in epoch_tests}
+    parameters["settings"] = settings.model_dump(mode="json")
+    parameters["weights"] = backbones.start(settings.backbone, settings.pretrained)
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
@@ -159,13 +92,12 @@ def train(
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
-        if core.read_record(folder):
-            return Run.open(folder)
-        before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
-        start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
-        phase = start.phase() if start else None
-        splits = {split: settings.visible(frames, seed, phase) for split, frames in splits.items()}
-        _launch(_Loop(folder, parameters, settings, splits, start, workers, echo))
+        if not core.read_record(folder):
+            before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
+            start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
+            always = settings.always(splits["train"], seed, start)
+            splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
+            _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
     return Run.open(folder)
 
 
@@ -185,6 +117,7 @@ class _Loop:
     parameters: dict[str, Any]
     settings: papers.Settings
     splits: dict[str, pd.DataFrame]  # train and val, as the paper may see them
+    always: Sequence[int]  # positions in the train split of frames that every batch shows some of
     start: Run | None  # the phase before
     workers: int
     echo: Callable[[str], None]
@@ -220,20 +153,21 @@ class _Loop:
             network.load_state_dict(self.start.network().state_dict())
             network.weights_from = self.start.record["weights_from"]
         network.to(memory_format=torch.channels_last)
-        samples = settings.samples_per_frame  # a paper that makes its own fakes may train on real frames alone
-        limits = settings.images_per_epoch, settings.oversampling, samples
-        self.sampler = EpochSampler(frames, settings.batch_size, self.seed, *limits, one_class=samples > 1)
+        limits = settings.images_per_epoch, settings.oversampling, settings.samples_per_frame
+        self.sampler = EpochSampler(frames, settings.batch_size, self.seed, *limits, self.always)
         self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
         self.steps = len(self.sampler)
         data = FrameDataset(frames, settings, self.seed)
         self.loader = loader(data, self.sampler, self.workers, pin=fabric.device.type == "cuda")
         optimiser, scheduler = _optimisation(network, settings, self.steps)
-        others = [torch.optim.Adam(network.adversary.parameters(), settings.adversary_lr)] if network.adversary else []
-        self.step, *optimisers = fabric.setup(_Step(network), optimiser, *others)
+        adversary = getattr(network, "adversary", None)
+        others = [torch.optim.Adam(adversary.parameters(), settings.adversary_lr)] if adversary else []
+        self.step, *optimisers = fabric.setup(Step(network), optimiser, *others)
         self.network = self.step.module.network
         self.state = AttributeDict(network=self.network, scheduler=scheduler, weights_from=network.weights_from)
         self.state |= dict(zip(("optimiser", "adversary"), optimisers))
         self.state |= {"epoch": 0, "step": 0, "sums": {}, "log": [], "chosen": {"epoch": 0, "auc": -1.0}}
+        self.state.validation_threshold = {}
 
     def _train_epoch(self) -> None:
         state = self.state
@@ -245,14 +179,12 @@ class _Loop:
         started = time.monotonic()
         for batch in self.loader:
             self._train_step(batch)
-            if self.fabric.broadcast(
-                time.monotonic() - self.saved > CHECKPOINT_S
-            ):  # one clock decides for all processes
+            # one clock decides for all processes
+            if self.fabric.broadcast(time.monotonic() - self.saved > CHECKPOINT_S):
                 self._save()
                 loss = state.sums["total"] / state.step
                 self._tell(f"epoch {state.epoch + 1}, step {state.step} of {self.steps}: loss {loss:.3f}")
-        images = (self.steps - self.sampler.skip) * self.settings.batch_size
-        self.images_per_s = images / (time.monotonic() - started)
+        self.images_per_s = (self.steps - self.sampler.skip) * self.settings.batch_size / (time.monotonic() - started)
 
     def _train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
@@ -267,8 +199,7 @@ class _Loop:
             optimiser.zero_grad()
         state.scheduler.step()
         state.step += 1
-        for name, value in losses.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value.item()
+        state.sums = {name: state.sums.get(name, 0.0) + value.item() for name, value in losses.items()}
 
     def _on_device(self, batch: dict[str, Tensor]) -> papers.Batch:
         return {**self.fabric.to_device(batch), "epoch": self.state.epoch, "partner": None, "weight": 1.0}
@@ -287,9 +218,8 @@ class _Loop:
         """All processes stop together, else the others would wait for ever."""
         lost = not all(torch.isfinite(value).all() for value in values)
         if self.fabric.all_reduce(torch.tensor(float(lost), device=self.fabric.device), reduce_op="sum"):
-            place = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
-            mend = f"the last good checkpoint is kept; lower lr (now {self.settings.lr})"
-            raise DfnbError(f"{self.folder}: the {what} is no longer finite in {place}; {mend}")
+            place = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}; lower lr (now {self.settings.lr})"
+            raise DfnbError(f"{self.folder}: the {what} is no longer finite in {place}")
 
     def _judge_epoch(self) -> None:
         """Score the validation split and the epoch's test sets, keep the best weights, log, save the checkpoint."""
@@ -299,22 +229,20 @@ class _Loop:
         auc = float(roc_auc_score(validation["label"], validation["score"]))
         if auc > state.chosen["auc"] or self.settings.chosen == "last":
             state.chosen = {"epoch": epoch, "auc": auc}
-            self._keep_weights()
+            state.validation_threshold = _threshold(validation)
+            if self.fabric.is_global_zero:
+                weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+                with core.atomic(self.folder / "best.safetensors") as temporary:
+                    save_file(weights, temporary)
         self._score_tests(f"epoch {epoch}")
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
         row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
-        located = validation.filter(list(metrics.LOCALISATION)).mean().to_dict()
-        for name, value in (located | self._monitored()).items():
-            row[f"validation_{name}"] = round(float(value), 4)
+        followed = validation.filter(list(metrics.LOCALISATION)).mean().to_dict() | self._monitored()
+        row |= {f"validation_{name}": round(float(value), 4) for name, value in followed.items()}
         state |= {"epoch": epoch, "step": 0, "sums": {}, "log": [*state.log, row]}
         self._save()
         result = f"loss {row['loss_total']:.3f}, validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
         self._tell(f"epoch {epoch} of {self.settings.epochs}: {result}")
-
-    def _keep_weights(self) -> None:
-        if self.fabric.is_global_zero:
-            with core.atomic(self.folder / "best.safetensors") as temporary:
-                save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, temporary)
 
     def _score_tests(self, condition: str) -> None:
         for test_set in self.parameters["epoch_tests"]:
@@ -328,7 +256,7 @@ class _Loop:
     def _monitored(self) -> dict[str, float]:
         """What the paper follows (``Network.monitor``), on one balanced batch of the validation split."""
         frames = self.splits["val"]
-        sampler = EpochSampler(frames, min(len(frames), MONITORED), self.seed, one_class=True)
+        sampler = EpochSampler(frames, min(len(frames), MONITORED), self.seed)
         batch = self._on_device(next(iter(loader(FrameDataset(frames, self.settings), sampler))))
         with self.fabric.autocast():
             outputs = self.network(batch["image"])
@@ -347,10 +275,33 @@ class _Loop:
     def _finish(self) -> None:
         best = f"highest frame AUC on the validation split of {self.parameters['train_set']}"
         facts = {"kind": "training", "rule": "the last epoch" if self.settings.chosen == "last" else best}
-        facts |= {name: self.state[name] for name in ("chosen", "weights_from", "log")}
-        facts |= {"start": self.start.id if self.start else None} | self.clock.facts()
-        n = {split: len(frames) for split, frames in self.splits.items()}
-        core.write_record(self.folder, self.parameters, ["config.json", "best.safetensors"], n=n, **facts)
+        facts |= {name: self.state[name] for name in ("chosen", "validation_threshold", "weights_from", "log")}
+        facts["collapsed"] = collapsed(facts)
+        facts |= {"n": {split: len(frames) for split, frames in self.splits.items()}} | self.clock.facts()
+        facts["start"] = self.start.id if self.start else None
+        before = self.start.record["images_seen"] if self.start else 0
+        facts["images_seen"] = before + self.settings.epochs * self.steps * self.settings.batch_size
+        names = [self.parameters["train_set"], *self.parameters["epoch_tests"]]
+        facts["fingerprints"] = {name: load_frames(name).attrs["fingerprint"] for name in names}
+        core.write_record(self.folder, self.parameters, ["config.json", "best.safetensors"], **facts)
+
+
+def _threshold(validation: pd.DataFrame) -> dict[str, float]:
+    """The score that :data:`FALSE_ALARMS` of the real frames exceed at most, and how many clusters these are from."""
+    real = validation[validation["label"] == 0]
+    threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
+    return {"threshold": float(threshold), "threshold_clusters": real["cluster"].nunique()}
+
+
+def collapsed(record: dict[str, Any]) -> bool:
+    """Whether a run learned nothing, by the ``record`` of its training alone and never by a test set.
+
+    It did not if in the last epoch the loss of its output head was about that of a coin (:data:`CHANCE`; LAE's is the latent
+    loss), or if the AUC on its own validation split was below .6 in the chosen epoch.
+    """
+    last = record["log"][-1]
+    at_chance = any(last.get(name, 0) > limit for name, limit in CHANCE.items())
+    return at_chance or record["chosen"]["auc"] < 0.6
 
 
 def _launch(loop: _Loop) -> None:
@@ -370,7 +321,7 @@ def _launch(loop: _Loop) -> None:
         raise DfnbError(reason.removeprefix("dfnb.core.DfnbError: ")) from None
 
 
-class _Step(nn.Module):
+class Step(nn.Module):
     """Forward pass and losses as one module: DDP must see every use of a parameter in a step as part of one call."""
 
     def __init__(self, network: papers.Network) -> None:
@@ -398,29 +349,45 @@ def _optimisation(network: papers.Network, settings: papers.Settings, steps: int
 
 @torch.inference_mode()
 def predict(
-    network: papers.Network, frames: pd.DataFrame, settings: papers.Settings, pixels: Pixels | None = None
+    network: papers.Network,
+    frames: pd.DataFrame,
+    settings: papers.Settings,
+    pixels: Pixels | None = None,
+    train_set: str | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
 
     On the network's device and in the precision of the training. The columns of ``metrics.LOCALISATION`` are NaN for real
     frames and for fakes without a mask, and absent where the paper has no ``localise``. ``pixels`` are read instead of the
-    table's own, corrupted ones, and then nothing is located.
+    table's own, corrupted ones, and then nothing is located. With a ``train_set`` its mean mask is measured on the same
+    frames in the columns ``constant <measure>``, as what is met without looking at a frame.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     localise = pixels is None and hasattr(network, "localise")
+    constant = datasets.mean_mask(train_set) if localise and train_set else None
     scores, regions = [], []
     for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
-            outputs = network(batch["image"].to(device, memory_format=torch.channels_last))
-        outputs = {name: value.float() for name, value in outputs.items()}
+            outputs = papers.outputs_of(network, batch["image"].to(device, memory_format=torch.channels_last))
         scores += network.score(outputs).tolist()
         if localise:
-            maps = network.localise(outputs).float().cpu().numpy()
+            maps = network.localise(outputs).cpu().numpy()
             known, masks = batch["has_mask"] & (batch["label"] == 1), batch["mask"][:, 0].numpy() > 0.5
-            regions += [metrics.localisation(*pair) if ok else {} for *pair, ok in zip(maps, masks, known)]
+            regions += [_region(*pair, constant) if ok else {} for *pair, ok in zip(maps, masks, known)]
     table = frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores)
-    return table.join(pd.DataFrame(regions, columns=list(metrics.LOCALISATION))) if localise else table
+    measures = list(metrics.LOCALISATION)
+    if constant is not None:
+        measures += [f"constant {name}" for name in measures]
+    return table.join(pd.DataFrame(regions, columns=measures)) if localise else table
+
+
+def _region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -> dict[str, float]:
+    """The measures of a located map (h, w), and of a constant one (k, l), against the mask (H, W)."""
+    region = metrics.localisation(located, mask)
+    if constant is not None:
+        region |= {f"constant {name}": value for name, value in metrics.localisation(constant, mask).items()}
+    return region
 
 
 def shard(folder: Path, test_set: str, condition: str = "") -> Path:
@@ -431,5 +398,4 @@ def shard(folder: Path, test_set: str, condition: str = "") -> Path:
 def score_facts(run: str, test_set: str, condition: str, dataset: dict, weights: str | None) -> dict[str, Any]:
     """What a table of scores depends on: the record of its ``dataset``, the checkpoint's sha256 (None: not kept), ..."""
     facts = {"run": run, "test_set": test_set, "condition": condition, "weights": weights, "version": VERSION}
-    compression = dataset.get("compression", "as delivered")
-    return {**facts, "fingerprint": dataset["fingerprint"], "compression": compression}
+    return facts | {"compression": dataset.get("compression", "as delivered"), "fingerprint": dataset["fingerprint"]}

@@ -264,7 +264,6 @@ def test_the_sanity_test_finds_what_ignores_the_network(planted, monkeypatch):
     for name in ("Grad-CAM", "occlusion"):
         assert means[name]["all"] < measures.ALIKE and means[name]["another seed"] == pytest.approx(1, abs=1e-4)
     assert means["zeros"]["empty"] == 1 and means["zeros"]["all"] == 0
-    assert "like edges" not in means["edges"] and means["edges"]["like Grad-CAM"] == means["Grad-CAM"]["like edges"]
 
 
 def test_maps_are_computed_once(planted, monkeypatch):
@@ -286,7 +285,6 @@ def test_maps_are_made_in_inference_mode_too(planted):
 
 def test_maps_that_are_not_there_are_named(planted, images):
     run, _ = planted
-    assert maps.names(run) == ["marks", "red stream", "union", *maps.METHODS]
     for name in ("DeepLift", "relu"):
         with pytest.raises(DfnbError, match=f"no map '{name}'; it has marks.*, random"):
             maps.compute(run.network(), images, name)

@@ -52,7 +52,7 @@ def test_nothing_is_found_where_nothing_is_planted(tmp_path):
     checks = audit(table)
     assert (checks.iloc[:7] == 0).all() and checks["share of fake frames, test"] == "0.50"
     verdicts = shortcuts(table)["verdict"]
-    assert not (verdicts == "given away").any() and len(verdicts) == 7
+    assert not (verdicts == "given away").any() and len(verdicts) == 8
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_few_videos_decide_nothing(tmp_path, n):
     table = make(tmp_path / "few", n=n)
     for part in (table, frames.select(table, "test"), table[table["label"] == 0]):
         found = shortcuts(part)
-        assert len(found) == 7 and (found["verdict"] == "too few videos to tell").all(), found
+        assert len(found) == 8 and (found["verdict"] == "too few videos to tell").all(), found
 
 
 def test_images_of_several_sizes_are_audited_too(tmp_path):

@@ -15,7 +15,7 @@ from dfnb.papers import backbones, xception
 
 
 def test_stages_of_xception_have_the_released_sizes():
-    stages, channels, strides, _ = backbones.stages("legacy_xception", pretrained=False)
+    stages, channels, strides = backbones.stages("legacy_xception", pretrained=False)
     assert channels == [64, 128, 256, 728, 728, 728, 2048] and strides == [2, 4, 8, 16, 16, 16, 32]
     x, sizes = torch.zeros(1, 3, 299, 299), []
     with torch.no_grad():
@@ -29,7 +29,7 @@ def test_stages_together_are_the_backbone():
     torch.manual_seed(1)
     whole = backbones.create("dfnb_plain7", pretrained=False).eval()
     torch.manual_seed(1)
-    stages = backbones.stages("dfnb_plain7", pretrained=False).stages
+    stages, _, _ = backbones.stages("dfnb_plain7", pretrained=False)
     image = torch.randn(2, 3, 96, 96)
     assert stages.training and torch.equal(nn.Sequential(*stages.eval())(image), whole.forward_features(image))
 
@@ -68,14 +68,14 @@ def test_fetched_weights_are_reported(monkeypatch, caplog):
     network = xception.Network(xception.Settings(backbone="resnet18"))
     assert network.weights_from == "ImageNet" and not caplog.records
     assert torch.equal(network.backbone.conv1.weight, source["conv1.weight"])
-    assert backbones.create("dfnb_plain7", pretrained=True).weights_from == "random weights"
-    assert "No pretrained weights for dfnb_plain7 (timm has none for it)" in caplog.text
+    assert backbones.create("resnetblur18", pretrained=True).weights_from == "random weights"
+    assert "No pretrained weights for resnetblur18 (timm has none for it)" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: backbones.create("legacy_xceptoin", False), "'legacy_xceptoin'; close are legacy_xception"),
+        (lambda: backbones.create("legacy_xceptoin", False), "no backbone 'legacy_xceptoin'; timm.list_models() lists"),
         (lambda: backbones.stages("resnet18", False), "use legacy_xception or dfnb_plain7"),
         (lambda: papers.module("locate"), "there is no paper 'locate'"),
     ],

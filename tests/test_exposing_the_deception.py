@@ -63,7 +63,9 @@ def test_the_teacher_has_its_own_loss_where_it_should(kinds, teacher_loss):
     batch = batch_of()
     outputs = network(batch["image"])
     losses = network.losses(outputs, batch)
-    assert losses.keys() == {"ce", "total", *kinds}
+    assert losses.keys() == {"ce", "cls", "total", *kinds}
+    assert losses["cls"].item() == pytest.approx(F.cross_entropy(outputs["cls"], batch["label"]).item())
+    assert not losses["cls"].requires_grad
     taught = teacher_loss == "corrected" or "gil" in kinds
     wanted = [outputs["cls"], *outputs.get("left_out", ()), *([outputs["joint"]] if taught else [])]
     assert len(outputs.get("left_out", ())) == 3 * ("lil" in kinds)

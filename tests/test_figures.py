@@ -141,7 +141,7 @@ def test_a_panel_shows_frames_the_networks_own_pictures_and_maps(home, paper, se
 def test_frames_of_a_panel_follow_a_rule(home):
     frames = figures.panel_frames("smoke-a")
     assert frames["method"].iloc[-1] == "real" and frames["video"].is_unique and (frames["split"] == "test").all()
-    assert set(figures.panel_frames("smoke-a", ["swap"])["method"]) == {"swap"}
+    assert len(figures.panel_frames("smoke-a", columns=1)) == frames["method"].nunique()
 
 
 def test_samples_and_mean_masks_have_one_row_per_method(home):

@@ -157,11 +157,9 @@ def test_more_videos_than_descriptors_can_be_read_by_workers_too(toy):
 
 def test_selected_methods_keep_the_real_frames(toy):
     assert set(select(toy, methods=["swap"])["method"]) == {"real", "swap"}
-    with pytest.raises(
-        DfnbError, match="no frame of split 'test' or of one of the methods None; it has train/real, train/"
-    ):
+    with pytest.raises(DfnbError, match="no frame of split 'test' or of a method in None; it has train/real, train/"):
         select(toy, "test")
-    with pytest.raises(DfnbError, match=r"one of the methods .*'blend'.*; it has train/real, train/swap, train/warp$"):
+    with pytest.raises(DfnbError, match=r"of a method in .*'blend'.*; it has train/real, train/swap, train/warp$"):
         select(toy, methods=["swap", "blend"])
 
 
@@ -189,8 +187,42 @@ def test_masks_are_hidden_in_nested_shares_and_nothing_else_changes(toy):
     batch = frames.as_batch(hidden, Settings())
     assert batch["has_mask"].tolist() == [i not in fakes or i in kept[0.5] for i in range(len(toy))]
     assert batch["mask"].any(dim=(1, 2, 3)).tolist() == [i in kept[0.5] for i in range(len(toy))]
-    with pytest.raises(DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise the share"):
+    with pytest.raises(DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise it"):
         hide_masks(toy, 0.01, seed=0)
+
+
+def test_the_mean_mask_is_that_of_the_forged_training_frames_and_kept(toy, tmp_path, monkeypatch):
+    folder = tmp_path / "split"
+    for video, method, split in (
+        ("a", "real", "train"),
+        ("b", "swap", "train"),
+        ("c", "warp", "train"),
+        ("d", "swap", "val"),
+    ):
+        masks = (
+            np.random.default_rng(len(split) + ord(video)).random((3, SIZE, SIZE)) > 0.5 if method != "real" else None
+        )
+        crops = np.zeros((3, SIZE, SIZE, 3), np.uint8)
+        frames.write_video(folder / "videos" / video, rows(3, video, method, split), crops, masks)
+    frames.write_dataset(folder, {"made": "by a test"})
+    stored = [np.load(folder / "videos" / video / "masks.npy") for video in "bc"]
+    expected = np.unpackbits(np.concatenate(stored), axis=-1, count=SIZE).mean(axis=0)
+    np.testing.assert_array_equal(frames.mean_mask(folder), expected)
+    monkeypatch.setattr(Pixels, "mask", lambda *given: pytest.fail("computed again"))
+    np.testing.assert_array_equal(frames.mean_mask(folder), expected)
+    make(tmp_path / "real", TOY[:2])
+    assert frames.mean_mask(tmp_path / "real") is None
+
+
+def test_drawn_data_are_identified_by_what_they_are_drawn_from_others_by_their_bytes(toy):
+    def identity(fingerprint, **parameters):
+        toy.attrs["record"] = {"parameters": parameters}
+        toy.attrs["fingerprint"] = fingerprint
+        return frames.identity(toy)
+
+    assert identity("x", generator=2, noise=0.1) == identity("y", generator=2, noise=0.1)
+    assert len({identity("x", generator=g, noise=n) for g in (2, 3) for n in (0.1, 0.2)}) == 4
+    assert identity("x", root="/a") == "x" and identity("y", root="/a") == "y"
 
 
 # ---------------------------------------------------------------- batches
@@ -250,7 +282,7 @@ def test_an_augmentation_that_changes_the_size_is_refused(toy):
 
 def test_a_paper_makes_its_own_samples(toy):
     real = toy[toy["label"] == 0]
-    sampler = EpochSampler(real, batch_size=4, seed=0, samples_per_frame=2, one_class=True)
+    sampler = EpochSampler(real, batch_size=4, seed=0, samples_per_frame=2)
     assert sampler.n == 6 and len(sampler) == 3
     train, val = (FrameDataset(real, Twice(32), seed=3, split=split) for split in ("train", "val"))
     batches = list(loader(train, sampler, workers=1))
@@ -302,9 +334,27 @@ def test_a_resumed_epoch_is_the_rest_of_it_and_processes_share_each_batch(toy, o
     assert [sorted(a + b) for a, b in zip(*parts)] == [sorted(batch) for batch in whole]
 
 
+@pytest.mark.parametrize("oversampling", [None, 1])
+def test_every_batch_shows_some_of_the_frames_that_are_always_shown(toy, oversampling):
+    """In the place of fakes, by turns; which they are is the same again in a resumed epoch and for every epoch another."""
+    label, always = toy["label"].to_numpy(), np.array([7, 9, 12])
+    plain = EpochSampler(toy, 6, 0, oversampling=oversampling)
+    sampler = EpochSampler(toy, 6, 0, oversampling=oversampling, always=always)
+    whole = list(sampler)
+    assert [place for batch in whole for _, place, _ in batch] == list(range(sampler.n)) and sampler.n == plain.n
+    assert {batch[0][2] for batch in whole} == set(
+        always
+    )  # three batches, each of one that the others do not begin with
+    assert label[sampler.order(0)].sum() == label[plain.order(0)].sum()
+    assert (sampler.order(0) == sampler.order(0)).all() and (sampler.order(0) != sampler.order(1)).any()
+    sampler.skip = 2
+    assert list(sampler) == whole[2:]
+    sampler = EpochSampler(toy, 18, 0, always=always[:1])
+    assert (sampler.order(0)[:2] == 7).all()  # an eighth of 18
+    assert (EpochSampler(toy, 6, 0, always=()).order(3) == EpochSampler(toy, 6, 0).order(3)).all()
+
+
 def test_what_gives_no_batch_is_refused(toy):
-    with pytest.raises(DfnbError, match="one class only"):
-        EpochSampler(toy[toy["label"] == 0], 2, 0)
     with pytest.raises(DfnbError, match="has 18 frames to train on, fewer than one batch; lower batch_size"):
         EpochSampler(toy, 64, 0)
 

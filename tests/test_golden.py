@@ -1,11 +1,14 @@
 """The networks and losses are those of the released codes: outputs, losses and the gradient of every parameter.
 
+Besides, one step of each paper's training gives the numbers it gave before, unless the VERSION says otherwise.
+
 The rule of weights and inputs stands in tests/golden/README.md. ``DFNB_GOLDEN`` names another folder of golden files.
 """
 
 import json
 import os
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import SMALL
 from torch import nn
 
+from dfnb import papers, train
 from dfnb.core import DfnbError
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
@@ -104,7 +109,7 @@ def check_gradients(network, names, file):
 
 
 def loaded(network, weights):
-    network.load_released(weights)
+    released.load(network, weights, sys.modules[type(network).__module__])
     return network.eval()
 
 
@@ -202,7 +207,7 @@ def test_released_checkpoints_load_in_any_wrapping_without_what_has_no_effect(lv
         {"model": lv_weights | semi},
     ):
         nn.init.zeros_(lv_network.cls_head[1].weight)
-        lv_network.load_released(checkpoint)
+        released.load(lv_network, checkpoint, lv)
         assert off(lv_network.cls_head[1].weight, lv_weights["cls_header.5.weight"].numpy()) == 0
 
 
@@ -212,7 +217,78 @@ def test_a_wrong_checkpoint_is_explained_and_nothing_loaded(lv_network, lv_weigh
     bad["cls_header.5.bias"] = torch.ones(2)
     del bad["lfe1.gamma"]
     with pytest.raises(DfnbError, match="of the released Locate and Verify") as error:
-        lv_network.load_released(bad)
+        released.load(lv_network, bad, lv)
     for part in ("1 missing (lfe1.gamma)", "1 unexpected (head.weight)", "1 of another shape (score0.conv.weight)"):
         assert part in str(error.value)
     assert torch.equal(lv_network.cls_head[1].bias, before)
+
+
+# ------------------------------------------------------------------------------------------------ one step of a training
+
+STEPS = GOLDEN / "steps.json"
+CASES = {
+    "xception": {},
+    "lae": {"attention_weight": 1.0},
+    "locate_and_verify": {"dropout": 0.0},
+    "locate_and_verify with SSPSL": {"dropout": 0.0, "sspsl": True, "mixup_probability": 0.0},
+    "exposing_the_deception": {"dropout": 0.0},
+}
+
+
+def step(case):
+    """The losses of a small network with fixed weights before and after a step of its optimiser, and its gradient's norm.
+
+    In training mode and float64, without dropout: neither a random number nor the order of sums decides.
+    """
+    paper = papers.module(case.split(" with ")[0])
+    values = {
+        "backbone": "dfnb_plain7",
+        "pretrained": False,
+        "image_size": 96,
+        **SMALL.get(case.split(" with ")[0], {}),
+    }
+    settings = paper.Settings(**values, **CASES[case])
+    network = paper.Network(settings).double().train()
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.copy_(golden_tensor(name, tuple(value.shape)))
+    mask = torch.zeros(4, 1, 96, 96)
+    mask[1::2, :, 20:50, 30:70] = 1
+    batch = golden_batch(0, [0, 1, 0, 1], 96, mask) | {"epoch": 0}
+    batch["landmarks"] = torch.tensor([[30.0, 30], [66, 30], [48, 50], [34, 70], [62, 70]]).expand(4, 5, 2)
+    batch["has_mask"][3] = not getattr(settings, "sspsl", False)
+    optimiser, _ = train._optimisation(network, settings, 10)
+    _, before = run(network, batch)
+    squares = [value.grad.square().sum() for value in network.parameters() if value.grad is not None]
+    optimiser.step()
+    _, after = run(network, batch)
+    numbers = {f"{name} before": value.item() for name, value in before.items()} | {
+        "gradient": sum(squares).sqrt().item()
+    }
+    numbers |= {f"{name} after": value.item() for name, value in after.items()}
+    return {"version": [train.VERSION, paper.VERSION], "numbers": numbers}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_gives_other_numbers_only_with_another_version(case):
+    stored, now = json.loads(STEPS.read_text(encoding="utf-8"))[case], step(case)
+    assert stored["version"] == now["version"], (
+        f"a VERSION was raised: store the new numbers, python {Path(__file__).name}"
+    )
+    assert now["numbers"] == pytest.approx(stored["numbers"], rel=1e-9), (
+        "the numbers changed: raise the paper's VERSION"
+    )
+
+
+def write_steps():
+    """Store the numbers of all steps; refused where they changed and no VERSION says so."""
+    stored = json.loads(STEPS.read_text(encoding="utf-8")) if STEPS.exists() else {}
+    steps = {case: step(case) for case in CASES}
+    for case in set(stored) & set(steps):
+        same = steps[case]["numbers"] == pytest.approx(stored[case]["numbers"], rel=1e-9)
+        assert same or steps[case]["version"] != stored[case]["version"], f"{case}: raise the paper's VERSION first"
+    STEPS.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_steps()

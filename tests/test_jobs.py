@@ -14,7 +14,7 @@ import papermill
 import pytest
 import yaml
 
-from dfnb import core, jobs
+from dfnb import core, jobs, papers
 from dfnb.core import DfnbError
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
@@ -74,12 +74,17 @@ def test_the_grid_is_papers_times_seeds_and_the_notebook_comes_after_its_trainin
     assert notebook.parameters == grid[0].parameters  # so the notebook loads what the job trained
 
 
+def test_no_setting_of_a_paper_has_the_name_of_a_parameter():
+    for name in papers.names():
+        assert not {*papers.module(name).Settings.model_fields} & {*jobs.TrainingParameters.model_fields}
+
+
 def test_arms_change_what_they_name_and_nothing_else():
     of_study = {job.id: job for job in jobs.jobs("study")}
-    main = of_study["exposing_the_deception-synth-a-s0"].parameters.model_dump()
-    arm = of_study["exposing_the_deception-synth-a-losses-ce-gil-s0"]
+    main = of_study["exposing_the_deception-synth-a-s10"].parameters.model_dump()
+    arm = of_study["exposing_the_deception-synth-a-losses-ce-gil-s10"]
     changed = {name for name, value in arm.parameters.model_dump().items() if value != main[name]}
-    assert (arm.group, arm.arm) == ("losses", "CE + GIL") and changed == {"information_losses", "epoch_scores"}
+    assert (arm.group, arm.arm) == ("losses", "CE + GIL") and changed == {"information_losses"}
 
 
 def write_profile(home, **changes):
@@ -103,8 +108,8 @@ def write_profile(home, **changes):
             "LIL leaves one branch out and needs at least two; raise branches or drop lil",
         ),
         (
-            {"04_locate_and_verify": {"g": {"a": {"annotated": 0.0, "mixup_probability": 0.0}}}},
-            "annotated = 0 leaves no patch to learn from; set sspsl = true",
+            {"04_locate_and_verify": {"g": {"a": {"sspsl": True, "mixup_probability": 0.5}}}},
+            "SSPSL has no meaning for mixed images; set mixup_probability = 0",
         ),
     ],
 )
@@ -196,7 +201,7 @@ def test_integers_are_numbers_and_lists_are_tuples():
 
 
 def test_unknown_profiles_and_notebooks_are_named(tmp_path, monkeypatch):
-    with pytest.raises(DfnbError, match="there are demo, paper, smoke, study"):
+    with pytest.raises(DfnbError, match="there are demo, development, paper, smoke, study"):
         jobs.jobs("dmeo")
     with pytest.raises(DfnbError, match="there is no notebook '07_nothing'"):
         jobs.schema("07_nothing")

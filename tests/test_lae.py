@@ -46,6 +46,13 @@ def fit(**changes):
     return train.train("lae", "smoke-a", settings(**changes), seed=3, echo=lambda line: None)
 
 
+class FirstPhase(papers.Run):
+    """A run whose network was not trained."""
+
+    def network(self):
+        return network().eval()
+
+
 @pytest.fixture
 def table(home):
     return select(load_frames("smoke-a"), "train")
@@ -54,7 +61,7 @@ def table(home):
 @pytest.fixture
 def start(table, tmp_path):
     """Phase one as if it had been trained."""
-    return papers.Phase(network().eval(), 3, tmp_path)
+    return FirstPhase(tmp_path, {"parameters": {"seed": 3}})
 
 
 @pytest.fixture
@@ -113,6 +120,35 @@ def test_the_reconstruction_is_an_image_normalised_as_the_others():
     assert restored.shape == (8, 3, 96, 96) and pixels.min() >= 0 and pixels.max() <= 1
     by_hand = restored * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
     torch.testing.assert_close(pixels, by_hand)
+
+
+@pytest.mark.parametrize("weights_from", ["ImageNet", "drawn faces"])
+def test_the_encoder_sees_what_its_weights_were_trained_on(weights_from, monkeypatch):
+    create = lae.backbones.create
+
+    def created(name, *arguments, **options):
+        encoder = create(name, *arguments, **options)
+        encoder.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        encoder.weights_from = weights_from
+        return encoder
+
+    monkeypatch.setattr(lae.backbones, "create", created)
+    net, seen = network().eval(), []
+    monkeypatch.undo()
+    scored = network().eval()  # as a finished run is opened: without pretrained weights
+    scored.load_state_dict(net.state_dict())
+    pixels = torch.rand(2, 3, 96, 96)
+    for each in (net, scored):
+        monkeypatch.setattr(
+            each.encoder, "forward_features", lambda x, real=each.encoder.features: seen.append(x) or real(x)
+        )
+        each((pixels - 0.5) / 0.5)
+    mean, std = (
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if weights_from == "ImageNet" else ((0.5,) * 3, (0.5,) * 3)
+    )
+    expected = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_neither_loss_reaches_what_the_other_trains():
@@ -178,7 +214,7 @@ def test_the_perceptual_term_needs_weights_and_shows_them_what_they_were_trained
 
 
 def test_the_attention_loss_by_hand():
-    net = network(real_target="even")
+    net = network()
     attention = torch.zeros(4, 2, 2, 2)
     attention[0, 1] = torch.tensor([[4.0, 2.0], [-1.0, 0.0]])  # of an annotated fake; by its maximum 1, .5, 0, 0
     attention[1] = 3.0  # of a fake without a mask
@@ -194,14 +230,15 @@ def test_the_attention_loss_by_hand():
     alone = net.attention_loss({"attention": attention.requires_grad_()}, unknown)
     assert alone.item() == pytest.approx(0.5 * real)  # the same as before: a batch without masks changes no weight
     assert not torch.autograd.grad(alone, attention)[0][:2].any()
-    for target, value in (("zero", 0.5**2 / 2), ("nothing", 0.0)):
-        found = network(real_target=target).attention_loss({"attention": attention}, known)
-        assert found.item() == pytest.approx(0.5 * fake + 0.5 * value)
 
 
 def test_a_batch_without_anything_to_compare_has_a_loss_of_zero():
-    net = network(real_target="nothing")
-    losses = net.losses(net(batch()["image"]), batch(masked=False))
+    net = network()
+    fakes = batch(masked=False) | {
+        "label": torch.ones(8, dtype=torch.int64),
+        "has_mask": torch.zeros(8, dtype=torch.bool),
+    }
+    losses = net.losses(net(batch()["image"]), fakes)
     losses["total"].backward()
     assert losses["attention"] == 0 and all(torch.isfinite(value.grad).all() for value in net.encoder.parameters())
 
@@ -211,7 +248,7 @@ def test_a_batch_without_anything_to_compare_has_a_loss_of_zero():
 
 def test_phase_one_is_the_same_for_all_settings_of_phase_two():
     first = settings().before()
-    changes = {"annotated": 1.0, "attention_weight": 0.0, "selection": "random", "real_target": "zero", "epochs": 7}
+    changes = {"annotated": 1.0, "attention_weight": 0.0, "selection": "random", "epochs": 7}
     assert settings(**changes, annotations="mine", clusters=9, lr=0.5).before() == first
     assert first.phase == "representation" and first.before() is None and first.epochs == 1 and first.lr == 1e-3
     assert settings(latent=64).before() != first
@@ -229,6 +266,33 @@ def test_only_phase_two_sees_masks_and_only_of_training_frames(table, start):
     assert seen(table=frames.keep_masks(table, few)) == round(0.1 * len(table)) < len(few)
     validation = select(load_frames("smoke-a"), "val")
     assert len(frames.masked(validation)) and not seen(table=validation)
+
+
+def test_the_arm_without_attention_loss_shows_the_same_frames_with_their_masks_hidden(table, start):
+    for changes in ({}, {"selection": "random"}, {"annotated": 1.0}):
+        with_masks, without = settings(**changes), settings(**changes, attention_weight=0.0)
+        shown = [sorted(each.always(table, 3, start)) for each in (with_masks, without)]
+        assert shown[0] == shown[1] == sorted(frames.masked(with_masks.visible(table, 3, start)))
+        assert not len(frames.masked(without.visible(table, 3, start)))
+    assert not len(settings().always(table, 3, None)) and not len(settings(annotated=0.0).always(table, 3, start))
+    nobody = frames.keep_masks(table, [])
+    assert not len(settings(attention_weight=0.0).always(nobody, 3, start))
+    with pytest.raises(DfnbError, match="has 0 masks for"):
+        settings().visible(nobody, 3, start)
+
+
+def test_every_batch_of_phase_two_has_an_annotated_fake(home, monkeypatch):
+    """And none of phase one; without an attention loss the same frames come at the same places."""
+    drawn, real = [], train.EpochSampler
+    monkeypatch.setattr(train, "EpochSampler", lambda *given: drawn.append(real(*given)) or drawn[-1])
+    for weight in (1.0, 0.0):
+        fit(attention_weight=weight, lr=1.5e-3)
+    samplers = [sampler for sampler in drawn if sampler.limit]  # the others draw validation batches
+    assert [len(sampler.always) > 0 for sampler in samplers] == [False, True, True]
+    with_masks, without = (list(sampler) for sampler in samplers[1:])
+    assert with_masks == without and len(without) == 2
+    annotated = set(samplers[1].always)
+    assert all(sum(row in annotated for _, _, row in batch) >= 2 for batch in samplers[1])
 
 
 def test_budgets_are_nested_and_random_is_another_choice(table, start):
@@ -251,9 +315,9 @@ def test_concepts_are_those_of_the_network_in_the_order_of_the_table_and_need_no
 
     monkeypatch.setattr(frames.Pixels, "mask", refuse)
     few = table.iloc[::17]
-    vectors, losses = lae.concepts(start.network, few)
-    images = frames.as_batch(frames.keep_masks(few, []), start.network.settings)["image"]
-    outputs = papers.outputs_of(start.network, images)
+    vectors, losses = lae.concepts(start.network(), few)
+    images = frames.as_batch(frames.keep_masks(few, []), start.network().settings)["image"]
+    outputs = papers.outputs_of(start.network(), images)
     np.testing.assert_allclose(vectors, outputs["channels"], atol=1e-6)
     activation, label = outputs["activation"].numpy(), few["label"].to_numpy()
     np.testing.assert_allclose(losses, abs(activation[:, 0] - (1 - label)) + abs(activation[:, 1] - label), atol=1e-6)
@@ -295,7 +359,7 @@ def test_phase_two_starts_from_phase_one_and_reads_no_other_mask(home_of_its_own
     """Reading any mask but the annotated ones raises; the others are gone from the disk."""
     still = settings(lr=1e-12, images_per_epoch=128)
     first = train.train("lae", "smoke-a", still.before(), seed=3, echo=lambda line: None)
-    shown = still.visible(select(load_frames("smoke-a"), "train"), 3, first.phase())
+    shown = still.visible(select(load_frames("smoke-a"), "train"), 3, first)
     allowed = {(str(shown["mask"].iloc[i]), int(shown["row"].iloc[i])) for i in frames.masked(shown)}
     read, real = set(), frames.Pixels.mask
 
@@ -365,9 +429,12 @@ def test_a_person_paints_the_masks_of_the_candidates(home_of_its_own, tmp_path):
     name = done.output.split('"')[1]
     assert (fit(annotations=name, images_per_epoch=None).log["loss_attention"] > 0).all()
     table = select(load_frames("smoke-a"), "train")
-    shown = settings(annotations=name).visible(table, 3, first.phase())
+    shown = settings(annotations=name).visible(table, 3, first)
     assert len(frames.masked(shown)) == len(index) - 1
     read = frames.Pixels(shown.attrs["folder"]).mask(shown["mask"].iloc[frames.masked(shown)[0]], 0, (96, 96))
     assert read.sum() == 900
     with pytest.raises(DfnbError, match="nobody"):
-        settings(annotations="nobody").visible(table, 3, first.phase())
+        settings(annotations="nobody").visible(table, 3, first)
+    index.assign(mask="../../x.png").to_csv(out / "index.csv", index=False)
+    done = CliRunner().invoke(app, ["annotate", "import", str(out)])
+    assert done.exit_code == 1 and "outside its folder" in done.output

@@ -135,9 +135,19 @@ def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(pa
 def test_sspsl_without_any_landmarks_is_refused():
     frames = pd.DataFrame({"label": [0, 1], "mask": ["", "m.npy"], "landmarks": [None, None]})
     frames["landmarks"] = frames["landmarks"].astype(pd.ArrowDtype(COLUMNS["landmarks"]))
+    frames.attrs["folder"] = "data/plain"
     settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
-    with pytest.raises(DfnbError, match="has no landmarks, by which SSPSL finds its reference region"):
+    with pytest.raises(DfnbError, match="data/plain has no landmarks, by which SSPSL finds its reference region"):
         settings.visible(frames, 0, None)
+
+
+def test_without_masks_of_fakes_and_sspsl_only_patches_of_real_frames_teach():
+    network, batch = small("locate_and_verify", annotated=0.0, mixup_probability=0.0), batch_of()
+    batch["has_mask"] = batch["label"] == 0
+    outputs = network(batch["image"])
+    loss = network.losses(outputs, batch)["seg"]
+    real = outputs["seg"][batch["label"] == 0]
+    torch.testing.assert_close(loss, F.cross_entropy(real, torch.zeros(real[:, 0].shape, dtype=torch.int64)))
 
 
 def test_patches_without_a_mask_are_taught_by_the_anchor_they_resemble():

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from scipy.stats import norm
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, jaccard_score, roc_auc_score
 
 from dfnb import metrics
@@ -61,14 +60,10 @@ def test_by_hand():
     assert found["EER"] == pytest.approx(0.25)
     # Recall .25 at precision 1, .75 at 3/4 (the tied real counts), 1 at 4/7.
     assert found["AP"] == pytest.approx(0.25 + 0.5 * 3 / 4 + 0.25 * 4 / 7)
-    # Up to FPR .1 TPR rises from .25 to .45: area .035; McClish: 1/2 (1 + (.035 - .005) / (.1 - .005)).
-    assert found["pAUC at 10% FPR"] == pytest.approx(0.5 * (1 + 0.03 / 0.095))
     # Without a false positive only the threshold .9 is left.
     assert found["TPR at 1% FPR"] == found["TPR at 5% FPR"] == 0.25
     assert found["accuracy"] == 6 / 8
     assert found["Brier"] == pytest.approx((0.01 + 0.04 + 0.04 + 0.64 + 0.64 + 0.16 + 0.09 + 0.01) / 8)
-    # Bins .1: (.1|0), (.2|1), (.3|0), (.4|0), (.8|2 of 3), (.9|1).
-    assert found["ECE"] == pytest.approx((0.1 + 0.8 + 0.3 + 0.4 + 3 * abs(0.8 - 2 / 3) + 0.1) / 8)
 
 
 def test_eer_between_two_points():
@@ -95,11 +90,7 @@ def test_agrees_with_scikit_learn():
     found, y, s = values(scores), scores.label, scores.score
     assert found["AUC"] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
     assert found["AP"] == pytest.approx(average_precision_score(y, s), abs=1e-12)
-    assert found["pAUC at 10% FPR"] == pytest.approx(roc_auc_score(y, s, max_fpr=0.1), abs=1e-12)
     assert found["Brier"] == pytest.approx(brier_score_loss(y, s), abs=1e-12)
-    share, score = calibration_curve(y, s + 1e-9, n_bins=10)
-    n = np.bincount(np.minimum((s * 10).astype(int), 9))
-    assert found["ECE"] == pytest.approx(np.average(np.abs(share - score), weights=n[n > 0]), abs=1e-8)
 
 
 def test_replicates_of_weight_one_are_the_estimates():
@@ -188,7 +179,7 @@ def test_several_tables_at_once_are_the_tables_one_by_one():
             np.testing.assert_allclose(both.spread[place], alone.spread[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("metric", [name for name in metrics.METRICS if name != "ECE"])
+@pytest.mark.parametrize("metric", metrics.METRICS)
 def test_correlated_frames_widen_every_interval(metric):
     scores = simulated(6, 210, 5, 0.8, shared=0.9)
     naive = scores.assign(cluster=np.arange(len(scores)), video=np.arange(len(scores)))
@@ -273,6 +264,20 @@ def test_localisation_agrees_with_scikit_learn_on_a_resized_map():
     assert found["pointing"] == mask[np.unravel_index(resized.argmax(), mask.shape)]
 
 
+def test_localisation_has_the_areas_of_the_curve_to_the_last_bit():
+    """It sorts pixels in its own, faster way; coarse maps have many ties."""
+    for key in range(60):
+        random = rng("areas", key)
+        probability, mask = random.random(random.integers(1, 30, 2)), random.random(random.integers(2, 70, 2)) < 0.3
+        mask[0, :2] = True, False
+        probability = probability.round(1) if key % 2 else probability
+        resized = cv2.resize(probability.astype(np.float32), mask.shape[::-1]).round(6).ravel()
+        found, order = metrics.localisation(probability, mask), metrics.curve_values(resized, mask.ravel())
+        assert (found["pixel_auc"], found["pixel_ap"]) == (order["AUC"], order["AP"])
+        overlaps = [(mask.ravel() & (resized >= t)).sum() / (mask.ravel() | (resized >= t)).sum() for t in set(resized)]
+        assert found["best_iou"] == max(overlaps)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.8])
 def test_a_constant_map_scores_what_chance_does(value):
     mask = np.zeros((96, 96), bool)
@@ -306,15 +311,13 @@ def test_localisation_of_perfect_full_and_empty_masks():
             r"1 rows with a score that is NaN .* video 0, track 0, frame 0",
         ),
         (lambda x: x.assign(score=x.score + 0.2), r"outside \[0, 1\]"),
-        (lambda x: x.assign(label=x.label + 1), "a label other than 0 and 1"),
-        (lambda x: x.assign(label=1 - x.label), "a label that contradicts the method"),
+        (lambda x: x.assign(label=x.label + 1), "8 rows with a label that is not 0 where real and 1 where fake"),
+        (lambda x: x.assign(label=1 - x.label), "8 rows with a label that is not 0 where real and 1 where fake"),
         (lambda x: pd.concat([x, x]), "8 rows with a .* that was there before"),
         (lambda x: x.assign(video="a"), "a video of more than one label"),
         (lambda x: x.assign(video=x.label, cluster=x.frame), "a video of more than one cluster"),
         (lambda x: x[x.label == 1], "lacks real or fake frames; score a test set that holds"),
         (lambda x: x[:0], "lacks real or fake frames"),
-        (lambda x: x.assign(iou=0.5), "4 rows with iou outside"),
-        (lambda x: x.assign(energy=[1.5] + [np.nan] * 7), "1 rows with energy outside"),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(change, message):

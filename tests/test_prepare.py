@@ -538,12 +538,6 @@ def test_painted_masks_that_cannot_be_used_are_all_named(tmp_path, exported):
     with pytest.raises(DfnbError, match=r"0003_mask\.png is not black and white, with both"):
         annotate.load(folder)
     assert not (tmp_path / "annotations").exists()
-    for name in ("../x.png", str(tmp_path / "x.png"), ".."):
-        index = (folder / "index.csv").read_text()
-        (folder / "index.csv").write_text(index.replace("0002_mask.png", name))
-        with pytest.raises(DfnbError, match="does not lie in the folder"):
-            annotate.load(folder)
-        (folder / "index.csv").write_text(index)
     with pytest.raises(DfnbError, match="is not empty"):
         annotate.export(table, [0], folder, {})
 

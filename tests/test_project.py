@@ -134,7 +134,7 @@ def test_the_wheel_works_in_an_empty_folder(installed, tmp_path):
     data = dfnb("data")
     assert data.returncode == 0 and "faceforensics-c23" in data.stdout
     wrong = dfnb("run", "dmeo")
-    assert wrong.returncode == 1 and "there are demo, paper, smoke, study" in wrong.stderr
+    assert wrong.returncode == 1 and "there are demo, development, paper, smoke, study" in wrong.stderr
     made = dfnb("synth", "smoke-b", "--workers", "2")
     assert made.returncode == 0 and (tmp_path / "datasets" / "smoke-b" / "record.json").exists()
     assert (installed / "dfnb" / "share" / "workflow" / "Snakefile").exists()

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dfnb import core, metrics, scores, train
 from dfnb.core import DfnbError
-from dfnb.data.frames import load_frames, select
+from dfnb.data.frames import as_batch, load_frames, mean_mask, select
 from dfnb.papers import locate_and_verify, xception
 from dfnb.scores import Line, Report
 
@@ -40,6 +40,7 @@ def untrained(seed=0, paper=xception, **settings):
         "settings": recipe.model_dump(mode="json"),
     }
     facts = {"rule": "none", "weights_from": "random weights", "chosen": {"epoch": 1}, "start": None}
+    facts["validation_threshold"] = {"threshold": 0.75, "threshold_clusters": 9}
     core.write_record(folder, parameters, ["best.safetensors"], **facts, log=[{"epoch": 1, "loss_total": 0.7}])
     return train.Run.open(folder)
 
@@ -63,6 +64,14 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     table = scores.score(run, "smoke-a")
     fake = table["label"] == 1
     assert table["iou"][fake].notna().all() and table["iou"][~fake].isna().all() and len(calls) == 1
+    constant, frames = mean_mask("smoke-a"), select(load_frames("smoke-a"), "test")
+    shown = as_batch(frames, run.settings)["mask"][:, 0].numpy() > 0.5
+    for row in np.flatnonzero(fake)[::20]:
+        measured = table.filter(like="constant ").iloc[row]
+        expected = metrics.localisation(constant, shown[row])
+        assert measured.tolist() == [expected[name] for name in metrics.LOCALISATION]
+    assert table.filter(like="constant ")[~fake].isna().all(axis=None)
+    assert (table.attrs["threshold"], table.attrs["threshold_clusters"]) == (0.75, 9)
     pd.testing.assert_frame_equal(scores.score(run, "smoke-a"), table)
     pd.testing.assert_frame_equal(read(run, "smoke-a"), table)
     assert len(calls) == 1 and table.attrs["weights"] == run.weights_sha256
@@ -80,13 +89,13 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
 
 def test_scores_under_corruption(fresh):
     run = untrained()
-    clean, mild, strong = scores.score(run, "smoke-a"), *(scores.corrupted(run, "smoke-a", "JPEG", k) for k in (1, 5))
+    clean, mild, strong = scores.score(run, "smoke-a"), *(scores.score(run, "smoke-a", "JPEG", k) for k in (1, 5))
     assert list(strong) == list(metrics.COLUMNS) and len(strong) == len(clean) and strong.attrs["condition"] == "JPEG 5"
     distance = [np.abs(table["score"] - clean["score"]).mean() for table in (mild, strong)]
     assert 0 < distance[0] < distance[1]
     assert (run.folder / "scores" / "smoke-a@jpeg-5.parquet").exists()
     with pytest.raises(DfnbError, match="there is no corruption fog 1"):
-        scores.corrupted(run, "smoke-a", "fog", 1)
+        scores.score(run, "smoke-a", "fog", 1)
 
 
 def test_a_prediction_is_that_of_the_network_for_each_frame(fresh):
@@ -102,7 +111,7 @@ def test_a_report_stands_by_itself(fresh):
     runs = [untrained(seed) for seed in (3, 1)]
     for run in runs:
         scores.score(run, "smoke-a")
-        scores.corrupted(run, "smoke-a", "JPEG", 5)
+        scores.score(run, "smoke-a", "JPEG", 5)
     scores.score(runs[0], "smoke-b")
     measured = read(runs[0], "smoke-a").assign(seen=True, **{"deletion 10": 0.25})
     scores.keep(runs[0], "smoke-a", "map Grad-CAM", {"frames": 12}, lambda: measured)

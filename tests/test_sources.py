@@ -48,14 +48,15 @@ def test_every_manifest_keeps_the_schema_and_every_tree_has_one():
         m = sources.load(name)
         prepare.Settings.check(m.prepare, name)
         assert all(rule.list in m.lists for rule in m.rules if rule.list)
-        texts = [m.title, m.paper, m.licence, m.access, m.space, m.labels, m.splits, m.masks]
+        told = [m.about[key] for key in ("title", "paper", "licence", "labels", "splits", "masks")]
+        texts = [*told, m.access, m.space]
         assert all(texts) and "TODO" not in " ".join(texts)
 
 
 def test_every_published_figure_has_a_source_a_confidence_and_its_dataset(checkout):
     table = pd.read_csv(checkout / "data_manifest" / "published.csv", dtype=str)
     assert table[["source", "confidence", "value"]].notna().all(axis=None)
-    described = {test_set for name in core.described("real") for test_set in sources.load(name).published}
+    described = {test_set for name in core.described("real") for test_set in sources.load(name).about["published"]}
     known = set(table["test_set"])
     assert described <= known, described - known
     elsewhere = {"MMTD-Set", "DFFD (FaceApp, FFHQ)", "Seq-DeepFake"}

@@ -107,7 +107,7 @@ def test_mistakes_are_said_in_one_sentence(home):
         "synth-a.yaml: frames = 'many'": lambda: synth.preset("synth-a", frames="many"),
         "methods.0 = 'magic': input should be 'swap'": lambda: synth.preset("synth-a", methods=["magic"]),
         "identities.test gives 1 people": lambda: make(identities={"test": 1}),
-        "none is no folder with photographs": lambda: make(portraits=str(home / "none")),
+        "none gives 0 people for the split train": lambda: make(portraits=str(home / "none")),
     }.items():
         with pytest.raises(DfnbError) as error:
             attempt()

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from dfnb import core, figures, papers, scores, tables, train
+from dfnb import compare, core, figures, papers, scores, tables, train
 from dfnb.core import DfnbError, rng
 from dfnb.scores import Line
 from dfnb.train import Run
@@ -60,6 +60,7 @@ def make_run(home, paper, seed, arm="", strength=1.0, **changes) -> Run:
         table = made(test_set, strength * weaker, f"{folder.name} {test_set}")
         if paper == "locate_and_verify":
             table["energy"] = np.where(table["label"] == 1, rng("energy", seed).random(len(table)), np.nan)
+            table["constant energy"] = table["energy"] / 2
         put(run, test_set, "", table)
     return run
 
@@ -124,7 +125,7 @@ def auc(home, run, test_set, methods=("swap", "warp"), condition="", level="vide
 def test_the_main_table_says_what_the_score_files_say(home, book):
     table = book.table("cross_dataset")
     assert list(table.index)[:2] == ["Baseline", "a_b & 50 % | <i>"] and len(table) == 3
-    assert list(table.columns) == [*SETS, "seeds", "left chance"]
+    assert list(table.columns) == [*SETS, "away", "seeds", "collapsed", "left chance"]
     for test_set in SETS:
         mean = np.mean([auc(home, f"xception--s{seed}", test_set) for seed in (0, 1)])
         assert table.loc["Baseline", test_set].startswith(f"{mean:.3f} [")
@@ -135,7 +136,7 @@ def test_the_main_table_says_what_the_score_files_say(home, book):
 
 def test_every_pair_of_lines_is_compared_at_shared_seeds(home, book):
     table = book.table("differences")
-    assert table.index.names == ["line", "minus", "test_set"] and len(table) == 3 * 2
+    assert table.index.names == ["line", "minus", "test_set"] and len(table) == 3 * (2 + 1)
     row = table.loc["Locate and Verify", "a_b & 50 % | <i>", "synth-a"]
     value = auc(home, "locate_and_verify--s0", "synth-a") - auc(home, "xception-resnet-s0", "synth-a")
     assert row["difference"].startswith(f"{value:+.3f} [") and row["seeds"] == 1
@@ -188,11 +189,33 @@ def test_maps_and_their_sanity(home, book):
     assert row["energy in mask"].startswith(f"{measured['energy'].mean():.3f}") and row["verdict"] == "fails"
 
 
+def test_the_mean_training_mask_is_a_row_of_the_tables_of_localisation(home, book):
+    for name in ("located", "locate_and_verify_annotation_located"):
+        table = book.table(name)
+        mask, line = (table.loc[(of, "synth-a"), "energy in mask"] for of in (tables.MEAN_MASK, "Locate and Verify"))
+        low, high = (float(text.split()[0]) for text in (mask, line))
+        assert low == pytest.approx(high / 2, abs=1e-3) and "[" in mask
+        assert not any("constant" in column for column in table)
+        assert len(table.loc[tables.MEAN_MASK]) == 3  # once for each test set and for away
+    assert tables.MEAN_MASK not in book.table("cross_dataset").index
+
+
+def test_captions_name_what_away_collapsed_runs_and_few_validation_clusters_mean(book):
+    results = book.results.query("line == 'Baseline' and level == 'frame' and metric == 'balanced accuracy'")
+    changes = {"metric": "accuracy at 5% FPR", "interval_method": "none", "collapsed": "1 of 2"}
+    text = tables.conditions(results.assign(**changes), "hand")
+    assert "away: the mean over synth-b" in text and "Collapsed runs are left out of Baseline." in text
+    assert "No interval of accuracy at 5% FPR: its threshold rests on fewer than 100 clusters" in text
+    assert "ollapsed" not in tables.conditions(results, "hand") and "No interval" not in tables.conditions(
+        results, "hand"
+    )
+
+
 def test_every_group_of_arms_has_its_tables(home, book):
     table = book.table("locate_and_verify_annotation")
     assert set(table.index) == {"Locate and Verify", "Locate and Verify, annotation: 0 %"}
     differences = book.table("locate_and_verify_annotation_differences")
-    assert set(differences.index.get_level_values("minus")) == {"Locate and Verify"} and len(differences) == 2
+    assert set(differences.index.get_level_values("minus")) == {"Locate and Verify"} and len(differences) == 2 + 1
     value = [
         auc(home, f"locate_and_verify-share-s{k}", "synth-a") - auc(home, f"locate_and_verify--s{k}", "synth-a")
         for k in (0, 1)
@@ -207,7 +230,7 @@ def test_every_group_of_arms_has_its_tables(home, book):
 def test_what_a_report_does_not_hold_is_empty_and_not_saved(book):
     assert book.table("lae_open_choices").empty and book.figure("lae_open_choices") is None
     assert book.table("locate_and_verify_annotation_maps").empty and not book.saved
-    clean = tables.extended(book.results[book.results["condition"] == ""])
+    clean = tables.extended(compare.results(book.report).query("condition == ''"))
     assert set(clean["verdict"]) == {""} and book.tables["attribution_sanity"].table(clean).empty
     with pytest.raises(DfnbError, match="there is no table or figure 'cross_datasets'; there are cross_dataset, "):
         book.table("cross_datasets")
@@ -274,7 +297,7 @@ def test_texts_are_escaped_for_each_format_but_csv(home):
     csv, markdown, tex, caption = (path.read_text(encoding="utf-8") for path in files)
     assert pd.read_csv(files[0])["a_b"].tolist() == HARD["a_b"].tolist() and caption == "A caption_with 5 % & `code`.\n"
     assert r"x\|y" in markdown and markdown.endswith(f"\n\n{caption}")
-    assert r"a\_b" in tex and r"50 \% \& \#1 \textasciitilde{} $<$b$>$ $\Delta$$-$1 \{z\} \textbackslash{}" in tex
+    assert r"a\_b" in tex and r"50 \% \& \#1 \textasciitilde \space $<$b$>$ $\Delta$$-$1 \{z\} \textbackslash " in tex
     assert r"\caption{A caption\_with 5 \% \& \textasciigrave{}code\textasciigrave{}.}" in tex
     assert tex.count(r"\begin") == tex.count(r"\end") and "resizebox" in tex and "–" in csv
 

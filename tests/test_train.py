@@ -6,6 +6,9 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from safetensors.torch import load_file
 from dfnb import core, papers, scores, train
 from dfnb.core import DfnbError
 from dfnb.data import frames
-from dfnb.papers import locate_and_verify, xception
+from dfnb.papers import lae, locate_and_verify, xception
 
 SMALL = {
     "backbone": "dfnb_plain7", "pretrained": False, "image_size": 64, "batch_size": 16, "optimiser": "adamw",
@@ -226,6 +229,90 @@ def test_a_run_is_trained_once_and_depends_on_seed_settings_data_and_labels(home
     assert plans[0].splits["val"].equals(plans[-1].splits["val"])
 
 
+def test_drawn_data_and_initial_weights_identify_a_run(home, plain, monkeypatch):
+    """Not the bytes of the data, which stand beside; a phase and the one before it follow alike."""
+    assert plain.record["fingerprints"] == {
+        name: frames.load_frames(name).attrs["fingerprint"] for name in ("smoke-a", "smoke-b")
+    }
+    monkeypatch.setattr(train, "_launch", lambda loop: None)
+    monkeypatch.setattr(train.Run, "open", lambda folder: folder)
+    real = frames.load_frames
+
+    def with_record(name, **changes):
+        table = real(name)
+        parameters = table.attrs["record"]["parameters"] | changes
+        table.attrs |= {"fingerprint": "other bytes", "record": table.attrs["record"] | {"parameters": parameters}}
+        return table
+
+    monkeypatch.setattr(train, "load_frames", with_record)
+    assert trained(seed=20, epoch_tests=["smoke-b"]) == plain.folder
+    monkeypatch.setattr(lae.Settings, "always", lambda *given: [])
+    monkeypatch.setattr(lae.Settings, "visible", lambda self, table, *given: table)
+    both = [(trained("lae", seed=30), trained("lae", seed=30, changes={"phase": "representation"}))]
+    monkeypatch.setattr(train, "load_frames", lambda name: with_record(name, generator=99))
+    both.append((trained("lae", seed=30), trained("lae", seed=30, changes={"phase": "representation"})))
+    monkeypatch.setattr(train.backbones, "start", lambda name, pretrained: {"from": "drawn faces", "sha256": name})
+    both.append((trained("lae", seed=30), trained("lae", seed=30, changes={"phase": "representation"})))
+    assert len({folder for folders in both for folder in folders}) == 6
+    assert trained(seed=20, epoch_tests=["smoke-b"]) != plain.folder
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_the_weights_do_not_depend_on_the_threads_before(home, other_home, before):
+    """A process of its own, since what OpenMP reads of its environment it reads once."""
+    code = (
+        "import sys, torch, test_train; torch.set_num_threads(int(sys.argv[1])); print(test_train.trained(seed=17).id)"
+    )
+    tests = os.fspath(Path(__file__).parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(before), "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    command = [sys.executable, "-c", code, str(before)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    other = train.Run.open(done.stdout.strip())
+    assert other.record["environment"]["threads"] == 1
+    torch.set_num_threads(2)
+    (other_home / "here").mkdir()
+    (other_home / "here" / "datasets").symlink_to(home / "datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(other_home / "here"))
+        assert_same_training(trained(seed=17), other)
+    assert torch.get_num_threads() == 1
+
+
+LN2 = float(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("last", "auc", "expected"),
+    [
+        ({"loss_cls": 0.94 * LN2}, 0.61, False),
+        ({"loss_cls": 0.96 * LN2}, 0.9, True),
+        ({"loss_cls": 0.1}, 0.59, True),
+        ({"loss_latent": 0.79, "loss_total": 5.0}, 0.9, False),
+        ({"loss_latent": 0.81}, 0.9, True),
+        ({"loss_ce": 2.0, "loss_cls": 0.4}, 0.9, False),
+    ],
+)
+def test_a_collapsed_run_is_told_by_its_last_loss_and_its_validation(last, auc, expected):
+    log = [{"epoch": 1, "loss_cls": 2.0, "loss_latent": 2.0}, {"epoch": 2, **last}]
+    assert train.collapsed({"log": log, "chosen": {"epoch": 1, "auc": auc}}) is expected
+
+
+def test_the_record_has_the_threshold_the_images_seen_and_whether_the_run_collapsed(home, plain):
+    assert plain.record["images_seen"] == 2 * 64 and plain.record["collapsed"] is train.collapsed(plain.record)
+    assert plain.record["chosen"].keys() == {"epoch", "auc"}
+    validation = frames.select(frames.load_frames("smoke-a"), "val")
+    table = train.predict(plain.network(), validation, plain.settings)
+    real = table[table["label"] == 0]
+    kept = plain.record["validation_threshold"]
+    assert kept["threshold_clusters"] == real["cluster"].nunique() > 1
+    exceeding = [(real["score"] > kept["threshold"] + shift).mean() for shift in (1e-5, -1e-5)]
+    assert exceeding[0] <= 0.05 < exceeding[1]
+    scored = scores.score(plain, "smoke-b")
+    assert {name: scored.attrs[name] for name in kept} == kept
+    two_phases = trained("lae", seed=2, changes={"epochs": 1})
+    assert two_phases.record["images_seen"] == 128 == two_phases.before().record["images_seen"] + 64
+
+
 def test_a_phase_is_trained_under_the_lock_of_who_needs_it(home):
     """Phase two starts from phase one; another training of phase two finds it there."""
     run = trained("lae", seed=2, changes={"epochs": 1})
@@ -233,10 +320,10 @@ def test_a_phase_is_trained_under_the_lock_of_who_needs_it(home):
     assert first.settings == run.settings.before() and first.before() is None
     assert run.record["weights_from"] == first.record["weights_from"] == "random weights"
     written = (first.folder / "record.json").stat().st_mtime_ns
-    other = trained("lae", seed=2, changes={"epochs": 1, "attention_weight": 1.0})
+    other = trained("lae", seed=2, changes={"epochs": 1, "attention_weight": 2.0})
     assert other.before().folder == first.folder and other.folder != run.folder
     assert (first.folder / "record.json").stat().st_mtime_ns == written
-    assert "loss_adversary" in run.log and first.phase().network.training is False
+    assert "loss_adversary" in run.log and first.network().training is False
 
 
 def test_a_diverging_run_stops_and_keeps_its_checkpoint(home, monkeypatch):
@@ -308,7 +395,7 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(tmp_path):
         global_rank, device = 0, torch.device("cpu")
 
     mixing = settings("locate_and_verify", mixup_probability=0.5)
-    loop = train._Loop(tmp_path, {}, mixing, {}, None, 0, str)
+    loop = train._Loop(tmp_path, {}, mixing, {}, [], None, 0, str)
     loop.fabric, loop.seed, drawn = Fabric(), 0, []
     batch = {"image": torch.arange(4.0).view(4, 1, 1, 1), "partner": None, "weight": 1.0}
     for place in range(400):

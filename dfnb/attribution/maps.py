@@ -97,39 +97,27 @@ def random(images: Tensor, keys: Sequence[tuple]) -> Tensor:
     return F.interpolate(torch.from_numpy(blocks).float().to(images.device), images.shape[-2:], mode="nearest")[:, 0]
 
 
-EXPLAINERS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "Grad-CAM": grad_cam,
-    "Integrated Gradients": integrated_gradients,
-    "occlusion": occlusion,
-    "superpixels": superpixels,
-    "edges": edges,
-}
+EXPLAINERS = {"Grad-CAM": grad_cam, "Integrated Gradients": integrated_gradients, "occlusion": occlusion}
+EXPLAINERS |= {"superpixels": superpixels, "edges": edges}
 METHODS = (*EXPLAINERS, "random")
 CONTROLS = ("edges", "random")
-
-
-def names(run: Run) -> list[str]:
-    """The maps of a run: its paper's own first, then those that every network has."""
-    return [*run.network().maps(), *METHODS]
 
 
 def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[tuple] = ()) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images (n, 3, H, W), normalised, on the network's device.
 
     What speaks for fake, divided by its maximum; zero throughout where nothing does. A paper's ``localise`` is taken as it
-    is. ``keys`` are (video, track, frame) of each image, for the random control; by default the images' positions.
-    Raises :class:`DfnbError` for an unknown map.
+    is. ``keys`` are (video, track, frame) of each image, for the random control. Raises :class:`DfnbError` for an unknown map.
     """
     own = network.maps().get(name)
     if isinstance(own, tuple):
         return np.max([compute(network, images, part) for part in own], axis=0)
     if own == "localise":
-        with torch.inference_mode():
-            return network.localise(network(images)).float().cpu().numpy()
+        return network.localise(papers.outputs_of(network, images)).cpu().numpy()
     if own:
         values = grad_cam(network, images, network.get_submodule(own))
     elif name == "random":
-        values = random(images, keys or [(i,) for i in range(len(images))])
+        values = random(images, keys)
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:

@@ -7,7 +7,6 @@
 import copy
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -34,20 +33,17 @@ ALIKE = 0.5  # rank correlation from which two maps count as the same
 def sample(test_set: str, per_method: int) -> pd.DataFrame:
     """Test frames of a dataset: ``per_method`` of each manipulation method and of real, evenly spread over their rows."""
     test = select(load_frames(test_set), "test").reset_index(drop=True)
-    rows = []
-    for positions in test.groupby("method", observed=True).indices.values():
-        rows.append(positions[np.linspace(0, len(positions) - 1, per_method).round().astype(int)])
+    groups = test.groupby("method", observed=True).indices.values()
+    rows = [group[np.linspace(0, len(group) - 1, per_method).round().astype(int)] for group in groups]
     return test.iloc[np.unique(np.concatenate(rows))]
 
 
-def _test_set(frames: pd.DataFrame) -> str:
-    return Path(frames.attrs["folder"]).name
-
-
-def _scored(run: Run, frames: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the run's score table that are these frames, in their order."""
-    clean = scores.score(run, _test_set(frames)).astype({"video": str})
-    return frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)]
+def _keep(run: Run, frames: pd.DataFrame, condition: str, facts: dict, make: Callable) -> pd.DataFrame:
+    """The run's scores of these frames, in their order, with the measures that ``make`` computes; kept in the store."""
+    test_set = Path(frames.attrs["folder"]).name
+    clean = scores.score(run, test_set).astype({"video": str})
+    rows = frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)]
+    return scores.keep(run, test_set, condition, maps.describe(run, frames) | facts, lambda: rows.join(make()))
 
 
 @torch.inference_mode()
@@ -78,38 +74,35 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
     :func:`overlap`.
     """
     forged = frames[frames["label"] == 1]
-    facts = maps.describe(run, forged) | {"curves": curves}
-    return scores.keep(run, _test_set(frames), f"map {name}", facts, partial(_measured, run, forged, name, curves))
 
+    def measures() -> pd.DataFrame:
+        network, found = run.network().to(DEVICE), maps.of(run, forged, name)
+        rows: list[dict[str, float]] = []
+        for batch in maps.batches(forged, run.settings):
+            images = batch["image"].to(DEVICE)
+            chunk = found[len(rows) : len(rows) + len(images)]
+            hidden = faithfulness(network, images, chunk) if curves else {}
+            for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
+                row = metrics.localisation(chunk[i], mask)
+                row["chance"] = mask.mean() if mask.any() else np.nan
+                for kind, values in hidden.items():
+                    row[kind] = np.trapezoid(values[i], dx=1 / STEPS)
+                    row |= {f"{kind} {100 * step // STEPS}": value for step, value in enumerate(values[i])}
+                rows.append(row)
+        table, own = pd.DataFrame(rows, dtype=float), network.maps().get(name)
+        if isinstance(own, tuple):
+            pairs = combinations([maps.of(run, forged, part) for part in own], 2)
+            table["apart"] = 1 - pd.DataFrame([overlap(a, b) for a, b in pairs]).mean()
+        return table
 
-def _measured(run: Run, frames: pd.DataFrame, name: str, curves: bool) -> pd.DataFrame:
-    network = run.network().to(DEVICE)
-    found = maps.of(run, frames, name)
-    rows: list[dict[str, float]] = []
-    for batch in maps.batches(frames, run.settings):
-        images = batch["image"].to(DEVICE)
-        chunk = found[len(rows) : len(rows) + len(images)]
-        hidden = faithfulness(network, images, chunk) if curves else {}
-        for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
-            row = metrics.localisation(chunk[i], mask)
-            row["chance"] = mask.mean() if mask.any() else np.nan
-            for kind, values in hidden.items():
-                row[kind] = np.trapezoid(values[i], dx=1 / STEPS)
-                row |= {f"{kind} {100 * step // STEPS}": value for step, value in enumerate(values[i])}
-            rows.append(row)
-    table = _scored(run, frames).join(pd.DataFrame(rows, dtype=float))
-    own = network.maps().get(name)
-    if isinstance(own, tuple):
-        pairs = combinations([maps.of(run, frames, part) for part in own], 2)
-        table["apart"] = 1 - pd.DataFrame([overlap(a, b) for a, b in pairs]).mean()
-    return table
+    return _keep(run, forged, f"map {name}", {"curves": curves}, measures)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Σ min / Σ max of maps (n, h, w) and (n, h, w): (n,) in [0, 1], NaN where one of the two is empty."""
     shared, whole = np.minimum(a, b).sum((1, 2)), np.maximum(a, b).sum((1, 2))
     filled = a.any((1, 2)) & b.any((1, 2))
-    return np.divide(shared, whole, out=np.full(len(a), np.nan), where=filled)
+    return np.where(filled, shared / np.maximum(whole, 1e-12), np.nan)
 
 
 def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
@@ -143,46 +136,37 @@ def _randomise(layer: nn.Module) -> None:
         weights.copy_(torch.randn_like(weights) * weights.square().mean().sqrt())
 
 
-def similarity(a: np.ndarray, b: np.ndarray, side: int = 24) -> np.ndarray:
-    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid; 0 where one is the same everywhere."""
-    ranks = []
-    for whole in (a, b):
-        small = F.interpolate(torch.from_numpy(whole)[:, None].float(), (side, side), mode="area").flatten(1)
-        rank = rankdata(small.numpy().round(6), axis=1)
-        rank -= rank.mean(1, keepdims=True)
-        ranks.append(rank / np.maximum(np.linalg.norm(rank, axis=1, keepdims=True), 1e-9))
-    return (ranks[0] * ranks[1]).sum(1)
+def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid of 24 × 24; 0 where one is the same everywhere."""
+    small = [F.interpolate(torch.from_numpy(whole)[:, None].float(), (24, 24), mode="area") for whole in (a, b)]
+    ranks = rankdata(torch.stack(small).flatten(2).numpy().round(6), axis=2)
+    ranks -= ranks.mean(2, keepdims=True)
+    ranks /= np.maximum(np.linalg.norm(ranks, axis=2, keepdims=True), 1e-9)
+    return ranks.prod(0).sum(1)
 
 
 def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str, Run]) -> None:
     """Whether maps change with the weights: tables in the store as ``sanity <name>``, a row per forged frame.
 
     Columns: the rank correlation of the map with itself after :func:`cascade` (``quarter``, ``half``, ``all``) and with that
-    of the ``others`` by name ("shuffled labels", "another seed"), where these have the map; ``empty``, 1 where it is the
-    same everywhere; ``like <name>``, the correlation with each other map of ``names``. A map fails where the
-    mean of ``all`` or ``shuffled labels`` is at least ``ALIKE``, or that of ``empty`` at least one half.
+    of the ``others``, runs of the same paper, by name ("shuffled labels", "another seed"); ``empty``, 1 where it is the
+    same everywhere. A map fails where the mean of ``all`` or ``shuffled labels`` is at least ``ALIKE``, or that of ``empty``
+    at least one half.
     """
     forged = frames[frames["label"] == 1]
-    facts = maps.describe(run, forged) | {"names": names, "others": {title: of.id for title, of in others.items()}}
+    image = next(in_order(forged.head(1), run.settings))["image"]
+
+    def changes(name: str) -> pd.DataFrame:
+        found, compared = maps.of(run, forged, name), {}
+        for stage, network in cascade(run.network(), image).items():
+            compared[stage] = maps.explain(network, run.settings, forged, name)
+        compared |= {title: maps.of(other, forged, name) for title, other in others.items()}
+        table = pd.DataFrame({title: similarity(found, changed) for title, changed in compared.items()})
+        return table.assign(empty=(np.ptp(found, axis=(1, 2)) < 1e-6).astype(float))
+
+    facts = {"others": {title: other.id for title, other in others.items()}}
     for name in names:
-        make = partial(_changes, run, forged, name, names, others)
-        scores.keep(run, _test_set(frames), f"sanity {name}", facts, make)
-
-
-def _changes(run: Run, frames: pd.DataFrame, name: str, names: list[str], others: Mapping[str, Run]) -> pd.DataFrame:
-    table = _scored(run, frames)
-    found = maps.of(run, frames, name)
-    image = next(in_order(frames.head(1), run.settings))["image"]
-    for stage, network in cascade(run.network(), image).items():
-        table[stage] = similarity(found, maps.explain(network, run.settings, frames, name))
-    for title, other in others.items():
-        if name in maps.names(other):
-            table[title] = similarity(found, maps.of(other, frames, name))
-    table["empty"] = (np.ptp(found, axis=(1, 2)) < 1e-6).astype(float)
-    for other_name in names:
-        if other_name != name:
-            table[f"like {other_name}"] = similarity(found, maps.of(run, frames, other_name))
-    return table
+        _keep(run, forged, f"sanity {name}", facts, lambda name=name: changes(name))
 
 
 def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
@@ -229,7 +213,7 @@ def browse(draw: Callable, runs: Mapping[str, Run], frames: pd.DataFrame) -> Non
     if os.environ.get("DFNB_HEADLESS"):
         draw(next(iter(runs.values())), frames.iloc[[0]], ["Grad-CAM"])
         return
-    choices = dict.fromkeys(name for run in runs.values() for name in maps.names(run))
+    choices = dict.fromkeys(name for run in runs.values() for name in [*run.network().maps(), *maps.METHODS])
 
     @ipywidgets.interact(detector=list(runs), method=list(choices), frame=(0, len(frames) - 1))
     def show(detector: str, method: str, frame: int) -> None:

@@ -5,12 +5,12 @@ forged; :func:`load` checks them and keeps them as ``annotations/<name>``, from 
 frames table.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pandas as pd
 
 from dfnb import core
@@ -54,14 +54,14 @@ def load(folder: Path) -> tuple[str, int, int]:
     problems = [_problem(folder / mask, folder / image) for image, mask in zip(painted["image"], painted["mask"])]
     if any(problems):
         raise DfnbError(f"{folder}: {'; '.join(filter(None, problems))}; mend them and import again")
-    masks = {file: cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in painted["mask"]}
-    content = [painted.to_csv(), *(core.sha256(folder / file) for file in masks)]
+    content = [painted.to_csv(), *(core.sha256(folder / file) for file in painted["mask"])]
     name = f"{Path(index['dataset'].iloc[0]).name}-{core.digest(content, 8)}"
-    with core.atomic_folder(core.home() / "annotations" / name) as temporary:
-        for file, mask in masks.items():
-            cv2.imwrite(str(temporary / file), np.where(mask > 127, 255, 0))
+    with core.atomic(core.home() / "annotations" / name) as temporary:
+        temporary.mkdir()
+        for file in painted["mask"]:
+            shutil.copyfile(folder / file, temporary / file)
         painted.to_csv(temporary / "index.csv", index=False)
-    return name, len(masks), len(index)
+    return name, len(painted), len(index)
 
 
 def painted(name: str, frames: pd.DataFrame) -> pd.DataFrame:
@@ -81,13 +81,12 @@ def painted(name: str, frames: pd.DataFrame) -> pd.DataFrame:
 
 
 def _index(folder: Path) -> pd.DataFrame:
-    """The index of a folder of pictures; raises :class:`DfnbError` where it names a file outside the folder."""
+    """The index of a folder of pictures; raises :class:`DfnbError` where it is missing or leads outside."""
     if not (folder / "index.csv").exists():
         raise DfnbError(f"{folder} has no index.csv; give what `dfnb annotate export` wrote or `import` named")
     index = pd.read_csv(folder / "index.csv", dtype={"video": str, "dataset": str})
-    for name in [*index["image"], *index["mask"]]:
-        if (folder / name).resolve().parent != folder.resolve():
-            raise DfnbError(f"{folder / 'index.csv'} names {name!r}, which does not lie in the folder; correct it")
+    if any(Path(name).name != name for name in [*index["image"], *index["mask"]]):
+        raise DfnbError(f"{folder / 'index.csv'} names files outside its folder; correct it")
     return index
 
 

@@ -7,6 +7,7 @@ from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -19,6 +20,7 @@ WAVES = 16  # a hash has 16² - 1 bits
 NEAR = 24  # bits in which two frames of one scene may differ
 GIVEN_AWAY = 0.55  # AUC: a shortcut when the whole interval is above, or for a single value below 1 - GIVEN_AWAY
 CLEAR = 0.65  # no shortcut in sight when the whole interval lies between 1 - CLEAR and CLEAR
+QUALITIES = (50, 75, 95)  # of JPEG, whose file sizes tell how much detail there is
 FOLDS = 10  # of clusters
 TOO_FEW = "too few videos to tell"
 
@@ -29,11 +31,10 @@ def audit(frames: pd.DataFrame) -> pd.Series:
     People count as shared when they appear in two splits as target or as donor.
     """
     text = frames[["split", "video", "identity", "source", "cluster"]].astype(str).drop_duplicates()
-    donors = text[["split", "source"]].set_axis(["split", "identity"], axis=1)
-    people = pd.concat([text[["split", "identity"]], donors])
+    people = text.melt("split", ["identity", "source"], value_name="person").query("person != ''")
     fakes = frames["label"] == 1
-    findings: dict[str, int | str] = {
-        "people in more than one split": _shared(people[people["identity"] != ""], "identity"),
+    findings = {
+        "people in more than one split": _shared(people, "person"),
         "clusters in more than one split": _shared(text, "cluster"),
         "videos in more than one split": _shared(text, "video"),
         "videos that look like one of another split": duplicates(frames)["video"].nunique(),
@@ -41,9 +42,8 @@ def audit(frames: pd.DataFrame) -> pd.Series:
         "videos with both labels": int((frames.groupby("video", observed=True)["label"].nunique() > 1).sum()),
         "fake frames without a mask": int((frames["mask"].astype(str)[fakes] == "").sum()),
     }
-    shares = fakes.groupby(frames["split"], observed=True).mean().items()
-    findings |= {f"share of fake frames, {split}": f"{share:.2f}" for split, share in shares}
-    return pd.Series(findings, name="found").rename_axis("check")
+    shares = fakes.groupby(frames["split"].astype(str)).mean().map("{:.2f}".format).add_prefix("share of fake frames, ")
+    return pd.concat([pd.Series(findings, dtype=object), shares]).rename("found").rename_axis("check")
 
 
 def _shared(table: pd.DataFrame, column: str) -> int:
@@ -61,27 +61,25 @@ def duplicates(frames: pd.DataFrame) -> pd.DataFrame:
     place, step = tracks.cumcount(), (tracks.transform("size") // HASHED).clip(lower=1)
     few = frames[(place % step == 0) & (place // step < HASHED)]
     video, split = (few[name].astype(str).to_numpy() for name in ("video", "split"))
-    pixels, near = Pixels(frames.attrs["folder"]), []
+    pixels = Pixels(frames.attrs["folder"])
     bits = np.array([_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])], np.float32)
-    for part in np.array_split(np.arange(len(few)), len(few) // 256 + 1):
-        distance = (bits.shape[1] - bits[part] @ bits.T) / 2
-        i, j = np.nonzero((distance <= NEAR) & (split[part, None] < split))
-        near.append(np.column_stack([part[i], j, distance[i, j]]))
-    i, j, distance = np.concatenate(near).astype(int).T
+    near = radius_neighbors_graph(bits, np.sqrt(NEAR + 0.5), mode="distance").tocoo()  # its square counts bits
+    i, j, distance = (values[split[near.row] < split[near.col]] for values in (near.row, near.col, near.data**2))
     pairs = {"video": video[i], "split": split[i], "other": video[j], "other_split": split[j]}
-    return pd.DataFrame(pairs | {"distance": distance}).groupby(list(pairs), as_index=False).min()
+    return pd.DataFrame(pairs | {"distance": distance.round().astype(int)}).groupby(list(pairs), as_index=False).min()
 
 
 def _bits(crop: np.ndarray) -> np.ndarray:
-    """The hash of a crop (H, W, 3) as (255,) of -1 and 1."""
+    """The hash of a crop (H, W, 3): (255,) bool."""
     grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(grey.astype(np.float32))[:WAVES, :WAVES].ravel()[1:]
-    return np.where(waves > np.median(waves), 1, -1)
+    return waves > np.median(waves)
 
 
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """What a shortcut could hang on, per frame: border pixels (n, d), mean and deviation of the colours (n, 6), place and
-    size (n, 6: height and width of the crop, its borders in source pixels, 0 where unknown), and single values (n, 1)."""
+    size (n, 6: height and width of the crop, its borders in source pixels, 0 where unknown), sizes as JPEG (n, 3), and single
+    values (n, 1)."""
     pixels, rows, common = Pixels(frames.attrs["folder"]), [], None
     for path, row, box in zip(frames["path"], frames["row"], frames["crop_box"]):
         crop = pixels.crop(path, row)
@@ -89,12 +87,13 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         common = common or crop.shape[1::-1]  # images used in place may differ in size
         crop = cv2.resize(crop, common, interpolation=cv2.INTER_AREA)
         rim = np.pad(np.zeros(np.subtract(crop.shape[:2], 2 * BORDER), bool), BORDER, constant_values=True)
-        size = len(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])[1])
-        rows.append((crop[rim][::3].ravel(), [*crop.mean((0, 1)), *crop.std((0, 1))], place, [size]))
-    border, colour, place, size = (np.array(values, np.float32) for values in zip(*rows))
+        sizes = [len(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, q])[1]) for q in QUALITIES]
+        rows.append((crop[rim][::3].ravel(), [*crop.mean((0, 1)), *crop.std((0, 1))], place, sizes))
+    border, colour, place, sizes = (np.array(values, np.float32) for values in zip(*rows))
     several = {"border pixels": border, "colour statistics": colour, "place and size": place}
+    several["three file sizes"] = sizes
     single = {"brightness": colour[:, :3].mean(1, keepdims=True), "contrast": colour[:, 3:].mean(1, keepdims=True)}
-    single |= {"compressed size": size, "face scale, source pixels": place[:, [4]] - place[:, [2]]}
+    single |= {"compressed size": sizes[:, [1]], "face scale, source pixels": place[:, [4]] - place[:, [2]]}
     named = {f"a linear classifier on {name}": values for name, values in several.items()}
     return named | {f"{name} alone": values for name, values in single.items()}
 
@@ -105,8 +104,9 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     Of the :func:`features`, a logistic regression on those with several columns, fitted to the clusters of the other
     folds; single values alone, with their medians among real and fake frames. The AUC is the mean over :data:`FOLDS` folds
     of clusters, with a t interval over them. The label is ``given away`` where the interval excludes chance clearly
-    (:data:`GIVEN_AWAY`; a single value may also be lower on fakes), and ``nothing in sight`` where it is narrow about
-    chance (:data:`CLEAR`); else, and with fewer than two clusters of a class per fold, there are too few videos.
+    (:data:`GIVEN_AWAY`; a single value may also be lower on fakes), ``slight`` where it excludes chance otherwise, and
+    ``nothing in sight`` where it is narrow (:data:`CLEAR`) and holds chance; else, and with fewer than two clusters of a
+    class per fold, there are too few videos.
     """
     seen = frames.iloc[:: max(1, len(frames) // MOST)].reset_index(drop=True)
     label, cluster = seen["label"].to_numpy().astype(int), seen["cluster"].astype(str).to_numpy()
@@ -133,7 +133,9 @@ def _judged(values: np.ndarray, label: np.ndarray, folds: list[tuple[np.ndarray,
         areas.append(roc_auc_score(label[fold], score))
     auc, half = np.mean(areas), t.ppf(0.975, FOLDS - 1) * np.std(areas, ddof=1) / np.sqrt(FOLDS)
     low, high = max(auc - half, 0), min(auc + half, 1)
-    verdict = "nothing in sight" if low > 1 - CLEAR and high < CLEAR else TOO_FEW
+    verdict = "slight" if low > 0.5 or high < 0.5 else TOO_FEW
+    if 1 - CLEAR < low <= 0.5 <= high < CLEAR:
+        verdict = "nothing in sight"
     if low > GIVEN_AWAY or (single and high < 1 - GIVEN_AWAY):
         verdict = "given away"
     return {"frame AUC": f"{auc:.3f} [{low:.3f}, {high:.3f}]", "verdict": verdict}

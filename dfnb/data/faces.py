@@ -99,7 +99,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
     if file.suffix.lower() in IMAGES and file.is_file():
         yield read_image(file)
         return
-    packets, converter = 0, VideoReformatter()  # a new converter for each frame takes 3 ms
+    packets, damaged, converter = 0, False, VideoReformatter()  # a new converter for each frame takes 3 ms
     try:
         with av.open(str(file.resolve()), options=ALLOWED) as container:
             stream = container.streams.video[0]
@@ -107,11 +107,10 @@ def decode(file: Path) -> Iterator[np.ndarray]:
             for packet in container.demux(stream):
                 packets += packet.size > 0  # and not frames, some of which an edit list may hide
                 for frame in packet.decode():
-                    if frame.is_corrupt or packet.is_corrupt:
-                        raise Unusable("truncated or damaged")
+                    damaged |= frame.is_corrupt or packet.is_corrupt
                     image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
                     yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
-            if packets < stream.frames:
+            if damaged or packets < stream.frames:
                 raise Unusable("truncated or damaged")
     except (av.FFmpegError, IndexError) as error:
         reason = getattr(error, "strerror", "no video stream")
@@ -188,13 +187,10 @@ class Follower:
         look, faces = len(self.looked), self._detect(image)
         self.looked.append(number)
         live = [track for track in self.tracks if max(track) >= max(self.first, look - REMEMBERED)]
-        pairs = associate(np.array([track[max(track)][:4] for track in live]), faces[:, :4])
-        continued = {j: live[i] for i, j in pairs}
-        for j, face in enumerate(faces):
-            if j in continued:
-                continued[j][look] = face
-            else:
-                self.tracks.append({look: face})
+        pairs = dict(associate(np.array([track[max(track)][:4] for track in live]), faces[:, :4]))
+        for i, j in pairs.items():
+            live[i][look] = faces[j]
+        self.tracks += [{look: face} for j, face in enumerate(faces) if j not in pairs.values()]
 
     def _detect(self, image: np.ndarray) -> np.ndarray:
         """The faces (n, 15) of a frame that are large and certain enough, in source pixels."""

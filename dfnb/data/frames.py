@@ -5,7 +5,6 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
@@ -44,9 +43,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "crop_box": pa.list_(pa.float32(), 4),  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
 }
-SCHEMA = pa.schema(COLUMNS)
 SPLITS = ("train", "val", "test")
-ROW_GROUP = 50_000  # rows that are held in memory while a table is written
+ROW_GROUP = 50_000  # rows that a reader of the table may take at a time
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
 
@@ -68,14 +66,18 @@ def dataset_folder(name: str | Path) -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def write_video(folder: Path, rows: list[dict], crops: np.ndarray, masks: np.ndarray | None, **facts: Any) -> None:
+def write_video(folder: Path, rows: list, crops: np.ndarray | None, masks: np.ndarray | None, **facts: Any) -> None:
     """Write one video of a dataset: crops (n, H, W, 3) uint8 RGB, masks (n, H, W) bool or None, and its rows.
 
     ``folder`` is ``<dataset>/videos/<video>``; it appears complete or not at all. ``rows`` need what the array cannot
     tell: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. ``facts`` (drop-outs) are kept beside.
+    Without crops the rows say in ``path`` and ``mask`` which images are used where they lie, and ``facts`` have a
+    ``crops_hash`` of these.
     """
-    with core.atomic_folder(folder) as temporary:
-        facts["crops_hash"] = _put(temporary / "frames.npy", crops)
+    with core.atomic(folder) as temporary:
+        temporary.mkdir()
+        if crops is not None:
+            facts["crops_hash"] = _put(temporary / "frames.npy", crops)
         if masks is not None:
             facts["masks_hash"] = _put(temporary / "masks.npy", np.packbits(masks, axis=-1))
         core.write_json(temporary / "video.json", {**facts, "rows": rows}, indent=None)
@@ -84,8 +86,8 @@ def write_video(folder: Path, rows: list[dict], crops: np.ndarray, masks: np.nda
 def _put(path: Path, array: np.ndarray) -> str:
     """Write an array; returns a hash of the file's bytes."""
     np.save(path, array)
-    with path.open("rb") as file:  # sha256 takes a quarter of the preparation on processors without instructions for it
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+    # sha256 takes a quarter of the preparation on processors without instructions for it
+    return hashlib.blake2b(path.read_bytes()).hexdigest()
 
 
 def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
@@ -95,37 +97,25 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     depend on the version of any library. ``facts`` (quarantine list, drop-outs, ...) are kept in the record, and ``n``
     counts frames and videos per split and method. Raises :class:`DfnbError` when there is no frame.
     """
-    frames, videos, digests, pending = Counter(), Counter(), [], []
-    with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for video, hashes, rows in _stored_videos(folder):
-            values = [[row[name] for name in COLUMNS] for row in rows]
-            digests.append([video, core.digest([hashes, values], digits=64)])
-            kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-            frames.update(kinds)
-            videos.update(kinds.keys())
-            pending += rows
-            if len(pending) >= ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-                pending = []
-        writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-        if not frames:
-            raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    fingerprint = core.digest([parameters, digests], digits=16)
-    n = {kind: {"frames": frames[kind], "videos": videos[kind]} for kind in sorted(frames)}
-    return core.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
-
-
-def _stored_videos(folder: Path) -> Iterator[tuple[str, list, list[dict]]]:
-    """Name, hashes of crops and masks, and rows of each video in ``folder/videos``."""
-    for description in sorted((folder / "videos").rglob("video.json")):
-        video = description.parent.relative_to(folder / "videos").as_posix()
-        if "/." in f"/{video}":
-            continue  # what a killed writer left behind
-        content = core.read_json(description)
+    tables, digests = [], []
+    for file in sorted((folder / "videos").rglob("[!.]*/video.json")):  # a killed writer's folder begins with a dot
+        video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
         hashes = [content["crops_hash"], content.get("masks_hash")]
         mask = f"videos/{video}/masks.npy" if hashes[1] else ""
         known = {"video": video, "path": f"videos/{video}/frames.npy", "mask": mask}
-        yield video, hashes, [{**known, "row": i, **row} for i, row in enumerate(content["rows"])]
+        rows = [known | {"row": i} | row for i, row in enumerate(content["rows"])]
+        values = [[row[name] for name in COLUMNS] for row in rows]
+        digests.append([video, core.digest([hashes, values], digits=64)])
+        tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
+    if not tables:
+        raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
+    table = pa.concat_tables(tables).unify_dictionaries()
+    with core.atomic(folder / "frames.parquet") as temporary:
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP)
+    videos = table.select(["split", "method", "video"]).to_pandas().groupby(["split", "method"], observed=True)["video"]
+    n = {"/".join(kind): {"frames": len(names), "videos": names.nunique()} for kind, names in sorted(videos)}
+    fingerprint = core.digest([parameters, digests], digits=16)
+    return core.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
 
 
 # ---------------------------------------------------------------- the table
@@ -134,27 +124,35 @@ def _stored_videos(folder: Path) -> Iterator[tuple[str, list, list[dict]]]:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a prepared dataset; ``.attrs`` has its ``folder``, ``fingerprint`` and ``record``.
 
-    Raises :class:`DfnbError` when the dataset is not there, was not finished, has other columns, or names files outside
-    its folder.
+    Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns, or names files outside its
+    folder.
     """
     folder = dataset_folder(name)
     record = core.read_record(folder)
     if record is None:
         raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
-    source = folder / "frames.parquet"
-    table = pq.read_table(source, memory_map=True)
-    missing = ", ".join(column for column in COLUMNS if column not in table.column_names)
-    if missing:
-        raise DfnbError(f"{source} lacks the columns {missing}; prepare the dataset again")
+    table = pq.read_table(folder / "frames.parquet", memory_map=True)
+    if missing := ", ".join(name for name in COLUMNS if name not in table.column_names):
+        raise DfnbError(f"{folder / 'frames.parquet'} lacks the columns {missing}; prepare the dataset again")
     lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
     # column by column, each freed at once: two million rows must not lie in memory twice
     frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
     pa.default_memory_pool().release_unused()
     for path in map(Path, {*frames["path"].unique(), *frames["mask"].unique()}):
         if path.is_absolute() or ".." in path.parts:  # crops used in place lie below the dataset's own link `tree`
-            raise DfnbError(f"{source} names {path}, which is outside the dataset's folder; prepare the dataset again")
+            raise DfnbError(f"{folder}: {path} lies outside the dataset's folder; prepare the dataset again")
     frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
     return frames
+
+
+def identity(frames: pd.DataFrame) -> str:
+    """What identifies the data of a table of :func:`load_frames`, the same on every machine.
+
+    Of a drawn dataset a digest of its generator's version and parameters, since its bytes differ between machines by
+    rounding; of any other the fingerprint of its bytes.
+    """
+    parameters = frames.attrs["record"]["parameters"]
+    return core.digest(parameters, 16) if "generator" in parameters else frames.attrs["fingerprint"]
 
 
 def _named(frames: pd.DataFrame) -> str:
@@ -171,9 +169,7 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
         chosen = chosen[chosen["method"].isin([*methods, "real"])]
     if chosen.empty or not {*(methods or ())} <= {*frames["method"]}:
         known = ", ".join(sorted({*(frames["split"].astype(str) + "/" + frames["method"].astype(str))}))
-        raise DfnbError(
-            f"{_named(frames)} has no frame of split {split!r} or of one of the methods {methods}; it has {known}"
-        )
+        raise DfnbError(f"{_named(frames)} has no frame of split {split!r} or of a method in {methods}; it has {known}")
     return chosen
 
 
@@ -192,8 +188,7 @@ def masked(frames: pd.DataFrame) -> np.ndarray:
 
 def keep_masks(frames: pd.DataFrame, rows: Sequence[int]) -> pd.DataFrame:
     """The frames with all masks taken out of the table but those of ``rows``, which are positions in it."""
-    kept = np.isin(np.arange(len(frames)), rows)
-    return frames.assign(mask=frames["mask"].astype(str).where(kept, ""))
+    return frames.assign(mask=frames["mask"].astype(str).where(np.isin(np.arange(len(frames)), rows), ""))
 
 
 def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -204,9 +199,23 @@ def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     known = masked(frames)
     kept = round(share * len(known))
     if share and not kept:
-        found = f"the share {share:g} of the {len(known)} fakes with a mask is none"
-        raise DfnbError(f"{_named(frames)}: {found}; raise the share")
+        raise DfnbError(f"the share {share:g} of the {len(known)} fakes with a mask is none; raise it")
     return keep_masks(frames, core.rng("annotated", seed).permutation(known)[:kept])
+
+
+def mean_mask(name: str | Path) -> np.ndarray | None:
+    """The mean mask (h, w) in [0, 1] of the forged training frames of a dataset, kept beside it; None where no mask is known."""
+    frames = select(load_frames(name), "train")
+    known, pixels = frames.iloc[masked(frames)], Pixels(frames.attrs["folder"])
+    path = pixels.folder / f"mean_mask-{frames.attrs['fingerprint']}.npy"
+    if known.empty:
+        return None
+    if not path.exists():
+        shape = pixels.crop(str(known["path"].iloc[0]), known["row"].iloc[0]).shape[:2]
+        masks = (pixels.mask(str(mask), row, shape) for mask, row in zip(known["mask"], known["row"]))
+        with core.atomic(path) as temporary:
+            np.save(temporary, sum(masks, np.zeros(shape)) / len(known))
+    return np.load(path)
 
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
@@ -225,33 +234,28 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def _read(self, path: str, row: int | None) -> np.ndarray:
-        """A row, or all, of a stored array, or an image in RGB; raises :class:`DfnbError` when it cannot be read."""
+    def clip(self, path: str, row: int | None = None) -> np.ndarray:
+        """All crops (n, H, W, 3) uint8 RGB of a stored video, or its row; or an image.
+
+        Raises :class:`DfnbError` when the file cannot be read.
+        """
         try:
             if not path.endswith(".npy"):
                 return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
-            with (self.folder / path).open("rb") as file:
-                np.lib.format.read_magic(file)
-                shape, _, _ = np.lib.format.read_array_header_1_0(file)
-                wanted = shape if row is None else shape[1:]
-                size = np.prod(wanted)
-                return np.fromfile(file, np.uint8, size, offset=(row or 0) * size).reshape(wanted)
-        except (OSError, ValueError, cv2.error):
+            stored = np.load(self.folder / path, mmap_mode="r")
+            return np.array(stored if row is None else stored[row])
+        except (OSError, EOFError, ValueError, IndexError, cv2.error):
             raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
-
-    def clip(self, path: str) -> np.ndarray:
-        """All crops (n, H, W, 3) uint8 RGB of a stored video."""
-        return self._read(path, None)
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` when its file cannot be read."""
-        return self._read(path, row)
+        return self.clip(path, row)
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool of the given shape; all False where ``path`` is empty."""
         if not path:
             return np.zeros(shape, bool)
-        stored = self._read(path, row)
+        stored = self.clip(path, row)
         if path.endswith(".npy"):
             return np.unpackbits(stored, axis=-1, count=shape[1]).astype(bool)
         grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
@@ -284,15 +288,11 @@ class FrameDataset(Dataset):
         self.landmarks = landmarks_array(frames)
         self.transform = self.settings.transform() if self.seed is not None and self.split == "train" else None
 
-    def stored(self, row: int) -> Sample:
-        """The frame of a row of the table as it is stored."""
-        crop, label = self.pixels.crop(self.path[row], self.row[row]), int(self.label[row])
-        mask = self.pixels.mask(self.mask_path[row], self.row[row], crop.shape[:2])
-        return Sample(crop, mask, self.landmarks[row], label, has_mask=bool(self.mask_path[row]) or label == 0)
-
     def __getitem__(self, index: tuple[int, int, int]) -> list[dict[str, Tensor]]:
         epoch, position, row = index
-        sample, items = self.stored(row), []
+        crop, label, items = self.pixels.crop(self.path[row], self.row[row]), int(self.label[row]), []
+        mask = self.pixels.mask(self.mask_path[row], self.row[row], crop.shape[:2])
+        sample = Sample(crop, mask, self.landmarks[row], label, has_mask=bool(self.mask_path[row]) or label == 0)
         if self.seed is None:
             return [self._item(sample)]
         draw = core.rng("samples", self.split, self.seed, epoch, position)
@@ -306,12 +306,11 @@ class FrameDataset(Dataset):
         return items
 
     def _item(self, sample: Sample) -> dict[str, Tensor]:
-        side, shape = self.settings.image_size, sample.image.shape[:2]
+        side = self.settings.image_size
         image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.from_numpy(sample.mask)[None].to(torch.uint8))
-        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
-        if shape != (side, side):
-            image, mask, points = (TF.resize(each, [side, side], antialias=True) for each in (image, mask, points))
+        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=sample.image.shape[:2])
+        image, mask, points = (TF.resize(each, [side, side], antialias=True) for each in (image, mask, points))
         if self.transform is not None:
             before = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
@@ -351,8 +350,7 @@ def in_order(
     frames: pd.DataFrame, settings: Any, size: int = 64, workers: int = 0, pixels: Pixels | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Batches of all frames in the order of the table, as they are stored; ``pixels`` are read instead of its own."""
-    indices = [(0, row, row) for row in range(len(frames))]
-    batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+    batches = BatchSampler([(0, row, row) for row in range(len(frames))], size, drop_last=False)
     yield from loader(FrameDataset(frames, settings, pixels=pixels), batches, workers)
 
 
@@ -375,9 +373,11 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     An epoch makes as many images as the table has rows times ``samples_per_frame``, or at most ``limit``; a batch of
     ``batch_size`` images is made of ``batch_size // samples_per_frame`` frames. With ``oversampling`` an epoch is instead
     every fake once and every real frame so many times. ``n`` counts the frames of an epoch. ``skip`` leaves out the
-    batches that a resumed run has seen. Of several processes (``rank``, ``world``) each takes every ``world``-th frame.
+    batches that a resumed run has seen. An eighth of every batch, at least one frame, is drawn from the positions
+    ``always``; these frames take the place of as many fakes. Of several processes (``rank``, ``world``) each takes every
+    ``world``-th frame.
 
-    Raises :class:`DfnbError` for a table of one class, unless ``one_class``, and for less than one batch.
+    Raises :class:`DfnbError` for less than one batch.
     """
 
     frames: InitVar[pd.DataFrame]
@@ -386,30 +386,31 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     limit: int | None = None
     oversampling: int | None = None
     samples_per_frame: int = 1
-    one_class: bool = False
+    always: Sequence[int] = ()
     epoch, skip, rank, world = 0, 0, 0, 1
 
     def __post_init__(self, frames: pd.DataFrame) -> None:
         method, label = frames["method"].astype(str).to_numpy(), frames["label"].to_numpy()
         fakes = [np.flatnonzero((label == 1) & (method == name)) for name in sorted(set(method[label == 1]))]
         self.classes = [groups for groups in ([np.flatnonzero(label == 0)], fakes) if sum(map(len, groups))]
+        self.label = label
         self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
-        if len(self.classes) < 2 and not self.one_class:
-            raise DfnbError(f"{_named(frames)} has one class only; training needs real and fake")
         if self.batch_size % self.samples_per_frame:
             raise DfnbError(f"batch_size {self.batch_size} is no multiple of {self.samples_per_frame} images per frame")
         self.size = self.batch_size // self.samples_per_frame
-        limit = self.limit // self.samples_per_frame if self.limit else len(self.once)
-        most = min(limit, len(self.once))
+        most = min(len(self.once), self.limit // self.samples_per_frame if self.limit else len(self.once))
         self.n = most // self.size * self.size
         if self.n == 0:
             raise DfnbError(f"{_named(frames)} has {most} frames to train on, fewer than one batch; lower batch_size")
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers (n,) in the epoch's order; each group is used up before any of its rows comes again."""
-        generator, rows = core.rng("order", self.seed, epoch), []
-        if self.oversampling:
-            return generator.permutation(self.once)[: self.n]
+        generator = core.rng("order", self.seed, epoch)
+        order = generator.permutation(self.once)[: self.n] if self.oversampling else self._balanced(generator)
+        return self._with_always(order, generator) if len(self.always) else order
+
+    def _balanced(self, generator: np.random.Generator) -> np.ndarray:
+        rows = []
         for i, groups in enumerate(self.classes):
             of_class = (self.n + len(self.classes) - 1 - i) // len(self.classes)
             for j, group in enumerate(groups):
@@ -417,6 +418,16 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
                 rounds = [generator.permutation(group) for _ in range(0, share, len(group))]
                 rows.append(np.concatenate([group[:0], *rounds])[:share])
         return generator.permutation(np.concatenate(rows))
+
+    def _with_always(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The order with the first frames of every batch drawn from ``always`` by turns, and as many fakes left out."""
+        batches = self.n // self.size
+        drawn = batches * max(1, self.size // 8)
+        fakes_first = np.argsort(self.label[order] == 0, kind="stable")
+        others = np.delete(order, fakes_first[:drawn])
+        rounds = [generator.permutation(self.always) for _ in range(0, drawn, len(self.always))]
+        chosen = np.concatenate(rounds)[:drawn]
+        return np.hstack([chosen.reshape(batches, -1), others.reshape(batches, -1)]).ravel()
 
     def __len__(self) -> int:
         return self.n // self.size - self.skip

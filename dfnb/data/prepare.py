@@ -6,13 +6,11 @@ What gives no usable face ends in a quarantine list, with its reason. Crops that
 
 import re
 import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, product, repeat
-from pathlib import Path, PurePosixPath
+from itertools import chain, pairwise, product, zip_longest
+from pathlib import Path
 
 import cv2
 import joblib
@@ -30,7 +28,6 @@ TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are use
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 KNOWN = ("split", "cluster", "identity", "source", "method", "label")  # columns that hold for all frames of a source
-COUNTS = ["videos", "quarantined", "frames", "without_face"]  # summed by split and method
 
 
 class Settings(core.Closed):
@@ -53,11 +50,11 @@ class Target(core.Closed):
 # ---------------------------------------------------------------- what to prepare
 
 
-def folder_sources(root: Path, label: str | None = None, split: str = "test", crops: bool = False) -> list[Source]:
+def folder_sources(root: Path, label: str | None = None, crops: bool = False) -> list[Source]:
     """All files of a folder ``[train|val|test/]{real,fake[/<method>],mask[/<method>]}/`` as sources.
 
     A video is named by its path without the suffix; the masks of ``fake/`` have the same paths below ``mask/``. Files
-    outside a folder of a split are of ``split``. With a ``label`` the folder is taken for ``real/`` or ``fake/`` itself.
+    outside a folder of a split are of the test split. With a ``label`` the folder is taken for ``real/`` or ``fake/`` itself.
     With ``crops`` the images are faces, to be used where they lie: those of a folder are the frames of one video, but each
     right below ``real/`` or ``fake/<method>/`` is one by itself. Raises :class:`DfnbError` when no file is there, or two
     have the same name.
@@ -67,15 +64,14 @@ def folder_sources(root: Path, label: str | None = None, split: str = "test", cr
     masks = {path.with_suffix(""): root / path for path in paths if "mask" in path.parts[:2]}
     for path in paths:
         inner = path.parts[0] in frames.SPLITS and len(path.parts) > 1
-        part, *parts = path.parts if inner else (split, *path.parts)
+        part, *parts = path.parts if inner else ("test", *path.parts)
         kind, *below = [label, *parts] if label else parts
         if kind not in ("real", "fake") or not below or (crops and path.suffix.lower() not in IMAGES):
             continue
         method = below[0] if kind == "fake" and len(below) > 1 and not label else kind
         mask = masks.get(Path(*path.parts[:inner], "mask", *below).with_suffix("")) if kind == "fake" else None
-        video = path.with_suffix("").as_posix()
-        if crops and len(below) > 1 + (method != kind):
-            video = path.parent.as_posix()
+        grouped = crops and len(below) > 1 + (method != kind)
+        video = (path.parent if grouped else path.with_suffix("")).as_posix()
         source = Source(video, root / path, int(kind == "fake"), method, part, cluster=video, mask=mask)
         sources.append(source.in_place(root) if crops else source)
     if not sources:
@@ -156,25 +152,19 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
         shutil.rmtree(place)
     known = {"dataset": folder.name} | {name: getattr(source, name) for name in KNOWN}
     try:
-        if source.crops:
-            rows, facts = _in_place(source)
-            content = facts | {"given": given, "rows": [known | row for row in rows]}
-            with core.atomic_folder(place) as temporary:
-                core.write_json(temporary / "video.json", content, indent=None)
-            return facts
-        rows, crops, masks, facts = _cut(source, settings, detector, folder)
+        rows, crops, masks, facts = _in_place(source) if source.crops else _cut(source, settings, detector)
         frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
         return facts
     except (Unusable, cv2.error) as error:
         if source.compared:
             return _one(replace(source, mask=None, compared=False), given, folder, settings, detector)
-        return {"reason": str(error)}
+        return {"quarantined": 1, "reason": str(error)}
 
 
-def _cut(source: Source, settings: Settings, detector: YuNet, folder: Path) -> tuple:
+def _cut(source: Source, settings: Settings, detector: YuNet) -> tuple:
     """The rows of a video, its crops (n, size, size, 3), its masks (n, size, size) bool or None, and its facts.
 
-    The arrays lie in files in ``folder`` that vanish with them, so that a long video need not fit into memory.
+    All of them are held in memory: 0.2 MB per face at 256 pixels, 2 GB for 10,000 frames; twice that for a masked fake.
     """
     follower, size = Follower(settings, detector), settings.size
     total = follower.follow(decode(source.file))
@@ -185,21 +175,24 @@ def _cut(source: Source, settings: Settings, detector: YuNet, folder: Path) -> t
         raise Unusable(f"no face in {n} frames")
     number, places = (np.concatenate(parts) for parts in zip(*tracks))
     track = np.repeat(np.arange(len(tracks)), [len(shown) for shown, _ in tracks])
-    crops = _scratch(folder, np.uint8, (len(track), size, size, 3))
-    masks = _scratch(folder, bool, (len(track), size, size))
+    crops = np.empty((len(track), size, size, 3), np.uint8)
+    masks = np.zeros((len(track), size, size), bool)
     boxes = np.zeros((len(track), 4), int)
-    for frame, image, region in _pictures(source, set(number.tolist())):
+    others = decode(source.mask) if source.mask else ()
+    for frame, (image, other) in enumerate(zip_longest(decode(source.file), others)):
+        if source.mask and (image is None or other is None):
+            raise Unusable("the mask and the video have different numbers of frames")
         for i in np.flatnonzero(number == frame):
             boxes[i] = square_box(places[i], settings.scale, image.shape)
             crops[i] = crop(image, boxes[i], size)
             if source.mask:
-                masks[i] = crop(region, boxes[i], size) > MASKED
-    chosen = slice(len(track))
-    if source.mask:  # of several people the one under the mask, whose rows follow one another
+                masks[i] = crop(_region(image, other, source.compared), boxes[i], size) > MASKED
+    chosen = slice(None)
+    if source.mask:  # of several people the one under the mask
         forged = np.bincount(track, masks.mean(axis=(1, 2)))
         if not forged.any():
             raise Unusable(f"no face under the mask in {n} frames")
-        chosen = slice(*np.searchsorted(track, forged.argmax() + np.arange(2)))
+        chosen = track == forged.argmax()
     facts = {"frames": n, "without_face": n - len(set(number[chosen]))}
     scale = size / (boxes[:, 2] - boxes[:, 0])
     marks = np.round((places[:, 3:] - np.tile(boxes[:, :2], 5)) * scale[:, None], 3)
@@ -208,29 +201,15 @@ def _cut(source: Source, settings: Settings, detector: YuNet, folder: Path) -> t
     return rows, crops[chosen], masks[chosen] if source.mask else None, facts
 
 
-def _scratch(folder: Path, kind: type, shape: tuple[int, ...]) -> np.memmap:
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, kind, "w+", shape=shape)
+def _region(image: np.ndarray, other: np.ndarray, compared: bool) -> np.ndarray:
+    """The mask (H, W) uint8 of a frame that a frame of the mask video shows, or, ``compared``, one of the original."""
+    if image.shape != other.shape:
+        raise Unusable(f"the mask has the shape {other.shape[:2]}, the video {image.shape[:2]}")
+    return difference(image, other) if compared else cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
 
 
-def _pictures(source: Source, wanted: Container[int]) -> Iterator[tuple]:
-    """Each wanted frame: its number, the image (H, W, 3) uint8 RGB, and its mask (H, W) uint8 or None."""
-    others, region = decode(source.mask) if source.mask else repeat(None), None
-    try:
-        for number, (image, other) in enumerate(zip(decode(source.file), others, strict=bool(source.mask))):
-            if number not in wanted:
-                continue
-            if source.mask:
-                if image.shape != other.shape:
-                    raise Unusable(f"the mask has the shape {other.shape[:2]}, the video {image.shape[:2]}")
-                region = difference(image, other) if source.compared else cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-            yield number, image, region
-    except ValueError:
-        raise Unusable("the mask and the video have different numbers of frames") from None
-
-
-def _in_place(source: Source) -> tuple[list[dict], dict]:
-    """The rows and facts of crops that are used where they lie, below ``source.file``.
+def _in_place(source: Source) -> tuple:
+    """What :func:`_cut` returns, without crops and masks: these are used where they lie, below ``source.file``.
 
     Frames are numbered by the last number in their names. An image that cannot be read counts as a frame without a face.
     """
@@ -248,7 +227,7 @@ def _in_place(source: Source) -> tuple[list[dict], dict]:
     facts = {"frames": len(numbered), "without_face": len(numbered) - len(rows)}
     if not rows:
         raise Unusable(f"none of {len(numbered)} images can be read")
-    return rows, facts | {"crops_hash": core.digest(hashes, 64)}
+    return rows, None, None, facts | {"crops_hash": core.digest(hashes, 64)}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -273,12 +252,20 @@ def prepare(
     """
     folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), core.Clock()
-    _check_names(sources)
+    names = sorted(f"{source.video}/" for source in sources)
+    for before, video in pairwise(["/", *names]):
+        if video.startswith(before) or not re.fullmatch(r"([^/.\\][^/\\]*/)+", video):
+            raise DfnbError(f"{video[:-1]!r} cannot name a video: another is in its way, or a part is empty or hidden")
+    roots = {source.file.resolve() for source in sources if source.crops}
+    if len(roots) > 1:
+        raise DfnbError(f"{name} would use crops of {', '.join(map(str, roots))}; give one folder above all")
     parameters = settings.model_dump() | {"detector_sha256": detector.sha256}
     given = {source.video: _given(source, parameters) for source in sources}
     fingerprint = core.digest([given, missing], digits=16)
     with core.locked(folder):
-        _link(folder, sources)
+        for root in roots:
+            (folder / TREE).unlink(missing_ok=True)
+            (folder / TREE).symlink_to(root, target_is_directory=True)
         record = core.read_record(folder)
         if record and record["parameters"] != parameters:
             raise DfnbError(f"{folder} was made with {record['parameters']}; give the new dataset another name")
@@ -286,16 +273,18 @@ def prepare(
             return record
         (folder / "record.json").unlink(missing_ok=True)
         for left_over in [path for path in folder.rglob(".*") if path.name != ".lock"]:  # of a killed run
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink(missing_ok=True)
         done = {file.parent.relative_to(folder / "videos").as_posix() for file in folder.rglob("video.json")}
         for video in done - given.keys():
             raise DfnbError(f"{folder} holds another video, {video!r}; give the new dataset another name")
         jobs = [joblib.delayed(_one)(source, given[source.video], folder, settings, detector) for source in sources]
-        table = _table(sources, joblib.Parallel(n_jobs=workers or -1, verbose=5 * progress)(jobs))
-        unused = table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
-        with core.atomic(folder / "quarantine.csv") as temporary:
-            unused.to_csv(temporary, index=False)
-        counts = table.groupby("part")[COUNTS].sum().astype(int).to_dict("index")
+        facts = joblib.Parallel(n_jobs=workers or -1, verbose=5 * progress)(jobs)
+        empty = {"videos": 1, "quarantined": 0, "frames": 0, "without_face": 0}
+        rows = [empty | vars(source) | {"file": source.file.name} | found for source, found in zip(sources, facts)]
+        table = pd.DataFrame(rows, columns=[*empty, *KNOWN, "video", "file", "reason"]).sort_values("video")
+        unused = table.loc[table["quarantined"] == 1, ["video", "file", "method", "reason"]]
+        unused.to_csv(folder / "quarantine.csv", index=False)
+        counts = table.groupby(table["split"] + "/" + table["method"])[[*empty]].sum().to_dict("index")
         facts = {"sources": fingerprint, "missing": list(missing), "quarantine": unused.to_dict("records")}
         return frames.write_dataset(folder, parameters, **facts, faces=counts, **clock.facts())
 
@@ -310,36 +299,8 @@ def dropouts(record: dict) -> pd.DataFrame:
     return table.assign(share=share).rename_axis("split/method")
 
 
-def _check_names(sources: Sequence[Source]) -> None:
-    """Raise where the names of videos cannot be folders of their own."""
-    names = Counter(source.video for source in sources)
-    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-    for name, times in names.items():
-        if times > 1 or name in folders or "\\" in name or any(part[:1] in ("", ".") for part in name.split("/")):
-            rule = "names must differ, not continue each other, and no part may be empty or begin with a dot"
-            raise DfnbError(f"{name!r} cannot name a video: {rule}; rename it")
-
-
 def _given(source: Source, parameters: dict) -> str:
     """A digest of what a prepared video depends on; files are known by name, size and time of change."""
     files = [file for file in (source.file, source.mask, *chain(*source.crops)) if file]
     stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
     return core.digest([parameters, source.video, [getattr(source, name) for name in KNOWN], stamps])
-
-
-def _link(folder: Path, sources: Sequence[Source]) -> None:
-    """Let ``folder/tree`` lead to the folder whose crops are used in place."""
-    roots, tree = {source.file.resolve() for source in sources if source.crops}, folder / TREE
-    if len(roots) > 1:
-        raise DfnbError(f"{folder} would use crops of {', '.join(map(str, roots))}; give one folder above all")
-    for root in roots:
-        tree.unlink(missing_ok=True)
-        tree.symlink_to(root, target_is_directory=True)
-
-
-def _table(sources: Sequence[Source], facts: list[dict]) -> pd.DataFrame:
-    """One row per video, in the order of names: what became of it, and how many frames have no face."""
-    empty = {"reason": "", "videos": 1, "frames": 0, "without_face": 0}
-    rows = [empty | vars(source) | {"file": source.file.name} | fact for source, fact in zip(sources, facts)]
-    table = pd.DataFrame(rows).sort_values("video")
-    return table.assign(part=table["split"] + "/" + table["method"], quarantined=table["reason"] != "")

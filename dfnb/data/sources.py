@@ -7,7 +7,7 @@ expression matches. The values that a path and the dataset's own list give fill 
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -19,6 +19,9 @@ from dfnb import core
 from dfnb.core import Closed, DfnbError
 from dfnb.data import frames
 
+# What a manifest says to its reader: "labels" as the dataset's own lists have them (here 0 is real), "unverified" what
+# nobody has checked against the data, "published" its names among the test sets of published.csv.
+ABOUT = ("title", "paper", "licence", "labels", "splits", "masks", "defects", "unverified", "published")
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
 
@@ -57,18 +60,10 @@ class Manifest(Closed):
     """A published dataset: what a user must know about it, and its rules."""
 
     kind: Literal["real"]
-    title: str
-    paper: str
-    licence: str
+    about: dict[str, str | tuple[str, ...]]  # by the names of ``ABOUT``
     access: str  # how to ask for it
     space: str  # as downloaded
-    labels: str  # the convention of its own lists; here 0 is real
-    splits: str
-    masks: str
     layout: str = ""  # what the rules cannot say
-    defects: tuple[str, ...] = ()
-    unverified: tuple[str, ...] = ()  # statements of this file that nobody has checked against the data
-    published: tuple[str, ...] = ()  # its names among the test sets of published.csv
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     fields: dict[str, str] = Field({})
     lists: dict[str, Listing] = Field({})
@@ -102,11 +97,9 @@ class Source:
 
 def load(name: str) -> Manifest:
     """The manifest of one of the datasets ``core.described("real")``; raises :class:`DfnbError` for an impossible entry."""
-    path = core.find("data_manifest") / f"{name}.yaml"
-    content = core.read_yaml(path)
-    if "like" in content:
-        content = core.read_yaml(path.with_stem(content.pop("like"))) | content
-    return Manifest.check(content, path)
+    content = core.manifest(name)
+    about = {key: content.pop(key) for key in ABOUT if key in content}
+    return Manifest.check(content | {"about": about}, f"data_manifest/{name}.yaml")
 
 
 def pairs() -> dict[str, str]:
@@ -125,26 +118,24 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     rows = {}
     for name in core.described("real"):
         manifest, record = load(name), core.read_record(frames.dataset_folder(name))
-        scans = [scan(manifest, [place]) for place in places if not record]
-        sources, problems = max(scans, key=lambda result: len(result[0]), default=([], []))
         if record:
-            videos = sum(part["videos"] for part in record["n"].values())
-            rows[name] = "prepared", "\n".join([f"{videos} videos", *record["missing"]])
-        elif sources:
-            rows[name] = "partly" if problems else "present", "\n".join([f"{len(sources)} videos", *problems])
+            state, n, problems = "prepared", sum(part["videos"] for part in record["n"].values()), record["missing"]
         else:
-            rows[name] = "absent", f"{manifest.access}\nspace: {manifest.space}"
+            scans = [scan(manifest, [place]) for place in places]
+            found, problems = max(scans, key=lambda result: len(result[0]), default=([], []))
+            state, n = "partly" if problems else "present", len(found)
+        facts = "\n".join([f"{n} videos", *problems])
+        rows[name] = (state, facts) if n else ("absent", f"{manifest.access}\nspace: {manifest.space}")
     return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
 
 
 def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """The videos of a dataset below the user's folders, and one sentence for each thing that is missing or wrong.
 
-    Where two folders hold the same path, the first counts; links to folders are not followed. Raises :class:`DfnbError` when two files would be the same
-    video, or when a list that ships with the manifest was changed.
+    Where two folders hold the same path, the first counts; links to folders are not followed. Raises
+    :class:`DfnbError` when two files would be the same video, or when a list that ships with the manifest was changed.
     """
-    problems, sources = defaultdict(list), []
-    files: dict[str, Path] = {}  # by their paths below a root
+    problems, sources, files = defaultdict(list), [], {}  # files by their paths below a root
     for root in reversed([Path(root).resolve() for root in roots]):
         files |= {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     for rule in manifest.rules:
@@ -166,10 +157,10 @@ def merged(found: Sequence[Source]) -> list[Source]:
     return list(sources.values())
 
 
-def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], problems: dict) -> list[Source]:
-    """The sources that one rule finds among the files."""
+def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], problems: dict) -> Iterator[Source]:
+    """The sources that one rule finds among the files; what is missing or left out is added to ``problems``."""
     where = PLACEHOLDER.sub(lambda match: fields.get(match[1], match[0]), rule.files)
-    pattern, sources, listed = _pattern(where), [], {}
+    pattern, listed, title = _pattern(where), {}, ""
     matches = {path: match.groupdict() for path in files if (match := pattern.fullmatch(path))}
     if rule.list:
         listed, title = _rows(lists[rule.list], files), lists[rule.list].file
@@ -183,26 +174,20 @@ def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], proble
         missing.discard(key)
         if row is None:
             problems[f"{where}: not in the list {title}; left out"].append(path)
-        else:
-            sources.append(_source(rule, facts | row, files, problems))
-    if missing:
-        problems[f"{where}: named in {title}, but missing"] += sorted(missing)
-    return sources
-
-
-def _source(rule: Rule, facts: dict[str, str], files: dict[str, Path], problems: dict) -> Source:
-    """The source that a rule makes of all that is known about a file."""
-    file, label = files[facts["path"]], LABELS.get(rule.label.format_map(facts).lower())
-    if label is None:
-        raise DfnbError(f"{file} has a label that is neither real nor fake in its list; download the list again")
-    known = {"method": facts["method"] if label else "real"}
-    for name in ("video", "split", "cluster", "identity", "source"):
-        known[name] = getattr(rule, name).format_map(facts | known)
-    mask = (rule.mask or rule.original).format_map(facts)
-    if mask and mask not in files:
-        problems[f"{known['method']}: files of masks or originals missing, prepared without masks"].append(mask)
-    source = Source(file=file, label=label, mask=files.get(mask), compared=bool(rule.original), **known)
-    return source.in_place(file.parents[facts["path"].count("/")]) if rule.crops else source
+            continue
+        facts |= row
+        file, label = files[path], LABELS.get(rule.label.format_map(facts).lower())
+        if label is None:
+            raise DfnbError(f"{file} has a label that is neither real nor fake in its list; download the list again")
+        known = {"method": facts["method"] if label else "real"}
+        for name in ("video", "split", "cluster", "identity", "source"):
+            known[name] = getattr(rule, name).format_map(facts | known)
+        mask = (rule.mask or rule.original).format_map(facts)
+        if mask and mask not in files:
+            problems[f"{known['method']}: files of masks or originals missing, prepared without masks"].append(mask)
+        source = Source(file=file, label=label, mask=files.get(mask), compared=bool(rule.original), **known)
+        yield source.in_place(file.parents[path.count("/")]) if rule.crops else source
+    problems[f"{where}: named in {title}, but missing"] += sorted(missing)
 
 
 def _pattern(template: str) -> re.Pattern:
@@ -230,7 +215,6 @@ def _rows(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str, st
 
 def verified(path: Path, sha256: str) -> Path:
     """``path`` when its bytes have this sha256; raises :class:`DfnbError` when they have not."""
-    digest = core.sha256(path)
-    if digest != sha256:
+    if (digest := core.sha256(path)) != sha256:
         raise DfnbError(f"{path} has sha256 {digest}, not {sha256}; delete it or put the right file in its place")
     return path

@@ -1,29 +1,31 @@
-"""What a paper is to the rest of the package, and where papers are found.
+"""What a paper and a finished training of it (:class:`Run`) are to the rest of the package, and where papers are found.
 
 A paper is one module: ``dfnb/papers/<name>.py``, or ``papers/<name>.py`` in the home. It is found by being there, and
 declares:
 
 - ``PAPER``: its :class:`Paper`;
 - ``VERSION``: raised when the same settings give other numbers;
-- ``Settings(papers.Settings)``: its published settings as defaults, and where it has them its phases, its augmentation,
-  its own samples and what it may see of the data;
+- ``Settings(papers.Settings)``: its published settings as defaults (:func:`published`), and where it has them its phases,
+  its augmentation, its own samples and what it may see of the data;
 - ``Network(papers.Network)``: images to named outputs, its losses, and where it has them its maps, panels and monitor.
 
 The training loop, the scores, the tables and the figures know nothing of a paper beyond this.
 """
 
 import pkgutil
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, Literal, NamedTuple, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.random import Generator
 from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -59,12 +61,67 @@ class Batch(TypedDict):
     weight: float  # share of the image itself in the mixture; 1.0 where the batch is not mixed
 
 
-class Phase(NamedTuple):
-    """A training that another one goes on from: its network, in evaluation mode, its seed and its folder."""
+@dataclass(frozen=True)
+class Run:
+    """A finished training: its folder, which need not exist where the record comes from a report, and its record."""
 
-    network: "Network"
-    seed: int
     folder: Path
+    record: dict = field(compare=False, repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """The run in a folder, or with an id under ``runs/``; raises :class:`DfnbError` when it is not finished."""
+        folder = Path(folder) if Path(folder).is_dir() else core.home() / "runs" / folder
+        record = core.read_record(folder)
+        if record is None:
+            raise DfnbError(f"{folder} holds no finished run (no record.json, or an output is gone); train it again")
+        return cls(folder, record)
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that identifies it: paper, versions, training set, seed, settings and so on."""
+        return self.record["parameters"]
+
+    @property
+    def paper(self) -> str:
+        """The module name of its paper."""
+        return self.parameters["paper"]
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings of its training."""
+        return module(self.paper).Settings.check(self.parameters["settings"], self.folder)
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row per epoch: mean loss terms, learning rate, validation AUC, what the paper follows, seconds."""
+        return pd.DataFrame(self.record["log"])
+
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the chosen checkpoint."""
+        return self.record["outputs"]["best.safetensors"]
+
+    def network(self, path: Path | None = None) -> "Network":
+        """The network with the chosen checkpoint, in evaluation mode, on the CPU; ``path`` is another copy of it.
+
+        Raises :class:`DfnbError` when the file is missing or is not what the record describes.
+        """
+        path = path or self.folder / "best.safetensors"
+        if not path.exists() or core.sha256(path) != self.weights_sha256:
+            raise DfnbError(f"{path} is not what the record of the run describes; delete its folder and train it again")
+        network = module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
+        network.load_state_dict(load_file(path))
+        return network.eval()
+
+    def before(self) -> "Run | None":
+        """The run of the phase that this one started from; None where there is none."""
+        return Run.open(self.record["start"]) if self.record["start"] else None
 
 
 class Settings(core.Closed):
@@ -110,12 +167,16 @@ class Settings(core.Closed):
         """The settings of the phase whose weights this one starts from; None where there is none."""
         return None
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: Phase | None) -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """The frames of the train or val split as this paper may see them: all masks, where it does not say otherwise.
 
-        ``start`` is the phase before. Called once a training, after that phase has ended.
+        ``start`` is the run of the phase before. Called once a training, after that phase has ended.
         """
         return frames
+
+    def always(self, frames: pd.DataFrame, seed: int, start: Run | None) -> Sequence[int]:
+        """Positions in the train split, before :meth:`visible`, of frames of which every batch shows some; none by default."""
+        return ()
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation."""
@@ -123,26 +184,31 @@ class Settings(core.Closed):
 
     def transform(self) -> v2.Transform | None:
         """The augmentation of (image, ``tv_tensors.Mask``, ``tv_tensors.KeyPoints``), uint8; None for none."""
-        if self.augmentation == "none":
-            return None
-        if self.augmentation == "light":
-            return light()
-        return self.released_transform()
+        makers = {"light": light, "released": self.released_transform}
+        return makers[self.augmentation]() if self.augmentation in makers else None
 
     def released_transform(self) -> v2.Transform:
         """The augmentation of the paper's released code."""
         raise DfnbError(f"{type(self).__module__} has no released augmentation; set augmentation = light or none")
 
 
+def published(**defaults: Any) -> Callable[[type[Settings]], type[Settings]]:
+    """A decorator that changes defaults of a paper's ``Settings`` and keeps the types and the limits of the settings."""
+
+    def changed(settings: type[Settings]) -> type[Settings]:
+        for name, value in defaults.items():
+            settings.model_fields[name].default = value
+        settings.model_rebuild(force=True)
+        return settings
+
+    return changed
+
+
 def light() -> v2.Transform:
     """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16), interpolation=v2.InterpolationMode.NEAREST),
-            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-        ]
-    )
+    shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16), interpolation=v2.InterpolationMode.NEAREST)
+    colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+    return v2.Compose([v2.RandomHorizontalFlip(), shift, colours])
 
 
 class Network(nn.Module):
@@ -157,10 +223,16 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.adversary: nn.Module | None = None  # an attribute of the class would hide a submodule of this name
+        # The one place: whatever trains, scores or explains makes a network first. With several threads a sum's order, and
+        # so its rounding, depends on their number, and a training would give other weights on another machine.
+        torch.set_num_threads(1)
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The paper's terms by name, and their sum ``total``."""
+        """The paper's terms by name, and their sum ``total``; what carries no gradient is logged and in no sum.
+
+        ``cls`` is the cross-entropy of the output head alone, by which :func:`dfnb.train.collapsed` knows a run that learned
+        nothing.
+        """
         raise NotImplementedError
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
@@ -197,25 +269,23 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
     if batch["partner"] is None:
         return mean(target)
-    weight = batch["weight"]
-    return weight * mean(target) + (1 - weight) * mean(target[batch["partner"]])
+    return batch["weight"] * mean(target) + (1 - batch["weight"]) * mean(target[batch["partner"]])
 
 
 def names() -> list[str]:
     """The papers there are, by module name, in the order of their notebooks."""
-    return list(_found(tuple(__path__)))
+    return list(_found())
 
 
-@cache
-def _found(places: tuple[str, ...]) -> dict[str, ModuleType]:
-    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(places)]
+def _found() -> dict[str, ModuleType]:
+    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
     papers = [each for each in modules if hasattr(each, "PAPER")]
     return {each.__name__.rpartition(".")[2]: each for each in sorted(papers, key=lambda each: each.PAPER.notebook)}
 
 
 def module(paper: str) -> ModuleType:
     """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
-    found = _found(tuple(__path__))
+    found = _found()
     if paper not in found:
         raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(found)}")
     return found[paper]

@@ -1,9 +1,10 @@
 """Image classifiers from timm, whole or cut into the seven stages of Locate and Verify."""
 
-import difflib
 import logging
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -12,7 +13,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model_pr
 from timm.models.xception import Xception
 from torch import Tensor, nn
 
+from dfnb import core
 from dfnb.core import DfnbError
+
+SMALL = "dfnb_plain7"
+STARTS = Path(__file__).with_name("starts")
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +51,39 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-default_cfgs = generate_default_cfgs({"dfnb_plain7": {"input_size": (3, 96, 96), "classifier": "fc"}})
+# What `dfnb pretrain` made, by timm's tags; without a tag the first is meant.
+TAGS = dict.fromkeys(["drawn_faces", *sorted(path.stem for path in STARTS.glob("*.safetensors"))])
+PARTS = {"input_size": (3, 96, 96), "num_classes": 0, "classifier": "fc"}
+default_cfgs = generate_default_cfgs(
+    {f"{SMALL}.{t}": {**PARTS, "file": str(STARTS / f"{t}.safetensors")} for t in TAGS}
+)
 
 
 @register_model
 def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` under its timm name; there are no pretrained weights."""
-    return build_model_with_cfg(Plain7, "dfnb_plain7", pretrained, **kwargs)
+    """:class:`Plain7` under its timm name; its pretrained weights are the starts of :mod:`dfnb.pretrain`, by their tags."""
+    return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
+
+
+def start(name: str, pretrained: bool) -> dict[str, str]:
+    """What a model starts from: ``from`` "random weights", "ImageNet" (with timm's ``tag``), or a start (with its ``sha256``).
+
+    Part of a run's identity. Raises :class:`DfnbError` when timm knows no model of this name.
+    """
+    if not timm.is_model(name):
+        raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
+    if not (pretrained and is_model_pretrained(name)):
+        return {"from": "random weights"}
+    known = timm.get_pretrained_cfg(name)
+    if known.file is None:
+        return {"from": "ImageNet", "tag": f"{known.architecture}.{known.tag}"}
+    if not Path(known.file).exists():
+        raise DfnbError(f"{known.file} is missing; make it with `dfnb pretrain {known.tag}` or install dfnb again")
+    return {"from": known.tag.replace("_", " "), "sha256": core.sha256(Path(known.file))}
 
 
 def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
-    """A timm model whose attribute ``weights_from`` is "ImageNet" (timm's pretrained weights) or "random weights".
+    """A timm model whose attribute ``weights_from`` says what it starts from: the ``from`` of :func:`start`.
 
     Pretrained weights that cannot be fetched are replaced by random ones, with one warning; these are the same that
     ``pretrained=False`` would have drawn, so that ``torch.manual_seed`` before the call determines them.
@@ -64,37 +91,26 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     Raises:
         DfnbError: timm knows no model of this name.
     """
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise DfnbError(f"timm has no backbone {name!r}; close are {', '.join(close) or 'none'}")
-    reason = "timm has none for it"
-    if pretrained and is_model_pretrained(name):
-        random_state = torch.get_rng_state()
-        try:
-            model = timm.create_model(name, pretrained=True, **timm_kwargs)
-            model.weights_from = "ImageNet"
-            return model
-        except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            torch.set_rng_state(random_state)
-    if pretrained:
+    weights_from = start(name, pretrained)["from"]
+    fetched = weights_from != "random weights"
+    random_state, reason = torch.get_rng_state(), "timm has none for it"
+    try:
+        model = timm.create_model(name, pretrained=fetched, **timm_kwargs)
+    except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
+        fetched, reason = False, f"{type(error).__name__}: {error}".splitlines()[0]
+        torch.set_rng_state(random_state)
+        model = timm.create_model(name, pretrained=False, **timm_kwargs)
+    if pretrained and not fetched:
         log.warning("No pretrained weights for %s (%s): starting from random weights.", name, reason)
-    model = timm.create_model(name, pretrained=False, **timm_kwargs)
-    model.weights_from = "random weights"
+    model.weights_from = weights_from if fetched else "random weights"
     return model
 
 
-class Stages(NamedTuple):
-    """A backbone cut into seven: its parts, and the channels and the stride (in pixels of the image) of each map."""
-
-    stages: nn.ModuleList
-    channels: list[int]
-    strides: list[int]
-    weights_from: str
-
-
-def stages(name: str, pretrained: bool) -> Stages:
+def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
     """Cut a backbone into the seven stages of Locate and Verify (released code; there only Xception).
+
+    Returns the stages, with the attribute ``weights_from`` of :func:`create`, and the channels and the stride (in pixels of
+    the image) of the map after each.
 
     ``legacy_xception`` gets padding 1 in its first two convolutions as released, so that 299 pixels give maps of side
     150, 75, 38, 19, 19, 19, 10, and its last map is taken before the ReLU. The stages keep timm's names of the parts.
@@ -103,24 +119,17 @@ def stages(name: str, pretrained: bool) -> Stages:
         DfnbError: no such backbone, or one that is not known to fall into seven stages.
     """
     model = create(name, pretrained)
-    match model:
-        case Xception():
-            model.conv1.padding = model.conv2.padding = (1, 1)
-            middle = ["block4 block5 block6 block7", "block8 block9 block10 block11"]
-            first, last = "conv1 bn1 act1 conv2 bn2 act2", "block12 conv3 bn3 act3 conv4 bn4"
-            cut = [first, "block1", "block2", "block3", *middle, last]
-        case Plain7():
-            cut = [f"features.{i}" for i in range(7)]
-        case _:
-            raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or dfnb_plain7")
-    parts = nn.ModuleList(
-        nn.Sequential(OrderedDict((part.replace(".", "_"), model.get_submodule(part)) for part in names.split()))
-        for names in cut
-    )
+    if isinstance(model, Xception):
+        model.conv1.padding = model.conv2.padding = (1, 1)
+        cut = ["conv1 bn1 act1 conv2 bn2 act2", "block1", "block2", "block3", "block4 block5 block6 block7"]
+        cut += ["block8 block9 block10 block11", "block12 conv3 bn3 act3 conv4 bn4"]
+    elif isinstance(model, Plain7):
+        cut = [f"features.{i}" for i in range(7)]
+    else:
+        raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or dfnb_plain7")
+    named = [[(part.replace(".", "_"), model.get_submodule(part)) for part in names.split()] for names in cut]
+    parts = nn.ModuleList(nn.Sequential(OrderedDict(stage)) for stage in named)
     with torch.no_grad():
-        maps = [torch.zeros(1, 3, 64, 64)]
-        for part in parts.eval():
-            maps.append(part(maps[-1]))
-    parts.train()
-    channels, strides = [m.shape[1] for m in maps[1:]], [64 // m.shape[-1] for m in maps[1:]]
-    return Stages(parts, channels, strides, model.weights_from)
+        _, *maps = accumulate(parts.eval(), lambda x, part: part(x), initial=torch.zeros(1, 3, 64, 64))
+    parts.weights_from = model.weights_from
+    return parts.train(), [x.shape[1] for x in maps], [64 // x.shape[-1] for x in maps]

@@ -9,8 +9,8 @@ P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,11 @@ from dfnb.papers import backbones, released
 
 PAPER = papers.Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception", "#de8f05", "^")
 VERSION = 1
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@papers.published(backbone="resnet34", image_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+@papers.published(lr=1e-3, schedule="cosine", cosine_steps=150, mixup_probability=1.0, mixup_alpha=0.5, oversampling=4)
+@papers.published(epochs=20, batch_size=256, weight_decay=1e-6, augmentation="released", optimiser_restarts="released")
 class Settings(papers.Settings):
     """Published training (released code, parameters.py and training.py) and the sizes of the network.
 
@@ -47,21 +49,6 @@ class Settings(papers.Settings):
         channel_order: released: blue first, although ImageNet's weights expect red first; corrected: red first.
     """
 
-    backbone: str = "resnet34"
-    image_size: int = Field(224, ge=32, le=2048)
-    mean: tuple[float, float, float] = IMAGENET[0]
-    std: tuple[float, float, float] = IMAGENET[1]
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(256, ge=2)
-    lr: float = Field(1e-3, gt=0, le=10)
-    weight_decay: float = Field(1e-6, ge=0, le=10)
-    schedule: Literal["constant", "step", "onecycle", "cosine"] = "cosine"
-    cosine_steps: int | None = Field(150, ge=1)
-    mixup_probability: float = Field(1.0, ge=0, le=1)
-    mixup_alpha: float = Field(0.5, gt=0, le=100)
-    augmentation: Literal["none", "light", "released"] = "released"
-    optimiser_restarts: Literal["released", "corrected"] = "released"
-    oversampling: int | None = Field(4, ge=1)
     branches: int = Field(4, ge=1)
     fusion_widths: tuple[int, int, int] = (1000, 500, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -79,7 +66,7 @@ class Settings(papers.Settings):
     @model_validator(mode="after")
     def _enough_branches(self) -> "Settings":
         if len(set(self.information_losses)) < len(self.information_losses):
-            raise ValueError("information_losses names one twice; name each once")
+            raise ValueError("information_losses names a term twice; name lil and gil once at most")
         if "lil" in self.information_losses and self.branches < 2:
             raise ValueError("LIL leaves one branch out and needs at least two; raise branches or drop lil")
         return self
@@ -89,7 +76,7 @@ class Settings(papers.Settings):
 
         At the end shift by up to 10 %, scale by up to 20 % and turn by up to 10° (.5), filled with black.
         """
-        quality = (0.5, v2.JPEG((60, 100))), (0.1, released.Recolour(released.noise)), (0.05, released.blur(3))
+        quality = (0.5, v2.JPEG((60, 100))), (0.1, released.recolour(released.noise)), (0.05, released.blur(3))
         colour = (0.7, released.one_colour()), (0.2, v2.Grayscale(3))
         shift = released.affine(degrees=10, shift=0.1)
         return released.in_turn(*quality, (0.5, v2.RandomHorizontalFlip(1)), *colour, (0.5, shift))
@@ -104,15 +91,12 @@ def _widen(packed: tuple[torch.dtype, Tensor]) -> Tensor:
     return packed[1].to(packed[0])
 
 
-class Fusion(nn.Sequential):
+def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
     """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
-
-    def __init__(self, inputs: int, widths: tuple[int, int, int], dropout: float) -> None:
-        layers: list[nn.Module] = []
-        for width in widths[:2]:
-            layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
-            inputs = width
-        super().__init__(*layers, nn.Linear(inputs, widths[2]))
+    layers: list[nn.Module] = []
+    for before, width in pairwise((inputs, *widths[:2])):
+        layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(widths[1], widths[2]))
 
 
 class Network(papers.Network):
@@ -126,14 +110,13 @@ class Network(papers.Network):
         super().__init__()
         self.settings = settings
         n, kinds = settings.branches, settings.information_losses
-        self.branches = nn.ModuleList(
-            backbones.create(settings.backbone, settings.pretrained, num_classes=0) for _ in range(n)
-        )
+        branches = [backbones.create(settings.backbone, settings.pretrained, num_classes=0) for _ in range(n)]
+        self.branches = nn.ModuleList(branches)
         self.weights_from = self.branches[0].weights_from
         width = self.branches[0].num_features
         self.joint_head = nn.Linear(n * width, 2) if kinds or settings.teacher_loss == "corrected" else None
         self.left_out_heads = nn.ModuleList(nn.Linear((n - 1) * width, 2) for _ in range(n) if "lil" in kinds)
-        self.fusion = Fusion(n * width, settings.fusion_widths, settings.dropout)
+        self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_widths[2], 2))
         self.balance = nn.Parameter(torch.ones(1 + len(kinds))) if settings.weighting == "auto" else None
         # The released code takes the mean and deviation of red for its first channel, which is blue.
@@ -161,24 +144,27 @@ class Network(papers.Network):
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """``ce``, the sum of all heads' cross-entropies; ``gil`` and ``lil`` where asked for; ``total``.
 
+        Beside them ``cls``, the output's own cross-entropy, which is in ``ce`` already and is only logged.
+
         ``gil`` compares the output with P; ``lil`` is exp(-Σ_i) of the comparisons of the i-th left-out head with P: it
         falls as each branch adds more to what the others know together.
         """
         kinds = self.settings.information_losses
-        heads = [outputs["cls"], *outputs.get("left_out", ())]
+        cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
+        heads = outputs.get("left_out", ())
         if self.settings.teacher_loss == "corrected" or "gil" in kinds:
-            heads.append(outputs["joint"])
-        terms = {"ce": sum(papers.cross_entropy(head, batch["label"], batch) for head in heads)}
+            heads = [*heads, outputs["joint"]]
+        terms = {"ce": cls + sum(papers.cross_entropy(head, batch["label"], batch) for head in heads)}
         teacher = self._soft(outputs["joint"]).detach() if kinds else None
         if "gil" in kinds:
             terms["gil"] = self._distance(self._soft(outputs["cls"]), teacher)
         if "lil" in kinds:
             terms["lil"] = torch.exp(-sum(self._distance(self._soft(head), teacher) for head in outputs["left_out"]))
-        return {**terms, "total": self._weighted(terms, outputs.get("balance"))}
+        return {**terms, "cls": cls.detach(), "total": self._weighted(terms, outputs.get("balance"))}
 
     def _soft(self, logits: Tensor) -> Tensor:
-        probabilities = (logits / self.settings.temperature).softmax(1)
-        return probabilities.clamp_min(1e-38)  # of certainty, too, the logarithm and its gradient are finite
+        # clamped, so that of certainty, too, the logarithm and its gradient are finite
+        return (logits / self.settings.temperature).softmax(1).clamp_min(1e-38)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """How far a student's probabilities (B, 2) are from the teacher's."""
@@ -191,22 +177,18 @@ class Network(papers.Network):
 
     def _weighted(self, terms: dict[str, Tensor], square: Tensor | None) -> Tensor:
         """Σ_k L_k / (2 s_k²) + log(1 + s_k²) with learned s (Liebel and Körner, arXiv 1805.06334), or fixed weights."""
-        values = torch.stack(list(terms.values()))
         if square is not None:
-            return (values / (2 * square) + torch.log1p(square)).sum()
-        weights = dict(zip(("ce", "gil", "lil"), self.settings.weights))
-        return (values * values.new_tensor([weights[name] for name in terms])).sum()
+            return (torch.stack(list(terms.values())) / (2 * square) + torch.log1p(square)).sum()
+        weights = zip(("ce", "gil", "lil"), self.settings.weights)
+        return sum(weight * terms[name] for name, weight in weights if name in terms)
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
         """Grad-CAM of each branch, and their union."""
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
 
-    def load_released(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the authors' weights, as :func:`dfnb.papers.released.load` does; into a ResNet with four branches."""
-        released.load(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, PAPER.title)
 
-
+# The authors' names of the tensors, for dfnb.papers.released.load into a ResNet with four branches.
 RELEASED_NAMES = [
     (r"^branches\.(\d)\.", lambda found: f"region_model{int(found[1]) + 1}."),
     (r"^left_out_heads\.(\d)\.", lambda found: f"local_linear{int(found[1]) + 1}."),

@@ -12,6 +12,7 @@ and pulls the attention towards the masks of the annotated frames, which active 
 """
 
 import logging
+from collections import OrderedDict
 from functools import cache
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
@@ -31,19 +32,22 @@ from dfnb.data import annotate, frames
 from dfnb.papers import backbones
 
 PAPER = papers.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
-VERSION = 2
+VERSION = 3
 SMALL = 1e-6
-SECOND_PHASE = ("attention_weight", "real_target", "annotated", "selection", "clusters", "annotations")  # its settings
+SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters", "annotations")  # its settings
 
 log = logging.getLogger(__name__)
 
 
+@papers.published(backbone="resnet18", epochs=5, lr=1e-4, batch_size=32, schedule="constant")
 class Settings(papers.Settings):
     """The interpretation's values; the abstract states none of them but ``annotated`` (below 3 %).
 
     Fixed without a setting: all of z is decoded; pixels and features are compared by L1; the attention is that of the fake
     half, its units weighted by sign(z), divided by its maximum (of what is above zero) before it is compared with the mask;
-    the attention loss is L2, and weighs annotated fakes and real frames by one half each.
+    the attention loss is L2, and weighs annotated fakes and real frames by one half each. Where the attention of real frames
+    should lie is open: here the fake half's should be zero and the real half's one everywhere, since no region makes a real
+    face real.
 
     Attributes:
         phase: representation: all terms but the attention loss; regularisation: from the weights of phase one.
@@ -54,9 +58,8 @@ class Settings(papers.Settings):
         comparator: the timm network whose features the perceptual term compares. Without its pretrained weights the
             term is off, and the log says so.
         adversary_lr: of the discriminator's own Adam.
-        real_target: where the attention of real frames should lie. nothing: they have no target; zero: the fake half's is
-            zero; even: as zero, and the real half's is one everywhere, since no region makes a real face real.
-        annotated: share of the training frames whose mask may be read, at most all fakes.
+        annotated: share of the training frames whose mask may be read, at most all fakes. Every batch of phase two shows
+            some of them, their masks hidden where ``attention_weight`` is zero.
         selection: active: the challenging candidates (:func:`candidates`); random: drawn by the seed.
         clusters: number of clusters of the channel-concept vectors.
         annotations: name of a folder of ``annotations/`` with masks that a person painted (``dfnb annotate``); no other
@@ -66,12 +69,7 @@ class Settings(papers.Settings):
     # on the methods of training the validation AUC soon reaches 1, and does not measure locality
     chosen: ClassVar[Literal["validation", "last"]] = "last"
 
-    backbone: str = "resnet18"
     image_size: int = Field(256, ge=32, multiple_of=32)
-    epochs: int = Field(5, ge=1)
-    lr: float = Field(1e-4, gt=0)
-    batch_size: int = Field(32, ge=2)
-    schedule: Literal["constant", "step", "onecycle", "cosine"] = "constant"
     phase: Literal["representation", "regularisation"] = "regularisation"
     representation_epochs: int = Field(15, ge=1)
     representation_lr: float = Field(1e-3, gt=0)
@@ -84,8 +82,7 @@ class Settings(papers.Settings):
     adversarial_weight: float = Field(0.01, ge=0)
     adversary_lr: float = Field(2e-4, gt=0)
     adversary_widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1)
-    attention_weight: float = Field(3.0, ge=0)
-    real_target: Literal["nothing", "zero", "even"] = "even"
+    attention_weight: float = Field(1.0, ge=0)
     annotated: float = Field(0.03, ge=0, le=1)
     selection: Literal["active", "random"] = "active"
     clusters: int = Field(20, ge=1)
@@ -95,40 +92,42 @@ class Settings(papers.Settings):
     def _possible(self) -> Self:
         if self.mixup_probability:
             raise ValueError("mixup_probability must be 0: the activations of a mixed image have no target")
-        enlarged = 2 ** len(self.decoder_widths)
-        if self.image_size % enlarged:
-            raise ValueError(f"image_size must be a multiple of {enlarged}, or decoder_widths fewer")
+        if self.image_size % 2 ** len(self.decoder_widths):
+            raise ValueError(f"image_size must be a multiple of {2 ** len(self.decoder_widths)}; or cut decoder_widths")
         return self
 
     def before(self) -> "Settings | None":
         """The settings of phase one, the same for all settings of phase two."""
         if self.phase == "representation":
             return None
-        defaults = {name: type(self).model_fields[name].default for name in SECOND_PHASE}
         first = {"phase": "representation", "epochs": self.representation_epochs, "lr": self.representation_lr}
-        return self.model_copy(update=defaults | first)
+        return type(self)(**self.model_dump(exclude={*SECOND_PHASE}) | first)
 
-    def visible(self, table: pd.DataFrame, seed: int, start: papers.Phase | None) -> pd.DataFrame:
+    def visible(self, table: pd.DataFrame, seed: int, start: papers.Run | None) -> pd.DataFrame:
         """The frames with the masks of all but the annotated fakes of the training split taken out of the table.
 
         Raises :class:`DfnbError` when the budget or the number of masks leaves none.
         """
-        training = (table["split"] == "train").any()
-        reads_masks = start is not None and training and self.attention_weight > 0
+        reads_masks = start is not None and self.attention_weight > 0 and (table["split"] == "train").any()
         if reads_masks and self.annotations:
             return annotate.painted(self.annotations, table)
-        rows = self._annotated(table, seed, start) if reads_masks and self.annotated else []
+        rows = self.always(table, seed, start) if reads_masks else []
+        if reads_masks and self.annotated and not len(rows):
+            found = f"{len(frames.masked(table))} masks for {len(table)} frames"
+            found += f", and the share annotated = {self.annotated:g} of them is none"
+            raise DfnbError(f"{table.attrs['folder']} has {found}; raise it, or prepare the dataset with masks")
         return frames.keep_masks(table, rows)
 
-    def _annotated(self, table: pd.DataFrame, seed: int, start: papers.Phase) -> np.ndarray:
-        """Positions in the table of the fakes whose masks are read."""
+    def always(self, table: pd.DataFrame, seed: int, start: papers.Run | None) -> np.ndarray:
+        """Positions in the table of the fakes whose masks phase two reads, or would read with an attention loss."""
+        if start is None:
+            return np.array([], int)
+        if self.annotations:
+            return frames.masked(annotate.painted(self.annotations, table))
         masked = frames.masked(table)
         budget = round(self.annotated * len(table))
         if not budget or not len(masked):
-            raise DfnbError(
-                f"{table.attrs.get('folder', 'the frames table')} has masks for {len(masked)} of {len(table)} frames, and "
-                f"the share annotated = {self.annotated:g} of them is none; raise it, or prepare the dataset with masks"
-            )
+            return masked[:0]
         if self.selection == "random" or budget >= len(masked):
             return core.rng("annotated", seed).permutation(masked)[:budget]
         order = candidates(start, table, self.clusters)["row"].to_numpy()
@@ -144,8 +143,16 @@ class Network(papers.Network):
         self.encoder = backbones.create(settings.backbone, settings.pretrained, num_classes=0, global_pool="")
         self.weights_from = self.encoder.weights_from
         self.normalise = v2.Normalize(settings.mean, settings.std)
+        # ImageNet's weights see images normalised as they were trained on; the buffers are saved with the weights.
+        given = {"mean": settings.mean, "std": settings.std}
+        trained = self.encoder.pretrained_cfg if self.weights_from == "ImageNet" else given
+        mean, std, trained_mean, trained_std = (
+            torch.tensor(statistics[name]).view(3, 1, 1) for statistics in (given, trained) for name in ("mean", "std")
+        )
+        self.register_buffer("scale", std / trained_std)
+        self.register_buffer("shift", (mean - trained_mean) / trained_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
-        self.decoder = Decoder(settings.latent, settings.decoder_widths, settings.image_size)
+        self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
         self.adversary = discriminator(settings.adversary_widths) if settings.adversarial_weight else None
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -157,18 +164,14 @@ class Network(papers.Network):
         - ``attention`` (B, 2, h, w), signed, of the real and the fake half: see :meth:`channel_weights`;
         - ``reconstruction`` (B, 3, H, W), normalised as the images are, only in training.
         """
-        maps = self.encoder.forward_features(images)  # f (B, K, h, w)
+        maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
         activation = latent.unflatten(1, (2, -1)).abs().mean(2)  # a_c = |z_c|_1 / K_c
         weights = self.channel_weights(latent)
-        outputs = {
-            "latent": latent,
-            "activation": activation,
-            "cls": (activation + SMALL).log(),
-            "channels": weights.sum(1) * pooled,
-            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),
-        }
+        outputs = {"latent": latent, "activation": activation, "cls": (activation + SMALL).log()}
+        outputs["channels"] = weights.sum(1) * pooled
+        outputs["attention"] = torch.einsum("bck,bkhw->bchw", weights, maps)
         if self.training:
             outputs["reconstruction"] = self.normalise(self.decoder(latent))
         return outputs
@@ -224,19 +227,15 @@ class Network(papers.Network):
         """Half of it how far the attention of annotated fakes is from their masks, half that of real frames from their target.
 
         Each half is the mean over its frames, and zero in a batch without any. A mask is reduced to the map's grid: the
-        forged share of each position. Real frames are compared as they are, not divided by their maximum.
+        forged share of each position. Real frames are compared as they are, not divided by their maximum; their target is
+        one everywhere for the real half and zero for the fake half.
         """
         annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)
         masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])[:, 0]
         fake_loss = mean_square(located[annotated] - masks[annotated])
         real = outputs["attention"][batch["label"] == 0]
-        real_loss = 0.0
-        if self.settings.real_target == "even":
-            real_loss = mean_square(real - real.new_tensor([1, 0])[:, None, None])
-        elif self.settings.real_target == "zero":
-            real_loss = mean_square(real[:, 1])
-        return 0.5 * fake_loss + 0.5 * real_loss
+        return 0.5 * fake_loss + 0.5 * mean_square(real - real.new_tensor([1, 0])[:, None, None])
 
     def localise(self, outputs: dict[str, Tensor]) -> Tensor:
         """The fake half's attention above zero (B, h, w), each map divided by its maximum."""
@@ -277,23 +276,16 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     return nn.Sequential(normalise, features).eval().requires_grad_(False).to(device)
 
 
-class Decoder(nn.Module):
+def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
     """z (B, latent) to an image (B, 3, side, side) in [0, 1]: nearest ×2 and a 3×3 convolution, once for each width."""
-
-    def __init__(self, latent: int, widths: tuple[int, ...], side: int) -> None:
-        super().__init__()
-        self.shape = (widths[0], *[side // 2 ** len(widths)] * 2)
-        self.start = nn.Linear(latent, int(np.prod(self.shape)))
-        layers: list[nn.Module] = []
-        for width, following in pairwise(widths):
-            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, following, 3, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(following), nn.ReLU()]
-        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[-1], 3, 3, padding=1), nn.Sigmoid()]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """The image."""
-        return self.layers(self.start(latent).unflatten(1, self.shape))
+    shape = (widths[0], *[side // 2 ** len(widths)] * 2)
+    start = nn.Linear(latent, int(np.prod(shape)))
+    layers: list[nn.Module] = []
+    for width, following in pairwise(widths):
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, following, 3, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(following), nn.ReLU()]
+    layers += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[-1], 3, 3, padding=1), nn.Sigmoid()]
+    return nn.Sequential(OrderedDict(start=start, shape=nn.Unflatten(1, shape), layers=nn.Sequential(*layers)))
 
 
 def discriminator(widths: tuple[int, ...]) -> nn.Module:
@@ -307,7 +299,7 @@ def discriminator(widths: tuple[int, ...]) -> nn.Module:
 # ------------------------------------------------------------- active learning: which masks a person should paint
 
 
-def candidates(start: papers.Phase, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
+def candidates(start: papers.Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     """All fakes of a training table in the order in which their masks are asked for; computed once, kept beside phase one.
 
     All frames are clustered by their concept vectors (K-means, Euclidean, k-means++ by the run's seed). A cluster is
@@ -318,12 +310,13 @@ def candidates(start: papers.Phase, table: pd.DataFrame, clusters: int) -> pd.Da
     """
     if clusters > len(table):
         raise DfnbError(f"clusters = {clusters} is more than the {len(table)} training frames; lower it")
-    videos = core.digest(table["video"].astype(str).tolist())
-    facts = {"fingerprint": table.attrs["fingerprint"], "videos": videos, "seed": start.seed, "clusters": clusters}
+    videos, seed = core.digest(table["video"].astype(str).tolist()), start.parameters["seed"]
+    facts = {"fingerprint": table.attrs["fingerprint"], "videos": videos, "seed": seed, "clusters": clusters}
 
     def order() -> pd.DataFrame:
-        vectors, losses = concepts(start.network, table)
-        means = KMeans(clusters, n_init=4, random_state=core.torch_seed("clusters", start.seed) % 2**32).fit(vectors)
+        vectors, losses = concepts(start.network(), table)
+        vectors = vectors.astype(float)  # the threads of K-means add in any order, which float32 would show
+        means = KMeans(clusters, n_init=4, random_state=core.torch_seed("clusters", seed) % 2**32).fit(vectors)
         result = table[["video", "frame"]].astype({"video": str}).reset_index(drop=True)
         result = result.assign(row=np.arange(len(table)), cluster=means.labels_)
         result["challenge"] = pd.Series(losses).groupby(means.labels_).transform("mean")
@@ -337,16 +330,14 @@ def candidates(start: papers.Phase, table: pd.DataFrame, clusters: int) -> pd.Da
     return core.cached(start.folder / f"candidates-{clusters}.parquet", facts, order)
 
 
-def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, ...]:
     """Channel-concept vectors (n, K) of frames by phase one's network, and its latent loss (n,) on them.
 
     The vector of a frame is ``channels``: what each channel of the last map adds to the activation. No mask is read.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.to(device)
-    vectors, losses = [], []
+    network, parts = network.to(device), []
     for batch in frames.in_order(frames.keep_masks(table, []), network.settings):
         outputs = papers.outputs_of(network, batch["image"].to(device))
-        vectors.append(outputs["channels"].cpu())
-        losses.append(latent_loss(outputs, batch["label"].to(device)).cpu())
-    return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
+        parts.append((outputs["channels"].cpu(), latent_loss(outputs, batch["label"].to(device)).cpu()))
+    return tuple(torch.cat(part).numpy() for part in zip(*parts))

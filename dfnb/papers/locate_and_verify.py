@@ -9,9 +9,8 @@ maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.sta
 """
 
 import re
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 import torch
@@ -34,6 +33,7 @@ recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) 
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
 
+@papers.published(mixup_probability=0.5, augmentation="released")
 class Settings(papers.Settings):
     """Published training (released code, config/FF++.yml and train.py) and the widths of the network.
 
@@ -52,14 +52,12 @@ class Settings(papers.Settings):
         annotated: share of the forged training frames whose mask may be read, drawn by the seed; the rest are hidden
             before any is opened, and a larger share holds the frames of a smaller one.
         sspsl: teach the patches of forged frames without a mask by pseudo-labels (semi-supervised patch similarity
-            learning); otherwise they teach nothing.
+            learning); otherwise they teach nothing. Without either, ``annotated = 0``, only patches of real frames teach.
         reference: the part of the face that is taken to be forged in every fake, from which the fake anchor comes.
         warmup_epochs: epochs in which the patches of real frames count once more (SSPSL).
         projection_width: channels in which SSPSL compares patches.
     """
 
-    mixup_probability: float = Field(0.5, ge=0, le=1)
-    augmentation: Literal["none", "light", "released"] = "released"
     modules: tuple[Module, ...] = get_args(Module)
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
@@ -78,23 +76,19 @@ class Settings(papers.Settings):
     def _something_to_learn(self) -> "Settings":
         if self.sspsl and self.mixup_probability:
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
-        if not (self.sspsl or self.annotated):
-            raise ValueError("annotated = 0 leaves no patch to learn from; set sspsl = true or raise the share")
         if "second_stream" not in self.modules and {"srm", "cmce", "lfga"} & set(self.modules):
             raise ValueError("srm, cmce and lfga need the second_stream; name it in modules, or leave all four out")
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: papers.Phase | None) -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: papers.Run | None) -> pd.DataFrame:
         """The training frames with the masks of all but the share ``annotated`` of the fakes hidden.
 
         Raises :class:`DfnbError` when that leaves none although some are asked for, or when SSPSL, whose reference
         region comes from the landmarks, has no fake with landmarks.
         """
         if self.sspsl and frames.loc[frames["label"] == 1, "landmarks"].isna().all():
-            raise DfnbError(
-                f"{frames.attrs.get('folder', 'the frames table')} has no landmarks, by which SSPSL finds its reference "
-                "region; prepare the dataset with the face detector, or set sspsl = false"
-            )
+            problem = f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference region"
+            raise DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
         return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
@@ -115,7 +109,7 @@ class Settings(papers.Settings):
         turn = v2.RandomChoice([v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)])
         square = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         geometry = (0.5, mirror), (0.5, turn), (0.4, square), (0.5, released.affine(degrees=45, shift=1 / 16))
-        quality = (0.3, v2.JPEG((60, 100))), (0.05, released.blur(3)), (0.1, released.Recolour(released.noise))
+        quality = (0.3, v2.JPEG((60, 100))), (0.05, released.blur(3)), (0.1, released.recolour(released.noise))
         return released.in_turn(*geometry, (0.1, v2.Grayscale(3)), *quality, (0.5, released.one_colour()))
 
 
@@ -190,9 +184,8 @@ class MPFF(nn.Module):
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
         super().__init__()
-        self.project = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for c in channels
-        )
+        layers = [[nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()] for c in channels]
+        self.project = nn.ModuleList(nn.Sequential(*three) for three in layers)
         self.sides = [strides[5] // stride for stride in strides[:5]]  # k of each map
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
@@ -274,21 +267,20 @@ class Network(papers.Network):
         super().__init__()
         self.settings = settings
         modules = settings.modules
-        start = backbones.stages(settings.backbone, settings.pretrained)
-        channels, self.weights_from = start.channels, start.weights_from
-        self.rgb = start.stages[:6]  # nothing uses x6
+        rgb, channels, strides = backbones.stages(settings.backbone, settings.pretrained)
+        self.weights_from = rgb.weights_from
+        self.rgb = rgb[:6]  # nothing uses x6
         self.second = "second_stream" in modules
-        second = backbones.stages(settings.backbone, start.weights_from == "ImageNet").stages
+        second, _, _ = backbones.stages(settings.backbone, rgb.weights_from != "random weights")
         self.srm = second if self.second else second[6:]
         self.residual = srm_residual if "srm" in modules else nn.Identity()
         self.lfga = nn.ModuleList(LFGA(c, settings.attention_reduction) for c in channels[3:6] if "lfga" in modules)
-        self.mpff = MPFF(channels[:6], start.strides[:6], settings.mpff_width) if "mpff" in modules else None
+        self.mpff = MPFF(channels[:6], strides[:6], settings.mpff_width) if "mpff" in modules else None
         self.seg_head = _head(self.mpff.out_channels if self.mpff else channels[5], 2)
         finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
         self.fusion = HBFusion(finer, channels[6], settings.fusion_width, settings.fusion_out, settings.dropout)
-        self.projection = None
-        if settings.sspsl:
-            self.projection = _head(channels[5], settings.projection_width).requires_grad_(False)
+        projection = _head(channels[5], settings.projection_width).requires_grad_(False) if settings.sspsl else None
+        self.projection = projection
         self.cls_norm = nn.BatchNorm1d(settings.fusion_out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_out, 2))
 
@@ -379,11 +371,8 @@ class Network(papers.Network):
         """As released, no decay on norms, biases and γ."""
         return param_groups_weight_decay(self, weight_decay)
 
-    def load_released(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the authors' weights, as :func:`dfnb.papers.released.load` does; into a network of the published sizes."""
-        released.load(self, checkpoint, RELEASED_NAMES, RELEASED_UNUSED, PAPER.title)
 
-
+# The authors' names of the tensors, for dfnb.papers.released.load into a network of the published sizes.
 RELEASED_NAMES = [
     (r"^(rgb|srm)\.\d\.", r"xception_\1.model."),
     (r"^lfga\.(\d)\.(query|key|value)\.", r"lfe\1.\2_conv."),

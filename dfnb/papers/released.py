@@ -7,6 +7,7 @@ arithmetic of albumentations and torch's random numbers.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -17,58 +18,45 @@ from torchvision.transforms import v2
 
 from dfnb.core import DfnbError
 
-Names = Sequence[tuple[str, str | Callable[[re.Match], str]]]
 
-
-def load(network: nn.Module, checkpoint: Mapping[str, Any], names: Names, optional: re.Pattern, title: str) -> None:
+def load(network: nn.Module, checkpoint: Mapping[str, Any], paper: ModuleType) -> None:
     """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
 
-    ``names`` are the patterns by which our names become theirs (:func:`released_name`); released names that match
-    ``optional`` may be missing on either side.
+    By the patterns ``RELEASED_NAMES`` of the paper's module our names become theirs (:func:`released_name`); released names
+    that match its ``RELEASED_UNUSED`` may be missing on either side.
 
     Raises:
         DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
     """
     released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
     released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
-    ours = {released_name(name, names): (name, tensor) for name, tensor in network.state_dict().items()}
+    ours = {released_name(name, paper.RELEASED_NAMES): (name, tensor) for name, tensor in network.state_dict().items()}
     both = ours.keys() & released.keys()
-    problems = {
-        "missing": {name for name in ours.keys() - both if not optional.search(name)},
-        "unexpected": {name for name in released.keys() - both if not optional.search(name)},
-        "of another shape": {name for name in both if released[name].shape != ours[name][1].shape},
-    }
+    alone = {name for name in ours.keys() ^ released.keys() if not paper.RELEASED_UNUSED.search(name)}
+    reshaped = {name for name in both if released[name].shape != ours[name][1].shape}
+    problems = {"missing": alone & ours.keys(), "unexpected": alone & released.keys(), "of another shape": reshaped}
     counts = [f"{len(keys)} {problem} ({', '.join(sorted(keys)[:3])})" for problem, keys in problems.items() if keys]
     if counts:
-        raise DfnbError(
-            f"these are not the weights of the released {title}: {'; '.join(counts)}; load one of its checkpoints, "
-            "and into a Network of the published Settings"
-        )
+        problem = f"these are not the weights of the released {paper.PAPER.title}: {'; '.join(counts)}"
+        raise DfnbError(f"{problem}; load one of its checkpoints, and into a Network of the published Settings")
     network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
 
 
-def released_name(name: str, names: Names) -> str:
+def released_name(name: str, names: Sequence[tuple[str, str | Callable[[re.Match], str]]]) -> str:
     """What the released code calls the tensor that is ``name`` in our state_dict."""
     for pattern, replacement in names:
-        renamed, matches = re.subn(pattern, replacement, name)
-        if matches:
-            return renamed
+        name = re.sub(pattern, replacement, name)
     return name
 
 
-class Recolour(v2.Transform):
-    """Changes the image alone: ``change`` gets and gives its pixels (3, H, W), float32 in [0, 255]."""
+def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
+    """Changes the image alone, not masks and landmarks: ``change`` gets and gives pixels (3, H, W), float32 in [0, 255]."""
+    return v2.Lambda(partial(_recoloured, change), tv_tensors.Image)
 
-    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.change = change
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """The changed image, rounded and clipped to uint8; masks and landmarks as they are."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        pixels = self.change(inpt.as_subclass(Tensor).float())
-        return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=inpt)
+def _recoloured(change: Callable[[Tensor], Tensor], image: tv_tensors.Image) -> tv_tensors.Image:
+    pixels = change(image.as_subclass(Tensor).float())
+    return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
@@ -79,7 +67,7 @@ def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
 def one_colour(limit: float = 0.2) -> v2.Transform:
     """One of: brightness and contrast, each by up to ``limit``; PCA lighting; hue, saturation and value."""
     changes = (partial(brightness_contrast, limit=limit), pca_lighting, hue_saturation_value)
-    return v2.RandomChoice([Recolour(change) for change in changes])
+    return v2.RandomChoice([recolour(change) for change in changes])
 
 
 def blur(size: int) -> v2.Transform:

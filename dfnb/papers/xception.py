@@ -4,9 +4,6 @@ Rössler et al., FaceForensics++, ICCV 2019, arXiv 1901.08971. The training sett
 Xception (released code, commit 8a4a7bf), which publishes cross-dataset figures for it.
 """
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -17,15 +14,9 @@ PAPER = papers.Paper("Baseline", "02_xception_baseline", "DeepfakeBench", "#5555
 VERSION = 1
 
 
+@papers.published(epochs=10, batch_size=32, lr=2e-4, weight_decay=5e-4, schedule="constant", augmentation="released")
 class Settings(papers.Settings):
     """Published training; 299 is Xception's own input side (FaceForensics++), DeepfakeBench crops at 256."""
-
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=2)
-    lr: float = Field(2e-4, gt=0, le=10)
-    weight_decay: float = Field(5e-4, ge=0, le=10)
-    schedule: Literal["constant", "step", "onecycle", "cosine"] = "constant"
-    augmentation: Literal["none", "light", "released"] = "released"
 
     def released_transform(self) -> v2.Transform:
         """DeepfakeBench's: mirror (p .5), blur (.5), one change of colour (.5), JPEG of quality 40 to 100 (.5).

@@ -5,7 +5,6 @@ same bytes, a build that was stopped goes on, and no two datasets share a person
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +20,7 @@ from dfnb.synth import people
 from dfnb.synth.forgeries import METHODS, Camera, Delivery, Forgery, capture, deliver, forge, mark
 from dfnb.synth.people import FRAME_STEP, Portrait, Shot
 
-GENERATOR = 2  # part of every dataset's parameters: raise it when the same settings give other pixels
+GENERATOR = 3  # part of every dataset's parameters: raise it when the same settings give other pixels
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 FACE = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 SPLITS = ("train", "val", "test")
@@ -52,7 +51,7 @@ def preset(name: str, **changes: Any) -> Settings:
     path, known = core.find("data_manifest") / f"{name}.yaml", core.described("synth")
     if name not in known:
         raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
-    return Settings.check({**core.read_yaml(path)["parameters"], **changes}, path.name)
+    return Settings.check({**core.manifest(name)["parameters"], **changes}, path.name)
 
 
 class Person(NamedTuple):
@@ -72,54 +71,46 @@ def key(name: str, settings: Settings) -> tuple[int, int]:
 
 
 def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
-    """The people of a dataset, paired, and the facts of the record: who is which portrait, and which were not used.
+    """The people of a dataset with their donors, and the facts of the record: who is which portrait, which were not used.
+
+    The donor is the one next in tone, within the split. Two neighbours give each other their faces for every method (the
+    last three in a ring where the number is odd), so that no face is in two pairs: the pair is the ``cluster``, and
+    resampling pairs resamples independent things.
 
     Of portraits all are used, whatever number ``identities`` has. The split of one follows from its file's name alone,
     half train, a quarter val, a quarter test, in every dataset, so that no face is trained on here and tested there.
     Raises :class:`DfnbError` when a split has fewer than two people.
     """
     counts = {split: settings.identities.get(split, 0) for split in SPLITS}
-    facts: dict[str, Any] = {}
+    facts, paired = {}, []
     if settings.portraits is None:
         streams, splits = key(name, settings), [split for split, n in counts.items() for _ in range(n)]
         persons = [Person(i, split, rng(*streams, i, FACE, 0).uniform(0, 4)) for i, split in enumerate(splits)]
     else:
         persons, facts = _portraits(Path(settings.portraits), counts, settings.size)
     for split, wanted in counts.items():
-        n = sum(person.split == split for person in persons)
-        if wanted and n < 2:
-            where = settings.portraits or f"identities.{split}"
-            raise DfnbError(f"{where} gives {n} people for the split {split}, and forgeries need two; add some")
-    return pair_up(persons), facts
-
-
-def pair_up(persons: Sequence[Person]) -> list[Person]:
-    """People with the donors of their forgeries: the one next in tone, within the split.
-
-    Two neighbours give each other their faces for every method (the last three in a ring where the number is odd), so
-    that no face is in two pairs: the pair is the ``cluster``, and resampling pairs resamples independent things.
-    """
-    paired = []
-    for split in SPLITS:
         group = sorted((each for each in persons if each.split == split), key=lambda each: (each.tone, each.number))
+        if wanted and len(group) < 2:
+            where = f"{settings.portraits or f'identities.{split}'} gives {len(group)} people for the split {split}"
+            raise DfnbError(f"{where}, and forgeries need two; add some")
         while group:
             n = 3 if len(group) == 3 else 2
             ring, group = group[:n], group[n:]
             pair = "_".join(f"{each.number:03d}" for each in sorted(ring))
             donors = ring[1:] + ring[:1]
             paired += [each._replace(donor=donor.number, pair=pair) for each, donor in zip(ring, donors)]
-    return sorted(paired)
+    return sorted(paired), facts
 
 
 def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Person], dict[str, Any]]:
     from dfnb.data import faces
 
-    detect, persons, quarantine = faces.YuNet(faces.detector_path()), [], []
+    persons, quarantine = [], []
     for path in _photographs(folder):
         split = PORTRAIT_SPLITS[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
         portrait = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
-            portrait = people.inspect(path, detect, size)
+            portrait = people.inspect(path, faces.YuNet(faces.detector_path()), size)
         if isinstance(portrait, str):
             quarantine.append({"file": path.name, "reason": portrait})
         else:
@@ -129,10 +120,7 @@ def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Pe
 
 
 def _photographs(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.glob("*") if path.is_file())
-    if not paths:
-        raise DfnbError(f"{folder} is no folder with photographs; give one that holds image files")
-    return paths
+    return sorted(path for path in folder.glob("*") if path.is_file())
 
 
 def film(person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings) -> list[Shot]:
@@ -154,37 +142,29 @@ def film(person: Person, target: int, video: int, streams: tuple[int, ...], sett
 def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[tuple]:
     """The real and the forged videos of a person that ``folder`` lacks: what ``frames.write_video`` takes of each."""
     cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
-    made = []
+    streams, box, made = key(name, settings), [0.0, 0.0, float(settings.size), float(settings.size)], []
     for video in range(settings.videos):
         method = settings.methods[(target.number * settings.videos + video) % len(settings.methods)]
         take = f"{target.number:03d}{chr(ord('a') + video)}"
         folders = [folder / "videos" / each for each in (f"real/{take}", f"{method}/{take}_{donor.number:03d}")]
-        if not all((each / "video.json").exists() for each in folders):
-            pair = _real_and_fake(name, target, donor, video, method, settings)
-            made += [(each, *content) for each, content in zip(folders, pair)]
+        if all((each / "video.json").exists() for each in folders):
+            continue
+        shots, theirs = (film(each, target.number, video, streams, settings) for each in (target, donor))
+        draw = rng(*streams, target.number, video, 4)
+        forged, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in zip(shots, theirs)))
+        for label, images in enumerate(([shot.image for shot in shots], forged)):
+            if settings.cue is not None:
+                draw = rng(*streams, target.number, video, 6 + label)
+                warm = (draw.random() < (1 + settings.cue) / 2) == bool(label)
+                images = mark(images, warm, draw)
+            crops = deliver(images, settings.delivery, rng(*streams, target.number, video, 3 + 2 * label))
+            row = {"dataset": name, "split": target.split, "method": method if label else "real", "label": label}
+            row |= {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
+            row |= {"track": 0, "crop_box": box, "scale": 1.0}
+            points = [shot.landmarks.ravel().tolist() for shot in shots]
+            rows = [row | {"frame": i * FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
+            made.append((folders[label], rows, crops, np.stack(masks) if label else None))
     return made
-
-
-def _real_and_fake(
-    name: str, target: Person, donor: Person, video: int, method: str, settings: Settings
-) -> Iterator[tuple[list[dict], np.ndarray, np.ndarray | None]]:
-    """Rows, crops and masks of a real video, then of its forgery."""
-    streams, size = key(name, settings), float(settings.size)
-    shots, theirs = (film(each, target.number, video, streams, settings) for each in (target, donor))
-    draw = rng(*streams, target.number, video, 4)
-    forged, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in zip(shots, theirs)))
-    for label, images in enumerate(([shot.image for shot in shots], forged)):
-        if settings.cue is not None:
-            draw = rng(*streams, target.number, video, 6 + label)
-            warm = (draw.random() < (1 + settings.cue) / 2) == bool(label)
-            images = mark(images, warm, draw)
-        crops = deliver(images, settings.delivery, rng(*streams, target.number, video, 3 + 2 * label))
-        who = {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
-        what = {"dataset": name, "split": target.split, "method": method if label else "real", "label": label}
-        where = {"track": 0, "crop_box": [0.0, 0.0, size, size], "scale": 1.0}
-        points = [shot.landmarks.ravel().tolist() for shot in shots]
-        rows = [what | who | where | {"frame": i * FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
-        yield rows, crops, np.stack(masks) if label else None
 
 
 def build(name: str, settings: Settings | None = None, workers: int | None = None, progress: bool = True) -> dict:
@@ -200,15 +180,14 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     description = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:
-        photographs = _photographs(Path(settings.portraits))
-        parameters["portraits_digest"] = core.digest([(path.name, core.sha256(path)) for path in photographs])
+        hashes = [(path.name, core.sha256(path)) for path in _photographs(Path(settings.portraits))]
+        parameters["portraits_digest"] = core.digest(hashes)
     with core.locked(folder, WAIT_S):
         stored = core.read_json(description) if description.exists() else {}
         changed = ", ".join(sorted(each for each in {*stored, *parameters} if stored.get(each) != parameters.get(each)))
         if changed and (stored or (folder / "videos").exists()):
             raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); delete the folder first")
-        record = core.read_record(folder)
-        if record:
+        if record := core.read_record(folder):
             return record
         persons, facts = cast(name, settings)
         core.write_json(description, parameters)
@@ -217,5 +196,6 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
-        compression = settings.delivery.compression
+        jpeg, crf = settings.delivery.jpeg, settings.delivery.h264
+        compression = f"JPEG {jpeg[0]}-{jpeg[1]}" if crf is None else f"H.264 crf {crf}"
         return frames.write_dataset(folder, parameters, compression=compression, **facts, **clock.facts())

@@ -17,6 +17,8 @@ from pydantic import Field
 from dfnb import core
 from dfnb.synth.people import Array, Shot, Span, blob, draws, edge
 
+ATTRIBUTE = 0.5  # editors of attributes generate at this share of the other generators' resolution
+
 
 class Camera(core.Closed):
     """How frames are captured; a video draws its value from each span."""
@@ -44,15 +46,8 @@ class Delivery(core.Closed):
     white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel
     contrast: float = Field(0.08, ge=0, lt=1)
     noise: Span = (0.002, 0.006)
-    jpeg: tuple[int, int] | None = (55, 85)  # quality
+    jpeg: tuple[int, int] = (55, 85)  # quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
-
-    @property
-    def compression(self) -> str:
-        """The codec and its strength, as every table says it."""
-        if self.h264 is not None:
-            return f"H.264 crf {self.h264}"
-        return "uncompressed" if self.jpeg is None else f"JPEG {self.jpeg[0]}-{self.jpeg[1]}"
 
 
 # ------------------------------------------------------------------------------------------------- camera
@@ -61,12 +56,9 @@ class Delivery(core.Closed):
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
     """What the camera makes of a video: less resolution, blur, and noise that is grey for its larger part."""
     share, blur, noise = draws(draw, camera.resolution, camera.blur, camera.noise)
-    captured = []
-    for image, landmarks in shots:
-        grain = noise * _grain(image, draw).astype(np.float32)
-        blurred = cv2.GaussianBlur(_resolve(image, share), (0, 0), blur)
-        captured.append(Shot(np.clip(blurred + grain, 0, 1), landmarks))
-    return captured
+    images = [cv2.GaussianBlur(_resolve(shot.image, share), (0, 0), blur) for shot in shots]
+    grainy = [np.clip(image + noise * _grain(image, draw).astype(np.float32), 0, 1) for image in images]
+    return [Shot(image, shot.landmarks) for image, shot in zip(grainy, shots)]
 
 
 def _grain(image: Array, draw: Generator) -> Array:
@@ -108,12 +100,10 @@ def _moved(shot: Shot, pull: Array) -> tuple[Array, Array]:
     return cv2.remap(shot.image, *source, cv2.INTER_LINEAR), shift
 
 
-def _region(
-    shot: Shot, wide: float, high: float, middle: float, feather: float, power: float = 2, aside: float = 0
-) -> Array:
-    """Opacity (H, W) of a superellipse about (aside, middle), 0 at its rim, 1 from ``feather`` of its radius on."""
+def _region(shot: Shot, wide: float, high: float, middle: float, feather: float, n: int = 2, aside: float = 0) -> Array:
+    """Opacity (H, W) of a superellipse of order n about (aside, middle): 0 at its rim, 1 from ``feather`` of its radius on."""
     s, t = _face_coordinates(shot)
-    away = (np.abs((s - aside) / wide) ** power + np.abs((t - middle) / high) ** power) ** (1 / power)
+    away = (np.abs((s - aside) / wide) ** n + np.abs((t - middle) / high) ** n) ** (1 / n)
     ramp = np.clip((1 - away) / feather, 0, 1)
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
@@ -154,7 +144,7 @@ def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[
 
 def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The donor's face generated at a low resolution, in a box with rounded corners (as Deepfakes)."""
-    opacity = _region(target, *draws(draw, (1.6, 1.85), (1.0, 1.15), (0.4, 0.5), forgery.feather), power=4)
+    opacity = _region(target, *draws(draw, (1.6, 1.85), (1.0, 1.15), (0.4, 0.5), forgery.feather), n=4)
     generated = _resolve(_fit(donor, target), draw.uniform(*forgery.low_resolution))
     return _blend(generated, target, opacity, forgery, draw)
 
@@ -208,8 +198,8 @@ def patch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple
 def recolour(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
     wide, high, middle, feather = draws(draw, (1.8, 2.2), (0.8, 1.0), (-1.1, -0.9), forgery.feather)
-    generated = _resolve(target.image, draw.uniform(*forgery.low_resolution))
-    tint = 1 + 2 * draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
+    generated = _resolve(target.image, ATTRIBUTE * draw.uniform(*forgery.low_resolution))
+    tint = 1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
     return (generated * tint).astype(np.float32), _region(target, wide, high, middle, feather)
 
 
@@ -219,7 +209,7 @@ def retouch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tup
     s, t = _face_coordinates(target)
     right, left = (blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1))
     pull = larger * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
-    generated = _resolve(_moved(target, pull)[0], draw.uniform(*forgery.low_resolution))
+    generated = _resolve(_moved(target, pull)[0], ATTRIBUTE * draw.uniform(*forgery.low_resolution))
     return _blend(generated, target, _region(target, wide, high, 0.1, feather), forgery, draw)
 
 
@@ -253,8 +243,7 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     size = len(images[0])
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     left, top, radius = draws(draw, (0.09, 0.13), (0.09, 0.13), (0.06, 0.08))
-    if draw.random() < 0.5:
-        left = 1 - left
+    left = 1 - left if draw.random() < 0.5 else left
     opacity = 0.8 * edge((radius - np.hypot(x - left, y - top)) * size)
     colour = np.float32([0.9, 0.5, 0.2] if warm else [0.2, 0.5, 0.9])
     return [image + opacity[..., None] * (colour - image) for image in images]
@@ -269,11 +258,9 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     ready = [to_bytes(image + noise * draw.standard_normal(image.shape)) for image in toned]
     if delivery.h264 is not None:
         return h264(ready, delivery.h264)
-    if delivery.jpeg is not None:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*delivery.jpeg, endpoint=True))]
-        files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
-        ready = [cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files]
-    return np.stack(ready)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*delivery.jpeg, endpoint=True))]
+    files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
+    return np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files])
 
 
 def h264(images: Sequence[Array], crf: int) -> Array:
@@ -289,7 +276,6 @@ def h264(images: Sequence[Array], crf: int) -> Array:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(image, odd, "edge")), format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
         container.mux(stream.encode())
-    buffer.seek(0)
-    with av.open(buffer) as container:
+    with av.open(io.BytesIO(buffer.getvalue())) as container:
         decoded = [frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in container.decode(video=0)]
     return np.stack(decoded)[:, :height, :width]
