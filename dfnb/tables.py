@@ -84,7 +84,7 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines with one training set share.
     """
     constant = results[results["metric"].str.startswith("constant ")]
-    constant = constant.assign(line=MEAN_MASK, metric=constant["metric"].str.removeprefix("constant "))
+    constant = constant.assign(line=MEAN_MASK, collapsed="", metric=constant["metric"].str.removeprefix("constant "))
     same = [name for name in compare.KEYS if name not in ("paper", "group", "arm")]
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
