@@ -51,7 +51,8 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     from dfnb import jobs
 
-    todo = [job for job in jobs.jobs(profile) if not job.done()]
+    planned = jobs.jobs(profile)
+    todo = [job for job in planned if not job.done()]
     typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
     for job in todo:
         job.record.unlink(missing_ok=True)
@@ -63,6 +64,8 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     if todo and subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode:
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
         raise DfnbError(f"profile {profile} did not end; the last output of what is missing is in {', '.join(logs)}")
+    if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
+        return run(profile, cores)
     report = core.home() / "reports" / profile
     main_table = report / "tables" / "cross_dataset.md"
     typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")

@@ -45,19 +45,8 @@ from dfnb.metrics import METRICS, Estimates, Level, Units, interval
 from dfnb.scores import Line, Report
 
 KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
-INTERVALS = (
-    "value",
-    "low",
-    "high",
-    "low_videos",
-    "high_videos",
-    "low_seeds",
-    "high_seeds",
-    "sd",
-    "p",
-    "error",
-    "degrees",
-)
+BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low", "high")]  # over both, videos, seeds
+INTERVALS = ("value", *BOUNDS, "sd", "p", "error", "degrees")
 COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
 OF_LINE = ("rule", "backbone", "weights_from")
 FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
@@ -186,9 +175,7 @@ def p_value(difference: float, variance: float, degrees: float) -> float:
 
 # ------------------------------------------------------------------------------------------------------- the long table
 
-Found = tuple[
-    dict[str, Any], Outcome | None
-]  # a row of the long table, and what it summarises; None where it is refused
+Found = tuple[dict[str, Any], Outcome | None]  # a row of the long table and what it summarises; None if it is refused
 
 
 def results(report: Report) -> pd.DataFrame:

@@ -37,9 +37,8 @@ def _work(p: TrainingParameters) -> tuple[int, int, float]:
     while phase is not None:
         images = phase.epochs * (phase.images_per_epoch or frames_of(p.train_set, "train"))
         judged = phase.epochs * frames_of(p.train_set, "val") + (scored if trained == 0 else 0)
-        step = step_s(
-            p.paper, phase.model_copy(update={"lr": 1e-3, "epochs": 1, "pretrained": False}).model_dump_json()
-        )
+        timed = phase.model_copy(update={"lr": 1e-3, "epochs": 1, "pretrained": False})
+        step = step_s(p.paper, timed.model_dump_json())
         seconds += step * (images + SCORING * judged) / phase.batch_size
         trained, scored, phase = trained + images, scored + phase.epochs * frames_of(p.train_set, "val"), phase.before()
     return trained, scored, seconds

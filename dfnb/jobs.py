@@ -130,6 +130,7 @@ class Grid(core.Closed):
     train_sets: Names
     test_sets: Names
     seeds: Numbers
+    reserve: list[int] = Field([])  # seeds that replace those of collapsed runs
 
 
 class Profile(core.Closed):
@@ -223,17 +224,31 @@ def jobs(name: str) -> list[Job]:
 def trainings(name: str, notebook: str = "") -> list[Job]:
     """The trainings of a profile, or of one paper's notebook: the grid's, then its arms'.
 
-    A training that is an arm of two groups stands here twice, under the same id.
+    A training that is an arm of two groups stands here twice, under the same id. Where a seed's run collapsed, every line
+    with the same training set that has this seed gets one of the reserve's besides.
     """
+    planned = _trainings(name, {})
+    lost: dict[str, set[int]] = defaultdict(set)
+    for job in planned:
+        if (core.read_record(job.record.parent) or {}).get("collapsed"):
+            lost[job.parameters.train_set].add(job.parameters.seed)
+    found = _trainings(name, lost) if lost else planned
+    return [job for job in found if notebook in ("", job.notebook)]
+
+
+def _trainings(name: str, lost: Mapping[str, set[int]]) -> list[Job]:
+    """The trainings of a profile; ``lost``: the seeds to replace, by training set."""
     content, of_papers = profile(name), papers.notebooks()
     needs = ("01_data",) if "01_data" in content.notebooks else ()
     result: list[Job] = []
     ids: dict[str, str] = {}
-    for each in [each for each in content.notebooks if each in of_papers and notebook in ("", each)]:
+    for each in [each for each in content.notebooks if each in of_papers]:
         own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
         for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
             values = {**own, "train_set": train_set, "seeds": content.grid.seeds[:1], **changes}
-            for seed in values.pop("seeds"):
+            seeds = values.pop("seeds")
+            replaced = lost.get(values["train_set"], set()).intersection(seeds)
+            for seed in [*seeds, *content.grid.reserve[: len(replaced)]]:
                 source = f"profile {name}, {each}, {group} {arm}".rstrip(", ")
                 checked = schema(each).check(values | {"seed": seed}, source)
                 words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]
@@ -307,7 +322,7 @@ def train_job(name: str, job_id: str) -> None:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
     clock, p = core.Clock(), known[job_id].parameters
     run = trained(p)
-    finish(job_id, p, clock, [run.folder / "record.json"], run=run.id)
+    finish(job_id, p, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
 
 
 def resolved(p: Parameters) -> pd.DataFrame:

@@ -158,6 +158,38 @@ def test_a_malformed_profile_is_told_in_one_sentence(tmp_path, monkeypatch, text
     assert "\n" not in str(error.value)
 
 
+def test_a_collapsed_seed_is_replaced_in_every_line_that_has_it(tmp_path, monkeypatch):
+    """At most by the reserve; lines of another training set or without the seed stay, and a reserve is not replaced."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-a"], "seeds": [1, 2, 3], "reserve": [20, 21]}
+    other = {"train_set": "smoke-tasks", "seeds": [1, 2]}
+    arms = {"02_xception_baseline": {"g": {"both": {"seeds": [1, 2]}, "one": {"seeds": [3]}, "other": other}}}
+    write_profile(tmp_path, grid=grid, arms=arms)
+
+    def seeds():
+        found = {}
+        for job in jobs.trainings("mine"):
+            if job.parameters.paper == "xception" or not job.arm:
+                found.setdefault((job.parameters.paper, job.arm), []).append(job.parameters.seed)
+        return found
+
+    def collapse(name, *of):
+        for job in jobs.trainings("mine"):
+            if job.parameters.paper == "xception" and job.arm == name and job.parameters.seed in of:
+                jobs.finish(job.id, job.parameters, core.Clock(), collapsed=True)
+
+    before = seeds()
+    assert before["lae", ""] == before["xception", ""] == [1, 2, 3]
+    collapse("both", 1)
+    assert seeds() == before | {(paper, ""): [1, 2, 3, 20] for paper in papers.names()} | {
+        ("xception", "both"): [1, 2, 20]
+    }
+    collapse("", 2, 3, 20)
+    after = seeds()
+    assert after["lae", ""] == [1, 2, 3, 20, 21] and after["xception", "both"] == [1, 2, 20, 21]
+    assert after["xception", "one"] == [3, 20] and after["xception", "other"] == [1, 2]
+
+
 def test_an_unknown_training_job_lists_those_there_are():
     with pytest.raises(DfnbError, match=r"profile smoke has no training x; it has xception-smoke-a-s0, .*lae-smoke"):
         jobs.train_job("smoke", "x")
