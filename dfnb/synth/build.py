@@ -20,7 +20,7 @@ from dfnb.synth import people
 from dfnb.synth.forgeries import METHODS, Camera, Delivery, Forgery, capture, deliver, forge, mark
 from dfnb.synth.people import FRAME_STEP, Portrait, Shot
 
-GENERATOR = 3  # part of every dataset's parameters: raise it when the same settings give other pixels
+GENERATOR = 4  # part of every dataset's parameters: raise it when the same settings give other pixels
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 FACE = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 SPLITS = ("train", "val", "test")

@@ -185,14 +185,13 @@ def diffuse(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tup
 
 
 def patch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """A hole in the face, filled with what lies elsewhere in the frame (inpainting, as by contextual attention)."""
+    """A hole in the face, filled with what lies elsewhere in the frame, in full detail (inpainting, as by contextual attention)."""
     opacity = _hole(target, forgery, draw)
     angle, size = draw.uniform(0, 2 * math.pi), target.image.shape[1::-1]
-    away = np.linalg.norm(target.landmarks[1] - target.landmarks[0]) * draw.uniform(0.6, 0.9)
+    away = np.linalg.norm(target.landmarks[1] - target.landmarks[0]) * draw.uniform(0.4, 0.7)
     move = np.float32([[1, 0, away * math.cos(angle)], [0, 1, away * math.sin(angle)]])
     copied = cv2.warpAffine(target.image, move, size, borderMode=cv2.BORDER_REFLECT_101)
-    generated = _resolve(copied, draw.uniform(*forgery.low_resolution))
-    return _blend(generated, target, opacity, forgery, draw)
+    return _blend(copied, target, opacity, forgery, draw)
 
 
 def recolour(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
