@@ -16,6 +16,7 @@ from dfnb.core import DfnbError
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, study, paper")]
 JobName = Annotated[str, typer.Argument(help="a training of the profile; a wrong name lists those there are")]
 StartName = Annotated[str, typer.Argument(help="a start of data_manifest/starts.yaml: drawn_faces, …")]
+StartFolder = Annotated[Path | None, typer.Option(help="default: the package's own")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
 Photos = Annotated[Path | None, typer.Option(help="folder of photographs to use", exists=True, file_okay=False)]
@@ -88,9 +89,8 @@ def cost(profile: ProfileName = "study") -> None:
     table = cost.cost(profile)
     typer.echo(table.to_string())
     cores = os.cpu_count() or 1
-    typer.echo(
-        f"about {table['hours'].iloc[-1] / cores:.1f} hours with {cores} trainings side by side, one thread each"
-    )
+    hours = table["hours"].iloc[-1] / cores
+    typer.echo(f"about {hours:.1f} hours with {cores} trainings side by side, one thread each")
 
 
 @app.command()
@@ -118,9 +118,7 @@ def synth(
 
 
 @app.command()
-def pretrain(
-    name: StartName, folder: Annotated[Path | None, typer.Option(help="default: the package's own")] = None
-) -> None:
+def pretrain(name: StartName, folder: StartFolder = None) -> None:
     """Learn a start of the small network on drawn real faces: its weights and their record, in about ten minutes."""
     from dfnb import pretrain
     from dfnb.papers import backbones

@@ -231,7 +231,7 @@ def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, A
 def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
     for line in lines:
-        logs = [run.record["log"] for run in line.runs if run.record["log"]]
+        logs = [run.record["log"] for run in line.runs if run.record["log"] and not run.record.get("collapsed")]
         for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
             moved = np.array([log[0][term] - log[-1][term] for log in logs])
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
@@ -361,13 +361,15 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
 def _seed_pairs(a: Side, b: Side | None) -> list[tuple[int | None, int | None]]:
     """The seeds of both sides that are compared; a line's own seeds where there is one side.
 
-    Lines that share seeds are compared at those, lines that share none by position in the order of seeds. The one table of
-    another tool is compared with every seed.
+    Lines are compared at the seeds that they share; the same training at other seeds by position in the order of seeds. The
+    one table of another tool is compared with every seed.
     """
     first, second = a.seeds(), b.seeds() if b else a.seeds()
     if [None] in (first, second):
         return list(product(first, second))
-    return [(seed, seed) for seed in first if seed in second] or list(zip(first, second))
+    shared = [(seed, seed) for seed in first if seed in second]
+    trainings = [{**side.line.runs[0].parameters, "seed": None} for side in (a, b or a)]
+    return list(zip(first, second)) if not shared and trainings[0] == trainings[1] else shared
 
 
 def _rows(a: Side, b: Side | None) -> Iterator[Found]:
@@ -431,6 +433,7 @@ OPTIONAL |= {"where": (), "control": False}
 FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", *OPTIONAL}
 KINDS = ("gain", "no worse", "figure", "share", "shown")
 FEWEST_SEEDS = 5
+MOST_COLLAPSED = 2  # runs that may be left out of a verdict
 POWER = (1.96 + 0.84) ** 2  # of 80 %, in squared standard errors
 
 
@@ -444,6 +447,12 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
             rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted(FIELDS))}"
             raise DfnbError(f"{path}: claim {claim.get('id')} {rule}")
     return content["datasets"], listed
+
+
+def mapped(paper: str) -> set[str]:
+    """The groups of arms whose maps a claim about a paper compares."""
+    about = [claim for claim in claims()[1] if claim["map"] and claim["paper"] == paper]
+    return {claim[side].partition("/")[0] for claim in about for side in ("line", "against") if "/" in claim[side]}
 
 
 def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.DataFrame:
@@ -536,8 +545,8 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> tuple[dic
         row["ours"] = f"{of.value:.3f} of {whole:.3f}: {of.value / whole:.2f}"
     if claim["kind"] in ("share", "shown"):
         return row | {"verdict": "not judged"}, NO_VALUE
-    left_out, runs = of.collapsed.split(" of ")
-    if left_out == runs:
+    left_out, runs = map(int, of.collapsed.split(" of "))
+    if left_out == runs or left_out > MOST_COLLAPSED:
         return row | {"verdict": f"not judged: {of.collapsed} runs collapsed"}, NO_VALUE
     if of.seeds < FEWEST_SEEDS:
         return row | {"verdict": f"exploratory: fewer than {FEWEST_SEEDS} seeds"}, NO_VALUE

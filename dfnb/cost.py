@@ -17,40 +17,46 @@ SCORING = 1 / 3  # of a training step: a forward pass costs about half of a back
 
 
 def cost(profile: str) -> pd.DataFrame:
-    """By paper and group: trainings, images that they train on and score, and hours of one process, last row the sum.
+    """By paper and group: trainings, images seen, and hours of one process; last row the sum.
 
-    An estimate: drawing, preparing, maps and notebooks are not in it. Nothing is trained and no weights are fetched.
+    A phase that several arms share is counted once. An estimate: drawing, preparing, maps and notebooks are not in it.
+    Nothing is trained and no weights are fetched.
     """
-    rows = {}
+    rows: dict[str, dict] = {}
     for job in trainings(profile):
-        trained, scored, seconds = _work(job.parameters)
-        row = {"paper": job.parameters.paper, "group": job.group or "main", "trainings": 1}
-        rows[job.id] = row | {"images trained on": trained, "images scored": scored, "hours": seconds / 3600}
+        for place, (phase, (images, seconds)) in enumerate(_phases(job.parameters).items()):
+            row = {"paper": job.parameters.paper, "group": job.group or "main", "trainings": int(place == 0)}
+            rows.setdefault(phase, row | {"images": images, "hours": seconds / 3600})
     table = pd.DataFrame(rows.values()).groupby(["paper", "group"], sort=False).sum()
     table.loc[("all", ""), :] = table.sum()
-    return table.astype({"trainings": int, "images trained on": int, "images scored": int}).round({"hours": 2})
+    return table.astype({"trainings": int, "images": int}).round({"hours": 2})
 
 
-def _work(p: TrainingParameters) -> tuple[int, int, float]:
-    """Images that a training with all its phases trains on, those that it scores, and the seconds of both."""
-    trained, scored, seconds, phase = 0, sum(frames_of(name, "test") for name in p.test_sets), 0.0, p.settings()
+def _phases(p: TrainingParameters) -> dict[str, tuple[int, float]]:
+    """Of each phase of a training, by a digest of what identifies it, the images that it trains on and its seconds.
+
+    The last phase, which comes first, scores the test sets.
+    """
+    frames, validation = (frames_of(p.train_set, split, tuple(p.seen_methods or ())) for split in ("train", "val"))
+    scored, phase, found = sum(frames_of(name, "test") for name in p.test_sets), p.settings(), {}
     while phase is not None:
-        images = phase.epochs * (phase.images_per_epoch or frames_of(p.train_set, "train"))
-        judged = phase.epochs * frames_of(p.train_set, "val") + (scored if trained == 0 else 0)
+        key = core.digest([p.paper, p.train_set, p.seed, p.seen_methods, phase.model_dump(mode="json")])
         timed = phase.model_copy(update={"lr": 1e-3, "epochs": 1, "pretrained": False})
-        step = step_s(p.paper, timed.model_dump_json())
-        seconds += step * (images + SCORING * judged) / phase.batch_size
-        trained, scored, phase = trained + images, scored + phase.epochs * frames_of(p.train_set, "val"), phase.before()
-    return trained, scored, seconds
+        images = phase.epochs * min(phase.images_per_epoch or frames, frames)
+        judged = SCORING * (phase.epochs * validation + scored)
+        found[key] = images, step_s(p.paper, timed.model_dump_json()) * (images + judged) / phase.batch_size
+        scored, phase = 0, phase.before()
+    return found
 
 
 @cache
-def frames_of(name: str, split: str) -> int:
+def frames_of(name: str, split: str, seen_methods: tuple[str, ...] = ()) -> int:
     """Frames of a split: of a prepared dataset counted, of one of the embedded benchmark by its settings."""
-    if name in core.described("synth"):
-        settings = synth.preset(name)
-        return 2 * settings.identities.get(split, 0) * settings.videos * settings.frames
-    return len(select(load_frames(name), split))
+    if name not in core.described("synth"):
+        return len(select(load_frames(name), split, seen_methods or None))
+    settings = synth.preset(name)
+    share = len(seen_methods or settings.methods) / len(settings.methods)
+    return round(settings.identities.get(split, 0) * settings.videos * settings.frames * (1 + share))
 
 
 @cache
@@ -59,11 +65,14 @@ def step_s(paper: str, settings: str) -> float:
     module = papers.module(paper)
     chosen = module.Settings.model_validate_json(settings)
     step = Step(module.Network(chosen)).to(DEVICE).train()
+    optimiser = torch.optim.AdamW(step.parameters())
     batch, started = _batch(chosen), 0.0
     for i in range(STEPS + 1):
         started = time.monotonic() if i == 1 else started
-        step(batch)["total"].backward()
-        step.zero_grad()
+        losses = step(batch)
+        (losses["total"] + losses.get("adversary", 0)).backward()
+        optimiser.step()
+        optimiser.zero_grad()
     return (time.monotonic() - started) / STEPS
 
 

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_curve
 
 from dfnb import core, metrics, papers
 from dfnb.attribution import maps
-from dfnb.data.frames import Pixels, as_batch, load_frames, masked, pictures, select
+from dfnb.data.frames import Pixels, as_batch, load_frames, masked, mean_mask, pictures, select
 from dfnb.scores import Report, report_folder
 from dfnb.train import Run
 
@@ -145,10 +145,8 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 def mean_masks(name: str) -> Figure:
     """The mean mask of each method over the test split: how often each place is forged, in [0, 1]."""
     frames = select(load_frames(name), "test")
-    pixels, means = Pixels(frames.attrs["folder"]), {}
-    for method, rows in frames.iloc[masked(frames)].astype({"method": str}).groupby("method"):
-        shape = pixels.crop(*rows[["path", "row"]].iloc[0]).shape[:2]
-        means[method] = np.mean([pixels.mask(*place, shape) for place in zip(rows["mask"], rows["row"])], axis=0)
+    methods = frames.iloc[masked(frames)].astype({"method": str}).groupby("method")
+    means = {method: mean_mask(rows) for method, rows in methods}
     titles = [f"{method}\n{mean.mean():.0%} of pixels" for method, mean in means.items()]
     nothing = [np.zeros_like(mean) for mean in means.values()]
     return panel([("share of frames", list(means.values()), nothing, MAP)], titles)
@@ -226,8 +224,9 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     figure, panels = plt.subplots(1, len(test_sets), figsize=(WIDTH, 2.4), sharey=True, squeeze=False)
     handles, diagonal = {}, np.geomspace(0.005, 1)
     for axes, test_set in zip(panels[0], test_sets):
-        for name in rows["line"][rows["test_set"] == test_set]:
-            for table in report.read(lines[name], test_set):
+        for name, seeds in rows.loc[rows["test_set"] == test_set, ["line", "seeds_list"]].itertuples(index=False):
+            tables = report.read(lines[name], test_set)
+            for table in [each for each in tables if str(each.attrs["seed"]) in ("None", *seeds.split(", "))]:
                 videos = metrics.units(table, "video")
                 fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
                 [handles[name]] = axes.plot(fpr, tpr, color=look[name]["color"], linewidth=1)

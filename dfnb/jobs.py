@@ -8,7 +8,6 @@ when they are opened by hand.
 """
 
 import ast
-import base64
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import yaml
 from pydantic import Field, create_model
 
-from dfnb import core, papers, scores, synth
+from dfnb import compare, core, papers, scores, synth
+from dfnb.attribution import measures
 from dfnb.core import DfnbError, Name
 from dfnb.data import annotate
 from dfnb.data.frames import load_frames, select
@@ -67,7 +66,7 @@ class AttributionParameters(Parameters):
     """
 
     test_sets: Names
-    frames_per_method: int = Field(ge=1)
+    forged_frames: int = Field(ge=1)  # of each test set
     methods: list[str] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)
     shuffled_labels: bool
@@ -174,11 +173,6 @@ class Job:
             return self.record.with_name("log.txt")
         return core.home() / "reports" / self.parameters.profile / "notebooks" / f"{self.id}.ipynb"
 
-    @property
-    def base64(self) -> str:
-        """The parameters as ``papermill -b`` takes them."""
-        return base64.b64encode(yaml.safe_dump(self.parameters.model_dump(mode="json")).encode()).decode()
-
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
         record = core.read_record(self.record.parent)
@@ -225,19 +219,17 @@ def trainings(name: str, notebook: str = "") -> list[Job]:
     """The trainings of a profile, or of one paper's notebook: the grid's, then its arms'.
 
     A training that is an arm of two groups stands here twice, under the same id. Where a seed's run collapsed, every line
-    with the same training set that has this seed gets one of the reserve's besides.
+    with the same training set that has this seed gets the same one of the reserve besides.
     """
     planned = _trainings(name, {})
-    lost: dict[str, set[int]] = defaultdict(set)
-    for job in planned:
-        if (core.read_record(job.record.parent) or {}).get("collapsed"):
-            lost[job.parameters.train_set].add(job.parameters.seed)
-    found = _trainings(name, lost) if lost else planned
+    lost = [job.parameters for job in planned if (core.read_record(job.record.parent) or {}).get("collapsed")]
+    of_seed = dict(zip(sorted({p.seed for p in lost}), profile(name).grid.reserve))
+    found = _trainings(name, {(p.train_set, p.seed): of_seed[p.seed] for p in lost if p.seed in of_seed})
     return [job for job in found if notebook in ("", job.notebook)]
 
 
-def _trainings(name: str, lost: Mapping[str, set[int]]) -> list[Job]:
-    """The trainings of a profile; ``lost``: the seeds to replace, by training set."""
+def _trainings(name: str, replaced: Mapping[tuple[str, int], int]) -> list[Job]:
+    """The trainings of a profile; ``replaced``: by training set and seed the seed that joins it."""
     content, of_papers = profile(name), papers.notebooks()
     needs = ("01_data",) if "01_data" in content.notebooks else ()
     result: list[Job] = []
@@ -247,8 +239,8 @@ def _trainings(name: str, lost: Mapping[str, set[int]]) -> list[Job]:
         for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
             values = {**own, "train_set": train_set, "seeds": content.grid.seeds[:1], **changes}
             seeds = values.pop("seeds")
-            replaced = lost.get(values["train_set"], set()).intersection(seeds)
-            for seed in [*seeds, *content.grid.reserve[: len(replaced)]]:
+            joining = [replaced.get((values["train_set"], seed)) for seed in seeds]
+            for seed in [*seeds, *filter(None, joining)]:
                 source = f"profile {name}, {each}, {group} {arm}".rstrip(", ")
                 checked = schema(each).check(values | {"seed": seed}, source)
                 words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]
@@ -323,6 +315,17 @@ def train_job(name: str, job_id: str) -> None:
     clock, p = core.Clock(), known[job_id].parameters
     run = trained(p)
     finish(job_id, p, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
+
+
+def explained(p: AttributionParameters, job: Job, run: Run) -> None:
+    """Measure the maps of a training's run, its paper's own and Grad-CAM, if it is a main line or a claim compares them."""
+    if job.group and not (p.arms and job.group in compare.mapped(run.paper)):
+        return
+    train_set, seen_methods = run.parameters["train_set"], run.parameters["seen_methods"]
+    for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
+        chosen = measures.sample(test_set, p.forged_frames, seen_methods)
+        for name in [*run.network().maps(), "Grad-CAM"]:
+            measures.measure(run, chosen, name)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:

@@ -34,18 +34,11 @@ from dfnb.core import DfnbError, rng
 
 Level = Literal["frame", "video"]
 COLUMNS = ("video", "track", "frame", "cluster", "label", "method", "score")
-LOCALISATION = {
-    "iou": "IoU",
-    "pixel_auc": "pixel AUC",
-    "pixel_ap": "pixel AP",
-    "pointing": "pointing game",
-    "energy": "energy in mask",
-}
+LOCALISATION = {"iou": "IoU", "pixel_auc": "pixel AUC", "pixel_ap": "pixel AP"}
+LOCALISATION |= {"pointing": "pointing game", "energy": "energy in mask"}
 CURVES = ("EER", "AP", "TPR at 1% FPR", "TPR at 5% FPR")  # of the ROC or precision-recall curve
 METRICS = ("AUC", *CURVES, "accuracy", "balanced accuracy", "Brier")  # any other name is a column of values
-AT_THRESHOLD = (
-    "accuracy at 5% FPR"  # balanced; at the threshold that 5 % of the real frames of the validation split exceed
-)
+AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold that 5 % of the real validation frames exceed
 GAINS = {"gain in pixel AP": ("pixel_ap", "constant pixel_ap"), "kept under deletion": ("deletion 0", "deletion")}
 KEY = {"frame": ["video", "track", "frame"], "video": ["video"]}
 REPLICATES = 1000
@@ -61,7 +54,7 @@ def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         raise DfnbError(f"{source} lacks the columns {', '.join(missing)}; score the run again")
     again, mend = "score the run again, as P(fake)", "mend the label in frames.parquet (0 real, 1 fake) and score again"
     unique = "make video unique by method and name together and score again"
-    videos = scores.groupby("video", observed=True)
+    videos, located = scores.groupby("video", observed=True), scores.filter(LOCALISATION)
     checks = [
         *((scores[name].isna(), f"no {name}", again) for name in COLUMNS[:-1]),
         (~scores["score"].between(0, 1), "a score that is NaN or outside [0, 1]", again),
@@ -69,6 +62,7 @@ def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         (scores.duplicated(KEY["frame"]), "a (video, track, frame) that was there before", unique),
         (videos["label"].transform("nunique") > 1, "a video of more than one label", unique),
         (videos["cluster"].transform("nunique") > 1, "a video of more than one cluster", unique),
+        *((~values.fillna(0).between(0, 1), f"a {name} outside [0, 1]", again) for name, values in located.items()),
     ]
     for wrong, what, remedy in checks:
         if wrong.any():

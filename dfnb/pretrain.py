@@ -121,9 +121,8 @@ def pretrain(name: str, folder: Path, chosen: Settings | None = None, echo: Call
     explained = _explained(network, chosen, mean, deviation)
     path = folder / f"{name}.safetensors"
     with core.atomic(path) as temporary:
-        save_file(
-            {f"features.{key}": value.contiguous() for key, value in network.features.state_dict().items()}, temporary
-        )
+        weights = network.features.state_dict()
+        save_file({f"features.{key}": value.contiguous() for key, value in weights.items()}, temporary)
     record = {"parameters": chosen.model_dump(mode="json"), "r2": explained, "sha256": core.sha256(path)}
     core.write_json(path.with_suffix(".json"), {**record, "environment": core.environment(), **clock.facts()})
     return path

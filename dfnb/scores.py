@@ -42,7 +42,7 @@ def score(run: Run, test_set: str, corruption: str = "", severity: int = 0) -> p
         frames = select(load_frames(test_set), "test")
         pixels = corrupt.Corrupted(frames, corruption, severity) if corruption else None
         network = run.network().to(DEVICE)
-        table = predict(network, frames, run.settings, pixels, run.parameters["train_set"])
+        table = predict(network, frames, run.settings, pixels, run.mean_mask())
         return metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
 
     facts = {"corruptions": corrupt.VERSION} if corruption else {}

@@ -75,17 +75,20 @@ def _listed(rows: pd.DataFrame) -> pd.DataFrame:
     for name, values in {"p": rows["p"], "p, Holm": metrics.holm(rows["p"].to_numpy())}.items():
         table[name] = ["–" if np.isnan(p) else f"{p:.3f}".replace("0.000", "< 0.001") for p in values]
     table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
-    return table.assign(**{name: rows[name].to_numpy() for name in ("seeds", "n", "clusters")})
+    return table.assign(**{name: rows[name].to_numpy() for name in ("seeds", "collapsed", "n", "clusters")})
 
 
 def extended(results: pd.DataFrame) -> pd.DataFrame:
     """The results with what tables need besides: ``home``, ``map``, the ``verdict`` of its sanity test, published AUC.
 
-    The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines with one training set share.
+    The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines share that were trained on the same
+    forgeries, and their maps.
     """
     constant = results[results["metric"].str.startswith("constant ")]
-    constant = constant.assign(line=MEAN_MASK, collapsed="", metric=constant["metric"].str.removeprefix("constant "))
-    same = [name for name in compare.KEYS if name not in ("paper", "group", "arm")]
+    of_map, metric = constant["condition"].str.startswith("map "), constant["metric"].str.removeprefix("constant ")
+    condition = constant["condition"].mask(of_map, "map none")
+    constant = constant.assign(line=MEAN_MASK, collapsed="", metric=metric, condition=condition)
+    same = ["value", *(name for name in compare.KEYS if name not in ("paper", "group", "arm"))]
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
     home = np.where(results["test_set"] == results["train_set"], "yes", "no")
@@ -110,7 +113,8 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
             continue
         paper = rows.drop_duplicates("line")["paper"].mode()[0]
         lines_and_sets = {"line": {*rows["line"], *rows["minus"], MEAN_MASK} - {""}, "test_set": {*rows["test_set"]}}
-        alone = {"group": ".*"} | {column: "|".join(map(re.escape, names)) for column, names in lines_and_sets.items()}
+        alone = {column: "|".join(map(re.escape, names)) for column, names in lines_and_sets.items()}
+        alone["group"] = f"|{re.escape(group)}"
         for ending, spec in specs("groups").items():
             if group in partial or not ending.startswith("_by_method"):
                 lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"
@@ -128,7 +132,8 @@ def _overview(book: "Book") -> pd.DataFrame:
             record, chosen = run.record, run.record["chosen"]
             row = {"start": f"{run.settings.backbone} from {record['weights_from']}"}
             row |= {"chosen epoch": f"{chosen['epoch']} of {len(run.log)}", "validation AUC": f"{chosen['auc']:.3f}"}
-            row |= {"frames of the split": record["n"]["train"], "images/s": round(run.log["images_per_s"].median())}
+            row |= {"frames of the split": record["n"]["train"], "images seen": record["images_seen"]}
+            row["images/s"] = round(run.log["images_per_s"].median())
             rows[line.name, run.parameters["seed"]] = row | {"wall s": round(record["wall_s"])}
     return pd.DataFrame(rows).T.rename_axis(["line", "seed"])
 
@@ -162,9 +167,10 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
             f"No interval of {metrics.AT_THRESHOLD}: its threshold rests on fewer than {metrics.FEWEST_VALIDATION} "
             "clusters of validation videos."
         )
-    collapsed = sound.loc[sound["collapsed"].str.match("[1-9]"), "line"].unique()
+    collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
     if len(collapsed):
-        refused.append(f"Collapsed runs are left out of {', '.join(collapsed)}.")
+        runs = [f"{row.collapsed} of {row.line} {row.minus and f'− {row.minus}'}" for row in collapsed.itertuples()]
+        refused.append(f"Collapsed runs are left out: {'; '.join(map(str.strip, runs))}.")
     return (
         f"Trained on {', '.join(sound['train_set'].unique())}, seeds: {', '.join(map(str, seeds))}. "
         f"Test: {'; '.join(tests)}. Intervals: 95 %, over clusters of videos{over}. "

@@ -95,6 +95,8 @@ def train(
         if not core.read_record(folder):
             before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
             start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
+            if (mean_mask := datasets.mean_mask(splits["train"])) is not None:
+                np.save(folder / "mean_mask.npy", mean_mask)
             always = settings.always(splits["train"], seed, start)
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
             _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
@@ -353,19 +355,17 @@ def predict(
     frames: pd.DataFrame,
     settings: papers.Settings,
     pixels: Pixels | None = None,
-    train_set: str | None = None,
+    constant: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
 
     On the network's device and in the precision of the training. The columns of ``metrics.LOCALISATION`` are NaN for real
     frames and for fakes without a mask, and absent where the paper has no ``localise``. ``pixels`` are read instead of the
-    table's own, corrupted ones, and then nothing is located. With a ``train_set`` its mean mask is measured on the same
-    frames in the columns ``constant <measure>``, as what is met without looking at a frame.
+    table's own, corrupted ones, and then nothing is located. With a ``constant`` map see :func:`region`.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     localise = pixels is None and hasattr(network, "localise")
-    constant = datasets.mean_mask(train_set) if localise and train_set else None
     scores, regions = [], []
     for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
@@ -374,7 +374,7 @@ def predict(
         if localise:
             maps = network.localise(outputs).cpu().numpy()
             known, masks = batch["has_mask"] & (batch["label"] == 1), batch["mask"][:, 0].numpy() > 0.5
-            regions += [_region(*pair, constant) if ok else {} for *pair, ok in zip(maps, masks, known)]
+            regions += [region(*pair, constant) if ok else {} for *pair, ok in zip(maps, masks, known)]
     table = frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores)
     measures = list(metrics.LOCALISATION)
     if constant is not None:
@@ -382,12 +382,16 @@ def predict(
     return table.join(pd.DataFrame(regions, columns=measures)) if localise else table
 
 
-def _region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -> dict[str, float]:
-    """The measures of a located map (h, w), and of a constant one (k, l), against the mask (H, W)."""
-    region = metrics.localisation(located, mask)
+def region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -> dict[str, float]:
+    """The measures of a located map (h, w) against the mask (H, W).
+
+    With a ``constant`` map (k, l), the mean mask of the training, its measures stand beside them as ``constant <measure>``: what
+    is met without looking at the frame.
+    """
+    found = metrics.localisation(located, mask)
     if constant is not None:
-        region |= {f"constant {name}": value for name, value in metrics.localisation(constant, mask).items()}
-    return region
+        found |= {f"constant {name}": value for name, value in metrics.localisation(constant, mask).items()}
+    return found
 
 
 def shard(folder: Path, test_set: str, condition: str = "") -> Path:

@@ -131,7 +131,7 @@ def test_grad_cam_is_its_formula(planted, images):
     np.testing.assert_allclose(maps.grad_cam(network, images).numpy(), expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "occlusion", "superpixels"])
+@pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "superpixels"])
 def test_maps_are_those_of_captum_by_hand(planted, images, method):
     network = planted[0].network()
 
@@ -143,9 +143,6 @@ def test_maps_are_those_of_captum_by_hand(planted, images, method):
         "Grad-CAM": lambda: captum.attr.LayerGradCam(logit, network.relu).attribute(images).relu(),
         "Integrated Gradients": lambda: captum.attr.IntegratedGradients(logit).attribute(
             images, 0 * images, n_steps=24
-        ),
-        "occlusion": lambda: captum.attr.Occlusion(logit).attribute(
-            images, (3, SIDE // 8, SIDE // 8), (3, SIDE // 16, SIDE // 16), 0
         ),
         "superpixels": lambda: captum.attr.FeatureAblation(logit).attribute(
             images, 0, feature_mask=maps.segments(images)
@@ -254,14 +251,14 @@ def test_likeness_is_a_rank_correlation(planted):
 def test_the_sanity_test_finds_what_ignores_the_network(planted, monkeypatch):
     run, chosen = planted
     monkeypatch.setitem(maps.EXPLAINERS, "zeros", lambda network, images: 0 * images[:, 0])
-    names = ["Grad-CAM", "occlusion", "edges", "random", "zeros"]
+    names = ["Grad-CAM", "superpixels", "edges", "random", "zeros"]
     measures.sanity(run, chosen, names, {"another seed": run})
     tables = {name: core.read_table(train.shard(run.folder, "planted", f"sanity {name}")) for name in names}
     assert all(len(table) == 6 and (table["label"] == 1).all() for table in tables.values())
     means = {name: table.mean(numeric_only=True) for name, table in tables.items()}
     for name in ("edges", "random"):
         assert means[name]["all"] == pytest.approx(1, abs=1e-4) and means[name]["empty"] == 0
-    for name in ("Grad-CAM", "occlusion"):
+    for name in ("Grad-CAM", "superpixels"):
         assert means[name]["all"] < measures.ALIKE and means[name]["another seed"] == pytest.approx(1, abs=1e-4)
     assert means["zeros"]["empty"] == 1 and means["zeros"]["all"] == 0
 
@@ -342,12 +339,3 @@ def test_a_picture_without_a_face_or_file_is_one_sentence(red, tmp_path):
         measures.picture(tmp_path / "none.png", "planted")
     with pytest.raises(DfnbError, match="there is no file"):
         measures.picture(tmp_path / "nowhere.png", "planted")
-
-
-def test_browsing_makes_no_widgets_in_the_workflow(planted, monkeypatch):
-    run, chosen = planted
-    drawn = []
-    monkeypatch.setenv("DFNB_HEADLESS", "1")
-    measures.browse(lambda *choice: drawn.append(choice), {"planted": run}, chosen)
-    [(shown, rows, names)] = drawn
-    assert shown is run and len(rows) == 1 and names == ["Grad-CAM"]

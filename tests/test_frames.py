@@ -191,7 +191,7 @@ def test_masks_are_hidden_in_nested_shares_and_nothing_else_changes(toy):
         hide_masks(toy, 0.01, seed=0)
 
 
-def test_the_mean_mask_is_that_of_the_forged_training_frames_and_kept(toy, tmp_path, monkeypatch):
+def test_the_mean_mask_is_that_of_the_forged_frames_of_a_table(toy, tmp_path):
     folder = tmp_path / "split"
     for video, method, split in (
         ("a", "real", "train"),
@@ -207,11 +207,12 @@ def test_the_mean_mask_is_that_of_the_forged_training_frames_and_kept(toy, tmp_p
     frames.write_dataset(folder, {"made": "by a test"})
     stored = [np.load(folder / "videos" / video / "masks.npy") for video in "bc"]
     expected = np.unpackbits(np.concatenate(stored), axis=-1, count=SIZE).mean(axis=0)
-    np.testing.assert_array_equal(frames.mean_mask(folder), expected)
-    monkeypatch.setattr(Pixels, "mask", lambda *given: pytest.fail("computed again"))
-    np.testing.assert_array_equal(frames.mean_mask(folder), expected)
+    table = frames.load_frames(folder)
+    np.testing.assert_array_equal(frames.mean_mask(frames.select(table, "train")), expected)
+    only = np.unpackbits(stored[0], axis=-1, count=SIZE).mean(axis=0)
+    np.testing.assert_array_equal(frames.mean_mask(frames.select(table, "train", ["swap"])), only)
     make(tmp_path / "real", TOY[:2])
-    assert frames.mean_mask(tmp_path / "real") is None
+    assert frames.mean_mask(frames.load_frames(tmp_path / "real")) is None
 
 
 def test_drawn_data_are_identified_by_what_they_are_drawn_from_others_by_their_bytes(toy):

@@ -49,6 +49,7 @@ def make_run(home, paper, seed, arm="", strength=1.0, **changes) -> Run:
         "weights_from": "random weights",
         "chosen": {"epoch": 1, "auc": 0.8},
         "n": {"train": 100},
+        "images_seen": 200,
         "start": None,
         "log": [{"epoch": epoch, "validation_auc": 0.7, "images_per_s": 10.0} for epoch in (1, 2)],
         "wall_s": 5.0,
@@ -204,7 +205,7 @@ def test_captions_name_what_away_collapsed_runs_and_few_validation_clusters_mean
     results = book.results.query("line == 'Baseline' and level == 'frame' and metric == 'balanced accuracy'")
     changes = {"metric": "accuracy at 5% FPR", "interval_method": "none", "collapsed": "1 of 2"}
     text = tables.conditions(results.assign(**changes), "hand")
-    assert "away: the mean over synth-b" in text and "Collapsed runs are left out of Baseline." in text
+    assert "away: the mean over synth-b" in text and "Collapsed runs are left out: 1 of 2 of Baseline." in text
     assert "No interval of accuracy at 5% FPR: its threshold rests on fewer than 100 clusters" in text
     assert "ollapsed" not in tables.conditions(results, "hand") and "No interval" not in tables.conditions(
         results, "hand"
@@ -223,7 +224,8 @@ def test_every_group_of_arms_has_its_tables(home, book):
     assert differences["difference"].iloc[0].startswith(f"{np.mean(value):+.3f} [")
     assert "energy in mask" in book.table("locate_and_verify_annotation_located")
     task = book.table("lae_face_swap_by_method")
-    assert set(task.index) == {"LAE, face swap: main", "LAE, face swap: 0 %"} and "synth-b, warp" in task
+    assert set(task.index.get_level_values("line")) == {"LAE, face swap: main", "LAE, face swap: 0 %"}
+    assert set(task.index.get_level_values("metric")) == {"balanced accuracy"} and "synth-b, warp" in task
     assert len(book.table("lae_face_swap_by_method_differences")) and not any("quirks" in name for name in book.figures)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients, Occlusion
+from captum.attr import FeatureAblation, IntegratedGradients
 from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,13 +66,6 @@ def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
     return explained.sum(1).detach()
 
 
-def occlusion(network: nn.Module, images: Tensor) -> Tensor:
-    """The logit lost under a grey square of an eighth of the side, moved by half of it (Zeiler and Fergus, ECCV 2014)."""
-    side = max(2, images.shape[-1] // 8)
-    window, stride = (3, side, side), (3, side // 2, side // 2)
-    return Occlusion(evidence(network)).attribute(images, window, stride).mean(1)
-
-
 def superpixels(network: nn.Module, images: Tensor) -> Tensor:
     """The logit lost when one superpixel is made grey, each in turn (feature ablation)."""
     regions = segments(images).expand_as(images)
@@ -97,8 +90,8 @@ def random(images: Tensor, keys: Sequence[tuple]) -> Tensor:
     return F.interpolate(torch.from_numpy(blocks).float().to(images.device), images.shape[-2:], mode="nearest")[:, 0]
 
 
-EXPLAINERS = {"Grad-CAM": grad_cam, "Integrated Gradients": integrated_gradients, "occlusion": occlusion}
-EXPLAINERS |= {"superpixels": superpixels, "edges": edges}
+EXPLAINERS = {"Grad-CAM": grad_cam, "Integrated Gradients": integrated_gradients, "superpixels": superpixels}
+EXPLAINERS |= {"edges": edges}
 METHODS = (*EXPLAINERS, "random")
 CONTROLS = ("edges", "random")
 

@@ -5,12 +5,10 @@
 """
 
 import copy
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
@@ -24,17 +22,21 @@ from dfnb.core import DfnbError
 from dfnb.data import prepare
 from dfnb.data.frames import in_order, load_frames, select
 from dfnb.data.sources import Source
-from dfnb.train import DEVICE, Run
+from dfnb.train import DEVICE, Run, region
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
 ALIKE = 0.5  # rank correlation from which two maps count as the same
 
 
-def sample(test_set: str, per_method: int) -> pd.DataFrame:
-    """Test frames of a dataset: ``per_method`` of each manipulation method and of real, evenly spread over their rows."""
-    test = select(load_frames(test_set), "test").reset_index(drop=True)
-    groups = test.groupby("method", observed=True).indices.values()
-    rows = [group[np.linspace(0, len(group) - 1, per_method).round().astype(int)] for group in groups]
+def sample(test_set: str, forged: int, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """Test frames of a dataset, evenly spread over their rows: about ``forged`` of the methods, equally many of each.
+
+    Of real frames there are as many as of one method; of each at least one.
+    """
+    test = select(load_frames(test_set), "test", methods).reset_index(drop=True)
+    groups = test.astype({"method": str}).groupby("method").indices.values()
+    n = max(1, round(forged / (len(groups) - 1)))
+    rows = [group[np.linspace(0, len(group) - 1, n).round().astype(int)] for group in groups]
     return test.iloc[np.unique(np.concatenate(rows))]
 
 
@@ -76,14 +78,14 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
     forged = frames[frames["label"] == 1]
 
     def measures() -> pd.DataFrame:
-        network, found = run.network().to(DEVICE), maps.of(run, forged, name)
+        network, found, constant = run.network().to(DEVICE), maps.of(run, forged, name), run.mean_mask()
         rows: list[dict[str, float]] = []
         for batch in maps.batches(forged, run.settings):
             images = batch["image"].to(DEVICE)
             chunk = found[len(rows) : len(rows) + len(images)]
             hidden = faithfulness(network, images, chunk) if curves else {}
             for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
-                row = metrics.localisation(chunk[i], mask)
+                row = region(chunk[i], mask, constant)
                 row["chance"] = mask.mean() if mask.any() else np.nan
                 for kind, values in hidden.items():
                     row[kind] = np.trapezoid(values[i], dx=1 / STEPS)
@@ -203,18 +205,3 @@ def picture(path: str | Path, train_set: str) -> pd.DataFrame:
     faces = load_frames(name)
     widths = [right - left for left, _, right, _ in faces["crop_box"]]
     return faces.assign(method=path.name).iloc[[int(np.argmax(widths))]]
-
-
-def browse(draw: Callable, runs: Mapping[str, Run], frames: pd.DataFrame) -> None:
-    """Choose detector, map and frame by widgets; ``draw(run, rows, names of maps)`` shows the choice.
-
-    With ``DFNB_HEADLESS`` set, as in the workflow, no widgets are made and the first choice is drawn.
-    """
-    if os.environ.get("DFNB_HEADLESS"):
-        draw(next(iter(runs.values())), frames.iloc[[0]], ["Grad-CAM"])
-        return
-    choices = dict.fromkeys(name for run in runs.values() for name in [*run.network().maps(), *maps.METHODS])
-
-    @ipywidgets.interact(detector=list(runs), method=list(choices), frame=(0, len(frames) - 1))
-    def show(detector: str, method: str, frame: int) -> None:
-        draw(runs[detector], frames.iloc[[frame]], [method])

@@ -203,19 +203,14 @@ def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     return keep_masks(frames, core.rng("annotated", seed).permutation(known)[:kept])
 
 
-def mean_mask(name: str | Path) -> np.ndarray | None:
-    """The mean mask (h, w) in [0, 1] of the forged training frames of a dataset, kept beside it; None where no mask is known."""
-    frames = select(load_frames(name), "train")
+def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
+    """The mean mask (H, W) in [0, 1] of the forged frames of a table; None where no mask is known."""
     known, pixels = frames.iloc[masked(frames)], Pixels(frames.attrs["folder"])
-    path = pixels.folder / f"mean_mask-{frames.attrs['fingerprint']}.npy"
     if known.empty:
         return None
-    if not path.exists():
-        shape = pixels.crop(str(known["path"].iloc[0]), known["row"].iloc[0]).shape[:2]
-        masks = (pixels.mask(str(mask), row, shape) for mask, row in zip(known["mask"], known["row"]))
-        with core.atomic(path) as temporary:
-            np.save(temporary, sum(masks, np.zeros(shape)) / len(known))
-    return np.load(path)
+    shape = pixels.crop(str(known["path"].iloc[0]), known["row"].iloc[0]).shape[:2]
+    masks = (pixels.mask(str(mask), row, shape) for mask, row in zip(known["mask"], known["row"]))
+    return sum(masks, np.zeros(shape)) / len(known)
 
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,11 @@ class Run:
     def weights_sha256(self) -> str:
         """The sha256 of the chosen checkpoint."""
         return self.record["outputs"]["best.safetensors"]
+
+    def mean_mask(self) -> np.ndarray | None:
+        """The mean mask (H, W) in [0, 1] of the fakes it was trained on, of which it need not have seen the masks; None: unknown."""
+        path = self.folder / "mean_mask.npy"
+        return np.load(path) if path.exists() else None
 
     def network(self, path: Path | None = None) -> "Network":
         """The network with the chosen checkpoint, in evaluation mode, on the CPU; ``path`` is another copy of it.

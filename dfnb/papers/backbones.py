@@ -54,9 +54,8 @@ class Plain7(nn.Module):
 # What `dfnb pretrain` made, by timm's tags; without a tag the first is meant.
 TAGS = dict.fromkeys(["drawn_faces", *sorted(path.stem for path in STARTS.glob("*.safetensors"))])
 PARTS = {"input_size": (3, 96, 96), "num_classes": 0, "classifier": "fc"}
-default_cfgs = generate_default_cfgs(
-    {f"{SMALL}.{t}": {**PARTS, "file": str(STARTS / f"{t}.safetensors")} for t in TAGS}
-)
+FILES = {f"{SMALL}.{tag}": {**PARTS, "file": str(STARTS / f"{tag}.safetensors")} for tag in TAGS}
+default_cfgs = generate_default_cfgs(FILES)
 
 
 @register_model
@@ -65,25 +64,36 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
     return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
 
 
-def start(name: str, pretrained: bool) -> dict[str, str]:
-    """What a model starts from: ``from`` "random weights", "ImageNet" (with timm's ``tag``), or a start (with its ``sha256``).
-
-    Part of a run's identity. Raises :class:`DfnbError` when timm knows no model of this name.
-    """
+def _source(name: str, pretrained: bool) -> str:
+    """Where the weights of a model are from: "random weights", "ImageNet", or the name of a start."""
     if not timm.is_model(name):
         raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
     if not (pretrained and is_model_pretrained(name)):
-        return {"from": "random weights"}
+        return "random weights"
     known = timm.get_pretrained_cfg(name)
-    if known.file is None:
-        return {"from": "ImageNet", "tag": f"{known.architecture}.{known.tag}"}
-    if not Path(known.file).exists():
+    if known.file and not Path(known.file).exists():
         raise DfnbError(f"{known.file} is missing; make it with `dfnb pretrain {known.tag}` or install dfnb again")
-    return {"from": known.tag.replace("_", " "), "sha256": core.sha256(Path(known.file))}
+    return known.tag.replace("_", " ") if known.file else "ImageNet"
+
+
+def start(name: str, pretrained: bool) -> dict[str, str]:
+    """What a model starts from: ``from`` "random weights", "ImageNet" (with timm's ``tag``), or a start (with its ``sha256``).
+
+    Part of a run's identity, so it is what there is: where ImageNet's weights cannot be fetched, random weights. Raises
+    :class:`DfnbError` when timm knows no model of this name.
+    """
+    source = _source(name, pretrained)
+    known = timm.get_pretrained_cfg(name)
+    if source == "random weights":
+        return {"from": source}
+    if known.file:
+        return {"from": source, "sha256": core.sha256(Path(known.file))}
+    with torch.random.fork_rng():
+        return {"from": create(name, True).weights_from, "tag": f"{known.architecture}.{known.tag}"}
 
 
 def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
-    """A timm model whose attribute ``weights_from`` says what it starts from: the ``from`` of :func:`start`.
+    """A timm model whose attribute ``weights_from`` says what it starts from, as the ``from`` of :func:`start`.
 
     Pretrained weights that cannot be fetched are replaced by random ones, with one warning; these are the same that
     ``pretrained=False`` would have drawn, so that ``torch.manual_seed`` before the call determines them.
@@ -91,7 +101,7 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     Raises:
         DfnbError: timm knows no model of this name.
     """
-    weights_from = start(name, pretrained)["from"]
+    weights_from = _source(name, pretrained)
     fetched = weights_from != "random weights"
     random_state, reason = torch.get_rng_state(), "timm has none for it"
     try:
