@@ -89,8 +89,7 @@ def cost(profile: ProfileName = "study") -> None:
     table = cost.cost(profile)
     typer.echo(table.to_string())
     cores = os.cpu_count() or 1
-    hours = table["hours"].iloc[-1] / cores
-    typer.echo(f"about {hours:.1f} hours with {cores} trainings side by side, one thread each")
+    typer.echo(f"about {table['hours'].iloc[-1] / cores:.1f} hours with {cores} trainings side by side")
 
 
 @app.command()

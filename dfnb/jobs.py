@@ -238,9 +238,8 @@ def _trainings(name: str, replaced: Mapping[tuple[str, int], int]) -> list[Job]:
         own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
         for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
             values = {**own, "train_set": train_set, "seeds": content.grid.seeds[:1], **changes}
-            seeds = values.pop("seeds")
-            joining = [replaced.get((values["train_set"], seed)) for seed in seeds]
-            for seed in [*seeds, *filter(None, joining)]:
+            joining = [replaced.get((values["train_set"], seed)) for seed in values["seeds"]]
+            for seed in [*values.pop("seeds"), *filter(None, joining)]:
                 source = f"profile {name}, {each}, {group} {arm}".rstrip(", ")
                 checked = schema(each).check(values | {"seed": seed}, source)
                 words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]

@@ -112,9 +112,12 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
             continue
         paper = rows.drop_duplicates("line")["paper"].mode()[0]
-        lines_and_sets = {"line": {*rows["line"], *rows["minus"], MEAN_MASK} - {""}, "test_set": {*rows["test_set"]}}
+        lines_and_sets = {
+            "line": {*rows["line"], *rows["minus"], MEAN_MASK} - {""},
+            "test_set": {*rows["test_set"]},
+            "group": {"", group},
+        }
         alone = {column: "|".join(map(re.escape, names)) for column, names in lines_and_sets.items()}
-        alone["group"] = f"|{re.escape(group)}"
         for ending, spec in specs("groups").items():
             if group in partial or not ending.startswith("_by_method"):
                 lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"

@@ -95,8 +95,6 @@ def train(
         if not core.read_record(folder):
             before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
             start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
-            if (mean_mask := datasets.mean_mask(splits["train"])) is not None:
-                np.save(folder / "mean_mask.npy", mean_mask)
             always = settings.always(splits["train"], seed, start)
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
             _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))

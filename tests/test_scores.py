@@ -37,6 +37,7 @@ def untrained(seed=0, paper=xception, **settings):
         "paper": name,
         "train_set": "smoke-a",
         "seed": seed,
+        "seen_methods": None,
         "settings": recipe.model_dump(mode="json"),
     }
     facts = {"rule": "none", "weights_from": "random weights", "chosen": {"epoch": 1}, "start": None}

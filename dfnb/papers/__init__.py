@@ -32,7 +32,7 @@ from torchvision.transforms import v2
 
 from dfnb import core
 from dfnb.core import DfnbError
-from dfnb.data.frames import Sample
+from dfnb.data import frames
 
 __path__.append(str(core.home() / "papers"))  # a reader's own papers
 
@@ -109,8 +109,15 @@ class Run:
         return self.record["outputs"]["best.safetensors"]
 
     def mean_mask(self) -> np.ndarray | None:
-        """The mean mask (H, W) in [0, 1] of the fakes it was trained on, of which it need not have seen the masks; None: unknown."""
-        path = self.folder / "mean_mask.npy"
+        """The mean mask (H, W) in [0, 1] of the fakes it was trained on, whether it saw their masks or not; made once.
+
+        None where no mask is known, or the training set is not here any more.
+        """
+        path, train_set = self.folder / "mean_mask.npy", self.parameters["train_set"]
+        if not path.exists() and core.read_record(frames.dataset_folder(train_set)):
+            known = frames.select(frames.load_frames(train_set), "train", self.parameters["seen_methods"])
+            if len(frames.masked(known)):
+                np.save(path, frames.mean_mask(known))
         return np.load(path) if path.exists() else None
 
     def network(self, path: Path | None = None) -> "Network":
@@ -184,7 +191,7 @@ class Settings(core.Closed):
         """Positions in the train split, before :meth:`visible`, of frames of which every batch shows some; none by default."""
         return ()
 
-    def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
+    def samples(self, sample: frames.Sample, draw: Generator) -> list[frames.Sample]:
         """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation."""
         return [sample]
 
