@@ -112,12 +112,9 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
             continue
         paper = rows.drop_duplicates("line")["paper"].mode()[0]
-        lines_and_sets = {
-            "line": {*rows["line"], *rows["minus"], MEAN_MASK} - {""},
-            "test_set": {*rows["test_set"]},
-            "group": {"", group},
-        }
-        alone = {column: "|".join(map(re.escape, names)) for column, names in lines_and_sets.items()}
+        shown = {"group": {"", group}, "test_set": {*rows["test_set"]}}
+        shown["line"] = {*rows["line"], *rows["minus"], MEAN_MASK} - {""}
+        alone = {column: "|".join(map(re.escape, sorted(names))) for column, names in shown.items()}
         for ending, spec in specs("groups").items():
             if group in partial or not ending.startswith("_by_method"):
                 lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"
