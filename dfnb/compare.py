@@ -563,7 +563,7 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> tuple[dic
         rows = _measured(gain, table)
         verdict = _judged(gain, rows[rows["test_set"] == of.test_set], table)[0]["verdict"]
         if not verdict.startswith("supported"):
-            return row | {"verdict": f"not judged: {line} does not beat {against}"}, NO_VALUE
+            return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}, NO_VALUE
     verdict = _verdict(claim, of, limit)
     with_all = _measured(claim, table, collapsed=True)
     with_all = with_all.loc[with_all["test_set"] == of.test_set, "value"]

@@ -625,7 +625,7 @@ def test_no_worse_is_judged_only_where_the_full_condition_beats_none():
         assert verdicts(claim, result(less, OURS, value, low, high), beats) == [verdict]
         for useless in ([does_not], []):
             said = verdicts(claim, result(less, OURS, value, low, high), *useless)
-            assert said == ["not judged: main does not beat masks/none"]
+            assert said == ["not judged: main was not shown to beat masks/none"]
 
 
 def test_nothing_is_supported_where_the_sign_turns_with_the_collapsed_runs_in():
