@@ -371,7 +371,9 @@ def main(
     warmup: Annotated[int, typer.Option(min=0, help="rounds before them that do not")] = 2,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels; default: the paper's")] = None,
     backbone: Annotated[str | None, typer.Option(help="timm name; default: the paper's")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads on the CPU; default: torch's choice")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads on the CPU; default: one, as in a training")
+    ] = None,
     out: Annotated[Path, typer.Option(help="folder of the row files")] = Path("reports/benchmarks"),
 ) -> None:
     """Measure a training step of a paper's network against a transcription of its description, side by side.
@@ -383,13 +385,13 @@ def main(
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
     warnings.filterwarnings("ignore", message="reduction: 'mean'")  # half of the divergence is what is described
     torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32 for both
-    if threads:
-        torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"pretrained": False, "image_size": size, "backbone": backbone}
     changes = {name: value for name, value in changes.items() if value is not None}
     settings = papers.module(paper).Settings.check(changes, "the options")
     ours, transcription = (network.to(device) for network in networks(paper, settings))
+    if threads:  # a network of ours sets them to one
+        torch.set_num_threads(threads)
     images = random_batch(settings.image_size, batch, device)
     check_equal(ours, transcription, random_batch(min(settings.image_size, CHECKED_PX), 2, device))
     typer.echo("both compute the same logits, losses and gradients; now the times")

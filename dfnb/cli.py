@@ -13,7 +13,7 @@ import yaml
 from dfnb import core
 from dfnb.core import DfnbError
 
-ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, study, paper")]
+ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 JobName = Annotated[str, typer.Argument(help="a training of the profile; a wrong name lists those there are")]
 StartName = Annotated[str, typer.Argument(help="a start of data_manifest/starts.yaml: drawn_faces, …")]
 StartFolder = Annotated[Path | None, typer.Option(help="default: the package's own")]

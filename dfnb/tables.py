@@ -151,29 +151,29 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
     sound, tests, made = rows[rows["refused"] == ""], [], f"Made by `dfnb run {profile}`."
     if sound.empty:
         return made
-    for test_set, found in sound.groupby("test_set", sort=False):
-        row = found.sort_values(["level", "n"], na_position="first").iloc[-1]
-        if test_set == compare.AWAY:
-            tests.append(f"{test_set}: the mean over {'; or '.join(sorted(set(found['mean_over'])))}")
-            continue
+    for (test_set, _), found in sound.groupby(["test_set", "level"], sort=False):
+        row = found.sort_values("n", na_position="first").iloc[-1]
         n = f"{row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} clusters"
-        tests.append(f"{test_set} {n} ({row['compression']}, data {row['fingerprint'][:8]})")
+        text = f"{test_set} {n} ({row['compression']}, data {row['fingerprint'][:8]})"
+        if test_set == compare.AWAY:
+            text = f"{test_set}: the mean over {'; '.join(sorted(set(found['mean_over'])))}"
+        tests.append(text)
+    if (sound["method"] != "all").any():
+        tests.append("under the name of a method its fakes alone")
     seeds = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
     over = " and over seeds (over clusters alone where a line has one seed)" if sound["seeds"].max() > 1 else ""
     start = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
     refused = [f"Refused: {reason}." for reason in rows["refused"].unique() if reason]
     if len(sound[(sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")]):
-        refused.append(
-            f"No interval of {metrics.AT_THRESHOLD}: its threshold rests on fewer than {metrics.FEWEST_VALIDATION} "
-            "clusters of validation videos."
-        )
+        few = f"its threshold rests on fewer than {metrics.FEWEST_VALIDATION} clusters of validation videos"
+        refused.append(f"No interval of {metrics.AT_THRESHOLD}: {few}.")
     collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
     if len(collapsed):
         runs = [f"{row.collapsed} of {row.line} {row.minus and f'− {row.minus}'}" for row in collapsed.itertuples()]
         refused.append(f"Collapsed runs are left out: {'; '.join(map(str.strip, runs))}.")
     return (
         f"Trained on {', '.join(sound['train_set'].unique())}, seeds: {', '.join(map(str, seeds))}. "
-        f"Test: {'; '.join(tests)}. Intervals: 95 %, over clusters of videos{over}. "
+        f"Test: {'; '.join(dict.fromkeys(tests))}. Intervals: 95 %, over clusters of videos{over}. "
         f"Checkpoint: {'; '.join(sorted(set(sound['rule'])))}. Backbone: {'; '.join(start)}. {' '.join([made, *refused])}"
     )
 

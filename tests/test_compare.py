@@ -675,7 +675,7 @@ def test_claims_on_a_report(made):
             {"line": "modules/7 %", "against": "main"},
             {"metric": "robustness kept", "against": "xception"},
             {"metric": "energy", "map": "Grad-CAM", "sets": ["home"]},
-            {"metric": "kept under deletion", "map": "Grad-CAM", "against": "xception"},
+            {"metric": "lost under deletion", "map": "Grad-CAM", "against": "xception"},
         ),
     ).reset_index()
     assert found["on"].tolist() == ["here", "away", "there", "home", "here", "here", "here"]

@@ -28,7 +28,7 @@ PORTRAIT_SPLITS = ("train", "train", "val", "test")
 
 
 class Settings(core.Closed):
-    """What a dataset of the embedded benchmark is made from; the defaults are those of synth-a."""
+    """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
 
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field({"train": 200, "val": 50, "test": 100})  # drawn people
     videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
