@@ -54,7 +54,7 @@ def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         raise DfnbError(f"{source} lacks the columns {', '.join(missing)}; score the run again")
     again, mend = "score the run again, as P(fake)", "mend the label in frames.parquet (0 real, 1 fake) and score again"
     unique = "make video unique by method and name together and score again"
-    videos, located = scores.groupby("video", observed=True), scores.filter(LOCALISATION)
+    videos, located, fake = scores.groupby("video", observed=True), scores.filter(LOCALISATION), scores["label"]
     checks = [
         *((scores[name].isna(), f"no {name}", again) for name in COLUMNS[:-1]),
         (~scores["score"].between(0, 1), "a score that is NaN or outside [0, 1]", again),
@@ -62,7 +62,7 @@ def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         (scores.duplicated(KEY["frame"]), "a (video, track, frame) that was there before", unique),
         (videos["label"].transform("nunique") > 1, "a video of more than one label", unique),
         (videos["cluster"].transform("nunique") > 1, "a video of more than one cluster", unique),
-        *((~values.fillna(0).between(0, 1), f"a {name} outside [0, 1]", again) for name, values in located.items()),
+        *((~located[x].fillna(0).between(0, fake), f"a {x} outside [0, 1] or at a real frame", again) for x in located),
     ]
     for wrong, what, remedy in checks:
         if wrong.any():

@@ -183,12 +183,12 @@ def test_coverage_over_videos_and_seeds(checkout, monkeypatch):
 # ------------------------------------------------------------------------------------------------------- the long table
 
 
-def run_of(home, paper, seed, name, train_set="here") -> train.Run:
+def run_of(home, paper, seed, name, train_set="here", backbone="small") -> train.Run:
     """A run whose training is not needed: a record, weights that nobody loads, and no scores yet."""
     folder = home / "runs" / f"{core.slug(name)}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "best.safetensors").write_bytes(folder.name.encode())
-    parameters = {"paper": paper, "train_set": train_set, "seed": seed, "settings": {"backbone": "small"}}
+    parameters = {"paper": paper, "train_set": train_set, "seed": seed, "settings": {"backbone": backbone}}
     outputs = {"best.safetensors": core.sha256(folder / "best.safetensors")}
     record = {"parameters": parameters, "outputs": outputs, "rule": "highest validation AUC", "weights_from": "nothing"}
     return train.Run(folder, record | {"log": []})
@@ -334,6 +334,29 @@ def test_lines_that_share_no_seed_are_compared_by_position(made):
     sides = stored(made, "xception, apart, other seeds"), stored(made, "plain")[:1]
     assert found["value"] == pytest.approx(compared(*sides, level="video", metric="AUC")["value"])
     assert found["seeds_list"] == "0, 7" and found["seeds"] == 1
+
+
+def test_different_trainings_that_share_no_seed_are_not_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    lines = []
+    for name, paper, arm, seeds, change in (
+        ("base", "xception", "", (0, 1), {}),
+        ("later", "xception", "same", (5, 6), {}),
+        ("deeper", "xception", "deeper", (5, 6), {"backbone": "large"}),
+        ("elsewhere", "xception", "elsewhere", (5, 6), {"train_set": ""}),
+        ("overlapping", "xception", "overlapping", (1, 2), {"backbone": "large"}),
+        ("another", "lae", "", (5, 6), {}),
+    ):
+        runs = [run_of(tmp_path, paper, seed, name, **change) for seed in seeds]
+        for run in runs:
+            put(run, "here", table(run.id, 1.5, videos="here"))
+        lines.append(scores.Line(name, paper, arm and "arms", arm, tuple(runs)))
+    scores.pack("apart", lines)
+    found = rows(compare.results(scores.Report("apart")), level="video", metric="AUC", method="all", condition="")
+    differences = {each.line: each.seeds_list for each in found[found["minus"] == "base"].itertuples()}
+    assert differences == {"later": "0, 1, 5, 6", "overlapping": "1"}  # by position the same training alone
+    assert not (found["line"].eq("base") & found["minus"].ne("")).any()
+    assert set(found["line"]) == {line.name for line in lines}
 
 
 def test_robustness_is_the_mean_within_a_seed(made):
@@ -682,6 +705,36 @@ def test_claims_on_a_report(made):
     assert found["verdict"][3].startswith("not testable: no AUC of modules/7 % minus main")
     assert found["ours"].drop(3).str.contains("[", regex=False).all()
     assert set(found["verdict"].drop([2, 3])) == {"exploratory: fewer than 5 seeds"}
+
+
+@pytest.mark.parametrize("kept, verdict", [(0.3, "supported"), (-0.3, "worse")])
+def test_a_claim_on_the_maps_of_an_arm_is_judged(tmp_path, monkeypatch, kept, verdict):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    lines = []
+    for arm, of_arm in (("main", kept), ("0 %", 0.0)):
+        runs = [run_of(tmp_path, "lae", seed, arm) for seed in range(5)]
+        for run in runs:
+            some = table(run.id, 1.5, 10, videos="map")
+            put(run, "here", some)
+            whole = (0.6 + 0.3 * some.score).where(some.label == 1)
+            curve = {"deletion 0": whole, "deletion 50": whole, "deletion": whole - 0.5 - of_arm * some.score / 2}
+            put(run, "here", some.assign(**curve), "map Grad-CAM")
+        lines.append(scores.Line(f"LAE, face swap: {arm}", "lae", "face swap", arm, tuple(runs)))
+    scores.pack("maps", lines)
+    found = compare.results(scores.Report("maps"))
+    on_maps = {"condition": "map Grad-CAM", "level": "frame"}
+    assert rows(found, **on_maps, metric="deletion 0").empty and rows(found, **on_maps, metric="deletion 50").empty
+    entry = {"paper": "lae", "metric": "lost under deletion", "map": "Grad-CAM"}
+    entry |= {"line": "face swap/main", "against": "face swap/0 %"}
+    judged = compare.judge(found, claimed(entry, {**entry, "map": "edges"})).reset_index()
+    assert judged["verdict"].tolist() == [
+        verdict,
+        "not testable: no lost under deletion of face swap/main minus face swap/0 %",
+    ]
+    assert (judged["seeds"][0], judged["clusters"][0], judged["collapsed"][0]) == ("5", "10", "0 of 5")
+    alone = [row(found, **on_maps, line=line.name, metric="lost under deletion")["value"] for line in lines]
+    (of_claim,) = compare._measured(claimed(entry)[0], found).itertuples()
+    assert of_claim.value == pytest.approx(alone[0] - alone[1]) and of_claim.low < of_claim.value < of_claim.high
 
 
 def test_the_claims_that_are_committed_are_read_and_name_published_figures(checkout, monkeypatch):

@@ -6,8 +6,9 @@ import sys
 import nbformat
 import papermill
 import pytest
+from scipy.special import expit
 
-from dfnb import jobs, papers, scores, tables
+from dfnb import core, jobs, metrics, papers, scores, tables, train
 from dfnb.attribution import measures
 from dfnb.data.frames import FrameDataset, load_frames, select
 
@@ -96,10 +97,11 @@ arms:
 CLAIM = """
   - id: frequency-scores
     paper: frequency
-    says: It has an AUC at all.
+    says: Its width is of use.
     source: a test
     kind: gain
     metric: AUC
+    against: widths/narrow
     sets: [home]
 """
 
@@ -173,10 +175,26 @@ def test_it_is_attributed(book):
     assert values["deletion"].between(0, 1).all() and values["energy"].notna().any()
 
 
-def test_it_is_judged(book):
-    judged = book.table("claims").loc["frequency"]
-    verdicts = {"exploratory: fewer than 5 seeds", "not judged: 2 of 2 runs collapsed"}  # as its two epochs went
-    assert len(judged) == 1 and set(judged["verdict"]) <= verdicts
+@pytest.mark.parametrize("gain, verdict", [(1.5, "supported"), (-1.5, "worse")])
+def test_it_is_judged(book, home, gain, verdict):
+    """Five seeds of the line and of its arm on the frames of one training; scores are drawn, those of the line's fakes moved."""
+    (first, *_), profile = book.report.lines(), f"planted {verdict}"
+    run, like, lines = first.runs[0], book.report.read(first, "smoke-a")[0], []
+    for arm, moved in (("", gain), ("narrow", 0.0)):
+        runs = []
+        for seed in range(5):
+            folder = home / "runs" / core.slug(f"{profile} {arm} {seed}")
+            folder.mkdir(parents=True)
+            shutil.copyfile(run.folder / "best.safetensors", folder / "best.safetensors")
+            record = {**run.record, "parameters": {**run.parameters, "seed": seed}, "collapsed": False}
+            runs.append(train.Run(folder, record))
+            noise = core.rng("frames").normal(size=len(like)) + 0.2 * core.rng(arm, seed).normal(size=len(like))
+            scored = like[[*metrics.COLUMNS]].assign(score=expit(noise + moved * like["label"]))
+            facts = train.score_facts(folder.name, "smoke-a", "", like.attrs, run.weights_sha256)
+            core.write_table(train.shard(folder, "smoke-a", ""), scored, facts)
+        lines.append(scores.Line(arm or "Frequency", "frequency", arm and "widths", arm, tuple(runs)))
+    scores.pack(profile, lines)
+    assert tables.Book(profile).table("claims").loc[["frequency"], "verdict"].tolist() == [verdict]
 
 
 def test_its_notebook_is_a_copy_of_02(book, home):

@@ -318,6 +318,9 @@ def test_localisation_of_perfect_full_and_empty_masks():
         (lambda x: x.assign(video=x.label, cluster=x.frame), "a video of more than one cluster"),
         (lambda x: x[x.label == 1], "lacks real or fake frames; score a test set that holds"),
         (lambda x: x[:0], "lacks real or fake frames"),
+        (lambda x: x.assign(iou=[-0.1] + [np.nan] * 7), r"1 rows with a iou outside \[0, 1\]"),
+        (lambda x: x.assign(energy=[1.5] + [np.nan] * 7), r"1 rows with a energy outside .* video 0, track 0, frame 0"),
+        (lambda x: x.assign(pixel_ap=0.5), "4 rows with a pixel_ap .* or at a real frame"),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(change, message):
@@ -325,6 +328,11 @@ def test_bad_tables_are_refused_in_one_sentence(change, message):
         metrics.check_scores(change(HAND), "runs/r/scores/t.parquet")
     assert str(error.value).startswith("runs/r/scores/t.parquet ")
     assert "\n" not in str(error.value)
+
+
+def test_sound_tables_are_returned_as_they_are():
+    scored = HAND.assign(iou=[0, 0.5, 1] + [np.nan] * 5, energy=np.nan)
+    assert metrics.check_scores(scored, "x") is scored
 
 
 @pytest.mark.parametrize("auc", [0.7, 0.97])

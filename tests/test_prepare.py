@@ -542,6 +542,21 @@ def test_painted_masks_that_cannot_be_used_are_all_named(tmp_path, exported):
         annotate.export(table, [0], folder, {})
 
 
+@pytest.mark.parametrize("written", ["0002.png", "0002_mask.png"])
+@pytest.mark.parametrize("name", ["../x.png", "{folder}/../x.png", ".."])
+def test_an_index_that_leads_outside_its_folder_is_refused(tmp_path, exported, name, written):
+    _, folder, _ = exported
+    index = (folder / "index.csv").read_text()
+    (folder / "index.csv").write_text(index.replace(written, name.format(folder=folder)))
+    for number in ("1", "2", "3"):
+        paint(folder / f"000{number}_mask.png")
+    paint(tmp_path / "x.png")
+    paint(folder.parent / "x.png")
+    with pytest.raises(DfnbError, match="names files outside its folder; correct it"):
+        annotate.load(folder)
+    assert not (tmp_path / "annotations").exists()
+
+
 # ---------------------------------------------------------------- real clips
 
 

@@ -108,6 +108,7 @@ def test_mistakes_are_said_in_one_sentence(home):
         "methods.0 = 'magic': input should be 'swap'": lambda: synth.preset("synth-a", methods=["magic"]),
         "identities.test gives 1 people": lambda: make(identities={"test": 1}),
         "none gives 0 people for the split train": lambda: make(portraits=str(home / "none")),
+        f"portraits = '{home / 'gone'}': path does not point to a dir": lambda: make(portraits=str(home / "gone")),
     }.items():
         with pytest.raises(DfnbError) as error:
             attempt()

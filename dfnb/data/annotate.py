@@ -85,7 +85,7 @@ def _index(folder: Path) -> pd.DataFrame:
     if not (folder / "index.csv").exists():
         raise DfnbError(f"{folder} has no index.csv; give what `dfnb annotate export` wrote or `import` named")
     index = pd.read_csv(folder / "index.csv", dtype={"video": str, "dataset": str})
-    if any(Path(name).name != name for name in [*index["image"], *index["mask"]]):
+    if any((folder / name).resolve().parent != folder.resolve() for name in [*index["image"], *index["mask"]]):
         raise DfnbError(f"{folder / 'index.csv'} names files outside its folder; correct it")
     return index
 

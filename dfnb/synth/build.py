@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import joblib
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import DirectoryPath, Field, NonNegativeInt
 from tqdm import tqdm
 
 from dfnb import core
@@ -40,7 +40,7 @@ class Settings(core.Closed):
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
     cue: float | None = Field(None, ge=0, le=1)  # how far a mark in the corner tells the label, see forgeries.mark
-    portraits: str | None = None  # folder of photographs, used instead of drawn faces
+    portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
 
 
 def preset(name: str, **changes: Any) -> Settings:
@@ -87,7 +87,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
         streams, splits = key(name, settings), [split for split, n in counts.items() for _ in range(n)]
         persons = [Person(i, split, rng(*streams, i, FACE, 0).uniform(0, 4)) for i, split in enumerate(splits)]
     else:
-        persons, facts = _portraits(Path(settings.portraits), counts, settings.size)
+        persons, facts = _portraits(settings.portraits, counts, settings.size)
     for split, wanted in counts.items():
         group = sorted((each for each in persons if each.split == split), key=lambda each: (each.tone, each.number))
         if wanted and len(group) < 2:
@@ -180,7 +180,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     description = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:
-        hashes = [(path.name, core.sha256(path)) for path in _photographs(Path(settings.portraits))]
+        hashes = [(path.name, core.sha256(path)) for path in _photographs(settings.portraits)]
         parameters["portraits_digest"] = core.digest(hashes)
     with core.locked(folder, WAIT_S):
         stored = core.read_json(description) if description.exists() else {}
