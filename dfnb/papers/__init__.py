@@ -117,7 +117,8 @@ class Run:
         if not path.exists() and core.read_record(frames.dataset_folder(train_set)):
             known = frames.select(frames.load_frames(train_set), "train", self.parameters["seen_methods"])
             if len(frames.masked(known)):
-                np.save(path, frames.mean_mask(known))
+                with core.atomic(path) as temporary:
+                    np.save(temporary, frames.mean_mask(known))
         return np.load(path) if path.exists() else None
 
     def network(self, path: Path | None = None) -> "Network":
