@@ -20,7 +20,7 @@ from sklearn.metrics import roc_curve
 
 from dfnb import core, metrics, papers
 from dfnb.attribution import maps
-from dfnb.data.frames import Pixels, as_batch, load_frames, masked, mean_mask, pictures, select
+from dfnb.data.frames import Pixels, as_batch, load_frames, pictures, select
 from dfnb.scores import Report, report_folder
 from dfnb.train import Run
 
@@ -140,16 +140,6 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
         places = zip(chosen["mask"], chosen["row"], (crop.shape[:2] for crop in crops))
         rows.append((method, crops, [pixels.mask(*place) for place in places], {}))
     return panel(rows)
-
-
-def mean_masks(name: str) -> Figure:
-    """The mean mask of each method over the test split: how often each place is forged, in [0, 1]."""
-    frames = select(load_frames(name), "test")
-    methods = frames.iloc[masked(frames)].astype({"method": str}).groupby("method")
-    means = {method: mean_mask(rows) for method, rows in methods}
-    titles = [f"{method}\n{mean.mean():.0%} of pixels" for method, mean in means.items()]
-    nothing = [np.zeros_like(mean) for mean in means.values()]
-    return panel([("share of frames", list(means.values()), nothing, MAP)], titles)
 
 
 # ---------------------------------------------------------------- of results

@@ -29,6 +29,7 @@ from dfnb.train import Run, train
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Numbers = Annotated[list[int], Field(min_length=1)]
+LAST = ("09_report", "00_start_here")  # notebooks that show what others made
 BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
 
 
@@ -196,11 +197,12 @@ def profile(name: str) -> Profile:
 def jobs(name: str) -> list[Job]:
     """The jobs of a profile, each after those it needs; all parameters are checked here, before anything runs.
 
-    A paper's notebook reads the trainings of its own paper, every other notebook whatever stands before it.
+    A paper's notebook reads the trainings of its own paper, every other notebook whatever stands before it; but the last
+    two do not wait for each other.
     """
     result: list[Job] = []
     for notebook, values in profile(name).notebooks.items():
-        before = result
+        before = [job for job in result if job.notebook not in LAST]
         if notebook in papers.notebooks():
             before = _distinct(trainings(name, notebook))
             result = [*result, *before]
@@ -307,13 +309,17 @@ def publish(name: str, notebook: str = "") -> None:
 
 
 def train_job(name: str, job_id: str) -> None:
-    """Do a training job of a profile: train, score all its test sets, write the job's record."""
+    """Do a training job of a profile: train, score all its test sets, measure what 07 and 08 show of it, write its record."""
     known = {job.id: job for job in trainings(name)}
     if job_id not in known:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
-    clock, p = core.Clock(), known[job_id].parameters
-    run = trained(p)
-    finish(job_id, p, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
+    clock, job = core.Clock(), known[job_id]
+    run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
+    if "07_attribution" in shown:
+        explained(shown["07_attribution"], job, run)
+    if "08_robustness" in shown:
+        corrupted(shown["08_robustness"], job, run)
+    finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
 
 
 def explained(p: AttributionParameters, job: Job, run: Run) -> None:
@@ -325,6 +331,12 @@ def explained(p: AttributionParameters, job: Job, run: Run) -> None:
         chosen = measures.sample(test_set, p.forged_frames, seen_methods)
         for name in [*run.network().maps(), "Grad-CAM"]:
             measures.measure(run, chosen, name)
+
+
+def corrupted(p: Any, job: Job, run: Run) -> None:
+    """Score the corrupted test set of ``08_robustness``, with its parameters, by a training's run, if it is a main line."""
+    for corruption, severity in product(p.corruptions, p.severities) if not job.group else ():
+        scores.score(run, p.test_set, corruption, severity)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:
