@@ -51,7 +51,7 @@ COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval
 OF_LINE = ("rule", "backbone", "weights_from")
 FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
 COLUMNS = KEYS + INTERVALS + COUNTS + FACTS
-VERSION = 4  # raised when the same scores give other numbers
+VERSION = 5  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
 AWAY = "away"
@@ -231,7 +231,9 @@ def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, A
 def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
     for line in lines:
-        logs = [run.record["log"] for run in line.runs if run.record["log"] and not run.record.get("collapsed")]
+        logs = [
+            run.record["log"] for run in line.runs if len(run.record["log"]) > 1 and not run.record.get("collapsed")
+        ]
         for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
             moved = np.array([log[0][term] - log[-1][term] for log in logs])
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
