@@ -231,9 +231,8 @@ def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, A
 def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
     for line in lines:
-        logs = [
-            run.record["log"] for run in line.runs if len(run.record["log"]) > 1 and not run.record.get("collapsed")
-        ]
+        sound = [run for run in line.runs if not run.record.get("collapsed")]
+        logs = [run.record["log"] for run in sound if len(run.record["log"]) > 1]
         for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
             moved = np.array([log[0][term] - log[-1][term] for log in logs])
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}

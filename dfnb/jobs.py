@@ -315,10 +315,9 @@ def train_job(name: str, job_id: str) -> None:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
     clock, job = core.Clock(), known[job_id]
     run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
-    if "07_attribution" in shown:
-        explained(shown["07_attribution"], job, run)
-    if "08_robustness" in shown:
-        corrupted(shown["08_robustness"], job, run)
+    for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():
+        if notebook in shown:
+            measure(shown[notebook], job, run)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
 
 
