@@ -52,6 +52,7 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     from dfnb import jobs
 
+    jobs.restore(profile)
     planned = jobs.jobs(profile)
     todo = [job for job in planned if not job.done()]
     typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
+from scipy.stats import norm
 
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
@@ -408,7 +409,7 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
     whole, of_method = a.metrics(every=b is None and not a.line.group)
     clean = []  # what robustness is compared with
     if "robustness kept" in whole:
-        clean = [(-sign, side.clean.at(seeds)) for sign, side, seeds in signed]
+        clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
     methods = data[0][1].index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
         chosen = data
@@ -435,7 +436,7 @@ FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", *O
 KINDS = ("gain", "no worse", "figure", "share", "shown")
 FEWEST_SEEDS = 5
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
-POWER = (1.96 + 0.84) ** 2  # of 80 %, in squared standard errors
+POWER = float(norm.ppf([0.975, 0.8]).sum()) ** 2  # of 80 %, in squared standard errors
 
 
 def claims() -> tuple[dict[str, list[str]], list[Claim]]:

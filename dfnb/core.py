@@ -208,9 +208,17 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
+        "code": code(),
         "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
     }
+
+
+def code() -> str:
+    """A fingerprint of what numbers come from: the package, its profiles and manifests, and the lock file of its packages."""
+    folders = [Path(__file__).resolve().parent, find("notebooks") / "profiles", find("data_manifest")]
+    paths = [path for folder in folders for path in sorted(folder.rglob("[!.]*.*")) if path.suffix != ".pyc"]
+    return digest([(path.name, sha256(path)) for path in [*paths, find("requirements.lock")] if path.is_file()])
 
 
 def _commit() -> str:

@@ -75,13 +75,22 @@ class AttributionParameters(Parameters):
     picture: str | None = None
 
 
+class RobustnessParameters(Parameters):
+    """Of ``08_robustness``: corruptions of :mod:`dfnb.corrupt`, their severities, and on how many ``videos`` (None: all)."""
+
+    test_set: Name
+    corruptions: Names
+    severities: Numbers
+    videos: int | None = Field(None, ge=4)
+
+
 # Of each notebook that trains no paper: the schema it extends, and what it takes besides.
 NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
     "00_start_here": (Parameters, {"report_of": (Name, "demo")}),  # the profile whose report is shown
     "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
     "06_cross_dataset": (Parameters, {}),
     "07_attribution": (AttributionParameters, {}),
-    "08_robustness": (Parameters, {"test_set": Name, "corruptions": Names, "severities": Numbers}),  # of dfnb.corrupt
+    "08_robustness": (RobustnessParameters, {}),
     "09_report": (Parameters, {}),
 }
 
@@ -138,13 +147,14 @@ class Profile(core.Closed):
 
     ``notebooks``: their parameters, in the order of execution. ``arms``: notebook → group → arm → what it changes, and
     its ``seeds`` (the grid's first where it says none). The other arms of a group are compared with its ``main``, or
-    with the paper's own training where it has none.
+    with the paper's own training where it has none. ``one_code``: nothing is trained for a report of other code.
     """
 
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     arms: dict[str, dict[str, dict[str, dict[str, Any]]]] = Field(default_factory=dict)
+    one_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +189,7 @@ class Job:
         record = core.read_record(self.record.parent)
         if not record or record["parameters"] != self.parameters.model_dump(mode="json"):
             return False
-        return self.log.exists() and all((core.home() / name).exists() for name in record["files"])
+        return (self.trains or self.log.exists()) and all((core.home() / name).exists() for name in record["files"])
 
 
 def profile(name: str) -> Profile:
@@ -197,16 +207,18 @@ def profile(name: str) -> Profile:
 def jobs(name: str) -> list[Job]:
     """The jobs of a profile, each after those it needs; all parameters are checked here, before anything runs.
 
-    A paper's notebook reads the trainings of its own paper, every other notebook whatever stands before it; but the last
-    two do not wait for each other.
+    A paper's notebook waits for all trainings, since they write into the report that it reads; every other notebook for
+    whatever stands before it; but the last two do not wait for each other.
     """
     result: list[Job] = []
+    planned = _distinct(trainings(name))
     for notebook, values in profile(name).notebooks.items():
         before = [job for job in result if job.notebook not in LAST]
         if notebook in papers.notebooks():
-            before = _distinct(trainings(name, notebook))
-            result = [*result, *before]
-            checked = before[0].parameters  # so the notebook loads what this job trained
+            before = planned
+            result += [job for job in planned if job not in result]
+            first = next(job for job in planned if job.notebook == notebook)  # whose run the notebook loads
+            checked = first.parameters
         else:
             values = {"profile": name} | (values or {})
             if notebook == "01_data":  # all that the profile trains or tests on
@@ -288,11 +300,50 @@ def trained(p: TrainingParameters) -> Run:
     return run
 
 
-def lines(name: str, notebook: str = "") -> list[Line]:
-    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed; missing ones are trained."""
+def with_weights(run: Run) -> Run:
+    """A run, trained again where only its scores came from a report."""
+    if not (run.folder / "best.safetensors").exists():
+        (run.folder / "record.json").unlink(missing_ok=True)
+    train_set, seed, seen_methods = (run.parameters[name] for name in ("train_set", "seed", "seen_methods"))
+    return train(run.paper, train_set, run.settings, seed, seen_methods)
+
+
+def restore(name: str) -> None:
+    """Put what the report of a profile holds into the home, where its trainings then count as done.
+
+    Raises :class:`DfnbError` for a profile of ``one_code`` that is not trained to the end and whose report is of other code.
+    """
+    runs = {_training(run.paper, run.parameters): run for run in scores.unpack(name)}
+    for _ in ("those planned", "those of the reserve, since it is known now what collapsed"):
+        for job in _distinct(trainings(name)):
+            p = job.parameters
+            settings = {"settings": p.settings().model_dump(mode="json")}
+            if run := runs.get(_training(p.paper, p.model_dump(mode="json") | settings)):
+                files = [run.folder / "record.json"]
+                finish(job.id, p, core.Clock(), files, run=run.id, collapsed=run.record["collapsed"])
+    made_by = {run.record["environment"]["code"] for line in scores.Report(name).lines() for run in line.runs}
+    left = [job for job in trainings(name) if not job.done()]
+    if profile(name).one_code and left and made_by - {core.code()}:
+        mend = "check out the commit that its records name to go on, or move it away to begin anew"
+        raise DfnbError(f"{scores.report_folder(name)} was made by other code than this: {mend}")
+
+
+def _training(paper: str, parameters: Mapping[str, Any]) -> str:
+    """What tells the trainings of a profile apart, from the parameters of a run or of a job."""
+    of_data = parameters["train_set"], parameters["seed"], sorted(parameters["seen_methods"] or ())
+    return core.digest([paper, of_data, parameters["settings"]])
+
+
+def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
+    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed.
+
+    Missing ones are trained, or left out where only what has ``ended`` is asked for.
+    """
     seeds, several = defaultdict(list), len(profile(name).grid.train_sets) > 1
     for job in trainings(name, notebook):
-        seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(trained(job.parameters))
+        if not ended or job.done():
+            run = Run.open(core.read_record(job.record.parent)["run"]) if ended else trained(job.parameters)
+            seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(run)
     result = []
     for (paper, group, arm, train_set), of_seeds in seeds.items():
         title = papers.module(paper).PAPER.title
@@ -309,7 +360,10 @@ def publish(name: str, notebook: str = "") -> None:
 
 
 def train_job(name: str, job_id: str) -> None:
-    """Do a training job of a profile: train, score all its test sets, measure what 07 and 08 show of it, write its record."""
+    """Do a training job of a profile: train, score all its test sets, measure what 07 and 08 show of it, write its record.
+
+    Then all of that goes into the profile's report.
+    """
     known = {job.id: job for job in trainings(name)}
     if job_id not in known:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
@@ -319,6 +373,7 @@ def train_job(name: str, job_id: str) -> None:
         if notebook in shown:
             measure(shown[notebook], job, run)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
+    scores.pack(name, [line for line in lines(name, ended=True) if run in line.runs])
 
 
 def explained(p: AttributionParameters, job: Job, run: Run) -> None:
@@ -328,14 +383,14 @@ def explained(p: AttributionParameters, job: Job, run: Run) -> None:
     train_set, seen_methods = run.parameters["train_set"], run.parameters["seen_methods"]
     for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
         chosen = measures.sample(test_set, p.forged_frames, seen_methods)
-        for name in [*run.network().maps(), "Grad-CAM"]:
+        for name in [*run.maps(), "Grad-CAM"]:
             measures.measure(run, chosen, name)
 
 
-def corrupted(p: Any, job: Job, run: Run) -> None:
+def corrupted(p: RobustnessParameters, job: Job, run: Run) -> None:
     """Score the corrupted test set of ``08_robustness``, with its parameters, by a training's run, if it is a main line."""
     for corruption, severity in product(p.corruptions, p.severities) if not job.group else ():
-        scores.score(run, p.test_set, corruption, severity)
+        scores.score(run, p.test_set, corruption, severity, p.videos)
 
 
 def resolved(p: Parameters) -> pd.DataFrame:

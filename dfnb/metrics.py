@@ -175,6 +175,11 @@ class Units:
         columns = {name: values[:, chosen] for name, values in self.columns.items()}
         return replace(self, design=Design(self.design.label[chosen], self.design.cluster[chosen]), columns=columns)
 
+    def only(self, index: pd.DataFrame) -> "Units":
+        """The units that the ``index`` of other units has too."""
+        own, wanted = (pd.MultiIndex.from_frame(each.filter(KEY["frame"])) for each in (self.index, index))
+        return self.rows(own.isin(wanted))
+
     def tables(self, places: Sequence[int]) -> "Units":
         """All units of the tables at these places."""
         columns = {name: values[list(places)] for name, values in self.columns.items()}

@@ -14,38 +14,49 @@ from statistics import mode
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy.special import expit, logit
 
 from dfnb import core, corrupt, metrics, papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import load_frames, select
+from dfnb.data.frames import first_clusters, load_frames, select
 from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
 KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
+LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001
 
 
 def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table of a run on a test set under a condition, made now or read; ``facts``: what else it depends on."""
+    """The table of a run on a test set under a condition, made now or read; ``facts``: what else it depends on.
+
+    Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals: half the size of a report.
+    """
     dataset = load_frames(test_set).attrs["record"]
     facts = score_facts(run.id, test_set, condition, dataset, run.weights_sha256) | facts
     facts |= run.record.get("validation_threshold", {})
-    return core.cached(shard(run.folder, test_set, condition), facts, make)
+    return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 
 
-def score(run: Run, test_set: str, corruption: str = "", severity: int = 0) -> pd.DataFrame:
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    score = expit((logit(table["score"]).clip(-15, 15) / LOGIT).round() * LOGIT)
+    return table.round(DIGITS).assign(score=score.astype("float32").astype(float))
+
+
+def score(run: Run, test_set: str, corruption: str = "", severity: int = 0, videos: int | None = None) -> pd.DataFrame:
     """The scores of a test split with a run's chosen checkpoint, made now or read.
 
-    ``corruption``: one of :data:`dfnb.corrupt.CORRUPTIONS` at a severity from 1 to 5.
+    ``corruption``: one of :data:`dfnb.corrupt.CORRUPTIONS` at a severity from 1 to 5. ``videos``: about so many, those of
+    the first clusters, instead of all.
     """
 
     def make() -> pd.DataFrame:
-        frames = select(load_frames(test_set), "test")
+        frames = first_clusters(select(load_frames(test_set), "test"), videos)
         pixels = corrupt.Corrupted(frames, corruption, severity) if corruption else None
         network = run.network().to(DEVICE)
         table = predict(network, frames, run.settings, pixels, run.mean_mask())
         return metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
 
-    facts = {"corruptions": corrupt.VERSION} if corruption else {}
+    facts = {"corruptions": corrupt.VERSION, "videos": videos} if corruption else {}
     return keep(run, test_set, f"{corruption} {severity}" if corruption else "", facts, make)
 
 
@@ -83,6 +94,24 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
                 path.unlink()
 
 
+def unpack(profile: str) -> list[Run]:
+    """Put the runs of a report that are not at home back there: records, scores, and the weights that the report has."""
+    report = Report(profile)
+    missing = [(line, run) for line in report.lines() for run in line.runs if not core.read_record(run.folder)]
+    for line, run in missing:
+        for test_set in report.test_sets(line):
+            for table in report.tables(line, test_set):
+                facts = {name: value for name, value in table.attrs.items() if name != "seed"}
+                if facts["run"] == run.id:
+                    path = shard(run.folder, test_set, facts["condition"])
+                    core.write_table(path, table.drop(columns=KEYS), facts)
+        weights = report.folder / "weights" / f"{run.id}.safetensors"
+        if weights.exists():
+            shutil.copyfile(weights, run.folder / "best.safetensors")
+        core.write_json(run.folder / "record.json", run.record)
+    return [run for _, run in missing]
+
+
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     """What ``runs.json`` has of each line: its fields, records of its runs, sha256 of its files, versions of its test sets."""
     path = folder / "runs.json"
@@ -107,7 +136,7 @@ def _packed(folder: Path, line: Line) -> dict[str, Any]:
         paths.append(folder / "weights" / f"{runs[0].id}.safetensors")
         with core.atomic(paths[-1]) as temporary:
             shutil.copyfile(runs[0].folder / "best.safetensors", temporary)
-    records = {run.id: {**run.record, "outputs": {"best.safetensors": run.weights_sha256}} for run in runs}
+    records = {run.id: {**run.record, "outputs": {}} for run in runs}
     files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
     versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
     return {**line._asdict(), "runs": records, "files": files, "versions": versions}
@@ -161,7 +190,7 @@ class Report:
 
     def conditions(self, line: Line, test_set: str) -> list[str]:
         """The conditions under which a line has scores on a test set."""
-        return list(dict.fromkeys(table.attrs["condition"] for table in self._tables(line, test_set)))
+        return list(dict.fromkeys(table.attrs["condition"] for table in self.tables(line, test_set)))
 
     def read(self, line: Line, test_set: str, condition: str = "") -> list[pd.DataFrame]:
         """The tables of a line, one per seed that has one, in order, with the column ``seed``; their facts as ``attrs``.
@@ -169,7 +198,7 @@ class Report:
         Raises :class:`DfnbError` where there is none, where the file was altered, and for another version of the test set
         than most lines have.
         """
-        tables = [table for table in self._tables(line, test_set) if table.attrs["condition"] == condition]
+        tables = [table for table in self.tables(line, test_set) if table.attrs["condition"] == condition]
         if not tables:
             raise DfnbError(f"{self.folder} has no scores of {line.name} on {test_set} {condition}; make and pack them")
         usual = mode(entry["versions"][test_set] for entry in self._entries.values() if test_set in entry["versions"])
@@ -177,7 +206,8 @@ class Report:
             raise DfnbError(f"scores of {line.name} on another version of {test_set} than most lines; score it again")
         return tables
 
-    def _tables(self, line: Line, test_set: str) -> list[pd.DataFrame]:
+    def tables(self, line: Line, test_set: str) -> list[pd.DataFrame]:
+        """All tables of a line on a test set: of every seed under every condition."""
         if not line.runs:
             return [self._other(line.name, test_set)]
         name = f"scores/{core.slug(line.name)}@{test_set}.parquet"

@@ -78,9 +78,9 @@ def train(
     """
     table = load_frames(train_set)
     parameters = {"paper": paper, "version": [VERSION, papers.module(paper).VERSION], "seed": seed}
-    parameters |= {"train_set": train_set, "data": datasets.identity(table), "devices": devices}
+    parameters |= {"train_set": train_set, "data": datasets.identity(table.attrs["record"]), "devices": devices}
     parameters |= {"seen_methods": sorted(seen_methods) if seen_methods else None, "shuffled_labels": shuffled_labels}
-    parameters["epoch_tests"] = {name: datasets.identity(load_frames(name)) for name in epoch_tests}
+    parameters["epoch_tests"] = {name: datasets.identity(load_frames(name).attrs["record"]) for name in epoch_tests}
     parameters["settings"] = settings.model_dump(mode="json")
     parameters["weights"] = backbones.start(settings.backbone, settings.pretrained)
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
@@ -278,6 +278,7 @@ class _Loop:
         facts |= {name: self.state[name] for name in ("chosen", "validation_threshold", "weights_from", "log")}
         facts["collapsed"] = collapsed(facts)
         facts |= {"n": {split: len(frames) for split, frames in self.splits.items()}} | self.clock.facts()
+        facts["weights_sha256"] = core.sha256(self.folder / "best.safetensors")
         facts["start"] = self.start.id if self.start else None
         before = self.start.record["images_seen"] if self.start else 0
         facts["images_seen"] = before + self.settings.epochs * self.steps * self.settings.batch_size
@@ -400,4 +401,5 @@ def shard(folder: Path, test_set: str, condition: str = "") -> Path:
 def score_facts(run: str, test_set: str, condition: str, dataset: dict, weights: str | None) -> dict[str, Any]:
     """What a table of scores depends on: the record of its ``dataset``, the checkpoint's sha256 (None: not kept), ..."""
     facts = {"run": run, "test_set": test_set, "condition": condition, "weights": weights, "version": VERSION}
-    return facts | {"compression": dataset.get("compression", "as delivered"), "fingerprint": dataset["fingerprint"]}
+    facts["compression"] = dataset.get("compression", "as delivered")
+    return facts | {"fingerprint": datasets.identity(dataset)}

@@ -189,14 +189,15 @@ def run_of(home, paper, seed, name, train_set="here", backbone="small") -> train
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "best.safetensors").write_bytes(folder.name.encode())
     parameters = {"paper": paper, "train_set": train_set, "seed": seed, "settings": {"backbone": backbone}}
-    outputs = {"best.safetensors": core.sha256(folder / "best.safetensors")}
-    record = {"parameters": parameters, "outputs": outputs, "rule": "highest validation AUC", "weights_from": "nothing"}
-    return train.Run(folder, record | {"log": []})
+    weights = core.sha256(folder / "best.safetensors")
+    record = {"parameters": parameters, "weights_sha256": weights, "rule": "highest validation AUC"}
+    return train.Run(folder, record | {"weights_from": "nothing", "log": []})
 
 
 def put(run, test_set, scored, condition="", fingerprint="first") -> None:
     """Scores as the store has them."""
-    facts = train.score_facts(run.id, test_set, condition, {"fingerprint": fingerprint}, run.weights_sha256)
+    dataset = {"parameters": {}, "fingerprint": fingerprint}
+    facts = train.score_facts(run.id, test_set, condition, dataset, run.weights_sha256)
     core.write_table(train.shard(run.folder, test_set, condition), scored, facts)
 
 

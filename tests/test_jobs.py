@@ -3,12 +3,14 @@
 import ast
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import yaml
@@ -66,7 +68,7 @@ def test_every_profile_passes_the_schemas_in_an_order_in_which_it_can_run(path):
 def test_the_grid_is_papers_times_seeds_and_the_notebook_comes_after_its_trainings():
     of_paper = [job for job in jobs.jobs("study") if job.notebook == "04_locate_and_verify"]
     grid = [job for job in of_paper if job.trains and not job.group]
-    assert [job.id for job in grid] == [f"locate_and_verify-synth-a-s{job.parameters.seed}" for job in grid]
+    assert [job.id for job in grid] == [f"locate_and_verify-synth-a-study-s{job.parameters.seed}" for job in grid]
     assert [job.parameters.seed for job in grid] == jobs.profile("study").grid.seeds
     notebook = of_paper[-1]
     assert not notebook.trains and {job.id for job in of_paper[:-1]} <= set(notebook.needs)
@@ -80,15 +82,16 @@ def test_no_setting_of_a_paper_has_the_name_of_a_parameter():
 
 def test_arms_change_what_they_name_and_nothing_else():
     of_study = {job.id: job for job in jobs.jobs("study")}
-    main = of_study["exposing_the_deception-synth-a-s10"].parameters.model_dump()
-    arm = of_study["exposing_the_deception-synth-a-losses-ce-gil-s10"]
+    main = of_study["exposing_the_deception-synth-a-study-s10"].parameters.model_dump()
+    arm = of_study["exposing_the_deception-synth-a-study-losses-ce-gil-s10"]
     changed = {name for name, value in arm.parameters.model_dump().items() if value != main[name]}
     assert (arm.group, arm.arm) == ("losses", "CE + GIL") and changed == {"information_losses"}
 
 
 def write_profile(home, **changes):
     """A profile of its own in a home that has no others."""
-    content = jobs.profile("smoke").model_dump(mode="json") | changes
+    smoke = next(path for path in PROFILES if path.stem == "smoke")
+    content = core.read_yaml(smoke) | changes
     path = home / "notebooks" / "profiles" / "mine.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content))
@@ -187,6 +190,50 @@ def test_a_collapsed_seed_is_replaced_in_every_line_that_has_it(tmp_path, monkey
     after = seeds()
     assert after["lae", ""] == [1, 2, 3, 20, 21] and after["xception", "both"] == [1, 2, 20, 21]
     assert after["xception", "one"] == [3] and after["xception", "other"] == [1, 2]  # 20 is seed 1's, 21 seed 2's
+
+
+def test_what_a_report_holds_counts_as_done_on_another_machine(smoke_home, tmp_path, monkeypatch):
+    """Trainings put all they made into the report; from it alone the work goes on, with the same bytes."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
+    baseline = jobs.profile("smoke").notebooks["02_xception_baseline"]
+    corrupted = {"test_set": "smoke-b", "corruptions": ["JPEG"], "severities": [5], "videos": 4}
+    notebooks = {"02_xception_baseline": baseline | {"epoch_scores": False}, "08_robustness": corrupted}
+    grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [1, 2]}
+    write_profile(tmp_path, grid=grid, notebooks=notebooks, arms={}, one_code=True)
+    first, second = jobs.trainings("mine")
+    for job in (first, second):
+        jobs.train_job("mine", job.id)
+    report = tmp_path / "reports/mine"
+    held = {path: path.read_bytes() for path in report.rglob("*.*") if path.is_file() and path.suffix}
+    shards = {path: core.read_table(path) for path in (tmp_path / "runs").glob("*/scores/*")}
+    assert {path.stem for path in shards} == {"smoke-b", "smoke-b@jpeg-5"}
+    weights = {path.parent.name: core.sha256(path) for path in (tmp_path / "runs").glob("*/best.safetensors")}
+    shutil.rmtree(tmp_path / "runs")
+    assert not first.done() and not second.done()
+    jobs.restore("mine")
+    assert first.done() and second.done() and {*shards} == {*(tmp_path / "runs").glob("*/scores/*")}
+    for path, table in shards.items():
+        texts = dict.fromkeys(["video", "cluster", "method"], str)
+        pd.testing.assert_frame_equal(core.read_table(path).astype(texts), table.astype(texts), check_exact=True)
+        assert core.read_table(path).attrs == table.attrs
+    few = shards[next(path for path in shards if "jpeg" in path.stem)]
+    assert 4 <= few["video"].nunique() < next(iter(shards.values()))["video"].nunique()
+    runs = jobs.lines("mine")[0].runs
+    assert [(run.folder / "best.safetensors").exists() for run in runs] == [
+        True,
+        False,
+    ]  # the report has the first seed's
+    jobs.publish("mine")
+    assert held == {path: path.read_bytes() for path in held}
+    assert {run.id: core.sha256(jobs.with_weights(run).folder / "best.safetensors") for run in runs} == weights
+    monkeypatch.setattr(core, "code", lambda: "changed")
+    jobs.restore("mine")  # nothing is left to train
+    write_profile(tmp_path, grid=grid | {"seeds": [1, 2, 3]}, notebooks=notebooks, arms={}, one_code=True)
+    with pytest.raises(DfnbError, match="reports/mine was made by other code than this: check out the commit"):
+        jobs.restore("mine")
+    write_profile(tmp_path, grid=grid | {"seeds": [1, 2, 3]}, notebooks=notebooks, arms={})
+    jobs.restore("mine")
 
 
 def test_an_unknown_training_job_lists_those_there_are():

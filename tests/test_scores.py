@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.special import logit
 
 from dfnb import core, metrics, scores, train
 from dfnb.core import DfnbError
@@ -41,6 +42,7 @@ def untrained(seed=0, paper=xception, **settings):
         "settings": recipe.model_dump(mode="json"),
     }
     facts = {"rule": "none", "weights_from": "random weights", "chosen": {"epoch": 1}, "start": None}
+    facts["weights_sha256"] = core.sha256(folder / "best.safetensors")
     facts["validation_threshold"] = {"threshold": 0.75, "threshold_clusters": 9}
     core.write_record(folder, parameters, ["best.safetensors"], **facts, log=[{"epoch": 1, "loss_total": 0.7}])
     return train.Run.open(folder)
@@ -72,7 +74,7 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     for row in np.flatnonzero(fake)[::20]:
         measured = table.filter(like="constant ").iloc[row]
         expected = metrics.localisation(constant, shown[row])
-        assert measured.tolist() == [expected[name] for name in metrics.LOCALISATION]
+        assert measured.tolist() == [round(expected[name], scores.DIGITS) for name in metrics.LOCALISATION]
     assert table.filter(like="constant ")[~fake].isna().all(axis=None)
     assert (table.attrs["threshold"], table.attrs["threshold_clusters"]) == (0.75, 9)
     pd.testing.assert_frame_equal(scores.score(run, "smoke-a"), table)
@@ -81,17 +83,20 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     (fresh / "datasets").unlink()
     shutil.copytree(home / "datasets", fresh / "datasets")
     record = core.read_json(fresh / "datasets/smoke-a/record.json")
-    core.write_json(fresh / "datasets/smoke-a/record.json", {**record, "fingerprint": "another"})
-    assert scores.score(run, "smoke-a").attrs["fingerprint"] == "another" and len(calls) == 2
-    outputs = {"best.safetensors": "of another training"}
+    core.write_json(fresh / "datasets/smoke-a/record.json", {**record, "fingerprint": "rounded otherwise"})
+    assert scores.score(run, "smoke-a").attrs == table.attrs and len(calls) == 1
+    drawn_otherwise = {**record["parameters"], "frames": 7}
+    core.write_json(fresh / "datasets/smoke-a/record.json", {**record, "parameters": drawn_otherwise})
+    assert scores.score(run, "smoke-a").attrs["fingerprint"] != table.attrs["fingerprint"] and len(calls) == 2
     with pytest.raises(DfnbError, match="is not what the record"):
-        scores.score(train.Run(run.folder, {**run.record, "outputs": outputs}), "smoke-a")
+        scores.score(train.Run(run.folder, {**run.record, "weights_sha256": "of another training"}), "smoke-a")
     with pytest.raises(DfnbError, match=r"there is no .*smoke-b.parquet"):
         read(run, "smoke-b")
 
 
-def test_scores_under_corruption(fresh):
+def test_scores_under_corruption(fresh, monkeypatch):
     run = untrained()
+    monkeypatch.setattr(scores, "LOGIT", 1e-6)  # an untrained network hardly tells two pictures apart
     clean, mild, strong = scores.score(run, "smoke-a"), *(scores.score(run, "smoke-a", "JPEG", k) for k in (1, 5))
     assert list(strong) == list(metrics.COLUMNS) and len(strong) == len(clean) and strong.attrs["condition"] == "JPEG 5"
     distance = [np.abs(table["score"] - clean["score"]).mean() for table in (mild, strong)]
@@ -107,6 +112,9 @@ def test_a_prediction_is_that_of_the_network_for_each_frame(fresh):
     table = train.predict(run.network(), frames, run.settings)
     turned = train.predict(run.network(), frames.iloc[::-1], run.settings)
     np.testing.assert_allclose(table["score"], turned["score"].iloc[::-1], atol=1e-6)
+    kept = logit(scores.score(run, "smoke-a")["score"])
+    np.testing.assert_allclose(kept, kept.div(scores.LOGIT).round() * scores.LOGIT, atol=1e-6)
+    np.testing.assert_allclose(kept, logit(table["score"]), atol=scores.LOGIT / 2 + 1e-6)
     assert table["video"].tolist() == frames["video"].tolist() and table["score"].nunique() > len(table) / 2
 
 

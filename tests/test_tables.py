@@ -31,7 +31,7 @@ def made(test_set, strength, key, clusters=30) -> pd.DataFrame:
 
 
 def put(run, test_set, condition, table) -> None:
-    dataset = {"fingerprint": f"of {test_set} and more", "compression": "JPEG 75"}
+    dataset = {"parameters": {}, "fingerprint": f"of {test_set} and more", "compression": "JPEG 75"}
     facts = train.score_facts(run.id, test_set, condition, dataset, run.weights_sha256)
     core.write_table(train.shard(run.folder, test_set, condition), table, facts)
 
@@ -53,7 +53,8 @@ def make_run(home, paper, seed, arm="", strength=1.0, **changes) -> Run:
         "start": None,
         "log": [{"epoch": epoch, "validation_auc": 0.7, "images_per_s": 10.0} for epoch in (1, 2)],
         "wall_s": 5.0,
-        "outputs": {"best.safetensors": core.sha256(folder / "best.safetensors")},
+        "outputs": {},
+        "weights_sha256": core.sha256(folder / "best.safetensors"),
     }
     core.write_json(folder / "record.json", record)
     run = Run(folder, record)

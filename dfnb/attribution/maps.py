@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dfnb import core, papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import in_order
+from dfnb.data.frames import identity, in_order
 from dfnb.metrics import KEY
 from dfnb.train import DEVICE, Run
 
@@ -137,7 +137,7 @@ def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataF
 def describe(run: Run, frames: pd.DataFrame) -> dict:
     """What maps of these rows depend on beside their name: the facts under which they and their measures are kept."""
     rows = core.digest(frames[KEY["frame"]].astype(str).to_numpy().tolist())
-    return {"maps": VERSION, "weights": run.weights_sha256, "fingerprint": frames.attrs["fingerprint"], "frames": rows}
+    return {"maps": VERSION, "weights": run.weights_sha256, "data": identity(frames.attrs["record"]), "frames": rows}
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need

@@ -73,7 +73,7 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
     Columns beside those of a score table: the localisation measures and ``chance``, the forged share of the frame (NaN
     without a mask); with ``curves`` the mean P(fake) under ``deletion`` (low is good) and ``insertion``, and the curves
     themselves ("deletion 0", "deletion 10", ...); for a map that is the maximum of others ``apart``, one minus their mean
-    :func:`overlap`.
+    :func:`overlap`, and ``CKA``, the mean :func:`branch_likeness` of the branches, the same in all rows.
     """
     forged = frames[frames["label"] == 1]
 
@@ -95,6 +95,8 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
         if isinstance(own, tuple):
             pairs = combinations([maps.of(run, forged, part) for part in own], 2)
             table["apart"] = 1 - pd.DataFrame([overlap(a, b) for a, b in pairs]).mean()
+            alike = branch_likeness(network, torch.cat([b["image"] for b in in_order(forged, run.settings)]).to(DEVICE))
+            table["CKA"] = alike.to_numpy()[np.triu_indices(len(alike), 1)].mean()
         return table
 
     return _keep(run, forged, f"map {name}", {"curves": curves}, measures)

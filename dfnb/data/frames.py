@@ -5,7 +5,7 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,14 +145,14 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     return frames
 
 
-def identity(frames: pd.DataFrame) -> str:
-    """What identifies the data of a table of :func:`load_frames`, the same on every machine.
+def identity(record: Mapping[str, Any]) -> str:
+    """What identifies the data of a dataset with this record, the same on every machine.
 
     Of a drawn dataset a digest of its generator's version and parameters, since its bytes differ between machines by
     rounding; of any other the fingerprint of its bytes.
     """
-    parameters = frames.attrs["record"]["parameters"]
-    return core.digest(parameters, 16) if "generator" in parameters else frames.attrs["fingerprint"]
+    parameters = record["parameters"]
+    return core.digest(parameters, 16) if "generator" in parameters else record["fingerprint"]
 
 
 def _named(frames: pd.DataFrame) -> str:
@@ -171,6 +171,13 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
         known = ", ".join(sorted({*(frames["split"].astype(str) + "/" + frames["method"].astype(str))}))
         raise DfnbError(f"{_named(frames)} has no frame of split {split!r} or of a method in {methods}; it has {known}")
     return chosen
+
+
+def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
+    """The frames of the first clusters of a table, as few as hold so many videos; all where None."""
+    counts = frames.groupby("cluster", observed=True, sort=False)["video"].nunique()
+    before = counts.cumsum() - counts
+    return frames[frames["cluster"].isin(counts.index[before < (videos or np.inf)])]
 
 
 def both_classes(frames: pd.DataFrame, split: str) -> None:

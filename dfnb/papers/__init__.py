@@ -106,7 +106,7 @@ class Run:
     @property
     def weights_sha256(self) -> str:
         """The sha256 of the chosen checkpoint."""
-        return self.record["outputs"]["best.safetensors"]
+        return self.record["weights_sha256"]
 
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the fakes it was trained on, whether it saw their masks or not; made once.
@@ -129,9 +129,16 @@ class Run:
         path = path or self.folder / "best.safetensors"
         if not path.exists() or core.sha256(path) != self.weights_sha256:
             raise DfnbError(f"{path} is not what the record of the run describes; delete its folder and train it again")
-        network = module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
+        network = self._untrained()
         network.load_state_dict(load_file(path))
         return network.eval()
+
+    def maps(self) -> list[str]:
+        """The names of the paper's own maps; no checkpoint is read."""
+        return list(self._untrained().maps())
+
+    def _untrained(self) -> "Network":
+        return module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
 
     def before(self) -> "Run | None":
         """The run of the phase that this one started from; None where there is none."""
