@@ -175,7 +175,7 @@ class Job:
     @property
     def record(self) -> Path:
         """The proof that the job ended."""
-        return core.home() / "runs" / "notebooks" / self.parameters.profile / self.id / "record.json"
+        return scores.job_folder(self.parameters.profile, self.id) / "record.json"
 
     @property
     def log(self) -> Path:
@@ -313,25 +313,10 @@ def restore(name: str) -> None:
 
     Raises :class:`DfnbError` for a profile of ``one_code`` that is not trained to the end and whose report is of other code.
     """
-    runs = {_training(run.paper, run.parameters): run for run in scores.unpack(name)}
-    for _ in ("those planned", "those of the reserve, since it is known now what collapsed"):
-        for job in _distinct(trainings(name)):
-            p = job.parameters
-            settings = {"settings": p.settings().model_dump(mode="json")}
-            if run := runs.get(_training(p.paper, p.model_dump(mode="json") | settings)):
-                files = [run.folder / "record.json"]
-                finish(job.id, p, core.Clock(), files, run=run.id, collapsed=run.record["collapsed"])
-    made_by = {run.record["environment"]["code"] for line in scores.Report(name).lines() for run in line.runs}
-    left = [job for job in trainings(name) if not job.done()]
-    if profile(name).one_code and left and made_by - {core.code()}:
+    made_by = scores.unpack(name)
+    if profile(name).one_code and made_by - {core.code()} and not all(job.done() for job in trainings(name)):
         mend = "check out the commit that its records name to go on, or move it away to begin anew"
         raise DfnbError(f"{scores.report_folder(name)} was made by other code than this: {mend}")
-
-
-def _training(paper: str, parameters: Mapping[str, Any]) -> str:
-    """What tells the trainings of a profile apart, from the parameters of a run or of a job."""
-    of_data = parameters["train_set"], parameters["seed"], sorted(parameters["seen_methods"] or ())
-    return core.digest([paper, of_data, parameters["settings"]])
 
 
 def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
@@ -403,8 +388,9 @@ def resolved(p: Parameters) -> pd.DataFrame:
 def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
     """Write the record of a notebook's execution or a training, its last act: without it the job did not happen."""
     hashes = {path.resolve().relative_to(core.home()).as_posix(): core.sha256(path) for path in outputs}
-    folder = core.home() / "runs" / "notebooks" / p.profile / job_id
-    return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts())
+    return core.write_record(
+        scores.job_folder(p.profile, job_id), p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts()
+    )
 
 
 def export_candidates(run: Run, folder: Path, share: float) -> pd.DataFrame:

@@ -9,6 +9,7 @@ a file of its run (:func:`keep`), with what it depends on in its metadata. A rep
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import mode
 from typing import Any, NamedTuple
@@ -78,6 +79,11 @@ def report_folder(profile: str) -> Path:
     return core.home() / "reports" / profile
 
 
+def job_folder(profile: str, job: str) -> Path:
+    """Where the record lies that proves that a job of a profile ended."""
+    return core.home() / "runs" / "notebooks" / profile / job
+
+
 def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """Put scores, records, logs and the weights of the main lines' first seeds from the home into a report.
 
@@ -86,7 +92,8 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
         entries = {} if prune else _entries(folder)
-        entries |= {line.name: _packed(folder, line) for line in lines}
+        ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
+        entries |= {line.name: _packed(folder, line, ended) for line in lines}
         core.write_json(folder / "runs.json", entries, indent=None)
         named = {name for entry in entries.values() for name in entry["files"]}
         for path in [*folder.glob("scores/*"), *folder.glob("weights/*")]:
@@ -94,22 +101,29 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
                 path.unlink()
 
 
-def unpack(profile: str) -> list[Run]:
-    """Put the runs of a report that are not at home back there: records, scores, and the weights that the report has."""
+def unpack(profile: str) -> set[str]:
+    """Put what a report holds and the home does not back there: records, scores, and the weights that the report has.
+
+    Returns which code made its runs, by :func:`dfnb.core.code`.
+    """
     report = Report(profile)
-    missing = [(line, run) for line in report.lines() for run in line.runs if not core.read_record(run.folder)]
-    for line, run in missing:
-        for test_set in report.test_sets(line):
-            for table in report.tables(line, test_set):
-                facts = {name: value for name, value in table.attrs.items() if name != "seed"}
-                if facts["run"] == run.id:
-                    path = shard(run.folder, test_set, facts["condition"])
-                    core.write_table(path, table.drop(columns=KEYS), facts)
-        weights = report.folder / "weights" / f"{run.id}.safetensors"
-        if weights.exists():
-            shutil.copyfile(weights, run.folder / "best.safetensors")
-        core.write_json(run.folder / "record.json", run.record)
-    return [run for _, run in missing]
+    for line in report.lines():
+        missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
+        stored = [report.tables(line, test_set) for test_set in report.test_sets(line) if missing]
+        for table in chain(*stored):
+            facts = {name: value for name, value in table.attrs.items() if name != "seed"}
+            if facts["run"] in missing:
+                path = shard(missing[facts["run"]].folder, facts["test_set"], facts["condition"])
+                core.write_table(path, table.drop(columns=KEYS), facts)
+        for run in missing.values():
+            weights = report.folder / "weights" / f"{run.id}.safetensors"
+            if weights.exists():
+                shutil.copyfile(weights, run.folder / "best.safetensors")
+            core.write_json(run.folder / "record.json", run.record)
+    for job, record in report.jobs().items():
+        if not (job_folder(profile, job) / "record.json").exists():
+            core.write_json(job_folder(profile, job) / "record.json", record)
+    return {run.record["environment"]["code"] for line in report.lines() for run in line.runs}
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -118,8 +132,8 @@ def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     return core.read_json(path) if path.exists() else {}
 
 
-def _packed(folder: Path, line: Line) -> dict[str, Any]:
-    """Write the files of a line; returns its entry for ``runs.json``."""
+def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
+    """Write the files of a line; returns its entry for ``runs.json``, with the records of the jobs that trained its runs."""
     runs = sorted(line.runs, key=lambda run: run.parameters["seed"])
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
@@ -139,7 +153,8 @@ def _packed(folder: Path, line: Line) -> dict[str, Any]:
     records = {run.id: {**run.record, "outputs": {}} for run in runs}
     files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
     versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
-    return {**line._asdict(), "runs": records, "files": files, "versions": versions}
+    jobs = {name: record for name, record in ended.items() if record.get("run") in records}
+    return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": versions}
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -181,6 +196,10 @@ class Report:
         lines.sort(key=lambda line: (line.group != "", papers.names().index(line.paper)))
         tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
         return lines + [Line(tool, "", "", "", ()) for tool in tools]
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """The records of the jobs that trained its runs."""
+        return {job: record for entry in self._entries.values() for job, record in entry["jobs"].items()}
 
     def test_sets(self, line: Line) -> list[str]:
         """The test sets that a line has scores on."""

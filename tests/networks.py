@@ -11,10 +11,13 @@ SMALL = {
 }
 
 
-def small(paper, **changes):
-    module = papers.module(paper)
+def recipe(paper, **changes):
     values = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, **SMALL.get(paper, {}), **changes}
-    return module.Network(module.Settings(**values))
+    return papers.module(paper).Settings(**values)
+
+
+def small(paper, **changes):
+    return papers.module(paper).Network(recipe(paper, **changes))
 
 
 def batch_of(n=4, size=96, **changes):

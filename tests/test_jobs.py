@@ -80,12 +80,18 @@ def test_no_setting_of_a_paper_has_the_name_of_a_parameter():
         assert not {*papers.module(name).Settings.model_fields} & {*jobs.TrainingParameters.model_fields}
 
 
-def test_arms_change_what_they_name_and_nothing_else():
-    of_study = {job.id: job for job in jobs.jobs("study")}
-    main = of_study["exposing_the_deception-synth-a-study-s10"].parameters.model_dump()
-    arm = of_study["exposing_the_deception-synth-a-study-losses-ce-gil-s10"]
+@pytest.mark.parametrize(
+    ("profile", "place", "seed", "besides"),
+    [("study", "synth-a-study", 10, set()), ("smoke", "smoke-a", 0, {"epoch_scores"})],
+)
+def test_arms_change_what_they_name_and_nothing_else(profile, place, seed, besides):
+    """But for the scores of each epoch, which no arm has."""
+    known = {job.id: job for job in jobs.jobs(profile)}
+    main = known[f"exposing_the_deception-{place}-s{seed}"].parameters.model_dump()
+    arm = known[f"exposing_the_deception-{place}-losses-ce-gil-s{seed}"]
     changed = {name for name, value in arm.parameters.model_dump().items() if value != main[name]}
-    assert (arm.group, arm.arm) == ("losses", "CE + GIL") and changed == {"information_losses"}
+    assert (arm.group, arm.arm) == ("losses", "CE + GIL") and changed == {"information_losses", *besides}
+    assert main["epoch_scores"] is bool(besides) and not arm.parameters.epoch_scores
 
 
 def write_profile(home, **changes):
