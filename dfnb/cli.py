@@ -38,8 +38,6 @@ class _Group(typer.core.TyperGroup):
 
 
 app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-annotate = typer.Typer(no_args_is_help=True, help="Let a person paint masks of the frames that LAE chooses.")
-app.add_typer(annotate, name="annotate")
 
 
 @app.command()
@@ -180,29 +178,6 @@ def prepare(
     if problems:
         typer.echo("\n".join(problems), err=True)
         raise typer.Exit(2)
-
-
-@annotate.command("export")
-def export_candidates(
-    run: Annotated[str, typer.Argument(help="run of a paper that chooses candidates: a folder, or an id under runs/")],
-    folder: Annotated[Path, typer.Argument(help="new folder for the pictures and their index")],
-    share: Annotated[float, typer.Option(help="so many masks, as a share of the training frames", min=0, max=1)] = 0.03,
-) -> None:
-    """Write the pictures whose masks are wanted; paint each one's mask beside it, white where forged."""
-    from dfnb.jobs import export_candidates
-    from dfnb.train import Run
-
-    index = export_candidates(Run.open(run), folder, share)
-    typer.echo(f"{folder}: {len(index)} pictures; paint {index['mask'].iloc[0]} for {index['image'].iloc[0]} and so on")
-
-
-@annotate.command("import")
-def import_masks(folder: Annotated[Path, typer.Argument(help="the exported folder, with masks painted")]) -> None:
-    """Check the painted masks and import them; a mask that cannot be used is named, and nothing is imported then."""
-    from dfnb.data import annotate
-
-    name, n, of = annotate.load(folder)
-    typer.echo(f'{n} of {of} masks imported; train LAE with annotations = "{name}"')
 
 
 def _print_counts(record: dict, name: str) -> None:

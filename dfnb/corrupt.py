@@ -79,7 +79,7 @@ class Corrupted(Pixels):
         """One corrupted crop (H, W, 3) uint8 RGB; smaller where the corruption is a resize."""
         stored = path.endswith(".npy")
         if self.last[0] != path:
-            clip = torch.from_numpy(self.clip(path) if stored else super().crop(path, row)[None])
+            clip = torch.from_numpy(super().crop(path) if stored else super().crop(path)[None])
             self.last = path, self.apply(clip.permute(0, 3, 1, 2), self.value, core.rng(*self.key, path))
         return self.last[1][row if stored else 0].permute(1, 2, 0).contiguous().numpy()
 

@@ -35,12 +35,10 @@ Looks = Mapping[str, dict[str, str]]  # colour and marker by line
 
 
 def style() -> None:
-    """One look for all figures: vector text, thin grid, nothing cut; and tables that a notebook does not cut."""
+    """One look for all figures, that of ``figures.mplstyle``; and tables that a notebook does not cut."""
     pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
-    sizes = {"figure.dpi": 100, "savefig.dpi": 120, "axes.titlesize": 9, "legend.fontsize": 7}
-    layout = {"figure.constrained_layout.use": True, "savefig.bbox": "tight", "pdf.fonttype": 42}
-    lines = {"axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", rc=sizes | layout | lines)
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
+    plt.style.use(Path(__file__).with_suffix(".mplstyle"))
     if get_ipython():  # a panel of frames as JPEG has a tenth of the size of its PNG
         set_matplotlib_formats("jpeg", pil_kwargs=JPEG)
 
@@ -133,8 +131,7 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     """Frames of a dataset, one row per method, the exact mask outlined; chosen evenly over the videos."""
     frames = select(load_frames(name), split).drop_duplicates("video")
     pixels, rows = Pixels(frames.attrs["folder"]), []
-    for method in sorted(set(frames["method"]), key=lambda of: (of != "real", of)):
-        videos = frames[frames["method"] == method]
+    for method, videos in sorted(frames.groupby(frames["method"].astype(str)), key=lambda group: group[0] != "real"):
         chosen = videos.iloc[np.unique(np.linspace(0, len(videos) - 1, columns).round().astype(int))]
         crops = [pixels.crop(*place) for place in zip(chosen["path"], chosen["row"])]
         places = zip(chosen["mask"], chosen["row"], (crop.shape[:2] for crop in crops))

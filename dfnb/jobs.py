@@ -22,8 +22,6 @@ from pydantic import Field, create_model
 from dfnb import compare, core, papers, scores, synth
 from dfnb.attribution import measures
 from dfnb.core import DfnbError, Name
-from dfnb.data import annotate
-from dfnb.data.frames import load_frames, select
 from dfnb.scores import Line
 from dfnb.train import Run, train
 
@@ -391,20 +389,3 @@ def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path
     return core.write_record(
         scores.job_folder(p.profile, job_id), p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts()
     )
-
-
-def export_candidates(run: Run, folder: Path, share: float) -> pd.DataFrame:
-    """Write the frames that a run's paper would have annotated, so many that their masks are ``share`` of the training set.
-
-    Returns the index of the exported pictures. Raises :class:`DfnbError` for a paper that chooses no candidates.
-    """
-    module = papers.module(run.paper)
-    if not hasattr(module, "candidates"):
-        raise DfnbError(f"{run.folder} is a run of {module.PAPER.title}, which chooses no candidates for annotation")
-    start = run.before() or run
-    frames = select(load_frames(run.parameters["train_set"]), "train", run.parameters["seen_methods"])
-    budget = round(share * len(frames))
-    if not budget:
-        raise DfnbError(f"share = {share:g} of {len(frames)} training frames is no frame; raise it")
-    order = module.candidates(start, frames, run.settings.clusters).head(budget)
-    return annotate.export(frames, order["row"].to_numpy(), folder, {"run": start.folder.name})

@@ -17,7 +17,6 @@ data.frames
 data.sources
 data.faces
 data.prepare
-data.annotate
 data.audit
 data
 synth.people

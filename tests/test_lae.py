@@ -2,16 +2,13 @@
 
 import shutil
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 from dfnb import core, papers, train
-from dfnb.cli import app
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
@@ -251,7 +248,7 @@ def test_a_batch_without_anything_to_compare_has_a_loss_of_zero():
 def test_phase_one_is_the_same_for_all_settings_of_phase_two():
     first = settings().before()
     changes = {"annotated": 1.0, "attention_weight": 0.0, "selection": "random", "epochs": 7}
-    assert settings(**changes, annotations="mine", clusters=9, lr=0.5).before() == first
+    assert settings(**changes, clusters=9, lr=0.5).before() == first
     assert first.phase == "representation" and first.before() is None and first.epochs == 1 and first.lr == 1e-3
     assert settings(latent=64).before() != first
     net = lae.Network(first)
@@ -410,33 +407,3 @@ def test_interrupted_in_either_phase_it_ends_in_the_same_weights(home, tmp_path,
     assert all(torch.equal(ours["network"][name], theirs["network"][name]) for name in theirs["network"])
     moments = [state["adversary"]["state"] for state in (ours, theirs)]
     assert moments[0] and all(torch.equal(moments[0][k]["exp_avg"], moments[1][k]["exp_avg"]) for k in moments[1])
-
-
-def test_a_person_paints_the_masks_of_the_candidates(home_of_its_own, tmp_path):
-    for path in (home_of_its_own / "datasets").rglob("masks.npy"):
-        path.unlink()  # nobody has masks of this dataset
-    first = train.train("lae", "smoke-a", settings().before(), seed=3, echo=lambda line: None)
-    out = tmp_path / "Maskén für Anna"
-    done = CliRunner().invoke(app, ["annotate", "export", first.folder.name, str(out), "--share", "0.1"])
-    assert done.exit_code == 0, done.output
-    index = pd.read_csv(out / "index.csv")
-    assert len(index) == round(0.1 * first.record["n"]["train"])
-    for row in index.iloc[:-1].itertuples():
-        mask = np.zeros(cv2.imread(str(out / row.image)).shape[:2], np.uint8)
-        mask[20:50, 30:60] = 255
-        cv2.imwrite(str(out / row.mask), mask)
-    done = CliRunner().invoke(app, ["annotate", "import", str(out)])
-    assert done.exit_code == 0, done.output
-    assert f"{len(index) - 1} of {len(index)} masks imported" in done.output
-    name = done.output.split('"')[1]
-    assert (fit(annotations=name, images_per_epoch=None).log["loss_attention"] > 0).all()
-    table = select(load_frames("smoke-a"), "train")
-    shown = settings(annotations=name).visible(table, 3, first)
-    assert len(frames.masked(shown)) == len(index) - 1
-    read = frames.Pixels(shown.attrs["folder"]).mask(shown["mask"].iloc[frames.masked(shown)[0]], 0, (96, 96))
-    assert read.sum() == 900
-    with pytest.raises(DfnbError, match="nobody"):
-        settings(annotations="nobody").visible(table, 3, first)
-    index.assign(mask="../../x.png").to_csv(out / "index.csv", index=False)
-    done = CliRunner().invoke(app, ["annotate", "import", str(out)])
-    assert done.exit_code == 1 and "outside its folder" in done.output

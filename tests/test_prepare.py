@@ -13,7 +13,7 @@ import pytest
 
 from dfnb import core
 from dfnb.core import DfnbError
-from dfnb.data import annotate, faces, frames, prepare
+from dfnb.data import faces, frames, prepare
 from dfnb.data.faces import Follower, Unusable, decode
 from dfnb.data.prepare import Settings, Source, folder_sources
 
@@ -482,79 +482,6 @@ def test_the_detector_is_fetched_or_its_place_is_named(tmp_path, monkeypatch):
     path.write_bytes(b"other")
     with pytest.raises(DfnbError, match="delete it"):
         faces.detector_path()
-
-
-# ---------------------------------------------------------------- painted masks
-
-
-@pytest.fixture
-def exported(tmp_path, data):
-    run(write(tmp_path / "ä.mp4", moving(4)), settings=SMALL)
-    table = frames.load_frames("set")
-    folder = tmp_path / "Maskén für Anna"
-    index = annotate.export(table, [3, 0, 1], folder, {"run": "x", "cluster": [7, 8, 9]})
-    return table, folder, index
-
-
-def paint(path, region=(slice(5, 30), slice(8, 40)), size=64, level=255):
-    mask = np.zeros((size, size), np.uint8)
-    mask[region] = level
-    cv2.imwrite(str(path), mask)
-
-
-def test_a_person_paints_masks_and_they_are_put_into_the_table(exported):
-    table, folder, index = exported
-    assert index["frame"].tolist() == [3, 0, 1] and index["cluster"].tolist() == [7, 8, 9]
-    shown = cv2.cvtColor(cv2.imread(str(folder / "0001.png")), cv2.COLOR_BGR2RGB)
-    assert (shown == frames.Pixels(table.attrs["folder"]).crop(table["path"][3], 3)).all()
-    paint(folder / "0001_mask.png")
-    name, n, of = annotate.load(folder)
-    assert (n, of) == (1, 3) and name.startswith("set-")
-    shown = annotate.painted(name, table)
-    assert frames.masked(shown.assign(label=1)).tolist() == [3] and shown.attrs == table.attrs
-    assert frames.Pixels(table.attrs["folder"]).mask(shown["mask"][3], 0, (64, 64)).sum() == 25 * 32
-    with pytest.raises(DfnbError, match="painted on other data"):
-        shown.attrs = {**table.attrs, "fingerprint": "other"}
-        annotate.painted(name, shown)
-    with pytest.raises(DfnbError, match="no mask of the chosen frames"):
-        annotate.painted(name, table.iloc[:3])
-    with pytest.raises(DfnbError, match=r"has no index\.csv"):
-        annotate.painted("nobody", table)
-
-
-def test_painted_masks_that_cannot_be_used_are_all_named(tmp_path, exported):
-    table, folder, _ = exported
-    with pytest.raises(DfnbError, match="none of the 3 masks"):
-        annotate.load(folder)
-    paint(folder / "0001_mask.png", size=50)
-    paint(folder / "0002_mask.png", level=128)
-    (folder / "0003_mask.png").write_bytes(b"no image")
-    problems = (
-        "0001_mask.png has .*50, 50.*; 0002_mask.png is not black and white, with both; 0003_mask.png .*cannot be read"
-    )
-    with pytest.raises(DfnbError, match=problems):
-        annotate.load(folder)
-    paint(folder / "0003_mask.png", level=0)
-    with pytest.raises(DfnbError, match=r"0003_mask\.png is not black and white, with both"):
-        annotate.load(folder)
-    assert not (tmp_path / "annotations").exists()
-    with pytest.raises(DfnbError, match="is not empty"):
-        annotate.export(table, [0], folder, {})
-
-
-@pytest.mark.parametrize("written", ["0002.png", "0002_mask.png"])
-@pytest.mark.parametrize("name", ["../x.png", "{folder}/../x.png", ".."])
-def test_an_index_that_leads_outside_its_folder_is_refused(tmp_path, exported, name, written):
-    _, folder, _ = exported
-    index = (folder / "index.csv").read_text()
-    (folder / "index.csv").write_text(index.replace(written, name.format(folder=folder)))
-    for number in ("1", "2", "3"):
-        paint(folder / f"000{number}_mask.png")
-    paint(tmp_path / "x.png")
-    paint(folder.parent / "x.png")
-    with pytest.raises(DfnbError, match="names files outside its folder; correct it"):
-        annotate.load(folder)
-    assert not (tmp_path / "annotations").exists()
 
 
 # ---------------------------------------------------------------- real clips

@@ -144,7 +144,7 @@ def test_a_demo_leaves_the_checkout_clean(checkout):
     """What the demo writes is ignored, but for the evidence that is committed on purpose."""
     written = ["reports/demo/index.html", "reports/smoke/results.parquet", "runs/x/record.json", "datasets/x/a.npy"]
     written += ["reports/development/scores/x.parquet", "reports/development/tables/x.csv"]
-    for path in [*written, "models/x.onnx", "annotations/x/index.csv", ".snakemake/log/x", ".venv/bin/python"]:
+    for path in [*written, "models/x.onnx", ".snakemake/log/x", ".venv/bin/python"]:
         assert subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode in (0, 128), path
     evidence = ["reports/study/results.parquet", "reports/benchmarks/x.csv", "reports/development/results.parquet"]
     for path in [*evidence, "reports/development/tables/x.md"]:

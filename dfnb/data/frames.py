@@ -236,8 +236,8 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def clip(self, path: str, row: int | None = None) -> np.ndarray:
-        """All crops (n, H, W, 3) uint8 RGB of a stored video, or its row; or an image.
+    def crop(self, path: str, row: int | None = None) -> np.ndarray:
+        """One crop (H, W, 3) uint8 RGB: an image, or a row of a stored video; without a row all its crops (n, H, W, 3).
 
         Raises :class:`DfnbError` when the file cannot be read.
         """
@@ -249,15 +249,11 @@ class Pixels:
         except (OSError, EOFError, ValueError, IndexError, cv2.error):
             raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
 
-    def crop(self, path: str, row: int) -> np.ndarray:
-        """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` when its file cannot be read."""
-        return self.clip(path, row)
-
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool of the given shape; all False where ``path`` is empty."""
         if not path:
             return np.zeros(shape, bool)
-        stored = self.clip(path, row)
+        stored = self.crop(path, row)
         if path.endswith(".npy"):
             return np.unpackbits(stored, axis=-1, count=shape[1]).astype(bool)
         grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)

@@ -28,13 +28,13 @@ from torchvision.transforms import v2
 
 from dfnb import core, papers
 from dfnb.core import DfnbError
-from dfnb.data import annotate, frames
+from dfnb.data import frames
 from dfnb.papers import backbones
 
 PAPER = papers.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
 VERSION = 3
 SMALL = 1e-6
-SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters", "annotations")  # its settings
+SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters")  # its settings
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,6 @@ class Settings(papers.Settings):
             some of them, their masks hidden where ``attention_weight`` is zero.
         selection: active: the challenging candidates (:func:`candidates`); random: drawn by the seed.
         clusters: number of clusters of the channel-concept vectors.
-        annotations: name of a folder of ``annotations/`` with masks that a person painted (``dfnb annotate``); no other
-            masks are read then.
     """
 
     # on the methods of training the validation AUC soon reaches 1, and does not measure locality
@@ -86,7 +84,6 @@ class Settings(papers.Settings):
     annotated: float = Field(0.03, ge=0, le=1)
     selection: Literal["active", "random"] = "active"
     clusters: int = Field(20, ge=1)
-    annotations: str | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -109,8 +106,6 @@ class Settings(papers.Settings):
         Raises :class:`DfnbError` when the budget or the number of masks leaves none.
         """
         reads_masks = start is not None and self.attention_weight > 0 and (table["split"] == "train").any()
-        if reads_masks and self.annotations:
-            return annotate.painted(self.annotations, table)
         rows = self.always(table, seed, start) if reads_masks else []
         if reads_masks and self.annotated and not len(rows):
             found = f"{len(frames.masked(table))} masks for {len(table)} frames"
@@ -122,8 +117,6 @@ class Settings(papers.Settings):
         """Positions in the table of the fakes whose masks phase two reads, or would read with an attention loss."""
         if start is None:
             return np.array([], int)
-        if self.annotations:
-            return frames.masked(annotate.painted(self.annotations, table))
         masked = frames.masked(table)
         budget = round(self.annotated * len(table))
         if not budget or not len(masked):

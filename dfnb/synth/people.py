@@ -14,16 +14,16 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from dfnb import core
+
 FRAME_STEP = 10  # a stored frame is every tenth of the imagined video
 CONFIDENT = 0.8  # confidence from which a detection in a portrait is a face
 
 Span = tuple[float, float]
 Array = np.ndarray
 
-# per cent of red, green and blue
-SKINS = np.float32([[97, 83, 74], [91, 73, 60], [80, 60, 45], [62, 43, 31], [40, 27, 20]]) / 100
-HAIRS = np.float32([[7, 6, 6], [20, 13, 9], [36, 23, 14], [48, 22, 11], [74, 58, 36], [60, 60, 60]]) / 100
-IRISES = np.float32([[28, 16, 8], [42, 27, 12], [28, 42, 52], [33, 44, 28], [38, 42, 45]]) / 100
+TABLES = core.read_yaml(Path(__file__).with_suffix(".yaml"))
+SKINS, HAIRS, IRISES = (np.float32(TABLES[name]) / 100 for name in ("skins", "hairs", "irises"))
 
 
 class Shot(NamedTuple):
@@ -98,25 +98,11 @@ def person(draw: Generator, tone: float) -> SimpleNamespace:
     )
 
 
-# lowest and highest value at rest, swing, and limits: radians, shares of the frame, shares of a full expression
-# fmt: off
-POSE: dict[str, tuple[float, ...]] = {
-    "yaw": (-0.3, 0.3, 0.2),     "pitch": (-0.12, 0.12, 0.1),  "roll": (-0.08, 0.08, 0.06),
-    "dx": (-0.03, 0.03, 0.02),   "dy": (-0.03, 0.03, 0.015),   "scale": (0.93, 1.05, 0.02),
-}
-EXPRESSION_AND_LIGHT: dict[str, tuple[float, ...]] = {
-    "open": (-0.1, 0.45, 0.4, 0, 9),  "smile": (-0.1, 0.7, 0.3),      "blink": (-0.6, -0.4, 1.2, 0, 0.9),
-    "gaze": (-0.05, 0.05, 0.25),      "raise_": (-0.02, 0.03, 0.03),
-    "azimuth": (-1.1, 1.1, 0.15),     "elevation": (0.1, 0.8, 0.05),  "ambient": (0.4, 0.6, 0.02),
-}
-# fmt: on
-
-
 def motion(pose: Generator, expression: Generator, n: int) -> list[SimpleNamespace]:
-    """Pose of n frames, and expression and light from a second stream: slow waves, as the tables above say."""
+    """Pose of n frames, and expression and light from a second stream: slow waves, as ``people.yaml`` says."""
     t = np.arange(n) * FRAME_STEP
     waves = {}
-    for draw, table in ((pose, POSE), (expression, EXPRESSION_AND_LIGHT)):
+    for draw, table in ((pose, TABLES["pose"]), (expression, TABLES["expression_and_light"])):
         for name, (low, high, swing, *limits) in table.items():
             slow, fast = (np.sin(2 * np.pi * (t / draw.uniform(*s) + draw.random())) for s in ((70, 160), (25, 60)))
             wave = draw.uniform(low, high) + swing * (0.6 * slow + 0.4 * fast)
