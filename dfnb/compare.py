@@ -432,7 +432,7 @@ Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each fie
 NO_VALUE = float("nan")
 OPTIONAL = {"level": "video", "line": "main", "against": "", "method": "all", "map": "", "published": NO_VALUE}
 OPTIONAL |= {"where": (), "control": False}
-FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", *OPTIONAL}
+FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", "registered", *OPTIONAL}
 KINDS = ("gain", "no worse", "figure", "share", "shown")
 FEWEST_SEEDS = 5
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
@@ -443,7 +443,8 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
     """How ``published.csv`` names the datasets, and the claims of ``data_manifest/claims.yaml``, all fields filled in."""
     path = core.find("data_manifest") / "claims.yaml"
     content = core.read_yaml(path)
-    listed = [OPTIONAL | {"delta": content["delta"]} | entry for entry in content["claims"]]
+    common = OPTIONAL | {name: content[name] for name in ("delta", "registered")}
+    listed = [common | entry for entry in content["claims"]]
     for claim in listed:
         if set(claim) != FIELDS or claim["kind"] not in KINDS:
             rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted(FIELDS))}"
@@ -532,6 +533,7 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> tuple[dic
     """What a claim's rule says of its row on a test set, of which there is one or none; and p, NaN where it is not judged."""
     row = {
         "source": claim["source"],
+        "registered": str(claim["registered"]),
         "kind": claim["kind"],
         "published": f"{claim['published']:.3f}".replace("nan", "–"),
     }

@@ -138,9 +138,30 @@ def _overview(book: "Book") -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["line", "seed"])
 
 
+def findings(judged: pd.DataFrame) -> pd.DataFrame:
+    """What a paper's claims came to, from the table of claims: how many were tested and decided, and sentences by verdict."""
+    rows = {}
+    judged = judged.assign(more=judged.get("to decide", "–"))
+    found = judged[
+        judged["kind"].isin(["gain", "no worse"]) & ~judged["verdict"].str.startswith(("not ", "exploratory"))
+    ]
+    for paper, of_paper in found.groupby(level="paper", sort=False):
+        sentences = []
+        for verdict, alike in of_paper.groupby("verdict", sort=False):
+            named = [
+                f"{says.rstrip('.')} ({on}: {ours}{'' if more == '–' else f'; would take {more}'})"
+                for (_, says, on), ours, more in alike[["ours", "more"]].itertuples()
+            ]
+            sentences.append(f"{verdict.capitalize()}: {'; '.join(named)}.")
+        decided = (~of_paper["verdict"].str.startswith("undecided")).sum()
+        rows[paper] = {"tested": len(of_paper), "decided": decided, "findings": " ".join(sentences)}
+    return pd.DataFrame(rows).T.rename_axis("paper")
+
+
 # Tables of ``tables.yaml`` that are no pivot of the results.
 MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview}
 MADE["claims"] = lambda book: compare.judge(book.results)
+MADE["findings"] = lambda book: findings(compare.judge(book.results))
 MADE["published"] = lambda book: compare.published().set_index("paper")
 
 

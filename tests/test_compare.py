@@ -572,7 +572,7 @@ DELTA = {"home": 0.01, "away": 0.02, "accuracy": 0.03, "localisation": 0.05}
 
 def claimed(*entries) -> list[dict]:
     base = {"paper": "locate_and_verify", "source": "abstract", "kind": "gain", "metric": "AUC", "sets": ["home"]}
-    base |= {"delta": DELTA}
+    base |= {"delta": DELTA, "registered": "2026-01-01"}
     return [compare.OPTIONAL | base | {"id": str(i), "says": f"Claim {i}."} | entry for i, entry in enumerate(entries)]
 
 
@@ -727,6 +727,24 @@ def test_the_study_that_decides_is_the_smallest_with_80_percent_power(kind, valu
         assert power(unit, n - 1) < 0.8 <= power(unit, n)
 
 
+def test_findings_say_what_the_claims_came_to():
+    arms = [f"{OURS}: g/{arm}" for arm in "ab"]
+    rows = [result(OURS, PLAIN, 0.002, -0.08, 0.084), *(result(arm, PLAIN, *of) for arm, of in zip(arms, ENDS))]
+    against = {"against": "xception"}
+    of = claimed(against, {"line": "g/a"} | against, {"line": "g/b"} | against, {"kind": "share"} | against)
+    judged = compare.judge(made_of(*rows), of)
+    found = tables.findings(judged)
+    assert found[["tested", "decided"]].to_numpy().tolist() == [[3, 2]]
+    more = judged["to decide"].iloc[0]
+    assert found["findings"].tolist() == [
+        f"Undecided: Claim 0 (here: 0.002 [-0.080, 0.084]; would take {more}). "
+        "Supported: Claim 1 (here: 0.030 [0.020, 0.040]). Worse: Claim 2 (here: -0.030 [-0.040, -0.020])."
+    ]
+
+
+ENDS = (0.03, 0.02, 0.04), (-0.03, -0.04, -0.02)
+
+
 def test_claims_on_a_report(made):
     found = compare.judge(
         made.table,
@@ -823,7 +841,12 @@ def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "data_manifest").mkdir()
     path = tmp_path / "data_manifest" / "claims.yaml"
-    content = {"delta": DELTA, "datasets": {}, "claims": claimed({**entry, "where": [], "delta": 0.1})}
+    content = {
+        "delta": DELTA,
+        "registered": "today",
+        "datasets": {},
+        "claims": claimed({**entry, "where": [], "delta": 0.1}),
+    }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(DfnbError, match=r"claims.yaml: claim 0 must have a kind of gain, .* and the fields against, "):
         compare.claims()

@@ -236,7 +236,9 @@ def test_what_a_report_does_not_hold_is_empty_and_not_saved(book):
     assert book.table("locate_and_verify_annotation_maps").empty and not book.saved
     clean = tables.extended(compare.results(book.report).query("condition == ''"))
     assert set(clean["verdict"]) == {""} and book.tables["attribution_sanity"].table(clean).empty
-    with pytest.raises(DfnbError, match="there is no table or figure 'cross_datasets'; there are cross_dataset, "):
+    with pytest.raises(
+        DfnbError, match="there is no table or figure 'cross_datasets'; there are findings, cross_dataset, "
+    ):
         book.table("cross_datasets")
 
 
