@@ -155,3 +155,15 @@ def test_a_demo_leaves_the_checkout_clean(checkout):
     evidence = ["study/results.parquet", "study/scores/x.parquet", "study/tables/x.md", "study/figures/x.png"]
     for path in [*evidence, "benchmarks/x.csv", "development/results.parquet", "development/tables/x.md"]:
         assert subprocess.run(["git", "check-ignore", "-q", f"reports/{path}"], cwd=checkout).returncode == 1, path
+
+
+def test_the_committed_study_is_of_one_code(checkout):
+    path = checkout / "reports" / "study" / "runs.json"
+    entries = core.read_json(path) if path.exists() else {}
+    runs = [run for entry in entries.values() for run in entry["runs"].values()]
+    assert len({run["environment"]["code"] for run in runs}) <= 1
+    for name, sha256 in (item for entry in entries.values() for item in entry["files"].items()):
+        assert core.sha256(path.parent / name) == sha256, name
+    listed = subprocess.run(["git", "ls-files", "reports/study"], cwd=checkout, capture_output=True, text=True).stdout
+    sizes = [(checkout / name).stat().st_size for name in listed.splitlines()]
+    assert len(sizes) <= 200 and sum(sizes) <= 24e6
