@@ -452,10 +452,10 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
     return content["datasets"], listed
 
 
-def mapped(paper: str) -> set[str]:
-    """The groups of arms whose maps a claim about a paper compares."""
+def mapped(paper: str, group: str) -> list[str]:
+    """The maps that claims about a paper compare of the arms of a group."""
     about = [claim for claim in claims()[1] if claim["map"] and claim["paper"] == paper]
-    return {claim[side].partition("/")[0] for claim in about for side in ("line", "against") if "/" in claim[side]}
+    return sorted({claim["map"] for claim in about if f"{group}/" in (claim["line"] + claim["against"])})
 
 
 def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.DataFrame:

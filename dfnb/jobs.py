@@ -146,6 +146,7 @@ class Profile(core.Closed):
     ``notebooks``: their parameters, in the order of execution. ``arms``: notebook → group → arm → what it changes, and
     its ``seeds`` (the grid's first where it says none). The other arms of a group are compared with its ``main``, or
     with the paper's own training where it has none. ``one_code``: nothing is trained for a report of other code.
+    ``allow_random``: whether pretrained weights that cannot be fetched may be replaced by random ones.
     """
 
     description: str
@@ -153,6 +154,7 @@ class Profile(core.Closed):
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     arms: dict[str, dict[str, dict[str, dict[str, Any]]]] = Field(default_factory=dict)
     one_code: bool = False
+    allow_random: bool = True
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,8 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, trained now, resumed or loaded, and its scores on all its test sets."""
     datasets(p.train_set, *p.test_sets)
     epoch_tests = p.test_sets if p.epoch_scores else ()
-    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices)
+    allowed = {"allow_random": profile(p.profile).allow_random}
+    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices, **allowed)
     for test_set in p.test_sets:
         scores.score(run, test_set)
     return run
@@ -360,13 +363,14 @@ def train_job(name: str, job_id: str) -> None:
 
 
 def explained(p: AttributionParameters, job: Job, run: Run) -> None:
-    """Measure the maps of a training's run, its paper's own and Grad-CAM, if it is a main line or a claim compares them."""
-    if job.group and not (p.arms and job.group in compare.mapped(run.paper)):
-        return
+    """Measure the maps of a training's run: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
+    names = [*run.maps(), "Grad-CAM"]
+    if job.group:
+        names = compare.mapped(run.paper, job.group) if p.arms else []
     train_set, seen_methods = run.parameters["train_set"], run.parameters["seen_methods"]
     for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
         chosen = measures.sample(test_set, p.forged_frames, seen_methods)
-        for name in [*run.maps(), "Grad-CAM"]:
+        for name in names:
             measures.measure(run, chosen, name)
 
 

@@ -53,6 +53,7 @@ def train(
     shuffled_labels: bool = False,
     echo: Callable[[str], None] = print,
     wait_s: float = 30,
+    allow_random: bool = True,
 ) -> Run:
     """Train a paper on the train split of a dataset, or load the run when it was trained before.
 
@@ -71,6 +72,7 @@ def train(
         workers: Processes of the loader.
         shuffled_labels: Train on labels exchanged between videos, the control that shows what a map owes to learning.
         echo: Called with one line of progress now and then.
+        allow_random: Whether pretrained weights that cannot be fetched may be replaced by random ones.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
 
     Raises :class:`DfnbError` when a dataset is missing, the train or val split has one class only, or the loss is no
@@ -83,6 +85,10 @@ def train(
     parameters["epoch_tests"] = {name: datasets.identity(load_frames(name).attrs["record"]) for name in epoch_tests}
     parameters["settings"] = settings.model_dump(mode="json")
     parameters["weights"] = backbones.start(settings.backbone, settings.pretrained)
+    if settings.pretrained and parameters["weights"]["from"] == "random weights" and not allow_random:
+        raise DfnbError(
+            f"the pretrained weights of {settings.backbone} cannot be fetched; get them, or set allow_random"
+        )
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")

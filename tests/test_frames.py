@@ -192,7 +192,9 @@ def test_masks_are_hidden_in_nested_shares_and_nothing_else_changes(toy):
     batch = frames.as_batch(hidden, Settings())
     assert batch["has_mask"].tolist() == [i not in fakes or i in kept[0.5] for i in range(len(toy))]
     assert batch["mask"].any(dim=(1, 2, 3)).tolist() == [i in kept[0.5] for i in range(len(toy))]
-    with pytest.raises(DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise it"):
+    with pytest.raises(
+        DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise it, .*sspsl = true"
+    ):
         hide_masks(toy, 0.01, seed=0)
 
 

@@ -206,7 +206,8 @@ def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     known = masked(frames)
     kept = round(share * len(known))
     if share and not kept:
-        raise DfnbError(f"the share {share:g} of the {len(known)} fakes with a mask is none; raise it")
+        mend = "raise it, prepare the dataset with masks, or learn without (sspsl = true, annotated = 0)"
+        raise DfnbError(f"the share {share:g} of the {len(known)} fakes with a mask is none; {mend}")
     return keep_masks(frames, core.rng("annotated", seed).permutation(known)[:kept])
 
 

@@ -162,7 +162,7 @@ class Settings(core.Closed):
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
     samples_per_frame: ClassVar[int] = 1
 
-    backbone: str = "legacy_xception"
+    backbone: str = "legacy_xception.tf_in1k"  # with timm's tag of the weights
     pretrained: bool = True
     image_size: int = Field(299, ge=32, le=2048)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -25,7 +25,7 @@ PAPER = papers.Paper("Exposing the Deception", "05_exposing_the_deception", "Exp
 VERSION = 1
 
 
-@papers.published(backbone="resnet34", image_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+@papers.published(backbone="resnet34.tv_in1k", image_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 @papers.published(lr=1e-3, schedule="cosine", cosine_steps=150, mixup_probability=1.0, mixup_alpha=0.5, oversampling=4)
 @papers.published(epochs=20, batch_size=256, weight_decay=1e-6, augmentation="released", optimiser_restarts="released")
 class Settings(papers.Settings):

@@ -39,7 +39,7 @@ SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters")  # its
 log = logging.getLogger(__name__)
 
 
-@papers.published(backbone="resnet18", epochs=5, lr=1e-4, batch_size=32, schedule="constant")
+@papers.published(backbone="resnet18.tv_in1k", epochs=5, lr=1e-4, batch_size=32, schedule="constant")
 class Settings(papers.Settings):
     """The interpretation's values; the abstract states none of them but ``annotated`` (below 3 %).
 
@@ -76,7 +76,7 @@ class Settings(papers.Settings):
     latent_weight: float = Field(1.0, ge=0)
     pixel_weight: float = Field(0.1, ge=0)
     perceptual_weight: float = Field(0.1, ge=0)
-    comparator: str = "vgg16"
+    comparator: str = "vgg16.tv_in1k"
     adversarial_weight: float = Field(0.01, ge=0)
     adversary_lr: float = Field(2e-4, gt=0)
     adversary_widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1)

@@ -33,7 +33,7 @@ recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) 
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
 
-@papers.published(mixup_probability=0.5, augmentation="released")
+@papers.published(mixup_probability=0.5, augmentation="released", oversampling=4)
 class Settings(papers.Settings):
     """Published training (released code, config/FF++.yml and train.py) and the widths of the network.
 
