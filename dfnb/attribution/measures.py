@@ -204,6 +204,4 @@ def picture(path: str | Path, train_set: str) -> pd.DataFrame:
         prepare.prepare(name, [Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except DfnbError as error:
         raise DfnbError(f"{path}: {error}; give a picture with a face of {settings.min_face} pixels or more") from None
-    faces = load_frames(name)
-    widths = [right - left for left, _, right, _ in faces["crop_box"]]
-    return faces.assign(method=path.name).iloc[[int(np.argmax(widths))]]
+    return load_frames(name).assign(method=path.name)

@@ -29,7 +29,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "dataset": _text,
     "split": _text,  # train, val, test
     "video": _text,  # unique within the dataset: method and name, FaceSwap/000_003
-    "track": pa.int16(),  # tells two people of a video apart
+    "track": pa.int16(),  # tells two people of a video apart, where a dataset has several
     "frame": pa.int32(),  # the number in the source video
     "row": pa.int32(),  # the place in the stored array: drop-outs make the two differ
     "cluster": _text,  # what repeats and must be resampled together: identity, or pair of FaceForensics++
