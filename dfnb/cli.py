@@ -14,14 +14,9 @@ from dfnb import core
 from dfnb.core import DfnbError
 
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
-JobName = Annotated[str, typer.Argument(help="a training of the profile; a wrong name lists those there are")]
-StartName = Annotated[str, typer.Argument(help="a start of data_manifest/starts.yaml: drawn_faces, …")]
-StartFolder = Annotated[Path | None, typer.Option(help="default: the package's own")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
-Photos = Annotated[Path | None, typer.Option(help="folder of photographs to use", exists=True, file_okay=False)]
 Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset as downloaded; may be given several times")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, detect_every, …; may be several")]
 
 
 class _Group(typer.core.TyperGroup):
@@ -73,8 +68,11 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
 
 @app.command()
-def train(profile: ProfileName, job: JobName) -> None:
-    """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted."""
+def train(profile: ProfileName, job: str) -> None:
+    """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
+
+    A wrong JOB lists those there are.
+    """
     from dfnb import jobs
 
     jobs.train_job(profile, job)
@@ -102,7 +100,7 @@ def report(profile: ProfileName = "demo") -> None:
 @app.command()
 def synth(
     preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a to synth-d")],
-    portraits: Photos = None,
+    portraits: Annotated[Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)] = None,
     name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
     workers: Workers = None,
 ) -> None:
@@ -116,8 +114,11 @@ def synth(
 
 
 @app.command()
-def pretrain(name: StartName, folder: StartFolder = None) -> None:
-    """Learn a start of the small network on drawn real faces: its weights and their record, in about ten minutes."""
+def pretrain(name: str, folder: Path | None = None) -> None:
+    """Learn a start of the small network on drawn real faces: its weights and their record, in about ten minutes.
+
+    NAME is a start of data_manifest/starts.yaml: drawn_faces, …; FOLDER is the package's own by default.
+    """
     from dfnb import pretrain
     from dfnb.papers import backbones
 
@@ -141,7 +142,7 @@ def prepare(
     root: Roots = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
     crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
-    settings: Changes = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; may be several")] = None,
     workers: Workers = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.

@@ -23,6 +23,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Names of datasets, profiles, papers and tools become names of files and words of command lines.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
 
 
@@ -214,11 +216,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def code() -> str:
-    """A fingerprint of what numbers come from: the package, its profiles and manifests, and the lock file of its packages."""
-    folders = [Path(__file__).resolve().parent, find("notebooks") / "profiles", find("data_manifest")]
-    paths = [path for folder in folders for path in sorted(folder.rglob("[!.]*.*")) if path.suffix != ".pyc"]
-    return digest([(path.name, sha256(path)) for path in [*paths, find("requirements.lock")] if path.is_file()])
+    """A fingerprint of what numbers come from: the package, its profiles and manifests, and the lock file of its packages.
+
+    Taken once a process, before anything is trained: what is edited meanwhile is not what runs.
+    """
+    package, profiles, manifests = Path(__file__).parent, find("notebooks") / "profiles", find("data_manifest")
+    found = [*package.rglob("*"), *profiles.glob("*"), *manifests.glob("*"), *manifests.glob("splits/*")]
+    files = [path for path in [*found, find("requirements.lock")] if path.suffix in SOURCES and path.exists()]
+    return digest(sorted((path.name, sha256(path)) for path in files))
 
 
 def _commit() -> str:

@@ -301,23 +301,19 @@ def trained(p: TrainingParameters) -> Run:
     return run
 
 
-def with_weights(run: Run) -> Run:
-    """A run, trained again where only its scores came from a report."""
-    if not (run.folder / "best.safetensors").exists():
-        (run.folder / "record.json").unlink(missing_ok=True)
-    train_set, seed, seen_methods = (run.parameters[name] for name in ("train_set", "seed", "seen_methods"))
-    return train(run.paper, train_set, run.settings, seed, seen_methods)
-
-
 def restore(name: str) -> None:
     """Put what the report of a profile holds into the home, where its trainings then count as done.
 
-    Raises :class:`DfnbError` for a profile of ``one_code`` that is not trained to the end and whose report is of other code.
+    Raises :class:`DfnbError` for a profile of ``one_code`` that has something left to train, where other code made a part.
     """
-    made_by = scores.unpack(name)
-    if profile(name).one_code and made_by - {core.code()} and not all(job.done() for job in trainings(name)):
-        mend = "check out the commit that its records name to go on, or move it away to begin anew"
-        raise DfnbError(f"{scores.report_folder(name)} was made by other code than this: {mend}")
+    report = scores.Report(name)
+    ended = [record["parameters"] for record in report.jobs().values()]
+    left = [job for job in trainings(name) if not job.done() and job.parameters.model_dump(mode="json") not in ended]
+    runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs]
+    if profile(name).one_code and left and {run.record["environment"].get("code") for run in runs} - {core.code()}:
+        mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
+        raise DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
+    scores.unpack(name)
 
 
 def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
@@ -353,13 +349,15 @@ def train_job(name: str, job_id: str) -> None:
     known = {job.id: job for job in trainings(name)}
     if job_id not in known:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
+    restore(name)
     clock, job = core.Clock(), known[job_id]
     run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
     for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():
         if notebook in shown:
             measure(shown[notebook], job, run)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
-    scores.pack(name, [line for line in lines(name, ended=True) if run in line.runs])
+    with core.locked(scores.job_folder(name, ""), wait_s=600):  # no other job ends between the listing and the packing
+        scores.pack(name, [line for line in lines(name, ended=True) if run in line.runs])
 
 
 def explained(p: AttributionParameters, job: Job, run: Run) -> None:

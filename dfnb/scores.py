@@ -24,13 +24,13 @@ from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
 KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
-LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001
+LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
 
 
 def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """The table of a run on a test set under a condition, made now or read; ``facts``: what else it depends on.
 
-    Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals: half the size of a report.
+    Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
     dataset = load_frames(test_set).attrs["record"]
     facts = score_facts(run.id, test_set, condition, dataset, run.weights_sha256) | facts
@@ -73,6 +73,11 @@ class Line(NamedTuple):
     arm: str
     runs: tuple[Run, ...]
 
+    @property
+    def here(self) -> list[Run]:
+        """The runs whose weights are at home: few, where a report came from elsewhere."""
+        return [run for run in self.runs if (run.folder / "best.safetensors").exists()]
+
 
 def report_folder(profile: str) -> Path:
     """``reports/<profile>`` under the home."""
@@ -101,12 +106,12 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
                 path.unlink()
 
 
-def unpack(profile: str) -> set[str]:
+def unpack(profile: str) -> None:
     """Put what a report holds and the home does not back there: records, scores, and the weights that the report has.
 
-    Returns which code made its runs, by :func:`dfnb.core.code`.
+    Raises :class:`DfnbError` where a file of the report is missing or altered.
     """
-    report = Report(profile)
+    report, restored = Report(profile), set()
     for line in report.lines():
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
         stored = [report.tables(line, test_set) for test_set in report.test_sets(line) if missing]
@@ -116,20 +121,24 @@ def unpack(profile: str) -> set[str]:
                 path = shard(missing[facts["run"]].folder, facts["test_set"], facts["condition"])
                 core.write_table(path, table.drop(columns=KEYS), facts)
         for run in missing.values():
-            weights = report.folder / "weights" / f"{run.id}.safetensors"
-            if weights.exists():
-                shutil.copyfile(weights, run.folder / "best.safetensors")
+            if not line.group and run == line.runs[0]:
+                report.network(line)  # raises where its weights are missing or altered
+                with core.atomic(run.folder / "best.safetensors") as temporary:
+                    shutil.copyfile(report.folder / "weights" / f"{run.id}.safetensors", temporary)
             core.write_json(run.folder / "record.json", run.record)
+        restored |= missing.keys()
     for job, record in report.jobs().items():
-        if not (job_folder(profile, job) / "record.json").exists():
+        if record["run"] in restored:
             core.write_json(job_folder(profile, job) / "record.json", record)
-    return {run.record["environment"]["code"] for line in report.lines() for run in line.runs}
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     """What ``runs.json`` has of each line: its fields, records of its runs, sha256 of its files, versions of its test sets."""
     path = folder / "runs.json"
-    return core.read_json(path) if path.exists() else {}
+    entries = core.read_json(path) if path.exists() else {}
+    if not all("jobs" in entry for entry in entries.values()):
+        raise DfnbError(f"{path} is of an older form; delete {folder} and run the profile again")
+    return entries
 
 
 def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Nothing here computes a metric, runs a network or reads a dataset, so a table is
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,17 +143,13 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """What a paper's claims came to, from the table of claims: how many were tested and decided, and sentences by verdict."""
     rows = {}
     judged = judged.assign(more=judged.get("to decide", "–"))
-    found = judged[
-        judged["kind"].isin(["gain", "no worse"]) & ~judged["verdict"].str.startswith(("not ", "exploratory"))
-    ]
-    for paper, of_paper in found.groupby(level="paper", sort=False):
+    judged["more"] = judged["more"].where(judged["more"] == "–", "; would take " + judged["more"]).str.strip("–")
+    for paper, of_paper in judged[judged["p"] != "–"].groupby(level="paper", sort=False):
         sentences = []
         for verdict, alike in of_paper.groupby("verdict", sort=False):
-            named = [
-                f"{says.rstrip('.')} ({on}: {ours}{'' if more == '–' else f'; would take {more}'})"
-                for (_, says, on), ours, more in alike[["ours", "more"]].itertuples()
-            ]
-            sentences.append(f"{verdict.capitalize()}: {'; '.join(named)}.")
+            rows_of = alike[["ours", "more"]].itertuples()
+            named = "; ".join(f"{says.rstrip('.')} ({on}: {ours}{more})" for (_, says, on), ours, more in rows_of)
+            sentences.append(f"{verdict.capitalize()}: {named}.")
         decided = (~of_paper["verdict"].str.startswith("undecided")).sum()
         rows[paper] = {"tested": len(of_paper), "decided": decided, "findings": " ".join(sentences)}
     return pd.DataFrame(rows).T.rename_axis("paper")
@@ -160,8 +157,8 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 
 # Tables of ``tables.yaml`` that are no pivot of the results.
 MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview}
-MADE["claims"] = lambda book: compare.judge(book.results)
-MADE["findings"] = lambda book: findings(compare.judge(book.results))
+MADE["claims"] = lambda book: book.judged
+MADE["findings"] = lambda book: findings(book.judged)
 MADE["published"] = lambda book: compare.published().set_index("paper")
 
 
@@ -236,6 +233,11 @@ class Book:
         of_groups = groups(self.results, self.report.lines())
         self.tables = specs("tables") | of_groups
         self.figures = specs("figures") | {name: of_groups[name] for name in of_groups if f"{name}_maps" in of_groups}
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The claims, each on every dataset it names, with its verdict."""
+        return compare.judge(self.results)
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table and save it; where the report holds nothing for it, it is empty and not saved."""

@@ -98,7 +98,7 @@ def train(
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
-        if not core.read_record(folder):
+        if "weights_sha256" not in (core.read_record(folder) or {}):  # a record of an older form is written again
             before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
             start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
             always = settings.always(splits["train"], seed, start)

@@ -728,21 +728,23 @@ def test_the_study_that_decides_is_the_smallest_with_80_percent_power(kind, valu
 
 
 def test_findings_say_what_the_claims_came_to():
-    arms = [f"{OURS}: g/{arm}" for arm in "ab"]
+    arms = [f"{OURS}: g/{arm}" for arm in "abc"]
     rows = [result(OURS, PLAIN, 0.002, -0.08, 0.084), *(result(arm, PLAIN, *of) for arm, of in zip(arms, ENDS))]
+    rows.append(result(arms[2], PLAIN, -0.01, -0.02, 0.0, "with collapsed"))
     against = {"against": "xception"}
-    of = claimed(against, {"line": "g/a"} | against, {"line": "g/b"} | against, {"kind": "share"} | against)
+    of = claimed(against, *({"line": f"g/{arm}"} | against for arm in "abc"), {"kind": "share"} | against)
     judged = compare.judge(made_of(*rows), of)
     found = tables.findings(judged)
-    assert found[["tested", "decided"]].to_numpy().tolist() == [[3, 2]]
+    assert found[["tested", "decided"]].to_numpy().tolist() == [[4, 3]]
     more = judged["to decide"].iloc[0]
     assert found["findings"].tolist() == [
         f"Undecided: Claim 0 (here: 0.002 [-0.080, 0.084]; would take {more}). "
-        "Supported: Claim 1 (here: 0.030 [0.020, 0.040]). Worse: Claim 2 (here: -0.030 [-0.040, -0.020])."
+        "Supported: Claim 1 (here: 0.030 [0.020, 0.040]). Worse: Claim 2 (here: -0.030 [-0.040, -0.020]). "
+        "Not supported: the sign turns with the collapsed runs in: Claim 3 (here: 0.030 [0.020, 0.040])."
     ]
 
 
-ENDS = (0.03, 0.02, 0.04), (-0.03, -0.04, -0.02)
+ENDS = (0.03, 0.02, 0.04), (-0.03, -0.04, -0.02), (0.03, 0.02, 0.04)
 
 
 def test_claims_on_a_report(made):

@@ -15,7 +15,7 @@ import papermill
 import pytest
 import yaml
 
-from dfnb import core, jobs, papers
+from dfnb import core, jobs, papers, scores
 from dfnb.core import DfnbError
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
@@ -198,48 +198,129 @@ def test_a_collapsed_seed_is_replaced_in_every_line_that_has_it(tmp_path, monkey
     assert after["xception", "one"] == [3] and after["xception", "other"] == [1, 2]  # 20 is seed 1's, 21 seed 2's
 
 
-def test_what_a_report_holds_counts_as_done_on_another_machine(smoke_home, tmp_path, monkeypatch):
-    """Trainings put all they made into the report; from it alone the work goes on, with the same bytes."""
+@pytest.fixture
+def trained_elsewhere(smoke_home, tmp_path, monkeypatch):
+    """A home whose profile "mine" was trained with two seeds, and then lost its runs: what is left is the report."""
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
-    baseline = jobs.profile("smoke").notebooks["02_xception_baseline"]
+    write_mine(tmp_path, seeds=[1, 2])
+    pack = scores.pack
+
+    def packed(*given):
+        """No other job may end between the listing of a line's runs and their packing."""
+        with pytest.raises(DfnbError, match="another process is writing"), core.locked(scores.job_folder("mine", "")):
+            pass
+        pack(*given)
+
+    monkeypatch.setattr(scores, "pack", packed)
+    for job in jobs.trainings("mine"):
+        jobs.train_job("mine", job.id)
+    monkeypatch.setattr(scores, "pack", pack)
+    shutil.move(tmp_path / "runs", tmp_path / "elsewhere")
+    return tmp_path
+
+
+def write_mine(home, seeds, **changes):
+    baseline = core.read_yaml(next(path for path in PROFILES if path.stem == "smoke"))["notebooks"][
+        "02_xception_baseline"
+    ]
     corrupted = {"test_set": "smoke-b", "corruptions": ["JPEG"], "severities": [5], "videos": 4}
     notebooks = {"02_xception_baseline": baseline | {"epoch_scores": False}, "08_robustness": corrupted}
-    grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [1, 2]}
-    write_profile(tmp_path, grid=grid, notebooks=notebooks, arms={}, one_code=True)
-    first, second = jobs.trainings("mine")
-    for job in (first, second):
-        jobs.train_job("mine", job.id)
-    report = tmp_path / "reports/mine"
-    held = {path: path.read_bytes() for path in report.rglob("*.*") if path.is_file() and path.suffix}
-    shards = {path: core.read_table(path) for path in (tmp_path / "runs").glob("*/scores/*")}
-    assert {path.stem for path in shards} == {"smoke-b", "smoke-b@jpeg-5"}
-    weights = {path.parent.name: core.sha256(path) for path in (tmp_path / "runs").glob("*/best.safetensors")}
-    shutil.rmtree(tmp_path / "runs")
-    assert not first.done() and not second.done()
-    jobs.restore("mine")
-    assert first.done() and second.done() and {*shards} == {*(tmp_path / "runs").glob("*/scores/*")}
-    for path, table in shards.items():
+    grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": seeds}
+    write_profile(home, grid=grid, notebooks=notebooks, arms={}, **{"one_code": True, **changes})
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.is_file() and path.suffix
+    }
+
+
+def test_what_a_report_holds_counts_as_done_on_another_machine(trained_elsewhere):
+    home, (first, second) = trained_elsewhere, jobs.trainings("mine")
+    held, shards = contents(home / "reports/mine/scores"), sorted((home / "elsewhere").glob("*/scores/*"))
+    runs = scores.Report("mine").lines()[0].runs
+    assert {path.stem for path in shards} == {"smoke-b", "smoke-b@jpeg-5"} and not first.done() and not second.done()
+    jobs.train_job("mine", second.id)  # by hand, on a machine that has nothing yet
+    assert first.done() and second.done() and contents(home / "reports/mine/scores") == held
+    for path in shards:
         texts = dict.fromkeys(["video", "cluster", "method"], str)
-        pd.testing.assert_frame_equal(core.read_table(path).astype(texts), table.astype(texts), check_exact=True)
-        assert core.read_table(path).attrs == table.attrs
-    few = shards[next(path for path in shards if "jpeg" in path.stem)]
-    assert 4 <= few["video"].nunique() < next(iter(shards.values()))["video"].nunique()
-    runs = jobs.lines("mine")[0].runs
-    assert [(run.folder / "best.safetensors").exists() for run in runs] == [
-        True,
-        False,
-    ]  # the report has the first seed's
+        table, again = core.read_table(path), core.read_table(home / "runs" / path.relative_to(home / "elsewhere"))
+        pd.testing.assert_frame_equal(again.astype(texts), table.astype(texts), check_exact=True)
+        assert again.attrs == table.attrs
+    few, whole = (
+        core.read_table(next(path for path in shards if ("jpeg" in path.stem) == wanted)) for wanted in (True, False)
+    )
+    assert 4 <= few["video"].nunique() < whole["video"].nunique() and set(few["label"]) == {0, 1}
+    (line,) = jobs.lines("mine")
+    assert line.runs == runs and line.here == [runs[0]]  # the report has the first seed's weights
+    held = contents(home / "reports/mine")
     jobs.publish("mine")
-    assert held == {path: path.read_bytes() for path in held}
-    assert {run.id: core.sha256(jobs.with_weights(run).folder / "best.safetensors") for run in runs} == weights
+    assert contents(home / "reports/mine") == held
+
+
+def test_a_report_of_one_code_is_not_gone_on_with_by_other_code(trained_elsewhere, monkeypatch):
+    home = trained_elsewhere
     monkeypatch.setattr(core, "code", lambda: "changed")
     jobs.restore("mine")  # nothing is left to train
-    write_profile(tmp_path, grid=grid | {"seeds": [1, 2, 3]}, notebooks=notebooks, arms={}, one_code=True)
-    with pytest.raises(DfnbError, match="reports/mine was made by other code than this: check out the commit"):
-        jobs.restore("mine")
-    write_profile(tmp_path, grid=grid | {"seeds": [1, 2, 3]}, notebooks=notebooks, arms={})
+    write_mine(home, seeds=[1, 2, 3])
+    third = jobs.trainings("mine")[-1]
+    with pytest.raises(
+        DfnbError, match=r"a part of .*reports/mine was made by other code than this: check out the commit"
+    ):
+        jobs.train_job("mine", third.id)
+    shutil.rmtree(home / "reports")  # what was restored is still at home
+    with pytest.raises(DfnbError, match="move it and its runs away"):
+        jobs.train_job("mine", third.id)
+    write_mine(home, seeds=[1, 2, 3], one_code=False)
     jobs.restore("mine")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("kind", ["scores", "weights"])
+def test_a_damaged_report_restores_nothing_and_says_which_file(trained_elsewhere, kind, damage):
+    path = next((trained_elsewhere / "reports/mine" / kind).iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DfnbError, match=path.stem) as error:
+        jobs.restore("mine")
+    assert "\n" not in str(error.value) and not any(job.done() for job in jobs.trainings("mine"))
+    path.write_bytes(content)
+    jobs.restore("mine")
+    assert all(job.done() for job in jobs.trainings("mine"))
+
+
+def test_a_job_that_was_cut_off_here_is_not_done_because_a_report_says_so(trained_elsewhere):
+    """The run was trained at home, but the job ended before it had measured what its record in the report vouches for."""
+    home, (first, _) = trained_elsewhere, jobs.trainings("mine")
+    run = core.read_json(home / "elsewhere/notebooks/mine" / first.id / "record.json")["run"]
+    shutil.copytree(home / "elsewhere" / run, home / "runs" / run, ignore=shutil.ignore_patterns("*jpeg*"))
+    jobs.restore("mine")
+    assert not first.done()
+    jobs.train_job("mine", first.id)
+    assert first.done() and (home / "runs" / run / "scores/smoke-b@jpeg-5.parquet").exists()
+
+
+def test_the_code_is_that_of_sources_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    path = tmp_path / "data_manifest" / "x.yaml"
+    path.parent.mkdir()
+    path.write_text("a: 1\n")
+
+    def code():
+        core.code.cache_clear()
+        return core.code()
+
+    before = code()
+    for name in ("x.yaml~", "#x.yaml#", ".ipynb_checkpoints/x.yaml", "x.pyc.14023"):
+        (path.parent / name).parent.mkdir(exist_ok=True)
+        (path.parent / name).write_text("a: 3\n")
+    assert code() == before
+    path.write_text("a: 2\n")
+    assert core.code() == before != code()  # what is edited while it runs is not what runs
+    core.code.cache_clear()
 
 
 def test_an_unknown_training_job_lists_those_there_are():

@@ -192,7 +192,7 @@ class Features(nn.Module):
 def test_the_perceptual_term_needs_weights_and_shows_them_what_they_were_trained_on(weights_from, monkeypatch, caplog):
     features, create = Features(weights_from), lae.backbones.create
     monkeypatch.setattr(
-        lae.backbones, "create", lambda name, *a, **k: features if name == "vgg16" else create(name, *a, **k)
+        lae.backbones, "create", lambda name, *a, **k: features if name == "vgg16.tv_in1k" else create(name, *a, **k)
     )
     lae.comparator.cache_clear()
     net = network(perceptual_weight=1.0)

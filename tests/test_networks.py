@@ -89,7 +89,7 @@ PUBLISHED = {
     ),
     "exposing_the_deception": (
         (1e-3, 1e-6, 20, 256, "adam", "cosine", 1.0, 224),
-        {"cosine_steps": 150, "optimiser_restarts": "released", "mixup_alpha": 0.5, "backbone": "resnet34"}
+        {"cosine_steps": 150, "optimiser_restarts": "released", "mixup_alpha": 0.5, "backbone": "resnet34.tv_in1k"}
         | {"branches": 4, "fusion_widths": (1000, 500, 512), "temperature": 1.5, "weighting": "auto"}
         | {"weights": (1, 2, 10), "estimator": "kl", "dropout": 0.5, "oversampling": 4},
     ),

@@ -310,5 +310,5 @@ def test_texts_are_escaped_for_each_format_but_csv(home):
 
 def test_what_deviates_from_the_published_settings(home):
     table = tables.deviations(Run.open(home / "runs" / "xception--s0"))
-    assert table.loc["backbone", "published"] == "legacy_xception" and "epochs" not in table.index
+    assert table.loc["backbone", "published"] == "legacy_xception.tf_in1k" and "epochs" not in table.index
     assert table.loc["initial weights", "this run"] == "random weights"

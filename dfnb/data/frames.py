@@ -174,10 +174,12 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
 
 
 def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
-    """The frames of the first clusters of a table, as few as hold so many videos; all where None."""
-    counts = frames.groupby("cluster", observed=True, sort=False)["video"].nunique()
-    before = counts.cumsum() - counts
-    return frames[frames["cluster"].isin(counts.index[before < (videos or np.inf)])]
+    """The frames of the first clusters by name, as few as hold half so many videos of each class; all where None."""
+    chosen = set()
+    for _, of_class in frames.astype({"cluster": str}).groupby("label"):
+        counts = of_class.groupby("cluster")["video"].nunique()
+        chosen |= {*counts.index[counts.cumsum() - counts < (videos or np.inf) / 2]}
+    return frames[frames["cluster"].isin(chosen)]
 
 
 def both_classes(frames: pd.DataFrame, split: str) -> None:

@@ -261,7 +261,10 @@ class Network(nn.Module):
         return outputs["cls"].float().softmax(1)[:, 1]
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """The paper's own maps by name: ``localise``, a layer for Grad-CAM there, or names of others for their maximum."""
+        """The paper's own maps by name: ``localise``, a layer for Grad-CAM there, or names of others for their maximum.
+
+        A network with such a maximum has ``local`` (branches, B, D) among its outputs, whose likeness is measured.
+        """
         return {}
 
     def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -304,7 +304,7 @@ def candidates(start: papers.Run, table: pd.DataFrame, clusters: int) -> pd.Data
     if clusters > len(table):
         raise DfnbError(f"clusters = {clusters} is more than the {len(table)} training frames; lower it")
     videos, seed = core.digest(table["video"].astype(str).tolist()), start.parameters["seed"]
-    facts = {"fingerprint": table.attrs["fingerprint"], "videos": videos, "seed": seed, "clusters": clusters}
+    facts = {"data": frames.identity(table.attrs["record"]), "videos": videos, "seed": seed, "clusters": clusters}
 
     def order() -> pd.DataFrame:
         vectors, losses = concepts(start.network(), table)
