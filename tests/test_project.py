@@ -164,6 +164,3 @@ def test_the_committed_study_is_of_one_code(checkout):
     assert len({run["environment"]["code"] for run in runs}) <= 1
     for name, sha256 in (item for entry in entries.values() for item in entry["files"].items()):
         assert core.sha256(path.parent / name) == sha256, name
-    listed = subprocess.run(["git", "ls-files", "reports/study"], cwd=checkout, capture_output=True, text=True).stdout
-    sizes = [(checkout / name).stat().st_size for name in listed.splitlines()]
-    assert len(sizes) <= 200 and sum(sizes) <= 24e6
