@@ -455,7 +455,8 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
 def mapped(paper: str, group: str) -> list[str]:
     """The maps that claims about a paper compare of the arms of a group."""
     about = [claim for claim in claims()[1] if claim["map"] and claim["paper"] == paper]
-    return sorted({claim["map"] for claim in about if f"{group}/" in (claim["line"] + claim["against"])})
+    pairs = [(claim["map"], claim[side].rpartition("/")[0]) for claim in about for side in ("line", "against")]
+    return sorted({name for name, compared in pairs if compared == group})
 
 
 def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.DataFrame:

@@ -362,9 +362,9 @@ def train_job(name: str, job_id: str) -> None:
 
 def explained(p: AttributionParameters, job: Job, run: Run) -> None:
     """Measure the maps of a training's run: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
-    names = [*run.maps(), "Grad-CAM"]
-    if job.group:
-        names = compare.mapped(run.paper, job.group) if p.arms else []
+    if job.group and not p.arms:
+        return
+    names = compare.mapped(run.paper, job.group) if job.group else [*run.maps(), "Grad-CAM"]
     train_set, seen_methods = run.parameters["train_set"], run.parameters["seen_methods"]
     for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
         chosen = measures.sample(test_set, p.forged_frames, seen_methods)

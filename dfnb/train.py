@@ -86,9 +86,7 @@ def train(
     parameters["settings"] = settings.model_dump(mode="json")
     parameters["weights"] = backbones.start(settings.backbone, settings.pretrained)
     if settings.pretrained and parameters["weights"]["from"] == "random weights" and not allow_random:
-        raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; get them, or set allow_random"
-        )
+        raise DfnbError(f"{settings.backbone}: its pretrained weights cannot be fetched; get them, or set allow_random")
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")

@@ -838,6 +838,14 @@ def test_the_claims_that_are_committed_are_read_and_name_published_figures(check
         assert claim["published"] in same["value"].tolist(), claim["id"]
 
 
+def test_of_arms_the_maps_that_claims_compare_are_known_by_their_group():
+    assert compare.mapped("lae", "face swap") == ["Grad-CAM"] and compare.mapped(
+        "exposing_the_deception", "losses"
+    ) == ["union"]
+    nothing = ("lae", "swap"), ("lae", "inpainting"), ("xception", "face swap"), ("locate_and_verify", "annotation")
+    assert not any(compare.mapped(*of) for of in nothing)
+
+
 @pytest.mark.parametrize("entry", [{"lines": "main"}, {"kind": "gains"}])
 def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
