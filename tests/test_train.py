@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dfnb import core, papers, scores, train
+from dfnb import core, jobs, papers, scores, train
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.papers import lae, locate_and_verify, xception
@@ -440,3 +440,12 @@ def test_an_error_of_another_process_is_one_sentence(other_home, monkeypatch):
     monkeypatch.setattr(train.Fabric, "launch", launch)
     with pytest.raises(DfnbError, match=r"^the loss is lost$"):
         trained(devices=2)
+
+
+def test_a_profile_may_refuse_random_weights_in_the_place_of_pretrained_ones(home, monkeypatch):
+    monkeypatch.setattr(train.backbones, "start", lambda *given: {"from": "random weights"})
+    with pytest.raises(
+        DfnbError, match="dfnb_plain7: its pretrained weights cannot be fetched; get them, or set allow_"
+    ):
+        train.train("xception", "smoke-a", settings("xception", pretrained=True), allow_random=False)
+    assert not jobs.profile("paper").allow_random and jobs.profile("demo").allow_random
