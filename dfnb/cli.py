@@ -51,12 +51,14 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
     for job in todo:
         job.record.unlink(missing_ok=True)
-    gpus = torch.cuda.device_count() or 999  # one training at a time on each GPU
-    command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
-    command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus}", "--config", f"profile={profile}"]
-    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
+    gpus = torch.cuda.device_count()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    if todo and subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode:
+    environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))} if gpus else {}
+    environment |= {**os.environ, "PATH": path}
+    command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
+    command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus or 999}", "--config", f"profile={profile}"]
+    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
+    if todo and subprocess.run(command, env=environment, check=False).returncode:
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
         raise DfnbError(f"profile {profile} did not end; the last output of what is missing is in {', '.join(logs)}")
     if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
@@ -68,25 +70,60 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
 
 @app.command()
-def train(profile: ProfileName, job: str) -> None:
+def train(profile: ProfileName, job: str, gpus: Annotated[int, typer.Option(min=1)] = 1) -> None:
     """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
 
-    A wrong JOB lists those there are.
+    A wrong JOB lists those there are. Of the GPUs in CUDA_VISIBLE_DEVICES it takes as many as --gpus says, those that no other
+    training holds.
     """
-    from dfnb import jobs
+    with core.own_gpus(gpus):
+        from dfnb import jobs
 
-    jobs.train_job(profile, job)
+        jobs.train_job(profile, job)
+
+
+@app.command()
+def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of runs/")], frames: int = 8) -> None:
+    """Score pictures and clips of your own by a trained detector, with a panel of its maps per file, in the current folder.
+
+    Of each file the face that is seen longest, on as many --frames. Exits with 2 when a file could not be used.
+    """
+    from dfnb import figures, papers, train
+    from dfnb.attribution import measures
+
+    detector, failed = papers.Run.open(run), 0
+    for file in files:
+        try:
+            faces = measures.picture(file, detector.parameters["train_set"], frames)
+        except DfnbError as error:
+            typer.echo(f"not scored: {error}", err=True)
+            failed = 2
+            continue
+        fake = train.predict(detector.network().to(train.DEVICE), faces, detector.settings)["score"].mean()
+        panel = Path(f"{file.stem}-{detector.id}.png")
+        figures.frames_panel(detector, faces, [*detector.maps(), "Grad-CAM"]).savefig(panel, bbox_inches="tight")
+        typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
+    limit = detector.record["validation_threshold"]["threshold"]
+    typer.echo(f"{limit:.2f} is exceeded by 5 % of the real frames of {detector.parameters['train_set']} (validation).")
+    typer.echo("No score is a proof: it is calibrated only for pictures like those of the training set.")
+    raise typer.Exit(failed)
 
 
 @app.command()
 def cost(profile: ProfileName = "study") -> None:
-    """Tell beforehand how many hours the trainings of a profile will take on this machine, from a few timed steps."""
-    from dfnb import cost
+    """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks
+    import torch
 
-    table = cost.cost(profile)
+    from dfnb import cost
+    from dfnb.train import DEVICE
+
+    table, crops = cost.cost(profile), cost.disk(profile)
     typer.echo(table.to_string())
-    cores = os.cpu_count() or 1
-    typer.echo(f"about {table['hours'].iloc[-1] / cores:.1f} hours with {cores} trainings side by side")
+    slots = torch.cuda.device_count() if DEVICE == "cuda" else os.cpu_count() or 1
+    typer.echo("hours = (images + scored / 3) × seconds per image; memory: of one training, on its device")
+    typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
+    typer.echo(f"crops, GiB: {', '.join(f'{name} {size}' for name, size in crops.items())}; in all {crops.sum():.1f}")
 
 
 @app.command()

@@ -1,83 +1,171 @@
-"""What a profile will cost: hours of its trainings on this machine, from a few timed steps of each network."""
+"""What a profile will cost on this machine: hours, memory and disk, from a few timed steps of each network."""
 
 import time
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.profiler import profile as profiled
 
 from dfnb import core, papers, synth
-from dfnb.data.frames import load_frames, select
-from dfnb.jobs import TrainingParameters, trainings
+from dfnb.core import DfnbError
+from dfnb.data import sources
+from dfnb.data.frames import load_frames, select, thinned
+from dfnb.data.prepare import Settings as Preparation
+from dfnb.jobs import TrainingParameters, profile, trainings
 from dfnb.train import DEVICE, Step
 
-STEPS = 3  # timed, after one that warms up
+TIMED_S = 1.0  # of steps of each network, at least one, after one that warms up
 SCORING = 1 / 3  # of a training step: a forward pass costs about half of a backward pass
+PIXELS = 180_000  # of the images of a timed step on the CPU, where a published batch would take minutes
+GIB = 2**30
+FREE = {"epochs": 1, "lr": 1e-3, "oversampling": None, "pretrained": False}  # settings that change no step
 
 
-def cost(profile: str) -> pd.DataFrame:
-    """By paper and group: trainings, images seen, and hours of one process; last row the sum.
+class Measured(NamedTuple):
+    """A training step: seconds per image, GiB that do not depend on the batch, and GiB per image."""
 
-    A phase that several arms share is counted once. An estimate: drawing, preparing, maps and notebooks are not in it.
-    Nothing is trained and no weights are fetched.
+    image_s: float
+    fixed_gib: float
+    image_gib: float
+
+
+def cost(name: str) -> pd.DataFrame:
+    """By paper and group: trainings, images seen, hours of one process, and the most memory of one; last row the whole.
+
+    Hours are (images trained on + a third of the images scored) × seconds per image. A phase that several arms share is
+    counted once. Loader, drawing, preparing, maps and notebooks are not in it. Nothing is trained and no weights are fetched.
     """
     rows: dict[str, dict] = {}
-    for job in trainings(profile):
-        for place, (phase, (images, seconds)) in enumerate(_phases(job.parameters).items()):
+    for job in trainings(name):
+        for place, (phase, values) in enumerate(_phases(job.parameters).items()):
             row = {"paper": job.parameters.paper, "group": job.group or "main", "trainings": int(place == 0)}
-            rows.setdefault(phase, row | {"images": images, "hours": seconds / 3600})
-    table = pd.DataFrame(rows.values()).groupby(["paper", "group"], sort=False).sum()
-    table.loc[("all", ""), :] = table.sum()
-    return table.astype({"trainings": int, "images": int}).round({"hours": 2})
+            rows.setdefault(phase, row | values)
+    sums = dict.fromkeys(("trainings", "images", "scored", "hours"), "sum") | {"memory GiB": "max"}
+    groups = pd.DataFrame(rows.values()).groupby(["paper", "group"], sort=False).agg(sums)
+    groups.loc[("all", ""), :] = groups.agg(sums)
+    return groups.astype({"trainings": int, "images": int, "scored": int}).round({"hours": 2, "memory GiB": 1})
 
 
-def _phases(p: TrainingParameters) -> dict[str, tuple[int, float]]:
-    """Of each phase of a training, by a digest of what identifies it, the images that it trains on and its seconds.
+def disk(name: str) -> pd.Series:
+    """GiB of crops by dataset of a profile; those of the embedded benchmark are not compressed either."""
+    grid = profile(name).grid
+    return pd.Series({each: _stored(each) for each in dict.fromkeys([*grid.train_sets, *grid.test_sets])}).round(1)
 
-    The last phase, which comes first, scores the test sets.
+
+def _stored(name: str) -> float:
+    if name in core.described("synth"):
+        side, splits = synth.preset(name).size, synth.preset(name).identities
+    else:
+        manifest = sources.load(name)
+        side, splits = manifest.prepare.get("size", Preparation().size), manifest.videos
+    return sum(sum(frames_of(name, split)) for split in splits) * 3 * side**2 / GIB
+
+
+def _phases(p: TrainingParameters) -> dict[str, dict[str, float]]:
+    """Of each phase of a training, by a digest of what identifies it: images trained on and scored, hours, and memory.
+
+    The last phase, which comes first, scores the test sets: once, and after every epoch where that is asked for.
     """
-    frames, validation = (frames_of(p.train_set, split, tuple(p.seen_methods or ())) for split in ("train", "val"))
-    scored, phase, found = sum(frames_of(name, "test") for name in p.test_sets), p.settings(), {}
+    shown = tuple(p.seen_methods or ()), p.frames_per_video
+    (real, fake), validation = frames_of(p.train_set, "train", *shown), sum(frames_of(p.train_set, "val", *shown))
+    tests, phase, found = sum(sum(frames_of(name, "test")) for name in p.test_sets), p.settings(), {}
     while phase is not None:
-        key = core.digest([p.paper, p.train_set, p.seed, p.seen_methods, phase.model_dump(mode="json")])
-        timed = phase.model_copy(update={"lr": 1e-3, "epochs": 1, "pretrained": False})
-        images = phase.epochs * min(phase.images_per_epoch or frames, frames)
-        judged = SCORING * (phase.epochs * validation + scored)
-        found[key] = images, step_s(p.paper, timed.model_dump_json()) * (images + judged) / phase.batch_size
-        scored, phase = 0, phase.before()
+        key = core.digest([p.paper, p.train_set, p.seed, *shown, phase.model_dump(mode="json")])
+        timed = phase.model_copy(update=FREE)
+        step = measured(p.paper, timed.model_dump_json())
+        epoch = real * (phase.oversampling or 1) + fake
+        images = phase.epochs * min(phase.images_per_epoch or epoch, epoch)
+        scored = phase.epochs * validation + tests * (1 + phase.epochs * p.epoch_scores)
+        hours = step.image_s * (images + SCORING * scored) / 3600
+        memory = step.fixed_gib + phase.batch_size / p.devices * step.image_gib
+        found[key] = {"images": images, "scored": scored, "hours": hours, "memory GiB": memory}
+        tests, phase = 0, phase.before()
     return found
 
 
 @cache
-def frames_of(name: str, split: str, seen_methods: tuple[str, ...] = ()) -> int:
-    """Frames of a split: of a prepared dataset counted, of one of the embedded benchmark by its settings."""
-    if name not in core.described("synth"):
-        return len(select(load_frames(name), split, seen_methods or None))
-    settings = synth.preset(name)
-    share = len(seen_methods or settings.methods) / len(settings.methods)
-    return round(settings.identities.get(split, 0) * settings.videos * settings.frames * (1 + share))
+def frames_of(
+    name: str, split: str, seen_methods: tuple[str, ...] = (), per_video: int | None = None
+) -> tuple[int, int]:
+    """Real and fake frames of a split, with at most ``per_video`` of each video's.
+
+    Counted where a dataset is prepared; else by the settings of the embedded benchmark, or by the published numbers of videos
+    in a manifest. Raises :class:`DfnbError` where nothing says how many there are.
+    """
+    if name in core.described("synth"):
+        settings = synth.preset(name)
+        videos = settings.identities.get(split, 0) * settings.videos
+        each, methods, real, fake = settings.frames, settings.methods, videos, videos
+    elif core.read_record(core.home() / "datasets" / name):
+        label = thinned(select(load_frames(name), split, seen_methods or None), per_video)["label"]
+        return int((label == 0).sum()), int((label == 1).sum())
+    else:
+        manifest = sources.load(name)
+        if split not in manifest.videos:
+            raise DfnbError(f"how many videos the split {split} of {name} has is not known before it is prepared")
+        each, methods = manifest.frames, [method for rule in manifest.rules for method in rule.methods]
+        real, fake = manifest.videos[split]
+    each = min(each, per_video or each)
+    share = len(seen_methods) / len(methods) if seen_methods else 1
+    return real * each, round(fake * each * share)
 
 
 @cache
-def step_s(paper: str, settings: str) -> float:
-    """Seconds of one training step of a paper with these settings (JSON), without the loader."""
+def measured(paper: str, settings: str) -> Measured:
+    """A training step of a paper with these settings (JSON), without the loader: of a whole batch on a GPU, of fewer on a CPU."""
     module = papers.module(paper)
     chosen = module.Settings.model_validate_json(settings)
     step = Step(module.Network(chosen)).to(DEVICE).train()
     optimiser = torch.optim.AdamW(step.parameters())
-    batch, started = _batch(chosen), 0.0
-    for i in range(STEPS + 1):
-        started = time.monotonic() if i == 1 else started
-        losses = step(batch)
-        (losses["total"] + losses.get("adversary", 0)).backward()
+    n = min(chosen.batch_size, max(2, PIXELS // chosen.image_size**2)) if DEVICE == "cpu" else chosen.batch_size
+    batch, steps = _batch(chosen, n), 0
+
+    def loss() -> Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=chosen.precision == "bf16-mixed"):
+            losses = step(batch)
+        return losses["total"] + losses.get("adversary", 0)
+
+    def once() -> None:
+        loss().backward()
         optimiser.step()
         optimiser.zero_grad()
-    return (time.monotonic() - started) / STEPS
+
+    once()
+    started = _now()
+    while steps == 0 or _now() - started < TIMED_S:
+        once()
+        steps += 1
+    seconds = (_now() - started) / steps
+    own = 4 * 4 * sum(value.numel() for value in step.parameters())  # weights, gradients, two moments
+    return Measured(seconds / n, own / GIB, _peak(loss) / n / GIB)
 
 
-def _batch(settings: papers.Settings) -> dict[str, Tensor]:
-    n, side = settings.batch_size, settings.image_size
+def _now() -> float:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def _peak(forward: Callable[[], Tensor]) -> int:
+    """Bytes of tensors that a forward pass adds at most to those there are, among them what its backward pass needs."""
+    if DEVICE == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        forward()
+        return torch.cuda.max_memory_allocated() - before
+    with profiled(profile_memory=True) as seen:
+        forward()
+    events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    return int(np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"]).max())
+
+
+def _batch(settings: papers.Settings, n: int) -> dict[str, Tensor]:
+    side = settings.image_size
     draw = torch.Generator().manual_seed(0)
     batch = {"image": torch.randn(n, 3, side, side, generator=draw), "label": torch.arange(n) % 2}
     batch |= {"mask": torch.ones(n, 1, side, side) * batch["label"].view(-1, 1, 1, 1), "has_mask": torch.ones(n) > 0}

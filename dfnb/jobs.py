@@ -36,6 +36,11 @@ class Parameters(core.Closed):
 
     profile: Name = "smoke"
 
+    def equal(self, stored: Mapping[str, Any]) -> bool:
+        """Whether these are the ``stored`` ones; a field that did not exist when they were stored has its default."""
+        later = {name: field.default for name, field in type(self).model_fields.items() if name not in stored}
+        return later | dict(stored) == self.model_dump(mode="json")
+
 
 class TrainingParameters(Parameters):
     """Of a paper's notebook, together with the paper's own ``Settings``."""
@@ -46,6 +51,7 @@ class TrainingParameters(Parameters):
     seen_methods: list[str] | None = Field(None, min_length=1)
     epoch_scores: bool = False
     devices: int = Field(1, ge=1)
+    frames_per_video: int | None = Field(None, ge=1)  # of train and val; None: all
 
     @property
     def paper(self) -> str:
@@ -187,7 +193,7 @@ class Job:
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
         record = core.read_record(self.record.parent)
-        if not record or record["parameters"] != self.parameters.model_dump(mode="json"):
+        if not record or not self.parameters.equal(record["parameters"]):
             return False
         return (self.trains or self.log.exists()) and all((core.home() / name).exists() for name in record["files"])
 
@@ -294,8 +300,8 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, trained now, resumed or loaded, and its scores on all its test sets."""
     datasets(p.train_set, *p.test_sets)
     epoch_tests = p.test_sets if p.epoch_scores else ()
-    allowed = {"allow_random": profile(p.profile).allow_random}
-    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices, **allowed)
+    options = {"allow_random": profile(p.profile).allow_random, "frames_per_video": p.frames_per_video}
+    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices, **options)
     for test_set in p.test_sets:
         scores.score(run, test_set)
     return run
@@ -308,7 +314,8 @@ def restore(name: str) -> None:
     """
     report = scores.Report(name)
     ended = [record["parameters"] for record in report.jobs().values()]
-    left = [job for job in trainings(name) if not job.done() and job.parameters.model_dump(mode="json") not in ended]
+    missing = [job for job in trainings(name) if not job.done()]
+    left = [job for job in missing if not any(map(job.parameters.equal, ended))]
     runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs]
     if profile(name).one_code and left and {run.record["environment"].get("code") for run in runs} - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
@@ -317,14 +324,16 @@ def restore(name: str) -> None:
 
 
 def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
-    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run a seed.
+    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run per seed.
 
-    Missing ones are trained, or left out where only what has ``ended`` is asked for.
+    Missing main lines are trained, or left out where only what has ``ended`` is asked for; missing arms are left out, and
+    only `dfnb run` or `dfnb train` trains them.
     """
     seeds, several = defaultdict(list), len(profile(name).grid.train_sets) > 1
     for job in trainings(name, notebook):
-        if not ended or job.done():
-            run = Run.open(core.read_record(job.record.parent)["run"]) if ended else trained(job.parameters)
+        done = job.done()
+        if done or not (ended or job.group):
+            run = Run.open(core.read_record(job.record.parent)["run"]) if done else trained(job.parameters)
             seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(run)
     result = []
     for (paper, group, arm, train_set), of_seeds in seeds.items():
@@ -337,7 +346,8 @@ def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
 
 
 def publish(name: str, notebook: str = "") -> None:
-    """Put the scores, records and logs of a profile's lines, or of one paper's, into its report."""
+    """Put the scores, records and logs of a profile's lines, or of one paper's, into its report, which keeps what it has."""
+    restore(name)
     scores.pack(name, lines(name, notebook), prune=not notebook)
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,24 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
 from dfnb.data import frames as datasets
-from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, both_classes, in_order, load_frames, loader, select
+from dfnb.data.frames import (
+    EpochSampler,
+    FrameDataset,
+    Pixels,
+    both_classes,
+    in_order,
+    load_frames,
+    loader,
+    select,
+    thinned,
+)
 from dfnb.papers import Run, backbones
 
 VERSION = 3  # part of every run's identity: raise it when the same settings give other weights
 CHANCE = {"loss_cls": 0.95 * math.log(2), "loss_latent": 0.8}  # above it the output head has learned nothing
 FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its threshold
 CHECKPOINT_S = 300
+LONGEST_WAIT = timedelta(minutes=30)  # of a process for the others, before it gives up
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0  # on the CPU they would compete with the training
@@ -54,6 +66,7 @@ def train(
     echo: Callable[[str], None] = print,
     wait_s: float = 30,
     allow_random: bool = True,
+    frames_per_video: int | None = None,
 ) -> Run:
     """Train a paper on the train split of a dataset, or load the run when it was trained before.
 
@@ -73,6 +86,7 @@ def train(
         shuffled_labels: Train on labels exchanged between videos, the control that shows what a map owes to learning.
         echo: Called with one line of progress now and then.
         allow_random: Whether pretrained weights that cannot be fetched may be replaced by random ones.
+        frames_per_video: Of each video in train and val at most so many frames, evenly spaced; all where None.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
 
     Raises :class:`DfnbError` when a dataset is missing, the train or val split has one class only, or the loss is no
@@ -83,6 +97,7 @@ def train(
     parameters |= {"train_set": train_set, "data": datasets.identity(table.attrs["record"]), "devices": devices}
     parameters |= {"seen_methods": sorted(seen_methods) if seen_methods else None, "shuffled_labels": shuffled_labels}
     parameters["epoch_tests"] = {name: datasets.identity(load_frames(name).attrs["record"]) for name in epoch_tests}
+    parameters |= {"frames_per_video": frames_per_video} if frames_per_video else {}
     parameters["settings"] = settings.model_dump(mode="json")
     parameters["weights"] = backbones.start(settings.backbone, settings.pretrained)
     if settings.pretrained and parameters["weights"]["from"] == "random weights" and not allow_random:
@@ -90,7 +105,7 @@ def train(
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
-    splits = {split: select(table, split, seen_methods) for split in ("train", "val")}
+    splits = {split: thinned(select(table, split, seen_methods), frames_per_video) for split in ("train", "val")}
     for split, frames in splits.items():
         both_classes(frames, split)
     if shuffled_labels:
@@ -98,7 +113,8 @@ def train(
     with core.locked(folder, wait_s):
         if "weights_sha256" not in (core.read_record(folder) or {}):  # a record of an older form is written again
             before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
-            start = train(paper, train_set, before, seed, seen_methods, (), *further) if before else None
+            given = paper, train_set, before, seed, seen_methods, (), *further
+            start = train(*given, frames_per_video=frames_per_video) if before else None
             always = settings.always(splits["train"], seed, start)
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
             _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
@@ -229,7 +245,7 @@ class _Loop:
         """Score the validation split and the epoch's test sets, keep the best weights, log, save the checkpoint."""
         self._check_finite(self.network.parameters(), "network")
         state, epoch = self.state, self.state.epoch + 1
-        validation = predict(self.network, self.splits["val"], self.settings)
+        validation = self._judged(self.splits["val"])
         auc = float(roc_auc_score(validation["label"], validation["score"]))
         if auc > state.chosen["auc"] or self.settings.chosen == "last":
             state.chosen = {"epoch": epoch, "auc": auc}
@@ -241,17 +257,25 @@ class _Loop:
         self._score_tests(f"epoch {epoch}")
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
         row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
-        followed = validation.filter(list(metrics.LOCALISATION)).mean().to_dict() | self._monitored()
-        row |= {f"validation_{name}": round(float(value), 4) for name, value in followed.items()}
+        row |= {f"validation_{name}": round(float(value), 4) for name, value in self._monitored().items()}
         state |= {"epoch": epoch, "step": 0, "sums": {}, "log": [*state.log, row]}
         self._save()
         result = f"loss {row['loss_total']:.3f}, validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
         self._tell(f"epoch {epoch} of {self.settings.epochs}: {result}")
 
+    def _judged(self, frames: pd.DataFrame) -> pd.DataFrame:
+        """The scores of frames, one row per frame; each process scores its share, and all get the whole."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        share = torch.zeros(math.ceil(len(frames) / world), dtype=torch.float64, device=self.fabric.device)
+        own = predict(self.network, frames.iloc[rank::world], self.settings, workers=self.workers, locate=False)
+        share[: len(own)] = torch.tensor(own["score"].tolist())
+        scores = self.fabric.all_gather(share).view(world, -1).T.flatten()[: len(frames)]
+        return frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores.cpu().numpy())
+
     def _score_tests(self, condition: str) -> None:
         for test_set in self.parameters["epoch_tests"]:
             frames = select(load_frames(test_set), "test")
-            table = predict(self.network, frames, self.settings)
+            table = self._judged(frames)
             if self.fabric.is_global_zero:
                 facts = score_facts(self.folder.name, test_set, condition, frames.attrs["record"], None)
                 core.write_table(shard(self.folder, test_set, condition), metrics.check_scores(table, test_set), facts)
@@ -317,13 +341,15 @@ def _launch(loop: _Loop) -> None:
         if hasattr(builtins, "__IPYTHON__"):
             raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
         loop.echo = print  # other processes can be sent no function of a caller
-        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
+        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn", timeout=LONGEST_WAIT)
     fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
         fabric.launch(loop)
     except torch.multiprocessing.ProcessRaisedException as error:
         reason = str(error).strip().splitlines()[-1]
         raise DfnbError(reason.removeprefix("dfnb.core.DfnbError: ")) from None
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise DfnbError(f"{loop.folder}: {error}; start again, it goes on from its last checkpoint") from None
 
 
 class Step(nn.Module):
@@ -359,18 +385,20 @@ def predict(
     settings: papers.Settings,
     pixels: Pixels | None = None,
     constant: np.ndarray | None = None,
+    workers: int = WORKERS,
+    locate: bool = True,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
 
     On the network's device and in the precision of the training. The columns of ``metrics.LOCALISATION`` are NaN for real
-    frames and for fakes without a mask, and absent where the paper has no ``localise``. ``pixels`` are read instead of the
-    table's own, corrupted ones, and then nothing is located. With a ``constant`` map see :func:`region`.
+    frames and for fakes without a mask, and absent where the paper has no ``localise`` or ``locate`` is false. ``pixels`` are
+    read instead of the table's own, corrupted ones, and then nothing is located. With a ``constant`` map see :func:`region`.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    localise = pixels is None and hasattr(network, "localise")
+    localise = locate and pixels is None and hasattr(network, "localise")
     scores, regions = [], []
-    for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
+    for batch in in_order(frames, settings, workers=workers, pixels=pixels):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             outputs = papers.outputs_of(network, batch["image"].to(device, memory_format=torch.channels_last))
         scores += network.score(outputs).tolist()

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
 from dfnb import core, papers, scores, train
 from dfnb.attribution import maps, measures
+from dfnb.cli import app
 from dfnb.core import DfnbError
 from dfnb.data import prepare
 from dfnb.data.frames import as_batch, write_dataset, write_video
@@ -331,6 +333,29 @@ def test_a_readers_picture_is_prepared_like_the_training_set(red, planted, tmp_p
     assert len(face) == 1 and left < 150 < 230 < right  # the larger one
     assert right - left == pytest.approx(2 * 80, abs=4) and face["scale"].item() == pytest.approx(SIDE / 160, rel=0.05)
     assert maps.of(planted[0], face, "Grad-CAM").shape == (1, SIDE, SIDE)
+
+
+def test_the_command_scores_files_and_says_which_it_could_not(red, planted, tmp_path, monkeypatch):
+    Image.fromarray(faces((20, 20, 40), (150, 60, 80))).save(tmp_path / "two.png")
+    Image.fromarray(faces()).save(tmp_path / "none.png")
+    run = planted[0]
+    record = run.record | {"validation_threshold": {"threshold": 0.25}}
+    monkeypatch.setattr(papers.Run, "open", lambda name: PlantedRun(run.folder, record))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["score", "none.png", "two.png", "--run", run.id])
+    assert done.exit_code == 2 and "not scored: none.png: " in done.stderr
+    said, limit, warning = done.stdout.splitlines()
+    face = measures.picture("two.png", "planted", 8)
+    fake = train.predict(Planted().eval(), face, run.settings)["score"].item()
+    panel = f"two-{run.id}.png"
+    assert (
+        said == f"two.png: P(fake) {fake:.2f}, mean of 1 frames; maps: {panel}"
+        and (tmp_path / panel).stat().st_size > 5000
+    )
+    assert limit == "0.25 is exceeded by 5 % of the real frames of planted (validation)." and warning.startswith(
+        "No score is a proof"
+    )
+    assert CliRunner().invoke(app, ["score", "two.png", "--run", run.id]).exit_code == 0
 
 
 def test_a_picture_without_a_face_or_file_is_one_sentence(red, tmp_path):

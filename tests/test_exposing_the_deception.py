@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from networks import batch_of, small
 from scipy.optimize import linear_sum_assignment
 
+from dfnb.papers import backbones
 from dfnb.papers import exposing_the_deception as etd
 
 
@@ -130,3 +131,52 @@ def test_certainty_gives_no_nan(estimator, direction):
     losses = network.losses(outputs | {"balance": network.balance.square()}, batch_of(2))
     losses["total"].backward()
     assert all(torch.isfinite(value) for value in losses.values()) and torch.isfinite(sure.grad).all()
+
+
+def test_recomputed_branches_give_the_same_gradients_and_update_their_statistics_once(monkeypatch):
+    images, found = torch.randn(4, 3, 96, 96), []
+    for short in (False, True):
+        torch.manual_seed(0)
+        network = small("exposing_the_deception", dropout=0.0).train()
+        monkeypatch.setattr(network, "_short_of_memory", lambda images, short=short: short)
+        outputs = network(images)
+        (outputs["cls"].square().sum() + outputs["left_out"].square().sum()).backward()
+        found.append(
+            {name: value.grad for name, value in network.branches.named_parameters() if value.grad is not None}
+        )
+        found[-1] |= dict(network.branches.named_buffers())
+    assert len(found[0]) == len(found[1]) > 30
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    counted = [value.item() for name, value in found[1].items() if name.endswith("num_batches_tracked")]
+    assert set(counted) == {1} and {
+        norm.momentum for norm in network.branches.modules() if hasattr(norm, "momentum")
+    } == {0.1}
+
+
+def test_what_a_branch_keeps_is_what_is_reckoned_with():
+    branch, kept = backbones.create("resnet34", False, num_classes=0).train(), []
+    weights = {value.untyped_storage().data_ptr() for value in branch.parameters()}
+
+    def pack(saved):
+        kept.append(etd._narrow(saved)[1])
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        branch(torch.randn(2, 3, 224, 224))
+    stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in kept}
+    found = sum(size for place, size in stored.items() if place not in weights)
+    assert pytest.approx(found / (2 * 224 * 224), rel=0.01) == etd.KEPT
+
+
+@pytest.mark.parametrize(("gib", "short"), [(24, True), (40, True), (80, False), (141, False)])
+def test_the_published_training_recomputes_on_small_gpus(monkeypatch, gib, short):
+    class Images:
+        is_cuda, shape, device = True, (256, 3, 224, 224), "cuda"
+
+    class Device:
+        total_memory = gib * 2**30
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Device)
+    network = small("exposing_the_deception", branches=4)
+    assert network.train()._short_of_memory(Images) == short and not network.eval()._short_of_memory(Images)
+    assert not network.train()._short_of_memory(torch.empty(256, 3, 224, 224, device="meta"))

@@ -174,6 +174,23 @@ def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
         frames.both_classes(toy, "val")
     with pytest.raises(DfnbError, match="split 'train' has 6 real frames and 0 fake frames, and training needs both"):
         frames.both_classes(toy[toy["label"] == 0], "train")
+    with pytest.raises(
+        DfnbError, match="has real frames of 1 and fake frames of 1 people or clusters, and training needs"
+    ):
+        frames.both_classes(toy.assign(cluster="one"), "train")
+
+
+@pytest.mark.parametrize("per_video", [1, 3, 4, 7, 100])
+def test_a_video_is_thinned_evenly_and_to_what_is_asked(per_video):
+    sizes = {"a": 10, "b": 4, "c": 1}
+    rows = [{"video": video, "row": row} for row in range(10) for video, size in sizes.items() if row < size]
+    table = pd.DataFrame(rows).astype({"video": "category"})
+    assert frames.thinned(table, None) is table
+    kept = frames.thinned(table, per_video).groupby("video", observed=True)["row"].agg(list)
+    for video, size in sizes.items():
+        gaps = np.diff([-1, *kept[video]])
+        assert len(kept[video]) == min(size, per_video) and kept[video][-1] == size - 1
+        assert gaps.max() - gaps.min() <= 1
 
 
 def masks_left(table):

@@ -227,7 +227,7 @@ def write_mine(home, seeds, **changes):
     corrupted = {"test_set": "smoke-b", "corruptions": ["JPEG"], "severities": [5], "videos": 4}
     notebooks = {"02_xception_baseline": baseline | {"epoch_scores": False}, "08_robustness": corrupted}
     grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": seeds}
-    write_profile(home, grid=grid, notebooks=notebooks, arms={}, **{"one_code": True, **changes})
+    write_profile(home, grid=grid, notebooks=notebooks, **{"arms": {}, "one_code": True, **changes})
 
 
 def contents(folder):
@@ -321,6 +321,48 @@ def test_the_code_is_that_of_sources_alone(tmp_path, monkeypatch):
     path.write_text("a: 2\n")
     assert core.code() == before != code()  # what is edited while it runs is not what runs
     core.code.cache_clear()
+
+
+def test_parameters_are_equal_to_stored_ones_that_know_fewer_fields():
+    job = jobs.trainings("smoke")[0].parameters
+    stored = job.model_dump(mode="json")
+    older = {name: value for name, value in stored.items() if name != "frames_per_video"}
+    assert job.equal(stored) and job.equal(older)
+    assert not job.equal(stored | {"seed": 7}) and not job.equal(older | {"frames_per_video": 3})
+
+
+def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_elsewhere, monkeypatch):
+    home = trained_elsewhere
+    write_mine(home, seeds=[1, 2, 3], one_code=False, arms={"02_xception_baseline": {"g": {"a": {"lr": 0.001}}}})
+    new = []
+    monkeypatch.setattr(jobs, "trained", lambda p: new.append((p.seed, p.lr)) or "run")
+    monkeypatch.setattr(jobs, "Line", lambda *given: given)
+    jobs.restore("mine")
+    (line,) = jobs.lines("mine")
+    assert new == [(3, 0.002)] and len(line[-1]) == 3  # two are in the report, and the arm is not asked for
+
+
+def test_each_job_has_gpus_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with core.own_gpus(1):  # on a machine without
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    shown = []
+    for n in (1, 2):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
+        held = core.own_gpus(n)
+        held.__enter__()
+        shown.append((os.environ["CUDA_VISIBLE_DEVICES"], held))
+    assert [gpus for gpus, _ in shown] == ["0", "1,5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
+    with (
+        pytest.raises(DfnbError, match="0 of 1 GPUs are free of 0, 1, 5; wait for the other trainings"),
+        core.own_gpus(1),
+    ):
+        pass
+    shown[0][1].__exit__(None, None, None)
+    with core.own_gpus(1):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 def test_an_unknown_training_job_lists_those_there_are():

@@ -187,19 +187,19 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     return pd.DataFrame((gram @ gram.T).cpu().numpy(), branches, branches)
 
 
-def picture(path: str | Path, train_set: str) -> pd.DataFrame:
-    """The face in a reader's image, or in the middle frame of a video, as a frames table of one row.
+def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
+    """The face in a reader's image, or in so many evenly spaced ``frames`` of a video, as a frames table.
 
     Prepared as ``dfnb prepare`` does, with the crop size and scale of the training set where its record has them. Of several
-    faces the largest is taken. Raises :class:`DfnbError` where there is no file, no picture or no face.
+    faces the largest is taken, in a video the one that is seen longest. Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise DfnbError(f"there is no file {path}; give the path of an image or a video")
     made_with = load_frames(train_set).attrs["record"]["parameters"]
     crop = {key: made_with[key] for key in ("size", "scale") if key in made_with}
-    settings = prepare.Settings(frames_per_video=1, **crop)
-    name = f"picture-{core.digest([core.sha256(path), crop], 8)}"
+    settings = prepare.Settings(frames_per_video=frames, **crop)
+    name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
     try:
         prepare.prepare(name, [Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except DfnbError as error:

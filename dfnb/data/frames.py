@@ -182,12 +182,26 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
     return frames[frames["cluster"].isin(chosen)]
 
 
+def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
+    """At most ``per_video`` frames of each video, evenly spaced; all where None."""
+    if per_video is None:
+        return frames
+    rows = frames.groupby("video", observed=True)["row"]
+    place, total = rows.cumcount(), rows.transform("size")
+    n = total.clip(upper=per_video)
+    return frames[(place + 1) * n // total > place * n // total]
+
+
 def both_classes(frames: pd.DataFrame, split: str) -> None:
-    """Raise :class:`DfnbError` unless a split has real and fake frames."""
-    fake = frames.loc[frames["split"] == split, "label"] == 1
-    if fake.all() or not fake.any():
+    """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more."""
+    chosen = frames[frames["split"] == split]
+    fake, clusters = chosen["label"] == 1, chosen.groupby("label")["cluster"].nunique()
+    if len(clusters) < 2:
         found = f"split {split!r} has {(~fake).sum()} real frames and {fake.sum()} fake frames"
         raise DfnbError(f"{_named(frames)}: {found}, and training needs both; choose other methods or another dataset")
+    if clusters.min() < 2:
+        found = f"split {split!r} has real frames of {clusters[0]} and fake frames of {clusters[1]} people or clusters"
+        raise DfnbError(f"{_named(frames)}: {found}, and training needs two of each; add videos of other people")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:

@@ -65,6 +65,8 @@ class Manifest(Closed):
     space: str  # as downloaded
     layout: str = ""  # what the rules cannot say
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
+    videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones of each published split, where known
+    frames: int = 32  # of a video that are kept, on average
     fields: dict[str, str] = Field({})
     lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)

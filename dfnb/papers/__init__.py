@@ -247,6 +247,7 @@ class Network(nn.Module):
         # The one place: whatever trains, scores or explains makes a network first. With several threads a sum's order, and
         # so its rounding, depends on their number, and a training would give other weights on another machine.
         torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = True  # on GPUs, as cuDNN's convolutions do by default
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The paper's terms by name, and their sum ``total``; what carries no gradient is logged and in no sum.

@@ -2,6 +2,8 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from timm.layers import ConvNormAct, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model_pretrained, register_model
 from timm.models.xception import Xception
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from dfnb import core
 from dfnb.core import DfnbError
@@ -143,3 +147,25 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         _, *maps = accumulate(parts.eval(), lambda x, part: part(x), initial=torch.zeros(1, 3, 64, 64))
     parts.weights_from = model.weights_from
     return parts.train(), [x.shape[1] for x in maps], [64 // x.shape[-1] for x in maps]
+
+
+def recomputed(part: nn.Module, x: Tensor) -> Tensor:
+    """``part(x)``, of which the backward pass needs no activations: it computes them again.
+
+    The same numbers as without, to the last bit: running statistics are updated in the first pass alone.
+    """
+    norms = [layer for layer in part.modules() if isinstance(layer, _BatchNorm)]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, values in zip(norms, kept):
+                norm.momentum, norm.num_batches_tracked = values
+
+    passes = {"context_fn": lambda: (nullcontext(), again())}
+    return checkpoint(part, x, use_reentrant=False, preserve_rng_state=False, **passes)

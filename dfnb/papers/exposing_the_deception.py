@@ -20,9 +20,11 @@ from torchvision.transforms import v2
 
 from dfnb import papers
 from dfnb.papers import backbones, released
+from dfnb.papers.backbones import recomputed
 
 PAPER = papers.Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception", "#de8f05", "^")
 VERSION = 1
+KEPT = 627  # bytes per pixel that a ResNet-34 keeps for its backward pass, in float32
 
 
 @papers.published(backbone="resnet34.tv_in1k", image_size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -129,7 +131,10 @@ class Network(papers.Network):
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
         with torch.autograd.graph.saved_tensors_hooks(_narrow, _widen):
-            local = [branch(images) for branch in self.branches]
+            local = [
+                recomputed(branch, images) if self._short_of_memory(images) else branch(images)
+                for branch in self.branches
+            ]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
         if self.joint_head:
@@ -140,6 +145,13 @@ class Network(papers.Network):
         if self.balance is not None:
             outputs["balance"] = self.balance.square()  # through the forward pass, where several processes look for it
         return outputs
+
+    def _short_of_memory(self, images: Tensor) -> bool:
+        """Whether what the branches keep for their backward pass fills more than half of a GPU: 30 GiB at the published size."""
+        if not (self.training and images.is_cuda):
+            return False
+        kept = KEPT * len(self.branches) * images.shape[0] * images.shape[2] * images.shape[3]
+        return kept > torch.cuda.get_device_properties(images.device).total_memory / 2
 
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """``ce``, the sum of all heads' cross-entropies; ``gil`` and ``lil`` where asked for; ``total``.
