@@ -164,3 +164,15 @@ def test_the_committed_study_is_of_one_code(checkout):
     assert len({run["environment"]["code"] for run in runs}) <= 1
     for name, sha256 in (item for entry in entries.values() for item in entry["files"].items()):
         assert core.sha256(path.parent / name) == sha256, name
+
+
+def test_the_readme_names_every_parameter_and_hook_of_a_method(checkout):
+    readme = (checkout / "README.md").read_text()
+    section = readme.partition("## Add your own method")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(?:Settings\.|Network\.)?([a-z_0-9]+)", section))
+    hooks = {name for kind in (papers.Settings, papers.Network) for name in vars(kind) if not name.startswith("_")}
+    hooks -= {"model_config", "transform"}  # of pydantic; with a default that holds for all
+    assert {*jobs.TrainingParameters.model_fields, *papers.Settings.model_fields, *hooks} - {
+        "paper",
+        "settings",
+    } <= named
