@@ -70,16 +70,14 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
 
 @app.command()
-def train(profile: ProfileName, job: str, gpus: Annotated[int, typer.Option(min=1)] = 1) -> None:
+def train(profile: ProfileName, job: str) -> None:
     """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
 
-    A wrong JOB lists those there are. Of the GPUs in CUDA_VISIBLE_DEVICES it takes as many as --gpus says, those that no other
-    training holds.
+    A wrong JOB lists those there are.
     """
-    with core.own_gpus(gpus):
-        from dfnb import jobs
+    from dfnb import jobs
 
-        jobs.train_job(profile, job)
+    jobs.train_job(profile, job)
 
 
 @app.command()

@@ -22,7 +22,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -165,27 +165,6 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
             yield
     except filelock.Timeout:
         raise DfnbError(f"another process is writing {folder}; wait for it or stop it, then start again") from None
-
-
-@contextmanager
-def own_gpus(n: int) -> Iterator[None]:
-    """Show this process ``n`` of the GPUs in ``CUDA_VISIBLE_DEVICES``, those that no other process of this home holds.
-
-    Only before torch has looked for GPUs. Raises :class:`DfnbError` where fewer are free.
-    """
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    with ExitStack() as held:
-        free: list[str] = []
-        for gpu in gpus:
-            with suppress(DfnbError):
-                if len(free) < n:
-                    held.enter_context(locked(home() / "runs" / f".gpu-{gpu}"))
-                    free.append(gpu)
-        if gpus and len(free) < n:
-            raise DfnbError(f"{len(free)} of {n} GPUs are free of {', '.join(gpus)}; wait for the other trainings")
-        if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(free)
-        yield
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

@@ -342,27 +342,25 @@ def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_el
     assert new == [(3, 0.002)] and len(line[-1]) == 3  # two are in the report, and the arm is not asked for
 
 
-def test_each_job_has_gpus_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with core.own_gpus(1):  # on a machine without
-        assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    shown = []
-    for n in (1, 2):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
-        held = core.own_gpus(n)
-        held.__enter__()
-        shown.append((os.environ["CUDA_VISIBLE_DEVICES"], held))
-    assert [gpus for gpus, _ in shown] == ["0", "1,5"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
-    with (
-        pytest.raises(DfnbError, match="0 of 1 GPUs are free of 0, 1, 5; wait for the other trainings"),
-        core.own_gpus(1),
-    ):
-        pass
-    shown[0][1].__exit__(None, None, None)
-    with core.own_gpus(1):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+def test_each_job_has_gpus_of_its_own(checkout, tmp_path):
+    def started(n, environment, *command):
+        wrapped = [sys.executable, checkout / "workflow/gpus.py", tmp_path / "runs", str(n), *command]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(wrapped, env={"PATH": os.environ["PATH"], **environment}, **pipes)
+
+    shell, three = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line"), {"CUDA_VISIBLE_DEVICES": "0,1,5"}
+    one = started(1, three, *shell)
+    assert one.stdout.readline() == "0\n"
+    two = started(2, three, *shell)
+    assert two.stdout.readline() == "1,5\n"
+    none = started(1, three, *shell)
+    assert none.wait() == 1
+    assert none.stderr.read() == "0 of 1 GPUs are free of 0, 1, 5; wait for the other trainings\n"
+    one.communicate("\n")
+    again, without = started(1, three, *shell), started(1, {}, *shell)
+    assert (again.stdout.readline(), without.stdout.readline()) == ("0\n", "\n")
+    for process in (two, again, without):
+        process.communicate("\n")
 
 
 def test_an_unknown_training_job_lists_those_there_are():
