@@ -46,8 +46,8 @@ from dfnb.metrics import METRICS, Estimates, Level, Units, interval
 from dfnb.scores import Line, Report
 
 KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
-BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low", "high")]  # over both, videos, seeds
-INTERVALS = ("value", *BOUNDS, "sd", "p", "error", "degrees")
+# Bounds over videos and seeds, over videos alone and over seeds alone.
+INTERVALS = ("value", "low", "high", "low_videos", "high_videos", "low_seeds", "high_seeds", "sd", "p", "error", "degrees")
 COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
 OF_LINE = ("rule", "backbone", "weights_from")
 FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
@@ -146,10 +146,9 @@ def summary(*outcomes: Outcome) -> dict[str, Any]:
             limits = metrics.bounded_interval(value, *spread, sum(each.independent for each in outcomes))
         row |= {f"low{name}": limits[0], f"high{name}": limits[1]}
     row |= {name: sum(each.counts[name] for each in outcomes) for name in outcomes[0].counts}
-    methods = {each.interval_method for each in outcomes}
-    how = "none" if "none" in methods else outcomes[0].interval_method
+    methods = [each.interval_method for each in outcomes]
     chance = outcomes[0].left_chance if len(outcomes) == 1 else float("nan")
-    return row | {"left_chance": chance, "seeds": seeds, "interval_method": how}
+    return row | {"left_chance": chance, "seeds": seeds, "interval_method": "none" if "none" in methods else methods[0]}
 
 
 def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[Estimates]) -> float:
@@ -232,8 +231,8 @@ def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, A
 def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
     for line in lines:
-        sound = [run for run in line.runs if not run.record.get("collapsed")]
-        logs = [run.record["log"] for run in sound if len(run.record["log"]) > 1]
+        sound = [run.record["log"] for run in line.runs if not run.record.get("collapsed")]
+        logs = [log for log in sound if len(log) > 1]
         for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
             moved = np.array([log[0][term] - log[-1][term] for log in logs])
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
@@ -382,11 +381,11 @@ def _rows(a: Side, b: Side | None) -> Iterator[Found]:
     pairs = _seed_pairs(a, b)
     if not pairs or (b and a.condition != ON_TEST and a.sources != b.sources):
         return
-    metrics.same_units(a.data.index, (b or a).data.index)
-    collapsed = a.collapsed, (b or a).collapsed
-    kept = [pair for pair in pairs if not any(seed in of_side for seed, of_side in zip(pair, collapsed))]
+    other = b or a
+    metrics.same_units(a.data.index, other.data.index)
+    kept = [pair for pair in pairs if pair[0] not in a.collapsed and pair[1] not in other.collapsed]
     attrs = a.report.read(a.line, a.test_set, a.sources[0])[0].attrs
-    facts = {"compression": attrs["compression"], "fingerprint": attrs["fingerprint"]}
+    facts = {name: attrs[name] for name in ("compression", "fingerprint")}
     facts["collapsed"] = f"{len(pairs) - len(kept)} of {len(pairs)}"
     if len(kept) < len(pairs):
         again = {"condition": with_collapsed(a.condition)}
@@ -467,26 +466,25 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     decides with 80 % power, if the estimate and its variance stay as they are. Single test sets beside ``away`` and controls
     are in no family of Holm's.
     """
-    rows, p = {}, {}
+    rows = {}
     for claim in claims()[1] if listed is None else listed:
         found = _measured(claim, table)
         paper = "control" if claim["control"] else claim["paper"]
         for test_set, primary in _test_sets(claim["sets"], found):
-            key = paper, claim["says"], test_set
             on_set = claim if primary or claim["kind"] == "share" else claim | {"kind": "shown"}
-            rows[key], p[key] = _judged(on_set, found[found["test_set"] == test_set], table)
+            rows[paper, claim["says"], test_set] = _judged(on_set, found[found["test_set"] == test_set], table)
     judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])
-    family = pd.Series(p, dtype=float).to_numpy()
-    inside = ~np.isnan(family) & (judged.index.get_level_values("paper") != "control")
-    corrected = np.full(len(family), np.nan)
-    corrected[inside] = metrics.holm(family[inside])
-    for name, values in {"p": family, "p, Holm": corrected}.items():
+    p = judged.pop("p").astype(float)
+    family = p.notna() & (p.index.get_level_values("paper") != "control")
+    corrected = p.where(family)
+    corrected[family] = metrics.holm(p[family].to_numpy())
+    for name, values in {"p": p, "p, Holm": corrected}.items():
         judged[name] = ["–" if np.isnan(value) else f"{value:.3f}".replace("0.000", "< 0.001") for value in values]
     return judged.fillna("–")
 
 
-def _measured(claim: Claim, table: pd.DataFrame, collapsed: bool = False) -> pd.DataFrame:
-    """The rows of a claim, one per test set; of a difference that is there the other way round the negative.
+def _measured(claim: Claim, table: pd.DataFrame, test_set: str = "", collapsed: bool = False) -> pd.DataFrame:
+    """The rows of a claim, one per test set or of one; of a difference that is there the other way round the negative.
 
     ``collapsed``: the rows that hold the collapsed runs too. Of a share the rows of the line alone.
     """
@@ -497,14 +495,11 @@ def _measured(claim: Claim, table: pd.DataFrame, collapsed: bool = False) -> pd.
     minus = "" if claim["kind"] == "share" else _line(claim["against"], claim["paper"], table)
     line = _line(claim["line"], claim["paper"], table)
     wanted = {"condition": condition, "level": level, "method": claim["method"], "metric": claim["metric"]}
+    wanted |= {"test_set": test_set} if test_set else {}
     table = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     found = table[(table["line"] == line) & (table["minus"] == minus)]
-    turned = table[(table["line"] == minus) & (table["minus"] == line)].copy()
-    if len(found):
-        return found
-    for over in ("", "_videos", "_seeds"):
-        turned[f"low{over}"], turned[f"high{over}"] = -turned[f"high{over}"], -turned[f"low{over}"]
-    return turned.assign(value=-turned["value"])
+    turned = table[(table["line"] == minus) & (table["minus"] == line)]
+    return found if len(found) else turned.assign(value=-turned["value"], low=-turned["high"], high=-turned["low"])
 
 
 def _line(name: str, paper: str, table: pd.DataFrame) -> str:
@@ -530,54 +525,45 @@ def _test_sets(names: Sequence[str], found: pd.DataFrame) -> Iterator[tuple[str,
             yield from ((test_set, False) for test_set in found["test_set"][~home] if test_set != AWAY)
 
 
-def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> tuple[dict[str, str], float]:
-    """What a claim's rule says of its row on a test set, of which there is one or none; and p, NaN where it is not judged."""
-    row = {
-        "source": claim["source"],
-        "registered": str(claim["registered"]),
-        "kind": claim["kind"],
-        "published": f"{claim['published']:.3f}".replace("nan", "–"),
-    }
+def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
+    """What a claim's rule says of its row on a test set, of which there is one or none; ``p`` is NaN where it is not judged."""
+    row = {"source": claim["source"], "registered": str(claim["registered"]), "kind": claim["kind"], "p": NO_VALUE}
+    row["published"] = f"{claim['published']:.3f}".replace("nan", "–")
     if found["value"].isna().all():
         what = f"no {claim['metric']} of {' minus '.join(filter(None, (claim['line'], claim['against'])))}"
-        return row | {"verdict": f"not testable: {''.join(found['refused']) or what}"}, NO_VALUE
+        return row | {"verdict": f"not testable: {''.join(found['refused']) or what}"}
     (of,) = found.itertuples()
     row |= {"ours": interval(of.value, of.low, of.high), "seeds": f"{of.seeds:.0f}", "clusters": f"{of.clusters:.0f}"}
     row |= {"collapsed": of.collapsed}
     if claim["kind"] == "share":
-        whole = _measured(claim | {"line": claim["against"]}, table)
-        whole = whole.loc[whole["test_set"] == of.test_set, "value"].mean()
+        whole = _measured(claim | {"line": claim["against"]}, table, of.test_set)["value"].mean()
         row["ours"] = f"{of.value:.3f} of {whole:.3f}: {of.value / whole:.2f}"
     if claim["kind"] in ("share", "shown"):
-        return row | {"verdict": "not judged"}, NO_VALUE
+        return row | {"verdict": "not judged"}
     left_out, runs = map(int, of.collapsed.split(" of "))
     if left_out == runs or left_out > MOST_COLLAPSED:
-        return row | {"verdict": f"not judged: {of.collapsed} runs collapsed"}, NO_VALUE
+        return row | {"verdict": f"not judged: {of.collapsed} runs collapsed"}
     if of.seeds < FEWEST_SEEDS:
-        return row | {"verdict": f"exploratory: fewer than {FEWEST_SEEDS} seeds"}, NO_VALUE
+        return row | {"verdict": f"exploratory: fewer than {FEWEST_SEEDS} seeds"}
     if np.isnan(of.low):
-        return row | {"verdict": "undecided: no interval, too few clusters"}, NO_VALUE
+        return row | {"verdict": "undecided: no interval, too few clusters"}
     if claim["kind"] == "figure":
         where = "inside" if of.low <= claim["published"] <= of.high else "outside"
-        return row | {"verdict": f"published figure {where} our interval (± {(of.high - of.low) / 2:.3f})"}, NO_VALUE
+        return row | {"verdict": f"published figure {where} our interval (± {(of.high - of.low) / 2:.3f})"}
     limit = -_delta(claim, of) if claim["kind"] == "no worse" else 0.0
-    p = p_value(of.value - limit, of.error**2, of.degrees)
     if claim["where"]:
         line, against = claim["where"]
         gain = claim | {"kind": "gain", "line": line, "against": against, "where": ()}
-        rows = _measured(gain, table)
-        verdict = _judged(gain, rows[rows["test_set"] == of.test_set], table)[0]["verdict"]
-        if not verdict.startswith("supported"):
-            return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}, NO_VALUE
+        if not _judged(gain, _measured(gain, table, of.test_set), table)["verdict"].startswith("supported"):
+            return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}
     verdict = _verdict(claim, of, limit)
-    with_all = _measured(claim, table, collapsed=True)
-    with_all = with_all.loc[with_all["test_set"] == of.test_set, "value"]
+    with_all = _measured(claim, table, of.test_set, collapsed=True)["value"]
     if verdict.startswith("supported") and (with_all <= limit).any():
         verdict = "not supported: the sign turns with the collapsed runs in"
     if verdict == "undecided":
         more = max(1.0, of.error**2 * POWER / _gap(claim, of, limit) ** 2)
         row["to decide"] = f"{np.ceil(more * of.seeds):.0f} seeds, {np.ceil(more * of.clusters):.0f} clusters"
-    return row | {"verdict": verdict}, p
+    return row | {"verdict": verdict, "p": p_value(of.value - limit, of.error**2, of.degrees)}
 
 
 def _verdict(claim: Claim, of: Any, limit: float) -> str:
