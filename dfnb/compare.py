@@ -46,8 +46,8 @@ from dfnb.metrics import METRICS, Estimates, Level, Units, interval
 from dfnb.scores import Line, Report
 
 KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
-# Bounds over videos and seeds, over videos alone and over seeds alone.
-INTERVALS = ("value", "low", "high", "low_videos", "high_videos", "low_seeds", "high_seeds", "sd", "p", "error", "degrees")
+BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low", "high")]  # over both, videos, seeds
+INTERVALS = ("value", *BOUNDS, "sd", "p", "error", "degrees")
 COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
 OF_LINE = ("rule", "backbone", "weights_from")
 FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
@@ -411,14 +411,12 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
         clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
     methods = data[0][1].index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
-        chosen = data
-        if method != "all":
-            chosen = [(sign, units.rows(np.isin(methods, ["real", method]))) for sign, units in data]
+        of_rows = np.isin(methods, ["real", method]) | (method == "all")
+        chosen = [(sign, units.rows(of_rows)) for sign, units in data]
         for metric in whole if method == "all" else of_method:
             terms = chosen + clean if metric == "robustness kept" else chosen
             name = "AUC" if metric.startswith("robustness") else metric
-            found = estimates([units for _, units in terms], name)
-            means = [estimate.over_conditions(a.conditions) for estimate in found]
+            means = [each.over_conditions(a.conditions) for each in estimates([units for _, units in terms], name)]
             if means and not (b and metric.startswith("constant ")):
                 sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
                 of_set = outcome(*sides)
@@ -478,9 +476,7 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     family = p.notna() & (p.index.get_level_values("paper") != "control")
     corrected = p.where(family)
     corrected[family] = metrics.holm(p[family].to_numpy())
-    for name, values in {"p": p, "p, Holm": corrected}.items():
-        judged[name] = ["–" if np.isnan(value) else f"{value:.3f}".replace("0.000", "< 0.001") for value in values]
-    return judged.fillna("–")
+    return judged.assign(**{"p": metrics.p_texts(p), "p, Holm": metrics.p_texts(corrected)}).fillna("–")
 
 
 def _measured(claim: Claim, table: pd.DataFrame, test_set: str = "", collapsed: bool = False) -> pd.DataFrame:

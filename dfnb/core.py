@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,7 +141,7 @@ def atomic(path: Path) -> Iterator[Path]:
     A file is synced first. A folder that exists already is replaced; one process at a time writes a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
     try:
         yield temporary
         if temporary.is_dir():
@@ -167,10 +166,16 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
         raise DfnbError(f"another process is writing {folder}; wait for it or stop it, then start again") from None
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text in UTF-8, complete or not at all; returns its path."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent, default=_plain) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=indent, default=_plain) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -7,36 +7,34 @@ severity and corruption give the same bytes. Only scores are taken under a corru
 import numpy as np
 import pandas as pd
 import torch
-from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from dfnb import core
-from dfnb.core import DfnbError
+from dfnb.core import DfnbError, rng
 from dfnb.data.frames import Pixels
 from dfnb.synth import h264
 
 VERSION = 1  # raise it when a corruption gives other pixels
 
 
-def _h264(clip: Tensor, factor: int, draw: Generator) -> Tensor:
+def _h264(clip: Tensor, factor: int, draw: np.random.Generator) -> Tensor:
     return torch.from_numpy(h264(clip.permute(0, 2, 3, 1).numpy(), factor)).permute(0, 3, 1, 2)
 
 
-def _blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:
+def _blur(clip: Tensor, percent: float, draw: np.random.Generator) -> Tensor:
     deviation = percent / 100 * clip.shape[-1]
     return TF.gaussian_blur(clip, 2 * int(np.ceil(3 * deviation)) + 1, deviation)
 
 
-def _noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
+def _noise(clip: Tensor, deviation: float, draw: np.random.Generator) -> Tensor:
     return (clip + torch.from_numpy(draw.normal(0, deviation, clip.shape))).round().clamp(0, 255).byte()
 
 
-def _resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
+def _resize(clip: Tensor, percent: float, draw: np.random.Generator) -> Tensor:
     return TF.resize(clip, [max(8, round(side * percent / 100)) for side in clip.shape[-2:]])
 
 
-def _occlude(clip: Tensor, percent: float, draw: Generator) -> Tensor:
+def _occlude(clip: Tensor, percent: float, draw: np.random.Generator) -> Tensor:
     sides = [round(side * (percent / 100) ** 0.5) for side in clip.shape[-2:]]
     top, left = (int(draw.integers(0, whole - side + 1)) for whole, side in zip(clip.shape[-2:], sides))
     return TF.erase(clip, top, left, *sides, torch.tensor(128))
@@ -80,7 +78,7 @@ class Corrupted(Pixels):
         stored = path.endswith(".npy")
         if self.last[0] != path:
             clip = torch.from_numpy(super().crop(path) if stored else super().crop(path)[None])
-            self.last = path, self.apply(clip.permute(0, 3, 1, 2), self.value, core.rng(*self.key, path))
+            self.last = path, self.apply(clip.permute(0, 3, 1, 2), self.value, rng(*self.key, path))
         return self.last[1][row if stored else 0].permute(1, 2, 0).contiguous().numpy()
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:

@@ -50,8 +50,7 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     for suffix, metadata in hidden.items():
         with core.atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, metadata=metadata)
-    with core.atomic(folder / f"{name}.txt") as temporary:
-        temporary.write_text(f"{caption}\n", encoding="utf-8")
+    core.write_text(folder / f"{name}.txt", f"{caption}\n")
     return [folder / f"{name}.{suffix}" for suffix in (*hidden, "txt")]
 
 
@@ -142,11 +141,12 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 # ---------------------------------------------------------------- of results
 
 
-def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """A legend above all axes, in as many columns as fit the width; the figure grows by its rows."""
+def with_legend(figure: Figure, handles: Mapping[str, Any]) -> Figure:
+    """The figure with a legend above all axes, in as many columns as fit the width; it grows by the legend's rows."""
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
     figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
+    return figure
 
 
 def looks(results: pd.DataFrame) -> Looks:
@@ -182,8 +182,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     right.set(title="validation AUC, star: chosen epoch", xlabel="epoch", ylim=(0.45, 1.01))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    legend(figure, handles)
-    return figure
+    return with_legend(figure, handles)
 
 
 def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
@@ -200,8 +199,7 @@ def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, ylim=(len(test_sets) - 0.5, -0.5))
     axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval (dotted: chance)")
     axes.set_xlim(min(0.4, rows["low"].min() - 0.02), 1.0)
-    legend(figure, handles)
-    return figure
+    return with_legend(figure, handles)
 
 
 def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
@@ -220,8 +218,7 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
         axes.plot(diagonal, diagonal, ":", color="0.5", linewidth=0.8)
         axes.set(title=test_set, xlabel="FPR, log scale", xscale="log", xlim=(0.005, 1), ylim=(-0.01, 1.01))
     panels[0, 0].set_ylabel("TPR")
-    legend(figure, handles)
-    return figure
+    return with_legend(figure, handles)
 
 
 def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str, y: str) -> Figure:
@@ -238,8 +235,7 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
         axis.set_axis_off()
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
-    legend(figure, handles)
-    return figure
+    return with_legend(figure, handles)
 
 
 def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure | None:

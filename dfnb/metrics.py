@@ -18,10 +18,9 @@ as independent (column ``interval_method`` of a report's results):
 The class shares of a test set count as fixed. A class with a single cluster has no interval (NaN).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
@@ -47,7 +46,7 @@ FEWEST_REAL = {"TPR at 1% FPR": 200, "TPR at 5% FPR": 40}
 FEWEST_VALIDATION = 100
 
 
-def check_scores(scores: pd.DataFrame, source: str | Path) -> pd.DataFrame:
+def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     """Return ``scores`` unchanged if they are sound; else :class:`DfnbError`, naming ``source`` and the mend."""
     missing = [name for name in COLUMNS if name not in scores]
     if missing:
@@ -398,6 +397,11 @@ def holm(p: Sequence[float]) -> np.ndarray:
     ascending = pd.Series(p, dtype=float).sort_values()  # NaN last
     stepped = ascending * np.arange(len(ascending), 0, -1)
     return stepped.cummax().clip(upper=1).sort_index().to_numpy()
+
+
+def p_texts(p: Iterable[float]) -> list[str]:
+    """p values as tables print them."""
+    return ["–" if np.isnan(value) else f"{value:.3f}".replace("0.000", "< 0.001") for value in p]
 
 
 def interval(value: float, low: float, high: float, sign: str = "") -> str:

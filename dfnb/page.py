@@ -16,14 +16,12 @@ def write(profile: str, order: Sequence[str]) -> Path:
     report, items = report_folder(profile), []
     places = {name: place for place, name in enumerate(order)}
     for folder in ("tables", "figures"):
-        captions = sorted((report / folder).glob("*.txt"))
-        for path in sorted(captions, key=lambda path: places.get(path.stem, len(places))):
+        captions = (report / folder).glob("*.txt")
+        for path in sorted(captions, key=lambda path: (places.get(path.stem, len(places)), path)):
             cells = path.with_suffix(".csv").read_text(encoding="utf-8") if folder == "tables" else ""
             rows = list(csv.reader(io.StringIO(cells, newline="")))
             caption = path.read_text(encoding="utf-8")
             items.append({"folder": folder, "name": path.stem, "rows": rows, "caption": caption})
     notebooks = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
     template = Template(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"), autoescape=True)
-    with core.atomic(report / "index.html") as temporary:
-        temporary.write_text(template.render(profile=profile, items=items, notebooks=notebooks), encoding="utf-8")
-    return report / "index.html"
+    return core.write_text(report / "index.html", template.render(profile=profile, items=items, notebooks=notebooks))

@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from dfnb import core
 from dfnb.core import DfnbError, rng
 from dfnb.papers import backbones
 from dfnb.synth import people
 from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
-from dfnb.synth.people import Span, draws
 
 TESTED = 1000  # further faces, on which the record says how much of each target is explained
 VALUES = ("blur", "noise", "quality", "yaw", "pitch", "roll", "open", "smile", "azimuth", "elevation", "ambient")
@@ -39,12 +37,12 @@ class Settings(core.Closed):
     seed: int = Field(ge=0)
     faces: int = Field(16000, ge=64)
     size: int = Field(96, ge=64)
-    resolution: Span = (0.65, 1.0)
-    blur: Span = (0.2, 0.9)
-    noise: Span = (0.005, 0.03)
+    resolution: people.Span = (0.65, 1.0)
+    blur: people.Span = (0.2, 0.9)
+    noise: people.Span = (0.005, 0.03)
     white_balance: float = 0.15
     contrast: float = 0.15
-    grain: Span = (0.001, 0.01)  # noise on delivery
+    grain: people.Span = (0.001, 0.01)  # noise on delivery
     jpeg: tuple[int, int] = (30, 95)
     epochs: int = Field(8, ge=1)
     batch_size: int = Field(64, ge=2)
@@ -66,7 +64,7 @@ def face(chosen: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
     look = people.person(draw, draw.uniform(0, 4))
     [pose] = people.motion(draw, draw, 1)
     behind = people.backdrop(draw, chosen.size * 4 // 3)
-    resolution, blur, noise, grain = draws(draw, chosen.resolution, chosen.blur, chosen.noise, chosen.grain)
+    resolution, blur, noise, grain = people.draws(draw, chosen.resolution, chosen.blur, chosen.noise, chosen.grain)
     quality = int(draw.integers(*chosen.jpeg, endpoint=True))
     camera = Camera(resolution=(resolution, resolution), blur=(blur, blur), noise=(noise, noise))
     tones = {"white_balance": chosen.white_balance, "contrast": chosen.contrast}
@@ -106,7 +104,7 @@ def pretrain(name: str, folder: Path, chosen: Settings | None = None, echo: Call
     network = timm.create_model(backbones.SMALL, num_classes=len(TARGETS)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=chosen.lr)
     steps = chosen.faces // chosen.batch_size
-    schedule = OneCycleLR(optimiser, chosen.lr, total_steps=steps * chosen.epochs)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, chosen.lr, total_steps=steps * chosen.epochs)
     for epoch in range(chosen.epochs):
         order = rng("pretext order", chosen.seed, epoch).permutation(chosen.faces)[: steps * chosen.batch_size]
         total = 0.0

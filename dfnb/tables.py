@@ -18,7 +18,6 @@ from dfnb import compare, core, figures, metrics, page, papers
 from dfnb.attribution.measures import ALIKE
 from dfnb.core import DfnbError
 from dfnb.scores import Line, Report, report_folder
-from dfnb.train import Run
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 MEAN_MASK = "mean training mask"
@@ -73,8 +72,7 @@ def _cell(row: Any) -> str:
 def _listed(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"difference": [_cell(row) for row in rows.itertuples()]})
     table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
-    for name, values in {"p": rows["p"], "p, Holm": metrics.holm(rows["p"].to_numpy())}.items():
-        table[name] = ["–" if np.isnan(p) else f"{p:.3f}".replace("0.000", "< 0.001") for p in values]
+    table["p"], table["p, Holm"] = metrics.p_texts(rows["p"]), metrics.p_texts(metrics.holm(rows["p"].to_numpy()))
     table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
     return table.assign(**{name: rows[name].to_numpy() for name in ("seeds", "collapsed", "n", "clusters")})
 
@@ -205,17 +203,14 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": plain.to_csv(index=False), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
     folder = report_folder(profile) / "tables"
-    for suffix, text in texts.items():
-        with core.atomic(folder / f"{name}.{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [folder / f"{name}.{suffix}" for suffix in texts]
+    return [core.write_text(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
 
 
 def _markdown(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
-def deviations(run: Run) -> pd.DataFrame:
+def deviations(run: papers.Run) -> pd.DataFrame:
     """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
     used, defaults = run.settings.model_dump(), papers.module(run.paper).Settings().model_dump()
     table = pd.DataFrame({"published": defaults, "this run": used}, dtype=object).map(str).rename_axis("setting")

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -199,7 +198,7 @@ class Settings(core.Closed):
         """Positions in the train split, before :meth:`visible`, of frames of which every batch shows some; none by default."""
         return ()
 
-    def samples(self, sample: frames.Sample, draw: Generator) -> list[frames.Sample]:
+    def samples(self, sample: frames.Sample, draw: np.random.Generator) -> list[frames.Sample]:
         """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation."""
         return [sample]
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from dfnb import core
-from dfnb.core import DfnbError
+from dfnb.core import DfnbError, sha256
 
 SMALL = "dfnb_plain7"
 STARTS = Path(__file__).with_name("starts")
@@ -91,7 +90,7 @@ def start(name: str, pretrained: bool) -> dict[str, str]:
     if source == "random weights":
         return {"from": source}
     if known.file:
-        return {"from": source, "sha256": core.sha256(Path(known.file))}
+        return {"from": source, "sha256": sha256(Path(known.file))}
     with torch.random.fork_rng():
         return {"from": create(name, True).weights_from, "tag": f"{known.architecture}.{known.tag}"}
 
@@ -105,18 +104,17 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     Raises:
         DfnbError: timm knows no model of this name.
     """
-    weights_from = _source(name, pretrained)
-    fetched = weights_from != "random weights"
-    random_state, reason = torch.get_rng_state(), "timm has none for it"
+    weights_from, reason = _source(name, pretrained), "timm has none for it"
+    random_state = torch.get_rng_state()
     try:
-        model = timm.create_model(name, pretrained=fetched, **timm_kwargs)
+        model = timm.create_model(name, pretrained=weights_from != "random weights", **timm_kwargs)
     except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
-        fetched, reason = False, f"{type(error).__name__}: {error}".splitlines()[0]
+        weights_from, reason = "random weights", f"{type(error).__name__}: {error}".splitlines()[0]
         torch.set_rng_state(random_state)
         model = timm.create_model(name, pretrained=False, **timm_kwargs)
-    if pretrained and not fetched:
+    if pretrained and weights_from == "random weights":
         log.warning("No pretrained weights for %s (%s): starting from random weights.", name, reason)
-    model.weights_from = weights_from if fetched else "random weights"
+    model.weights_from = weights_from
     return model
 
 
