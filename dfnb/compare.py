@@ -101,7 +101,7 @@ class Outcome(NamedTuple):
     over_videos: Spread
     bounded: bool
     independent: int
-    interval_method: str
+    how: str
     counts: dict[str, int]
     left_chance: float
 
@@ -120,9 +120,8 @@ def outcome(added: Sequence[Estimates], subtracted: Sequence[Estimates] = ()) ->
     if alone and first.how == "delong":
         errors = np.array([first.variance(influence) for influence in spread]) ** 0.5
         chance = float((np.abs(values - 0.5) > metrics.quantile(degrees) * errors).sum())
-    how = "none" if np.isnan(over_videos.variance) else first.how
-    counts = first.design.counts()
-    return Outcome(values, over_videos, alone and first.bounded, first.independent, how, counts, chance)
+    bounded, counts = alone and first.bounded, first.design.counts()
+    return Outcome(values, over_videos, bounded, first.independent, first.how, counts, chance)
 
 
 def summary(*outcomes: Outcome) -> dict[str, Any]:
@@ -146,9 +145,9 @@ def summary(*outcomes: Outcome) -> dict[str, Any]:
             limits = metrics.bounded_interval(value, *spread, sum(each.independent for each in outcomes))
         row |= {f"low{name}": limits[0], f"high{name}": limits[1]}
     row |= {name: sum(each.counts[name] for each in outcomes) for name in outcomes[0].counts}
-    methods = [each.interval_method for each in outcomes]
     chance = outcomes[0].left_chance if len(outcomes) == 1 else float("nan")
-    return row | {"left_chance": chance, "seeds": seeds, "interval_method": "none" if "none" in methods else methods[0]}
+    how = "none" if np.isnan(over_videos.variance) else outcomes[0].how
+    return row | {"left_chance": chance, "seeds": seeds, "interval_method": how}
 
 
 def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[Estimates]) -> float:
@@ -160,7 +159,7 @@ def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[
     variance = float("nan") if "none" in {side.how for side in sides} else first.variance(spread)
     exact = {0.0, 1.0} & {float(side.values.mean()) for side in sides}
     same = all(np.array_equal(first.column, side.column) for side in sides)
-    if len(sides) > 1 and exact and first.bounded and not same:
+    if exact and first.bounded and not same:
         low, high = metrics.bounded_interval(1.0, variance, np.nan, first.independent)
         variance = max(variance, ((high - low) / metrics.quantile(first.design.fewest - 1)) ** 2)
     return variance
@@ -295,18 +294,15 @@ class Side:
 
     def seeds(self) -> list[int | None]:
         """The seeds in order, as far as all sources have them; None for another tool."""
-        return self.data.seeds[: len(self.data.seeds) // self.conditions]
-
-    @property
-    def conditions(self) -> int:
-        return 1 if self.condition == ON_TEST else len(self.sources)
+        return list(dict.fromkeys(self.data.seeds))
 
     def at(self, seeds: Sequence[int | None]) -> Units:
         """The tables of these seeds, source by source."""
         own = self.seeds()
         if not set(seeds) <= set(own):
             raise DfnbError(f"{self.line.name} lacks a seed on {self.test_set}; score all its runs and pack again")
-        return self.data.tables([i * len(own) + own.index(seed) for i in range(self.conditions) for seed in seeds])
+        sources = range(0, len(self.data.seeds), len(own))  # where the tables of each begin
+        return self.data.tables([start + own.index(seed) for start in sources for seed in seeds])
 
     @cached_property
     def clean(self) -> "Side":
@@ -416,7 +412,8 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
         for metric in whole if method == "all" else of_method:
             terms = chosen + clean if metric == "robustness kept" else chosen
             name = "AUC" if metric.startswith("robustness") else metric
-            means = [each.over_conditions(a.conditions) for each in estimates([units for _, units in terms], name)]
+            found = estimates([units for _, units in terms], name)
+            means = [each.over_conditions(len(each.values) // len(pairs)) for each in found]
             if means and not (b and metric.startswith("constant ")):
                 sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
                 of_set = outcome(*sides)

@@ -119,9 +119,7 @@ class Settings(papers.Settings):
             return np.array([], int)
         masked = frames.masked(table)
         budget = round(self.annotated * len(table))
-        if not budget or not len(masked):
-            return masked[:0]
-        if self.selection == "random" or budget >= len(masked):
+        if self.selection == "random" or not 0 < budget < len(masked):
             return core.rng("annotated", seed).permutation(masked)[:budget]
         order = candidates(start, table, self.clusters)["row"].to_numpy()
         return order[np.isin(order, masked)][:budget]
@@ -137,11 +135,9 @@ class Network(papers.Network):
         self.weights_from = self.encoder.weights_from
         self.normalise = v2.Normalize(settings.mean, settings.std)
         # ImageNet's weights see images normalised as they were trained on; the buffers are saved with the weights.
-        given = {"mean": settings.mean, "std": settings.std}
-        trained = self.encoder.pretrained_cfg if self.weights_from == "ImageNet" else given
-        mean, std, trained_mean, trained_std = (
-            torch.tensor(statistics[name]).view(3, 1, 1) for statistics in (given, trained) for name in ("mean", "std")
-        )
+        given, known = (settings.mean, settings.std), self.encoder.pretrained_cfg
+        trained = (known["mean"], known["std"]) if self.weights_from == "ImageNet" else given
+        mean, std, trained_mean, trained_std = torch.tensor([*given, *trained]).view(4, 3, 1, 1)
         self.register_buffer("scale", std / trained_std)
         self.register_buffer("shift", (mean - trained_mean) / trained_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)

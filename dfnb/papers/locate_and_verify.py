@@ -10,6 +10,7 @@ maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.sta
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import v2
 
-from dfnb import papers
+from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.data.frames import Sample, hide_masks
 from dfnb.papers import backbones, released
@@ -372,27 +373,10 @@ class Network(papers.Network):
         return param_groups_weight_decay(self, weight_decay)
 
 
-# The authors' names of the tensors, for dfnb.papers.released.load into a network of the published sizes.
-RELEASED_NAMES = [
-    (r"^(rgb|srm)\.\d\.", r"xception_\1.model."),
-    (r"^lfga\.(\d)\.(query|key|value)\.", r"lfe\1.\2_conv."),
-    (r"^lfga\.(\d)\.", r"lfe\1."),
-    (r"^mpff\.project\.(\d)\.0\.", r"score\1.conv."),
-    (r"^mpff\.project\.(\d)\.1\.", r"score\1.bn."),
-    (r"^fusion\.a\.", "HBFusion.Trans1."),
-    (r"^fusion\.b\.", "HBFusion.Trans2."),
-    (r"^fusion\.out\.", "HBFusion.OutTrans."),
-    (r"^cls_norm\.", "cls_header.0."),
-    (r"^cls_head\.1\.", "cls_header.5."),
-    (r"^seg_head\.", "seg_header."),
-    (r"^projection\.", "pro_header."),
-]
-# Held by the released checkpoints without an effect on the outputs: the end of the RGB stream, ImageNet's classifiers,
-# the convolutions of CMCE, the norms of LFGA, the constant filters, and the projection that only SSPSL's loss sees.
-RELEASED_UNUSED = re.compile(
-    r"^xception_rgb\.model\.(block12|conv3|bn3|conv4|bn4)\.|^xception_(rgb|srm)\.model\.last_linear\."
-    r"|^cmc\d\.|^lfe\d\.bn\.|^srm_conv0\.kernel$|^pro_header\."
-)
+# For dfnb.papers.released.load: the authors' names of the tensors, and which of theirs have no effect on the outputs.
+_RELEASED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
+RELEASED_NAMES = list(_RELEASED["names"].items())
+RELEASED_UNUSED = re.compile("|".join(_RELEASED["unused"]))
 
 
 def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
