@@ -37,8 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr
-from scipy.stats import norm
+from scipy.special import ndtri, stdtr
 
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
@@ -430,7 +429,7 @@ FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", "r
 KINDS = ("gain", "no worse", "figure", "share", "shown")
 FEWEST_SEEDS = 5
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
-POWER = float(norm.ppf([0.975, 0.8]).sum()) ** 2  # of 80 %, in squared standard errors
+POWER = float(ndtri([0.975, 0.8]).sum()) ** 2  # of 80 %, in squared standard errors
 
 
 def claims() -> tuple[dict[str, list[str]], list[Claim]]:

@@ -48,9 +48,6 @@ FEWEST_VALIDATION = 100
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     """Return ``scores`` unchanged if they are sound; else :class:`DfnbError`, naming ``source`` and the mend."""
-    missing = [name for name in COLUMNS if name not in scores]
-    if missing:
-        raise DfnbError(f"{source} lacks the columns {', '.join(missing)}; score the run again")
     again, mend = "score the run again, as P(fake)", "mend the label in frames.parquet (0 real, 1 fake) and score again"
     unique = "make video unique by method and name together and score again"
     videos, located, fake = scores.groupby("video", observed=True), scores.filter(LOCALISATION), scores["label"]
@@ -424,9 +421,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     forged = np.asarray(mask, bool)
     if not forged.any():
         return dict.fromkeys([*LOCALISATION, "best_iou"], float("nan"))
-    size = forged.shape[::-1]
     # Rounded, since the noise of float32 interpolation would break ties, differently on each machine.
-    resized = cv2.resize(np.asarray(probability, np.float32), size, interpolation=cv2.INTER_LINEAR).round(6)
+    resized = cv2.resize(np.float32(probability), forged.shape[::-1], interpolation=cv2.INTER_LINEAR).round(6)
     tp, fp = _cumulative(resized.ravel(), forged.ravel())
     areas, _, _ = _areas(tp, fp)
     total = float(resized.sum(dtype=float))

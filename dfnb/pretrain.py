@@ -13,13 +13,11 @@ import joblib
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfnb import core
-from dfnb.core import DfnbError, rng
 from dfnb.papers import backbones
 from dfnb.synth import people
 from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
@@ -54,13 +52,13 @@ def settings(name: str) -> Settings:
     path = core.find("data_manifest") / "starts.yaml"
     content = core.read_yaml(path)
     if name not in content:
-        raise DfnbError(f"{path} has no start {name!r}; it has {', '.join(content)}")
+        raise core.DfnbError(f"{path} has no start {name!r}; it has {', '.join(content)}")
     return Settings.check(content[name]["parameters"], f"{path}, {name}")
 
 
 def face(chosen: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
     """A drawn face (S, S, 3) uint8 and what there is to know of it, (len(TARGETS),) float32."""
-    draw = rng("pretext", chosen.seed, number)
+    draw = core.rng("pretext", chosen.seed, number)
     look = people.person(draw, draw.uniform(0, 4))
     [pose] = people.motion(draw, draw, 1)
     behind = people.backdrop(draw, chosen.size * 4 // 3)
@@ -106,10 +104,10 @@ def pretrain(name: str, folder: Path, chosen: Settings | None = None, echo: Call
     steps = chosen.faces // chosen.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, chosen.lr, total_steps=steps * chosen.epochs)
     for epoch in range(chosen.epochs):
-        order = rng("pretext order", chosen.seed, epoch).permutation(chosen.faces)[: steps * chosen.batch_size]
+        order = core.rng("pretext order", chosen.seed, epoch).permutation(chosen.faces)[: steps * chosen.batch_size]
         total = 0.0
         for rows in order.reshape(steps, chosen.batch_size):
-            loss = F.smooth_l1_loss(network(normalised(images[rows])), (targets[rows] - mean) / deviation)
+            loss = nn.functional.smooth_l1_loss(network(normalised(images[rows])), (targets[rows] - mean) / deviation)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -9,7 +9,6 @@ a file of its run (:func:`keep`), with what it depends on in its metadata. A rep
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from statistics import mode
 from typing import Any, NamedTuple
@@ -53,8 +52,7 @@ def score(run: Run, test_set: str, corruption: str = "", severity: int = 0, vide
     def make() -> pd.DataFrame:
         frames = first_clusters(select(load_frames(test_set), "test"), videos)
         pixels = corrupt.Corrupted(frames, corruption, severity) if corruption else None
-        network = run.network().to(DEVICE)
-        table = predict(network, frames, run.settings, pixels, run.mean_mask())
+        table = predict(run.network().to(DEVICE), frames, run.settings, pixels, run.mean_mask())
         return metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
 
     facts = {"corruptions": corrupt.VERSION, "videos": videos} if corruption else {}
@@ -114,8 +112,8 @@ def unpack(profile: str) -> None:
     report, restored = Report(profile), set()
     for line in report.lines():
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
-        stored = [report.tables(line, test_set) for test_set in report.test_sets(line) if missing]
-        for table in chain(*stored):
+        test_sets = report.test_sets(line) if missing else []
+        for table in [table for test_set in test_sets for table in report.tables(line, test_set)]:
             facts = {name: value for name, value in table.attrs.items() if name != "seed"}
             if facts["run"] in missing:
                 path = shard(missing[facts["run"]].folder, facts["test_set"], facts["condition"])

@@ -1,8 +1,11 @@
 """The tables of a report: each is a choice of rows of ``results.parquet`` and a pivot of them, as ``tables.yaml`` says.
 
-Nothing here computes a metric, runs a network or reads a dataset, so a table is the same wherever the report lies.
+With the figures they make the page, one HTML file that needs no network. Nothing here computes a metric, runs a network
+or reads a dataset, so a table is the same wherever the report lies.
 """
 
+import csv
+import io
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -12,16 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from IPython.display import Image
+from jinja2 import Template
 from pydantic import Field
 
-from dfnb import compare, core, figures, metrics, page, papers
-from dfnb.attribution.measures import ALIKE
-from dfnb.core import DfnbError
+from dfnb import compare, core, figures, metrics, papers
+from dfnb.attribution.measures import FAILS
 from dfnb.scores import Line, Report, report_folder
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 MEAN_MASK = "mean training mask"
-FAILS = {"all": ALIKE, "shuffled labels": ALIKE, "empty": 0.5}  # means from which a map fails the sanity test
 SIGNS = {"Δ": r"\Delta", "−": "-", "≥": r"\geq", "≤": r"\leq", "→": r"\to", "<": "<", ">": ">"}
 LATEX = str.maketrans({sign: f"${command}$" for sign, command in SIGNS.items()} | {"`": r"\textasciigrave{}"})
 
@@ -104,8 +106,7 @@ def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
 
     Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
     """
-    patterns = {spec.where.get("group", ".*") for spec in specs("tables").values()}
-    found, named = {}, patterns - {".*"}
+    found, named = {}, {spec.where.get("group", ".*") for spec in specs("tables").values()} - {".*"}
     partial = {line.group for line in lines if line.runs and line.runs[0].parameters.get("seen_methods")}
     for group, rows in results.groupby("group", sort=False):
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
@@ -259,7 +260,7 @@ class Book:
 def _known(name: str, known: dict[str, Spec]) -> Spec:
     """A specification by name; one that nothing fits for a group of arms that this report does not hold."""
     if name not in known and not name.startswith(tuple(papers.names())):
-        raise DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
+        raise core.DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
     return known.get(name, Spec(lead="", where={"line": ""}))
 
 
@@ -271,4 +272,20 @@ def rebuild(profile: str) -> Path:
         book.table(name)
     for name in book.figures:
         book.figure(name)
-    return page.write(profile, list(book.tables | book.figures))
+    return _page(profile, book.tables | book.figures)
+
+
+def _page(profile: str, order: Iterable[str]) -> Path:
+    """Write ``index.html``: tables, then figures, with their captions, those of ``order`` first; links to the notebooks."""
+    report, items = report_folder(profile), []
+    places = {name: place for place, name in enumerate(order)}
+    for folder in ("tables", "figures"):
+        captions = (report / folder).glob("*.txt")
+        for path in sorted(captions, key=lambda path: (places.get(path.stem, len(places)), path)):
+            cells = path.with_suffix(".csv").read_text(encoding="utf-8") if folder == "tables" else ""
+            rows = list(csv.reader(io.StringIO(cells, newline="")))
+            caption = path.read_text(encoding="utf-8")
+            items.append({"folder": folder, "name": path.stem, "rows": rows, "caption": caption})
+    notebooks = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
+    template = Template(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"), autoescape=True)
+    return core.write_text(report / "index.html", template.render(profile=profile, items=items, notebooks=notebooks))

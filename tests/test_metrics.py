@@ -304,7 +304,6 @@ def test_localisation_of_perfect_full_and_empty_masks():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.drop(columns="cluster"), "lacks the columns cluster"),
         (lambda x: x.assign(cluster=None), "8 rows with no cluster"),
         (
             lambda x: x.assign(score=[np.nan, *x.score[1:]]),

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb import core, papers
-from dfnb.core import DfnbError
 from dfnb.data.frames import identity, in_order
 from dfnb.metrics import KEY
 from dfnb.train import DEVICE, Run
@@ -54,7 +53,7 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
             weights = gradient.mean((2, 3), keepdim=True)  # eq. 1
             maps = (weights * output).sum(1, keepdim=True).relu().detach()  # eq. 2
             return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    raise DfnbError("this part of the network has no map with an effect on the decision; choose another layer")
+    raise core.DfnbError("this part of the network has no map with an effect on the decision; choose another layer")
 
 
 def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[t
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
-        raise DfnbError(f"the network has no map {name!r}; it has {', '.join([*network.maps(), *METHODS])}")
+        raise core.DfnbError(f"the network has no map {name!r}; it has {', '.join([*network.maps(), *METHODS])}")
     values = values.clamp(min=0)
     return (values / values.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
 
@@ -146,7 +145,6 @@ def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
     facts = describe(run, frames) | {"map": name}
     path = run.folder / "attribution" / f"{name}-{core.digest(facts)}.npy"
     if not path.exists():
-        values = explain(run.network(), run.settings, frames, name)
         with core.atomic(path) as temporary:
-            np.save(temporary, values.astype(np.float16))
+            np.save(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))
     return np.load(path).astype(np.float32)

@@ -25,7 +25,8 @@ from dfnb.data.sources import Source
 from dfnb.train import DEVICE, Run, region
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
-ALIKE = 0.5  # rank correlation from which two maps count as the same
+# The means from which a map fails the sanity test: of rank correlations, and of the share of empty maps.
+FAILS = {"all": 0.5, "shuffled labels": 0.5, "empty": 0.5}
 
 
 def sample(test_set: str, forged: int, methods: Sequence[str] | None = None) -> pd.DataFrame:
@@ -154,16 +155,14 @@ def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str
 
     Columns: the rank correlation of the map with itself after :func:`cascade` (``quarter``, ``half``, ``all``) and with that
     of the ``others``, runs of the same paper, by name ("shuffled labels", "another seed"); ``empty``, 1 where it is the
-    same everywhere. A map fails where the mean of ``all`` or ``shuffled labels`` is at least ``ALIKE``, or that of ``empty``
-    at least one half.
+    same everywhere. A map fails where a mean is at least that of :data:`FAILS`.
     """
     forged = frames[frames["label"] == 1]
     image = next(in_order(forged.head(1), run.settings))["image"]
 
     def changes(name: str) -> pd.DataFrame:
-        found, compared = maps.of(run, forged, name), {}
-        for stage, network in cascade(run.network(), image).items():
-            compared[stage] = maps.explain(network, run.settings, forged, name)
+        found, copies = maps.of(run, forged, name), cascade(run.network(), image)
+        compared = {stage: maps.explain(copy, run.settings, forged, name) for stage, copy in copies.items()}
         compared |= {title: maps.of(other, forged, name) for title, other in others.items()}
         table = pd.DataFrame({title: similarity(found, changed) for title, changed in compared.items()})
         return table.assign(empty=(np.ptp(found, axis=(1, 2)) < 1e-6).astype(float))

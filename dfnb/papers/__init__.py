@@ -23,7 +23,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -288,7 +287,7 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     """
 
     def mean(target: Tensor) -> Tensor:
-        total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        total = nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
         return total / (target != IGNORED).sum().clamp(min=1)
 
     if batch["partner"] is None:

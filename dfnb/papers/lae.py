@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfnb import core, papers
-from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.papers import backbones
 
@@ -110,7 +109,7 @@ class Settings(papers.Settings):
         if reads_masks and self.annotated and not len(rows):
             found = f"{len(frames.masked(table))} masks for {len(table)} frames"
             found += f", and the share annotated = {self.annotated:g} of them is none"
-            raise DfnbError(f"{table.attrs['folder']} has {found}; raise it, or prepare the dataset with masks")
+            raise core.DfnbError(f"{table.attrs['folder']} has {found}; raise it, or prepare the dataset with masks")
         return frames.keep_masks(table, rows)
 
     def always(self, table: pd.DataFrame, seed: int, start: papers.Run | None) -> np.ndarray:
@@ -298,7 +297,7 @@ def candidates(start: papers.Run, table: pd.DataFrame, clusters: int) -> pd.Data
     cluster's mean loss), ``distance``. Raises :class:`DfnbError` for more clusters than frames.
     """
     if clusters > len(table):
-        raise DfnbError(f"clusters = {clusters} is more than the {len(table)} training frames; lower it")
+        raise core.DfnbError(f"clusters = {clusters} is more than the {len(table)} training frames; lower it")
     videos, seed = core.digest(table["video"].astype(str).tolist()), start.parameters["seed"]
     facts = {"data": frames.identity(table.attrs["record"]), "videos": videos, "seed": seed, "clusters": clusters}
 
