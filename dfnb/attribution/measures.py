@@ -162,7 +162,7 @@ def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str
 
     def changes(name: str) -> pd.DataFrame:
         found, copies = maps.of(run, forged, name), cascade(run.network(), image)
-        compared = {stage: maps.explain(copy, run.settings, forged, name) for stage, copy in copies.items()}
+        compared = {stage: maps.explain(network, run.settings, forged, name) for stage, network in copies.items()}
         compared |= {title: maps.of(other, forged, name) for title, other in others.items()}
         table = pd.DataFrame({title: similarity(found, changed) for title, changed in compared.items()})
         return table.assign(empty=(np.ptp(found, axis=(1, 2)) < 1e-6).astype(float))
