@@ -173,7 +173,7 @@ def p_value(difference: float, variance: float, degrees: float) -> float:
 
 # ------------------------------------------------------------------------------------------------------- the long table
 
-Found = tuple[dict[str, Any], Outcome | None]  # a row of the long table and what it summarises; None if it is refused
+Row = dict[str, Any]  # of the long table, and under "outcome" what it summarises, unless it is refused
 
 
 def results(report: Report) -> pd.DataFrame:
@@ -195,27 +195,26 @@ def _results(report: Report) -> pd.DataFrame:
         found += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
     if not found:
         raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
-    rows = [row for row, _ in found] + list(_away(lines, found)) + list(_training(lines))
-    facts = pd.DataFrame([_facts(line) for line in lines])
-    table = pd.DataFrame(rows).merge(facts, on="line").reindex(columns=COLUMNS)
+    table = pd.DataFrame([*found, *_away(lines, found), *_training(lines)])
+    table = table.merge(pd.DataFrame([_facts(line) for line in lines]), on="line").reindex(columns=COLUMNS)
     texts = ["interval_method", *FACTS]
     return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
-def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, Any]]:
+def _away(lines: Sequence[Line], found: Sequence[Row]) -> Iterator[Row]:
     """The rows of :data:`AWAY`: of every number that there is on each of the test sets a line was not trained on."""
     homes = {"": ""} | {line.name: _home(line) for line in lines}
     by_number, test_sets = defaultdict(list), defaultdict(set)
-    for row, of_set in found:
+    for row in found:
         home = homes[row["line"]] or homes[row["minus"]]
         of_map = row["condition"].removeprefix(f"{WITH_COLLAPSED}, ").startswith(("map ", "sanity "))
         if home and row["test_set"] != home and row["method"] == "all" and not of_map:
             compared = row["line"], row["minus"], row["condition"], row["level"]
             test_sets[compared].add(row["test_set"])
-            by_number[*compared, row["metric"]].append((row, of_set))
+            by_number[*compared, row["metric"]].append(row)
     for (*compared, _), parts in by_number.items():
-        row, refused = parts[0][0], [row["refused"] for row, of_set in parts if of_set is None]
-        if not refused and len({row["seeds_list"] for row, _ in parts}) > 1:
+        row, refused = parts[0], [part["refused"] for part in parts if "refused" in part]
+        if not refused and len({part["seeds_list"] for part in parts}) > 1:
             refused = ["other seeds on one test set than on another; score all runs on all test sets"]
         keys = {name: row[name] for name in ("line", "minus", "method", "condition", "level", "metric")}
         keys |= {"test_set": AWAY, "mean_over": ", ".join(sorted(test_sets[tuple(compared)]))}
@@ -223,10 +222,10 @@ def _away(lines: Sequence[Line], found: Sequence[Found]) -> Iterator[dict[str, A
             yield keys | {"refused": refused[0]}
         elif len(parts) == len(test_sets[tuple(compared)]):
             facts = {name: row[name] for name in ("seeds_list", "collapsed")}
-            yield keys | summary(*(of_set for _, of_set in parts)) | facts
+            yield keys | summary(*(part["outcome"] for part in parts)) | facts
 
 
-def _training(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+def _training(lines: Sequence[Line]) -> Iterator[Row]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
     for line in lines:
         sound = [run.record["log"] for run in line.runs if not run.record.get("collapsed")]
@@ -309,7 +308,7 @@ class Side:
         return Side(self.report, self.line, self.test_set, "", [""] * len(self.sources), self.level)
 
 
-def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterator[Found]:
+def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterator[Row]:
     """The rows of one test set: of each condition and level those of its lines, then those of their differences."""
     stored = [(line, _conditions(report, line, test_set)) for line in lines]
     for condition, level in product(dict.fromkeys(name for _, sources in stored for name in sources), metrics.KEY):
@@ -322,9 +321,9 @@ def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterat
             minus = b.line.name if b else ""
             keys = {"line": a.line.name, "minus": minus, "test_set": test_set, "condition": condition, "level": level}
             try:
-                yield from ((keys | row, of_set) for row, of_set in _rows(a, b))
+                yield from (keys | row for row in _rows(a, b))
             except DfnbError as error:
-                yield keys | {"method": "all", "metric": "AUC", "refused": str(error)}, None
+                yield keys | {"method": "all", "metric": "AUC", "refused": str(error)}
 
 
 def _conditions(report: Report, line: Line, test_set: str) -> dict[str, list[str]]:
@@ -368,7 +367,7 @@ def _seed_pairs(a: Side, b: Side | None) -> list[tuple[int | None, int | None]]:
     return list(zip(first, second)) if not shared and trainings[0] == trainings[1] else shared
 
 
-def _rows(a: Side, b: Side | None) -> Iterator[Found]:
+def _rows(a: Side, b: Side | None) -> Iterator[Row]:
     """The rows of a line, or of ``a`` minus ``b``; none where there is nothing to compare.
 
     Collapsed runs are left out; with them, all is said again under ``with collapsed``.
@@ -383,10 +382,9 @@ def _rows(a: Side, b: Side | None) -> Iterator[Found]:
     facts = {name: attrs[name] for name in ("compression", "fingerprint")}
     facts["collapsed"] = f"{len(pairs) - len(kept)} of {len(pairs)}"
     if len(kept) < len(pairs):
-        again = {"condition": with_collapsed(a.condition)}
-        yield from ((row | facts | again, of_set) for row, of_set in _numbers(a, b, pairs))
+        yield from (row | facts | {"condition": with_collapsed(a.condition)} for row in _numbers(a, b, pairs))
     # where all of them collapsed there is nothing else to show, and nothing is judged
-    yield from ((row | facts, of_set) for row, of_set in _numbers(a, b, kept or pairs))
+    yield from (row | facts for row in _numbers(a, b, kept or pairs))
 
 
 def with_collapsed(condition: str) -> str:
@@ -394,7 +392,7 @@ def with_collapsed(condition: str) -> str:
     return f"{WITH_COLLAPSED}, {condition}" if condition else WITH_COLLAPSED
 
 
-def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | None]]) -> Iterator[Found]:
+def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | None]]) -> Iterator[Row]:
     """Every metric of ``a``, or of ``a`` minus ``b``, at these seeds, and of single methods."""
     signed = [(1, a, [pair[0] for pair in pairs])] + ([(-1, b, [pair[1] for pair in pairs])] if b else [])
     used = sorted({seed for _, _, seeds in signed for seed in seeds} - {None})
@@ -415,8 +413,8 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
             means = [each.over_conditions(len(each.values) // len(pairs)) for each in found]
             if means and not (b and metric.startswith("constant ")):
                 sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
-                of_set = outcome(*sides)
-                yield {"method": method, "metric": metric} | summary(of_set) | facts, of_set
+                number = outcome(*sides)
+                yield {"method": method, "metric": metric, "outcome": number} | summary(number) | facts
 
 
 # ------------------------------------------------------------------------------------------------------------ the claims
