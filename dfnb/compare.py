@@ -404,8 +404,9 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
         clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
     methods = data[0][1].index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
-        of_rows = np.isin(methods, ["real", method]) | (method == "all")
-        chosen = [(sign, units.rows(of_rows)) for sign, units in data]
+        chosen = data
+        if method != "all":
+            chosen = [(sign, units.rows(np.isin(methods, ["real", method]))) for sign, units in data]
         for metric in whole if method == "all" else of_method:
             terms = chosen + clean if metric == "robustness kept" else chosen
             name = "AUC" if metric.startswith("robustness") else metric
