@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 import typer
 
-from dfnb import core, synth
+from dfnb import core, papers, synth
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare
 from dfnb.data.frames import EpochSampler, FrameDataset, load_frames, loader, select
@@ -234,6 +234,40 @@ def table_(
 # ---------------------------------------------------------------- the wait for batches
 
 
+def drawn_crops(folder: Path, videos: int, length: int, size: int) -> pd.DataFrame:
+    """The frames table of a dataset of smooth noise: every second video is fake, forged everywhere."""
+    draw = core.rng("benchmark", 1)
+    about = {"dataset": "crops", "split": "train", "track": 0, "identity": "", "source": ""}
+    about |= {"landmarks": [1.0] * 10, "crop_box": [0, 0, size, size], "scale": 1.0}
+    for number in range(videos):
+        label, coarse = number % 2, draw.integers(0, 256, (length, -(-size // 8), -(-size // 8), 3), np.uint8)
+        crops = np.stack([cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse])
+        crops = np.clip(crops + draw.integers(-8, 9, crops.shape, np.int16), 0, 255).astype(np.uint8)
+        row = about | {"cluster": str(number), "method": "swap" if label else "real", "label": label}
+        masks = np.ones((length, size, size), bool) if label else None
+        frames.write_video(folder / f"videos/{number}", [row | {"frame": i} for i in range(length)], crops, masks)
+    frames.write_dataset(folder, {})
+    return load_frames(folder)
+
+
+def waits(batches: Iterable, step: Callable, device: str, steps: int, warmup: int) -> pd.DataFrame:
+    """Seconds of each of ``steps`` training steps, ``whole_s``, and of its wait for the batch, ``wait_s``.
+
+    ``step`` gets the batch on the device. ``warmup`` steps go first unseen: workers start, and fill their queues.
+    """
+    rows, batches = [], iter(batches)
+    for _ in range(warmup + steps):
+        start = time.perf_counter()
+        loaded = next(batches)
+        waited = time.perf_counter() - start
+        batch = {name: value.to(device, non_blocking=True) for name, value in loaded.items()}
+        step(batch | {"epoch": 0, "partner": None, "weight": 1.0})
+        if device == "cuda":
+            torch.cuda.synchronize()
+        rows.append({"wait_s": waited, "whole_s": time.perf_counter() - start})
+    return pd.DataFrame(rows[warmup:])
+
+
 @app.command()
 def loading(
     steps: Annotated[int, typer.Option(min=2)] = 100,
@@ -251,42 +285,22 @@ def loading(
     values = {"backbone": backbone, "image_size": size, "pretrained": False, "augmentation": "light"}
     settings = xception.Settings.check(values, "the options")
     network = xception.Network(settings).to(device, memory_format=torch.channels_last).train()
-    optimiser, draw = torch.optim.AdamW(network.parameters(), 1e-3), core.rng("benchmark", 1)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+
+    def train_step(one: papers.Batch) -> None:
+        outputs = network(one["image"].contiguous(memory_format=torch.channels_last))
+        network.losses(outputs, one)["total"].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "crops")
-        for number in range(200):
-            label, crops = number % 2, draw.integers(0, 256, (32, size, size, 3), np.uint8)
-            about = {
-                "dataset": "crops",
-                "split": "train",
-                "track": 0,
-                "cluster": str(number),
-                "identity": "",
-                "source": "",
-            }
-            about |= {"method": "swap" if label else "real", "label": label, "landmarks": [1.0] * 10}
-            about |= {"crop_box": [0, 0, size, size], "scale": 1.0}
-            masks = np.ones((32, size, size), bool) if label else None
-            frames.write_video(folder / f"videos/{number}", [about | {"frame": i} for i in range(32)], crops, masks)
-        frames.write_dataset(folder, {})
-        table = load_frames(folder)
+        table = drawn_crops(Path(scratch, "crops"), 200, 32, size)
         sampler = EpochSampler(table, batch, 0, limit=batch * (steps + 10))
-        batches = iter(loader(FrameDataset(table, settings, seed=0), sampler, workers, pin=device == "cuda"))
-        waits, wholes = [], []
-        for _ in range(steps + 10):
-            start = time.perf_counter()
-            one = {name: value.to(device, non_blocking=True) for name, value in next(batches).items()}
-            waits.append(time.perf_counter() - start)
-            outputs = network(one["image"].contiguous(memory_format=torch.channels_last))
-            network.losses(outputs, one | {"partner": None})["total"].backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            wholes.append(time.perf_counter() - start)
-    share = sum(waits[10:]) / sum(wholes[10:])
+        batches = loader(FrameDataset(table, settings, seed=0), sampler, workers, pin=device == "cuda")
+        seconds = waits(batches, train_step, device, steps, warmup=10)
+    share, whole = seconds["wait_s"].sum() / seconds["whole_s"].sum(), seconds["whole_s"].sum()
     row = {"backbone": backbone, "size_px": size, "batch": batch, "workers": workers, "steps": steps, "device": device}
-    row |= {"images_per_s": round(batch * steps / sum(wholes[10:]), 1), "waiting_share": round(share, 4)}
+    row |= {"images_per_s": round(batch * steps / whole, 1), "waiting_share": round(share, 4)}
     write(out, f"loading-{backbone}-{size}px-batch{batch}-{device}-{workers}workers", [row])
     typer.echo(f"waiting under {WAITS:.0%}: {share:.1%}, {'met' if share < WAITS else 'not met'}")
 

@@ -207,7 +207,7 @@ class Contender:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
             outputs = self.network(images)
         losses = self.network.losses({name: value.float() for name, value in outputs.items()}, batch)
-        losses["total"].backward()
+        (losses["total"] + losses.get("adversary", 0)).backward()  # LAE's second optimiser has its own gradients
         self.network.zero_grad()
         return losses
 
@@ -356,7 +356,7 @@ def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _model(device: str) -> str:
+def device_model(device: str) -> str:
     """The processor's model beside the architecture, where the system tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
@@ -403,7 +403,7 @@ def main(
     seconds = measure(contenders, images, rounds, warmup, typer.echo)
     facts = core.environment()
     condition = {"paper": paper, "backbone": settings.backbone, "size_px": settings.image_size, "batch": batch}
-    condition |= {"device": device, "device_model": _model(facts["device"]), "threads": facts["threads"]}
+    condition |= {"device": device, "device_model": device_model(facts["device"]), "threads": facts["threads"]}
     condition |= {"torch": facts["packages"]["torch"], "timm": facts["packages"]["timm"], "commit": facts["commit"]}
     table = rows(contenders, seconds, [contender.peak_mib(images) for contender in contenders], **condition)
     name = f"step-{paper}-{settings.backbone}-{settings.image_size}px-batch{batch}-{device}-{facts['threads']}threads"

@@ -1,14 +1,24 @@
-"""The benchmark of a training step: it compares what is the same, and writes what it measured."""
+"""The benchmarks of a training step and of a GPU: they compare what is the same, and write what they measured."""
 
+import importlib.metadata
 import importlib.util
+import json
+import os
+import re
 import subprocess
 import sys
+import time
+import tomllib
+import zipfile
+from functools import partial
+from pathlib import Path
 
+import packaging
 import pandas as pd
 import pytest
 import torch
 
-from dfnb import papers
+from dfnb import core, papers
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +92,404 @@ def test_the_peak_is_what_a_step_holds_at_once(step):
 
     toy = step.Contender("toy", Toy(), torch.float32, torch.contiguous_format)
     assert toy.peak_mib({"image": torch.zeros(1, 3, 8, 8)}) == pytest.approx(9, abs=0.1)
+
+
+# ------------------------------------------------------------------------------------------------ what a GPU gives
+
+
+@pytest.fixture(scope="module")
+def gpu(checkout, step):
+    """The module as the command has it, but with the packages that are here."""
+    folder = str(checkout / "benchmarks")
+    sys.path.insert(0, folder)
+    yield importlib.import_module("gpu")
+    sys.path.remove(folder)
+    for name in ("gpu", "data", "wheels"):
+        sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def wheels(gpu):
+    return sys.modules["wheels"]
+
+
+def gpu_command(checkout, *words, **kwargs):
+    environment = {name: value for name, value in os.environ.items() if name != "DFNB_HOME"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, **kwargs)
+
+
+def test_the_whole_command_runs_at_tiny_sizes(checkout, tmp_path):
+    words = ["benchmarks/gpu.py", "--tiny", "--minutes", "30", "--backend", "eager", "--commit", "abc"]
+    words += ["--paper", "locate_and_verify", "--paper", "lae", "--out", str(tmp_path)]
+    done = gpu_command(checkout, *words)
+    assert done.returncode == 0, done.stderr
+    device = core.slug(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "cpu"
+    parts = ["golden", "steps-locate_and_verify", "steps-lae", "loader", "training"]
+    tables = {part: pd.read_csv(tmp_path / f"gpu-{part}-{device}-tiny.csv") for part in parts}
+    assert len([*tmp_path.iterdir()]) == len(parts)
+    assert all(str(tmp_path) not in path.read_text() for path in tmp_path.iterdir())
+    for table in tables.values():
+        assert (table["outcome"] == "measured").all(), table[["contender", "outcome"]]
+        assert {"device_model", "threads", "torch", "timm", "cuda", "driver", "date", "batch", "size_px"} <= set(table)
+        assert (table["commit"] == "abc").all()
+    golden, loader, training = (tables[part] for part in ("golden", "loader", "training"))
+    assert golden["met"].all() and golden["difference"].between(1e-12, 1e-4).all() and len(golden) == 2
+    assert set(golden["size_px"]) == {299, 224}  # parity has one size only
+    eager = ["float32", "TF32", "bf16"]
+    both = [f"{who} {precision}" for precision in [*eager, "bf16 compiled"] for who in ("ours", "transcription")]
+    ours = [f"ours {precision}" for precision in [*eager, "bf16 compiled"]]
+    for paper, contenders in (("locate_and_verify", both), ("lae", ours)):
+        found = tables[f"steps-{paper}"]
+        assert sorted(found["contender"]) == sorted(contenders)
+        assert (found[["images_per_s", "step_s_median", "peak_memory_mib", "tflop_per_step"]] > 0).all(axis=None)
+        assert ("times_as_fast_median" in found) == (paper == "locate_and_verify")
+        assert found["mfu"].isna().all() or torch.cuda.is_available()
+    lines = tables["steps-locate_and_verify"].set_index("contender")
+    assert lines.loc["transcription float32", "times_as_fast_q1"] == 1
+    assert lines.loc["ours bf16 compiled", "first_step_s"] > lines.loc["ours bf16", "step_s_median"]
+    assert (
+        loader["waiting_share"].iloc[:2].between(0, 1, inclusive="neither").all() and (loader["images_per_s"] > 0).all()
+    )
+    assert training[["low", "auc", "high"]].apply(lambda row: row.is_monotonic_increasing, axis=1).all()
+    assert (training["videos"] == 8).all() and (training["images_seen"] == 32).all()
+    assert done.stdout.count(", met") + done.stdout.count(", not met") == 2 + 5 + 2 + 1
+
+
+def test_a_damaged_network_fails_the_command(checkout, tmp_path):
+    words = ["--tiny", "--minutes", "30", "--part", "golden", "--out", str(tmp_path)]
+    code = "import runpy, sys; from dfnb.papers import locate_and_verify as lv; lv.SRM[0, 1, 1] += 0.01; "
+    code += f"sys.path.insert(0, 'benchmarks'); sys.argv = ['gpu.py', *{words!r}]; "
+    code += "runpy.run_path('benchmarks/gpu.py', run_name='__main__')"
+    done = gpu_command(checkout, "-c", code)
+    assert done.returncode == 1 and "golden parity does not hold" in done.stderr
+    table = pd.read_csv(next(tmp_path.glob("gpu-golden-*.csv"))).set_index("paper")
+    assert table["met"].to_dict() == {"locate_and_verify": False, "exposing_the_deception": True}
+    assert "locate_and_verify, float32: off by" in done.stdout and "allowed, not met" in done.stdout
+
+
+def test_a_speed_follows_from_the_seconds_of_all_rounds(gpu):
+    seconds = {"ours bf16": [0.5, 0.4, 0.5], "transcription float32": [2, 1.2, 1.8], "transcription bf16": [1, 1, 1]}
+    row = gpu.speed("ours bf16", pd.DataFrame(seconds), 16, 49.45e12, "NVIDIA H100 80GB HBM3")
+    assert (row["images_per_s"], row["step_s_median"], row["rounds"], row["precision"]) == (32, 0.5, 3, "bf16")
+    assert (row["times_as_fast_median"], row["times_as_fast_same_precision_median"]) == (
+        3.6,
+        2,
+    )  # of 4, 3, 3.6; 2, 2.5, 2
+    assert (row["tflop_per_step"], row["tflop_per_s"], row["mfu"]) == (49.45, 98.9, 0.1)
+    alone = gpu.speed("ours bf16", pd.DataFrame(seconds)[["ours bf16"]], 16, 1e12, "a device of tomorrow")
+    assert not any("times" in name for name in alone) and alone["mfu"] is alone["peak_tflop_per_s"] is None
+
+
+@pytest.mark.parametrize(
+    "model,precision,peak",
+    [
+        ("NVIDIA H100 80GB HBM3", "float32", 67),
+        ("NVIDIA H100 80GB HBM3", "TF32", 494.5),
+        ("NVIDIA H100 NVL", "bf16 compiled", 835),
+        ("NVIDIA H200", "bf16", 989),
+        ("NVIDIA A100-SXM4-80GB", "TF32", 156),
+        ("NVIDIA L4", "bf16", 121),
+        ("NVIDIA L40S", "bf16", 362),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
+        ("cpu", "bf16", None),
+    ],
+)
+def test_a_peak_is_known_or_left_empty(gpu, model, precision, peak):
+    assert gpu.peak_tflops(model, precision) == peak
+
+
+class Linear(torch.nn.Module):
+    """8 × 8 × 3 numbers to 5: a forward pass of 2·192·5 operations per image, and as many for the weight's gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(192, 5, bias=False)
+
+    def forward(self, images):
+        return {"cls": self.layer(images.flatten(1))}
+
+    def losses(self, outputs, batch):
+        return {"total": outputs["cls"].sum()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_operations_of_a_step_are_counted(gpu, precision):
+    contender = gpu.contender_of(f"ours {precision}", {"ours": Linear()}, "eager")
+    batch = {"image": torch.zeros(7, 3, 8, 8).contiguous(memory_format=torch.channels_last)}
+    assert gpu.flops_of(contender, batch) == 2 * 2 * 7 * 192 * 5
+
+
+def test_only_a_tf32_contender_runs_with_tf32(gpu):
+    seen = {}
+
+    class Watching(Linear):
+        def forward(self, images):
+            seen[name] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            return super().forward(images)
+
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    for name in ("ours float32", "ours TF32", "ours bf16"):
+        gpu.contender_of(name, {"ours": Watching()}, "eager").step({"image": torch.zeros(2, 3, 8, 8)})
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    assert seen == {"ours float32": (False, False), "ours TF32": (True, True), "ours bf16": (False, False)}
+    with gpu.arithmetic():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.fixture
+def table(gpu, tmp_path):
+    return gpu.Table(tmp_path, "toy", {"device_model": "toy"})
+
+
+def outcomes(path):
+    return pd.read_csv(path).set_index("contender")["outcome"].to_dict()
+
+
+def test_a_job_that_fails_costs_no_other_row(gpu, table):
+    def failing():
+        yield {"contender": "a", "images_per_s": 3.0}
+        assert outcomes(table.path("steps")) == {"a": "measured"}  # as it came
+        raise RuntimeError("\n  no /some/where/kernel.cu for 1/2 of them\nand so on")
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        yield
+
+    def other():
+        yield {"contender": "e"} | gpu.attempt("e", lambda: {}["nothing"])
+        yield {"contender": "f"}
+
+    jobs = [gpu.Job("steps", ["a", "b"], failing), gpu.Job("steps", ["c"], full), gpu.Job("loader", ["e", "f"], other)]
+    for job in jobs:
+        job.condition = {"paper": "toy"}
+    gpu.work(jobs, table, time.monotonic() + 60)
+    why = "failed: RuntimeError: no kernel.cu for 1/2 of them"
+    assert outcomes(table.path("steps")) == {"a": "measured", "b": why, "c": "out of memory"}
+    assert outcomes(table.path("loader")) == {"e": "failed: KeyError: 'nothing'", "f": "measured"}
+    assert pd.read_csv(table.path("steps"))["images_per_s"].notna().tolist() == [True, False, False]
+
+
+def test_rows_that_the_time_does_not_allow_are_said_to_be_missing(gpu, table):
+    started, ended = time.monotonic(), []
+
+    def slow():
+        yield {"contender": "a"}
+        try:
+            time.sleep(60)
+        finally:
+            ended.append(time.monotonic() - started)
+        yield {"contender": "b"}
+
+    def unreached():
+        raise AssertionError("it has no time")
+        yield
+
+    jobs = [gpu.Job("steps", ["a", "b"], slow), gpu.Job("loader", ["c"], unreached)]
+    for job in jobs:
+        job.condition = {"paper": "toy"}
+    gpu.work(jobs, table, started + 0.5)
+    assert 0.5 <= ended[0] < 30
+    assert outcomes(table.path("steps")) == {"a": "measured", "b": gpu.OVER}
+    assert outcomes(table.path("loader")) == {"c": gpu.OVER}
+    assert gpu.left_out(table, 8) == ["missing, since their time was up (8 minutes for all): steps, b; loader, c"]
+    assert gpu.left_out(gpu.Table(table.out, "none", {}), 8) == []
+
+
+def test_a_compilation_takes_no_more_than_its_share_of_the_time(gpu, table):
+    def slow(name):
+        time.sleep(60)
+        yield {"contender": name}
+
+    def quick(name):
+        yield {"contender": name}
+
+    jobs = [
+        gpu.Job("steps", [name], partial(rows, name), {"paper": "toy"}, True)
+        for name, rows in (("a", slow), ("b", quick))
+    ]
+    started = time.monotonic()
+    gpu.work(jobs, table, started + 4)
+    assert 2 <= time.monotonic() - started < 4
+    assert outcomes(table.path("steps")) == {"a": gpu.OVER, "b": "measured"}
+
+
+def golden_row(gpu, **differences):
+    return {"contender": "float32", "paper": "toy", "outcome": "measured"} | gpu.judged(differences, 1e-4)
+
+
+def test_parity_holds_when_every_golden_value_is_met(gpu, table):
+    table.rows["golden"] = [golden_row(gpu, cls=1e-6, seg=1e-4)]
+    assert gpu.parity_holds(table)
+    assert gpu.verdicts(table) == ["golden parity, toy, float32: off by 0.0001 in seg, 0.0001 allowed, met"]
+    for wrong in (golden_row(gpu, cls=1.1e-4, seg=0.0), golden_row(gpu, cls=float("nan"), seg=0.0)):
+        assert wrong["largest_in"] == "cls" and wrong["met"] is False
+        table.rows["golden"].append(wrong)
+        assert not gpu.parity_holds(table) and gpu.verdicts(table)[1].endswith("not met")
+        del table.rows["golden"][1]
+    table.rows["steps"] = [{"contender": "ours bf16", "paper": "lae", "outcome": "failed: AssertionError: they differ"}]
+    assert not gpu.parity_holds(table)
+    table.rows = {"golden": [{"contender": "float32", "paper": "toy", "outcome": gpu.OVER}]}
+    assert not gpu.parity_holds(table)
+    assert gpu.verdicts(table) == ["golden parity, toy, float32: not measured"]
+
+
+def test_each_target_is_met_not_met_or_not_measured(gpu, table):
+    def ours(precision, same, fast=None):
+        row = {"paper": "locate_and_verify", "contender": f"ours {precision}", "outcome": "measured"}
+        quartiles = [("median", 0), ("q1", -0.5), ("q3", 0.5)]
+        row |= {f"times_as_fast_same_precision_{part}": same + off for part, off in quartiles}
+        return row | {f"times_as_fast_{part}": fast + off for part, off in quartiles if fast}
+
+    table.rows = {
+        "steps-locate_and_verify": [ours("bf16", 2.0, 3.0), ours("float32", 0.9)],
+        "steps-lae": [ours("bf16", 0)],
+    }
+    lines = gpu.verdicts(table)
+    start = "Locate and Verify, ours in"
+    assert lines == [
+        f"{start} bf16 at least 3 times as fast as the transcription in float32: 3.00 (2.50 to 3.50), met",
+        f"{start} float32 at least as fast as the transcription in float32: 0.90 (0.40 to 1.40), not met",
+        f"{start} TF32 at least as fast as the transcription in TF32: not measured",
+        f"{start} bf16 at least as fast as the transcription in bf16: 2.00 (1.50 to 2.50), met",
+        f"{start} bf16 compiled at least as fast as the transcription in bf16 compiled: not measured",
+    ]
+    shares = {"ours bf16": 0.05, "ours float32": 0.049, "loader alone": None}
+    rows = [{"contender": name, "outcome": "measured", "waiting_share": share} for name, share in shares.items()]
+    table.rows = {"loader": [*rows, {"contender": "ours TF32", "outcome": gpu.OVER}]}
+    assert gpu.verdicts(table) == [
+        "ours bf16, waiting for data under 5%: 5.0%, not met",
+        "ours float32, waiting for data under 5%: 4.9%, met",
+        "ours TF32, waiting for data under 5%: not measured",
+    ]
+    reference = {"contender": "cuda float32", "outcome": "measured", "auc": 0.8, "low": 0.7, "high": 0.9}
+    for auc, verdict in ((0.7, "0.700 in [0.700, 0.900], met"), (0.91, "0.910 in [0.700, 0.900], not met")):
+        table.rows = {"training": [reference, {"contender": "cuda bf16", "outcome": "measured", "auc": auc}]}
+        assert gpu.verdicts(table) == [f"cuda bf16, AUC inside the interval of float32: {verdict}"]
+    del reference["auc"]
+    assert gpu.verdicts(table) == ["cuda bf16, AUC inside the interval of float32: not measured"]
+
+
+def test_the_wait_is_the_time_until_the_batch_is_there(gpu):
+    def slow():
+        while True:
+            time.sleep(0.03)
+            yield {"image": torch.zeros(2)}
+
+    steps = []
+
+    def step(batch):
+        steps.append(batch["partner"])
+        time.sleep(0.01 if len(steps) > 1 else 0.5)
+
+    seconds = gpu.data.waits(slow(), step, "cpu", steps=4, warmup=1)
+    assert len(seconds) == 4 and len(steps) == 5 and (seconds["whole_s"] < 0.5).all()
+    assert (seconds["wait_s"] >= 0.03).all() and (seconds["whole_s"] - seconds["wait_s"] >= 0.01).all()
+
+
+# ------------------------------------------------------------------------------------------------ wheels
+
+
+def wheel(folder, name, version, requires=()):
+    """A wheel of one module, which holds its version."""
+    about, module = f"{name}-{version}.dist-info", f"{name}.py"
+    lines = [
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
+        *(f"Requires-Dist: {each}" for each in requires),
+    ]
+    files = {module: f"version = {version!r}\n", f"{about}/METADATA": "\n".join(lines) + "\n"}
+    files[f"{about}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    folder = tmp_path / "target"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_what_is_missing_comes_from_the_folder_and_leaves_the_machine_as_it_is(wheels, target, tmp_path):
+    folder = tmp_path / "wheels"
+    wheel(folder, "dfnbtoy", "2.0", ["dfnbtoypart>=1", "numpy>=1", "torch>=2", "dfnbtoyextra; extra == 'more'"])
+    wheel(folder, "dfnbtoypart", "1.5", ["dfnbtoy>=1"])
+    wheel(folder, "dfnbtoypart", "0.5")
+    wanted = ["dfnbtoy>=1", "numpy>=1.26", "torch>=2", "dfnbtoyother; python_version < '3'"]
+    assert wheels.unmet(wanted) == ["dfnbtoy>=1"]
+    wheels.install(wanted, folder, target)
+    assert wheels.unmet(wanted) == [] and wheels.installed("dfnbtoypart") == "1.5"
+    assert {path.name for path in target.glob("*.py")} == {"dfnbtoy.py", "dfnbtoypart.py"}  # no numpy, no torch
+    assert importlib.import_module("dfnbtoy").version == "2.0"
+    found = subprocess.run([sys.executable, "-c", "import dfnbtoy"], cwd=tmp_path, capture_output=True)
+    assert found.returncode != 0
+
+
+def test_what_cannot_be_installed_is_said_in_a_sentence(wheels, target, tmp_path):
+    folder = tmp_path / "wheels"
+    wheel(folder, "dfnbtoy", "1.0")
+    for requirements, given, sentence in (
+        (["dfnbtoy>=1", "dfnbtoypart"], None, r"dfnbtoy>=1 and dfnbtoypart must be installed, or .* --wheels FOLDER"),
+        (["dfnbtoy>=2"], folder, r"wheels has no wheel of dfnbtoy>=2 for this Python \(.*dfnbtoy>=2.*\)"),
+        (["torch>=1000"], folder, r"torch>=1000 must be installed on the machine itself"),
+    ):
+        with pytest.raises(wheels.WheelError, match=sentence):
+            wheels.install(requirements, given, target)
+    assert not list(target.iterdir())
+
+
+def test_the_processes_that_are_started_have_the_packages_too(wheels, target, tmp_path, monkeypatch):
+    folder = tmp_path / "wheels"
+    wheel(folder, "dfnbtoy", "1.0")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setattr(wheels, "wanted", lambda dependencies: ["dfnbtoy"])
+    monkeypatch.setattr(wheels, "installed", lambda name: None if name == "dfnb" else installed(name))
+    wheels.provide(folder, target)
+    code = "import dfnbtoy, dfnb, importlib.metadata; print(dfnb.__file__, importlib.metadata.version('dfnb'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [str(wheels.ROOT / "dfnb" / "__init__.py"), "0.1.0"], done.stderr
+    assert os.environ["PYTHONPATH"].endswith(f"{os.pathsep}elsewhere")
+    assert (target / "dfnb-0.1.0.dist-info" / "METADATA").exists()
+
+
+def installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def test_a_machine_without_packages_gets_one_sentence(checkout, tmp_path):
+    (tmp_path / "packaging").symlink_to(Path(packaging.__file__).parent)
+    command = [sys.executable, "-S", str(checkout / "benchmarks" / "gpu.py"), "--tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("gpu: timm>=") and done.stderr.count("\n") == 1
+    assert "must be installed on the machine itself" in done.stderr
+
+
+def test_the_packages_that_the_benchmark_imports_are_listed(checkout, wheels):
+    """Whatever is imported is of the machine, on the list, or required by one of the two."""
+    code = (
+        "import json, sys; before = {*sys.modules}; import gpu; from importlib.metadata import packages_distributions;"
+    )
+    code += "names = {name.split('.')[0] for name in {*sys.modules} - before}; found = packages_distributions();"
+    code += "print(json.dumps(sorted({each for name in names for each in found.get(name, [])})))"
+    paths = os.pathsep.join(str(checkout / name) for name in ("", "benchmarks", "tests"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    imported = {name.lower().replace("_", "-") for name in json.loads(done.stdout.splitlines()[-1])}
+    project = {
+        re.split(r"[<>=]", each)[0].lower()
+        for each in tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    assert imported & project <= {*wheels.NEEDED, *wheels.MACHINE}
+    assert {*wheels.NEEDED} <= project and {"numpy", "torch", "typer", "lightning-fabric"} <= imported
+    assert not {name.split("==")[0] for name in wheels.pinned()} & {*wheels.MACHINE}
