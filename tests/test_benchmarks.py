@@ -220,6 +220,36 @@ def test_the_operations_of_a_step_are_counted(gpu, precision):
     assert gpu.flops_of(contender, batch) == 2 * 2 * 7 * 192 * 5
 
 
+class Depthwise(torch.nn.Module):
+    """A 1×1 convolution from 3 to 6 channels and a depthwise 3×3 one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 1), torch.nn.Conv2d(6, 6, 3, padding=1, groups=6))
+
+    def forward(self, images):
+        return {"cls": self.layers(images)}
+
+    def losses(self, outputs, batch):
+        return {"total": outputs["cls"].sum()}
+
+
+def test_a_depthwise_convolution_counts_as_what_it_computes(gpu):
+    pointwise, depthwise = 2 * (2 * 8 * 8 * 6) * 3, 2 * (2 * 8 * 8 * 6) * 9
+    contender = gpu.contender_of("ours float32", {"ours": Depthwise()}, "eager")
+    assert (
+        gpu.flops_of(contender, {"image": torch.zeros(2, 3, 8, 8)}) == 2 * pointwise + 3 * depthwise
+    )  # no image gradient
+
+
+def test_without_a_count_the_times_remain(gpu, capsys):
+    contender = gpu.contender_of("ours float32", {"ours": torch.nn.Identity()}, "eager")
+    flops = gpu.flops_of(contender, {"image": torch.zeros(2, 3, 8, 8)})
+    assert flops != flops and "ours float32: operations not counted, failed: " in capsys.readouterr().out
+    row = gpu.speed("ours float32", pd.DataFrame({"ours float32": [0.5]}), 2, flops, "NVIDIA H200")
+    assert row["images_per_s"] == 4 and row["mfu"] != row["mfu"]
+
+
 def test_only_a_tf32_contender_runs_with_tf32(gpu):
     seen = {}
 
