@@ -149,18 +149,6 @@ def synth(
 
 
 @app.command()
-def pretrain(name: str, folder: Path | None = None) -> None:
-    """Learn a start of the small network on drawn real faces: its weights and their record, in about ten minutes.
-
-    NAME is a start of data_manifest/starts.yaml: drawn_faces, …; FOLDER is the package's own by default.
-    """
-    from dfnb import pretrain
-    from dfnb.papers import backbones
-
-    typer.echo(f"weights: {pretrain.pretrain(name, folder or backbones.STARTS)}")
-
-
-@app.command()
 def data(root: Roots = None) -> None:
     """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
     from dfnb.data import sources

@@ -27,7 +27,6 @@ papers
 papers.backbones
 papers.released
 PAPERS
-pretrain
 metrics
 corrupt
 train

@@ -1,6 +1,9 @@
 """The start of the small network: made reproducibly from drawn faces, registered with timm, used where it should be."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from urllib.error import URLError
 
 import joblib
@@ -10,12 +13,13 @@ import timm
 import torch
 from networks import small
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from dfnb import core, papers, pretrain
-from dfnb.cli import app
+from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.papers import backbones
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+import pretrain
 
 TINY = {"seed": 7, "faces": 96, "size": 64, "epochs": 2, "batch_size": 32}
 TAGS = ["drawn_faces", "home_faces", "second_start"]
@@ -117,10 +121,11 @@ def test_every_line_starts_from_it_in_all_its_parts(paper):
 
 
 def test_an_unknown_start_and_a_lost_one_are_told(monkeypatch, tmp_path):
-    done = CliRunner().invoke(app, ["pretrain", "nobody"])
-    assert done.exit_code == 1 and "no start 'nobody'" in done.output and "drawn_faces" in done.output
+    command = [sys.executable, pretrain.__file__, "nobody"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "no start 'nobody'" in done.stderr and len(done.stderr.splitlines()) == 1
     known = timm.get_pretrained_cfg(backbones.SMALL)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: known)
     monkeypatch.setattr(known, "file", str(tmp_path / "lost.safetensors"))
-    with pytest.raises(DfnbError, match="make it with `dfnb pretrain drawn_faces`"):
+    with pytest.raises(DfnbError, match=r"make it with `python scripts/pretrain\.py drawn_faces`"):
         backbones.start(backbones.SMALL, True)

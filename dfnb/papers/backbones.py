@@ -54,7 +54,7 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-# What `dfnb pretrain` made, by timm's tags; without a tag the first is meant.
+# What `scripts/pretrain.py` made, by timm's tags; without a tag the first is meant.
 TAGS = dict.fromkeys(["drawn_faces", *sorted(path.stem for path in STARTS.glob("*.safetensors"))])
 PARTS = {"input_size": (3, 96, 96), "num_classes": 0, "classifier": "fc"}
 FILES = {f"{SMALL}.{tag}": {**PARTS, "file": str(STARTS / f"{tag}.safetensors")} for tag in TAGS}
@@ -75,7 +75,9 @@ def _source(name: str, pretrained: bool) -> str:
         return "random weights"
     known = timm.get_pretrained_cfg(name)
     if known.file and not Path(known.file).exists():
-        raise DfnbError(f"{known.file} is missing; make it with `dfnb pretrain {known.tag}` or install dfnb again")
+        raise DfnbError(
+            f"{known.file} is missing; make it with `python scripts/pretrain.py {known.tag}` or install dfnb again"
+        )
     return known.tag.replace("_", " ") if known.file else "ImageNet"
 
 

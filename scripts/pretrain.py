@@ -2,10 +2,11 @@
 
 From random weights the small network leaves chance or does not, as rounding decides. So it first learns what a picture of a
 face tells besides its label: how it was captured and compressed, how the head is turned, who it shows. No forgery is
-drawn, no label exists, and the people are those of no dataset. ``dfnb pretrain`` makes the weights that lie in
-``dfnb/papers/starts``; :mod:`dfnb.papers.backbones` registers each as pretrained weights of ``dfnb_plain7``.
+drawn, no label exists, and the people are those of no dataset. ``python scripts/pretrain.py NAME`` makes the weights
+that lie in ``dfnb/papers/starts``; :mod:`dfnb.papers.backbones` registers each as pretrained weights of ``dfnb_plain7``.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import joblib
 import numpy as np
 import timm
 import torch
+import typer
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -131,3 +133,15 @@ def _explained(network: nn.Module, chosen: Settings, mean: Tensor, deviation: Te
     predicted = torch.cat([network.eval()(normalised(part)) for part in images.split(250)]) * deviation + mean
     left = (predicted - targets).square().mean(0) / targets.var(0)
     return {target: round(float(1 - share), 3) for target, share in zip(TARGETS, left)}
+
+
+def main(name: str, folder: Path = backbones.STARTS) -> None:
+    """Learn a start of data_manifest/starts.yaml: its weights and their record, in about ten minutes."""
+    try:
+        typer.echo(f"weights: {pretrain(name, folder)}")
+    except core.DfnbError as error:
+        sys.exit(f"dfnb: {error}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
