@@ -182,6 +182,9 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
     if len(sound[(sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")]):
         few = f"its threshold rests on fewer than {metrics.FEWEST_VALIDATION} clusters of validation videos"
         refused.append(f"No interval of {metrics.AT_THRESHOLD}: {few}.")
+    auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
+    if len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all():
+        refused.append("Every interval holds chance: these videos show nothing about these detectors.")
     collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
     if len(collapsed):
         runs = [f"{row.collapsed} of {row.line} {row.minus and f'− {row.minus}'}" for row in collapsed.itertuples()]

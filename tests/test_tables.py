@@ -214,6 +214,16 @@ def test_captions_name_what_away_collapsed_runs_and_few_validation_clusters_mean
     )
 
 
+def test_a_caption_says_when_every_interval_holds_chance(book):
+    results = book.results.query("metric == 'AUC' and minus == '' and condition == '' and line == 'Baseline'")
+    nothing = "Every interval holds chance: these videos show nothing about these detectors."
+    assert nothing not in tables.conditions(results, "hand")
+    chance = results.assign(low=0.4, high=0.6)
+    assert nothing in tables.conditions(chance, "hand")
+    chance.iloc[0, chance.columns.get_loc("low")] = 0.51
+    assert nothing not in tables.conditions(chance, "hand")
+
+
 def test_every_group_of_arms_has_its_tables(home, book):
     table = book.table("locate_and_verify_annotation")
     assert set(table.index) == {"Locate and Verify", "Locate and Verify, annotation: 0 %"}
