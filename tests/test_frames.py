@@ -1,11 +1,13 @@
 """The frames table, its pixels, the loader's batches and the order of an epoch."""
 
+import hashlib
 import re
 import resource
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from torchvision.transforms import v2
@@ -99,6 +101,29 @@ def test_the_record_counts_and_its_fingerprint_follows_pixels_and_rows(tmp_path,
     crops = np.load(tmp_path / "one" / "a.expected.npz")["crops"]
     frames.write_video(tmp_path / "one" / "videos" / "real" / "a", other, crops, None)
     assert frames.write_dataset(tmp_path / "one", {"made": "by a test"})["fingerprint"] != first["fingerprint"]
+
+
+def test_the_fingerprint_and_the_table_are_those_of_the_first_version(tmp_path):
+    """A fingerprint identifies data for ever: a change here makes every prepared dataset another one."""
+    assert make(tmp_path / "toy")["fingerprint"] == "61dd7ddfce2958a7"
+    table = load_frames(tmp_path / "toy")
+    assert hashlib.sha256(table.to_csv().encode()).hexdigest()[:16] == "771a8bcaac4ba8de"
+    assert [*table["video"].cat.categories] == ["real/a", "real/b", "swap/c", "warp/d"]
+    assert [*table["mask"].cat.categories] == ["", "videos/swap/c/masks.npy", "videos/warp/d/masks.npy"]
+
+
+def test_rows_are_written_as_the_videos_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "ROW_GROUP", 100)
+    for i in range(120):
+        video = f"{i:03d}"
+        frames.write_video(tmp_path / "long/videos" / video, rows(50, video, "real"), None, None, crops_hash=video)
+    held, read = [], frames.core.read_json
+    monkeypatch.setattr(frames.core, "read_json", lambda path: held.append(pa.total_allocated_bytes()) or read(path))
+    frames.write_dataset(tmp_path / "long", {})
+    assert max(held[60:120]) < min(held[:3]) + 2 * max(held[3:9]) - min(held[3:9])  # as much as of a few videos
+    assert frames.pq.ParquetFile(tmp_path / "long/frames.parquet").num_row_groups == 60
+    table = load_frames(tmp_path / "long")
+    assert len(table) == 6000 and table["video"].is_monotonic_increasing
 
 
 def test_a_killed_or_failed_writer_leaves_no_video(toy, tmp_path):

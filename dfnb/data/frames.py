@@ -5,6 +5,7 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "scale": pa.float32(),  # crop pixels per source pixel
 }
 SPLITS = ("train", "val", "test")
-ROW_GROUP = 50_000  # rows that a reader of the table may take at a time
+ROW_GROUP = 50_000  # rows that a writer of the table holds, and that a reader may take at a time
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
 
@@ -93,29 +94,32 @@ def _put(path: Path, array: np.ndarray) -> str:
 def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     """Gather the videos of a dataset into ``frames.parquet`` and write its record; returns the record.
 
+    Rows are written as the videos are read, :data:`ROW_GROUP` or a few more at a time, so that five million fit in memory.
     The fingerprint hashes the parameters, the canonical rows and each video's crop and mask bytes, so that it does not
     depend on the version of any library. ``facts`` (quarantine list, drop-outs, ...) are kept in the record, and ``n``
     counts frames and videos per split and method. Raises :class:`DfnbError` when there is no frame.
     """
-    tables, digests = [], []
-    for file in sorted((folder / "videos").rglob("[!.]*/video.json")):  # a killed writer's folder begins with a dot
-        video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
-        hashes = [content["crops_hash"], content.get("masks_hash")]
-        mask = f"videos/{video}/masks.npy" if hashes[1] else ""
-        known = {"video": video, "path": f"videos/{video}/frames.npy", "mask": mask}
-        rows = [known | {"row": i} | row for i, row in enumerate(content["rows"])]
-        values = [[row[name] for name in COLUMNS] for row in rows]
-        digests.append([video, core.digest([hashes, values], digits=64)])
-        tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
-    if not tables:
+    files = sorted((folder / "videos").rglob("[!.]*/video.json"))  # a killed writer's folder begins with a dot
+    if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    table = pa.concat_tables(tables).unify_dictionaries()
-    with core.atomic(folder / "frames.parquet") as temporary:
-        pq.write_table(table, temporary, row_group_size=ROW_GROUP)
-    videos = table.select(["split", "method", "video"]).to_pandas().groupby(["split", "method"], observed=True)["video"]
-    n = {"/".join(kind): {"frames": len(names), "videos": names.nunique()} for kind, names in sorted(videos)}
-    fingerprint = core.digest([parameters, digests], digits=16)
-    return core.write_record(folder, parameters, ["frames.parquet"], fingerprint=fingerprint, n=n, **facts)
+    schema, digests, n, waiting = pa.schema(COLUMNS), [], {}, []
+    with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for file in files:
+            video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
+            hashes = [content["crops_hash"], content.get("masks_hash")]
+            mask = f"videos/{video}/masks.npy" if hashes[1] else ""
+            known = {"video": video, "path": f"videos/{video}/frames.npy", "mask": mask}
+            rows = [known | {"row": i} | row for i, row in enumerate(content["rows"])]
+            values = [[row[name] for name in COLUMNS] for row in rows]
+            digests.append([video, core.digest([hashes, values], digits=64)])
+            for kind, frames in Counter(f"{row['split']}/{row['method']}" for row in rows).items():
+                n.setdefault(kind, Counter()).update(frames=frames, videos=1)
+            waiting.append(pa.Table.from_pylist(rows, schema))
+            if sum(map(len, waiting)) >= ROW_GROUP or file == files[-1]:
+                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+                waiting = []
+    known = {"fingerprint": core.digest([parameters, digests], digits=16), "n": dict(sorted(n.items()))}
+    return core.write_record(folder, parameters, ["frames.parquet"], **known, **facts)
 
 
 # ---------------------------------------------------------------- the table
