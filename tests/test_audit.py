@@ -9,7 +9,7 @@ import pytest
 
 from dfnb import core, synth
 from dfnb.data import frames
-from dfnb.data.audit import audit, duplicates, shortcuts
+from dfnb.data.audit import audit, between, duplicates, shortcuts
 
 SIZE = 48
 
@@ -100,6 +100,52 @@ def test_a_copy_in_another_split_is_found_under_any_name(tmp_path, how):
     assert audit(table)["videos that look like one of another split"] == 1
     (pair,) = duplicates(table).itertuples(index=False)
     assert (pair.video, pair.split, pair.other, pair.other_split) == ("12", "test", "2", "train")
+
+
+def dataset(folder, videos, **facts):
+    """A frames table of videos {name: (split, person, crop)}."""
+    for name, (split, person, crop) in videos.items():
+        row = ROW | {"split": split, "cluster": person, "identity": person, "method": "real", "label": 0}
+        frames.write_video(folder / "videos" / name, [row], crop[None], None)
+    frames.write_dataset(folder, {}, **facts)
+    return frames.load_frames(folder)
+
+
+def test_videos_of_a_test_set_that_are_in_a_training_set_are_counted(tmp_path):
+    draw = core.rng("between", 0)
+    a, b, c, d, e = (scene(draw) for _ in range(5))
+    again = cv2.imdecode(cv2.imencode(".jpg", b, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
+    train = {"0": ("train", "0", a), "1": ("val", "1", b), "2": ("test", "2", c)}
+    test = {
+        "0": ("test", "0", d),
+        "1": ("test", "5", again),
+        "2": ("test", "6", c),
+        "3": ("train", "1", a),
+        "4": ("val", "1", e),
+    }
+    first, second = dataset(tmp_path / "train", train), dataset(tmp_path / "test", test)
+    assert between(first, second) == {"people of the same name": "–", "videos that look alike": 1}
+    (pair,) = duplicates(first, second)[lambda pairs: pairs["split"] == "val"].itertuples(index=False)
+    assert (pair.video, pair.other, pair.other_split) == ("1", "1", "test")
+    assert between(second, first) == {"people of the same name": "–", "videos that look alike": 0}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        ("FaceForensics++", "FaceForensics++", 1),
+        ("FaceForensics++", "", "–"),
+        ("", "", "–"),
+        ("FaceForensics++", "DFD", "–"),
+    ],
+)
+def test_names_are_compared_only_where_they_mean_the_same_people(tmp_path, train, test, expected):
+    draw = core.rng("between", 1)
+    videos = {"0": ("train", "000", scene(draw)), "1": ("val", "", scene(draw)), "2": ("test", "001", scene(draw))}
+    others = {"0": ("test", "000", scene(draw)), "1": ("test", "", scene(draw)), "2": ("test", "001", scene(draw))}
+    first = dataset(tmp_path / "first", videos, people=train)
+    second = dataset(tmp_path / "second", others, people=test)
+    assert between(first, second) == {"people of the same name": expected, "videos that look alike": 0}
 
 
 def border(crop, label, draw):

@@ -15,7 +15,7 @@ from dfnb.data.frames import Pixels
 
 BORDER = 4  # pixels at each edge of the crop
 MOST = 4000  # frames that the probes look at, evenly spaced over the table
-HASHED = 3  # frames of a video that are compared with those of other splits
+HASHED = 3  # frames of a video that are compared with those of other splits and datasets
 WAVES = 16  # a hash has 16² - 1 bits
 NEAR = 24  # bits in which two frames of one scene may differ
 GIVEN_AWAY = 0.55  # AUC: a shortcut when the whole interval is above, or for a single value below 1 - GIVEN_AWAY
@@ -50,23 +50,47 @@ def _shared(table: pd.DataFrame, column: str) -> int:
     return int((table.groupby(column)["split"].nunique() > 1).sum())
 
 
-def duplicates(frames: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of videos in different splits that show nearly the same: ``video, split, other, other_split, distance``.
+def between(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, int | str]:
+    """What the test split of one dataset shares with the training and validation splits of another: people and videos.
 
-    A frame's hash is the sign, about their median, of the lowest 16 by 16 cosine waves of its brightness, after Zauner
-    (Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), which has 8 by 8. ``distance`` is the smallest
-    number of bits in which any of a few frames of the two differ. A mirrored or strongly shifted copy is not found.
+    People count as shared when they have the same name in both, as target or as donor. Most datasets number their people
+    for themselves: "000" of one has nothing to do with "000" of another. So names are compared only where both records say
+    whose numbering of ``people`` they have (the manifest says it) and say the same; elsewhere the count is "–", and only
+    the videos of the test split that look like one of the other dataset (:func:`duplicates`) count.
     """
+    parts = train[train["split"] != "test"], test[test["split"] == "test"]
+    numbering, other = (part.attrs["record"].get("people") for part in parts)
+    first, second = ({*part["identity"].unique(), *part["source"].unique()} - {""} for part in parts)
+    people = len(first & second) if numbering and numbering == other else "–"
+    return {"people of the same name": people, "videos that look alike": duplicates(*parts)["other"].nunique()}
+
+
+def duplicates(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of videos that show nearly the same: ``video, split, other, other_split, distance``.
+
+    Of one frames table the pairs in different splits; of several the pairs in different tables. A frame's hash is the sign,
+    about their median, of the lowest 16 by 16 cosine waves of its brightness, after Zauner (Implementation and Benchmarking
+    of Perceptual Image Hash Functions, 2010), which has 8 by 8. ``distance`` is the smallest number of bits in which any of
+    a few frames of the two differ. A mirrored or strongly shifted copy is not found.
+    """
+    few = pd.concat([_hashed(table).assign(table=number) for number, table in enumerate(tables)], ignore_index=True)
+    across = "table" if len(tables) > 1 else "split"
+    video, split, part = (few[name].to_numpy() for name in ("video", "split", across))
+    bits = np.stack(few["bits"]).astype(np.float32)
+    near = radius_neighbors_graph(bits, np.sqrt(NEAR + 0.5), mode="distance").tocoo()  # its square counts bits
+    i, j, distance = (values[part[near.row] < part[near.col]] for values in (near.row, near.col, near.data**2))
+    pairs = {"video": video[i], "split": split[i], "other": video[j], "other_split": split[j]}
+    return pd.DataFrame(pairs | {"distance": distance.round().astype(int)}).groupby(list(pairs), as_index=False).min()
+
+
+def _hashed(frames: pd.DataFrame) -> pd.DataFrame:
+    """A few frames of each video, evenly spaced: ``video, split, bits``."""
     tracks = frames.groupby(["video", "track"], observed=True)["row"]
     place, step = tracks.cumcount(), (tracks.transform("size") // HASHED).clip(lower=1)
     few = frames[(place % step == 0) & (place // step < HASHED)]
-    video, split = (few[name].astype(str).to_numpy() for name in ("video", "split"))
     pixels = Pixels(frames.attrs["folder"])
-    bits = np.array([_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])], np.float32)
-    near = radius_neighbors_graph(bits, np.sqrt(NEAR + 0.5), mode="distance").tocoo()  # its square counts bits
-    i, j, distance = (values[split[near.row] < split[near.col]] for values in (near.row, near.col, near.data**2))
-    pairs = {"video": video[i], "split": split[i], "other": video[j], "other_split": split[j]}
-    return pd.DataFrame(pairs | {"distance": distance.round().astype(int)}).groupby(list(pairs), as_index=False).min()
+    bits = [_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])]
+    return few[["video", "split"]].astype(str).assign(bits=bits)
 
 
 def _bits(crop: np.ndarray) -> np.ndarray:
