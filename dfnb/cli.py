@@ -16,7 +16,8 @@ from dfnb.core import DfnbError
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
-Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset as downloaded; may be given several times")]
+Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset, or the one above it; may be repeated")]
+Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
 
 class _Group(typer.core.TyperGroup):
@@ -139,21 +140,24 @@ def synth(
     name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
     workers: Workers = None,
 ) -> None:
-    """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs."""
+    """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
+
+    Exits with 2 when a photograph has no usable face, or a folder lies among them.
+    """
     from dfnb import synth
 
     if portraits and name is None:
         raise DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
     changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
-    _print_counts(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+    _report(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
 
 
 @app.command()
-def data(root: Roots = None) -> None:
+def data(root: Roots = None, links: Links = False) -> None:
     """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
     from dfnb.data import sources
 
-    for name, row in sources.overview(root or []).iterrows():
+    for name, row in sources.overview(root or [], links).iterrows():
         what = row["what"].replace("\n", "\n" + " " * 31)
         typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
@@ -165,49 +169,56 @@ def prepare(
     root: Roots = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
     crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
+    links: Links = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; may be several")] = None,
     workers: Workers = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
 
     `dfnb prepare faceforensics-c23 --root FOLDER` takes a published dataset as it was downloaded, `dfnb prepare FOLDER NAME`
-    videos or images sorted into [train,val,test/]{real,fake/<method>,mask/<method>}/, `dfnb prepare FILE.json NAME --root
+    videos or images sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, `dfnb prepare FILE.json NAME --root
     FOLDER` a tree of DeepfakeBench. Killed at any moment, the same command goes on where it was.
     """
     from dfnb.data import prepare, sources
 
-    values, missing = {}, []
+    values, people = {}, ""
     if what in core.described("real"):
         manifest = sources.load(what)
-        found, missing = sources.scan(manifest, root or [])
-        values = manifest.prepare
+        places, found, missing = sources.located(manifest, root or [], links)
+        values, people = manifest.prepare, manifest.people
         if not found:
             facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
             raise DfnbError(f"nothing of {what} is there; say where it is: dfnb prepare {what} --root FOLDER; {facts}")
+        typer.echo(f"{what} is read from {', '.join(map(str, places))}")
     elif what.endswith(".json") and root:
-        found, missing = prepare.deepfakebench_sources(Path(what), root[0])
+        found, missing = prepare.deepfakebench_sources(Path(what), root[0], links=links)
+        people = sources.load("faceforensics-c23").people
     else:
-        found = prepare.folder_sources(Path(what), label, crops)
+        found, missing = prepare.folder_sources(Path(what), label, crops, links)
     name = name or Path(what).stem
     for key, sign, value in (text.partition("=") for text in settings or []):
         if not sign:
             raise DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
         values = values | {key: yaml.safe_load(value)}
     checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
-    record = prepare.prepare(name, found, checked, workers=workers, missing=missing)
-    _print_counts(record, name)
-    typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    problems = [f"missing: {sentence}" for sentence in record["missing"]]
-    problems += [f"not used: {entry['video']} ({entry['file']}): {entry['reason']}" for entry in record["quarantine"]]
-    if problems:
-        typer.echo("\n".join(problems), err=True)
-        raise typer.Exit(2)
+    _report(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
 
 
-def _print_counts(record: dict, name: str) -> None:
+def _report(record: dict, name: str) -> None:
+    """Print what a dataset holds and what was lost on the way; exit with 2 when something is missing or was not usable."""
+    from dfnb.data import prepare
+
     for part, n in record["n"].items():
         typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")
     typer.echo(f"{core.home() / 'datasets' / name}, fingerprint {record['fingerprint']}")
+    if "faces" in record:
+        typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
+    missing, unused = record.get("missing", []), record.get("quarantine", [])
+    problems = [f"missing: {sentence}" for sentence in missing]
+    problems += [f"not used: {each.get('video', 'portrait')} ({each['file']}): {each['reason']}" for each in unused]
+    typer.echo("\n".join(problems), err=True, nl=bool(problems))
+    if missing or not all(entry.get("usable") for entry in unused):
+        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,21 @@ def test_chosen_frames_are_evenly_spaced(tmp_path, data, n, expected):
     assert frames.load_frames("set")["frame"].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("stride", "n", "expected"),
+    [(5, None, [0, 5, 10, 15, 20, 25, 30]), (5, 3, [5, 15, 25]), (5, 32, [0, 5, 10, 15, 20, 25, 30]), (40, None, [0])],
+)
+def test_a_stride_takes_every_kth_frame_and_changes_no_crop(tmp_path, data, stride, n, expected):
+    video, small = write(tmp_path / "a.mp4", moving(33)), {"size": 32, "min_face": 16}
+    run(video, name="all", settings=Settings(**small))
+    run(video, settings=Settings(**small, stride=stride, frames_per_video=n))
+    table, whole = frames.load_frames("set"), frames.load_frames("all").set_index("frame")
+    assert table["frame"].tolist() == expected
+    crops, all_crops = (frames.Pixels(each.attrs["folder"]).crop("videos/a/frames.npy") for each in (table, whole))
+    assert (crops == all_crops[expected]).all()
+    assert table["crop_box"].tolist() == whole["crop_box"][expected].tolist()
+
+
 def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
     video = write(tmp_path / "a.mp4", [draw([(40 + i, 60), (120, 60)]) for i in range(30)])
     masks = np.zeros((30, 120, 160, 3), np.uint8)
@@ -338,7 +353,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (videos / ".hidden").write_text("")
     videos.chmod(0o555)
     missing = Source("missing", videos / "missing.mp4", 1, "swap")
-    record = run(*folder_sources(videos, "real"), missing)
+    record = run(*folder_sources(videos, "real")[0], missing)
     videos.chmod(0o755)
     reasons = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
     assert list(reasons) == ["cut", "empty", "faceless", "missing", "notes"]
@@ -367,7 +382,7 @@ def test_labels_methods_and_masks_come_from_the_folders(tmp_path):
     for name in ("real/a.mp4", "fake/Swap/a.mp4", "fake/b.avi", "mask/Swap/a.gif", "README", "val/real/.hidden"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
-    assert {s.video: (s.label, s.method, s.mask) for s in folder_sources(root)} == {
+    assert {s.video: (s.label, s.method, s.mask) for s in folder_sources(root)[0]} == {
         "real/a": (0, "real", None),
         "fake/Swap/a": (1, "Swap", root / "mask/Swap/a.gif"),
         "fake/b": (1, "fake", None),
@@ -376,11 +391,71 @@ def test_labels_methods_and_masks_come_from_the_folders(tmp_path):
         folder_sources(root, "Real")
 
 
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_what_lies_in_a_folder_of_another_name_is_counted(tmp_path):
+    wrong = [
+        "Real/a.mp4",
+        "Real/b/c.mp4",
+        "fakes/a.mp4",
+        "loose.mp4",
+        "train/x.mp4",
+        "train/Original/a.mp4",
+        "Val/real/a.mp4",
+    ]
+    unused = ["mask/swap/a.gif", "original/swap/a.mp4", "original/a.mp4"]
+    right = [
+        "real/a.mp4",
+        "train/fake/Swap/a.mp4",
+        "fake/Swap/a.mp4",
+        "mask/Swap/a.gif",
+        "fake/b.mp4",
+        "original/b.avi",
+    ]
+    touch(tmp_path, *wrong, *unused, *right, "README.md", "train/list.csv", "licence", ".DS_Store", ".git/a.mp4")
+    found, left_out = folder_sources(tmp_path)
+    assert {s.file.relative_to(tmp_path).as_posix(): s.compared for s in found} == {
+        "real/a.mp4": False, "train/fake/Swap/a.mp4": False, "fake/Swap/a.mp4": False, "fake/b.mp4": True
+    }  # fmt: skip
+    counts = {sentence.split(": ")[0]: sentence.split("left out: ")[1] for sentence in left_out}
+    assert counts == {
+        "Real/": "2 (Real/a.mp4, Real/b/c.mp4)", "Val/": "1 (Val/real/a.mp4)", "fakes/": "1 (fakes/a.mp4)",
+        "./": "1 (loose.mp4)", "mask/": "1 (mask/swap/a.gif)", "train/": "1 (train/x.mp4)",
+        "original/": "2 (original/a.mp4, original/swap/a.mp4)", "train/Original/": "1 (train/Original/a.mp4)",
+    }  # fmt: skip
+    assert folder_sources(tmp_path, "real")[1] == []
+    touch(tmp_path, "real/clip/1.png", "fake/Swap/b.png", "original/Swap/b.png")
+    found, left_out = folder_sources(tmp_path, crops=True)
+    assert [s.video for s in found] == ["fake/Swap/b", "real/clip"] and found[0].crops[0][1] is None
+    assert any("real/: " in sentence and "1 (real/a.mp4)" in sentence for sentence in left_out)
+
+
+def test_links_to_folders_are_followed_where_wanted_and_never_for_ever(tmp_path):
+    touch(tmp_path, "disk/swap/a.mp4", "disk/real/b.mp4", "in/fake/c.mp4")
+    for link, target in {
+        "in/fake/swap": "disk/swap",
+        "in/real": "disk/real",
+        "disk/real/up": "in",
+        "in/here": "in",
+    }.items():
+        (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    found, left_out = folder_sources(tmp_path / "in")
+    assert [s.video for s in found] == ["fake/c"]
+    assert left_out == ["links to folders; left out without --links: 3 (fake/swap, here, real)"]
+    found, left_out = folder_sources(tmp_path / "in", links=True)
+    assert [(s.video, s.method) for s in found] == [("fake/c", "fake"), ("fake/swap/a", "swap"), ("real/b", "real")]
+    assert left_out == []
+
+
 def test_names_are_unique_and_never_inside_each_other(tmp_path, data):
     for name in ("a.mp4", "b/x.mp4", "c d.mp4", "ü.mpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [s.video for s in folder_sources(tmp_path, "fake")] == ["a", "b/x", "c d", "ü"]
+    assert [s.video for s in folder_sources(tmp_path, "fake")[0]] == ["a", "b/x", "c d", "ü"]
     (tmp_path / "a.avi").touch()
     with pytest.raises(DfnbError, match=r"a\.avi and .*a\.mp4 are both named 'a'"):
         folder_sources(tmp_path, "fake")
@@ -412,6 +487,17 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
         run(a, name="other")
     with pytest.raises(DfnbError, match="no parameter 'sise'"):
         Settings.check({"sise": 3}, "the settings")
+
+
+def test_a_dataset_from_before_there_was_a_stride_is_still_the_same(tmp_path, data):
+    a = write(tmp_path / "a.mp4", moving(10))
+    record = run(a)
+    assert "stride" not in record["parameters"]
+    assert run(a, settings=SMALL.model_copy(update={"stride": None})) == record
+    every_fifth = SMALL.model_copy(update={"stride": 5})
+    with pytest.raises(DfnbError, match=r"made with \{'stride': None\}; --set these, or give .* another name"):
+        run(a, settings=every_fifth)
+    assert run(a, name="other", settings=every_fifth)["parameters"]["stride"] == 5
 
 
 def test_nothing_usable_is_an_error_with_the_list_kept(tmp_path, data):
@@ -518,7 +604,7 @@ def test_all_real_clips(data):
     real, weights = os.environ.get("DFNB_REAL_DATA"), os.environ.get("DFNB_DETECTOR")
     if not real or not weights:
         pytest.skip("needs DFNB_REAL_DATA (a folder with videos/) and DFNB_DETECTOR (YuNet's .onnx)")
-    sources = folder_sources(Path(real) / "videos", "real")
+    sources, _ = folder_sources(Path(real) / "videos", "real")
     record = prepare.prepare("set", sources, Settings(size=128), workers=1, progress=False)
     assert record["quarantine"] == [] and record["faces"]["test/real"]["videos"] == len(sources)
     table = frames.load_frames("set")

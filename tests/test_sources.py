@@ -1,11 +1,15 @@
 """Published datasets: what their manifests say, their layouts in miniature, and trees that are broken."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import trees
+from typer.testing import CliRunner
 
 from dfnb import core
+from dfnb.cli import app
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
 
@@ -201,7 +205,7 @@ def test_masks_of_another_length_or_size_and_truncated_videos_are_quarantined(ro
     cut.write_bytes(cut.read_bytes()[:-2000])
     trees.video(root / "mask/short.mp4", np.zeros((trees.FRAMES - 2, trees.SIZE, trees.SIZE, 3), np.uint8))
     trees.video(root / "mask/small.mp4", np.zeros((trees.FRAMES, 64, 64, 3), np.uint8))
-    record, _ = prepared(prepare.folder_sources(root))
+    record, _ = prepared(*prepare.folder_sources(root))
     reasons = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
     assert reasons.keys() == {"fake/short", "fake/small", "real/cut"}
     assert reasons["fake/short"] == "the mask and the video have different numbers of frames"
@@ -262,6 +266,20 @@ def test_the_difference_of_fake_and_original_is_the_mask(root):
     assert (region & truth).sum() / (region | truth).sum() > 0.8
 
 
+def test_originals_beside_a_plain_folder_give_its_masks(root):
+    for number, name in enumerate(("a", "b")):
+        trees.fake(root / f"fake/swap/{name}.mp4", number)
+    trees.real(root / "original/swap/a.mp4", 0)
+    trees.video(root / "original/swap/b.mp4", trees.faces(1)[0][:-1])  # of another length: it cannot be compared
+    record, table = prepared(*prepare.folder_sources(root), prepare.Settings(size=trees.SIZE, frames_per_video=2))
+    assert record["missing"] == record["quarantine"] == [] and set(masked(table)["video"]) == {"fake/swap/a"}
+    row, pixels = masked(table).iloc[0], frames.Pixels(table.attrs["folder"])
+    box = [int(x) for x in row["crop_box"]]
+    truth = prepare.crop(trees.faces(0, forged=True)[1][row["frame"]].astype(np.uint8), box, trees.SIZE) > 0
+    region = pixels.mask(row["mask"], row["row"], truth.shape)
+    assert (region & truth).sum() / (region | truth).sum() > 0.8
+
+
 # ---------------------------------------------------------------- what others have prepared
 
 
@@ -313,7 +331,7 @@ def test_images_are_videos_of_one_frame(root):
     cut = trees.image(root / "test/fake/GL/cut.png", trees.faces(0)[0][0])
     cut.write_bytes(cut.read_bytes()[:900])
     (root / "test/real/b.jpg").write_text("no image")
-    record, table = prepared(prepare.folder_sources(root))
+    record, table = prepared(*prepare.folder_sources(root))
     assert {e["video"]: e["reason"] for e in record["quarantine"]} == {
         "test/fake/GL/cut": "not an image, or truncated or damaged (OSError)",
         "test/real/b": "not an image, or truncated or damaged (UnidentifiedImageError)",
@@ -332,7 +350,7 @@ def test_folders_of_crops_are_used_in_place(root):
         trees.image(root / f"train/fake/GL/clip/{n}.png", trees.faces(0, forged=True)[0][1])
     for name in ("left", "right", "1_a_3", "2_a_3"):  # names that number nothing
         trees.image(root / f"test/real/clip/{name}.png", trees.faces(0)[0][1])
-    found = prepare.folder_sources(root, crops=True)
+    found, _ = prepare.folder_sources(root, crops=True)
     gl = {"train/fake/GL/a": 1, "train/fake/GL/clip": 2, "test/fake/GL/a": 1}
     assert {s.video: len(s.crops) for s in found if s.method == "GL"} == gl
     _, table = prepared(found)
@@ -341,7 +359,7 @@ def test_folders_of_crops_are_used_in_place(root):
     assert (read.crop(row["path"], row["row"]) == pixels).all()
     assert (read.mask(row["mask"], row["row"], mask.shape) == mask).all()
     assert table[table["video"] == "test/real/clip"]["frame"].tolist() == [0, 1, 2, 3]
-    assert [s.video for s in prepare.folder_sources(root / "train/fake/GL", "fake", crops=True)] == ["a", "clip"]
+    assert [s.video for s in prepare.folder_sources(root / "train/fake/GL", "fake", crops=True)[0]] == ["a", "clip"]
 
 
 def test_the_overview_of_datasets_says_what_is_there(root):
@@ -358,3 +376,104 @@ def test_the_overview_of_datasets_says_what_is_there(root):
     prepare.prepare("uadfv", found, SETTINGS, trees.Centre(), workers=1, progress=False, missing=problems)
     state, what = sources.overview().loc["uadfv"]
     assert state == "prepared" and what.startswith("2 videos\nreal/{name:[^/_]+}.mp4: fewer")
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def dfnb(monkeypatch):
+    """Calls the command with a detector that needs no file; what it printed, also as errors, is ``output``."""
+    monkeypatch.setattr(prepare, "detector_path", lambda: None)
+    monkeypatch.setattr(prepare, "YuNet", lambda path: trees.Centre())
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_prepare_takes_the_root_that_data_took_and_says_where_it_found_it(root, dfnb):
+    trees.celeb_df(root / "Celeb-DF", 1)
+    trees.celeb_df(root / "Celeb-DF-v2")
+    for number in range(3000):  # more than v1 has: its rules fit them, but they are not v1
+        (root / f"Celeb-DF-v2/Celeb-synthesis/id7_id8_{number:04d}.mp4").touch()
+    trees.dfdc(root / "elsewhere")
+    shown = dfnb("data", "--root", root).output
+    assert f"in {root / 'elsewhere'}" in shown and shown.count(f"in {root / 'Celeb-DF'}\n") == 1
+    done = dfnb("prepare", "dfdc", "--root", root, "--workers", 1, "--set", "size=64", "--set", "frames_per_video=1")
+    assert f"dfdc is read from {root / 'elsewhere'}\n" in done.output and done.exit_code == 0
+    for version in (1, 2):
+        places, found, _ = sources.located(sources.load(f"celeb-df-v{version}"), [root])
+        assert places == [root / ("Celeb-DF" if version == 1 else "Celeb-DF-v2")] and len(found) in (5, 3005)
+    empty = dfnb("prepare", "dfd", "--root", root)
+    assert empty.exit_code == 1 and "nothing of dfd is there" in empty.output
+
+
+def test_a_second_root_is_found_below_its_folder_too(tmp_path, root, dfnb):
+    trees.deeperforensics(root / "DeeperForensics")
+    (tmp_path / "second/FaceForensics").mkdir(parents=True)
+    (root / "DeeperForensics/original_sequences").rename(tmp_path / "second/FaceForensics/original_sequences")
+    places, found, problems = sources.located(sources.load("deeperforensics"), [root, tmp_path / "second"])
+    assert places == [root / "DeeperForensics", tmp_path / "second/FaceForensics"]
+    assert len(found) == 6 and problems == []
+
+
+def test_links_are_followed_by_data_and_prepare_where_asked(tmp_path, root, dfnb):
+    trees.dfdc(tmp_path / "disk")
+    for name in ("test", "dfdc_train_part_0"):
+        (root / name).symlink_to(tmp_path / "disk" / name, target_is_directory=True)
+    (tmp_path / "disk/test/loop").symlink_to(root, target_is_directory=True)
+    assert sources.overview([root]).loc["dfdc", "state"] == "absent"
+    assert sources.overview([root], links=True).loc["dfdc", "what"].startswith(f"3 videos\nin {root}")
+    words = ("prepare", "dfdc", "--root", root, "--workers", 1, "--set", "size=64", "--set", "frames_per_video=1")
+    assert dfnb(*words).exit_code == 1
+    done = dfnb(*words, "--links")
+    assert done.exit_code == 0 and "train/real: 1 frames of 1 videos" in done.output
+
+
+def test_a_linked_tree_of_deepfakebench_is_read_with_links_only(tmp_path, root):
+    file, rgb, expected = trees.deepfakebench(root)
+    (rgb / "FaceForensics++").rename(tmp_path / "disk")
+    (rgb / "FaceForensics++").symlink_to(tmp_path / "disk", target_is_directory=True)
+    with pytest.raises(DfnbError, match="lists no frame below"):
+        prepare.deepfakebench_sources(file, rgb)
+    found, problems = prepare.deepfakebench_sources(file, rgb, links=True)
+    assert {s.video for s in found} == {*expected} and problems == []
+    content = core.read_json(file)
+    content["FF-DF"]["FF-real"]["test"]["c23"]["953"]["frames"][0] = "../outside.png"
+    core.write_json(file, content)
+    trees.image(root / "outside.png", trees.faces(0)[0][0])
+    _, problems = prepare.deepfakebench_sources(file, rgb, links=True)
+    assert problems == ["FF-real/953: 2 of 3 frames are below rgb"]
+
+
+def test_folders_that_are_left_out_are_printed_and_the_status_is_2(root, dfnb):
+    sorted_images(root)
+    words = ("prepare", root, "mine", "--workers", 1, "--set", "size=64")
+    assert dfnb(*words).exit_code == 0
+    trees.image(root / "test/Real/b.png", trees.faces(3)[0][0])
+    done = dfnb(*words)
+    assert done.exit_code == 2 and "missing: test/Real/: no video or image of real/ or fake/" in done.output
+    assert "test/real: 1 frames of 1 videos" in done.output
+    record = core.read_record(core.home() / "datasets/mine")
+    assert len(record["missing"]) == 1 and str(root) not in record["missing"][0]
+
+
+def test_the_dataset_that_the_readme_describes_is_prepared(checkout, home, root, dfnb):
+    text = (checkout / "README.md").read_text()
+    (example,) = re.findall(r"```yaml\n# data_manifest/my-set.yaml\n(.*?)```", text, re.DOTALL)
+    (home / "data_manifest").mkdir()
+    (home / "data_manifest/my-set.yaml").write_text(example)
+    for number, clip in enumerate(("anna_1", "anna_2", "bo_1")):
+        trees.real(root / f"videos/camera/{clip}.mp4", number)
+        trees.fake(root / f"videos/generated/swap/{clip}.mp4", number)
+    rows = ["clip,person,split", "anna_1,anna,train", "anna_2,anna,train", "bo_1,bo,test"]
+    (root / "videos/people.csv").write_text("\n".join(rows) + "\n")
+    done = dfnb("prepare", "my-set", "--root", root, "--workers", 1)
+    assert done.exit_code == 0, done.output
+    table = frames.load_frames("my-set").astype({"split": str, "identity": str, "cluster": str})
+    videos = table.drop_duplicates("video").set_index("video")
+    assert len(videos) == 6 and videos.loc["swap/bo_1", ["split", "identity", "cluster"]].tolist() == [
+        "test",
+        "bo",
+        "bo",
+    ]
+    assert set(masked(table)["video"]) == {f"swap/{clip}" for clip in ("anna_1", "anna_2", "bo_1")}
+    assert "my-set" in dfnb("data").output

@@ -15,8 +15,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner
 
 from dfnb import core, synth
+from dfnb.cli import app
 from dfnb.core import DfnbError, rng
 from dfnb.data import frames
 from dfnb.data.audit import audit, shortcuts
@@ -259,6 +261,35 @@ def test_unusable_portraits_are_listed_with_the_reason(home):
     assert reasons.pop("empty.png") == "no face found"
     assert reasons.pop("small.png") in ("no face found", "the face is too small for frames of 96 pixels")
     assert not reasons
+
+
+def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(home, monkeypatch):
+    from dfnb.data import faces
+
+    folder = home / "faces"
+    for number in range(16):
+        image = np.full((99, 99, 3), 100 + number, np.uint8)
+        (folder / "more").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    (folder / "more/0.png").touch()
+    (folder / ".DS_Store").touch()
+    monkeypatch.setattr(faces, "detector_path", lambda: folder / "0.png")
+    points = np.float32([[30, 40], [70, 40], [50, 55], [35, 75], [65, 75]])
+    monkeypatch.setattr(people, "inspect", lambda path, detect, size: people.Portrait(str(path), points, 1.0))
+
+    def call(name, preset="smoke-a"):
+        words = ["synth", preset, "--portraits", str(folder), "--name", name, "--workers", "1"]
+        return CliRunner().invoke(app, words)
+
+    done = call("mine")
+    assert done.exit_code == 2 and "not used: portrait (more): is a folder; put its photographs" in done.output
+    assert done.output.count("not used") == 1 and "fingerprint" in done.output
+    assert call("mine").exit_code == 2  # also when it is there already
+    shutil.rmtree(folder / "more")
+    done = call("whole")
+    assert done.exit_code == 0 and "not used" not in done.output
+    done = call("tested", "smoke-b")  # which has no training split: these people stay out, and nothing is wrong
+    assert done.exit_code == 0 and "belongs to the split train, which this dataset does not have" in done.output
 
 
 def test_a_portrait_keeps_its_split_in_every_dataset(home, monkeypatch):

@@ -6,6 +6,7 @@ What gives no usable face ends in a quarantine list, with its reason. Crops that
 
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,20 +23,28 @@ from dfnb import core
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.faces import IMAGES, Follower, Unusable, YuNet, decode, detector_path, read_image
-from dfnb.data.sources import Source, merged, pairs
+from dfnb.data.sources import Found, Source, files_below, merged, pairs, sentences
 
 TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
+LEFT_OUT = "no video or image of real/ or fake/, and no mask or original of one; left out"
+TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # files that may lie beside the folders of videos: a README
 KNOWN = ("split", "cluster", "identity", "source", "method", "label")  # columns that hold for all frames of a source
 
 
 class Settings(core.Closed):
-    """What the crops of a dataset depend on beside the videos and the detector; another setting is another dataset."""
+    """What the crops of a dataset depend on beside the videos and the detector; another setting is another dataset.
+
+    Faces are followed through every frame, so which frames are kept changes nothing in the crop of a face (but whose face
+    it is, of several people, is decided over the kept frames). A ``stride`` of None does not stand in the record, so that
+    datasets from before there was one are still the same.
+    """
 
     size: int = Field(256, ge=32, le=1024, description="side of a crop in pixels")
     scale: float = Field(1.3, ge=1, le=4, description="side of a crop, by the longer side of the face's box")
-    frames_per_video: int | None = Field(None, ge=1, description="evenly spaced; None: all")
+    stride: int | None = Field(None, ge=1, description="k: every k-th frame; None: all", exclude_if=lambda k: k is None)
+    frames_per_video: int | None = Field(None, ge=1, description="at most so many of these, evenly spaced; None: all")
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
@@ -50,47 +59,61 @@ class Target(core.Closed):
 # ---------------------------------------------------------------- what to prepare
 
 
-def folder_sources(root: Path, label: str | None = None, crops: bool = False) -> list[Source]:
-    """All files of a folder ``[train|val|test/]{real,fake[/<method>],mask[/<method>]}/`` as sources.
+def folder_sources(root: Path, label: str | None = None, crops: bool = False, links: bool = False) -> Found:
+    """All files of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/`` as sources, and what is left out.
 
-    A video is named by its path without the suffix; the masks of ``fake/`` have the same paths below ``mask/``. Files
+    A video is named by its path without the suffix; the mask of one in ``fake/`` has the same path below ``mask/``, or the
+    video that it was made from, frame by frame, the same path below ``original/``: then the mask is where they differ. Files
     outside a folder of a split are of the test split. With a ``label`` the folder is taken for ``real/`` or ``fake/`` itself.
     With ``crops`` the images are faces, to be used where they lie: those of a folder are the frames of one video, but each
-    right below ``real/`` or ``fake/<method>/`` is one by itself. Raises :class:`DfnbError` when no file is there, or two
-    have the same name.
+    right below ``real/`` or ``fake/<method>/`` is one by itself. For ``links`` see :func:`dfnb.data.sources.files_below`.
+
+    What lies in a folder of another name, or is a mask or an original of no fake, is counted in a sentence for each folder.
+    Raises :class:`DfnbError` when no file is there, or two have the same name.
     """
-    root, sources = Path(root), []
-    paths = sorted(path.relative_to(root) for path in root.rglob("[!.]*") if path.is_file())
-    masks = {path.with_suffix(""): root / path for path in paths if "mask" in path.parts[:2]}
-    for path in paths:
+    files, linked = files_below(root, links)
+    beside = {Path(name).with_suffix(""): file for name, file in files.items()}
+    sources, problems = [], defaultdict(list, {"links to folders; left out without --links": linked})
+    for name, file in files.items():
+        path = Path(name)
         inner = path.parts[0] in frames.SPLITS and len(path.parts) > 1
         part, *parts = path.parts if inner else ("test", *path.parts)
         kind, *below = [label, *parts] if label else parts
         if kind not in ("real", "fake") or not below or (crops and path.suffix.lower() not in IMAGES):
             continue
         method = below[0] if kind == "fake" and len(below) > 1 and not label else kind
-        mask = masks.get(Path(*path.parts[:inner], "mask", *below).with_suffix("")) if kind == "fake" else None
+        places = [Path(*path.parts[:inner], each, *below).with_suffix("") for each in ("mask", "original")]
+        mask, original = (beside.get(place) if kind == "fake" else None for place in places)
+        known = {"mask": mask} if mask or crops else {"mask": original, "compared": original is not None}
         grouped = crops and len(below) > 1 + (method != kind)
         video = (path.parent if grouped else path.with_suffix("")).as_posix()
-        source = Source(video, root / path, int(kind == "fake"), method, part, cluster=video, mask=mask)
-        sources.append(source.in_place(root) if crops else source)
+        sources.append(Source(video, file, int(kind == "fake"), method, part, cluster=video, **known))
+    used = {file for source in sources for file in (source.file, source.mask)}
+    for path in [Path(name) for name, file in files.items() if file not in used]:
+        if path.suffix.lower() not in TEXTS:
+            folder = Path(*path.parent.parts[: 1 + (path.parts[0] in frames.SPLITS)]).as_posix()
+            problems[f"{folder}/: {LEFT_OUT}"].append(path.as_posix())
     if not sources:
-        raise DfnbError(f"{root} holds no file to prepare; sort files into real/ and fake/, or say label real or fake")
-    return merged(sources)
+        ways = "sort files into real/ and fake/, say label real or fake, or follow links to folders with --links"
+        raise DfnbError(f"{root} holds no file to prepare; {ways}")
+    root = Path(root).absolute()
+    return merged([source.in_place(root) if crops else source for source in sources]), sentences(problems)
 
 
-def deepfakebench_sources(file: Path, root: Path, compression: str = "c23") -> tuple[list[Source], list[str]]:
+def deepfakebench_sources(file: Path, root: Path, compression: str = "c23", links: bool = False) -> Found:
     """The videos that a JSON of DeepfakeBench lists, with its crops and masks below ``root``, and what is missing.
 
     Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, for FaceForensics++ with the
     compression between split and video; a label that ends with "real" is real. A video that it lists in several splits
-    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here.
+    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here. A path that leads
+    out of ``root`` is refused, unless it does so by a link and ``links`` are wanted.
     """
     root, pair_of, sources, missing = Path(root).resolve(), pairs(), {}, []
 
     def found(entry: dict, what: str) -> list[Path]:
-        files = (root / path.replace("\\", "/") for path in entry.get(what, []))
-        return [path for path in files if path.is_file() and path.resolve().is_relative_to(root)]
+        files = [root / path.replace("\\", "/") for path in entry.get(what, [])]
+        inside = [path for path in files if path.is_relative_to(root) and ".." not in path.parts]
+        return [path for path in inside if path.is_file() and (links or path.resolve().is_relative_to(root))]
 
     kinds = {kind: splits for dataset in core.read_json(file).values() for kind, splits in dataset.items()}
     for kind, split in product(kinds, ("train", "val", "test")):  # the last list that names a video counts
@@ -170,8 +193,9 @@ def _cut(source: Source, settings: Settings, detector: YuNet) -> tuple:
     """
     follower, size = Follower(settings, detector), settings.size
     total = follower.follow(decode(source.file))
-    n = min(settings.frames_per_video or total, total)
-    wanted = (2 * np.arange(n) + 1) * total // (2 * n)  # the middles of n equal parts
+    kept = np.arange(0, total, settings.stride or 1)
+    n = min(settings.frames_per_video or len(kept), len(kept))
+    wanted = kept[(2 * np.arange(n) + 1) * len(kept) // (2 * n)]  # the middles of n equal parts
     tracks = follower.places(wanted)
     if not tracks:
         raise Unusable(f"no face in {n} frames")
@@ -246,13 +270,14 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     missing: Sequence[str] = (),
+    people: str = "",
 ) -> dict:
     """Prepare videos into ``datasets/<name>``; returns its record, whose ``quarantine`` lists what could not be used.
 
     The folder of a video appears complete or not at all: a killed run goes on where it was, and the result has the same
     bytes for any number of ``workers`` (None: one per processor). A dataset that is done returns at once. Drop-outs and
     quarantined videos are counted by split and method in ``faces``; ``quarantine.csv`` has the list to read. What is
-    known to be ``missing`` of the dataset is kept in the record. Raises :class:`DfnbError` for a name that is none, when
+    known to be ``missing`` of the dataset is kept in the record, and whose numbering of ``people`` it has. Raises :class:`DfnbError` for a name that is none, when
     the folder holds other settings or other videos, or when no video has a face.
     """
     folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
@@ -273,7 +298,9 @@ def prepare(
             (folder / TREE).symlink_to(root, target_is_directory=True)
         record = core.read_record(folder)
         if record and record["parameters"] != parameters:
-            raise DfnbError(f"{folder} was made with {record['parameters']}; give the new dataset another name")
+            before = record["parameters"]
+            changed = {key: before.get(key) for key in before | parameters if before.get(key) != parameters.get(key)}
+            raise DfnbError(f"{folder} was made with {changed}; --set these, or give the new dataset another name")
         if record and record["sources"] == fingerprint:
             return record
         (folder / "record.json").unlink(missing_ok=True)
@@ -290,8 +317,8 @@ def prepare(
         unused = table.loc[table["quarantined"] == 1, ["video", "file", "method", "reason"]]
         unused.to_csv(folder / "quarantine.csv", index=False)
         counts = table.groupby(table["split"] + "/" + table["method"])[[*empty]].sum().to_dict("index")
-        facts = {"sources": fingerprint, "missing": list(missing), "quarantine": unused.to_dict("records")}
-        return frames.write_dataset(folder, parameters, **facts, faces=counts, **clock.facts())
+        facts = {"sources": fingerprint, "people": people, "missing": list(missing), "faces": counts}
+        return frames.write_dataset(folder, parameters, **facts, quarantine=unused.to_dict("records"), **clock.facts())
 
 
 def dropouts(record: dict) -> pd.DataFrame:

@@ -5,6 +5,7 @@ folder that the user names: ``{name}`` stands for anything without a slash, ``{n
 expression matches. The values that a path and the dataset's own list give fill the other templates of the rule.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,13 +58,14 @@ class Rule(Closed):
 
 
 class Manifest(Closed):
-    """A published dataset: what a user must know about it, and its rules."""
+    """A dataset, published or the user's own: what a user must know about it, and its rules."""
 
     kind: Literal["real"]
     about: dict[str, str | tuple[str, ...]]  # by the names of ``ABOUT``
-    access: str  # how to ask for it
-    space: str  # as downloaded
+    access: str = "say where it is with --root"  # how to ask for it
+    space: str = "not known"  # as downloaded
     layout: str = ""  # what the rules cannot say
+    people: str = ""  # whose numbering of people it has: in all datasets of one numbering a name means the same person
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones of each published split, where known
     frames: int = 32  # of a video that are kept, on average
@@ -97,6 +99,9 @@ class Source:
         return replace(self, file=root, mask=None, crops=((self.file, self.mask),))
 
 
+Found = tuple[list[Source], list[str]]  # the videos of a dataset, and one sentence for each thing missing or wrong
+
+
 def load(name: str) -> Manifest:
     """The manifest of one of the datasets ``core.described("real")``; raises :class:`DfnbError` for an impossible entry."""
     content = core.manifest(name)
@@ -111,41 +116,73 @@ def pairs() -> dict[str, str]:
     return {key: f"{row['a']}_{row['b']}" for key, row in rows.items()}
 
 
-def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
-    """All published datasets: ``state`` (prepared, present, partly, absent) and ``what``, the known facts, one per line.
+def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[str]]:
+    """The files below a folder by their paths in it, in alphabetical order, and the links to folders that were not followed.
 
-    A dataset is looked for in each folder of ``roots`` and in its immediate sub-folders.
+    What is hidden is left out. With ``links`` the links to folders are followed, but for one that leads to a folder in which
+    it lies itself: there the way would never end, and everything is found anyway.
     """
-    places = [place for root in map(Path, roots) for place in (root, *sorted(root.glob("*"))) if place.is_dir()]
+    root, files, left_out = Path(root).absolute(), {}, []
+    for place, folders, names in os.walk(root, followlinks=links):
+        here, inner = Path(place), Path(place).relative_to(root)
+        if here.is_symlink() and here.resolve() in [above.resolve() for above in here.parents]:
+            folders.clear()
+            continue
+        files |= {(inner / name).as_posix(): here / name for name in names}
+        left_out += [(inner / name).as_posix() for name in folders if not links and (here / name).is_symlink()]
+    return {name: files[name] for name in sorted(files, key=PurePosixPath) if "/." not in f"/{name}"}, sorted(left_out)
+
+
+def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
+    """All described datasets: ``state`` (prepared, present, partly, absent) and ``what``, the known facts, one per line."""
     rows = {}
     for name in core.described("real"):
         manifest, record = load(name), core.read_record(frames.dataset_folder(name))
+        places, found, problems = located(manifest, () if record else roots, links)
+        state, n = "partly" if problems else "present", len(found)
         if record:
             state, n, problems = "prepared", sum(part["videos"] for part in record["n"].values()), record["missing"]
-        else:
-            scans = [scan(manifest, [place]) for place in places]
-            found, problems = max(scans, key=lambda result: len(result[0]), default=([], []))
-            state, n = "partly" if problems else "present", len(found)
-        facts = "\n".join([f"{n} videos", *problems])
+        facts = "\n".join([f"{n} videos", *(f"in {place}" for place in places), *problems])
         rows[name] = (state, facts) if n else ("absent", f"{manifest.access}\nspace: {manifest.space}")
     return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
 
 
-def scan(manifest: Manifest, roots: Sequence[Path]) -> tuple[list[Source], list[str]]:
+def located(manifest: Manifest, roots: Sequence[Path], links: bool = False) -> tuple[list[Path], *Found]:
+    """Where a dataset is, and what :func:`scan` finds there.
+
+    For each of the user's folders that is the folder itself or one of its immediate sub-folders: the one that makes the
+    number of videos come nearest to the published one, or largest where none is known. (Celeb-DF-v2 has all that the
+    rules of v1 ask for, and more.)
+    """
+    places, videos, problems = [], [], []
+    published = sum(rule.expected * max(len(rule.methods), 1) for rule in manifest.rules) or 10**9
+    for root in map(Path, roots):
+        candidates = [[*places, place] for place in (root, *sorted(root.glob("[!.]*/")))]
+        finds = [(candidate, *scan(manifest, candidate, links)) for candidate in candidates]
+        places, videos, problems = max(finds, key=lambda find: (len(find[1]) > 0, -abs(len(find[1]) - published)))
+    return places, videos, problems
+
+
+def scan(manifest: Manifest, roots: Sequence[Path], links: bool = False) -> Found:
     """The videos of a dataset below the user's folders, and one sentence for each thing that is missing or wrong.
 
-    Where two folders hold the same path, the first counts; links to folders are not followed. Raises
+    Where two folders hold the same path, the first counts; for links see :func:`files_below`. Raises
     :class:`DfnbError` when two files would be the same video, or when a list that ships with the manifest was changed.
     """
     problems, sources, files = defaultdict(list), [], {}  # files by their paths below a root
     for root in reversed([Path(root).resolve() for root in roots]):
-        files |= {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+        files |= files_below(root, links)[0]
     for rule in manifest.rules:
         for method in rule.methods or [rule.method]:
             fields = manifest.fields | ({"method": method} if method else {})
             sources += _apply(rule, manifest.lists, fields, files, problems)
+    return merged(sources), sentences(problems)
+
+
+def sentences(problems: Mapping[str, Sequence[str]]) -> list[str]:
+    """One sentence for each problem, with the number of files that have it and the names of the first three."""
     shown = {problem: ", ".join(names[:3]) + ", …" * (len(names) > 3) for problem, names in problems.items() if names}
-    return merged(sources), [f"{problem}: {len(problems[problem])} ({names})" for problem, names in shown.items()]
+    return [f"{problem}: {len(problems[problem])} ({names})" for problem, names in shown.items()]
 
 
 def merged(found: Sequence[Source]) -> list[Source]:

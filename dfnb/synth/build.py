@@ -105,14 +105,16 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
 def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Person], dict[str, Any]]:
     from dfnb.data import faces
 
-    persons, quarantine = [], []
+    reason = "is a folder; put its photographs into the folder above"
+    quarantine = [{"file": path.name, "reason": reason, "usable": False} for path in sorted(folder.glob("[!.]*/"))]
+    persons: list[Person] = []
     for path in _photographs(folder):
         split = PORTRAIT_SPLITS[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
         portrait = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
             portrait = people.inspect(path, faces.YuNet(faces.detector_path()), size)
         if isinstance(portrait, str):
-            quarantine.append({"file": path.name, "reason": portrait})
+            quarantine.append({"file": path.name, "reason": portrait, "usable": not counts[split]})
         else:
             persons.append(Person(len(persons), split, -portrait.tone, portrait=portrait))
     names = {f"{each.number:03d}": Path(each.portrait.path).name for each in persons}
@@ -120,7 +122,7 @@ def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Pe
 
 
 def _photographs(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.is_file())
+    return sorted(path for path in folder.glob("[!.]*") if path.is_file())
 
 
 def film(person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings) -> list[Shot]:
