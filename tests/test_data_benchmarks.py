@@ -19,7 +19,7 @@ def call(checkout, tmp_path, *words):
         + done.stdout.count(": not met")
         + done.stdout.count(", met")
         + done.stdout.count(", not met")
-        == {"prepare": 1, "table": 4, "loading": 1}[words[0]]
+        == {"prepare": 1, "table": 4, "writing": 1, "loading": 1}[words[0]]
     )
     return written.name, pd.read_csv(written)
 
@@ -41,6 +41,12 @@ def test_a_table_is_opened_and_selected(checkout, tmp_path):
     assert (table[[f"{what}_median" for what in ("open_cpu_s", "select_split_cpu_s", "epoch_order_cpu_s")]] > 0).all(
         axis=None
     )
+
+
+def test_a_large_dataset_is_gathered(checkout, tmp_path):
+    name, table = call(checkout, tmp_path, "writing", "--videos", "30", "--per-video", "4")
+    assert name == "writing-120rows.csv" and table["rows"].tolist() == [120]
+    assert table["process_mb"].iloc[0] >= table["process_mb_before"].iloc[0] > 0 and table["cpu_s"].iloc[0] >= 0
 
 
 def test_the_wait_for_batches_is_a_share(checkout, tmp_path):
