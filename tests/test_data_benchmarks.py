@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -43,6 +44,7 @@ def test_a_table_is_opened_and_selected(checkout, tmp_path):
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_large_dataset_is_gathered(checkout, tmp_path):
     name, table = call(checkout, tmp_path, "writing", "--videos", "30", "--per-video", "4")
     assert name == "writing-120rows.csv" and table["rows"].tolist() == [120]
