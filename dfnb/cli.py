@@ -216,7 +216,7 @@ def _report(record: dict, name: str) -> None:
     missing, unused = record.get("missing", []), record.get("quarantine", [])
     problems = [f"missing: {sentence}" for sentence in missing]
     problems += [f"not used: {each.get('video', 'portrait')} ({each['file']}): {each['reason']}" for each in unused]
-    typer.echo("\n".join(problems), err=True, nl=bool(problems))
+    typer.echo("\n".join([*problems, f"in all {len(missing)} missing, {len(unused)} unused"]), err=True)
     if missing or not all(entry.get("usable") for entry in unused):
         raise typer.Exit(2)
 

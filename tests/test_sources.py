@@ -451,7 +451,7 @@ def test_folders_that_are_left_out_are_printed_and_the_status_is_2(root, dfnb):
     trees.image(root / "test/Real/b.png", trees.faces(3)[0][0])
     done = dfnb(*words)
     assert done.exit_code == 2 and "missing: test/Real/: no video or image of real/ or fake/" in done.output
-    assert "test/real: 1 frames of 1 videos" in done.output
+    assert "test/real: 1 frames of 1 videos" in done.output and "in all 1 missing, 0 unused" in done.output
     record = core.read_record(core.home() / "datasets/mine")
     assert len(record["missing"]) == 1 and str(root) not in record["missing"][0]
 

@@ -283,7 +283,7 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(home, mon
 
     done = call("mine")
     assert done.exit_code == 2 and "not used: portrait (more): is a folder; put its photographs" in done.output
-    assert done.output.count("not used") == 1 and "fingerprint" in done.output
+    assert done.output.count("not used") == 1 and "in all 0 missing, 1 unused" in done.output
     assert call("mine").exit_code == 2  # also when it is there already
     shutil.rmtree(folder / "more")
     done = call("whole")
