@@ -149,7 +149,7 @@ def synth(
     if portraits and name is None:
         raise DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
     changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
-    _report(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+    tell(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
 
 
 @app.command()
@@ -164,7 +164,7 @@ def data(root: Roots = None, links: Links = False) -> None:
 
 @app.command()
 def prepare(
-    what: Annotated[str, typer.Argument(help="a folder of videos or images, a dataset of `dfnb data`, or a .json")],
+    what: Annotated[str, typer.Argument(help="a folder of videos or images, or a dataset of `dfnb data`")],
     name: Annotated[str | None, typer.Argument(help="name of the new dataset; default: that of WHAT")] = None,
     root: Roots = None,
     label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
@@ -176,8 +176,8 @@ def prepare(
     """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
 
     `dfnb prepare faceforensics-c23 --root FOLDER` takes a published dataset as it was downloaded, `dfnb prepare FOLDER NAME`
-    videos or images sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, `dfnb prepare FILE.json NAME --root
-    FOLDER` a tree of DeepfakeBench. Killed at any moment, the same command goes on where it was.
+    videos or images sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/. Killed at any moment, the same command
+    goes on where it was.
     """
     from dfnb.data import prepare, sources
 
@@ -190,9 +190,6 @@ def prepare(
             facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
             raise DfnbError(f"nothing of {what} is there; say where it is: dfnb prepare {what} --root FOLDER; {facts}")
         typer.echo(f"{what} is read from {', '.join(map(str, places))}")
-    elif what.endswith(".json") and root:
-        found, missing = prepare.deepfakebench_sources(Path(what), root[0], links=links)
-        people = sources.load("faceforensics-c23").people
     else:
         found, missing = prepare.folder_sources(Path(what), label, crops, links)
     name = name or Path(what).stem
@@ -201,10 +198,10 @@ def prepare(
             raise DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
         values = values | {key: yaml.safe_load(value)}
     checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
-    _report(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
+    tell(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
 
 
-def _report(record: dict, name: str) -> None:
+def tell(record: dict, name: str) -> None:
     """Print what a dataset holds and what was lost on the way; exit with 2 when something is missing or was not usable."""
     from dfnb.data import prepare
 

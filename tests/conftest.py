@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from dfnb import synth
 
 torch.set_num_threads(1)
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 
 
 @pytest.fixture(scope="session")

@@ -111,13 +111,13 @@ def pairs(kind: str, batch: papers.Batch, outputs: dict, losses: dict, golden: M
     return {name: (value, golden[name]) for name, value in ours.items()} | {n: (losses[n], v) for n, v in terms}
 
 
-def gradients_off(network: nn.Module, names: list, file: Path) -> dict[str, float]:
+def gradients_off(network: nn.Module, paper: ModuleType, file: Path) -> dict[str, float]:
     """How far the norm of each parameter's gradient is from the golden one, relative to it.
 
     A hundredth is added to the golden norm, so that :data:`GRADIENTS` allows a difference of 1e-8 where it is zero.
     """
     golden = json.loads(file.read_text(encoding="utf-8"))
-    gradients = {released.released_name(name, names): p.grad for name, p in network.named_parameters()}
+    gradients = {released.released_name(name, paper): p.grad for name, p in network.named_parameters()}
     ours = {name: gradient.norm().item() for name, gradient in gradients.items() if gradient is not None}
     ours.pop("balance", None)  # the released code keeps it apart from the network
     assert ours.keys() == golden.keys()

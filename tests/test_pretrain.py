@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from urllib.error import URLError
 
 import joblib
 import numpy as np
+import pretrain
 import pytest
 import timm
 import torch
@@ -17,9 +17,6 @@ from safetensors.torch import load_file
 from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.papers import backbones
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
-import pretrain
 
 TINY = {"seed": 7, "faces": 96, "size": 64, "epochs": 2, "batch_size": 32}
 TAGS = ["drawn_faces", "home_faces", "second_start"]

@@ -2,6 +2,7 @@
 
 import re
 
+import deepfakebench
 import numpy as np
 import pandas as pd
 import pytest
@@ -285,7 +286,7 @@ def test_originals_beside_a_plain_folder_give_its_masks(root):
 
 def test_a_tree_of_deepfakebench_is_read_in_place(root):
     file, rgb, expected = trees.deepfakebench(root)
-    found, problems = prepare.deepfakebench_sources(file, rgb)
+    found, problems = deepfakebench.listed(file, rgb)
     assert {s.video: (bool(s.label), s.split, s.cluster) for s in found} == expected and problems == []
     _, table = prepared(found)
     assert table["frame"].tolist()[:3] == [0, 3, 10] and len(table) == 3 * len(expected)
@@ -308,11 +309,11 @@ def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, r
     images[:] = [*images[:2], "../../outside.png"]
     (tmp_path / "outside.png").write_bytes((rgb / images[0].replace("\\", "/")).read_bytes())
     core.write_json(file, content)
-    found, problems = prepare.deepfakebench_sources(file, rgb)
+    found, problems = deepfakebench.listed(file, rgb)
     assert [s.split for s in found if s.video == "FF-real/953"] == ["test"]
     assert problems == ["FF-real/953: 2 of 3 frames are below rgb"]
     with pytest.raises(DfnbError, match="name the folder that its paths begin in"):
-        prepare.deepfakebench_sources(file, tmp_path)
+        deepfakebench.listed(file, tmp_path)
 
 
 def sorted_images(root):
@@ -433,14 +434,14 @@ def test_a_linked_tree_of_deepfakebench_is_read_with_links_only(tmp_path, root):
     (rgb / "FaceForensics++").rename(tmp_path / "disk")
     (rgb / "FaceForensics++").symlink_to(tmp_path / "disk", target_is_directory=True)
     with pytest.raises(DfnbError, match="lists no frame below"):
-        prepare.deepfakebench_sources(file, rgb)
-    found, problems = prepare.deepfakebench_sources(file, rgb, links=True)
+        deepfakebench.listed(file, rgb)
+    found, problems = deepfakebench.listed(file, rgb, links=True)
     assert {s.video for s in found} == {*expected} and problems == []
     content = core.read_json(file)
     content["FF-DF"]["FF-real"]["test"]["c23"]["953"]["frames"][0] = "../outside.png"
     core.write_json(file, content)
     trees.image(root / "outside.png", trees.faces(0)[0][0])
-    _, problems = prepare.deepfakebench_sources(file, rgb, links=True)
+    _, problems = deepfakebench.listed(file, rgb, links=True)
     assert problems == ["FF-real/953: 2 of 3 frames are below rgb"]
 
 

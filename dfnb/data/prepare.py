@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, pairwise, product, zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 
 import cv2
@@ -23,7 +23,7 @@ from dfnb import core
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.faces import IMAGES, Follower, Unusable, YuNet, decode, detector_path, read_image
-from dfnb.data.sources import Found, Source, files_below, merged, pairs, sentences
+from dfnb.data.sources import Found, Source, files_below, merged, sentences
 
 TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
@@ -98,39 +98,6 @@ def folder_sources(root: Path, label: str | None = None, crops: bool = False, li
         raise DfnbError(f"{root} holds no file to prepare; {ways}")
     root = Path(root).absolute()
     return merged([source.in_place(root) if crops else source for source in sources]), sentences(problems)
-
-
-def deepfakebench_sources(file: Path, root: Path, compression: str = "c23", links: bool = False) -> Found:
-    """The videos that a JSON of DeepfakeBench lists, with its crops and masks below ``root``, and what is missing.
-
-    Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, for FaceForensics++ with the
-    compression between split and video; a label that ends with "real" is real. A video that it lists in several splits
-    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here. A path that leads
-    out of ``root`` is refused, unless it does so by a link and ``links`` are wanted.
-    """
-    root, pair_of, sources, missing = Path(root).resolve(), pairs(), {}, []
-
-    def found(entry: dict, what: str) -> list[Path]:
-        files = [root / path.replace("\\", "/") for path in entry.get(what, [])]
-        inside = [path for path in files if path.is_relative_to(root) and ".." not in path.parts]
-        return [path for path in inside if path.is_file() and (links or path.resolve().is_relative_to(root))]
-
-    kinds = {kind: splits for dataset in core.read_json(file).values() for kind, splits in dataset.items()}
-    for kind, split in product(kinds, ("train", "val", "test")):  # the last list that names a video counts
-        videos, fake = kinds[kind].get(split, {}), not kind.lower().endswith("real")
-        for name, entry in videos.get(compression, videos).items():
-            video, images = f"{kind}/{name}", found(entry, "frames")
-            if len(images) < len(entry["frames"]):
-                missing.append(f"{video}: {len(images)} of {len(entry['frames'])} frames are below {root.name}")
-            masks = {mask.stem: mask for mask in found(entry, "masks") if fake}
-            crops = tuple((image, masks.get(image.stem)) for image in images)
-            identity, method = name.split("_")[0] if name in pair_of else "", kind if fake else "real"
-            cluster = pair_of.get(name, video)
-            sources[video] = Source(video, root, int(fake), method, split, cluster, identity, crops=crops)
-    usable = [source for source in sources.values() if source.crops]
-    if not usable:
-        raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
-    return usable, list(dict.fromkeys(missing))
 
 
 # ---------------------------------------------------------------- one video

@@ -8,7 +8,6 @@ Below, f_1 to f_n are the local representations (B, C), one a branch; z (B, D) i
 P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_n together. No gradient passes through P.
 """
 
-import re
 from itertools import pairwise
 from typing import Literal
 
@@ -198,18 +197,6 @@ class Network(papers.Network):
         """Grad-CAM of each branch, and their union."""
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
-
-
-# The authors' names of the tensors, for dfnb.papers.released.load into a ResNet with four branches.
-RELEASED_NAMES = [
-    (r"^branches\.(\d)\.", lambda found: f"region_model{int(found[1]) + 1}."),
-    (r"^left_out_heads\.(\d)\.", lambda found: f"local_linear{int(found[1]) + 1}."),
-    (r"^joint_head\.", "baseline_linear."),
-    (r"^fusion\.", "bottleneck.model."),
-    (r"^cls_head\.1\.", "linear.1."),
-]
-# The weighting of the losses is saved apart from the network, or not at all; ImageNet's classifiers are never used.
-RELEASED_UNUSED = re.compile(r"region_model\d\.fc\.|balance$")
 
 
 def sinkhorn(x: Tensor, y: Tensor, epsilon: float = 0.01, iterations: int = 100, enough: float = 0.1) -> Tensor:

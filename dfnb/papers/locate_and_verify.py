@@ -8,9 +8,7 @@ Below, x is the RGB stream, which localises, and y the SRM stream, which classif
 maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.stages`), and g × g is the patch grid: the size of x5.
 """
 
-import re
 from functools import partial
-from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
@@ -23,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import v2
 
-from dfnb import core, papers
+from dfnb import papers
+from dfnb.core import DfnbError
 from dfnb.data.frames import Sample, hide_masks
 from dfnb.papers import backbones, released
 
@@ -88,7 +87,7 @@ class Settings(papers.Settings):
         """
         if self.sspsl and frames.loc[frames["label"] == 1, "landmarks"].isna().all():
             problem = f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference region"
-            raise core.DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
+            raise DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
         return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
@@ -370,12 +369,6 @@ class Network(papers.Network):
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """As released, no decay on norms, biases and γ."""
         return param_groups_weight_decay(self, weight_decay)
-
-
-# For dfnb.papers.released.load: the authors' names of the tensors, and which of theirs have no effect on the outputs.
-_RELEASED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
-RELEASED_NAMES = list(_RELEASED["names"].items())
-RELEASED_UNUSED = re.compile("|".join(_RELEASED["unused"]))
 
 
 def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
