@@ -621,3 +621,14 @@ def test_all_real_clips(data):
             centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2] - boxes[:, 0]
             assert np.abs(np.diff(centres, axis=0)).max() < 0.15 * sides.min()  # no jump from one person to another
             assert np.abs(np.diff(np.log(sides))).max() < 0.1
+
+
+@pytest.mark.parametrize("length", [8, 15, 25])
+def test_a_dissolve_does_not_merge_two_people(length):
+    """Two faces at the same place, one shown after the other; the second shot moves a little, as real ones do."""
+    first, second = [draw([(60, 60)], 60)] * 30, [draw([(60 + i % 2, 60)], 160) for i in range(60)]
+    shares = np.linspace(0, 1, length + 2)[1:-1]
+    mixed = [np.uint8(np.round((1 - share) * first[0] + share * image)) for share, image in zip(shares, second)]
+    found = tracks_of([*first, *mixed, *second[length : length + 30]])
+    assert not any(shown[0] < 30 and shown[-1] >= 30 + length for shown, _ in found)
+    assert {*range(30), *range(30 + length, 60 + length)} <= {number for shown, _ in found for number in shown}

@@ -1,8 +1,8 @@
 """Where faces are in a video: read its frames, detect faces on some of them, follow one face per person.
 
 Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) on every k-th frame; boxes and
-landmarks are interpolated in between. A cut ends all tracks. No more than two frames are held, so that memory does not grow
-with the length of a video.
+landmarks are interpolated in between. A cut or a dissolve ends all tracks. No more than two frames are held, so that memory
+does not grow with the length of a video.
 """
 
 import os
@@ -34,7 +34,8 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gi
 ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
 DETECT_SIDE = 640  # the detector sees half the frame, but 400 to this many pixels of its longer side
-CUT = 12.0  # a cut: the mean grey value changes by more than this from one frame to the next
+CUT = 12.0  # a cut: grey values change by more than this in the mean, at once or steadily
+STEADY = 0.4  # of the pixels, those that change as in the frame before less those that change the other way
 OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
 FEWEST = 3  # detections of a person below which a track is spurious, unless faces were looked for less often
 REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
@@ -167,11 +168,17 @@ class Follower:
         Besides every k-th frame, faces are looked for in the last frame and on both sides of a cut.
         """
         before = last = None
+        change = drift = np.zeros((32, 32, 3))
         for number, image in enumerate(images):
-            thumbnail = cv2.resize(image[::4, ::4], (32, 32), interpolation=cv2.INTER_AREA).astype(np.int16)
-            if last is not None and np.abs(thumbnail - before).mean() > CUT:
+            thumbnail = cv2.resize(image[::4, ::4], (32, 32), interpolation=cv2.INTER_AREA).astype(float)
+            if last is not None:
+                # in a dissolve most pixels go on getting brighter, or darker, from frame to frame
+                steady = np.sign(change * (thumbnail - before)).mean() > STEADY
+                change = thumbnail - before
+                drift = change + drift * steady
+            if np.abs(drift).mean() > CUT:
                 self._look(number - 1, last)
-                self.first = len(self.looked)
+                self.first, drift = len(self.looked), 0 * drift
             if self.first == len(self.looked) or number - self.looked[-1] >= self.settings.detect_every:
                 self._look(number, image)
             before, last = thumbnail, image
