@@ -69,28 +69,23 @@ def _over(canvas: Array, colour: Array | float, alpha: Array) -> None:
 
 
 def person(draw: Generator, tone: float) -> SimpleNamespace:
-    """The fixed looks of a person of a skin tone in [0, 4], light to dark; a head is 2 long, chin to crown."""
+    """The fixed looks of a person of a skin tone in [0, 4], light to dark; ``people.yaml`` says what each value is."""
     man = draw.random() < 0.5
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     strands = cv2.GaussianBlur(draw.standard_normal((24, 256)).astype(np.float32), (0, 0), sigmaX=1.3, sigmaY=8)
     skin = np.float32([np.interp(tone, range(5), channel) for channel in SKINS.T])
     hair = HAIRS[draw.choice(6, p=[0.22, 0.26, 0.2, 0.08, 0.14, 0.1]) if tone < 2.2 else draw.choice(2)]
+    spans = TABLES["man" if man else "woman"]
     return SimpleNamespace(
+        man=man,
         skin=skin * draw.uniform(0.95, 1.04, 3).astype(np.float32),
         hair=hair * draw.uniform(0.8, 1.2),
         iris=IRISES[draw.choice(5 if tone < 1.6 else 2)],
         texture=sum(cv2.GaussianBlur(grain, (0, 0), s) * g for s, g in ((1.0, 0.6), (3.0, 3.0), (8.0, 9.6))),
         strands=strands / float(strands.std()),
-        # half width, bend of the chin, narrowing of the jaw
-        head=draws(draw, (0.70, 0.79), *(((1.08, 1.30), (0, 0.10)) if man else ((0.98, 1.15), (0.06, 0.18)))),
-        eye=draws(draw, (0.37, 0.43), (0.02, 0.09), (0.165, 0.2), (0.42, 0.6), (-0.12, 0.1)),  # u, v, size, open, tilt
-        brow=[*draws(draw, (0.2, 0.27), (0.03, 0.1)), draw.uniform(0.022, 0.035) + 0.018 * man],  # height, bend, width
-        nose=draws(draw, (0.37, 0.45), (0.10, 0.15), (0.6, 1.2)),  # v of its tip, width, height
-        mouth=draws(draw, (0.61, 0.67), (0.23, 0.29), (0.12, 0.24), (0.2, 0.34)),  # v, width, upper and lower lip
-        colour=draws(draw, (0, 0.35) if man else (0.3, 0.9), (0.02, 0.10), (0.02, 0.07)),  # lips, blush, freckles
+        **{name: draw.uniform(*span) for name, span in spans["face"].items()},
         beard=draw.choice([0.0, 0.0, draw.uniform(0.15, 0.45), draw.uniform(0.6, 0.85)]) if man else 0.0,
-        hairline=draws(draw, (-0.66, -0.46), (0.3, 0.75), (-0.25, 0.25)),  # v, curve, tilt
-        volume=draw.uniform(0.05, 0.14) if man else draw.uniform(0.1, 0.2),
+        **{name: draw.uniform(*span) for name, span in spans["hair"].items()},
         bald=man and draw.random() < 0.08,
         length=0.0 if man or draw.random() < 0.25 else draw.uniform(0.9, 1.7),
         cloth=(draw.uniform(0.08, 0.8) * draw.uniform(0.55, 1, 3)).astype(np.float32),
@@ -152,13 +147,13 @@ class _Head:
         self.x, self.y = (np.mgrid[0:size, 0:size][::-1].astype(np.float32) - self.centre[:, None, None]) / self.r
         self.p, self.q = (row[0] * self.x + row[1] * self.y for row in self.turn)
         self.sy, self.cy, self.sp, self.cp = (f(t) for t in (pose.yaw, pose.pitch) for f in (math.sin, math.cos))
-        self.a, self.b = self.p / self._half_width(self.q), np.sign(self.q) * _power(np.abs(self.q), look.head[1])
+        self.a, self.b = self.p / self._half_width(self.q), np.sign(self.q) * _power(np.abs(self.q), look.chin)
         inside = 1 - self.a * self.a - self.b * self.b
-        self.inside, self.z = edge(inside * 0.5 * self.r * look.head[0]), np.sqrt(np.maximum(inside, 0))
+        self.inside, self.z = edge(inside * 0.5 * self.r * look.broad), np.sqrt(np.maximum(inside, 0))
         self.u = self.a * self.cy - self.z * self.sy
         self.v = self.b * self.cp - (self.a * self.sy + self.z * self.cy) * self.sp
         self.au = np.abs(self.u)
-        self.un = self.u - 0.16 * self.sy * np.clip(self.v / look.nose[0], 0, 1)  # it stands out, and so moves further
+        self.un = self.u - 0.16 * self.sy * np.clip(self.v / look.nose_v, 0, 1)  # it stands out, and so moves further
         flat = math.cos(pose.elevation)
         self.light = math.sin(pose.azimuth) * flat, -math.sin(pose.elevation), math.cos(pose.azimuth) * flat
         gx, gy = (cv2.Sobel(self._relief(), cv2.CV_32F, *order) * (self.r / 8) for order in ((1, 0), (0, 1)))
@@ -169,21 +164,20 @@ class _Head:
         self.gloss = _power(half / np.sqrt(nx * nx + ny * ny + nz * nz), 24)
 
     def _half_width(self, q: Array) -> Array:
-        broad, _, jaw = self.look.head
-        return broad * (1 - jaw * _power(np.clip(q, 0, 1), 1.5))
+        return self.look.broad * (1 - self.look.jaw * _power(np.clip(q, 0, 1), 1.5))
 
     def _relief(self) -> Array:
         """Height of the face above the sphere."""
-        u, v, un, au, mouth_v = self.u, self.v, self.un, self.au, self.look.mouth[0]
-        (nose_v, nose_w, nose_h), (eye_u, eye_v, *_) = self.look.nose, self.look.eye
-        relief = nose_h * (0.05 * blob(un, v, 0, 0.5 * nose_v, 0.09, 0.28) + 0.1 * blob(un, v, 0, nose_v, nose_w, 0.1))
-        relief += 0.035 * blob(np.abs(un), v, nose_w, nose_v + 0.02, 0.06, 0.06)  # wings of the nose
-        relief -= 0.055 * blob(au, v, eye_u, eye_v, 0.24, 0.12)
-        relief += 0.03 * blob(au, v, eye_u, eye_v - 0.2, 0.3, 0.08) + 0.05 * blob(au, v, 0.5, 0.34, 0.25, 0.2)
-        folds = blob(au - 0.24 - 0.35 * (v - nose_v), v, 0, 0.52, 0.035, 0.14)
+        look, u, v, un, au = self.look, self.u, self.v, self.un, self.au
+        bridge = 0.05 * blob(un, v, 0, 0.5 * look.nose_v, 0.09, 0.28)
+        relief = look.nose_height * (bridge + 0.1 * blob(un, v, 0, look.nose_v, look.nose_width, 0.1))
+        relief += 0.035 * blob(np.abs(un), v, look.nose_width, look.nose_v + 0.02, 0.06, 0.06)  # wings of the nose
+        relief -= 0.055 * blob(au, v, look.eye_u, look.eye_v, 0.24, 0.12)
+        relief += 0.03 * blob(au, v, look.eye_u, look.eye_v - 0.2, 0.3, 0.08) + 0.05 * blob(au, v, 0.5, 0.34, 0.25, 0.2)
+        folds = blob(au - 0.24 - 0.35 * (v - look.nose_v), v, 0, 0.52, 0.035, 0.14)
         relief -= 0.02 * (1 + 0.8 * self.pose.smile) * folds
-        relief += 0.05 * blob(u, v, 0, 0.9, 0.28, 0.12) + 0.03 * blob(u, v, 0, mouth_v, 0.3, 0.1)
-        return relief - 0.03 * blob(u, v, 0, mouth_v + 0.15, 0.2, 0.05)
+        relief += 0.05 * blob(u, v, 0, 0.9, 0.28, 0.12) + 0.03 * blob(u, v, 0, look.mouth_v, 0.3, 0.1)
+        return relief - 0.03 * blob(u, v, 0, look.mouth_v + 0.15, 0.2, 0.05)
 
     def lit(self, nx: Array, ny: Array, nz: Array | float) -> Array:
         """Diffuse light on a surface of this normal, which need not have length 1."""
@@ -195,7 +189,7 @@ class _Head:
         """Pixel (2,) of a place in the face: the inverse of how ``a``, ``b``, ``u`` and ``v`` are made."""
         z = math.sqrt(max(1 - u * u - v * v, 0))
         b, z = v * self.cp + z * self.sp, z * self.cp - v * self.sp
-        q = math.copysign(abs(b) ** (1 / self.look.head[1]), b)
+        q = math.copysign(abs(b) ** (1 / self.look.chin), b)
         p = (u * self.cy + z * self.sy) * float(self._half_width(q))
         return (np.float32([p, q]) @ self.turn) * self.r + self.centre
 
@@ -220,8 +214,8 @@ def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int
     if not look.bald:
         hair.paint_front(canvas, head)
     image = cv2.resize(np.clip(canvas, 0, 1), (out, out), interpolation=cv2.INTER_AREA)
-    (eye_u, eye_v, *_), nose = look.eye, (0.16 * head.sy, look.nose[0])
-    points = [(-eye_u, eye_v), (eye_u, eye_v), nose, (-corner_u, corner_v), (corner_u, corner_v)]
+    eyes, nose = [(-look.eye_u, look.eye_v), (look.eye_u, look.eye_v)], (0.16 * head.sy, look.nose_v)
+    points = [*eyes, nose, (-corner_u, corner_v), (corner_u, corner_v)]
     return Shot(image, (np.float32([head.place(*point) for point in points]) + 0.5) * (out / size) - 0.5)
 
 
@@ -230,29 +224,30 @@ class _Hair:
 
     def __init__(self, head: _Head) -> None:
         look, p, q = head.look, head.p, head.q
-        angle, radius = np.arctan2(p + 0.3 * look.hairline[2], 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
+        angle, radius = np.arctan2(p + 0.3 * look.slant, 1.1 + q), np.sqrt(p * p + (q + 0.6) ** 2)
         x, y = angle * 55 + 128, radius * 8 + 2
         self.strand = cv2.remap(look.strands, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         sheen = 0.25 * head.light[2] * np.exp(-(((q + 0.72) / 0.16) ** 2)) * (0.6 + 0.3 * self.strand)
         light = (head.lit(head.a, head.b - 0.3, 0.6) * (0.8 + 0.13 * self.strand) + sheen)[..., None]
         self.colour = np.clip(look.hair * light + 0.04 * (light - 0.5), 0, 1)
-        self.grown = 1 - (p / (look.head[0] + look.volume)) ** 2 - ((q + 0.02) / (1 + look.volume)) ** 2
+        self.grown = 1 - (p / (look.broad + look.volume)) ** 2 - ((q + 0.02) / (1 + look.volume)) ** 2
 
     def paint_behind(self, canvas: Array, head: _Head) -> None:
         """Long hair falls behind the shoulders."""
-        look, q, broad = head.look, head.q, head.look.head[0]
+        look, q = head.look, head.q
         if look.length:
-            spread = broad + 0.5 * look.volume + 0.1 + 0.1 * np.clip(q, -1, 1)
-            sides = np.where(q < 0, self.grown * 0.5 * broad, spread - np.abs(head.p))
+            spread = look.broad + 0.5 * look.volume + 0.1 + 0.1 * np.clip(q, -1, 1)
+            sides = np.where(q < 0, self.grown * 0.5 * look.broad, spread - np.abs(head.p))
             _over(canvas, self.colour * 0.75, edge(np.minimum(sides, look.length - q) * head.r))
 
     def paint_front(self, canvas: Array, head: _Head) -> None:
         """The fringe on the forehead with its shadow, and the rim about the head."""
-        look, u, v, q, (line, curve, slant) = head.look, head.u, head.v, head.q, head.look.hairline
-        fringe = line + curve * _power(head.au, 2.2) + slant * u * np.clip(1 - u * u, 0, 1) + 0.012 * self.strand
+        look, u, v, q = head.look, head.u, head.v, head.q
+        fringe = look.hairline + look.curve * _power(head.au, 2.2) + look.slant * u * np.clip(1 - u * u, 0, 1)
+        fringe += 0.012 * self.strand
         below = 0.3 if look.length else 0.05
         front = edge((fringe - v) * head.r * 0.7) * np.clip((below + 0.12 - q) * 8, 0, 1) * head.inside
-        rim = edge(self.grown * 0.5 * look.head[0] * head.r) * np.clip((below - q) * 8, 0, 1) * (1 - head.inside)
+        rim = edge(self.grown * 0.5 * look.broad * head.r) * np.clip((below - q) * 8, 0, 1) * (1 - head.inside)
         shadow = head.inside * edge((fringe + 0.06 - v) * head.r * 0.25) - front
         _over(canvas, canvas * 0.75, 0.5 * np.clip(shadow, 0, 1))
         _over(canvas, self.colour, (front + rim) * np.clip(0.97 + 0.03 * self.strand, 0, 1))
@@ -260,9 +255,9 @@ class _Hair:
 
 def _paint_body(canvas: Array, head: _Head) -> None:
     """Neck, clothes and ears."""
-    look, r, broad, lx = head.look, head.r, head.look.head[0], head.light[0]
+    look, r, lx = head.look, head.r, head.light[0]
     x, y, body = (each[max(int(head.centre[1] + 0.3 * r), 0) :] for each in (head.x, head.y, canvas))
-    neck = edge((0.57 * broad + 0.5 * np.clip(y - 1.05, 0, 1) ** 2 - np.abs(x)) * r)
+    neck = edge((0.57 * look.broad + 0.5 * np.clip(y - 1.05, 0, 1) ** 2 - np.abs(x)) * r)
     neck_light = np.clip(0.52 + 0.7 * (y - 1.0), 0.52, 0.87) * (0.85 + 0.3 * lx * x)
     _over(body, look.skin * _power(neck_light[..., None], np.float32([0.9, 1.05, 1.1])), neck)
     torso = 1 - (x / 1.75) ** 2 - ((y - 2.15) / 0.95) ** 2
@@ -270,7 +265,7 @@ def _paint_body(canvas: Array, head: _Head) -> None:
     cloth = 0.75 + 0.35 * lx * x + 0.12 * np.sin(7 * x + 3 * y) - 0.25 * blob(x, y, 0, 1.2, 0.6, 0.25)
     _over(body, look.cloth * cloth[..., None], edge(torso * 0.45 * r) * (1 - opening * (np.abs(x) < 0.6)))
     for side in (-1, 1):
-        at = side * (broad + 0.015) * head.cy
+        at = side * (look.broad + 0.015) * head.cy
         ear = edge((1 - ((head.p - at) / 0.13) ** 2 - ((head.q - 0.14) / 0.24) ** 2) * 0.06 * r)
         ear_light = np.clip(0.72 + 0.2 * side * lx - 0.25 * blob(head.p, head.q, at, 0.14, 0.06, 0.13), 0, 1)
         seen = min(max(0.9 - 2.5 * side * head.sy, 0), 1)
@@ -280,35 +275,33 @@ def _paint_body(canvas: Array, head: _Head) -> None:
 def _paint_skin(canvas: Array, head: _Head) -> None:
     """The face's skin with freckles, blush and beard, and the nostrils."""
     look, u, v, un, au = head.look, head.u, head.v, head.un, head.au
-    (nose_v, nose_w, nose_h), (eye_u, eye_v, *_), (_, blush, freckles) = look.nose, look.eye, look.colour
     mottled = cv2.remap(look.texture, u * 40 + 48, v * 40 + 48, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    albedo = look.skin * (1 + freckles * mottled[..., None] * np.float32([0.36, 0.6, 0.66]))
-    red = blush * (blob(au, v, 0.5, 0.36, 0.22, 0.18) + 0.7 * blob(un, v, 0, nose_v, 0.15, 0.12))
+    albedo = look.skin * (1 + look.freckles * mottled[..., None] * np.float32([0.36, 0.6, 0.66]))
+    red = look.blush * (blob(au, v, 0.5, 0.36, 0.22, 0.18) + 0.7 * blob(un, v, 0, look.nose_v, 0.15, 0.12))
     albedo *= 1 - red[..., None] * np.float32([0.0, 1.6, 1.5])
     if look.beard:
         grows = np.clip((v - 0.5 + 0.45 * np.clip(au - 0.35, 0, 1)) * 4, 0, 1)
-        grows *= 1 - blob(u, v, 0, look.mouth[0] + 0.02, 0.2, 0.07)
+        grows *= 1 - blob(u, v, 0, look.mouth_v + 0.02, 0.2, 0.07)
         _over(albedo, look.hair * 0.9 + 0.02, np.clip(look.beard * grows * (0.75 + 0.12 * mottled), 0, 1))
-    hollow = 1 - 0.28 * blob(au, v, eye_u * 0.9, eye_v - 0.05, 0.17, 0.09)
-    hollow -= 0.32 * blob(un, v, 0, nose_v + 0.09, nose_w * 1.2, 0.045)
+    hollow = 1 - 0.28 * blob(au, v, look.eye_u * 0.9, look.eye_v - 0.05, 0.17, 0.09)
+    hollow -= 0.32 * blob(un, v, 0, look.nose_v + 0.09, look.nose_width * 1.2, 0.045)
     # shadows of skin are red
     warm = _power(np.clip(head.shade * hollow, 0.05, 1.3)[..., None], np.float32([0.85, 1.05, 1.15]))
-    _over(canvas, albedo * warm + (head.gloss * (0.065 + 0.04 * nose_h))[..., None], head.inside)
-    part = head.window(0.16 * head.sy, nose_v + 0.05, 0.3)
-    nostrils = blob(np.abs(un[part]), v[part], nose_w * 0.5, nose_v + 0.075, 0.04, 0.022)
+    _over(canvas, albedo * warm + (head.gloss * (0.065 + 0.04 * look.nose_height))[..., None], head.inside)
+    part = head.window(0.16 * head.sy, look.nose_v + 0.05, 0.3)
+    nostrils = blob(np.abs(un[part]), v[part], look.nose_width * 0.5, look.nose_v + 0.075, 0.04, 0.022)
     _over(canvas[part], look.skin * np.float32([0.3, 0.2, 0.18]), 0.85 * nostrils)
 
 
 def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
     """One eye with its lids and brow; side is -1 left in the image, 1 right."""
-    look, pose, broad = head.look, head.pose, head.look.head[0]
-    (eye_u, eye_v, eye_size, eye_open, tilt), (above, bend, thick) = look.eye, look.brow
-    part, px = head.window(side * eye_u, eye_v - 0.1, 0.45), eye_size * head.r
+    look, pose, px = head.look, head.pose, head.look.eye_size * head.r
+    part = head.window(side * look.eye_u, look.eye_v - 0.1, 0.45)
     view, glow = canvas[part], float(head.shade[part].mean())
-    e = side * (head.u[part] - side * eye_u) * broad / eye_size  # -1 inner corner, 1 outer corner
-    f = (head.v[part] - eye_v) / eye_size + tilt * e
+    e = side * (head.u[part] - side * look.eye_u) * look.broad / look.eye_size  # -1 inner corner, 1 outer corner
+    f = (head.v[part] - look.eye_v) / look.eye_size + look.eye_tilt * e
     arch, along = np.clip(1 - e * e, 0, 1), edge((1.05 - np.abs(e)) * px * 0.6)
-    upper, lower = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - eye_open * (1 - pose.blink)), 0.36 * arch
+    upper, lower = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - look.eye_open * (1 - pose.blink)), 0.36 * arch
     white = edge((f - upper) * px) * edge((lower - f) * px) * (np.abs(e) < 1)
     _over(view, look.skin * np.float32([0.62, 0.5, 0.47]), 0.45 * along * blob(e, f, 0, upper - 0.3, 9, 0.1))
     _over(view, 0.92 * (0.55 + 0.45 * glow) * (1 - 0.35 * blob(e, f, 0, upper, 9, 0.25))[..., None], white)
@@ -320,9 +313,10 @@ def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
     _over(view, 1.0, 0.9 * white * edge((0.13 - glint) * px))
     _over(view, look.hair * 0.35 + look.skin * 0.08, 0.85 * along * blob(e, f, 0, upper - 0.03, 9, 0.11))
     _over(view, look.skin * np.float32([0.6, 0.45, 0.42]), 0.4 * along * blob(e, f, 0, lower + 0.04, 9, 0.09))
-    k = side * (head.u[part] - side * eye_u * 1.02) * broad / (eye_size * 1.3)  # along the brow
-    g = head.v[part] - (eye_v - above - pose.raise_ - bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
-    taper = thick * np.clip(0.95 - 0.55 * np.clip(k, -1, 1), 0.2, 1)
+    k = side * (head.u[part] - side * look.eye_u * 1.02) * look.broad / (look.eye_size * 1.3)  # along the brow
+    middle = look.eye_v - look.brow_height - pose.raise_
+    g = head.v[part] - (middle - look.brow_bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
+    taper = (look.brow_width + 0.018 * look.man) * np.clip(0.95 - 0.55 * np.clip(k, -1, 1), 0.2, 1)
     hairs = (0.68 + 0.17 * np.sin(28 * k + 60 * g)) * np.exp(-((g / taper) ** 4))
     _over(view, look.hair * 0.6 + look.skin * 0.06, hairs * edge((1 - np.abs(k)) * px * 0.5))
 
@@ -330,19 +324,18 @@ def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
 def _paint_mouth(canvas: Array, head: _Head) -> tuple[float, float]:
     """Lips, teeth and the line between the lips; returns u and v of the right corner."""
     look, pose = head.look, head.pose
-    mouth_v, mouth_w, lip_above, lip_below = look.mouth
-    part = head.window(0, mouth_v, 0.55)
+    part = head.window(0, look.mouth_v, 0.55)
     view, glow = canvas[part], float(head.shade[part].mean())
-    width = mouth_w * (1 + 0.1 * pose.smile - 0.1 * pose.open)
-    m, px = head.u[part] * look.head[0] / width, width * head.r
+    width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
+    m, px = head.u[part] * look.broad / width, width * head.r
     arch, along = np.clip(1 - m * m, 0, 1), np.abs(m) < 1
-    g = (head.v[part] - mouth_v) / width + 0.22 * pose.smile * m * m
+    g = (head.v[part] - look.mouth_v) / width + 0.22 * pose.smile * m * m
     top, bottom = -0.22 * pose.open * arch, 0.75 * pose.open * arch
-    upper = top - lip_above * _power(arch, 0.6) * (1 - 0.3 * np.exp(-((m / 0.16) ** 2)))
-    lower = bottom + lip_below * _power(arch, 0.7)
+    upper = top - look.lip_above * _power(arch, 0.6) * (1 - 0.3 * np.exp(-((m / 0.16) ** 2)))
+    lower = bottom + look.lip_below * _power(arch, 0.7)
     rose = np.float32([0.72, 0.30, 0.30]) * (0.35 + 0.65 * float(look.skin.mean())) / 0.75
-    lip = look.skin * np.float32([0.88, 0.66, 0.64]) * (1 - look.colour[0]) + rose * look.colour[0]
-    full = head.shade[part] * (1 + 0.22 * blob(m, g, 0, bottom + 0.5 * lip_below, 9, 0.1) - 0.15 * (g < top))
+    lip = look.skin * np.float32([0.88, 0.66, 0.64]) * (1 - look.rouge) + rose * look.rouge
+    full = head.shade[part] * (1 + 0.22 * blob(m, g, 0, bottom + 0.5 * look.lip_below, 9, 0.1) - 0.15 * (g < top))
     _over(view, lip * full[..., None], edge((g - upper) * px) * edge((lower - g) * px) * along)
     hole = edge((g - top) * px) * edge((bottom - g) * px) * along
     _over(view, np.float32([0.22, 0.07, 0.07]), hole)
@@ -350,7 +343,7 @@ def _paint_mouth(canvas: Array, head: _Head) -> tuple[float, float]:
     _over(view, np.float32([0.93, 0.91, 0.87]) * (0.6 + 0.4 * glow), teeth)
     closed = (pose.open < 0.25) * (1 - hole) * blob(m, g, 0, (top + bottom) / 2, 9, 0.05)
     _over(view, lip * np.float32([0.35, 0.28, 0.28]), 0.75 * closed * edge((1.03 - np.abs(m)) * px * 0.4))
-    return width / look.head[0], mouth_v - 0.22 * pose.smile * width
+    return width / look.broad, look.mouth_v - 0.22 * pose.smile * width
 
 
 # ------------------------------------------------------------------------------------------------- portraits
