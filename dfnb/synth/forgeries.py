@@ -6,7 +6,8 @@ Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, 
 import io
 import math
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import av
 import cv2
@@ -17,6 +18,7 @@ from pydantic import Field
 from dfnb import core
 from dfnb.synth.people import Array, Shot, Span, blob, draws, edge
 
+REGIONS = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 ATTRIBUTE = 0.5  # editors of attributes generate at this share of the other generators' resolution
 
 
@@ -100,11 +102,13 @@ def _moved(shot: Shot, pull: Array) -> tuple[Array, Array]:
     return cv2.remap(shot.image, *source, cv2.INTER_LINEAR), shift
 
 
-def _region(shot: Shot, wide: float, high: float, middle: float, feather: float, n: int = 2, aside: float = 0) -> Array:
-    """Opacity (H, W) of a superellipse of order n about (aside, middle): 0 at its rim, 1 from ``feather`` of its radius on."""
-    s, t = _face_coordinates(shot)
-    away = (np.abs((s - aside) / wide) ** n + np.abs((t - middle) / high) ** n) ** (1 / n)
-    ramp = np.clip((1 - away) / feather, 0, 1)
+def _region(shot: Shot, spans: dict[str, Any], feather: Span, draw: Generator) -> Array:
+    """Opacity (H, W) of a superellipse of :data:`REGIONS`: 0 at its rim, 1 from ``feather`` of its radius on."""
+    place = {name: draw.uniform(*value) if isinstance(value, list) else value for name, value in spans.items()}
+    order, (s, t) = place.get("order", 2), _face_coordinates(shot)
+    s, t = (s - place.get("aside", 0)) / place["wide"], (t - place["middle"]) / place["high"]
+    away = (np.abs(s) ** order + np.abs(t) ** order) ** (1 / order)
+    ramp = np.clip((1 - away) / draw.uniform(*feather), 0, 1)
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
 
@@ -133,23 +137,22 @@ def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: G
 
 
 # ------------------------------------------------------------------------------------------------- methods
-# Each method: a forged frame (H, W, 3), and how opaque it lies over the captured one (H, W).
+# Each method: a forged frame (H, W, 3), and how opaque it lies over the captured one (H, W). It is given the opacity of its
+# region in REGIONS; only warp finds its own.
 
 
-def swap(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def swap(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
-    opacity = _region(target, *draws(draw, (1.75, 2.05), (1.1, 1.25), (0.42, 0.52), forgery.feather))
     return _blend(_fit(donor, target), target, opacity, forgery, draw)
 
 
-def resynthesis(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def resynthesis(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The donor's face generated at a low resolution, in a box with rounded corners (as Deepfakes)."""
-    opacity = _region(target, *draws(draw, (1.6, 1.85), (1.0, 1.15), (0.4, 0.5), forgery.feather), n=4)
     generated = _resolve(_fit(donor, target), draw.uniform(*forgery.low_resolution))
     return _blend(generated, target, opacity, forgery, draw)
 
 
-def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def warp(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """The target's own face warped towards the donor's expression: mouth corners, lower lip, brows (as Face2Face)."""
     ours, theirs = (np.linalg.solve(_to_pixels(x), [*x.landmarks[3:].T, [1, 1]])[:2].T for x in (target, donor))
     corners = theirs - ours + draw.normal(0, 0.1, (2, 2))
@@ -164,29 +167,20 @@ def warp(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[
     return warped, (np.hypot(*shift) > 0.3).astype(np.float32)
 
 
-def mouth(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def mouth(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """A new texture, the donor's a little softened, for the mouth and what is around it (as NeuralTextures)."""
-    wide, high, feather = draws(draw, (1.05, 1.3), (0.45, 0.6), forgery.feather)
     texture = cv2.GaussianBlur(_fit(donor, target), (0, 0), draw.uniform(*forgery.soften))
-    return _blend(texture, target, _region(target, wide, high, 1.03, feather), forgery, draw)
+    return _blend(texture, target, opacity, forgery, draw)
 
 
-def _hole(target: Shot, forgery: Forgery, draw: Generator) -> Array:
-    """Opacity (H, W) of a part of the face, at a random place in it, that is to be filled anew."""
-    aside, middle, wide, high, feather = draws(draw, (-0.8, 0.8), (0.0, 1.0), (1.0, 1.4), (0.7, 1.0), forgery.feather)
-    return _region(target, wide, high, middle, feather, aside=aside)
-
-
-def diffuse(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def diffuse(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """A hole in the face, filled smoothly from its rim (inpainting, as globally and locally consistent completion)."""
-    opacity = _hole(target, forgery, draw)
     filled = cv2.inpaint(to_bytes(target.image), (opacity > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
     return filled.astype(np.float32) / 255, opacity
 
 
-def patch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def patch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """A hole in the face, filled with what lies elsewhere in the frame, in full detail (inpainting, as by contextual attention)."""
-    opacity = _hole(target, forgery, draw)
     angle, size = draw.uniform(0, 2 * math.pi), target.image.shape[1::-1]
     away = np.linalg.norm(target.landmarks[1] - target.landmarks[0]) * draw.uniform(0.4, 0.7)
     move = np.float32([[1, 0, away * math.cos(angle)], [0, 1, away * math.sin(angle)]])
@@ -194,22 +188,20 @@ def patch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple
     return _blend(copied, target, opacity, forgery, draw)
 
 
-def recolour(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def recolour(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
-    wide, high, middle, feather = draws(draw, (1.8, 2.2), (0.8, 1.0), (-1.1, -0.9), forgery.feather)
     generated = _resolve(target.image, ATTRIBUTE * draw.uniform(*forgery.low_resolution))
     tint = 1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
-    return (generated * tint).astype(np.float32), _region(target, wide, high, middle, feather)
+    return (generated * tint).astype(np.float32), opacity
 
 
-def retouch(target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def retouch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """Larger eyes, generated at a low resolution (attribute, as an edit in the latent space of Glow)."""
-    wide, high, feather, larger = draws(draw, (1.8, 2.1), (0.6, 0.8), forgery.feather, (0.15, 0.3))
-    s, t = _face_coordinates(target)
+    larger, (s, t) = draw.uniform(0.15, 0.3), _face_coordinates(target)
     right, left = (blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1))
     pull = larger * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
     generated = _resolve(_moved(target, pull)[0], ATTRIBUTE * draw.uniform(*forgery.low_resolution))
-    return _blend(generated, target, _region(target, wide, high, 0.1, feather), forgery, draw)
+    return _blend(generated, target, opacity, forgery, draw)
 
 
 METHODS = {f.__name__: f for f in (swap, resynthesis, warp, mouth, diffuse, patch, recolour, retouch)}
@@ -221,7 +213,8 @@ def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Genera
     Resampling smooths the camera's grain, which alone would give every forgery away (and make its file smaller), so
     that the forged region gets back a share of what it lost: fine detail of the same energy.
     """
-    image, opacity = METHODS[method](target, donor, forgery, draw)
+    opacity = _region(target, REGIONS[method], forgery.feather, draw) if method in REGIONS else None
+    image, opacity = METHODS[method](target, donor, opacity, forgery, draw)
     mask = opacity > 0.05
     fine = [np.median((each - cv2.GaussianBlur(each, (0, 0), 1.0))[mask] ** 2) for each in (image, target.image)]
     lost = max(float(fine[1] - fine[0]) / 0.4549, 0.0)  # median of a chi²
