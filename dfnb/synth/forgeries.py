@@ -258,16 +258,15 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
 def h264(images: Sequence[Array], crf: int) -> Array:
     """Frames (n, H, W, 3) uint8 RGB after H.264 of a constant rate factor, as a decoder gives them back."""
     height, width = images[0].shape[:2]
-    odd = ((0, height % 2), (0, width % 2), (0, 0))  # the sides of H.264 are even
-    buffer = io.BytesIO()
+    even = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")  # the sides of H.264 are even
+    # one process per core: threads inside would only wait for each other
+    buffer, options = io.BytesIO(), {"crf": str(crf), "preset": "fast", "threads": "1"}
     with av.open(buffer, "w", format="matroska") as container:
-        # one process per core: threads inside would only wait for each other
-        stream = container.add_stream("libx264", 3, {"crf": str(crf), "preset": "fast", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        for image in images:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(image, odd, "edge")), format="rgb24")
+        stream = container.add_stream("libx264", 3, options, width=even.shape[2], height=even.shape[1])
+        for image in even:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
         container.mux(stream.encode())
     with av.open(io.BytesIO(buffer.getvalue())) as container:
-        decoded = [frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in container.decode(video=0)]
+        decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)]
     return np.stack(decoded)[:, :height, :width]
