@@ -18,7 +18,6 @@ from dfnb import core
 from dfnb.core import DfnbError, rng
 from dfnb.synth import people
 from dfnb.synth.forgeries import METHODS, Camera, Delivery, Forgery, capture, deliver, forge, mark
-from dfnb.synth.people import FRAME_STEP, Portrait, Shot
 
 GENERATOR = 4  # part of every dataset's parameters: raise it when the same settings give other pixels
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
@@ -62,7 +61,7 @@ class Person(NamedTuple):
     tone: float
     donor: int = -1
     pair: str = ""
-    portrait: Portrait | None = None
+    portrait: people.Portrait | None = None
 
 
 def key(name: str, settings: Settings) -> tuple[int, int]:
@@ -125,7 +124,7 @@ def _photographs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.is_file())
 
 
-def film(person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings) -> list[Shot]:
+def film(person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings) -> list[people.Shot]:
     """A person captured in the scene of ``target``'s video: its pose and backdrop, with their own expression and light.
 
     The donor of a forgery is filmed in the target's pose, since face swapping methods render donors so.
@@ -164,7 +163,7 @@ def make_videos(folder: Path, name: str, target: Person, donor: Person, settings
             row |= {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
             row |= {"track": 0, "crop_box": box, "scale": 1.0}
             points = [shot.landmarks.ravel().tolist() for shot in shots]
-            rows = [row | {"frame": i * FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
+            rows = [row | {"frame": i * people.FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
             made.append((folders[label], rows, crops, np.stack(masks) if label else None))
     return made
 
@@ -198,6 +197,6 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
             for video in made:
                 frames.write_video(*video)
-        jpeg, crf = settings.delivery.jpeg, settings.delivery.h264
-        compression = f"JPEG {jpeg[0]}-{jpeg[1]}" if crf is None else f"H.264 crf {crf}"
+        crf = settings.delivery.h264
+        compression = "JPEG {}-{}".format(*settings.delivery.jpeg) if crf is None else f"H.264 crf {crf}"
         return frames.write_dataset(folder, parameters, compression=compression, **facts, **clock.facts())

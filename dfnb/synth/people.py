@@ -5,7 +5,6 @@ on the sphere, so that they turn with it, and light falls on the sphere's normal
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -139,7 +138,7 @@ class _Head:
     """
 
     def __init__(self, look: SimpleNamespace, pose: SimpleNamespace, size: int) -> None:
-        self.look, self.pose, self.size = look, pose, size
+        self.look, self.pose = look, pose
         self.r = 0.345 * size * pose.scale
         self.centre = size * np.float32([0.5 + pose.dx, 0.49 + pose.dy])
         c, s = math.cos(pose.roll), math.sin(pose.roll)
@@ -193,11 +192,12 @@ class _Head:
         p = (u * self.cy + z * self.sy) * float(self._half_width(q))
         return (np.float32([p, q]) @ self.turn) * self.r + self.centre
 
-    def window(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
-        """The part of the picture about a place in the face."""
+    def window(self, canvas: Array, u: float, v: float, reach: float) -> tuple[Array, Array, Array, Array]:
+        """The part of the canvas about a place in the face, with ``u``, ``v`` and ``shade`` there."""
         low = np.maximum(self.place(u, v) - reach * self.r, 0).astype(int)
-        high = np.minimum(self.place(u, v) + reach * self.r + 1, self.size).astype(int)
-        return slice(low[1], high[1]), slice(low[0], high[0])
+        high = (self.place(u, v) + reach * self.r + 1).astype(int)
+        part = slice(low[1], high[1]), slice(low[0], high[0])
+        return canvas[part], self.u[part], self.v[part], self.shade[part]
 
 
 def render(look: SimpleNamespace, pose: SimpleNamespace, behind: Array, out: int) -> Shot:
@@ -288,23 +288,22 @@ def _paint_skin(canvas: Array, head: _Head) -> None:
     # shadows of skin are red
     warm = _power(np.clip(head.shade * hollow, 0.05, 1.3)[..., None], np.float32([0.85, 1.05, 1.15]))
     _over(canvas, albedo * warm + (head.gloss * (0.065 + 0.04 * look.nose_height))[..., None], head.inside)
-    part = head.window(0.16 * head.sy, look.nose_v + 0.05, 0.3)
-    nostrils = blob(np.abs(un[part]), v[part], look.nose_width * 0.5, look.nose_v + 0.075, 0.04, 0.022)
-    _over(canvas[part], look.skin * np.float32([0.3, 0.2, 0.18]), 0.85 * nostrils)
+    nostrils = blob(np.abs(un), v, look.nose_width * 0.5, look.nose_v + 0.075, 0.04, 0.022)
+    _over(canvas, look.skin * np.float32([0.3, 0.2, 0.18]), 0.85 * nostrils)
 
 
 def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
     """One eye with its lids and brow; side is -1 left in the image, 1 right."""
     look, pose, px = head.look, head.pose, head.look.eye_size * head.r
-    part = head.window(side * look.eye_u, look.eye_v - 0.1, 0.45)
-    view, glow = canvas[part], float(head.shade[part].mean())
-    e = side * (head.u[part] - side * look.eye_u) * look.broad / look.eye_size  # -1 inner corner, 1 outer corner
-    f = (head.v[part] - look.eye_v) / look.eye_size + look.eye_tilt * e
+    view, u, v, shade = head.window(canvas, side * look.eye_u, look.eye_v - 0.1, 0.45)
+    e = side * (u - side * look.eye_u) * look.broad / look.eye_size  # -1 inner corner, 1 outer corner
+    f = (v - look.eye_v) / look.eye_size + look.eye_tilt * e
     arch, along = np.clip(1 - e * e, 0, 1), edge((1.05 - np.abs(e)) * px * 0.6)
     upper, lower = 1.15 * _power(arch, 0.75) * (0.3 * pose.blink - look.eye_open * (1 - pose.blink)), 0.36 * arch
     white = edge((f - upper) * px) * edge((lower - f) * px) * (np.abs(e) < 1)
     _over(view, look.skin * np.float32([0.62, 0.5, 0.47]), 0.45 * along * blob(e, f, 0, upper - 0.3, 9, 0.1))
-    _over(view, 0.92 * (0.55 + 0.45 * glow) * (1 - 0.35 * blob(e, f, 0, upper, 9, 0.25))[..., None], white)
+    under_lid = 1 - 0.35 * blob(e, f, 0, upper, 9, 0.25)
+    _over(view, 0.92 * (0.55 + 0.45 * float(shade.mean())) * under_lid[..., None], white)
     d = np.sqrt((e - side * pose.gaze) ** 2 + (f + 0.06) ** 2)
     ring = 0.8 + 0.9 * np.clip(f + 0.1, 0, 0.4) - 0.45 * np.exp(-(((d - 0.46) / 0.1) ** 2))
     _over(view, look.iris * ring[..., None], white * edge((0.46 - d) * px))
@@ -313,9 +312,8 @@ def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
     _over(view, 1.0, 0.9 * white * edge((0.13 - glint) * px))
     _over(view, look.hair * 0.35 + look.skin * 0.08, 0.85 * along * blob(e, f, 0, upper - 0.03, 9, 0.11))
     _over(view, look.skin * np.float32([0.6, 0.45, 0.42]), 0.4 * along * blob(e, f, 0, lower + 0.04, 9, 0.09))
-    k = side * (head.u[part] - side * look.eye_u * 1.02) * look.broad / (look.eye_size * 1.3)  # along the brow
-    middle = look.eye_v - look.brow_height - pose.raise_
-    g = head.v[part] - (middle - look.brow_bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
+    k = side * (u - side * look.eye_u * 1.02) * look.broad / (look.eye_size * 1.3)  # along the brow
+    g = v - (look.eye_v - look.brow_height - pose.raise_ - look.brow_bend * (0.8 - (k - 0.1) ** 2) + 0.02 * k)
     taper = (look.brow_width + 0.018 * look.man) * np.clip(0.95 - 0.55 * np.clip(k, -1, 1), 0.2, 1)
     hairs = (0.68 + 0.17 * np.sin(28 * k + 60 * g)) * np.exp(-((g / taper) ** 4))
     _over(view, look.hair * 0.6 + look.skin * 0.06, hairs * edge((1 - np.abs(k)) * px * 0.5))
@@ -324,23 +322,22 @@ def _paint_eye(canvas: Array, head: _Head, side: int) -> None:
 def _paint_mouth(canvas: Array, head: _Head) -> tuple[float, float]:
     """Lips, teeth and the line between the lips; returns u and v of the right corner."""
     look, pose = head.look, head.pose
-    part = head.window(0, look.mouth_v, 0.55)
-    view, glow = canvas[part], float(head.shade[part].mean())
+    view, u, v, shade = head.window(canvas, 0, look.mouth_v, 0.55)
     width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
-    m, px = head.u[part] * look.broad / width, width * head.r
+    m, px = u * look.broad / width, width * head.r
     arch, along = np.clip(1 - m * m, 0, 1), np.abs(m) < 1
-    g = (head.v[part] - look.mouth_v) / width + 0.22 * pose.smile * m * m
+    g = (v - look.mouth_v) / width + 0.22 * pose.smile * m * m
     top, bottom = -0.22 * pose.open * arch, 0.75 * pose.open * arch
     upper = top - look.lip_above * _power(arch, 0.6) * (1 - 0.3 * np.exp(-((m / 0.16) ** 2)))
     lower = bottom + look.lip_below * _power(arch, 0.7)
     rose = np.float32([0.72, 0.30, 0.30]) * (0.35 + 0.65 * float(look.skin.mean())) / 0.75
     lip = look.skin * np.float32([0.88, 0.66, 0.64]) * (1 - look.rouge) + rose * look.rouge
-    full = head.shade[part] * (1 + 0.22 * blob(m, g, 0, bottom + 0.5 * look.lip_below, 9, 0.1) - 0.15 * (g < top))
+    full = shade * (1 + 0.22 * blob(m, g, 0, bottom + 0.5 * look.lip_below, 9, 0.1) - 0.15 * (g < top))
     _over(view, lip * full[..., None], edge((g - upper) * px) * edge((lower - g) * px) * along)
     hole = edge((g - top) * px) * edge((bottom - g) * px) * along
     _over(view, np.float32([0.22, 0.07, 0.07]), hole)
     teeth = hole * edge((top + 0.28 - g) * px) * edge((0.85 - np.abs(m)) * px)
-    _over(view, np.float32([0.93, 0.91, 0.87]) * (0.6 + 0.4 * glow), teeth)
+    _over(view, np.float32([0.93, 0.91, 0.87]) * (0.6 + 0.4 * float(shade.mean())), teeth)
     closed = (pose.open < 0.25) * (1 - hole) * blob(m, g, 0, (top + bottom) / 2, 9, 0.05)
     _over(view, lip * np.float32([0.35, 0.28, 0.28]), 0.75 * closed * edge((1.03 - np.abs(m)) * px * 0.4))
     return width / look.broad, look.mouth_v - 0.22 * pose.smile * width
@@ -373,7 +370,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     return Portrait(str(path), points, float(cv2.mean(image, mask)[0:3] @ np.float64([0.114, 0.587, 0.299])))
 
 
-def move(portrait: Portrait, poses: Sequence[SimpleNamespace], size: int) -> list[Shot]:
+def move(portrait: Portrait, poses: list[SimpleNamespace], size: int) -> list[Shot]:
     """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, under changing light."""
     image = cv2.cvtColor(cv2.imread(portrait.path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32) / 255
     eyes, mouth = portrait.landmarks[:2].mean(axis=0), portrait.landmarks[3:].mean(axis=0)
