@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import cv2
@@ -102,13 +102,11 @@ def _moved(shot: Shot, pull: Array) -> tuple[Array, Array]:
     return cv2.remap(shot.image, *source, cv2.INTER_LINEAR), shift
 
 
-def _region(shot: Shot, spans: dict[str, Any], feather: Span, draw: Generator) -> Array:
-    """Opacity (H, W) of a superellipse of :data:`REGIONS`: 0 at its rim, 1 from ``feather`` of its radius on."""
-    place = {name: draw.uniform(*value) if isinstance(value, list) else value for name, value in spans.items()}
-    order, (s, t) = place.get("order", 2), _face_coordinates(shot)
-    s, t = (s - place.get("aside", 0)) / place["wide"], (t - place["middle"]) / place["high"]
-    away = (np.abs(s) ** order + np.abs(t) ** order) ** (1 / order)
-    ramp = np.clip((1 - away) / draw.uniform(*feather), 0, 1)
+def _region(shot: Shot, feather: float, wide: float, high: float, middle: float, n: int = 2, aside: float = 0) -> Array:
+    """Opacity (H, W) of a superellipse of order n about (aside, middle): 0 at its rim, 1 from ``feather`` of its radius on."""
+    s, t = _face_coordinates(shot)
+    away = (np.abs((s - aside) / wide) ** n + np.abs((t - middle) / high) ** n) ** (1 / n)
+    ramp = np.clip((1 - away) / feather, 0, 1)
     return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
 
 
@@ -137,8 +135,8 @@ def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: G
 
 
 # ------------------------------------------------------------------------------------------------- methods
-# Each method: a forged frame (H, W, 3), and how opaque it lies over the captured one (H, W). It is given the opacity of its
-# region in REGIONS; only warp finds its own.
+# A method gets the opacity (H, W) of its region in forgeries.yaml. It returns a forged frame (H, W, 3), and how opaque that lies
+# over the captured one (H, W).
 
 
 def swap(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
@@ -197,9 +195,9 @@ def recolour(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: 
 
 def retouch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """Larger eyes, generated at a low resolution (attribute, as an edit in the latent space of Glow)."""
-    larger, (s, t) = draw.uniform(0.15, 0.3), _face_coordinates(target)
+    s, t = _face_coordinates(target)
     right, left = (blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1))
-    pull = larger * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
+    pull = draw.uniform(0.15, 0.3) * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
     generated = _resolve(_moved(target, pull)[0], ATTRIBUTE * draw.uniform(*forgery.low_resolution))
     return _blend(generated, target, opacity, forgery, draw)
 
@@ -213,7 +211,8 @@ def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Genera
     Resampling smooths the camera's grain, which alone would give every forgery away (and make its file smaller), so
     that the forged region gets back a share of what it lost: fine detail of the same energy.
     """
-    opacity = _region(target, REGIONS[method], forgery.feather, draw) if method in REGIONS else None
+    place = {name: draw.uniform(*v) if isinstance(v, list) else v for name, v in REGIONS[method].items()}
+    opacity = _region(target, draw.uniform(*forgery.feather), **place) if place else None
     image, opacity = METHODS[method](target, donor, opacity, forgery, draw)
     mask = opacity > 0.05
     fine = [np.median((each - cv2.GaussianBlur(each, (0, 0), 1.0))[mask] ** 2) for each in (image, target.image)]
