@@ -89,10 +89,8 @@ def _phases(p: TrainingParameters) -> dict[str, dict[str, float]]:
 
 
 @cache
-def frames_of(
-    name: str, split: str, seen_methods: tuple[str, ...] = (), per_video: int | None = None
-) -> tuple[int, int]:
-    """Real and fake frames of a split, with at most ``per_video`` of each video's.
+def frames_of(name: str, split: str, seen: tuple[str, ...] = (), per_video: int | None = None) -> tuple[int, int]:
+    """Real and fake frames of a split, the fakes of the methods ``seen`` (all where empty), at most ``per_video`` per video.
 
     Counted where a dataset is prepared; else by the settings of the embedded benchmark, or by the published numbers of videos
     in a manifest. Raises :class:`DfnbError` where nothing says how many there are.
@@ -102,7 +100,7 @@ def frames_of(
         videos = settings.identities.get(split, 0) * settings.videos
         each, methods, real, fake = settings.frames, settings.methods, videos, videos
     elif core.read_record(core.home() / "datasets" / name):
-        label = thinned(select(load_frames(name), split, seen_methods or None), per_video)["label"]
+        label = thinned(select(load_frames(name), split, seen or None), per_video)["label"]
         return int((label == 0).sum()), int((label == 1).sum())
     else:
         manifest = sources.load(name)
@@ -111,7 +109,7 @@ def frames_of(
         each, methods = manifest.frames, [method for rule in manifest.rules for method in rule.methods]
         real, fake = manifest.videos[split]
     each = min(each, per_video or each)
-    share = len(seen_methods) / len(methods) if seen_methods else 1
+    share = len(seen) / len(methods) if seen else 1
     return real * each, round(fake * each * share)
 
 

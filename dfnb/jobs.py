@@ -314,8 +314,7 @@ def restore(name: str) -> None:
     """
     report = scores.Report(name)
     ended = [record["parameters"] for record in report.jobs().values()]
-    missing = [job for job in trainings(name) if not job.done()]
-    left = [job for job in missing if not any(map(job.parameters.equal, ended))]
+    left = [job for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, ended)))]
     runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs]
     if profile(name).one_code and left and {run.record["environment"].get("code") for run in runs} - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"

@@ -30,17 +30,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from dfnb import core, metrics, papers
 from dfnb.core import DfnbError
 from dfnb.data import frames as datasets
-from dfnb.data.frames import (
-    EpochSampler,
-    FrameDataset,
-    Pixels,
-    both_classes,
-    in_order,
-    load_frames,
-    loader,
-    select,
-    thinned,
-)
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, in_order, load_frames, loader, select
 from dfnb.papers import Run, backbones
 
 VERSION = 3  # part of every run's identity: raise it when the same settings give other weights
@@ -105,9 +95,11 @@ def train(
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
-    splits = {split: thinned(select(table, split, seen_methods), frames_per_video) for split in ("train", "val")}
+    splits = {
+        split: datasets.thinned(select(table, split, seen_methods), frames_per_video) for split in ("train", "val")
+    }
     for split, frames in splits.items():
-        both_classes(frames, split)
+        datasets.both_classes(frames, split)
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):

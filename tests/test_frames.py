@@ -197,12 +197,14 @@ def test_selected_methods_keep_the_real_frames(toy):
 
 def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
     frames.both_classes(toy, "train")
-    with pytest.raises(DfnbError, match="split 'val' has 0 real frames and 0 fake frames"):
+    with pytest.raises(DfnbError, match="split 'val' has 0 real frames of 0 clusters and 0 fake frames of 0"):
         frames.both_classes(toy, "val")
-    with pytest.raises(DfnbError, match="split 'train' has 6 real frames and 0 fake frames, and training needs both"):
+    with pytest.raises(
+        DfnbError, match="split 'train' has 6 real frames of 2 clusters and 0 fake frames of 0, and training needs two"
+    ):
         frames.both_classes(toy[toy["label"] == 0], "train")
     with pytest.raises(
-        DfnbError, match="has real frames of 1 and fake frames of 1 people or clusters, and training needs"
+        DfnbError, match=r"real frames of 1 clusters and .* fake frames of 1, and training needs two clusters"
     ):
         frames.both_classes(toy.assign(cluster="one"), "train")
 

@@ -374,7 +374,7 @@ def test_phase_two_starts_from_phase_one_and_reads_no_other_mask(home_of_its_own
     for path in others - {""}:
         (home_of_its_own / "datasets" / "smoke-a" / path).unlink()
     run = train.train("lae", "smoke-a", still, seed=3, echo=lambda line: None)
-    assert run.before() == first
+    assert train.Run.open(run.record["start"]) == first
     assert read and "loss_attention" in run.log and "loss_attention" not in first.log
     assert np.isfinite(run.log["loss_adversary"]).all() and run.record["rule"] == "the last epoch"
     one, two = (dict(trained.network().named_parameters()) for trained in (first, run))

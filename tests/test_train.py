@@ -318,18 +318,20 @@ def test_the_record_has_the_threshold_the_images_seen_and_whether_the_run_collap
     scored = scores.score(plain, "smoke-b")
     assert {name: scored.attrs[name] for name in kept} == kept
     two_phases = trained("lae", seed=2, changes={"epochs": 1})
-    assert two_phases.record["images_seen"] == 128 == two_phases.before().record["images_seen"] + 64
+    assert (
+        two_phases.record["images_seen"] == 128 == train.Run.open(two_phases.record["start"]).record["images_seen"] + 64
+    )
 
 
 def test_a_phase_is_trained_under_the_lock_of_who_needs_it(home):
     """Phase two starts from phase one; another training of phase two finds it there."""
     run = trained("lae", seed=2, changes={"epochs": 1})
-    first = run.before()
-    assert first.settings == run.settings.before() and first.before() is None
+    first = train.Run.open(run.record["start"])
+    assert first.settings == run.settings.before() and first.record["start"] is None
     assert run.record["weights_from"] == first.record["weights_from"] == "random weights"
     written = (first.folder / "record.json").stat().st_mtime_ns
     other = trained("lae", seed=2, changes={"epochs": 1, "attention_weight": 2.0})
-    assert other.before().folder == first.folder and other.folder != run.folder
+    assert other.record["start"] == first.id and other.folder != run.folder
     assert (first.folder / "record.json").stat().st_mtime_ns == written
     assert "loss_adversary" in run.log and first.network().training is False
 

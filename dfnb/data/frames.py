@@ -199,13 +199,12 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
 def both_classes(frames: pd.DataFrame, split: str) -> None:
     """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more."""
     chosen = frames[frames["split"] == split]
-    fake, clusters = chosen["label"] == 1, chosen.groupby("label")["cluster"].nunique()
-    if len(clusters) < 2:
-        found = f"split {split!r} has {(~fake).sum()} real frames and {fake.sum()} fake frames"
-        raise DfnbError(f"{_named(frames)}: {found}, and training needs both; choose other methods or another dataset")
-    if clusters.min() < 2:
-        found = f"split {split!r} has real frames of {clusters[0]} and fake frames of {clusters[1]} people or clusters"
-        raise DfnbError(f"{_named(frames)}: {found}, and training needs two of each; add videos of other people")
+    real, fake = (chosen.loc[chosen["label"] == label, "cluster"] for label in (0, 1))
+    if min(real.nunique(), fake.nunique()) < 2:
+        found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
+        mend = "choose other methods or another dataset, or add videos of other people"
+        need = "and training needs two clusters of each"
+        raise DfnbError(f"{_named(frames)}: split {split!r} has {found}, {need}; {mend}")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:

@@ -138,10 +138,6 @@ class Run:
     def _untrained(self) -> "Network":
         return module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
 
-    def before(self) -> "Run | None":
-        """The run of the phase that this one started from; None where there is none."""
-        return Run.open(self.record["start"]) if self.record["start"] else None
-
 
 class Settings(core.Closed):
     """What every paper's training has; the defaults of the subclasses are the published values.

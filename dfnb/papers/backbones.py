@@ -75,9 +75,7 @@ def _source(name: str, pretrained: bool) -> str:
         return "random weights"
     known = timm.get_pretrained_cfg(name)
     if known.file and not Path(known.file).exists():
-        raise DfnbError(
-            f"{known.file} is missing; make it with `python scripts/pretrain.py {known.tag}` or install dfnb again"
-        )
+        raise DfnbError(f"{known.file} is missing; make it with `python scripts/pretrain.py {known.tag}` or reinstall")
     return known.tag.replace("_", " ") if known.file else "ImageNet"
 
 
@@ -167,5 +165,5 @@ def recomputed(part: nn.Module, x: Tensor) -> Tensor:
             for norm, values in zip(norms, kept):
                 norm.momentum, norm.num_batches_tracked = values
 
-    passes = {"context_fn": lambda: (nullcontext(), again())}
-    return checkpoint(part, x, use_reentrant=False, preserve_rng_state=False, **passes)
+    passes = {"use_reentrant": False, "preserve_rng_state": False}
+    return checkpoint(part, x, context_fn=lambda: (nullcontext(), again()), **passes)

@@ -8,6 +8,7 @@ Below, f_1 to f_n are the local representations (B, C), one a branch; z (B, D) i
 P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_n together. No gradient passes through P.
 """
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -130,10 +131,8 @@ class Network(papers.Network):
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
         with torch.autograd.graph.saved_tensors_hooks(_narrow, _widen):
-            local = [
-                recomputed(branch, images) if self._short_of_memory(images) else branch(images)
-                for branch in self.branches
-            ]
+            run = recomputed if self._short_of_memory(images) else nn.Module.__call__
+            local = [run(branch, images) for branch in self.branches]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
         if self.joint_head:
@@ -147,10 +146,9 @@ class Network(papers.Network):
 
     def _short_of_memory(self, images: Tensor) -> bool:
         """Whether what the branches keep for their backward pass fills more than half of a GPU: 30 GiB at the published size."""
-        if not (self.training and images.is_cuda):
-            return False
-        kept = KEPT * len(self.branches) * images.shape[0] * images.shape[2] * images.shape[3]
-        return kept > torch.cuda.get_device_properties(images.device).total_memory / 2
+        kept = KEPT * len(self.branches) * math.prod(images.shape) / 3
+        needed = self.training and images.is_cuda
+        return needed and kept > torch.cuda.get_device_properties(images.device).total_memory / 2
 
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """``ce``, the sum of all heads' cross-entropies; ``gil`` and ``lil`` where asked for; ``total``.
