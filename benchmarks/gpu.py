@@ -116,7 +116,7 @@ TINY = Sizes(
         "lae": _small | {"decoder_widths": [8, 8], "adversary_widths": [8, 8], "comparator": "resnet10t"},
     },
     **{"rounds": 2, "warmup": 0, "videos": 4, "frames": 4, "steps": 3},
-    **{"people": {"train": 8, "val": 2, "test": 4}, "epochs": 1, "gradients": False},
+    **{"people": {"train": 8, "val": 4, "test": 4}, "epochs": 1, "gradients": False},
 )
 
 
