@@ -8,7 +8,7 @@ when they are opened by hand.
 """
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -239,10 +239,13 @@ def trainings(name: str, notebook: str = "") -> list[Job]:
     """The trainings of a profile, or of one paper's notebook: the grid's, then its arms'.
 
     A training that is an arm of two groups stands here twice, under the same id. Where a seed's run collapsed, every line
-    with the same training set that has this seed gets the same one of the reserve besides.
+    with the same training set that has this seed gets the same one of the reserve besides; but not for the run of an arm with
+    one seed, which is exploratory.
     """
     planned = _trainings(name, {})
-    lost = [job.parameters for job in planned if (core.read_record(job.record.parent) or {}).get("collapsed")]
+    seeds = Counter((job.notebook, job.group, job.arm) for job in planned)
+    judged = [job for job in planned if not job.group or seeds[job.notebook, job.group, job.arm] > 1]
+    lost = [job.parameters for job in judged if (core.read_record(job.record.parent) or {}).get("collapsed")]
     of_seed = dict(zip(sorted({p.seed for p in lost}), profile(name).grid.reserve))
     found = _trainings(name, {(p.train_set, p.seed): of_seed[p.seed] for p in lost if p.seed in of_seed})
     return [job for job in found if notebook in ("", job.notebook)]

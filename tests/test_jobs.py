@@ -188,6 +188,8 @@ def test_a_collapsed_seed_is_replaced_in_every_line_that_has_it(tmp_path, monkey
 
     before = seeds()
     assert before["lae", ""] == before["xception", ""] == [1, 2, 3]
+    collapse("one", 3)  # an arm of one seed is exploratory: nothing is trained again because of it
+    assert seeds() == before
     collapse("both", 1)
     assert seeds() == before | {(paper, ""): [1, 2, 3, 20] for paper in papers.names()} | {
         ("xception", "both"): [1, 2, 20]
