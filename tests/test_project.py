@@ -176,3 +176,17 @@ def test_the_readme_names_every_parameter_and_hook_of_a_method(checkout):
         "paper",
         "settings",
     } <= named
+
+
+def test_the_workflow_of_the_code_host_fits_its_schema_and_calls_what_exists(checkout, tmp_path):
+    file = checkout / ".github/workflows/ci.yml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    assert subprocess.run([*command, file], capture_output=True).returncode == 0
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(file.read_text().replace("runs-on", "runs_on"))
+    assert subprocess.run([*command, wrong], capture_output=True).returncode == 1
+    targets = re.findall(r"make (\w+)", file.read_text())
+    assert targets and set(targets) <= set(re.findall(r"^(\w+):", (checkout / "Makefile").read_text(), re.MULTILINE))
+    lowest = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["requires-python"]
+    matrix = yaml.safe_load(file.read_text())["jobs"]["tests"]["strategy"]["matrix"]
+    assert f">={matrix['python'][0]}" == lowest
