@@ -273,8 +273,8 @@ def golden(kind: str, names: list[str], device: str) -> Iterator[dict[str, Any]]
         with arithmetic(tf32=False), torch.set_grad_enabled(gradients):
             outputs, losses = goldens.run(network, batch, precision, gradients)
         if gradients:
-            known = {"lv": lv.RELEASED_NAMES, "etd": etd.RELEASED_NAMES}[kind]
-            differences = goldens.gradients_off(network, known, goldens.GOLDEN / f"{kind}_0_gradnorm.json")
+            paper = {"lv": lv, "etd": etd}[kind]
+            differences = goldens.gradients_off(network, paper, goldens.GOLDEN / f"{kind}_0_gradnorm.json")
         else:
             pairs = goldens.pairs(kind, batch, outputs, losses, np.load(goldens.GOLDEN / f"{kind}_0.npz"))
             differences = {quantity: goldens.off(*pair) for quantity, pair in pairs.items()}
@@ -655,7 +655,7 @@ def main(
     torch.set_num_threads(1)  # as every network of ours does
     where, sizes = conditions(commit), TINY if tiny else FULL
     table = Table(out, f"{core.slug(model_of(device))}{'-tiny' * tiny}", where)
-    gc.freeze()  # what the imports made stays: collecting between steps need not look at it
+    gc.freeze()  # garbage collection between steps need not look at the imported modules
     jobs = jobs_of(part or PARTS, paper or PAPERS, sizes, device, backend)
     work(jobs, table, STARTED + 60 * minutes)
     typer.echo("\n".join(["", *verdicts(table), "", *left_out(table, minutes)]))

@@ -54,8 +54,8 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
         job.record.unlink(missing_ok=True)
     gpus = torch.cuda.device_count()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))} if gpus else {}
-    environment |= {**os.environ, "PATH": path}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+    environment = {**os.environ, "PATH": path, "DFNB_GPUS": visible if gpus else ""}  # see workflow/gpus.py
     command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
     command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus or 999}", "--config", f"profile={profile}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
@@ -120,9 +120,13 @@ def cost(profile: ProfileName = "study") -> None:
     table, crops = cost.cost(profile), cost.disk(profile)
     typer.echo(table.to_string())
     slots = torch.cuda.device_count() if DEVICE == "cuda" else os.cpu_count() or 1
-    typer.echo("hours = (images + scored / 3) × seconds per image; memory: of one training, on its device")
+    typer.echo(
+        f"hours = (images + {cost.SCORING:.2f} scored) × seconds per image; memory: of one training, on its device"
+    )
     typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
-    typer.echo(f"crops, GiB: {', '.join(f'{name} {size}' for name, size in crops.items())}; in all {crops.sum():.1f}")
+    typer.echo(
+        f"crops, GiB: {', '.join(f'{name} {size:.1f}' for name, size in crops.items())}; in all {crops.sum():.1f}"
+    )
 
 
 @app.command()

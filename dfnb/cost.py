@@ -1,8 +1,8 @@
 """What a profile will cost on this machine: hours, memory and disk, from a few timed steps of each network."""
 
-import time
 from collections.abc import Callable
 from functools import cache
+from timeit import Timer
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from dfnb.data.prepare import Settings as Preparation
 from dfnb.jobs import TrainingParameters, profile, trainings
 from dfnb.train import DEVICE, Step
 
-TIMED_S = 1.0  # of steps of each network, at least one, after one that warms up
 SCORING = 1 / 3  # of a training step: a forward pass costs about half of a backward pass
 PIXELS = 180_000  # of the images of a timed step on the CPU, where a published batch would take minutes
 GIB = 2**30
@@ -52,18 +51,14 @@ def cost(name: str) -> pd.DataFrame:
 
 
 def disk(name: str) -> pd.Series:
-    """GiB of crops by dataset of a profile; those of the embedded benchmark are not compressed either."""
-    grid = profile(name).grid
-    return pd.Series({each: _stored(each) for each in dict.fromkeys([*grid.train_sets, *grid.test_sets])}).round(1)
-
-
-def _stored(name: str) -> float:
-    if name in core.described("synth"):
-        side, splits = synth.preset(name).size, synth.preset(name).identities
-    else:
-        manifest = sources.load(name)
-        side, splits = manifest.prepare.get("size", Preparation().size), manifest.videos
-    return sum(sum(frames_of(name, split)) for split in splits) * 3 * side**2 / GIB
+    """GiB of the crops of a profile's datasets, as they lie on disk; a split of which nothing is known is left out."""
+    grid, found = profile(name).grid, {}
+    for each in sorted({*grid.train_sets, *grid.test_sets} & {*core.described("synth"), *core.described("real")}):
+        drawn = synth.preset(each) if each in core.described("synth") else None
+        side = drawn.size if drawn else sources.load(each).prepare.get("size", Preparation().size)
+        splits = drawn.identities if drawn else sources.load(each).videos
+        found[each] = sum(sum(frames_of(each, split)) for split in splits) * 3 * side**2 / GIB
+    return pd.Series(found)
 
 
 def _phases(p: TrainingParameters) -> dict[str, dict[str, float]]:
@@ -77,12 +72,12 @@ def _phases(p: TrainingParameters) -> dict[str, dict[str, float]]:
     while phase is not None:
         key = core.digest([p.paper, p.train_set, p.seed, *shown, phase.model_dump(mode="json")])
         timed = phase.model_copy(update=FREE)
-        step = measured(p.paper, timed.model_dump_json())
+        step = measured(p.paper, timed.model_dump_json(), phase.batch_size // p.devices)
         epoch = real * (phase.oversampling or 1) + fake
         images = phase.epochs * min(phase.images_per_epoch or epoch, epoch)
         scored = phase.epochs * validation + tests * (1 + phase.epochs * p.epoch_scores)
         hours = step.image_s * (images + SCORING * scored) / 3600
-        memory = step.fixed_gib + phase.batch_size / p.devices * step.image_gib
+        memory = step.fixed_gib + phase.batch_size // p.devices * step.image_gib
         found[key] = {"images": images, "scored": scored, "hours": hours, "memory GiB": memory}
         tests, phase = 0, phase.before()
     return found
@@ -114,14 +109,18 @@ def frames_of(name: str, split: str, seen: tuple[str, ...] = (), per_video: int 
 
 
 @cache
-def measured(paper: str, settings: str) -> Measured:
-    """A training step of a paper with these settings (JSON), without the loader: of a whole batch on a GPU, of fewer on a CPU."""
+def measured(paper: str, settings: str, batch_size: int) -> Measured:
+    """A training step of a paper with these settings (JSON), without the loader: of a whole batch on a GPU, of less on a CPU.
+
+    Raises :class:`DfnbError` where a batch does not fit on the GPU.
+    """
     module = papers.module(paper)
     chosen = module.Settings.model_validate_json(settings)
-    step = Step(module.Network(chosen)).to(DEVICE).train()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as in a training
+    step = Step(module.Network(chosen)).to(DEVICE, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(step.parameters())
-    n = min(chosen.batch_size, max(2, PIXELS // chosen.image_size**2)) if DEVICE == "cpu" else chosen.batch_size
-    batch, steps = _batch(chosen, n), 0
+    n = min(batch_size, max(2, PIXELS // chosen.image_size**2)) if DEVICE == "cpu" else batch_size
+    batch = _batch(chosen, n)
 
     def loss() -> Tensor:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=chosen.precision == "bf16-mixed"):
@@ -132,32 +131,30 @@ def measured(paper: str, settings: str) -> Measured:
         loss().backward()
         optimiser.step()
         optimiser.zero_grad()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
 
-    once()
-    started = _now()
-    while steps == 0 or _now() - started < TIMED_S:
+    try:
         once()
-        steps += 1
-    seconds = (_now() - started) / steps
-    own = 4 * 4 * sum(value.numel() for value in step.parameters())  # weights, gradients, two moments
-    return Measured(seconds / n, own / GIB, _peak(loss) / n / GIB)
+    except torch.OutOfMemoryError:
+        raise DfnbError(
+            f"{paper}: a batch of {n} does not fit on this GPU; lower batch_size, or raise devices"
+        ) from None
+    steps, seconds = Timer(once).autorange()
+    weights = 4 * sum(value.numel() for value in step.parameters())
+    whole = DEVICE == "cuda"  # there the peak is that of a step, with its gradients; on a CPU that of a forward pass
+    return Measured(seconds / steps / n, (4 - whole) * weights / GIB, _peak(once if whole else loss) / n / GIB)
 
 
-def _now() -> float:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    return time.monotonic()
-
-
-def _peak(forward: Callable[[], Tensor]) -> int:
-    """Bytes of tensors that a forward pass adds at most to those there are, among them what its backward pass needs."""
+def _peak(step: Callable[[], object]) -> int:
+    """Bytes of tensors that a step, or a forward pass with what its backward pass needs, adds at most to those there are."""
     if DEVICE == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        forward()
+        step()
         return torch.cuda.max_memory_allocated() - before
     with profiled(profile_memory=True) as seen:
-        forward()
+        step()
     events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     return int(np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"]).max())
 

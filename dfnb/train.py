@@ -40,6 +40,7 @@ CHECKPOINT_S = 300
 LONGEST_WAIT = timedelta(minutes=30)  # of a process for the others, before it gives up
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.backends.cuda.matmul.allow_tf32 = True  # on GPUs, as cuDNN's convolutions do by default
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0  # on the CPU they would compete with the training
 
 
@@ -79,8 +80,8 @@ def train(
         frames_per_video: Of each video in train and val at most so many frames, evenly spaced; all where None.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
 
-    Raises :class:`DfnbError` when a dataset is missing, the train or val split has one class only, or the loss is no
-    longer finite.
+    Raises :class:`DfnbError` when a dataset is missing, the train or val split has fewer than two clusters of a class, or the
+    loss is no longer finite.
     """
     table = load_frames(train_set)
     parameters = {"paper": paper, "version": [VERSION, papers.module(paper).VERSION], "seed": seed}
@@ -377,7 +378,7 @@ def predict(
     settings: papers.Settings,
     pixels: Pixels | None = None,
     constant: np.ndarray | None = None,
-    workers: int = WORKERS,
+    workers: int | None = None,
     locate: bool = True,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
@@ -390,7 +391,7 @@ def predict(
     device = next(network.parameters()).device
     localise = locate and pixels is None and hasattr(network, "localise")
     scores, regions = [], []
-    for batch in in_order(frames, settings, workers=workers, pixels=pixels):
+    for batch in in_order(frames, settings, workers=WORKERS if workers is None else workers, pixels=pixels):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             outputs = papers.outputs_of(network, batch["image"].to(device, memory_format=torch.channels_last))
         scores += network.score(outputs).tolist()

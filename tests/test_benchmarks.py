@@ -119,6 +119,11 @@ def gpu_command(checkout, *words, **kwargs):
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, **kwargs)
 
 
+def test_the_gradients_of_golden_parity_are_those_of_the_released_code(gpu):
+    (row,) = gpu.golden("etd", ["float64 gradients"], "cpu")
+    assert row["outcome"] == "measured" and row["difference"] < gpu.goldens.GRADIENTS
+
+
 def test_the_whole_command_runs_at_tiny_sizes(checkout, tmp_path):
     words = ["benchmarks/gpu.py", "--tiny", "--minutes", "30", "--backend", "eager", "--commit", "abc"]
     words += ["--paper", "locate_and_verify", "--paper", "lae", "--out", str(tmp_path)]

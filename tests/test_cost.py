@@ -20,7 +20,7 @@ TASK = {"train": 64, "val": 32, "test": 72}  # the same with three videos of one
 @pytest.fixture
 def three_hours(monkeypatch):
     """Three hours for an image that is trained on, and so one for an image scored; a quarter GiB per image beside one."""
-    monkeypatch.setattr(cost, "measured", lambda paper, settings: cost.Measured(3 * 3600.0, 1.0, 0.25))
+    monkeypatch.setattr(cost, "measured", lambda paper, settings, n: cost.Measured(3 * 3600.0, 1.0, 0.25))
 
 
 @pytest.mark.parametrize("split", SMOKE)
@@ -52,6 +52,9 @@ def test_the_steps_of_an_epoch_are_those_of_the_released_codes(three_hours, tmp_
     main = {job.notebook: job.parameters for job in jobs.trainings("paper") if not job.group}
     phases = cost._phases(main["04_locate_and_verify"])
     assert [phase["images"] for phase in phases.values()] == [30 * 184_320]
+    # judging an epoch takes less than a tenth of its time
+    assert cost.SCORING * sum(cost.frames_of("faceforensics-c23", "val", (), 32)) < 0.1 * 184_320
+    assert cost.SCORING * sum(cost.frames_of("faceforensics-c23", "val")) < 0.1 * 2184 * 256
     real = lambda name, split, *shown: (73_649, 264_598) if split == "train" else (0, 0)  # noqa: E731
     monkeypatch.setattr(cost, "frames_of", real)
     p = main["05_exposing_the_deception"]
@@ -87,7 +90,7 @@ def test_a_phase_that_arms_share_counts_once_and_seen_methods_make_fewer_frames(
 
 def test_crops_take_the_disk_that_is_told(home):
     stored = sum(file.stat().st_size for file in (home / "datasets/smoke-a").rglob("frames.npy"))
-    assert cost._stored("smoke-a") == pytest.approx(stored / 2**30, rel=0.01)
+    assert cost.disk("smoke")["smoke-a"] == pytest.approx(stored / 2**30, rel=0.01)
     assert cost.disk("paper")["faceforensics-c23"] == pytest.approx(5 * 1000 * 94 * 300**2 * 3 / 2**30, abs=0.1)
 
 
@@ -109,14 +112,13 @@ def test_the_command_times_real_steps_and_adds_up(monkeypatch):
         found = measured(*given)
         return found._replace(image_s=1e5 * found.image_s)
 
-    monkeypatch.setattr(cost, "TIMED_S", 0)
     monkeypatch.setattr(cost, "measured", slow)
     done = CliRunner().invoke(app, ["cost", "smoke"])
     assert done.exit_code == 0, done.output
     *table, how, said, crops = done.output.splitlines()
     *of_lines, total = (float(line.split()[-2]) for line in table[2:])
     memory = [float(line.split()[-1]) for line in table[2:]]
-    assert how.startswith("hours = (images + scored / 3)") and 0 < max(memory) == memory[-1] < 5
+    assert how.startswith("hours = (images + 0.33 scored)") and 0 < max(memory) == memory[-1] < 5
     assert crops.startswith("crops, GiB: smoke-a 0.0, smoke-b 0.0; in all")
     assert "locate_and_verify" in done.output and min(of_lines) > 0
     assert total == pytest.approx(sum(of_lines), abs=0.005 * (len(of_lines) + 1))  # each rounded to two digits

@@ -13,9 +13,13 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+import timm
+import torch
 import yaml
+from typer.testing import CliRunner
 
 from dfnb import core, jobs, papers, scores
+from dfnb.cli import app
 from dfnb.core import DfnbError
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
@@ -325,6 +329,13 @@ def test_the_code_is_that_of_sources_alone(tmp_path, monkeypatch):
     core.code.cache_clear()
 
 
+def test_every_pretrained_backbone_of_the_published_recipes_names_the_tag_of_its_weights():
+    """Of timm's several weights under one name the default may change."""
+    named = {job.parameters.settings().backbone for job in jobs.trainings("paper")}
+    named |= {papers.module(paper).Settings().backbone for paper in papers.names()}
+    assert len(named) == 6 and all(timm.is_model_pretrained(name) and "." in name for name in named)
+
+
 def test_parameters_are_equal_to_stored_ones_that_know_fewer_fields():
     job = jobs.trainings("smoke")[0].parameters
     stored = job.model_dump(mode="json")
@@ -350,19 +361,41 @@ def test_each_job_has_gpus_of_its_own(checkout, tmp_path):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(wrapped, env={"PATH": os.environ["PATH"], **environment}, **pipes)
 
-    shell, three = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line"), {"CUDA_VISIBLE_DEVICES": "0,1,5"}
+    shell, three = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line"), {"DFNB_GPUS": "0,1,5"}
     one = started(1, three, *shell)
     assert one.stdout.readline() == "0\n"
     two = started(2, three, *shell)
     assert two.stdout.readline() == "1,5\n"
-    none = started(1, three, *shell)
-    assert none.wait() == 1
-    assert none.stderr.read() == "0 of 1 GPUs are free of 0, 1, 5; wait for the other trainings\n"
+    waiting, cluster = started(2, three, *shell), started(1, {"CUDA_VISIBLE_DEVICES": "0"}, *shell)
+    assert cluster.stdout.readline() == "0\n"  # what a cluster hands out is left alone
     one.communicate("\n")
-    again, without = started(1, three, *shell), started(1, {}, *shell)
-    assert (again.stdout.readline(), without.stdout.readline()) == ("0\n", "\n")
-    for process in (two, again, without):
+    assert waiting.poll() is None  # one is free, and two are asked for
+    two.communicate("\n")
+    assert waiting.stdout.readline() == "0,1\n"
+    for process in (waiting, cluster):
         process.communicate("\n")
+    many = started(4, three, *shell)
+    assert many.wait() == 1 and many.stderr.read() == "4 GPUs are asked for and there are 3; lower devices\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "handed_out"), [(None, 2, "0,1"), ("3,5", 2, "3,5"), ("-1", 0, ""), (None, 0, "")]
+)
+def test_a_profile_hands_out_the_gpus_that_torch_sees(tmp_path, monkeypatch, visible, gpus, handed_out):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    started = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **given: started.append((command, given)) or subprocess.CompletedProcess([], 0),
+    )
+    assert CliRunner().invoke(app, ["run", "smoke"]).exit_code == 0
+    [(command, given)] = started
+    assert given["env"]["DFNB_GPUS"] == handed_out and f"gpu={gpus or 999}" in command
 
 
 def test_an_unknown_training_job_lists_those_there_are():

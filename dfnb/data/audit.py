@@ -55,7 +55,7 @@ def between(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, int | str]:
 
     People count as shared when they have the same name in both, as target or as donor. Most datasets number their people
     for themselves: "000" of one has nothing to do with "000" of another. So names are compared only where both records say
-    whose numbering of ``people`` they have (the manifest says it) and say the same; elsewhere the count is "–", and only
+    which numbering of ``people`` they follow (the manifest says it) and say the same; elsewhere the count is "–", and only
     the videos of the test split that look like one of the other dataset (:func:`duplicates`) count.
     """
     parts = train[train["split"] != "test"], test[test["split"] == "test"]

@@ -244,8 +244,9 @@ def prepare(
     The folder of a video appears complete or not at all: a killed run goes on where it was, and the result has the same
     bytes for any number of ``workers`` (None: one per processor). A dataset that is done returns at once. Drop-outs and
     quarantined videos are counted by split and method in ``faces``; ``quarantine.csv`` has the list to read. What is
-    known to be ``missing`` of the dataset is kept in the record, and whose numbering of ``people`` it has. Raises :class:`DfnbError` for a name that is none, when
-    the folder holds other settings or other videos, or when no video has a face.
+    known to be ``missing`` of the dataset is kept in the record, and so is the numbering of ``people`` that it follows. Raises
+    :class:`DfnbError` for an impossible name, when the folder holds other settings or other videos, or when no video has a
+    face.
     """
     folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), core.Clock()

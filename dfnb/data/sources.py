@@ -65,7 +65,7 @@ class Manifest(Closed):
     access: str = "say where it is with --root"  # how to ask for it
     space: str = "not known"  # as downloaded
     layout: str = ""  # what the rules cannot say
-    people: str = ""  # whose numbering of people it has: in all datasets of one numbering a name means the same person
+    people: str = ""  # the numbering of its people: in all datasets of one numbering a name means the same person
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones of each published split, where known
     frames: int = 32  # of a video that are kept, on average

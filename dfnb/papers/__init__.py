@@ -114,6 +114,7 @@ class Run:
         path, train_set = self.folder / "mean_mask.npy", self.parameters["train_set"]
         if not path.exists() and core.read_record(frames.dataset_folder(train_set)):
             known = frames.select(frames.load_frames(train_set), "train", self.parameters["seen_methods"])
+            known = frames.thinned(known, self.parameters.get("frames_per_video"))
             if len(frames.masked(known)):
                 with core.atomic(path) as temporary:
                     np.save(temporary, frames.mean_mask(known))
@@ -241,7 +242,6 @@ class Network(nn.Module):
         # The one place: whatever trains, scores or explains makes a network first. With several threads a sum's order, and
         # so its rounding, depends on their number, and a training would give other weights on another machine.
         torch.set_num_threads(1)
-        torch.backends.cuda.matmul.allow_tf32 = True  # on GPUs, as cuDNN's convolutions do by default
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The paper's terms by name, and their sum ``total``; what carries no gradient is logged and in no sum.

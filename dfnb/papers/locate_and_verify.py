@@ -28,7 +28,7 @@ from dfnb.papers import backbones, released
 
 PAPER = papers.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D")
 VERSION = 2
-recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # in the backward pass, not kept
+not_kept = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # computed again in the backward pass
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
 
@@ -194,7 +194,7 @@ class MPFF(nn.Module):
         for x, (conv, norm, _), k in zip(maps[:5], self.project, self.sides):
             weight, bias = folded(x, conv, norm)
             rows = zip(windows(x, k, maps[5].shape[-2:]), patches.unbind())
-            t = [recomputed(likeness, row, weight, bias, patch) for row, patch in rows]
+            t = [not_kept(likeness, row, weight, bias, patch) for row, patch in rows]
             fused.append(torch.stack(t).unflatten(1, (len(x), -1)).permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
