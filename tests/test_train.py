@@ -419,6 +419,16 @@ def test_mixup_happens_as_often_as_asked_and_follows_the_seed(tmp_path):
     assert [loop._mixed(batch, place)["partner"] is not None for place in range(400)] == drawn
 
 
+def test_fewer_frames_per_video_hold_for_all_phases_and_are_part_of_the_identity(home):
+    few, whole = (trained("lae", seed=18, changes={"epochs": 1}, frames_per_video=n) for n in (1, None))
+    first = train.Run.open(few.record["start"])
+    assert few.record["n"] == first.record["n"] == {"train": 32, "val": 16} and whole.record["n"]["train"] == 64
+    assert first.parameters["frames_per_video"] == 1 and "frames_per_video" not in whole.parameters
+    table = frames.select(frames.load_frames("smoke-a"), "train")
+    np.testing.assert_array_equal(few.mean_mask(), frames.mean_mask(frames.thinned(table, 1)))
+    assert (few.mean_mask() != whole.mean_mask()).any()
+
+
 @pytest.fixture
 def several(monkeypatch):
     """DDP on the CPU with gloo, in processes that start faster."""

@@ -190,7 +190,8 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's image, or in so many evenly spaced ``frames`` of a video, as a frames table.
 
     Prepared as ``dfnb prepare`` does, with the crop size and scale of the training set where its record has them. Of several
-    faces the largest is taken, in a video the one that is seen longest. Raises :class:`DfnbError` where there is no file, no picture or no face.
+    faces the largest is taken, in a video the one that is seen longest. Raises :class:`DfnbError` where there is no file, no
+    picture or no face.
     """
     path = Path(path).expanduser()
     if not path.is_file():
