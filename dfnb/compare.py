@@ -226,11 +226,14 @@ def _away(lines: Sequence[Line], found: Sequence[Row]) -> Iterator[Row]:
 
 
 def _training(lines: Sequence[Line]) -> Iterator[Row]:
-    """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds."""
+    """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds.
+
+    Of a term that ends before, such as the warm-up of SSPSL, nothing is said.
+    """
     for line in lines:
         sound = [run.record["log"] for run in line.runs if not run.record.get("collapsed")]
         logs = [log for log in sound if len(log) > 1]
-        for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_")]:
+        for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_") and name in logs[0][-1]]:
             moved = np.array([log[0][term] - log[-1][term] for log in logs])
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
             keys |= {"condition": TRAINING, "metric": term, "value": moved.mean(), "seeds": len(moved)}

@@ -358,7 +358,7 @@ def train_job(name: str, job_id: str) -> None:
 
     Then all of that goes into the profile's report.
     """
-    known = {job.id: job for job in trainings(name)}
+    known = {job.id: job for job in _distinct(trainings(name))}  # the main line, where an arm is the same training
     if job_id not in known:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
     restore(name)

@@ -520,7 +520,7 @@ def test_collapsed_runs_are_left_out_and_counted(tmp_path, monkeypatch):
 def test_how_far_losses_moved_in_training_is_a_row(tmp_path):
     runs = [run_of(tmp_path, "exposing_the_deception", seed, "line") for seed in (0, 1)]
     for run, moved in zip(runs, (0.2, 0.4)):
-        run.record["log"] = [{"epoch": 1, "loss_lil": 1.0}, {"epoch": 2, "loss_lil": 1.0 - moved}]
+        run.record["log"] = [{"loss_lil": 1.0, "loss_warm": 2.0}, {"loss_lil": 1.0 - moved}]  # a warm-up has ended
     (found,) = compare._training([scores.Line("line", "exposing_the_deception", "", "", tuple(runs))])
     assert (found["metric"], found["test_set"], found["seeds"]) == ("loss_lil", "here", 2)
     assert (found["value"], found["sd"]) == pytest.approx((0.3, np.std([0.2, 0.4], ddof=1)))

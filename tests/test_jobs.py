@@ -336,6 +336,19 @@ def test_every_pretrained_backbone_of_the_published_recipes_names_the_tag_of_its
     assert len(named) == 6 and all(timm.is_model_pretrained(name) and "." in name for name in named)
 
 
+def test_a_main_line_that_is_also_an_arm_is_measured_as_a_main_line(trained_elsewhere):
+    home = trained_elsewhere
+    shutil.rmtree(home / "reports")
+    write_mine(home, seeds=[5], arms={"02_xception_baseline": {"controls": {"main": {}, "other": {"lr": 0.001}}}})
+    main, same, other = jobs.trainings("mine")
+    assert main.id == same.id and (main.group, same.group) == ("", "controls")
+    for job in (main, other):
+        jobs.train_job("mine", job.id)
+    conditions = [scores.Report("mine").conditions(line, "smoke-b") for line in scores.Report("mine").lines()]
+    assert [line.group for line in scores.Report("mine").lines()] == ["", "controls", "controls"]
+    assert ["JPEG 5" in found for found in conditions] == [True, True, False]
+
+
 def test_parameters_are_equal_to_stored_ones_that_know_fewer_fields():
     job = jobs.trainings("smoke")[0].parameters
     stored = job.model_dump(mode="json")
