@@ -90,6 +90,7 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
     from dfnb import figures, papers, train
     from dfnb.attribution import measures
 
+    figures.style()
     detector, failed = papers.Run.open(run), 0
     for file in files:
         try:
@@ -102,9 +103,8 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
         panel = Path(f"{file.stem}-{detector.id}.png")
         figures.frames_panel(detector, faces, [*detector.maps(), "Grad-CAM"]).savefig(panel, bbox_inches="tight")
         typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
-    limit = detector.record["validation_threshold"]["threshold"]
-    typer.echo(f"{limit:.2f} is exceeded by 5 % of the real frames of {detector.parameters['train_set']} (validation).")
-    typer.echo("No score is a proof: it is calibrated only for pictures like those of the training set.")
+    threshold = detector.record["validation_threshold"]["threshold"]
+    typer.echo(f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. No score is a proof.")
     raise typer.Exit(failed)
 
 
