@@ -5,13 +5,16 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import tomllib
 import zipfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import packaging
 import pandas as pd
@@ -306,15 +309,48 @@ def test_a_job_that_fails_costs_no_other_row(gpu, table):
     assert pd.read_csv(table.path("steps"))["images_per_s"].notna().tolist() == [True, False, False]
 
 
-def test_rows_that_the_time_does_not_allow_are_said_to_be_missing(gpu, table):
-    started, ended = time.monotonic(), []
+class Clock:
+    """Time that passes when a test says so, with its own alarm."""
 
+    def __init__(self, gpu, monkeypatch):
+        self.now, self.until, self.out_of_time = 0.0, 0.0, gpu.OutOfTime
+        monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(gpu, "alarm", self.alarm)
+
+    @contextmanager
+    def alarm(self, seconds):
+        self.until = self.now + seconds
+        if seconds <= 0:
+            raise self.out_of_time
+        yield
+
+    def take(self, seconds):
+        """What takes so long, or until the alarm rings."""
+        rings = self.now + seconds > self.until
+        self.now = min(self.now + seconds, self.until)
+        if rings:
+            raise self.out_of_time
+
+
+@pytest.fixture
+def clock(gpu, monkeypatch):
+    return Clock(gpu, monkeypatch)
+
+
+def test_the_alarm_ends_what_would_not_end(gpu):
+    with pytest.raises(gpu.OutOfTime), gpu.alarm(0.01):
+        time.sleep(600)
+    with pytest.raises(gpu.OutOfTime), gpu.alarm(0):
+        pytest.fail("it had no time")
+    with gpu.alarm(600):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0  # it rings for nothing that comes later
+
+
+def test_rows_that_the_time_does_not_allow_are_said_to_be_missing(gpu, table, clock):
     def slow():
         yield {"contender": "a"}
-        try:
-            time.sleep(60)
-        finally:
-            ended.append(time.monotonic() - started)
+        clock.take(60)
         yield {"contender": "b"}
 
     def unreached():
@@ -324,17 +360,17 @@ def test_rows_that_the_time_does_not_allow_are_said_to_be_missing(gpu, table):
     jobs = [gpu.Job("steps", ["a", "b"], slow), gpu.Job("loader", ["c"], unreached)]
     for job in jobs:
         job.condition = {"paper": "toy"}
-    gpu.work(jobs, table, started + 0.5)
-    assert 0.5 <= ended[0] < 30
+    gpu.work(jobs, table, 30)
+    assert clock.now == 30
     assert outcomes(table.path("steps")) == {"a": "measured", "b": gpu.OVER}
     assert outcomes(table.path("loader")) == {"c": gpu.OVER}
     assert gpu.left_out(table, 8) == ["missing, since their time was up (8 minutes for all): steps, b; loader, c"]
     assert gpu.left_out(gpu.Table(table.out, "none", {}), 8) == []
 
 
-def test_a_compilation_takes_no_more_than_its_share_of_the_time(gpu, table):
+def test_a_compilation_takes_no_more_than_its_share_of_the_time(gpu, table, clock):
     def slow(name):
-        time.sleep(60)
+        clock.take(60)
         yield {"contender": name}
 
     def quick(name):
@@ -344,9 +380,8 @@ def test_a_compilation_takes_no_more_than_its_share_of_the_time(gpu, table):
         gpu.Job("steps", [name], partial(rows, name), {"paper": "toy"}, True)
         for name, rows in (("a", slow), ("b", quick))
     ]
-    started = time.monotonic()
-    gpu.work(jobs, table, started + 4)
-    assert 2 <= time.monotonic() - started < 4
+    gpu.work(jobs, table, 4)
+    assert clock.now == 2
     assert outcomes(table.path("steps")) == {"a": gpu.OVER, "b": "measured"}
 
 
@@ -406,21 +441,21 @@ def test_each_target_is_met_not_met_or_not_measured(gpu, table):
     assert gpu.verdicts(table) == ["cuda bf16, AUC inside the interval of float32: not measured"]
 
 
-def test_the_wait_is_the_time_until_the_batch_is_there(gpu):
+def test_the_wait_is_the_time_until_the_batch_is_there(gpu, monkeypatch):
+    now, steps = [0.0], []
+    monkeypatch.setattr(gpu.data, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
     def slow():
         while True:
-            time.sleep(0.03)
+            now[0] += 3
             yield {"image": torch.zeros(2)}
-
-    steps = []
 
     def step(batch):
         steps.append(batch["partner"])
-        time.sleep(0.01 if len(steps) > 1 else 0.5)
+        now[0] += 1 if len(steps) > 1 else 50  # the first step warms up
 
     seconds = gpu.data.waits(slow(), step, "cpu", steps=4, warmup=1)
-    assert len(seconds) == 4 and len(steps) == 5 and (seconds["whole_s"] < 0.5).all()
-    assert (seconds["wait_s"] >= 0.03).all() and (seconds["whole_s"] - seconds["wait_s"] >= 0.01).all()
+    assert len(steps) == 5 and seconds.to_dict("list") == {"wait_s": [3.0] * 4, "whole_s": [4.0] * 4}
 
 
 # ------------------------------------------------------------------------------------------------ wheels

@@ -455,12 +455,13 @@ def test_two_processes_reach_the_weights_of_one_without_batch_norm(home, several
     one, two = (trained(seed=9, changes=plain, devices=devices, epoch_tests=["smoke-b"]) for devices in (1, 2))
     a, b = (load_file(run.folder / "best.safetensors") for run in (one, two))
     assert not any("running" in name for name in a)
-    moved = max((a[name] - weights).abs().max() for name, weights in _untrained(plain).items())
-    assert moved > 1e-4 and max((a[name] - b[name]).abs().max() for name in a) < 0.01 * moved
+    moved = torch.cat([(a[name] - weights).flatten() for name, weights in _untrained(plain).items()])
+    apart = torch.cat([(a[name] - b[name]).flatten() for name in a])
+    # rounding: Adam divides a gradient near zero by itself, so single weights may differ by more than their mean
+    assert moved.norm() > 0 and apart.norm() < 1e-3 * moved.norm()
     epochs = [core.read_table(train.shard(run.folder, "smoke-b", "epoch 1")) for run in (one, two)]
     assert epochs[0].drop(columns="score").equals(epochs[1].drop(columns="score"))
-    np.testing.assert_allclose(epochs[0]["score"], epochs[1]["score"], atol=1e-4)
-    assert one.log["loss_total"][0] == pytest.approx(two.log["loss_total"][0], rel=0.2)  # the mean of rank 0's half
+    np.testing.assert_allclose(epochs[0]["score"], epochs[1]["score"], atol=1e-6)
 
 
 def _untrained(changes):
