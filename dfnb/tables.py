@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from IPython.display import Image
+from IPython.display import Image, Markdown
 from jinja2 import Template
 from pydantic import Field
 
@@ -139,7 +139,7 @@ def _overview(book: "Book") -> pd.DataFrame:
 
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
-    """What a paper's claims came to, from the table of claims: how many were tested and decided, and sentences by verdict."""
+    """What a paper's claims came to, from the table of claims: how many were tested and decided, and a sentence per verdict."""
     rows = {}
     judged = judged.assign(more=judged.get("to decide", "–"))
     judged["more"] = judged["more"].where(judged["more"] == "–", "; would take " + judged["more"]).str.strip("–")
@@ -150,8 +150,18 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
             named = "; ".join(f"{says.rstrip('.')} ({on}: {ours}{more})" for (_, says, on), ours, more in rows_of)
             sentences.append(f"{verdict.capitalize()}: {named}.")
         decided = (~of_paper["verdict"].str.startswith("undecided")).sum()
-        rows[paper] = {"tested": len(of_paper), "decided": decided, "findings": " ".join(sentences)}
+        rows[paper] = {"tested": len(of_paper), "decided": decided, "findings": "\n".join(sentences)}
     return pd.DataFrame(rows).T.rename_axis("paper")
+
+
+def found(paper: str) -> Markdown:
+    """What the committed study says of a paper's claims, a paragraph per verdict, from its ``results.parquet`` alone."""
+    path = core.find("reports/study") / "results.parquet"
+    if not path.exists():
+        return Markdown("*This checkout does not hold the study's results; `dfnb run study` makes them.*")
+    row = findings(compare.judge(extended(core.read_table(path)))).loc[paper]
+    head = f"*From the study (`dfnb run study`): {row['decided']} of {row['tested']} tested claims are decided.*"
+    return Markdown("\n\n".join([head, *row["findings"].split("\n")]))
 
 
 # Tables of ``tables.yaml`` that are no pivot of the results.

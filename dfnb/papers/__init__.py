@@ -319,3 +319,17 @@ def notebooks() -> dict[str, str]:
 def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
     """The outputs of a network for images (B, 3, H, W), in float32 and without gradients."""
     return {name: value.float() for name, value in network(images).items()}
+
+
+@torch.inference_mode()
+def shapes(network: Network, images: Tensor) -> dict[str, str]:
+    """Shapes of one forward pass, without the batch (``32×12×12``): of each module's output and each of the network's, by name."""
+    found: dict[str, Any] = {}
+    noted = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: found.update({name: output}))
+        for name, module in network.named_modules()
+    ]
+    found |= network(images)
+    for hook in noted:
+        hook.remove()
+    return {name: "×".join(map(str, each.shape[1:])) for name, each in found.items() if isinstance(each, Tensor)}

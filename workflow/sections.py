@@ -1,0 +1,43 @@
+"""Take out of an executed notebook the sections that had nothing to show: python workflow/sections.py NOTEBOOK.
+
+A heading tagged ``arms`` begins such a section, which ends at the next heading of its level or above. It goes where all
+its code cells showed nothing or an empty table: the profile does not train the lines that it is about.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+
+def level(cell: NotebookNode) -> int:
+    """How deep the heading is that a cell begins with; 9 where it begins with none."""
+    found = re.match("#+ ", cell.source) if cell.cell_type == "markdown" else None
+    return len(found[0]) - 1 if found else 9
+
+
+def shows(cell: NotebookNode) -> bool:
+    """Whether a cell is code that printed or displayed more than an empty table."""
+    texts = [str(output.get("data", {}).get("text/plain", "shown")) for output in cell.get("outputs", ())]
+    return any(not text.startswith("Empty DataFrame") for text in texts)
+
+
+def without_empty_sections(notebook: NotebookNode) -> NotebookNode:
+    """The same notebook, changed in place."""
+    kept, cells = [], list(notebook.cells)
+    while cells:
+        end = 1
+        if "arms" in cells[0].metadata.get("tags", ()):
+            end = next((i for i, cell in enumerate(cells) if i and level(cell) <= level(cells[0])), len(cells))
+        section, cells = cells[:end], cells[end:]
+        if end == 1 or any(map(shows, section)):
+            kept += section
+    notebook.cells = kept
+    return notebook
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    nbformat.write(without_empty_sections(nbformat.read(path, as_version=4)), path)
