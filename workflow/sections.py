@@ -28,12 +28,12 @@ def without_empty_sections(notebook: NotebookNode) -> NotebookNode:
     """The same notebook, changed in place."""
     kept, cells = [], list(notebook.cells)
     while cells:
-        end = 1
-        if "arms" in cells[0].metadata.get("tags", ()):
-            end = next((i for i, cell in enumerate(cells) if i and level(cell) <= level(cells[0])), len(cells))
-        section, cells = cells[:end], cells[end:]
-        if end == 1 or any(map(shows, section)):
-            kept += section
+        head = cells.pop(0)
+        end = next((i for i, cell in enumerate(cells) if level(cell) <= level(head)), len(cells))
+        if "arms" in head.metadata.get("tags", ()) and not any(map(shows, cells[:end])):
+            cells = cells[end:]
+        else:
+            kept.append(head)
     notebook.cells = kept
     return notebook
 
