@@ -132,9 +132,20 @@ def cost(profile: ProfileName = "study") -> None:
 @app.command()
 def report(profile: ProfileName = "demo") -> None:
     """Make all tables and figures of a report again from its score files, without a network or a dataset."""
-    from dfnb import tables
+    from dfnb import page
 
-    typer.echo(f"report: {tables.rebuild(profile)}")
+    typer.echo(f"report: {page.rebuild(profile)}")
+
+
+@app.command("compare")
+def compare_reports(first: ProfileName, second: ProfileName) -> None:
+    """Did a change help? Video AUC of the first report minus the second's, line by line, paired on the test sets they share."""
+    from dfnb import compare, scores, tables
+
+    rows = compare.between(scores.Report(first), scores.Report(second))
+    spec = tables.Spec(lead="", where={"minus": ".+"}, index=("line", "minus", "test_set"), columns=())
+    typer.echo(spec.table(rows).to_string())
+    typer.echo(tables.conclusion(spec.rows(rows)))
 
 
 @app.command()

@@ -19,7 +19,7 @@ and ``high`` are over videos alone, and there is nothing over seeds (NaN).
 - ``metric``: one of :data:`dfnb.metrics.METRICS`, ``robustness``, ``robustness kept`` (robustness minus the clean AUC, so a
   loss is negative), a column of values (``iou``, ``energy``), or a column that :func:`dfnb.metrics.align` derives;
 - ``error`` and ``degrees``: the standard error over videos and seeds, and its degrees of freedom;
-- ``n`` counts units (frames or videos) that have a value; ``sd`` is over seeds;
+- ``n`` counts units (frames or videos) that have a value; ``sd`` is over seeds; ``by_seed``: the value of each, as text;
 - ``left_chance``: of an AUC, for how many seeds its own interval over videos does not hold .5;
 - ``condition`` ``first minus last epoch``, of a loss term: how far it moved in training;
 - ``collapsed``: how many seeds are left out, of how many, since a run collapsed;
@@ -49,9 +49,9 @@ BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low"
 INTERVALS = ("value", *BOUNDS, "sd", "p", "error", "degrees")
 COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
 OF_LINE = ("rule", "backbone", "weights_from")
-FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "collapsed", "refused")
+FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "by_seed", "collapsed", "refused")
 COLUMNS = KEYS + INTERVALS + COUNTS + FACTS
-VERSION = 5  # raised when the same scores give other numbers
+VERSION = 6  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
 AWAY = "away"
@@ -146,7 +146,8 @@ def summary(*outcomes: Outcome) -> dict[str, Any]:
     row |= {name: sum(each.counts[name] for each in outcomes) for name in outcomes[0].counts}
     chance = outcomes[0].left_chance if len(outcomes) == 1 else float("nan")
     how = "none" if np.isnan(over_videos.variance) else outcomes[0].how
-    return row | {"left_chance": chance, "seeds": seeds, "interval_method": how}
+    by_seed = ", ".join(f"{each:.4f}" for each in values)
+    return row | {"left_chance": chance, "seeds": seeds, "by_seed": by_seed, "interval_method": how}
 
 
 def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[Estimates]) -> float:
@@ -354,6 +355,30 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
         none = side.line._replace(arm="0 %")[1:4]  # what all masks gain
         pairs += [(side, other) for other in sides if side.line.arm == "100 %" and other.line[1:4] == none]
     return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2]
+
+
+def between(a: Report, b: Report) -> pd.DataFrame:
+    """Clean video AUC of the lines of one report minus that of the lines of the same name in another, as in :func:`results`.
+
+    Raises :class:`DfnbError` where a test set differs, or no line and test set is in both.
+    """
+    for report in (a, b):
+        if not report.lines():
+            raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
+    others, found = {line.name: line for line in b.lines()}, []
+    for line in [line for line in a.lines() if line.name in others]:
+        other = others[line.name]
+        for test_set in [name for name in a.test_sets(line) if name in b.test_sets(other)]:
+            if len({each.read(of, test_set)[0].attrs["fingerprint"] for each, of in ((a, line), (b, other))}) > 1:
+                raise DfnbError(
+                    f"{a.folder} and {b.folder} were made with different data as {test_set}; score one again"
+                )
+            sides = Side(a, line, test_set, "", [""], "video"), Side(b, other, test_set, "", [""], "video")
+            keys = {"line": line.name, "minus": f"in {b.folder.name}", "test_set": test_set, "condition": ""}
+            found += [keys | row for row in _rows(*sides) if (row["metric"], row["method"]) == ("AUC", "all")]
+    if not found:
+        raise DfnbError(f"{a.folder} and {b.folder} have no line with a shared test set and shared seeds")
+    return pd.DataFrame(found).assign(group="", level="video", refused="").reindex(columns=COLUMNS)
 
 
 def _seed_pairs(a: Side, b: Side | None) -> list[tuple[int | None, int | None]]:

@@ -186,7 +186,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
 
 
 def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
-    """A value of each line on each test set, with its interval; the rows of the results are of one metric."""
+    """A value of each line on each test set, with its interval and a dot per seed; the rows are of one metric."""
     lines, test_sets = list(rows["line"].unique()), list(rows["test_set"].unique())
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(test_sets) * max(0.4, 0.13 * len(lines))))
     handles = {}
@@ -195,11 +195,27 @@ def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
         places = found["test_set"].map(test_sets.index) + (i - (len(lines) - 1) / 2) * 0.8 / max(len(lines), 4)
         error = np.nan_to_num([found["value"] - found["low"], found["high"] - found["value"]]).clip(0)
         handles[line] = axes.errorbar(found["value"], places, xerr=error, **look[line], linestyle="", capsize=3)
+        for place, seeds in zip(places, found["by_seed"].str.split(", ")):
+            axes.plot(np.asarray(seeds, float), [place] * len(seeds), ".", color="0.25", markersize=2.5)
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, ylim=(len(test_sets) - 0.5, -0.5))
     axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval (dotted: chance)")
     axes.set_xlim(min(0.4, rows["low"].min() - 0.02), 1.0)
     return with_legend(figure, handles)
+
+
+def strip(rows: pd.DataFrame, look: Looks) -> Figure:
+    """A small picture of one value per line, or of one difference, with its interval and a dot per seed."""
+    figure, axes = plt.subplots(figsize=(WIDTH / 2, 0.55 + 0.25 * len(rows)))
+    for place, row in enumerate(rows.itertuples()):
+        error = [[row.value - row.low], [row.high - row.value]]
+        axes.errorbar(row.value, place, xerr=np.nan_to_num(error), **look[row.line], linestyle="", capsize=3)
+        axes.plot(np.asarray(row.by_seed.split(", "), float), [place] * row.seeds, ".", color="0.25", markersize=3)
+    if rows["minus"].any():
+        axes.axvline(0, color="0.4", linestyle=":", linewidth=1)
+    names = rows["line"].where(rows["minus"] == "", rows["line"] + "\n− " + rows["minus"])
+    axes.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.5, -0.5))
+    return figure
 
 
 def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:

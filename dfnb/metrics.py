@@ -402,8 +402,12 @@ def p_texts(p: Iterable[float]) -> list[str]:
 
 
 def interval(value: float, low: float, high: float, sign: str = "") -> str:
-    """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``; alone where there is none. Sign: "" or "+"."""
-    return f"{value:{sign}.3f}" if np.isnan(low) else f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``; alone where there is none. Sign: "" or "+".
+
+    An interval wider than a tenth has two decimals.
+    """
+    number = f"{sign}.{2 if high - low > 0.1 else 3}f"
+    return f"{value:{number}}" if np.isnan(low) else f"{value:{number}} [{low:{number}}, {high:{number}}]"
 
 
 def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -4,8 +4,6 @@ With the figures they make the page, one HTML file that needs no network. Nothin
 or reads a dataset, so a table is the same wherever the report lies.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -14,8 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown
-from jinja2 import Template
+from IPython.display import Image, Markdown, display
 from pydantic import Field
 
 from dfnb import compare, core, figures, metrics, papers
@@ -171,6 +168,22 @@ MADE["findings"] = lambda book: findings(book.judged)
 MADE["published"] = lambda book: compare.published().set_index("paper")
 
 
+def conclusion(rows: pd.DataFrame) -> str:
+    """What these results come to: how many differences are decided, or which line is highest and lowest, of their first metric."""
+    if rows["minus"].all():
+        above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
+        undecided = len(rows) - above - below
+        return f"Differences: {above} above zero, {below} below, {undecided} undecided (their interval holds zero)."
+    rows = rows[rows["metric"] == rows["metric"].iloc[0]]
+    ends = {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}
+    named = []
+    for word, place in ends.items():
+        row = rows.loc[place]
+        where = row[["line", "test_set", "method", "condition"]].replace("all", "")
+        named.append(f"{word} for {', '.join(filter(None, where))} ({_cell(row)})")
+    return f"{rows['metric'].iloc[0]}: {'; '.join(named)}."
+
+
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
     sound, tests, made = rows[rows["refused"] == ""], [], f"Made by `dfnb run {profile}`."
@@ -256,6 +269,13 @@ class Book:
             self.saved += save(table, self.profile, name, self._caption(spec))
         return table
 
+    def show(self, name: str) -> None:
+        """Display a table and, under it, what it comes to; nothing where the report holds nothing for it."""
+        table = self.table(name)
+        if len(table):
+            rows = _known(name, self.tables).rows(self.results).dropna(subset="value")
+            display(table, *[Markdown(conclusion(rows))] if len(rows) else [])
+
     def figure(self, name: str) -> Image | None:
         """Draw and save a figure: the picture with its caption as alternative text; None where there is nothing to draw."""
         spec = _known(name, self.figures)
@@ -275,30 +295,3 @@ def _known(name: str, known: dict[str, Spec]) -> Spec:
     if name not in known and not name.startswith(tuple(papers.names())):
         raise core.DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
     return known.get(name, Spec(lead="", where={"line": ""}))
-
-
-def rebuild(profile: str) -> Path:
-    """Make every table and figure of a report and its page again from its store, with the same bytes; returns the page."""
-    figures.style()
-    book = Book(profile)
-    for name in book.tables:
-        book.table(name)
-    for name in book.figures:
-        book.figure(name)
-    return _page(profile, book.tables | book.figures)
-
-
-def _page(profile: str, order: Iterable[str]) -> Path:
-    """Write ``index.html``: tables, then figures, with their captions, those of ``order`` first; links to the notebooks."""
-    report, items = report_folder(profile), []
-    places = {name: place for place, name in enumerate(order)}
-    for folder in ("tables", "figures"):
-        captions = (report / folder).glob("*.txt")
-        for path in sorted(captions, key=lambda path: (places.get(path.stem, len(places)), path)):
-            cells = path.with_suffix(".csv").read_text(encoding="utf-8") if folder == "tables" else ""
-            rows = list(csv.reader(io.StringIO(cells, newline="")))
-            caption = path.read_text(encoding="utf-8")
-            items.append({"folder": folder, "name": path.stem, "rows": rows, "caption": caption})
-    notebooks = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
-    template = Template(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"), autoescape=True)
-    return core.write_text(report / "index.html", template.render(profile=profile, items=items, notebooks=notebooks))

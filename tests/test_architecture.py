@@ -36,12 +36,13 @@ attribution.measures
 attribution
 compare
 tables figures
+page
 jobs
 cost
 cli
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
-READERS = ("compare", "tables")  # they only read the files of a report
+READERS = ("compare", "tables", "page")  # they only read the files of a report
 LIBRARIES = {"torch", "torchvision", "lightning_fabric", "timm", "captum"}
 COMPUTING = ("dfnb.train", "dfnb.corrupt", "dfnb.attribution", "dfnb.synth")
 STARTING = {"score", "corrupted", "keep", "pack", "predict", "network"}

@@ -738,7 +738,7 @@ def test_findings_say_what_the_claims_came_to():
     assert found[["tested", "decided"]].to_numpy().tolist() == [[4, 3]]
     more = judged["to decide"].iloc[0]
     assert found["findings"].tolist() == [
-        f"Undecided: Claim 0 (here: 0.002 [-0.080, 0.084]; would take {more}).\n"
+        f"Undecided: Claim 0 (here: 0.00 [-0.08, 0.08]; would take {more}).\n"
         "Supported: Claim 1 (here: 0.030 [0.020, 0.040]).\nWorse: Claim 2 (here: -0.030 [-0.040, -0.020]).\n"
         "Not supported: the sign turns with the collapsed runs in: Claim 3 (here: 0.030 [0.020, 0.040])."
     ]

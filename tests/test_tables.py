@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from dfnb import compare, core, figures, papers, scores, tables, train
+from dfnb import compare, core, figures, page, papers, scores, tables, train
 from dfnb.core import DfnbError, rng
 from dfnb.scores import Line
 from dfnb.train import Run
@@ -124,16 +124,24 @@ def auc(home, run, test_set, methods=("swap", "warp"), condition="", level="vide
     return roc_auc_score(units["label"], units["score"])
 
 
+def begins(cell, value, sign="") -> bool:
+    """Whether a cell shows this value, with two decimals where its interval is wider than a tenth, else with three."""
+    ends = re.findall(r"[-+.\d]+", cell.partition("[")[2])
+    digits, width = len(ends[0].partition(".")[2]), float(ends[1]) - float(ends[0])
+    rounded = abs(width - 0.1) <= 10**-digits  # the ends are printed rounded
+    return cell.startswith(f"{value:{sign}.{digits}f} [") and (rounded or digits == (2 if width > 0.1 else 3))
+
+
 def test_the_main_table_says_what_the_score_files_say(home, book):
     table = book.table("cross_dataset")
     assert list(table.index)[:2] == ["Baseline", "a_b & 50 % | <i>"] and len(table) == 3
     assert list(table.columns) == [*SETS, "away", "seeds", "collapsed", "left chance"]
     for test_set in SETS:
         mean = np.mean([auc(home, f"xception--s{seed}", test_set) for seed in (0, 1)])
-        assert table.loc["Baseline", test_set].startswith(f"{mean:.3f} [")
+        assert begins(table.loc["Baseline", test_set], mean)
     assert list(table["seeds"]) == [2, 1, 2]
     frame = book.table("cross_dataset_frame").loc["a_b & 50 % | <i>", "synth-b"]
-    assert frame.startswith(f"{auc(home, 'xception-resnet-s0', 'synth-b', level='frame'):.3f} [")
+    assert begins(frame, auc(home, "xception-resnet-s0", "synth-b", level="frame"))
 
 
 def test_every_pair_of_lines_is_compared_at_shared_seeds(home, book):
@@ -141,7 +149,7 @@ def test_every_pair_of_lines_is_compared_at_shared_seeds(home, book):
     assert table.index.names == ["line", "minus", "test_set"] and len(table) == 3 * (2 + 1)
     row = table.loc["Locate and Verify", "a_b & 50 % | <i>", "synth-a"]
     value = auc(home, "locate_and_verify--s0", "synth-a") - auc(home, "xception-resnet-s0", "synth-a")
-    assert row["difference"].startswith(f"{value:+.3f} [") and row["seeds"] == 1
+    assert begins(row["difference"], value, "+") and row["seeds"] == 1
     p, holm = (table[name].str.removeprefix("< ").astype(float) for name in ("p", "p, Holm"))
     assert (holm >= p).all() and (holm > p).any()
     for row in table.itertuples():
@@ -154,20 +162,20 @@ def test_tables_by_method_and_of_arms_for_all_papers(home, book):
     assert list(book.table("within_dataset").columns) == ["all", "swap", "warp"]
     across = book.table("cross_manipulation")
     cell = across.loc["Baseline, methods: swap", "warp"]
-    assert cell.startswith(f"{auc(home, 'xception-swap-s0', 'synth-a', ['warp']):.3f} [")
+    assert begins(cell, auc(home, "xception-swap-s0", "synth-a", ["warp"]))
     quirks = book.table("quirks")
     value = auc(home, "locate_and_verify-quirk-s0", "synth-b") - auc(home, "locate_and_verify--s0", "synth-b")
     key = "Locate and Verify, quirks: update", "Locate and Verify", "synth-b"
-    assert quirks.loc[key, "difference"].startswith(f"{value:+.3f}")
+    assert begins(quirks.loc[key, "difference"], value, "+")
 
 
 def test_the_rule_for_the_epoch(home, book):
     table = book.table("selection").loc[("Baseline", "synth-a")]
     best = auc(home, "xception--s0", "synth-a", condition="epoch 2")
-    assert table["chosen on test"].startswith(f"{best:.3f} [")
-    assert table["our rule"].startswith(f"{np.mean([auc(home, f'xception--s{k}', 'synth-a') for k in (0, 1)]):.3f} [")
+    assert begins(table["chosen on test"], best)
+    assert begins(table["our rule"], np.mean([auc(home, f"xception--s{k}", "synth-a") for k in (0, 1)]))
     gain = book.table("selection_gain").loc[("Baseline", "Baseline", "synth-a"), "difference"]
-    assert gain.startswith(f"{best - auc(home, 'xception--s0', 'synth-a'):+.3f}")
+    assert begins(gain, best - auc(home, "xception--s0", "synth-a"), "+")
 
 
 def test_robustness_is_the_mean_over_the_severities(home, book):
@@ -177,8 +185,8 @@ def test_robustness_is_the_mean_over_the_severities(home, book):
         for name in ("JPEG", "blur")
     }
     for name, values in aucs.items():
-        assert table.loc[name, "Baseline"].startswith(f"{np.mean(values):.3f} [")
-    assert table.loc["all corruptions", "Baseline"].startswith(f"{np.mean(list(aucs.values())):.3f} [")
+        assert begins(table.loc[name, "Baseline"], np.mean(values))
+    assert begins(table.loc["all corruptions", "Baseline"], np.mean(list(aucs.values())))
 
 
 def test_maps_and_their_sanity(home, book):
@@ -188,7 +196,7 @@ def test_maps_and_their_sanity(home, book):
     assert {"energy in mask", "chance", "verdict"} <= set(maps.columns) and "deletion 0" not in maps
     measured = core.read_table(train.shard(home / "runs" / "xception--s0", "synth-a", "map edges"))
     row = maps.loc[("Baseline", "edges", "synth-a")]
-    assert row["energy in mask"].startswith(f"{measured['energy'].mean():.3f}") and row["verdict"] == "fails"
+    assert begins(row["energy in mask"], measured["energy"].mean()) and row["verdict"] == "fails"
 
 
 def test_the_mean_training_mask_is_a_row_of_the_tables_of_localisation(home, book):
@@ -197,7 +205,7 @@ def test_the_mean_training_mask_is_a_row_of_the_tables_of_localisation(home, boo
     for name in ("located", "locate_and_verify_annotation_located"):
         table = book.table(name)
         for of, column in ((tables.MEAN_MASK, "constant energy"), ("Locate and Verify", "energy")):
-            assert table.loc[(of, "synth-a"), "energy in mask"].startswith(f"{means[column]:.3f} [")
+            assert begins(table.loc[(of, "synth-a"), "energy in mask"], means[column])
         assert not any("constant" in column for column in table)
         assert len(table.loc[tables.MEAN_MASK]) == 3  # once for each test set and for away
     assert tables.MEAN_MASK not in book.table("cross_dataset").index
@@ -233,7 +241,7 @@ def test_every_group_of_arms_has_its_tables(home, book):
         auc(home, f"locate_and_verify-share-s{k}", "synth-a") - auc(home, f"locate_and_verify--s{k}", "synth-a")
         for k in (0, 1)
     ]
-    assert differences["difference"].iloc[0].startswith(f"{np.mean(value):+.3f} [")
+    assert begins(differences["difference"].iloc[0], np.mean(value), "+")
     assert "energy in mask" in book.table("locate_and_verify_annotation_located")
     task = book.table("lae_face_swap_by_method")
     assert set(task.index.get_level_values("line")) == {"LAE, face swap: main", "LAE, face swap: 0 %"}
@@ -291,16 +299,113 @@ def test_a_report_is_made_again_from_its_store_alone_with_the_same_bytes(home, m
     monkeypatch.setattr(train, "load_frames", lambda *_: pytest.fail("a report needs no dataset"))
     hashes = []
     for _ in range(2):
-        page = tables.rebuild("hand")
-        files = [path for path in page.parent.rglob("*") if path.is_file() and path.name[0] != "."]
-        hashes.append({str(path.relative_to(page.parent)): core.sha256(path) for path in files})
-        (page.parent / "results.parquet").unlink()
+        made_page = page.rebuild("hand")
+        files = [path for path in made_page.parent.rglob("*") if path.is_file() and path.name[0] != "."]
+        hashes.append({str(path.relative_to(made_page.parent)): core.sha256(path) for path in files})
+        (made_page.parent / "results.parquet").unlink()
     assert hashes[0] == hashes[1]
-    names = {path.stem for path in (page.parent / "figures").glob("*.png")}
+    names = {path.stem for path in (made_page.parent / "figures").glob("*.png")}
     assert {"cross_dataset", "roc", "robustness", "attribution_curves", "locate_and_verify_annotation"} <= names
-    text = html.unescape(page.read_text(encoding="utf-8"))
+    text = html.unescape(made_page.read_text(encoding="utf-8"))
     order = [text.index(f'id="tables-{name}"') for name in ("cross_dataset", "differences", "metrics", "overview")]
-    assert order == sorted(order) and "&lt;i&gt;" in page.read_text(encoding="utf-8")
+    assert order == sorted(order) and "&lt;i&gt;" in made_page.read_text(encoding="utf-8")
+
+
+def test_a_shown_table_says_what_it_comes_to(book, capsys):
+    book.show("cross_dataset")
+    rows = book.results.query(
+        "group == '' and minus == '' and condition == '' and level == 'video' and method == 'all'"
+    )
+    rows = rows[rows["metric"] == "AUC"].dropna(subset="value").set_index(["line", "test_set"])["value"]
+    text = tables.conclusion(book.tables["cross_dataset"].rows(book.results).dropna(subset="value"))
+    (top, top_on), (low, low_on) = rows.idxmax(), rows.idxmin()
+    assert re.match(
+        rf"AUC: highest for {re.escape(top)}, {top_on} \(0\.\d+ \[.*; lowest for {re.escape(low)}, {low_on} ", text
+    )
+    capsys.readouterr()
+    book.show("lae_open_choices")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sentence_counts_differences_by_sign():
+    rows = pd.DataFrame({"minus": ["x"] * 4, "low": [0.1, -0.2, -0.1, -0.3], "high": [0.2, -0.1, 0.1, 0.2]})
+    assert tables.conclusion(rows).startswith("Differences: 1 above zero, 1 below, 2 undecided")
+
+
+def test_the_page_answers_four_questions(book):
+    found = page.cards(book)
+    ranked = page.ranked(book, "away")
+    best = book.results.query("test_set == 'away' and minus == '' and group == '' and condition == ''")
+    best = best[(best["metric"] == "AUC") & (best["level"] == "video") & (best["method"] == "all")]
+    line = best.loc[best["value"].idxmax(), "line"]
+    assert ranked["line"].iloc[0] == line and found["best"]["sentence"].startswith(f"{line} has the highest mean")
+    assert begins(found["best"]["number"], best["value"].max())
+    tied = set(ranked["line"][ranked["tied"]])
+    for _, row in book.results.query(
+        "test_set == 'away' and minus != '' and group == '' and condition == ''"
+    ).iterrows():
+        if line in (row["line"], row["minus"]) and (row["metric"], row["level"]) == ("AUC", "video"):
+            other = row["minus"] if row["line"] == line else row["line"]
+            assert (other in tied) == (row["low"] <= 0 <= row["high"])
+    assert found["best"]["verdict"] == ("supported" if tied == {line} else "undecided")
+    assert found["sure"]["picture"].startswith("data:image/png;base64,")
+
+
+def test_the_page_says_where_the_best_detector_looks_and_whether_to_believe_it(book):
+    found = page._of_maps(book, "Baseline")
+    rows = book.tables["attribution"].rows(book.results).query("line == 'Baseline' and metric == 'energy'")
+    assert begins(found["looks"]["number"], rows["value"].max())
+    assert found["believed"] == {
+        "verdict": "undecided",
+        "sentence": "Maps of Baseline that change when its layers are made random: Grad-CAM.",
+        "number": "1 of 2 maps",
+    }
+    assert page._of_maps(book, "Locate and Verify") == {}
+
+
+def test_the_page_folds_all_that_the_report_holds_into_sections(home):
+    path = page.rebuild("hand")
+    text = html.unescape(path.read_text(encoding="utf-8"))
+    for folder in ("tables", "figures"):
+        for caption in (path.parent / folder).glob("*.txt"):
+            assert text.count(f'id="{folder}-{caption.stem}"') == 1, caption.stem
+    for title in ("Which detector generalises best?", "Leaderboard: video AUC", "Claims of the papers"):
+        assert title in text
+    board = page.leaderboard(tables.Book("hand"))
+    assert next(iter(board["Baseline"])) == "away" and all(
+        cell["best"] in (True, False) for cell in board["Baseline"].values()
+    )
+
+
+def test_two_reports_are_compared_line_by_line(home):
+    same = compare.between(scores.Report("hand"), scores.Report("hand"))
+    clean = same[same["condition"] == ""]
+    assert set(clean["line"]) >= {"Baseline", "Locate and Verify"} and (clean["value"] == 0).all()
+    stronger = make_run(home, "xception", 7, "stronger", strength=4.0)
+    weaker = make_run(home, "xception", 7, "weaker", strength=0.5)
+    scores.pack("after", [Line("Baseline", "xception", "", "", (stronger,))])
+    scores.pack("before", [Line("Baseline", "xception", "", "", (weaker,))])
+    scores.pack("named", [Line("Another name", "xception", "", "", (weaker,))])
+    rows = compare.between(scores.Report("after"), scores.Report("before")).set_index("test_set")
+    for test_set in SETS:
+        gain = auc(home, stronger.id, test_set) - auc(home, weaker.id, test_set)
+        assert rows.loc[test_set, "value"] == pytest.approx(gain, abs=1e-3) and rows.loc[test_set, "low"] > 0
+    with pytest.raises(DfnbError, match="holds no scores; run the profile first: dfnb run nowhere"):
+        compare.between(scores.Report("after"), scores.Report("nowhere"))
+    with pytest.raises(DfnbError, match="no line with a shared test set and shared seeds"):
+        compare.between(scores.Report("after"), scores.Report("named"))
+
+
+def test_reports_on_different_data_are_refused(home):
+    run = make_run(home, "xception", 8, "other")
+    scores.pack("mine", [Line("Baseline", "xception", "", "", (run,))])
+    dataset = {"parameters": {}, "fingerprint": "another", "compression": "JPEG 75"}
+    for test_set in SETS:
+        facts = train.score_facts(run.id, test_set, "", dataset, run.weights_sha256)
+        core.write_table(train.shard(run.folder, test_set, ""), made(test_set, 1, "x"), facts)
+    scores.pack("theirs", [Line("Baseline", "xception", "", "", (run,))])
+    with pytest.raises(DfnbError, match="were made with different data as synth-a; score one again"):
+        compare.between(scores.Report("mine"), scores.Report("theirs"))
 
 
 HARD = pd.DataFrame(
