@@ -1,55 +1,20 @@
-"""The contract, proved: a paper of 40 lines and a copy of notebook 02 are all it takes to join every table and figure."""
+"""CONTRIBUTING, typed in as written: a paper of 40 lines, a copy of notebook 02, a claim and a table join every report."""
 
+import re
 import shutil
+import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from scipy.special import expit
+from sklearn.metrics import roc_curve
 
 from dfnb import core, jobs, metrics, papers, scores, tables, train
 from dfnb.attribution import measures
 from dfnb.data.frames import FrameDataset, load_frames, select
-
-PAPER = '''"""A classifier of local spectra: upsampling leaves its period in them."""
-
-import torch
-from pydantic import Field
-from torch import Tensor, nn
-
-from dfnb import papers
-
-PAPER = papers.Paper("Frequency", "10_frequency", "Frequency", "#8c564b", "v")
-VERSION = 1
-SIDE = 8
-
-
-class Settings(papers.Settings):
-    """Its own setting beside those of every paper: the width of the hidden layer."""
-
-    width: int = Field(16, ge=1)
-
-
-class Network(papers.Network):
-    """Images to the log spectra of blocks, and these to two logits."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(nn.BatchNorm2d(SIDE**2), nn.Conv2d(SIDE**2, settings.width, 1), nn.ReLU())
-        self.head = nn.Linear(settings.width, 2)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits, real first."""
-        blocks = images.mean(1).unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
-        spectra = torch.fft.fft2(blocks).abs().add(1e-3).log().flatten(3).permute(0, 3, 1, 2)
-        return {"cls": self.head(self.hidden(spectra).mean((2, 3)))}
-
-    def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
-        """The cross-entropy."""
-        cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
-        return {"cls": cls, "total": cls}
-'''
 
 PAIRS = '''"""The same, trained on real frames and on fakes that it makes of them."""
 
@@ -84,46 +49,29 @@ class Settings(frequency.Settings):
         return [sample, sample._replace(image=image, mask=mask, label=1, has_mask=True)]
 '''
 
-PROFILE = """
-description: A paper of a reader's own.
-grid: {train_sets: [smoke-a], test_sets: [smoke-a, smoke-b], seeds: [0, 1]}
-notebooks:
-  10_frequency: &small
-    {image_size: 96, epochs: 1, batch_size: 16, images_per_epoch: 64, lr: 0.01, epoch_scores: false}
-arms:
-  10_frequency: {widths: {narrow: {width: 4}}}
-"""
 
-CLAIM = """
-  - id: frequency-scores
-    paper: frequency
-    says: Its width is of use.
-    source: a test
-    kind: gain
-    metric: AUC
-    against: widths/narrow
-    sets: [home]
-"""
+@pytest.fixture(scope="module")
+def written(checkout):
+    """The code blocks of CONTRIBUTING that name a file in their first line, by that line; and its commands, by the first word."""
+    text = (checkout / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(?:# (\S+\.\w+[^\n]*)\n)?(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return {place or code.split()[0]: code for _, place, code in blocks}
 
 
 @pytest.fixture(scope="module")
-def home(smoke_home, tmp_path_factory, checkout):
+def home(smoke_home, tmp_path_factory, checkout, written):
     """A home with two papers, a profile, a claim and a notebook of a reader's own, and nothing else but data."""
     home = tmp_path_factory.mktemp("contract")
     (home / "datasets").symlink_to(smoke_home / "datasets")
     shutil.copytree(checkout / "data_manifest", home / "data_manifest")
     with (home / "data_manifest" / "claims.yaml").open("a", encoding="utf-8") as file:
-        file.write(CLAIM)
-    text = (checkout / "notebooks" / "02_xception_baseline.ipynb").read_text(encoding="utf-8")
-    text = text.replace("02_xception_baseline", "10_frequency").replace("xception", "frequency")
-    for path, content in {
-        "papers/frequency.py": PAPER,
-        "papers/frequency_pairs.py": PAIRS,
-        "notebooks/10_frequency.ipynb": text,
-        "notebooks/profiles/contract.yaml": PROFILE,
-    }.items():
+        file.write(written["data_manifest/claims.yaml, at the end"])
+    contents = {name: written[name] for name in ("papers/frequency.py", "notebooks/profiles/mine.yaml")}
+    for path, content in {**contents, "papers/frequency_pairs.py": PAIRS}.items():
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_text(content, encoding="utf-8")
+    shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
+    subprocess.run(["bash", "-c", written["sed"]], cwd=home, check=True)
     known = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
@@ -137,13 +85,13 @@ def home(smoke_home, tmp_path_factory, checkout):
 @pytest.fixture(scope="module")
 def book(home):
     """The report of the profile, all trainings done."""
-    for job in jobs.jobs("contract"):
+    for job in jobs.jobs("mine"):
         if job.trains:
-            jobs.train_job("contract", job.id)
-    run = jobs.lines("contract")[0].runs[0]
+            jobs.train_job("mine", job.id)
+    run = jobs.lines("mine")[0].runs[0]
     measures.measure(run, measures.sample("smoke-a", 1), "Grad-CAM")
-    jobs.publish("contract")
-    return tables.Book("contract")
+    jobs.publish("mine")
+    return tables.Book("mine")
 
 
 def test_the_paper_is_short_and_found_by_being_there(home):
@@ -151,7 +99,7 @@ def test_the_paper_is_short_and_found_by_being_there(home):
     assert len(lines) <= 40
     assert papers.names()[-2:] == ["frequency", "frequency_pairs"]
     assert papers.notebooks()["10_frequency"] == "frequency"
-    assert [job.id for job in jobs.jobs("contract")] == [
+    assert [job.id for job in jobs.jobs("mine")] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
         "frequency-smoke-a-widths-narrow-s0",
@@ -168,10 +116,29 @@ def test_it_stands_in_the_tables(book):
     assert (results["minus"] != "").any()
 
 
+def test_the_table_is_made_of_its_entry_alone(book, written, tmp_path, monkeypatch):
+    text = tables.MANIFEST.read_text(encoding="utf-8")
+    entry = "\ntables:\n" + written["dfnb/tables.yaml, under tables:"]
+    monkeypatch.setattr(tables, "MANIFEST", tmp_path / "tables.yaml")
+    tables.MANIFEST.write_text(text.replace("\ntables:\n", entry, 1), encoding="utf-8")
+    fresh = tables.Book("mine")
+    table = fresh.table("errors")
+    assert list(table.index) == ["Frequency"] and {"smoke-a", "smoke-b"} <= set(table.columns)
+    assert table.loc["Frequency", "seeds"] == 2
+    for test_set in ("smoke-a", "smoke-b"):
+        read = scores.Report("mine").read(book.report.lines()[0], test_set)
+        videos = [frames.groupby("video", observed=True)[["label", "score"]].mean() for frames in read]
+        curves = [roc_curve(of["label"], of["score"], drop_intermediate=False) for of in videos]
+        errors = [np.interp(0, fpr + tpr - 1, fpr) for fpr, tpr, _ in curves]
+        assert table.loc["Frequency", test_set].split()[0] == f"{np.mean(errors):.3f}"
+    assert {path.name for path in fresh.saved} == {f"errors.{suffix}" for suffix in ("csv", "md", "tex", "txt")}
+    assert fresh.saved[-1].read_text(encoding="utf-8").startswith("Equal error rate of videos. Trained on smoke-a")
+
+
 def test_it_is_attributed(book):
     table = book.table("attribution").reset_index()
     assert set(zip(table["line"], table["map"])) == {("Frequency", "Grad-CAM"), ("mean training mask", "none")}
-    values = scores.Report("contract").read(book.report.lines()[0], "smoke-a", "map Grad-CAM")[0]
+    values = scores.Report("mine").read(book.report.lines()[0], "smoke-a", "map Grad-CAM")[0]
     assert values["deletion"].between(0, 1).all() and values["energy"].notna().any()
 
 
@@ -198,7 +165,7 @@ def test_it_is_judged(book, home, gain, verdict):
 
 
 def test_its_notebook_is_a_copy_of_02(book, home):
-    job = jobs.jobs("contract")[-1]
+    job = jobs.jobs("mine")[-1]
     job.log.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         home / "notebooks" / "10_frequency.ipynb", job.log, job.parameters.model_dump(mode="json"), progress_bar=False

@@ -457,8 +457,8 @@ def test_folders_that_are_left_out_are_printed_and_the_status_is_2(root, dfnb):
     assert len(record["missing"]) == 1 and str(root) not in record["missing"][0]
 
 
-def test_the_dataset_that_the_readme_describes_is_prepared(checkout, home, root, dfnb):
-    text = (checkout / "README.md").read_text()
+def test_the_dataset_that_contributing_describes_is_prepared(checkout, home, root, dfnb):
+    text = (checkout / "CONTRIBUTING.md").read_text()
     (example,) = re.findall(r"```yaml\n# data_manifest/my-set.yaml\n(.*?)```", text, re.DOTALL)
     (home / "data_manifest").mkdir()
     (home / "data_manifest/my-set.yaml").write_text(example)
