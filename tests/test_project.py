@@ -65,7 +65,7 @@ def test_no_tracked_file_names_a_machine_and_the_tree_is_small(checkout):
 def test_links_in_the_documents_lead_somewhere(checkout):
     import nbformat
 
-    documents = {path: path.read_text() for path in [checkout / "README.md", *checkout.glob("*/README.md")]}
+    documents = {path: path.read_text() for path in [*checkout.glob("*.md"), *checkout.glob("*/README.md")]}
     for path in (checkout / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, 4).cells
         documents[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -74,11 +74,30 @@ def test_links_in_the_documents_lead_somewhere(checkout):
             name = target[0] or target[1]
             if "://" not in name:
                 assert (path.parent / name).exists(), f"{path.name} links to {name}"
+        for name, heading in re.findall(r"\]\(([^)#]*\.md)?#([^)]+)\)", text) if path.suffix == ".md" else ():
+            headings = re.findall(r"^#+ (.*)", (path.parent / name).read_text() if name else text, re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert heading in anchors, f"{path.name} links to {name}#{heading}"
 
 
-def test_readme_names_commands_that_exist(checkout):
-    readme, makefile = (checkout / "README.md").read_text(), (checkout / "Makefile").read_text()
-    for target in set(re.findall(r"^make (\w+)", readme, re.MULTILINE)):
+def test_the_readme_links_the_executed_notebooks_that_are_committed(checkout):
+    readme = (checkout / "README.md").read_text()
+    for path in (checkout / "reports" / "study" / "notebooks").glob("*.ipynb"):
+        if path in tracked(checkout):
+            assert f"(reports/study/notebooks/{path.name})" in readme, path.name
+
+
+def test_one_version_stands_in_pyproject_and_all_others_follow(checkout):
+    version = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((checkout / "CITATION.cff").read_text())["version"] == version
+    newest = re.search(r"^## \[([^\]]+)\]", (checkout / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == version
+
+
+def test_the_documents_name_commands_that_exist(checkout):
+    readme = (checkout / "README.md").read_text() + (checkout / "CONTRIBUTING.md").read_text()
+    makefile = (checkout / "Makefile").read_text()
+    for target in set(re.findall(r"^make ([\w-]+)", readme, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     commands = {
         name
@@ -166,9 +185,9 @@ def test_the_committed_study_is_of_one_code(checkout):
         assert core.sha256(path.parent / name) == sha256, name
 
 
-def test_the_readme_names_every_parameter_and_hook_of_a_method(checkout):
-    readme = (checkout / "README.md").read_text()
-    section = readme.partition("## Add your own method")[2].partition("\n## ")[0]
+def test_contributing_names_every_parameter_and_hook_of_a_paper(checkout):
+    text = (checkout / "CONTRIBUTING.md").read_text()
+    section = text.partition("\n## A new paper")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(?:Settings\.|Network\.)?([a-z_0-9]+)", section))
     hooks = {name for kind in (papers.Settings, papers.Network) for name in vars(kind) if not name.startswith("_")}
     hooks -= {"model_config", "transform"}  # of pydantic; with a default that holds for all
