@@ -2,6 +2,7 @@
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study)
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
+# make test-lab   every notebook by Run All in JupyterLab, in headless chromium (NOTEBOOK=02 one of them)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
 
-.PHONY: help demo report test lab lint lock
+.PHONY: help demo report test test-lab lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -23,6 +24,10 @@ report: $(VENV)/.installed
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
+test-lab: $(VENV)/.installed
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra lab -c requirements.lock
+	@$(BIN)/python -m pytest tests/lab -k "$(NOTEBOOK)"
 
 lab: $(VENV)/.installed
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
