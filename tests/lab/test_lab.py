@@ -68,8 +68,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(home):
-    """The address of a JupyterLab that serves the home, with settings of its own; ``{}`` is the place of the notebook."""
+def lab(browser, home):
+    """The address of a JupyterLab that serves the home, with settings of its own; ``{}`` stands for the notebook."""
     own, token = home.parent, secrets.token_hex(16)
     for name, values in SETTINGS.items():
         path = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -180,8 +180,8 @@ def test_run_all_shows_figures_and_neither_error_nor_warning(name, home, lab, pa
     failed = [output for output in outputs if output["output_type"] == "error"]
     assert not failed, "\n".join(failed[0]["traceback"])
     answer(page)
-    assert not page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count()
-    warned = [text for text in map(texts, outputs) if NEVER.search(text)]
+    shown = page.locator(".jp-OutputArea-output[data-mime-type^='application/vnd.jupyter']").all_inner_texts()
+    warned = [text for text in [*map(texts, outputs), *shown] if NEVER.search(text)]  # shown: also of widgets
     assert not warned, warned[0]
     kinds = [kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
     widths = page.evaluate(PICTURES)
