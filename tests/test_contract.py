@@ -12,7 +12,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
-from dfnb import core, jobs, metrics, papers, scores, tables, train
+from dfnb import core, jobs, metrics, page, papers, scores, tables, train
 from dfnb.attribution import measures
 from dfnb.data.frames import FrameDataset, load_frames, select
 
@@ -130,9 +130,12 @@ def test_the_table_is_made_of_its_entry_alone(book, written, tmp_path, monkeypat
         videos = [frames.groupby("video", observed=True)[["label", "score"]].mean() for frames in read]
         curves = [roc_curve(of["label"], of["score"], drop_intermediate=False) for of in videos]
         errors = [np.interp(0, fpr + tpr - 1, fpr) for fpr, tpr, _ in curves]
-        assert table.loc["Frequency", test_set].split()[0] == f"{np.mean(errors):.3f}"
+        shown = table.loc["Frequency", test_set].split()[0]
+        assert shown == f"{np.mean(errors):.{len(shown) - 2}f}"
     assert {path.name for path in fresh.saved} == {f"errors.{suffix}" for suffix in ("csv", "md", "tex", "txt")}
     assert fresh.saved[-1].read_text(encoding="utf-8").startswith("Equal error rate of videos. Trained on smoke-a")
+    fresh.show("errors")
+    assert 'id="tables-errors"' in page.rebuild("mine").read_text(encoding="utf-8")
 
 
 def test_it_is_attributed(book):

@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 
+import cv2
 import pytest
 import yaml
 
@@ -85,6 +86,15 @@ def test_the_readme_links_the_executed_notebooks_that_are_committed(checkout):
     for path in (checkout / "reports" / "study" / "notebooks").glob("*.ipynb"):
         if path in tracked(checkout):
             assert f"(reports/study/notebooks/{path.name})" in readme, path.name
+
+
+def test_the_picture_of_the_readme_can_be_drawn_again(tmp_path, monkeypatch):
+    import readme_figure
+
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))  # and put back afterwards
+    monkeypatch.setattr(readme_figure, "COLUMNS", 1)
+    readme_figure.main(tmp_path / "picture.png")
+    assert min(cv2.imread(str(tmp_path / "picture.png")).shape[:2]) > 300
 
 
 def test_one_version_stands_in_pyproject_and_all_others_follow(checkout):
