@@ -16,7 +16,7 @@ COLUMNS = 5  # pairs of a real frame and its forgery
 def row(name: str) -> tuple:
     """One row of :func:`figures.panel`: the first frames of the first people, real and forged in turn."""
     people = {"train": 0, "val": 0, "test": 2 * COLUMNS}
-    synth.build(name, synth.preset(name, identities=people, videos=1, frames=1, size=112), workers=1, progress=False)
+    synth.build(name, synth.preset(name, identities=people, videos=1, frames=1), workers=1, progress=False)
     frames = load_frames(name).sort_values(["identity", "label"], kind="stable").head(2 * COLUMNS)
     pixels = Pixels(frames.attrs["folder"])
     crops = [pixels.crop(*place) for place in zip(frames["path"], frames["row"])]
