@@ -286,9 +286,12 @@ class Side:
     def metrics(self, every: bool) -> tuple[list[str], list[str]]:
         """The metrics of this condition, all or a few, and those of each manipulation method."""
         columns = [name for name in self.data.columns if name != "score"]
-        few = ["AUC"] if self.level == "video" else ["AUC", "balanced accuracy", *columns]
-        if self.condition == "":
+        if self.condition == "":  # the store keeps localisation per video
+            columns = [name for name in columns if (name == metrics.AT_THRESHOLD) == (self.level == "frame")]
+            few = ["AUC", *columns] if self.level == "video" else ["AUC", "balanced accuracy", *columns]
             return ([*METRICS, *columns] if every else few), few
+        if self.condition.startswith(("map ", "sanity ")) and self.level == "video":
+            return [], []
         if self.condition.startswith(("map ", "sanity ")):
             whole = [name for name in columns if not name[-1].isdigit()]  # not the points of a curve
             return (columns if every else whole), whole
@@ -510,7 +513,7 @@ def _measured(claim: Claim, table: pd.DataFrame, test_set: str = "", collapsed: 
     robust, of_loss = claim["metric"].startswith("robustness"), claim["metric"].startswith("loss_")
     condition = f"map {claim['map']}" if claim["map"] else ALL_CORRUPTIONS * robust + TRAINING * of_loss
     condition = with_collapsed(condition) if collapsed else condition
-    level = claim["level"] if claim["metric"] in METRICS or robust else "frame"
+    level = "frame" if claim["map"] or of_loss else claim["level"]
     minus = "" if claim["kind"] == "share" else _line(claim["against"], claim["paper"], table)
     line = _line(claim["line"], claim["paper"], table)
     wanted = {"condition": condition, "level": level, "method": claim["method"], "metric": claim["metric"]}

@@ -283,12 +283,15 @@ def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame
     return read_table(path)
 
 
-def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    """Write a table as parquet, complete or not at all, with ``facts`` in its metadata; the same table gives the same bytes."""
+def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **options: Any) -> None:
+    """Write a table as parquet, complete or not at all, with ``facts`` in its metadata; the same table gives the same bytes.
+
+    ``options`` of :meth:`pandas.DataFrame.to_parquet`.
+    """
     table = table.copy(deep=False)
     table.attrs = {"dfnb": json.loads(json.dumps(facts, default=_plain))}  # pandas keeps them in the metadata
     with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
+        table.to_parquet(temporary, index=False, compression="zstd", **options)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -74,9 +74,9 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
 
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The frames, or one row per video with the mean score of its frames; sorted, so that row order changes nothing.
+    """The frames, or one row per video with the means of its frames' numbers; sorted, so that row order changes nothing.
 
-    A column ``table`` tells the rows of several tables apart.
+    A column ``table`` tells the rows of several tables apart, and ``seed`` is no number.
     """
     keys = [name for name in ("table", *KEY["frame"]) if name in scores]
     types = dict.fromkeys(("video", "cluster", "method"), str) | dict.fromkeys(("track", "frame", "label"), int)
@@ -87,7 +87,8 @@ def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
         return frames
     keys = keys[:-2]
     videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
-    return videos.assign(score=frames.groupby(keys)["score"].mean().to_numpy())
+    numbers = frames.select_dtypes("number").columns.difference([*KEY["frame"], "table", "label", "seed"], sort=False)
+    return videos.join(frames.groupby(keys)[list(numbers)].mean().reset_index(drop=True))
 
 
 class Design:

@@ -6,7 +6,10 @@ a file of its run (:func:`keep`), with what it depends on in its metadata. A rep
 (:func:`pack`) and is read without runs and datasets (:class:`Report`).
 """
 
+import json
 import shutil
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +27,7 @@ from dfnb.train import DEVICE, Run, predict, score_facts, shard
 KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
 LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
+PACKED_DIGITS = 3  # of measures in a report
 
 
 def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -145,14 +149,15 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
         for path in sorted(run.folder.glob("scores/*.parquet")):
-            table = core.read_table(path)
+            table = _per_video(core.read_table(path))
             if table.attrs["weights"] in (None, run.weights_sha256):
                 table.attrs["seed"] = run.parameters["seed"]
                 tables.setdefault(table.attrs["test_set"], []).append(table)
     paths = []
     for test_set, parts in tables.items():
         paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
-        core.write_table(paths[-1], _joined(parts), {"tables": [part.attrs for part in parts]})
+        facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
+        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()}, compression_level=19)
     if not line.group:
         paths.append(folder / "weights" / f"{runs[0].id}.safetensors")
         with core.atomic(paths[-1]) as temporary:
@@ -162,6 +167,16 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
     jobs = {name: record for name, record in ended.items() if record.get("run") in records}
     return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": versions}
+
+
+def _per_video(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a report keeps it: the localisation of a test set as the mean of each video, in the row of its first frame."""
+    measures = list(table.columns.difference(metrics.COLUMNS))
+    if measures and table.attrs["condition"] == "":
+        means = table.groupby("video", observed=True)[measures].transform("mean")
+        table[measures] = means.where(~table["video"].duplicated())
+    table[measures] = table[measures].round(PACKED_DIGITS)
+    return table
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -179,6 +194,8 @@ def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
     if core.sha256(path) != sha256:
         raise DfnbError(f"{path} is not the file that runs.json describes; pack the report again")
     facts, table.attrs = table.attrs["tables"], {}
+    if isinstance(facts, str):  # not packed by an earlier version
+        facts = json.loads(zlib.decompress(b64decode(facts)))
     table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
     tables = []
     for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts):

@@ -158,7 +158,7 @@ def test_columns_of_values():
     both = lacking.iou.notna()
     assert found["n"] == 78 and found["value"] == pytest.approx((a.iou - b.iou)[both].mean())
     assert compared([a], level="frame", metric="energy") is None
-    assert compared([a], level="video", metric="iou") is None
+    assert compared([a], level="video", metric="iou")["value"] == pytest.approx(value)  # one frame per video here
 
 
 def test_bootstrap_metrics_of_a_difference_use_the_same_clusters():
@@ -299,7 +299,11 @@ def test_the_values_are_those_of_the_files(made):
     of_method = row(made.table, line="plain", method="swap")
     expected = [video_auc(scored[scored.method != "warp"]) for scored in stored(made, "plain")]
     assert of_method["value"] == pytest.approx(np.mean(expected)) and of_method["n_fake"] == 20
-    assert row(made.table, line="locating", level="frame", metric="iou")["n"] == 80
+    found, packed = row(made.table, line="locating", metric="iou"), stored(made, "locating")
+    fakes = [scored[scored.label == 1].groupby("video")["iou"] for scored in packed]
+    assert found["n"] == 40 and all((of_video.count() == 1).all() for of_video in fakes)  # of two frames per video
+    assert found["value"] == pytest.approx(np.mean([of_video.mean().mean() for of_video in fakes]))
+    assert rows(made.table, line="locating", level="frame", metric="iou", condition="").empty
     assert rows(made.table, line="plain", metric="iou").empty
     metrics_of = {
         name: set(rows(made.table, line=name, condition="", method="all", minus="")["metric"]) for name in made.lines
@@ -621,7 +625,7 @@ def test_the_verdict_of_a_gain(value, low, high, verdict):
 
 def test_a_gain_is_material_by_its_metric_and_test_set():
     table = [result(OURS, PLAIN, 0.012, 0.009, 0.015, test_set=name) for name in ("here", "away", "there")]
-    table.append(result(OURS, PLAIN, 0.04, 0.035, 0.045, metric="energy", level="frame"))
+    table.append(result(OURS, PLAIN, 0.04, 0.035, 0.045, metric="energy"))
     found = compare.judge(
         made_of(*table),
         claimed({"against": "xception", "sets": ["home", "away"]}, {"against": "xception", "metric": "energy"}),

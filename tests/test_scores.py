@@ -153,6 +153,43 @@ def test_a_report_stands_by_itself(fresh):
         assert "\n" not in str(error.value)
 
 
+def test_a_report_keeps_localisation_per_video_and_maps_per_frame(fresh):
+    run = untrained()
+    table = scores.score(run, "smoke-a")
+    values = np.random.default_rng(0).random(len(table)).round(scores.DIGITS)
+    table["iou"] = np.where(table["label"] == 1, values, np.nan)
+    core.write_table(train.shard(run.folder, "smoke-a", ""), table, table.attrs)
+    scores.keep(run, "smoke-a", "map Grad-CAM", {}, lambda: table)
+    scores.pack("demo", [line(run)])
+    report = Report("demo")
+    (packed,), (of_map,) = (report.read(report.lines()[0], "smoke-a", each) for each in ("", "map Grad-CAM"))
+    assert packed["score"].tolist() == pytest.approx(table["score"].tolist(), abs=1e-7)
+    for _, video in packed.assign(frames=table["iou"].to_numpy()).groupby("video"):
+        if video["label"].iloc[0]:
+            assert video["iou"].iloc[0] == pytest.approx(
+                video["frames"].mean(), abs=0.5 * 10**-scores.PACKED_DIGITS + 1e-6
+            )
+        assert video["iou"].iloc[1:].isna().all()
+    np.testing.assert_allclose(of_map["iou"], table["iou"].round(scores.PACKED_DIGITS), atol=1e-6)
+    again = packed.drop(columns=scores.KEYS)
+    pd.testing.assert_frame_equal(scores._per_video(again.copy()), again)  # packed twice is packed once
+
+
+def test_a_report_of_the_form_before_is_read(fresh):
+    run = untrained()
+    scores.score(run, "smoke-a")
+    scores.pack("demo", [line(run)])
+    path = next((fresh / "reports/demo/scores").iterdir())
+    expected = Report("demo").read(Report("demo").lines()[0], "smoke-a")[0]
+    core.write_table(path, core.read_table(path), {"tables": [expected.attrs]})
+    entries = core.read_json(fresh / "reports/demo/runs.json")
+    entries["Baseline"]["files"][f"scores/{path.name}"] = core.sha256(path)
+    core.write_json(fresh / "reports/demo/runs.json", entries)
+    found = Report("demo").read(Report("demo").lines()[0], "smoke-a")[0]
+    pd.testing.assert_frame_equal(found, expected)
+    assert found.attrs == expected.attrs
+
+
 def test_packing_adds_replaces_and_prunes(fresh):
     first, second = untrained(0), untrained(1)
     scores.score(first, "smoke-a")
