@@ -391,9 +391,10 @@ def corrupted(p: RobustnessParameters, job: Job, run: Run) -> None:
 
 
 def resolved(p: Parameters) -> pd.DataFrame:
-    """Parameters and environment as the table a notebook shows."""
+    """The parameters that differ from the defaults of their schema, and the environment, as the table a notebook shows."""
     environment = core.environment()
-    rows = p.model_dump() | environment.pop("packages") | environment
+    packages = ", ".join(f"{name} {version}" for name, version in environment.pop("packages").items())
+    rows = p.model_dump(exclude_defaults=True) | environment | {"packages": packages}
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 
 
