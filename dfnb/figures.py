@@ -53,7 +53,8 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
         with core.atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, metadata=metadata)
             if suffix == "png":
-                Picture.open(temporary).convert("RGB").quantize().save(temporary, optimize=True)
+                picture = Picture.open(temporary)
+                picture.convert("RGB").quantize().save(temporary, optimize=True, dpi=picture.info["dpi"])
     core.write_text(folder / f"{name}.txt", f"{caption}\n")
     return [folder / f"{name}.{suffix}" for suffix in (*hidden, "txt")]
 

@@ -156,7 +156,10 @@ def found(paper: str) -> Markdown:
     path = core.find("reports/study") / "results.parquet"
     if not path.exists():
         return Markdown("*This checkout does not hold the study's results; `dfnb run study` makes them.*")
-    row = findings(compare.judge(extended(core.read_table(path)))).loc[paper]
+    told = findings(compare.judge(extended(core.read_table(path))))
+    if paper not in told.index:
+        return Markdown("*The study has tested none of these claims yet.*")
+    row = told.loc[paper]
     head = f"*From the study (`dfnb run study`): {row['decided']} of {row['tested']} tested claims are decided.*"
     return Markdown("\n\n".join([head, *row["findings"].split("\n")]))
 
@@ -174,14 +177,15 @@ def conclusion(rows: pd.DataFrame) -> str:
         above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
         undecided = len(rows) - above - below
         return f"Differences: {above} above zero, {below} below, {undecided} undecided (their interval holds zero)."
-    rows = rows[rows["metric"] == rows["metric"].iloc[0]]
-    ends = {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}
+    rows = rows[(rows["metric"] == rows["metric"].iloc[0]) & (rows["line"] != MEAN_MASK)]
+    rows = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
     named = []
-    for word, place in ends.items():
+    for word, place in {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}.items():
         row = rows.loc[place]
         where = row[["line", "test_set", "method", "condition"]].replace("all", "")
         named.append(f"{word} for {', '.join(filter(None, where))} ({_cell(row)})")
-    return f"{rows['metric'].iloc[0]}: {'; '.join(named)}."
+    metric = rows["metric"].iloc[0]
+    return f"{metrics.LOCALISATION.get(metric, metric)}: {'; '.join(named)}."
 
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:

@@ -1,9 +1,12 @@
 """Figures: of results made by hand, and of frames of the smallest datasets with untrained networks."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from dfnb import core, figures, papers
 from dfnb.data.frames import as_batch
@@ -25,7 +28,8 @@ def results(names, paper="xception", group="", **columns) -> pd.DataFrame:
     rows = [{"line": name, "test_set": test_set} for name in names for test_set in ("home", "away")]
     table = pd.DataFrame(rows).assign(paper=paper, group=group, arm="", level="video", metric="AUC", condition="")
     value = np.linspace(0.6, 0.9, len(table))
-    return table.assign(value=value, low=value - 0.05, high=value + 0.05).assign(**columns)
+    by_seed = [f"{each - 0.01:.4f}, {each + 0.01:.4f}" for each in value]
+    return table.assign(value=value, low=value - 0.05, high=value + 0.05, by_seed=by_seed, seeds=2).assign(**columns)
 
 
 def everything_is_inside(figure) -> bool:
@@ -67,10 +71,31 @@ def test_a_detector_has_its_own_colour_and_marker_everywhere():
     assert len(set(further)) == 2 and not taken & {colour for colour, _ in further} and len(look) == 6
 
 
+def test_a_strip_shows_lines_or_one_difference_with_its_seeds():
+    rows = results(["A", "B"]).query("test_set == 'away'").assign(minus="")
+    axes = figures.strip(rows, figures.looks(rows)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]
+    assert len([line for line in axes.lines if line.get_marker() == "."]) == 2
+    difference = figures.strip(rows.head(1).assign(minus="B", value=0.1, low=0.0, high=0.2), figures.looks(rows)).axes[0]
+    assert difference.get_yticklabels()[0].get_text() == "A\n− B"
+    assert any(line.get_linestyle() == ":" and set(line.get_xdata()) == {0} for line in difference.lines)
+
+
+def test_a_saved_figure_is_sharp_and_small(home):
+    figure = figures.sample_grid("smoke-a")
+    paths = figures.save(figure, "hand", "sharp", "A caption.")
+    picture = Image.open(paths[0])
+    assert picture.mode == "P" and abs(picture.info["dpi"][0] - 200) < 1 and picture.width > 6 * 200
+    shown = figures.described(paths)
+    assert Image.open(io.BytesIO(shown.data)).width == pytest.approx(picture.width * figures.SCREEN, abs=1)
+
+
 def test_values_and_intervals_are_drawn_where_they_are():
     rows = results(["A", "B"]).assign(value=[0.3, 0.8, np.nan, 0.7])
     rows = rows.assign(low=rows["value"] - [0.05, 0.1, 0, 0.1], high=rows["value"] + [0.05, 0.1, 0, 0.1])
     axes = figures.forest(rows.dropna(), figures.looks(rows), None).axes[0]
+    seeds = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "."]
+    assert sorted(seeds) == sorted([[float(x) for x in text.split(", ")] for text in rows.dropna()["by_seed"]])
     points = {text.get_label(): text[0].get_xdata().tolist() for text in axes.containers}
     assert sorted(x for values in points.values() for x in values) == [0.3, 0.7, 0.8]
     assert axes.get_xlim()[0] < 0.25 and [label.get_text() for label in axes.get_yticklabels()] == ["home", "away"]
@@ -134,8 +159,10 @@ def test_a_panel_shows_frames_the_networks_own_pictures_and_maps(home, paper, se
     assert len(panels) == (rows + 1) * len(frames)
     assert panels[-len(frames)].get_ylabel() == "a\nmap" and len(figure.axes) == len(panels) + 1
     outputs = papers.outputs_of(network, as_batch(frames, run.settings)["image"])
-    for axes, method, p in zip(panels, frames["method"], network.score(outputs).numpy()):
-        assert axes.get_title() == f"{method}\nP(fake) {p:.2f}"
+    masks = as_batch(frames, run.settings)["mask"].numpy() > 0.5
+    for axes, method, p, mask in zip(panels, frames["method"], network.score(outputs).numpy(), masks):
+        forged = "" if method == "real" else f"\n{mask.mean():.0%} forged"
+        assert axes.get_title() == f"{method}\nP(fake) {p:.2f}{forged}"
 
 
 def test_frames_of_a_panel_follow_a_rule(home):

@@ -1,7 +1,8 @@
-"""Take out of an executed notebook the sections that had nothing to show: python workflow/sections.py NOTEBOOK.
+"""Make an executed notebook readable: python workflow/sections.py NOTEBOOK takes out the sections that had nothing to show.
 
 A heading tagged ``arms`` begins such a section, which ends at the next heading of its level or above. It goes where all
-its code cells showed nothing or an empty table: the profile does not train the lines that it is about.
+its code cells showed nothing or an empty table: the profile does not train the lines that it is about. The cell of parameters
+that papermill adds is folded.
 """
 
 import re
@@ -34,6 +35,8 @@ def without_empty_sections(notebook: NotebookNode) -> NotebookNode:
             cells = cells[end:]
         else:
             kept.append(head)
+        if "injected-parameters" in head.metadata.get("tags", ()):
+            head.metadata["jupyter"] = {"source_hidden": True}
     notebook.cells = kept
     return notebook
 
