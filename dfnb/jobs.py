@@ -300,7 +300,8 @@ def datasets(*names: str) -> None:
 
 
 def trained(p: TrainingParameters) -> Run:
-    """The training of a paper's notebook, trained now, resumed or loaded, and its scores on all its test sets."""
+    """The training of a paper's notebook, from its report or home, resumed, or trained now, and its scores on its test sets."""
+    restore(p.profile)
     datasets(p.train_set, *p.test_sets)
     epoch_tests = p.test_sets if p.epoch_scores else ()
     options = {"allow_random": profile(p.profile).allow_random, "frames_per_video": p.frames_per_video}
@@ -361,7 +362,6 @@ def train_job(name: str, job_id: str) -> None:
     known = {job.id: job for job in _distinct(trainings(name))}  # the main line, where an arm is the same training
     if job_id not in known:
         raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
-    restore(name)
     clock, job = core.Clock(), known[job_id]
     run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
     for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():

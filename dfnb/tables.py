@@ -177,14 +177,15 @@ def conclusion(rows: pd.DataFrame) -> str:
         above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
         undecided = len(rows) - above - below
         return f"Differences: {above} above zero, {below} below, {undecided} undecided (their interval holds zero)."
-    rows = rows[(rows["metric"] == rows["metric"].iloc[0]) & (rows["line"] != MEAN_MASK)]
+    gain = "gain in pixel AP"  # over the mean training mask: of localisation the number that says something
+    metric = gain if gain in set(rows["metric"]) else rows["metric"].iloc[0]
+    rows = rows[(rows["metric"] == metric) & (rows["line"] != MEAN_MASK)]
     rows = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
     named = []
     for word, place in {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}.items():
         row = rows.loc[place]
         where = row[["line", "test_set", "method", "condition"]].replace("all", "")
         named.append(f"{word} for {', '.join(filter(None, where))} ({_cell(row)})")
-    metric = rows["metric"].iloc[0]
     return f"{metrics.LOCALISATION.get(metric, metric)}: {'; '.join(named)}."
 
 
@@ -278,7 +279,8 @@ class Book:
         table = self.table(name)
         if len(table):
             rows = _known(name, self.tables).rows(self.results).dropna(subset="value")
-            display(table, *[Markdown(conclusion(rows))] if len(rows) else [])
+            unbroken = table.replace(r" (?=[\[+\-\d])", "\u00a0", regex=True)  # an interval stays on one line
+            display(unbroken, *[Markdown(conclusion(rows))] if len(rows) else [])
 
     def figure(self, name: str) -> Image | None:
         """Draw and save a figure: the picture with its caption as alternative text; None where there is nothing to draw."""
