@@ -175,13 +175,15 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     """Loss terms, and validation AUC with the chosen epoch, by epoch; a phase goes on where the one before it ended."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
     terms = dict.fromkeys(name for run in runs for name in run.log if name.startswith("loss_"))
-    handles, dashes = {}, dict(zip(terms, cycle(("-", "--", ":", "-."))))
+    handles, dashes = {}, dict(zip(terms, cycle(("-", "--", ":", "-.", (0, (1, 4)), (0, (8, 2))))))
     for run, colour in zip(runs, cycle(sns.color_palette("colorblind"))):
         log, chosen = run.log, run.record["chosen"]
         before = sum(len(other.log) for other in runs if other.id == run.record["start"])
         epochs = log["epoch"] + before
         for term in log.columns.intersection(dashes, sort=False):
-            [handles[term.removeprefix("loss_")]] = left.plot(epochs, log[term], dashes[term], color=colour, marker=".")
+            [handles[term.removeprefix("loss_")]] = left.plot(
+                epochs, log[term], linestyle=dashes[term], color=colour, marker="."
+            )
         phase = ", second phase" if before else ""
         name = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
         [handles[name]] = right.plot(epochs, log["validation_auc"], "o-", color=colour, markersize=3)
