@@ -334,24 +334,17 @@ def _curves(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics (B,) of B curves at once from the weights (B, T) that fakes and reals have at T scores, highest first.
 
     The same definitions as scikit-learn's, which is too slow for thousands of replicates or masks. The TPR at a limit is the
-    highest of a threshold with at most that FPR, nothing interpolated.
+    highest of a threshold with at most that FPR, nothing interpolated. ``best IoU``: of those above any threshold and the
+    fakes.
     """
     tp, fp = (np.pad(weights.cumsum(axis=1), ((0, 0), (1, 0))) for weights in (fake, real))
-    areas, tpr, fpr = _areas(tp, fp)
-    at_limits = {f"TPR at {k}% FPR": np.where(fpr <= k / 100 + 1e-9, tpr, 0).max(axis=1) for k in (1, 5)}
-    return at_limits | areas | {"EER": _eer(fpr, tpr)}
-
-
-def _areas(tp: np.ndarray, fp: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """AUC and AP (B,), and TPR and FPR (B, T + 1), from the weights (B, T + 1) of fakes and reals down to each of T scores.
-
-    The first weights are 0.
-    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        tpr, fpr = tp / tp[:, -1:], fp / fp[:, -1:]
+        tpr, fpr, iou = tp / tp[:, -1:], fp / fp[:, -1:], tp / (tp[:, -1:] + fp)
         precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
-    auc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
-    return {"AUC": auc, "AP": (np.diff(tpr) * precision[:, 1:]).sum(axis=1)}, tpr, fpr
+    found = {f"TPR at {k}% FPR": np.where(fpr <= k / 100 + 1e-9, tpr, 0).max(axis=1) for k in (1, 5)}
+    found["AUC"] = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
+    found["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
+    return found | {"best IoU": iou.max(axis=1), "EER": _eer(fpr, tpr)}
 
 
 def _eer(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
@@ -428,27 +421,12 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         return dict.fromkeys([*LOCALISATION, "best_iou"], float("nan"))
     # Rounded, since the noise of float32 interpolation would break ties, differently on each machine.
     resized = cv2.resize(np.float32(probability), forged.shape[::-1], interpolation=cv2.INTER_LINEAR).round(6)
-    tp, fp = _cumulative(resized.ravel(), forged.ravel())
-    areas, _, _ = _areas(tp, fp)
-    total = float(resized.sum(dtype=float))
+    curve, total = curve_values(resized.ravel(), forged.ravel()), float(resized.sum(dtype=float))
     return {
         "iou": float(((resized > 0.5) & forged).sum() / ((resized > 0.5) | forged).sum()),
-        "pixel_auc": float(areas["AUC"][0]),
-        "pixel_ap": float(areas["AP"][0]),
+        "pixel_auc": curve["AUC"],
+        "pixel_ap": curve["AP"],
         "pointing": float(forged[resized == resized.max()].mean()),
         "energy": float(resized[forged].sum(dtype=float) / total if total else forged.mean()),
-        "best_iou": float((tp / (tp[:, -1:] + fp)).max()),
+        "best_iou": curve["best IoU"],
     }
-
-
-def _cumulative(values: np.ndarray, forged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forged and other pixels (1, T + 1) down to each of T distinct values in [0, 1] of at most six decimals; the first are 0.
-
-    Value and label are sorted as one integer of 21 bits, low bits first: NumPy sorts 16 bits by radix, in linear time.
-    """
-    keys = np.rint(values * np.float32(-1e6)).astype(np.int32) * 2 + (2_000_000 + forged)
-    keys = keys[np.argsort((keys & 0xFFF).astype(np.uint16), kind="stable")]
-    keys = keys[np.argsort((keys >> 12).astype(np.uint16), kind="stable")]
-    last = np.append(np.flatnonzero(keys[1:] >> 1 != keys[:-1] >> 1), len(keys) - 1)
-    tp = np.append(0, np.cumsum(keys & 1, dtype=np.int64)[last])
-    return tp[None], (np.append(0, last + 1) - tp)[None]

@@ -265,7 +265,7 @@ def test_localisation_agrees_with_scikit_learn_on_a_resized_map():
 
 
 def test_localisation_has_the_areas_of_the_curve_to_the_last_bit():
-    """It sorts pixels in its own, faster way; coarse maps have many ties."""
+    """Coarse maps have many ties."""
     for key in range(60):
         random = rng("areas", key)
         probability, mask = random.random(random.integers(1, 30, 2)), random.random(random.integers(2, 70, 2)) < 0.3
