@@ -39,10 +39,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtr
 
-from dfnb import core, metrics, papers
-from dfnb.core import DfnbError
-from dfnb.metrics import METRICS, Estimates, Level, Units, interval
-from dfnb.scores import Line, Report
+from dfnb import core, metrics, papers, scores
 
 KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
 BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low", "high")]  # over both, videos, seeds
@@ -62,12 +59,12 @@ TRAINING = "first minus last epoch"
 # ---------------------------------------------------------------------------------------------------------- one comparison
 
 
-def estimates(sides: Sequence[Units], metric: str) -> list[Estimates]:
+def estimates(sides: Sequence[metrics.Units], metric: str) -> list[metrics.Estimates]:
     """The metric of each side, on the units that have a value in every table; empty where there is none.
 
     ``metric`` is one of :data:`dfnb.metrics.METRICS` or a column of values.
     """
-    if metric in METRICS:
+    if metric in metrics.METRICS:
         return [metrics.measure(data, metric) for data in sides]
     if not all(metric in data.columns for data in sides):
         return []
@@ -105,7 +102,7 @@ class Outcome(NamedTuple):
     left_chance: float
 
 
-def outcome(added: Sequence[Estimates], subtracted: Sequence[Estimates] = ()) -> Outcome:
+def outcome(added: Sequence[metrics.Estimates], subtracted: Sequence[metrics.Estimates] = ()) -> Outcome:
     """The sum of the estimates that are added minus those subtracted, all on the same units, table by table.
 
     A single table, such as another tool's scores, is compared with each table of the others.
@@ -150,7 +147,7 @@ def summary(*outcomes: Outcome) -> dict[str, Any]:
     return row | {"left_chance": chance, "seeds": seeds, "by_seed": by_seed, "interval_method": how}
 
 
-def _variance_over_videos(first: Estimates, spread: np.ndarray, sides: Sequence[Estimates]) -> float:
+def _variance_over_videos(first: metrics.Estimates, spread: np.ndarray, sides: Sequence[metrics.Estimates]) -> float:
     """The variance over videos of the mean over tables, or of the difference of several, which has this ``spread``.
 
     An estimate of exactly 0 or 1 has no standard error. Unless all sides have the same scores, that of the difference is
@@ -177,7 +174,7 @@ def p_value(difference: float, variance: float, degrees: float) -> float:
 Row = dict[str, Any]  # of the long table, and under "outcome" what it summarises, unless it is refused
 
 
-def results(report: Report) -> pd.DataFrame:
+def results(report: scores.Report) -> pd.DataFrame:
     """The long table of a report (:data:`COLUMNS`), made once and kept in ``reports/<profile>/results.parquet``.
 
     Main lines have all metrics. Arms, differences and single methods have AUC, balanced accuracy and localisation.
@@ -190,19 +187,19 @@ def results(report: Report) -> pd.DataFrame:
     return core.cached(report.folder / "results.parquet", facts, lambda: _results(report))
 
 
-def _results(report: Report) -> pd.DataFrame:
+def _results(report: scores.Report) -> pd.DataFrame:
     lines, found = report.lines(), []
     for test_set in dict.fromkeys(test_set for line in lines for test_set in report.test_sets(line)):
         found += _of_test_set(report, [line for line in lines if test_set in report.test_sets(line)], test_set)
     if not found:
-        raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
+        raise core.DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
     table = pd.DataFrame([*found, *_away(lines, found), *_training(lines)])
     table = table.merge(pd.DataFrame([_facts(line) for line in lines]), on="line").reindex(columns=COLUMNS)
     texts = ["interval_method", *FACTS]
     return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
-def _away(lines: Sequence[Line], found: Sequence[Row]) -> Iterator[Row]:
+def _away(lines: Sequence[scores.Line], found: Sequence[Row]) -> Iterator[Row]:
     """The rows of :data:`AWAY`: of every number that there is on each of the test sets a line was not trained on."""
     homes = {"": ""} | {line.name: _home(line) for line in lines}
     by_number, test_sets = defaultdict(list), defaultdict(set)
@@ -226,22 +223,21 @@ def _away(lines: Sequence[Line], found: Sequence[Row]) -> Iterator[Row]:
             yield keys | summary(*(part["outcome"] for part in parts)) | facts
 
 
-def _training(lines: Sequence[Line]) -> Iterator[Row]:
+def _training(lines: Sequence[scores.Line]) -> Iterator[Row]:
     """How far each loss term moved in training: its mean over the first epoch minus that over the last, over seeds.
 
     Of a term that ends before, such as the warm-up of SSPSL, nothing is said.
     """
     for line in lines:
-        sound = [run.record["log"] for run in line.runs if not run.record.get("collapsed")]
-        logs = [log for log in sound if len(log) > 1]
-        for term in [name for name in (logs[0][0] if logs else {}) if name.startswith("loss_") and name in logs[0][-1]]:
-            moved = np.array([log[0][term] - log[-1][term] for log in logs])
+        logs = [run.log for run in line.runs if len(run.log) > 1 and not run.record.get("collapsed")]
+        moved = pd.DataFrame([log.iloc[0] - log.iloc[-1] for log in logs]).filter(regex="^loss_").dropna(axis=1)
+        for term, values in moved.items():
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
-            keys |= {"condition": TRAINING, "metric": term, "value": moved.mean(), "seeds": len(moved)}
-            yield keys | {"sd": moved.std(ddof=1) if len(moved) > 1 else float("nan")}
+            facts = {"value": values.mean(), "seeds": len(values), "sd": values.std()}  # NaN of one seed
+            yield keys | {"condition": TRAINING, "metric": term} | facts
 
 
-def _facts(line: Line) -> dict[str, str]:
+def _facts(line: scores.Line) -> dict[str, str]:
     """What every number of a line must carry, whatever the test set."""
     facts = {"line": line.name, "paper": line.paper, "group": line.group, "arm": line.arm, "train_set": _home(line)}
     if not line.runs:
@@ -251,7 +247,7 @@ def _facts(line: Line) -> dict[str, str]:
     return facts | {"rule": record["rule"], "backbone": backbone, "weights_from": record["weights_from"]}
 
 
-def _home(line: Line) -> str:
+def _home(line: scores.Line) -> str:
     """The dataset trained on; empty for another tool."""
     return line.runs[0].parameters["train_set"] if line.runs else ""
 
@@ -260,12 +256,12 @@ def _home(line: Line) -> str:
 class Side:
     """The scores of a line on a test set at one level, under a condition that is made from stored ones."""
 
-    report: Report
-    line: Line
+    report: scores.Report
+    line: scores.Line
     test_set: str
     condition: str
     sources: Sequence[str]
-    level: Level
+    level: metrics.Level
 
     @cached_property
     def collapsed(self) -> set[int]:
@@ -273,7 +269,7 @@ class Side:
         return {run.parameters["seed"] for run in self.line.runs if run.record.get("collapsed")}
 
     @cached_property
-    def data(self) -> Units:
+    def data(self) -> metrics.Units:
         """For each source the aligned tables of the seeds that have all sources; chosen on test: of each seed's best epoch."""
         tables = [table for source in self.sources for table in self.report.read(self.line, self.test_set, source)]
         data = metrics.align(tables, self.level)
@@ -283,13 +279,13 @@ class Side:
         complete = [place for place, seed in enumerate(data.seeds) if data.seeds.count(seed) == len(self.sources)]
         return data.tables(complete)
 
-    def metrics(self, every: bool) -> tuple[list[str], list[str]]:
+    def measured(self, every: bool) -> tuple[list[str], list[str]]:
         """The metrics of this condition, all or a few, and those of each manipulation method."""
         columns = [name for name in self.data.columns if name != "score"]
         if self.condition == "":  # the store keeps localisation per video
             columns = [name for name in columns if (name == metrics.AT_THRESHOLD) == (self.level == "frame")]
             few = ["AUC", *columns] if self.level == "video" else ["AUC", "balanced accuracy", *columns]
-            return ([*METRICS, *columns] if every else few), few
+            return ([*metrics.METRICS, *columns] if every else few), few
         if self.condition.startswith(("map ", "sanity ")) and self.level == "video":
             return [], []
         if self.condition.startswith(("map ", "sanity ")):
@@ -301,11 +297,11 @@ class Side:
         """The seeds in order, as far as all sources have them; None for another tool."""
         return list(dict.fromkeys(self.data.seeds))
 
-    def at(self, seeds: Sequence[int | None]) -> Units:
+    def at(self, seeds: Sequence[int | None]) -> metrics.Units:
         """The tables of these seeds, source by source."""
         own = self.seeds()
         if not set(seeds) <= set(own):
-            raise DfnbError(f"{self.line.name} lacks a seed on {self.test_set}; score all its runs and pack again")
+            raise core.DfnbError(f"{self.line.name} lacks a seed on {self.test_set}; score all its runs and pack again")
         sources = range(0, len(self.data.seeds), len(own))  # where the tables of each begin
         return self.data.tables([start + own.index(seed) for start in sources for seed in seeds])
 
@@ -315,7 +311,7 @@ class Side:
         return Side(self.report, self.line, self.test_set, "", [""] * len(self.sources), self.level)
 
 
-def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterator[Row]:
+def _of_test_set(report: scores.Report, lines: Sequence[scores.Line], test_set: str) -> Iterator[Row]:
     """The rows of one test set: of each condition and level those of its lines, then those of their differences."""
     stored = [(line, _conditions(report, line, test_set)) for line in lines]
     for condition, level in product(dict.fromkeys(name for _, sources in stored for name in sources), metrics.KEY):
@@ -329,14 +325,14 @@ def _of_test_set(report: Report, lines: Sequence[Line], test_set: str) -> Iterat
             keys = {"line": a.line.name, "minus": minus, "test_set": test_set, "condition": condition, "level": level}
             try:
                 yield from (keys | row for row in _rows(a, b))
-            except DfnbError as error:
+            except core.DfnbError as error:
                 yield keys | {"method": "all", "metric": "AUC", "refused": str(error)}
 
 
-def _conditions(report: Report, line: Line, test_set: str) -> dict[str, list[str]]:
+def _conditions(report: scores.Report, line: scores.Line, test_set: str) -> dict[str, list[str]]:
     """The conditions of the results by the stored ones that each is made from."""
     sources = defaultdict(list, {"": [""]})
-    with suppress(DfnbError):  # reading the clean scores will say what is wrong
+    with suppress(core.DfnbError):  # reading the clean scores will say what is wrong
         for name in filter(None, report.conditions(line, test_set)):
             kind, _, number = name.rpartition(" ")
             made = [ON_TEST] if kind == "epoch" else [name]
@@ -429,7 +425,7 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
     used = sorted({seed for _, _, seeds in signed for seed in seeds} - {None})
     facts = {"seeds_list": ", ".join(map(str, used))}
     data = [(sign, side.at(seeds)) for sign, side, seeds in signed]
-    whole, of_method = a.metrics(every=b is None and not a.line.group)
+    whole, of_method = a.measured(every=b is None and not a.line.group)
     clean = []  # what robustness is compared with
     if "robustness kept" in whole:
         clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
@@ -471,7 +467,7 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
     for claim in listed:
         if set(claim) != FIELDS or claim["kind"] not in KINDS:
             rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted(FIELDS))}"
-            raise DfnbError(f"{path}: claim {claim.get('id')} {rule}")
+            raise core.DfnbError(f"{path}: claim {claim.get('id')} {rule}")
     return content["datasets"], listed
 
 
@@ -555,8 +551,8 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str,
         what = f"no {claim['metric']} of {' minus '.join(filter(None, (claim['line'], claim['against'])))}"
         return row | {"verdict": f"not testable: {''.join(found['refused']) or what}"}
     (of,) = found.itertuples()
-    row |= {"ours": interval(of.value, of.low, of.high), "seeds": f"{of.seeds:.0f}", "clusters": f"{of.clusters:.0f}"}
-    row |= {"collapsed": of.collapsed}
+    row["ours"] = metrics.interval(of.value, of.low, of.high)
+    row |= {"seeds": f"{of.seeds:.0f}", "clusters": f"{of.clusters:.0f}", "collapsed": of.collapsed}
     if claim["kind"] == "share":
         whole = _measured(claim | {"line": claim["against"]}, table, of.test_set)["value"].mean()
         row["ours"] = f"{of.value:.3f} of {whole:.3f}: {of.value / whole:.2f}"
@@ -639,4 +635,4 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     results = results.merge(known, on=keys, how="left")
     shift = results[["value", "low", "high"]].sub(results["published"], axis=0)
     texts = results["published"].map("{:.3f}".format).replace("nan", "")
-    return results.assign(published=texts, Δ=[interval(*row) for row in shift.to_numpy()])
+    return results.assign(published=texts, Δ=[metrics.interval(*row) for row in shift.to_numpy()])
