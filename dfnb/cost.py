@@ -9,14 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.profiler import profile as profiled
 
-from dfnb import core, papers, synth
-from dfnb.core import DfnbError
-from dfnb.data import sources
-from dfnb.data.frames import load_frames, select, thinned
-from dfnb.data.prepare import Settings as Preparation
-from dfnb.jobs import TrainingParameters, profile, trainings
+from dfnb import core, jobs, papers, synth
+from dfnb.data import frames, prepare, sources
 from dfnb.train import DEVICE, Step
 
 SCORING = 1 / 3  # of a training step: a forward pass costs about half of a backward pass
@@ -40,7 +35,7 @@ def cost(name: str) -> pd.DataFrame:
     counted once. Loader, drawing, preparing, maps and notebooks are not in it. Nothing is trained and no weights are fetched.
     """
     rows: dict[str, dict] = {}
-    for job in trainings(name):
+    for job in jobs.trainings(name):
         for place, (phase, values) in enumerate(_phases(job.parameters).items()):
             row = {"paper": job.parameters.paper, "group": job.group or "main", "trainings": int(place == 0)}
             rows.setdefault(phase, row | values)
@@ -52,16 +47,16 @@ def cost(name: str) -> pd.DataFrame:
 
 def disk(name: str) -> pd.Series:
     """GiB of the crops of a profile's datasets, as they lie on disk; a split of which nothing is known is left out."""
-    grid, found = profile(name).grid, {}
+    grid, found = jobs.profile(name).grid, {}
     for each in sorted({*grid.train_sets, *grid.test_sets} & {*core.described("synth"), *core.described("real")}):
         drawn = synth.preset(each) if each in core.described("synth") else None
-        side = drawn.size if drawn else sources.load(each).prepare.get("size", Preparation().size)
+        side = drawn.size if drawn else sources.load(each).prepare.get("size", prepare.Settings().size)
         splits = drawn.identities if drawn else sources.load(each).videos
         found[each] = sum(sum(frames_of(each, split)) for split in splits) * 3 * side**2 / GIB
     return pd.Series(found)
 
 
-def _phases(p: TrainingParameters) -> dict[str, dict[str, float]]:
+def _phases(p: jobs.TrainingParameters) -> dict[str, dict[str, float]]:
     """Of each phase of a training, by a digest of what identifies it: images trained on and scored, hours, and memory.
 
     The last phase, which comes first, scores the test sets: once, and after every epoch where that is asked for.
@@ -95,12 +90,12 @@ def frames_of(name: str, split: str, seen: tuple[str, ...] = (), per_video: int 
         videos = settings.identities.get(split, 0) * settings.videos
         each, methods, real, fake = settings.frames, settings.methods, videos, videos
     elif core.read_record(core.home() / "datasets" / name):
-        label = thinned(select(load_frames(name), split, seen or None), per_video)["label"]
+        label = frames.thinned(frames.select(frames.load_frames(name), split, seen or None), per_video)["label"]
         return int((label == 0).sum()), int((label == 1).sum())
     else:
         manifest = sources.load(name)
         if split not in manifest.videos:
-            raise DfnbError(f"how many videos the split {split} of {name} has is not known before it is prepared")
+            raise core.DfnbError(f"how many videos the split {split} of {name} has is not known before it is prepared")
         each, methods = manifest.frames, [method for rule in manifest.rules for method in rule.methods]
         real, fake = manifest.videos[split]
     each = min(each, per_video or each)
@@ -137,9 +132,7 @@ def measured(paper: str, settings: str, batch_size: int) -> Measured:
     try:
         once()
     except torch.OutOfMemoryError:
-        raise DfnbError(
-            f"{paper}: a batch of {n} does not fit on this GPU; lower batch_size, or raise devices"
-        ) from None
+        raise core.DfnbError(f"{paper}: this GPU holds no batch of {n}; lower batch_size, or raise devices") from None
     steps, seconds = Timer(once).autorange()
     weights = 4 * sum(value.numel() for value in step.parameters())
     whole = DEVICE == "cuda"  # there the peak is that of a step, with its gradients; on a CPU that of a forward pass
@@ -153,7 +146,7 @@ def _peak(step: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() - before
-    with profiled(profile_memory=True) as seen:
+    with torch.profiler.profile(profile_memory=True) as seen:
         step()
     events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     return int(np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"]).max())
