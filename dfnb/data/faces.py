@@ -21,7 +21,6 @@ from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
 
 from dfnb import core
-from dfnb.core import DfnbError
 from dfnb.data import sources
 
 YUNET = "face_detection_yunet_2023mar.onnx"
@@ -61,7 +60,7 @@ def detector_path() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
         except (OSError, RuntimeError) as error:
-            raise DfnbError(f"no face detector ({error}); get {YUNET_URL} and put it at {path}") from None
+            raise core.DfnbError(f"no face detector ({error}); get {YUNET_URL} and put it at {path}") from None
     return sources.verified(path, YUNET_SHA256)
 
 

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import v2
 
-from dfnb import papers
-from dfnb.core import DfnbError
+from dfnb import core, papers
 from dfnb.data.frames import Sample, hide_masks
 from dfnb.papers import backbones, released
 
@@ -87,7 +86,7 @@ class Settings(papers.Settings):
         """
         if self.sspsl and frames.loc[frames["label"] == 1, "landmarks"].isna().all():
             problem = f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference region"
-            raise DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
+            raise core.DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
         return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:

@@ -18,7 +18,6 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfnb import core
-from dfnb.core import DfnbError
 
 
 def load(network: nn.Module, checkpoint: Mapping[str, Any], paper: ModuleType) -> None:
@@ -41,7 +40,7 @@ def load(network: nn.Module, checkpoint: Mapping[str, Any], paper: ModuleType) -
     counts = [f"{len(keys)} {problem} ({', '.join(sorted(keys)[:3])})" for problem, keys in problems.items() if keys]
     if counts:
         problem = f"these are not the weights of the released {paper.PAPER.title}: {'; '.join(counts)}"
-        raise DfnbError(f"{problem}; load one of its checkpoints, and into a Network of the published Settings")
+        raise core.DfnbError(f"{problem}; load one of its checkpoints, and into a Network of the published Settings")
     network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
 
 
