@@ -96,11 +96,10 @@ def train(
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % devices or settings.batch_size < 2 * devices:
         raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
-    splits = {
-        split: datasets.thinned(select(table, split, seen_methods), frames_per_video) for split in ("train", "val")
-    }
-    for split, frames in splits.items():
-        datasets.both_classes(frames, split)
+    splits = {}
+    for split in ("train", "val"):
+        splits[split] = datasets.thinned(select(table, split, seen_methods), frames_per_video)
+        datasets.both_classes(splits[split], split)
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
