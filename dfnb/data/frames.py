@@ -1,6 +1,6 @@
 """The frames of a dataset: how they are stored, read, sampled and batched.
 
-``datasets/<name>/frames.parquet`` has one row per frame (:data:`COLUMNS`). Pixels lie in one folder per video, as
+``datasets/<name>/frames.parquet`` has one row per frame (columns: ``frames.yaml``). Pixels lie in one folder per video, as
 arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit per pixel along the row in ``masks.npy``.
 """
 
@@ -25,25 +25,15 @@ from torchvision.transforms.v2 import functional as TF
 from dfnb import core
 from dfnb.core import DfnbError
 
-_text = pa.dictionary(pa.int32(), pa.string())
-COLUMNS: dict[str, pa.DataType] = {
-    "dataset": _text,
-    "split": _text,  # train, val, test
-    "video": _text,  # unique within the dataset: method and name, FaceSwap/000_003
-    "track": pa.int16(),  # tells two people of a video apart, where a dataset has several
-    "frame": pa.int32(),  # the number in the source video
-    "row": pa.int32(),  # the place in the stored array: drop-outs make the two differ
-    "cluster": _text,  # what repeats and must be resampled together: identity, or pair of FaceForensics++
-    "identity": _text,  # target of the manipulation
-    "source": _text,  # donor, empty where there is none
-    "method": _text,  # real, or the manipulation's name
-    "label": pa.int8(),  # 0 real, 1 fake
-    "path": _text,  # .npy of crops or an image file, relative to the dataset's folder
-    "mask": _text,  # .npy of packed masks; empty: none known (fake) or all zero (real)
-    "landmarks": pa.list_(pa.float32(), 10),  # x, y in crop pixels: right eye, left eye, nose tip, mouth corners
-    "crop_box": pa.list_(pa.float32(), 4),  # left, top, right, bottom in source pixels
-    "scale": pa.float32(),  # crop pixels per source pixel
-}
+
+def _arrow(kind: Any) -> pa.DataType:
+    """Arrow's type by what ``frames.yaml`` calls it."""
+    if isinstance(kind, list):
+        return pa.list_(pa.type_for_alias(kind[0]), kind[1])
+    return pa.dictionary(pa.int32(), pa.string()) if kind == "text" else pa.type_for_alias(kind)
+
+
+COLUMNS = {name: _arrow(kind) for name, kind in core.read_yaml(Path(__file__).with_suffix(".yaml")).items()}
 SPLITS = ("train", "val", "test")
 ROW_GROUP = 50_000  # rows that a writer of the table holds, and that a reader may take at a time
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
