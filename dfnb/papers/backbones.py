@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from dfnb.core import DfnbError, sha256
+from dfnb.core import DfnbError, read_yaml, sha256
 
 SMALL = "dfnb_plain7"
 STARTS = Path(__file__).with_name("starts")
@@ -67,32 +67,18 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
     return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
 
 
-def _source(name: str, pretrained: bool) -> str:
-    """Where the weights of a model are from: "random weights", "ImageNet", or the name of a start."""
-    if not timm.is_model(name):
-        raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
-    if not (pretrained and is_model_pretrained(name)):
-        return "random weights"
-    known = timm.get_pretrained_cfg(name)
-    if known.file and not Path(known.file).exists():
-        raise DfnbError(f"{known.file} is missing; make it with `python scripts/pretrain.py {known.tag}` or reinstall")
-    return known.tag.replace("_", " ") if known.file else "ImageNet"
-
-
 def start(name: str, pretrained: bool) -> dict[str, str]:
     """What a model starts from: ``from`` "random weights", "ImageNet" (with timm's ``tag``), or a start (with its ``sha256``).
 
     Part of a run's identity, so it is what there is: where ImageNet's weights cannot be fetched, random weights. Raises
     :class:`DfnbError` when timm knows no model of this name.
     """
-    source = _source(name, pretrained)
-    known = timm.get_pretrained_cfg(name)
-    if source == "random weights":
-        return {"from": source}
-    if known.file:
-        return {"from": source, "sha256": sha256(Path(known.file))}
     with torch.random.fork_rng():
-        return {"from": create(name, True).weights_from, "tag": f"{known.architecture}.{known.tag}"}
+        source, known = create(name, pretrained).weights_from, timm.get_pretrained_cfg(name)
+    if not (pretrained and is_model_pretrained(name)):
+        return {"from": source}
+    pinned = {"sha256": sha256(Path(known.file))} if known.file else {"tag": f"{known.architecture}.{known.tag}"}
+    return {"from": source} | pinned
 
 
 def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
@@ -102,9 +88,16 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     ``pretrained=False`` would have drawn, so that ``torch.manual_seed`` before the call determines them.
 
     Raises:
-        DfnbError: timm knows no model of this name.
+        DfnbError: timm knows no model of this name, or a start is missing.
     """
-    weights_from, reason = _source(name, pretrained), "timm has none for it"
+    if not timm.is_model(name):
+        raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
+    weights_from, reason = "random weights", "timm has none for it"
+    if pretrained and is_model_pretrained(name):
+        known = timm.get_pretrained_cfg(name)
+        if known.file and not Path(known.file).exists():
+            raise DfnbError(f"there is no {known.file}; make it with `python scripts/pretrain.py {known.tag}`")
+        weights_from = known.tag.replace("_", " ") if known.file else "ImageNet"
     random_state = torch.get_rng_state()
     try:
         model = timm.create_model(name, pretrained=weights_from != "random weights", **timm_kwargs)
@@ -131,15 +124,12 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         DfnbError: no such backbone, or one that is not known to fall into seven stages.
     """
     model = create(name, pretrained)
+    cut = read_yaml(Path(__file__).with_suffix(".yaml")).get(type(model).__name__)
+    if cut is None:
+        raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or dfnb_plain7")
     if isinstance(model, Xception):
         model.conv1.padding = model.conv2.padding = (1, 1)
-        cut = ["conv1 bn1 act1 conv2 bn2 act2", "block1", "block2", "block3", "block4 block5 block6 block7"]
-        cut += ["block8 block9 block10 block11", "block12 conv3 bn3 act3 conv4 bn4"]
-    elif isinstance(model, Plain7):
-        cut = [f"features.{i}" for i in range(7)]
-    else:
-        raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or dfnb_plain7")
-    named = [[(part.replace(".", "_"), model.get_submodule(part)) for part in names.split()] for names in cut]
+    named = [[(part.replace(".", "_"), model.get_submodule(part)) for part in names] for names in cut]
     parts = nn.ModuleList(nn.Sequential(OrderedDict(stage)) for stage in named)
     with torch.no_grad():
         _, *maps = accumulate(parts.eval(), lambda x, part: part(x), initial=torch.zeros(1, 3, 64, 64))
