@@ -9,6 +9,7 @@ maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.sta
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
@@ -111,13 +112,9 @@ class Settings(papers.Settings):
         return released.in_turn(*geometry, (0.1, v2.Grayscale(3)), *quality, (0.5, released.one_colour()))
 
 
-SRM = torch.tensor(
-    [
-        [[0, 0, 0, 0, 0], [0, -1, 2, -1, 0], [0, 2, -4, 2, 0], [0, -1, 2, -1, 0], [0, 0, 0, 0, 0]],
-        [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]],
-        [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, -2, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
-    ]
-) / torch.tensor([4.0, 12.0, 2.0]).view(3, 1, 1)
+TABLES = core.read_yaml(Path(__file__).with_suffix(".yaml"))
+SRM = torch.tensor(TABLES["filters"]) / torch.tensor(TABLES["divisors"]).view(3, 1, 1)
+REFERENCE = TABLES["reference"]  # of each part of the face half its width and height
 
 
 def srm_residual(images: Tensor) -> Tensor:
@@ -378,11 +375,6 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = grid
     pooled = F.max_pool2d(mask, (mask.shape[2] // height, mask.shape[3] // width))
     return (pooled[:, 0, :height, :width] > 0).long()
-
-
-# Half width and half height of the reference region, in eye distances: about the boxes of the 68 landmarks of dlib, of
-# which five are known here, with the released code's margin.
-REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
 
 
 def reference_region(landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str) -> Tensor:
