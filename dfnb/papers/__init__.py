@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,17 +47,16 @@ class Paper(NamedTuple):
     marker: str
 
 
-class Batch(TypedDict):
-    """What the loop hands to ``losses``; an unknown mask is all zero and ``has_mask`` is False."""
-
-    image: Tensor  # (B, 3, H, W) float32, normalised
-    label: Tensor  # (B,) int64, 0 real, 1 fake
-    mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged
-    has_mask: Tensor  # (B,) bool; real images have one: all zero
-    landmarks: Tensor  # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners; NaN if unknown
-    epoch: int
-    partner: Tensor | None  # (B,) int64: mixup partner of each image, None where the batch is not mixed
-    weight: float  # share of the image itself in the mixture; 1.0 where the batch is not mixed
+# What the loop hands to ``losses``, by name; an unknown mask is all zero and ``has_mask`` is False:
+#   image      Tensor (B, 3, H, W) float32, normalised
+#   label      Tensor (B,) int64, 0 real, 1 fake
+#   mask       Tensor (B, 1, H, W) float32 in {0, 1}, 1 where forged
+#   has_mask   Tensor (B,) bool; real images have one: all zero
+#   landmarks  Tensor (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners; NaN if unknown
+#   epoch      int
+#   partner    Tensor (B,) int64: mixup partner of each image; None where the batch is not mixed
+#   weight     float, share of the image itself in the mixture; 1.0 where the batch is not mixed
+Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -324,12 +323,9 @@ def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
 @torch.inference_mode()
 def shapes(network: Network, images: Tensor) -> dict[str, str]:
     """Shapes of one forward pass, without the batch (``32×12×12``): of each module's output and each of the network's, by name."""
-    found: dict[str, Any] = {}
-    noted = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: found.update({name: output}))
-        for name, module in network.named_modules()
-    ]
+    names, found = {module: name for name, module in network.named_modules()}, {}
+    register = nn.modules.module.register_module_forward_hook
+    hook = register(lambda module, _inputs, output: found.update({names[module]: output}))
     found |= network(images)
-    for hook in noted:
-        hook.remove()
+    hook.remove()
     return {name: "×".join(map(str, each.shape[1:])) for name, each in found.items() if isinstance(each, Tensor)}
