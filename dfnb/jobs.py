@@ -223,8 +223,7 @@ def jobs(name: str) -> list[Job]:
         if notebook in papers.notebooks():
             before = planned
             result += [job for job in planned if job not in result]
-            first = next(job for job in planned if job.notebook == notebook)  # whose run the notebook loads
-            checked = first.parameters
+            checked = next(job.parameters for job in planned if job.notebook == notebook)  # whose run it loads
         else:
             values = {"profile": name} | (values or {})
             if notebook == "01_data":  # all that the profile trains or tests on
