@@ -356,27 +356,29 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
     return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2]
 
 
-def between(a: Report, b: Report) -> pd.DataFrame:
+def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
     """Clean video AUC of the lines of one report minus that of the lines of the same name in another, as in :func:`results`.
 
-    Raises :class:`DfnbError` where a test set differs, or no line and test set is in both.
+    Raises :class:`core.DfnbError` where a test set differs, or no line and test set is in both.
     """
     for report in (a, b):
         if not report.lines():
-            raise DfnbError(f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}")
+            raise core.DfnbError(
+                f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}"
+            )
     others, found = {line.name: line for line in b.lines()}, []
     for line in [line for line in a.lines() if line.name in others]:
         other = others[line.name]
         for test_set in [name for name in a.test_sets(line) if name in b.test_sets(other)]:
             if len({each.read(of, test_set)[0].attrs["fingerprint"] for each, of in ((a, line), (b, other))}) > 1:
-                raise DfnbError(
+                raise core.DfnbError(
                     f"{a.folder} and {b.folder} were made with different data as {test_set}; score one again"
                 )
             sides = Side(a, line, test_set, "", [""], "video"), Side(b, other, test_set, "", [""], "video")
             keys = {"line": line.name, "minus": f"in {b.folder.name}", "test_set": test_set, "condition": ""}
             found += [keys | row for row in _rows(*sides) if (row["metric"], row["method"]) == ("AUC", "all")]
     if not found:
-        raise DfnbError(f"{a.folder} and {b.folder} have no line with a shared test set and shared seeds")
+        raise core.DfnbError(f"{a.folder} and {b.folder} have no line with a shared test set and shared seeds")
     return pd.DataFrame(found).assign(group="", level="video", refused="").reindex(columns=COLUMNS)
 
 
