@@ -76,7 +76,8 @@ def test_a_strip_shows_lines_or_one_difference_with_its_seeds():
     axes = figures.strip(rows, figures.looks(rows)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]
     assert len([line for line in axes.lines if line.get_marker() == "."]) == 2
-    difference = figures.strip(rows.head(1).assign(minus="B", value=0.1, low=0.0, high=0.2), figures.looks(rows)).axes[0]
+    one = rows.head(1).assign(minus="B", value=0.1, low=0.0, high=0.2)
+    difference = figures.strip(one, figures.looks(rows)).axes[0]
     assert difference.get_yticklabels()[0].get_text() == "A\n− B"
     assert any(line.get_linestyle() == ":" and set(line.get_xdata()) == {0} for line in difference.lines)
 
