@@ -2,8 +2,6 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from timm.layers import ConvNormAct, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model_pretrained, register_model
 from timm.models.xception import Xception
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from dfnb.core import DfnbError, read_yaml, sha256
@@ -140,20 +137,13 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
 def recomputed(part: nn.Module, x: Tensor) -> Tensor:
     """``part(x)``, of which the backward pass needs no activations: it computes them again.
 
-    The same numbers as without, to the last bit: running statistics are updated in the first pass alone.
+    The same numbers as without, to the last bit: running statistics are updated in the first pass alone, copies in the second.
     """
-    norms = [layer for layer in part.modules() if isinstance(layer, _BatchNorm)]
+    buffers: dict[str, Tensor] = {}
 
-    @contextmanager
-    def again() -> Iterator[None]:
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, values in zip(norms, kept):
-                norm.momentum, norm.num_batches_tracked = values
+    def once_more(x: Tensor) -> Tensor:
+        found = torch.func.functional_call(part, buffers, (x,))
+        buffers.update({name: value.clone() for name, value in part.named_buffers()})
+        return found
 
-    passes = {"use_reentrant": False, "preserve_rng_state": False}
-    return checkpoint(part, x, context_fn=lambda: (nullcontext(), again()), **passes)
+    return checkpoint(once_more, x, use_reentrant=False, preserve_rng_state=False)
