@@ -112,12 +112,19 @@ def outcome(added: Sequence[metrics.Estimates], subtracted: Sequence[metrics.Est
     values = sum(sign * each.values for sign, each in signed)
     spread = sum(sign * each.spread for sign, each in signed)
     degrees, chance = first.design.fewest - 1, float("nan")
-    over_videos = Spread(_variance_over_videos(first, spread.mean(axis=0), [each for _, each in signed]), degrees)
+    # an exact 0 or 1 has no standard error: unless all have the same scores, that of a difference is then at least the
+    # width of the interval of such an estimate
+    sides = [*added, *subtracted]
+    variance = float("nan") if "none" in {side.how for side in sides} else first.variance(spread.mean(axis=0))
+    exact = {0.0, 1.0} & {float(side.values.mean()) for side in sides}
+    if exact and first.bounded and not all(np.array_equal(first.column, side.column) for side in sides):
+        low, high = metrics.bounded_interval(1.0, variance, np.nan, first.independent)
+        variance = max(variance, ((high - low) / metrics.quantile(degrees)) ** 2)
     if alone and first.how == "delong":
         errors = np.array([first.variance(influence) for influence in spread]) ** 0.5
         chance = float((np.abs(values - 0.5) > metrics.quantile(degrees) * errors).sum())
     bounded, counts = alone and first.bounded, first.design.counts()
-    return Outcome(values, over_videos, bounded, first.independent, first.how, counts, chance)
+    return Outcome(values, Spread(variance, degrees), bounded, first.independent, first.how, counts, chance)
 
 
 def summary(*outcomes: Outcome) -> dict[str, Any]:
@@ -145,21 +152,6 @@ def summary(*outcomes: Outcome) -> dict[str, Any]:
     how = "none" if np.isnan(over_videos.variance) else outcomes[0].how
     by_seed = ", ".join(f"{each:.4f}" for each in values)
     return row | {"left_chance": chance, "seeds": seeds, "by_seed": by_seed, "interval_method": how}
-
-
-def _variance_over_videos(first: metrics.Estimates, spread: np.ndarray, sides: Sequence[metrics.Estimates]) -> float:
-    """The variance over videos of the mean over tables, or of the difference of several, which has this ``spread``.
-
-    An estimate of exactly 0 or 1 has no standard error. Unless all sides have the same scores, that of the difference is
-    then at least the width of the interval of such an estimate.
-    """
-    variance = float("nan") if "none" in {side.how for side in sides} else first.variance(spread)
-    exact = {0.0, 1.0} & {float(side.values.mean()) for side in sides}
-    same = all(np.array_equal(first.column, side.column) for side in sides)
-    if exact and first.bounded and not same:
-        low, high = metrics.bounded_interval(1.0, variance, np.nan, first.independent)
-        variance = max(variance, ((high - low) / metrics.quantile(first.design.fewest - 1)) ** 2)
-    return variance
 
 
 def p_value(difference: float, variance: float, degrees: float) -> float:
@@ -424,8 +416,7 @@ def with_collapsed(condition: str) -> str:
 def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | None]]) -> Iterator[Row]:
     """Every metric of ``a``, or of ``a`` minus ``b``, at these seeds, and of single methods."""
     signed = [(1, a, [pair[0] for pair in pairs])] + ([(-1, b, [pair[1] for pair in pairs])] if b else [])
-    used = sorted({seed for _, _, seeds in signed for seed in seeds} - {None})
-    facts = {"seeds_list": ", ".join(map(str, used))}
+    facts = {"seeds_list": ", ".join(map(str, sorted({seed for _, _, seeds in signed for seed in seeds} - {None})))}
     data = [(sign, side.at(seeds)) for sign, side, seeds in signed]
     whole, of_method = a.measured(every=b is None and not a.line.group)
     clean = []  # what robustness is compared with
