@@ -95,8 +95,7 @@ def find(relative: str) -> Path:
 
 def described(kind: str) -> list[str]:
     """Names of the datasets that ``data_manifest/`` describes, in alphabetical order: of ``kind`` synth or real."""
-    paths = sorted(find("data_manifest").glob("*.yaml"))
-    return [path.stem for path in paths if read_yaml(path).get("kind") == kind]
+    return [path.stem for path in sorted(find("data_manifest").glob("*.yaml")) if read_yaml(path).get("kind") == kind]
 
 
 def read_yaml(path: Path) -> Any:

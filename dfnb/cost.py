@@ -66,8 +66,7 @@ def _phases(p: jobs.TrainingParameters) -> dict[str, dict[str, float]]:
     tests, phase, found = sum(sum(frames_of(name, "test")) for name in p.test_sets), p.settings(), {}
     while phase is not None:
         key = core.digest([p.paper, p.train_set, p.seed, *shown, phase.model_dump(mode="json")])
-        timed = phase.model_copy(update=FREE)
-        step = measured(p.paper, timed.model_dump_json(), phase.batch_size // p.devices)
+        step = measured(p.paper, phase.model_copy(update=FREE).model_dump_json(), phase.batch_size // p.devices)
         epoch = real * (phase.oversampling or 1) + fake
         images = phase.epochs * min(phase.images_per_epoch or epoch, epoch)
         scored = phase.epochs * validation + tests * (1 + phase.epochs * p.epoch_scores)

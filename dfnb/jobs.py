@@ -193,9 +193,8 @@ class Job:
     def done(self) -> bool:
         """Whether the job's record is there, for these very parameters, with all the files it names."""
         record = core.read_record(self.record.parent)
-        if not record or not self.parameters.equal(record["parameters"]):
-            return False
-        return (self.trains or self.log.exists()) and all((core.home() / name).exists() for name in record["files"])
+        ended = record and self.parameters.equal(record["parameters"]) and (self.trains or self.log.exists())
+        return bool(ended) and all((core.home() / name).exists() for name in record["files"])
 
 
 def profile(name: str) -> Profile:

@@ -386,8 +386,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     NaN stays NaN and counts as a comparison.
     """
     ascending = pd.Series(p, dtype=float).sort_values()  # NaN last
-    stepped = ascending * np.arange(len(ascending), 0, -1)
-    return stepped.cummax().clip(upper=1).sort_index().to_numpy()
+    return (ascending * np.arange(len(ascending), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
 
 
 def p_texts(p: Iterable[float]) -> list[str]:

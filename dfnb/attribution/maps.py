@@ -14,9 +14,8 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb import core, papers
+from dfnb import core, metrics, papers
 from dfnb.data.frames import identity, in_order
-from dfnb.metrics import KEY
 from dfnb.train import DEVICE, Run
 
 VERSION = 3  # raise it when a method gives other maps, or a measure other values
@@ -125,7 +124,7 @@ def batches(frames: pd.DataFrame, settings: papers.Settings) -> Iterator[dict[st
 
 def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataFrame, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table."""
-    keys = list(frames[KEY["frame"]].astype({"video": str}).itertuples(index=False, name=None))
+    keys = list(frames[metrics.KEY["frame"]].astype({"video": str}).itertuples(index=False, name=None))
     network, found = network.to(DEVICE), []
     for batch in batches(frames, settings):
         images = batch["image"].to(DEVICE)
@@ -135,15 +134,14 @@ def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataF
 
 def describe(run: Run, frames: pd.DataFrame) -> dict:
     """What maps of these rows depend on beside their name: the facts under which they and their measures are kept."""
-    rows = core.digest(frames[KEY["frame"]].astype(str).to_numpy().tolist())
+    rows = core.digest(frames[metrics.KEY["frame"]].astype(str).to_numpy().tolist())
     return {"maps": VERSION, "weights": run.weights_sha256, "data": identity(frames.attrs["record"]), "frames": rows}
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need
 def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, computed once and then read from its folder."""
-    facts = describe(run, frames) | {"map": name}
-    path = run.folder / "attribution" / f"{name}-{core.digest(facts)}.npy"
+    path = run.folder / "attribution" / f"{name}-{core.digest(describe(run, frames) | {'map': name})}.npy"
     if not path.exists():
         with core.atomic(path) as temporary:
             np.save(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))

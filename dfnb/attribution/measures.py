@@ -19,9 +19,8 @@ from torch.nn import functional as F
 from dfnb import core, metrics, scores
 from dfnb.attribution import maps
 from dfnb.core import DfnbError
-from dfnb.data import prepare
+from dfnb.data import prepare, sources
 from dfnb.data.frames import in_order, load_frames, select
-from dfnb.data.sources import Source
 from dfnb.train import DEVICE, Run, region
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
@@ -201,7 +200,7 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     settings = prepare.Settings(frames_per_video=frames, **crop)
     name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
     try:
-        prepare.prepare(name, [Source("picture", path, 0, "real")], settings, workers=1, progress=False)
+        prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except DfnbError as error:
         raise DfnbError(f"{path}: {error}; give a picture with a face of {settings.min_face} pixels or more") from None
     return load_frames(name).assign(method=path.name)

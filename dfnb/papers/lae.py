@@ -172,8 +172,7 @@ class Network(papers.Network):
         attention's mean over positions is the half's activation, but for the biases.
         """
         signs = latent.sign().unflatten(1, (2, -1))
-        weight = self.to_latent.weight.unflatten(0, (2, -1))
-        return torch.einsum("bcu,cuk->bck", signs, weight) / signs.shape[2]
+        return torch.einsum("bcu,cuk->bck", signs, self.to_latent.weight.unflatten(0, (2, -1))) / signs.shape[2]
 
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """The terms by name, their weighted sum ``total``, and the discriminator's own loss ``adversary``.

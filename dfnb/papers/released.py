@@ -62,8 +62,7 @@ def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
 
 
 def _recoloured(change: Callable[[Tensor], Tensor], image: tv_tensors.Image) -> tv_tensors.Image:
-    pixels = change(image.as_subclass(Tensor).float())
-    return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
+    return tv_tensors.wrap(change(image.as_subclass(Tensor).float()).round().clamp(0, 255).byte(), like=image)
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
