@@ -92,7 +92,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))  # a killed writer's folder begins with a dot
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    schema, digests, n, waiting, held = pa.schema(COLUMNS), [], {}, [], 0
+    schema, digests, n, waiting = pa.schema(COLUMNS), [], {}, []
     with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
@@ -104,11 +104,10 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
             digests.append([video, core.digest([hashes, values], digits=64)])
             for kind, frames in Counter(f"{row['split']}/{row['method']}" for row in rows).items():
                 n.setdefault(kind, Counter()).update(frames=frames, videos=1)
-            waiting.append(pa.Table.from_pylist(rows, schema))
-            held += len(rows)
-            if held >= ROW_GROUP or file == files[-1]:
-                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
-                waiting, held = [], 0
+            waiting += rows
+            if len(waiting) >= ROW_GROUP or file == files[-1]:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting = []
     known = {"fingerprint": core.digest([parameters, digests], digits=16), "n": dict(sorted(n.items()))}
     return core.write_record(folder, parameters, ["frames.parquet"], **known, **facts)
 
@@ -328,13 +327,10 @@ class FrameDataset(Dataset):
             if image.shape[-2:] != (side, side):
                 raise DfnbError(f"the augmentation made an image of {list(image.shape)}; its side must stay {side}")
         pixels = image.as_subclass(Tensor).float().div_(255)
-        return {
-            "image": TF.normalize(pixels, self.settings.mean, self.settings.std, inplace=True),
-            "label": torch.tensor(sample.label),
-            "mask": mask.as_subclass(Tensor).float(),
-            "has_mask": torch.tensor(sample.has_mask),
-            "landmarks": points.as_subclass(Tensor).float(),
-        }
+        pixels = TF.normalize(pixels, self.settings.mean, self.settings.std, inplace=True)
+        known = {"label": torch.tensor(sample.label), "has_mask": torch.tensor(sample.has_mask)}
+        places = {"mask": mask.as_subclass(Tensor).float(), "landmarks": points.as_subclass(Tensor).float()}
+        return {"image": pixels, **known, **places}
 
 
 def _handedness(points: Tensor) -> Tensor:
