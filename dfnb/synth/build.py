@@ -5,6 +5,7 @@ same bytes, a build that was stopped goes on, and no two datasets share a person
 """
 
 import hashlib
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,6 @@ import cv2
 import joblib
 import numpy as np
 from pydantic import DirectoryPath, Field, NonNegativeInt
-from tqdm import tqdm
 
 from dfnb import core
 from dfnb.core import DfnbError, rng
@@ -193,10 +193,9 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         persons, facts = cast(name, settings)
         core.write_json(description, parameters)
         jobs = [joblib.delayed(make_videos)(folder, name, each, persons[each.donor], settings) for each in persons]
-        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered")
-        for made in tqdm(pool(jobs), name, len(jobs), mininterval=10, unit="person", disable=not progress):
-            for video in made:
-                frames.write_video(*video)
+        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered", verbose=5 * progress)
+        for video in chain.from_iterable(pool(jobs)):
+            frames.write_video(*video)
         crf = settings.delivery.h264
         compression = "JPEG {}-{}".format(*settings.delivery.jpeg) if crf is None else f"H.264 crf {crf}"
         return frames.write_dataset(folder, parameters, compression=compression, **facts, **clock.facts())
