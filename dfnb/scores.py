@@ -98,7 +98,7 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
-        entries = {} if prune else _entries(folder)
+        entries = {} if prune else Report(profile).entries
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
         entries |= {line.name: _packed(folder, line, ended) for line in lines}
         core.write_json(folder / "runs.json", entries, indent=None)
@@ -132,15 +132,6 @@ def unpack(profile: str) -> None:
     for job, record in report.jobs().items():
         if record["run"] in restored:
             core.write_json(job_folder(profile, job) / "record.json", record)
-
-
-def _entries(folder: Path) -> dict[str, dict[str, Any]]:
-    """What ``runs.json`` has of each line: its fields, records of its runs, sha256 of its files, versions of its test sets."""
-    path = folder / "runs.json"
-    entries = core.read_json(path) if path.exists() else {}
-    if not all("jobs" in entry for entry in entries.values()):
-        raise DfnbError(f"{path} is of an older form; delete {folder} and run the profile again")
-    return entries
 
 
 def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
@@ -205,16 +196,21 @@ def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
 
 
 class Report:
-    """The scores of a report, read from its files alone."""
+    """The scores of a report, read from its files alone.
+
+    ``entries``: what ``runs.json`` has of each line: its fields, records of its runs and of the jobs that trained them (not in
+    older reports), sha256 of its files, versions of its test sets.
+    """
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        self._entries = _entries(self.folder)
+        path = self.folder / "runs.json"
+        self.entries: dict[str, dict[str, Any]] = core.read_json(path) if path.exists() else {}
 
     def lines(self) -> list[Line]:
         """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``."""
         lines = []
-        for name, entry in self._entries.items():
+        for name, entry in self.entries.items():
             runs = [Run(core.home() / "runs" / run, record) for run, record in entry["runs"].items()]
             lines.append(Line(name, entry["paper"], entry["group"], entry["arm"], tuple(runs)))
         lines.sort(key=lambda line: (line.group != "", papers.names().index(line.paper)))
@@ -223,13 +219,13 @@ class Report:
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """The records of the jobs that trained its runs."""
-        return {job: record for entry in self._entries.values() for job, record in entry["jobs"].items()}
+        return {job: record for entry in self.entries.values() for job, record in entry.get("jobs", {}).items()}
 
     def test_sets(self, line: Line) -> list[str]:
         """The test sets that a line has scores on."""
         if not line.runs:
             return sorted(path.stem for path in self.folder.glob(f"other/{line.name}/[!.]*"))
-        return list(self._entries[line.name]["versions"])
+        return list(self.entries[line.name]["versions"])
 
     def conditions(self, line: Line, test_set: str) -> list[str]:
         """The conditions under which a line has scores on a test set."""
@@ -244,7 +240,7 @@ class Report:
         tables = [table for table in self.tables(line, test_set) if table.attrs["condition"] == condition]
         if not tables:
             raise DfnbError(f"{self.folder} has no scores of {line.name} on {test_set} {condition}; make and pack them")
-        usual = mode(entry["versions"][test_set] for entry in self._entries.values() if test_set in entry["versions"])
+        usual = mode(entry["versions"][test_set] for entry in self.entries.values() if test_set in entry["versions"])
         if any(table.attrs["fingerprint"] != usual for table in tables):
             raise DfnbError(f"scores of {line.name} on another version of {test_set} than most lines; score it again")
         return tables
@@ -254,7 +250,7 @@ class Report:
         if not line.runs:
             return [self._other(line.name, test_set)]
         name = f"scores/{core.slug(line.name)}@{test_set}.parquet"
-        return _unpacked(self.folder / name, self._entries[line.name]["files"].get(name))
+        return _unpacked(self.folder / name, self.entries[line.name]["files"].get(name))
 
     def _other(self, tool: str, test_set: str) -> pd.DataFrame:
         """The scores of another tool: CSV or parquet with video, label, score, a row per frame (``frame``) or per video.
