@@ -11,7 +11,6 @@ and pulls the attention towards the masks of the annotated frames, which active 
 (Cozzolino et al., arXiv 1812.02510).
 """
 
-import logging
 from collections import OrderedDict
 from functools import cache
 from itertools import pairwise
@@ -34,8 +33,6 @@ PAPER = papers.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
 VERSION = 3
 SMALL = 1e-6
 SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters")  # its settings
-
-log = logging.getLogger(__name__)
 
 
 @papers.published(backbone="resnet18.tv_in1k", epochs=5, lr=1e-4, batch_size=32, schedule="constant")
@@ -257,7 +254,7 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     with torch.random.fork_rng():
         features = backbones.create(name, True, features_only=True)
     if features.weights_from == "random weights":
-        log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
+        backbones.log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
         return None
     normalise = v2.Normalize(features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
     return nn.Sequential(normalise, features).eval().requires_grad_(False).to(device)
