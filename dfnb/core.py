@@ -210,14 +210,9 @@ def environment() -> dict[str, Any]:
     """What a number may depend on beside data and settings: versions, commit, device. No path, no host name."""
     import torch
 
-    return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "commit": _commit(),
-        "code": code(),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-    }
+    packages = {"python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}}
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+    return packages | {"commit": _commit(), "code": code(), "device": device, "threads": torch.get_num_threads()}
 
 
 @cache

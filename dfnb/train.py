@@ -177,9 +177,8 @@ class _Loop:
         self.step, *optimisers = fabric.setup(Step(network), optimiser, *others)
         self.network = self.step.module.network
         self.state = AttributeDict(network=self.network, scheduler=scheduler, weights_from=network.weights_from)
-        self.state |= dict(zip(("optimiser", "adversary"), optimisers))
-        self.state |= {"epoch": 0, "step": 0, "sums": {}, "log": [], "chosen": {"epoch": 0, "auc": -1.0}}
-        self.state.validation_threshold = {}
+        self.state |= dict(zip(("optimiser", "adversary"), optimisers)) | {"epoch": 0, "step": 0, "sums": {}, "log": []}
+        self.state |= {"chosen": {"epoch": 0, "auc": -1.0}, "validation_threshold": {}}
 
     def _train_epoch(self) -> None:
         state = self.state
@@ -259,7 +258,7 @@ class _Loop:
         """The scores of frames, one row per frame; each process scores its share, and all get the whole."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         share = torch.zeros(math.ceil(len(frames) / world), dtype=torch.float64, device=self.fabric.device)
-        own = predict(self.network, frames.iloc[rank::world], self.settings, workers=self.workers, locate=False)
+        own = predict(self.network, frames.iloc[rank::world], self.settings, locate=False)
         share[: len(own)] = torch.tensor(own["score"].tolist())
         scores = self.fabric.all_gather(share).view(world, -1).T.flatten()[: len(frames)]
         return frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores.cpu().numpy())
@@ -377,7 +376,6 @@ def predict(
     settings: papers.Settings,
     pixels: Pixels | None = None,
     constant: np.ndarray | None = None,
-    workers: int | None = None,
     locate: bool = True,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
@@ -390,7 +388,7 @@ def predict(
     device = next(network.parameters()).device
     localise = locate and pixels is None and hasattr(network, "localise")
     scores, regions = [], []
-    for batch in in_order(frames, settings, workers=WORKERS if workers is None else workers, pixels=pixels):
+    for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             outputs = papers.outputs_of(network, batch["image"].to(device, memory_format=torch.channels_last))
         scores += network.score(outputs).tolist()
