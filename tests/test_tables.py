@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from dfnb import compare, core, figures, page, papers, scores, tables, train
+from dfnb import compare, core, figures, metrics, page, papers, scores, tables, train
 from dfnb.core import DfnbError, rng
 from dfnb.scores import Line
 from dfnb.train import Run
@@ -333,35 +333,32 @@ def test_a_sentence_counts_differences_by_sign():
     assert tables.conclusion(rows).startswith("Differences: 1 above zero, 1 below, 2 undecided")
 
 
-def test_the_page_answers_four_questions(book):
-    found = page.cards(book)
+def test_the_best_line_and_those_that_cannot_be_told_apart(book):
+    main = (
+        "minus == '' and group == '' and condition == '' and metric == 'AUC' and level == 'video' and method == 'all'"
+    )
+    away = book.results.query(f"test_set == 'away' and {main}")
     ranked = page.ranked(book, "away")
-    best = book.results.query("test_set == 'away' and minus == '' and group == '' and condition == ''")
-    best = best[(best["metric"] == "AUC") & (best["level"] == "video") & (best["method"] == "all")]
-    line = best.loc[best["value"].idxmax(), "line"]
-    assert ranked["line"].iloc[0] == line and found["best"]["sentence"].startswith(f"{line} has the highest mean")
-    assert begins(found["best"]["number"], best["value"].max())
-    tied = set(ranked["line"][ranked["tied"]])
-    for _, row in book.results.query(
-        "test_set == 'away' and minus != '' and group == '' and condition == ''"
-    ).iterrows():
-        if line in (row["line"], row["minus"]) and (row["metric"], row["level"]) == ("AUC", "video"):
-            other = row["minus"] if row["line"] == line else row["line"]
-            assert (other in tied) == (row["low"] <= 0 <= row["high"])
-    assert found["best"]["verdict"] == ("supported" if tied == {line} else "undecided")
-    assert found["sure"]["picture"].startswith("data:image/png;base64,")
+    assert [row["line"] for row in ranked] == away.sort_values("value", ascending=False)["line"].tolist()
+    best = ranked[0]["line"]
+    pairs = book.results.query(f"test_set == 'away' and {main.replace('minus ==', 'minus !=')}")
+    for row in ranked[1:]:
+        lines = [set(pair) for pair in pairs[["line", "minus"]].to_numpy()]
+        pair = pairs.iloc[lines.index({best, row["line"]})]
+        assert row["tied"] == (pair["low"] <= 0 <= pair["high"]) and row["against"]["value"] == pair["value"]
+    assert ranked[0]["tied"] and page.number(ranked[0]) == metrics.interval(*away.loc[away["value"].idxmax(), ENDS])
 
 
-def test_the_page_says_where_the_best_detector_looks_and_whether_to_believe_it(book):
-    found = page._of_maps(book, "Baseline")
-    rows = book.tables["attribution"].rows(book.results).query("line == 'Baseline' and metric == 'energy'")
-    assert begins(found["looks"]["number"], rows["value"].max())
-    assert found["believed"] == {
-        "verdict": "undecided",
-        "sentence": "Maps of Baseline that change when its layers are made random: Grad-CAM.",
-        "number": "1 of 2 maps",
-    }
-    assert page._of_maps(book, "Locate and Verify") == {}
+ENDS = ["value", "low", "high"]
+
+
+def test_where_a_detector_looks_and_whether_to_believe_it(book):
+    found = page.looks_at(book, "Baseline")
+    rows = book.tables["attribution"].rows(book.results).query("line == 'Baseline'")
+    energy, chance = (rows[rows["metric"] == name].set_index("map")["value"] for name in ("energy", "chance"))
+    assert found["energy"]["value"] == energy.max() and found["chance"] == chance[energy.idxmax()]
+    assert found["verdicts"] == {"Grad-CAM": "passes", "edges": "fails"}
+    assert page.looks_at(book, "Locate and Verify") == {}
 
 
 def test_the_page_folds_all_that_the_report_holds_into_sections(home):
@@ -372,10 +369,20 @@ def test_the_page_folds_all_that_the_report_holds_into_sections(home):
             assert text.count(f'id="{folder}-{caption.stem}"') == 1, caption.stem
     for title in ("Which detector generalises best?", "Leaderboard: video AUC", "Claims of the papers"):
         assert title in text
-    board = page.leaderboard(tables.Book("hand"))
-    assert next(iter(board["Baseline"])) == "away" and all(
-        cell["best"] in (True, False) for cell in board["Baseline"].values()
-    )
+    ranked = page.ranked(tables.Book("hand"), "away")
+    assert f"{ranked[0]['line']} has the highest mean video AUC" in text and page.number(ranked[0]) in text
+    board = text[text.index('id="board"') :]
+    for row in ranked:
+        bold = " best" if row["tied"] else ""
+        assert f'<td class="number{bold}" data-value="{row["value"]}">{page.number(row)}</td>' in board
+
+
+def test_a_report_without_results_away_says_so_on_its_page(home):
+    run = make_run(home, "xception", 9, "alone")
+    (run.folder / "scores" / "synth-b.parquet").unlink()
+    scores.pack("alone", [Line("Baseline", "xception", "", "", (run,))])
+    text = page.rebuild("alone").read_text(encoding="utf-8")
+    assert text.count("This report holds nothing that answers it.") == 4 and "synth-a" in text
 
 
 def test_two_reports_are_compared_line_by_line(home):
