@@ -66,8 +66,7 @@ def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
 
 def superpixels(network: nn.Module, images: Tensor) -> Tensor:
     """The logit lost when one superpixel is made grey, each in turn (feature ablation)."""
-    regions = segments(images).expand_as(images)
-    return FeatureAblation(evidence(network)).attribute(images, feature_mask=regions).mean(1)
+    return FeatureAblation(evidence(network)).attribute(images, feature_mask=segments(images).expand_as(images)).mean(1)
 
 
 def segments(images: Tensor) -> Tensor:
@@ -105,15 +104,12 @@ def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[t
         return np.max([compute(network, images, part) for part in own], axis=0)
     if own == "localise":
         return network.localise(papers.outputs_of(network, images)).cpu().numpy()
+    explainers = EXPLAINERS | {"random": lambda network, images: random(images, keys)}
     if own:
-        values = grad_cam(network, images, network.get_submodule(own))
-    elif name == "random":
-        values = random(images, keys)
-    elif name in EXPLAINERS:
-        values = EXPLAINERS[name](network, images)
-    else:
+        explainers[name] = lambda network, images: grad_cam(network, images, network.get_submodule(own))
+    if name not in explainers:
         raise core.DfnbError(f"the network has no map {name!r}; it has {', '.join([*network.maps(), *METHODS])}")
-    values = values.clamp(min=0)
+    values = explainers[name](network, images).clamp(min=0)
     return (values / values.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
 
 

@@ -55,8 +55,7 @@ def faithfulness(network: nn.Module, images: Tensor, found: np.ndarray) -> dict[
     At 0, 10, ..., 100 % of the pixels (Petsiuk et al., BMVC 2018, sec. 3.3). Equal values are ordered at random. Grey,
     since a detector takes a blurred picture itself for a fake.
     """
-    large = torch.from_numpy(found)[:, None].to(images.device)
-    large = F.interpolate(large, images.shape[-2:], mode="bilinear", align_corners=False)
+    large = F.interpolate(torch.from_numpy(found)[:, None].to(images.device), images.shape[-2:], mode="bilinear")
     ties = torch.from_numpy(core.rng("ties").random(images.shape[-2:])).to(images.device) * 1e-6
     rank = (large + ties).flatten(1).argsort(1, descending=True).argsort(1).view_as(large)
     curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
@@ -105,8 +104,7 @@ def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> p
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Σ min / Σ max of maps (n, h, w) and (n, h, w): (n,) in [0, 1], NaN where one of the two is empty."""
     shared, whole = np.minimum(a, b).sum((1, 2)), np.maximum(a, b).sum((1, 2))
-    filled = a.any((1, 2)) & b.any((1, 2))
-    return np.where(filled, shared / np.maximum(whole, 1e-12), np.nan)
+    return np.where(a.any((1, 2)) & b.any((1, 2)), shared / np.maximum(whole, 1e-12), np.nan)
 
 
 def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
