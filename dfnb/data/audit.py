@@ -88,9 +88,8 @@ def _hashed(frames: pd.DataFrame) -> pd.DataFrame:
     tracks = frames.groupby(["video", "track"], observed=True)["row"]
     place, step = tracks.cumcount(), (tracks.transform("size") // HASHED).clip(lower=1)
     few = frames[(place % step == 0) & (place // step < HASHED)]
-    pixels = Pixels(frames.attrs["folder"])
-    bits = [_bits(pixels.crop(path, row)) for path, row in zip(few["path"], few["row"])]
-    return few[["video", "split"]].astype(str).assign(bits=bits)
+    crops = map(Pixels(frames.attrs["folder"]).crop, few["path"], few["row"])
+    return few[["video", "split"]].astype(str).assign(bits=list(map(_bits, crops)))
 
 
 def _bits(crop: np.ndarray) -> np.ndarray:
@@ -157,9 +156,7 @@ def _judged(values: np.ndarray, label: np.ndarray, folds: list[tuple[np.ndarray,
         areas.append(roc_auc_score(label[fold], score))
     auc, half = np.mean(areas), t.ppf(0.975, FOLDS - 1) * np.std(areas, ddof=1) / np.sqrt(FOLDS)
     low, high = max(auc - half, 0), min(auc + half, 1)
-    verdict = "slight" if low > 0.5 or high < 0.5 else TOO_FEW
-    if 1 - CLEAR < low <= 0.5 <= high < CLEAR:
-        verdict = "nothing in sight"
-    if low > GIVEN_AWAY or (single and high < 1 - GIVEN_AWAY):
-        verdict = "given away"
+    rules = {"given away": low > GIVEN_AWAY or (single and high < 1 - GIVEN_AWAY)}
+    rules |= {"nothing in sight": 1 - CLEAR < low <= 0.5 <= high < CLEAR, "slight": low > 0.5 or high < 0.5}
+    verdict = next((name for name, holds in rules.items() if holds), TOO_FEW)
     return {"frame AUC": f"{auc:.3f} [{low:.3f}, {high:.3f}]", "verdict": verdict}
