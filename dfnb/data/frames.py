@@ -100,8 +100,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
             mask = f"videos/{video}/masks.npy" if hashes[1] else ""
             known = {"video": video, "path": f"videos/{video}/frames.npy", "mask": mask}
             rows = [known | {"row": i} | row for i, row in enumerate(content["rows"])]
-            values = [[row[name] for name in COLUMNS] for row in rows]
-            digests.append([video, core.digest([hashes, values], digits=64)])
+            digests.append([video, core.digest([hashes, [[row[name] for name in COLUMNS] for row in rows]], digits=64)])
             for kind, frames in Counter(f"{row['split']}/{row['method']}" for row in rows).items():
                 n.setdefault(kind, Counter()).update(frames=frames, videos=1)
             waiting += rows
@@ -192,9 +191,8 @@ def both_classes(frames: pd.DataFrame, split: str) -> None:
     real, fake = (chosen.loc[chosen["label"] == label, "cluster"] for label in (0, 1))
     if min(real.nunique(), fake.nunique()) < 2:
         found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
-        mend = "choose other methods or another dataset, or add videos of other people"
-        need = "and training needs two clusters of each"
-        raise DfnbError(f"{_named(frames)}: split {split!r} has {found}, {need}; {mend}")
+        need = "training needs two clusters of each; choose other methods or data, or add videos of other people"
+        raise DfnbError(f"{_named(frames)}: split {split!r} has {found}, and {need}")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
@@ -303,8 +301,7 @@ class FrameDataset(Dataset):
         sample = Sample(crop, mask, self.landmarks[row], label, has_mask=bool(self.mask_path[row]) or label == 0)
         if self.seed is None:
             return [self._item(sample)]
-        draw = core.rng("samples", self.split, self.seed, epoch, position)
-        samples = self.settings.samples(sample, draw)
+        samples = self.settings.samples(sample, core.rng("samples", self.split, self.seed, epoch, position))
         if len(samples) != self.settings.samples_per_frame:
             raise DfnbError(f"samples() made {len(samples)} images, not samples_per_frame; mend the paper's Settings")
         for k, each in enumerate(samples):
@@ -367,8 +364,13 @@ def as_batch(frames: pd.DataFrame, settings: Any) -> dict[str, Tensor]:
 def pictures(batch: dict[str, Tensor], settings: Any) -> np.ndarray:
     """The images of a batch without their normalisation: (B, H, W, 3) uint8 RGB."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (settings.mean, settings.std))
-    pixels = (batch["image"].float().cpu() * std + mean) * 255
-    return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return ((batch["image"].float().cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def _in_turns(rows: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    """n of the rows in an order that is drawn; each is used up before any of them comes again."""
+    rounds = [generator.permutation(rows) for _ in range(0, n, len(rows))]
+    return np.concatenate([rows[:0], *rounds])[:n]
 
 
 @dataclass(eq=False)
@@ -418,10 +420,7 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
         rows = []
         for i, groups in enumerate(self.classes):
             of_class = (self.n + len(self.classes) - 1 - i) // len(self.classes)
-            for j, group in enumerate(groups):
-                share = (of_class + j) // len(groups)
-                rounds = [generator.permutation(group) for _ in range(0, share, len(group))]
-                rows.append(np.concatenate([group[:0], *rounds])[:share])
+            rows += [_in_turns(group, (of_class + j) // len(groups), generator) for j, group in enumerate(groups)]
         return generator.permutation(np.concatenate(rows))
 
     def _with_always(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -430,8 +429,7 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
         drawn = batches * max(1, self.size // 8)
         fakes_first = np.argsort(self.label[order] == 0, kind="stable")
         others = np.delete(order, fakes_first[:drawn])
-        rounds = [generator.permutation(self.always) for _ in range(0, drawn, len(self.always))]
-        chosen = np.concatenate(rounds)[:drawn]
+        chosen = _in_turns(np.asarray(self.always), drawn, generator)
         return np.hstack([chosen.reshape(batches, -1), others.reshape(batches, -1)]).ravel()
 
     def __len__(self) -> int:
