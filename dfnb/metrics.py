@@ -106,8 +106,7 @@ class Design:
         self.label = np.asarray(label, bool)
         self.cluster, names = pd.factorize(np.asarray(cluster))
         self.clusters = len(names)
-        counts = [np.bincount(self.cluster[self.label == fake], minlength=self.clusters) for fake in (False, True)]
-        self.holds = np.stack(counts) > 0
+        self.holds = np.array([np.isin(range(self.clusters), self.cluster[kind]) for kind in (~self.label, self.label)])
         self.per_class = self.holds.sum(axis=1)
         self.fewest = int(self.per_class[self.per_class > 0].min(initial=self.clusters))
         self.pairs = int(min(*self.per_class, self.clusters // 2))
@@ -143,8 +142,7 @@ class Design:
         generator, weights = rng("bootstrap"), np.empty((REPLICATES, self.clusters))
         for name in np.unique(stratum):
             k = np.count_nonzero(stratum == name)
-            drawn = generator.multinomial(k - 1, np.full(k, 1 / k), REPLICATES)
-            weights[:, stratum == name] = drawn * k / (k - 1)
+            weights[:, stratum == name] = generator.multinomial(k - 1, np.full(k, 1 / k), REPLICATES) * k / (k - 1)
         return weights
 
 
@@ -272,12 +270,9 @@ def measure(data: Units, metric: str) -> Estimates:
         values, replicates = map(np.array, zip(*pairs))
         how = "bootstrap" if design.per_class[0] >= FEWEST_REAL.get(metric, 2) else "none"
         return Estimates(values, replicates, score, design, how, design.pairs)
-    if metric == "Brier":
-        column = (score - design.label) ** 2
-    elif metric in METRICS:
-        column = ((score > 0.5) == design.label).astype(float)
-    else:
-        column = data.columns[metric]
+    right = ((score > 0.5) == design.label).astype(float)
+    computed = {"accuracy": right, "balanced accuracy": right, "Brier": (score - design.label) ** 2}
+    column = (data.columns | computed)[metric]
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = mean(column, design.label, balanced)
     independent = design.pairs if balanced else design.clusters
