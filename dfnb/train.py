@@ -104,9 +104,8 @@ def train(
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
         if "weights_sha256" not in (core.read_record(folder) or {}):  # a record of an older form is written again
-            before, further = settings.before(), (devices, workers, shuffled_labels, echo, -1)
-            given = paper, train_set, before, seed, seen_methods, (), *further
-            start = train(*given, frames_per_video=frames_per_video) if before else None
+            before, given = settings.before(), (seed, seen_methods, (), devices, workers, shuffled_labels, echo, -1)
+            start = train(paper, train_set, before, *given, frames_per_video=frames_per_video) if before else None
             always = settings.always(splits["train"], seed, start)
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
             _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
@@ -319,8 +318,7 @@ def collapsed(record: dict[str, Any]) -> bool:
     It did not if in the last epoch the loss of its output head was about that of a coin (:data:`CHANCE`; LAE's is the latent
     loss), or if the AUC on its own validation split was below .6 in the chosen epoch.
     """
-    last = record["log"][-1]
-    at_chance = any(last.get(name, 0) > limit for name, limit in CHANCE.items())
+    at_chance = any(record["log"][-1].get(name, 0) > limit for name, limit in CHANCE.items())
     return at_chance or record["chosen"]["auc"] < 0.6
 
 
@@ -397,9 +395,7 @@ def predict(
             known, masks = batch["has_mask"] & (batch["label"] == 1), batch["mask"][:, 0].numpy() > 0.5
             regions += [region(*pair, constant) if ok else {} for *pair, ok in zip(maps, masks, known)]
     table = frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores)
-    measures = list(metrics.LOCALISATION)
-    if constant is not None:
-        measures += [f"constant {name}" for name in measures]
+    measures = [*metrics.LOCALISATION, *(f"constant {name}" for name in metrics.LOCALISATION if constant is not None)]
     return table.join(pd.DataFrame(regions, columns=measures)) if localise else table
 
 
@@ -409,10 +405,8 @@ def region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -
     With a ``constant`` map (k, l), the mean mask of the training, its measures stand beside them as ``constant <measure>``: what
     is met without looking at the frame.
     """
-    found = metrics.localisation(located, mask)
-    if constant is not None:
-        found |= {f"constant {name}": value for name, value in metrics.localisation(constant, mask).items()}
-    return found
+    met = {} if constant is None else metrics.localisation(constant, mask)
+    return metrics.localisation(located, mask) | {f"constant {name}": value for name, value in met.items()}
 
 
 def shard(folder: Path, test_set: str, condition: str = "") -> Path:
