@@ -83,8 +83,7 @@ class Spread(NamedTuple):
         total = self.variance + other.variance  # NaN where one is
         if not total > 0:
             return Spread(total, self.degrees)
-        parts = self.variance**2 / self.degrees + other.variance**2 / other.degrees
-        return Spread(total, total**2 / parts)
+        return Spread(total, total**2 / (self.variance**2 / self.degrees + other.variance**2 / other.degrees))
 
 
 class Outcome(NamedTuple):
@@ -429,8 +428,7 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
             chosen = [(sign, units.rows(np.isin(methods, ["real", method]))) for sign, units in data]
         for metric in whole if method == "all" else of_method:
             terms = chosen + clean if metric == "robustness kept" else chosen
-            name = "AUC" if metric.startswith("robustness") else metric
-            found = estimates([units for _, units in terms], name)
+            found = estimates([units for _, units in terms], "AUC" if metric.startswith("robustness") else metric)
             means = [each.over_conditions(len(each.values) // len(pairs)) for each in found]
             if means and not (b and metric.startswith("constant ")):
                 sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
@@ -592,8 +590,7 @@ def _verdict(claim: Claim, of: Any, limit: float) -> str:
 def _gap(claim: Claim, of: Any, limit: float) -> float:
     """From the estimate to the bound that decides first as the interval shrinks: of those that it will leave, the farthest."""
     bounds = [limit] if claim["kind"] == "no worse" else [limit, _delta(claim, of)]
-    gaps = [of.value - limit, *(bound - of.value for bound in bounds)]  # above the limit, or below a bound
-    return max(1e-9, *gaps)
+    return max(1e-9, of.value - limit, *(bound - of.value for bound in bounds))  # above the limit, or below a bound
 
 
 def _delta(claim: Claim, of: Any) -> float:

@@ -260,10 +260,8 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
 
 def read_record(folder: Path) -> dict | None:
     """The record of a step, or None when the step did not finish (no record, or an output it names is gone)."""
-    if not (folder / "record.json").exists():
-        return None
-    record = read_json(folder / "record.json")
-    return record if all((folder / name).exists() for name in record["outputs"]) else None
+    record = read_json(folder / "record.json") if (folder / "record.json").exists() else None
+    return record if record and all((folder / name).exists() for name in record["outputs"]) else None
 
 
 def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

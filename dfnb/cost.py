@@ -98,8 +98,7 @@ def frames_of(name: str, split: str, seen: tuple[str, ...] = (), per_video: int 
         each, methods = manifest.frames, [method for rule in manifest.rules for method in rule.methods]
         real, fake = manifest.videos[split]
     each = min(each, per_video or each)
-    share = len(seen) / len(methods) if seen else 1
-    return real * each, round(fake * each * share)
+    return real * each, round(fake * each * (len(seen) / len(methods) if seen else 1))
 
 
 @cache
@@ -153,8 +152,7 @@ def _peak(step: Callable[[], object]) -> int:
 
 def _batch(settings: papers.Settings, n: int) -> dict[str, Tensor]:
     side = settings.image_size
-    draw = torch.Generator().manual_seed(0)
-    batch = {"image": torch.randn(n, 3, side, side, generator=draw), "label": torch.arange(n) % 2}
+    batch = {"image": torch.randn(n, 3, side, side), "label": torch.arange(n) % 2}
     batch |= {"mask": torch.ones(n, 1, side, side) * batch["label"].view(-1, 1, 1, 1), "has_mask": torch.ones(n) > 0}
-    batch["landmarks"] = side * torch.rand(n, 5, 2, generator=draw)
+    batch["landmarks"] = side * torch.rand(n, 5, 2)
     return {name: value.to(DEVICE) for name, value in batch.items()} | {"epoch": 0, "partner": None, "weight": 1.0}

@@ -92,10 +92,9 @@ class RobustnessParameters(Parameters):
 NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
     "00_start_here": (Parameters, {"report_of": (Name, "demo")}),  # the profile whose report is shown
     "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
-    "06_cross_dataset": (Parameters, {}),
     "07_attribution": (AttributionParameters, {}),
     "08_robustness": (RobustnessParameters, {}),
-    "09_report": (Parameters, {}),
+    **dict.fromkeys(("06_cross_dataset", "09_report"), (Parameters, {})),
 }
 
 
@@ -128,8 +127,7 @@ def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 def _assigned(cell: str) -> list[str]:
     """The names that a cell assigns, if it does nothing but assign literals, as a parameters cell does."""
     try:
-        body = ast.parse(cell).body
-        return [node.targets[0].id for node in body if ast.literal_eval(node.value) is not Ellipsis]
+        return [node.targets[0].id for node in ast.parse(cell).body if ast.literal_eval(node.value) is not Ellipsis]
     except (SyntaxError, ValueError, AttributeError):
         return []
 
@@ -215,8 +213,7 @@ def jobs(name: str) -> list[Job]:
     A paper's notebook waits for all trainings, since they write into the report that it reads; every other notebook for
     whatever stands before it; but the last two do not wait for each other.
     """
-    result: list[Job] = []
-    planned = _distinct(trainings(name))
+    result, planned = [], _distinct(trainings(name))
     for notebook, values in profile(name).notebooks.items():
         before = [job for job in result if job.notebook not in LAST]
         if notebook in papers.notebooks():
@@ -253,8 +250,7 @@ def _trainings(name: str, replaced: Mapping[tuple[str, int], int]) -> list[Job]:
     """The trainings of a profile; ``replaced``: by training set and seed the seed that joins it."""
     content, of_papers = profile(name), papers.notebooks()
     needs = ("01_data",) if "01_data" in content.notebooks else ()
-    result: list[Job] = []
-    ids: dict[str, str] = {}
+    result, ids = [], {}
     for each in [each for each in content.notebooks if each in of_papers]:
         own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
         for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):

@@ -35,8 +35,7 @@ def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[]
 
     Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
-    dataset = load_frames(test_set).attrs["record"]
-    facts = score_facts(run.id, test_set, condition, dataset, run.weights_sha256) | facts
+    facts = score_facts(run.id, test_set, condition, load_frames(test_set).attrs["record"], run.weights_sha256) | facts
     facts |= run.record.get("validation_threshold", {})
     return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 
@@ -137,14 +136,13 @@ def unpack(profile: str) -> None:
 def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     """Write the files of a line; returns its entry for ``runs.json``, with the records of the jobs that trained its runs."""
     runs = sorted(line.runs, key=lambda run: run.parameters["seed"])
-    tables: dict[str, list[pd.DataFrame]] = {}
+    tables, paths = {}, []
     for run in runs:
         for path in sorted(run.folder.glob("scores/*.parquet")):
             table = _per_video(core.read_table(path))
             if table.attrs["weights"] in (None, run.weights_sha256):
                 table.attrs["seed"] = run.parameters["seed"]
                 tables.setdefault(table.attrs["test_set"], []).append(table)
-    paths = []
     for test_set, parts in tables.items():
         paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
         facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())

@@ -159,8 +159,7 @@ def _cut(source: Source, settings: Settings, detector: YuNet) -> tuple:
     per face at 256 pixels, 2 GB for 10,000 frames; twice that for a masked fake.
     """
     follower, size = Follower(settings, detector), settings.size
-    total = follower.follow(decode(source.file))
-    kept = np.arange(0, total, settings.stride or 1)
+    kept = np.arange(0, follower.follow(decode(source.file)), settings.stride or 1)
     n = min(settings.frames_per_video or len(kept), len(kept))
     wanted = kept[(2 * np.arange(n) + 1) * len(kept) // (2 * n)]  # the middles of n equal parts
     tracks = follower.places(wanted)
@@ -250,8 +249,7 @@ def prepare(
     """
     folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), core.Clock()
-    names = sorted(f"{source.video}/" for source in sources)
-    for before, video in pairwise(["/", *names]):
+    for before, video in pairwise(["/", *sorted(f"{source.video}/" for source in sources)]):
         if video.startswith(before) or not re.fullmatch(r"([^/.\\][^/\\]*/)+", video):
             raise DfnbError(f"{video[:-1]!r} cannot name a video: another is in its way, or a part is empty or hidden")
     roots = {source.file.resolve() for source in sources if source.crops}

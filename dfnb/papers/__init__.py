@@ -222,8 +222,7 @@ def published(**defaults: Any) -> Callable[[type[Settings]], type[Settings]]:
 def light() -> v2.Transform:
     """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
     shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16), interpolation=v2.InterpolationMode.NEAREST)
-    colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-    return v2.Compose([v2.RandomHorizontalFlip(), shift, colours])
+    return v2.Compose([v2.RandomHorizontalFlip(), shift, v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)])
 
 
 class Network(nn.Module):

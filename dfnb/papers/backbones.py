@@ -37,9 +37,8 @@ class Plain7(nn.Module):
         self.num_classes, self.num_features = num_classes, self.channels[-1]
         shapes = zip((in_chans, *self.channels), self.channels, self.strides)
         self.features = nn.Sequential(*(ConvNormAct(inputs, out, 3, stride=stride) for inputs, out, stride in shapes))
-        with torch.no_grad():  # high-pass filters to start with: from others some seeds stay at chance for long
-            first = self.features[0].conv.weight
-            first -= first.mean((1, 2, 3), keepdim=True)
+        first = self.features[0].conv.weight.data  # high-pass filters: from others some seeds stay at chance for long
+        first -= first.mean((1, 2, 3), keepdim=True)
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -188,8 +188,7 @@ class Network(papers.Network):
 
     def reconstruction_losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """How the reconstruction x' differs from the image x: ``pixel``, ``perceptual`` and ``adversarial``, where on."""
-        settings, images, restored = self.settings, batch["image"], outputs["reconstruction"]
-        terms = {}
+        settings, images, restored, terms = self.settings, batch["image"], outputs["reconstruction"], {}
         if settings.pixel_weight:
             terms["pixel"] = F.l1_loss(restored, images)  # |x - x'|_1
         compared = comparator(settings.comparator, images.device) if settings.perceptual_weight else None

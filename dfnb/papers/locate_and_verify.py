@@ -103,8 +103,7 @@ class Settings(papers.Settings):
         Shift by up to 1/16, scale by up to 20 % and turn by up to 45° (.5), filled with black; grey (.1), JPEG of quality 60
         to 100 (.3), blur (.05), noise (.1), one change of colour (.5).
         """
-        half_turn = v2.RandomRotation((180, 180))
-        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
+        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), v2.RandomRotation((180, 180))])
         turn = v2.RandomChoice([v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)])
         square = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         geometry = (0.5, mirror), (0.5, turn), (0.4, square), (0.5, released.affine(degrees=45, shift=1 / 16))
@@ -261,7 +260,7 @@ class Network(papers.Network):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        modules = settings.modules
+        modules, width = settings.modules, settings.projection_width
         rgb, channels, strides = backbones.stages(settings.backbone, settings.pretrained)
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
@@ -274,8 +273,7 @@ class Network(papers.Network):
         self.seg_head = _head(self.mpff.out_channels if self.mpff else channels[5], 2)
         finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
         self.fusion = HBFusion(finer, channels[6], settings.fusion_width, settings.fusion_out, settings.dropout)
-        projection = _head(channels[5], settings.projection_width).requires_grad_(False) if settings.sspsl else None
-        self.projection = projection
+        self.projection = _head(channels[5], width).requires_grad_(False) if settings.sspsl else None
         self.cls_norm = nn.BatchNorm1d(settings.fusion_out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_out, 2))
 
@@ -373,8 +371,7 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     As released, a patch has H // g pixels: with H = 299 and g = 19 that is 15, and the last 14 rows count nowhere.
     """
     height, width = grid
-    pooled = F.max_pool2d(mask, (mask.shape[2] // height, mask.shape[3] // width))
-    return (pooled[:, 0, :height, :width] > 0).long()
+    return (F.max_pool2d(mask, (mask.shape[2] // height, mask.shape[3] // width))[:, 0, :height, :width] > 0).long()
 
 
 def reference_region(landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str) -> Tensor:
@@ -413,8 +410,7 @@ def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor, together: b
         torch.distributed.all_reduce(anchors)
         torch.distributed.all_reduce(counts)
     toward_real, toward_fake = (patches @ F.normalize(anchors, dim=1).T).unbind(-1)
-    forged = torch.where(counts.all(), (toward_fake > toward_real).long(), papers.IGNORED)
-    return forged.masked_fill(real, 0)
+    return torch.where(counts.all(), (toward_fake > toward_real).long(), papers.IGNORED).masked_fill(real, 0)
 
 
 def _head(channels: int, out: int) -> nn.Sequential:

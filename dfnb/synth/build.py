@@ -96,8 +96,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
             n = 3 if len(group) == 3 else 2
             ring, group = group[:n], group[n:]
             pair = "_".join(f"{each.number:03d}" for each in sorted(ring))
-            donors = ring[1:] + ring[:1]
-            paired += [each._replace(donor=donor.number, pair=pair) for each, donor in zip(ring, donors)]
+            paired += [each._replace(donor=donor.number, pair=pair) for each, donor in zip(ring, ring[1:] + ring[:1])]
     return sorted(paired), facts
 
 

@@ -98,8 +98,7 @@ def _face_coordinates(shot: Shot) -> list[Array]:
 def _moved(shot: Shot, pull: Array) -> tuple[Array, Array]:
     """The frame warped by a pull (2, H, W) in face coordinates, and the displacement (2, H, W) in pixels."""
     shift = np.einsum("ij,jhw->ihw", _to_pixels(shot)[:2, :2], pull)
-    source = np.float32(np.indices(shift.shape[1:])[::-1] - shift)
-    return cv2.remap(shot.image, *source, cv2.INTER_LINEAR), shift
+    return cv2.remap(shot.image, *np.float32(np.indices(shift.shape[1:])[::-1] - shift), cv2.INTER_LINEAR), shift
 
 
 def _region(shot: Shot, feather: float, wide: float, high: float, middle: float, n: int = 2, aside: float = 0) -> Array:

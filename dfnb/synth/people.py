@@ -352,8 +352,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if image is None:
         return "not readable as an image"
     shrink = min(1, 640 / max(image.shape))  # YuNet is made for faces of up to 300 pixels
-    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    found = np.float32(detect(small))
+    found = np.float32(detect(cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)))
     found = found[found[:, 14] >= CONFIDENT]
     if not len(found):
         return "no face found"
@@ -385,8 +384,7 @@ def move(portrait: Portrait, poses: list[SimpleNamespace], size: int) -> list[Sh
         shift = size * np.float32([0.5 + pose.dx, 0.52 + pose.dy]) - matrix @ (eyes + down / 2)
         # a large photograph is smoothed first, since warping alone would alias
         smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom) if zoom < 0.5 else image
-        affine = np.column_stack([matrix, shift])
-        frame = cv2.warpAffine(smooth, affine, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        frame = cv2.warpAffine(smooth, np.column_stack([matrix, shift]), (size, size), borderMode=cv2.BORDER_REPLICATE)
         light = 1.1 - 0.3 * (0.6 - pose.ambient) + 0.12 * math.sin(pose.azimuth) * x
         shots.append(Shot(np.clip(frame * light[:, None], 0, 1), portrait.landmarks @ matrix.T + shift))
     return shots
