@@ -352,24 +352,17 @@ def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
 
     Raises :class:`core.DfnbError` where a test set differs, or no line and test set is in both.
     """
-    for report in (a, b):
-        if not report.lines():
-            raise core.DfnbError(
-                f"{report.folder} holds no scores; run the profile first: dfnb run {report.folder.name}"
-            )
     others, found = {line.name: line for line in b.lines()}, []
-    for line in [line for line in a.lines() if line.name in others]:
-        other = others[line.name]
+    for line, other in [(line, others[line.name]) for line in a.lines() if line.name in others]:
         for test_set in [name for name in a.test_sets(line) if name in b.test_sets(other)]:
-            if len({each.read(of, test_set)[0].attrs["fingerprint"] for each, of in ((a, line), (b, other))}) > 1:
-                raise core.DfnbError(
-                    f"{a.folder} and {b.folder} were made with different data as {test_set}; score one again"
-                )
+            versions = [each.read(of, test_set)[0].attrs["fingerprint"] for each, of in ((a, line), (b, other))]
+            if versions[0] != versions[1]:
+                raise core.DfnbError(f"{a.folder} and {b.folder} saw different data as {test_set}; score one again")
             sides = Side(a, line, test_set, "", [""], "video"), Side(b, other, test_set, "", [""], "video")
             keys = {"line": line.name, "minus": f"in {b.folder.name}", "test_set": test_set, "condition": ""}
             found += [keys | row for row in _rows(*sides) if (row["metric"], row["method"]) == ("AUC", "all")]
     if not found:
-        raise core.DfnbError(f"{a.folder} and {b.folder} have no line with a shared test set and shared seeds")
+        raise core.DfnbError(f"{a.folder} and {b.folder} share no line, test set and seeds; dfnb run makes a report")
     return pd.DataFrame(found).assign(group="", level="video", refused="").reindex(columns=COLUMNS)
 
 

@@ -387,9 +387,8 @@ def corrupted(p: RobustnessParameters, job: Job, run: Run) -> None:
 def resolved(p: Parameters) -> pd.DataFrame:
     """The parameters that differ from the defaults of their schema, and the environment, as the table a notebook shows."""
     environment = core.environment()
-    packages = ", ".join(f"{name} {version}" for name, version in environment.pop("packages").items())
-    rows = p.model_dump(exclude_defaults=True) | environment | {"packages": packages}
-    return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
+    environment["packages"] = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return pd.Series(p.model_dump(exclude_defaults=True) | environment).map(str).to_frame("value")
 
 
 def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:

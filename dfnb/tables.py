@@ -154,11 +154,9 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 def found(paper: str) -> Markdown:
     """What the committed study says of a paper's claims, a paragraph per verdict, from its ``results.parquet`` alone."""
     path = core.find("reports/study") / "results.parquet"
-    if not path.exists():
-        return Markdown("*This checkout does not hold the study's results; `dfnb run study` makes them.*")
-    told = findings(compare.judge(extended(core.read_table(path))))
+    told = findings(compare.judge(extended(core.read_table(path)))) if path.exists() else pd.DataFrame()
     if paper not in told.index:
-        return Markdown("*The study has tested none of these claims yet.*")
+        return Markdown("*This checkout does not hold the study's results; `dfnb run study` makes them.*")
     row = told.loc[paper]
     head = f"*From the study (`dfnb run study`): {row['decided']} of {row['tested']} tested claims are decided.*"
     return Markdown("\n\n".join([head, *row["findings"].split("\n")]))
@@ -175,11 +173,10 @@ def conclusion(rows: pd.DataFrame) -> str:
     """What these results come to: how many differences are decided, or which line is highest and lowest, of their first metric."""
     if rows["minus"].all():
         above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
-        undecided = len(rows) - above - below
-        return f"Differences: {above} above zero, {below} below, {undecided} undecided (their interval holds zero)."
+        return f"Differences: {above} above zero, {below} below, {len(rows) - above - below} undecided."
     gain = "gain in pixel AP"  # over the mean training mask: of localisation the number that says something
     metric = gain if gain in set(rows["metric"]) else rows["metric"].iloc[0]
-    rows = rows[(rows["metric"] == metric) & (rows["line"] != MEAN_MASK)]
+    rows = rows[rows["metric"] == metric]
     rows = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
     named = []
     for word, place in {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}.items():
@@ -276,9 +273,9 @@ class Book:
 
     def show(self, name: str) -> None:
         """Display a table and, under it, what it comes to; nothing where the report holds nothing for it."""
-        table = self.table(name)
+        table, lines = self.table(name), self.results[self.results["line"] != MEAN_MASK]
         if len(table):
-            rows = _known(name, self.tables).rows(self.results).dropna(subset="value")
+            rows = _known(name, self.tables).rows(lines).dropna(subset="value")
             unbroken = table.replace(r" (?=[\[+\-\d])", "\u00a0", regex=True)  # an interval stays on one line
             display(unbroken, *[Markdown(conclusion(rows))] if len(rows) else [])
 

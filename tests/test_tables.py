@@ -398,9 +398,9 @@ def test_two_reports_are_compared_line_by_line(home):
     for test_set in SETS:
         gain = auc(home, stronger.id, test_set) - auc(home, weaker.id, test_set)
         assert rows.loc[test_set, "value"] == pytest.approx(gain, abs=1e-3) and rows.loc[test_set, "low"] > 0
-    with pytest.raises(DfnbError, match="holds no scores; run the profile first: dfnb run nowhere"):
+    with pytest.raises(DfnbError, match="nowhere share no line, test set and seeds; dfnb run makes a report"):
         compare.between(scores.Report("after"), scores.Report("nowhere"))
-    with pytest.raises(DfnbError, match="no line with a shared test set and shared seeds"):
+    with pytest.raises(DfnbError, match="named share no line, test set and seeds"):
         compare.between(scores.Report("after"), scores.Report("named"))
 
 
@@ -412,7 +412,7 @@ def test_reports_on_different_data_are_refused(home):
         facts = train.score_facts(run.id, test_set, "", dataset, run.weights_sha256)
         core.write_table(train.shard(run.folder, test_set, ""), made(test_set, 1, "x"), facts)
     scores.pack("theirs", [Line("Baseline", "xception", "", "", (run,))])
-    with pytest.raises(DfnbError, match="were made with different data as synth-a; score one again"):
+    with pytest.raises(DfnbError, match="saw different data as synth-a; score one again"):
         compare.between(scores.Report("mine"), scores.Report("theirs"))
 
 
