@@ -277,8 +277,6 @@ class Side:
             columns = [name for name in columns if (name == metrics.AT_THRESHOLD) == (self.level == "frame")]
             few = ["AUC", *columns] if self.level == "video" else ["AUC", "balanced accuracy", *columns]
             return ([*metrics.METRICS, *columns] if every else few), few
-        if self.condition.startswith(("map ", "sanity ")) and self.level == "video":
-            return [], []
         if self.condition.startswith(("map ", "sanity ")):
             whole = [name for name in columns if not name[-1].isdigit()]  # not the points of a curve
             return (columns if every else whole), whole
@@ -306,6 +304,8 @@ def _of_test_set(report: scores.Report, lines: Sequence[scores.Line], test_set: 
     """The rows of one test set: of each condition and level those of its lines, then those of their differences."""
     stored = [(line, _conditions(report, line, test_set)) for line in lines]
     for condition, level in product(dict.fromkeys(name for _, sources in stored for name in sources), metrics.KEY):
+        if level == "video" and condition.startswith(("map ", "sanity ")):
+            continue  # maps are measured on frames
         having = [(line, sources[condition]) for line, sources in stored if condition in sources]
         sides = [Side(report, line, test_set, condition, sources, level) for line, sources in having]
         compared = [*((side, None) for side in sides), *_pairs(sides)]
