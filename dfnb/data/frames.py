@@ -92,7 +92,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))  # a killed writer's folder begins with a dot
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    schema, digests, n, waiting = pa.schema(COLUMNS), [], {}, []
+    schema, digests, n, waiting, held = pa.schema(COLUMNS), [], {}, [], 0
     with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
@@ -103,10 +103,11 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
             digests.append([video, core.digest([hashes, [[row[name] for name in COLUMNS] for row in rows]], digits=64)])
             for kind, frames in Counter(f"{row['split']}/{row['method']}" for row in rows).items():
                 n.setdefault(kind, Counter()).update(frames=frames, videos=1)
-            waiting += rows
-            if len(waiting) >= ROW_GROUP or file == files[-1]:
-                writer.write_table(pa.Table.from_pylist(waiting, schema))
-                waiting = []
+            waiting.append(pa.Table.from_pylist(rows, schema))
+            held += len(rows)
+            if held >= ROW_GROUP or file == files[-1]:
+                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
+                waiting, held = [], 0
     known = {"fingerprint": core.digest([parameters, digests], digits=16), "n": dict(sorted(n.items()))}
     return core.write_record(folder, parameters, ["frames.parquet"], **known, **facts)
 
