@@ -6,7 +6,6 @@ A run is a folder ``runs/<id>`` with ``config.json``, ``last.ckpt``, ``best.safe
 """
 
 import builtins
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +33,7 @@ from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, in_order, load_
 from dfnb.papers import Run, backbones
 
 VERSION = 3  # part of every run's identity: raise it when the same settings give other weights
-CHANCE = {"loss_cls": 0.95 * math.log(2), "loss_latent": 0.8}  # above it the output head has learned nothing
+CHANCE = {"loss_cls": 0.95 * np.log(2), "loss_latent": 0.8}  # above it the output head has learned nothing
 FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its threshold
 CHECKPOINT_S = 300
 LONGEST_WAIT = timedelta(minutes=30)  # of a process for the others, before it gives up
@@ -256,7 +255,7 @@ class _Loop:
     def _judged(self, frames: pd.DataFrame) -> pd.DataFrame:
         """The scores of frames, one row per frame; each process scores its share, and all get the whole."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        share = torch.zeros(math.ceil(len(frames) / world), dtype=torch.float64, device=self.fabric.device)
+        share = torch.zeros(int(np.ceil(len(frames) / world)), dtype=torch.float64, device=self.fabric.device)
         own = predict(self.network, frames.iloc[rank::world], self.settings, locate=False)
         share[: len(own)] = torch.tensor(own["score"].tolist())
         scores = self.fabric.all_gather(share).view(world, -1).T.flatten()[: len(frames)]
