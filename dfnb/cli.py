@@ -141,8 +141,7 @@ def compare_reports(first: ProfileName, second: ProfileName) -> None:
 
     rows = compare.between(scores.Report(first), scores.Report(second))
     spec = tables.Spec(lead="", where={"minus": ".+"}, index=("line", "minus", "test_set"), columns=())
-    typer.echo(spec.table(rows).to_string())
-    typer.echo(tables.conclusion(spec.rows(rows)))
+    typer.echo(f"{spec.table(rows).to_string()}\n{tables.conclusion(rows)}")
 
 
 @app.command()

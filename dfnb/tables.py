@@ -176,11 +176,9 @@ def conclusion(rows: pd.DataFrame) -> str:
         return f"Differences: {above} above zero, {below} below, {len(rows) - above - below} undecided."
     gain = "gain in pixel AP"  # over the mean training mask: of localisation the number that says something
     metric = gain if gain in set(rows["metric"]) else rows["metric"].iloc[0]
-    rows = rows[rows["metric"] == metric]
-    rows = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
-    named = []
-    for word, place in {"highest": rows["value"].idxmax(), "lowest": rows["value"].idxmin()}.items():
-        row = rows.loc[place]
+    rows, named = rows[rows["metric"] == metric].sort_values("value", kind="stable"), []
+    ranked = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
+    for word, row in (("highest", ranked.iloc[-1]), ("lowest", ranked.iloc[0])):
         where = row[["line", "test_set", "method", "condition"]].replace("all", "")
         named.append(f"{word} for {', '.join(filter(None, where))} ({_cell(row)})")
     return f"{metrics.LOCALISATION.get(metric, metric)}: {'; '.join(named)}."

@@ -24,7 +24,9 @@ def listed(file: Path, root: Path, compression: str = "c23", links: bool = False
     (its validation is its test split, its training split of Celeb-DF holds all) is a test video here. A path that leads
     out of ``root`` is refused, unless it does so by a link and ``links`` are wanted.
     """
-    root, pair_of, videos, missing = Path(root).resolve(), sources.pairs(), {}, []
+    root, videos, missing, lists = Path(root).resolve(), {}, [], sources.load("faceforensics-c23").lists
+    named = sources.read_list(lists["originals"], {}) | sources.read_list(lists["fakes"], {})
+    pair_of = {video: f"{row['a']}_{row['b']}" for video, row in named.items()}  # such as 071_054
 
     def found(entry: dict, what: str) -> list[Path]:
         files = [root / path.replace("\\", "/") for path in entry.get(what, [])]

@@ -109,13 +109,6 @@ def load(name: str) -> Manifest:
     return Manifest.check(content | {"about": about}, f"data_manifest/{name}.yaml")
 
 
-def pairs() -> dict[str, str]:
-    """The pair of FaceForensics++, such as "071_054", of each of its original and fake videos."""
-    lists = load("faceforensics-c23").lists
-    rows = _rows(lists["originals"], {}) | _rows(lists["fakes"], {})
-    return {key: f"{row['a']}_{row['b']}" for key, row in rows.items()}
-
-
 def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[str]]:
     """The files below a folder by their paths in it, in alphabetical order, and the links to folders that were not followed.
 
@@ -202,7 +195,7 @@ def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], proble
     pattern, listed, title = _pattern(where), {}, ""
     matches = {path: match.groupdict() for path in files if (match := pattern.fullmatch(path))}
     if rule.list:
-        listed, title = _rows(lists[rule.list], files), lists[rule.list].file
+        listed, title = read_list(lists[rule.list], files), lists[rule.list].file
     elif len(matches) < rule.expected:
         problems[f"{where}: fewer than the {rule.expected} published files"] += matches
     missing = {key for key in listed if rule.key != "{path}" or pattern.fullmatch(key)}
@@ -234,7 +227,7 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile(PLACEHOLDER.sub(lambda match: f"(?P<{match[1]}>{match[2] or '[^/]+'})", template))
 
 
-def _rows(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+def read_list(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """The rows of a list by their keys, of all files that its template matches; empty where there is none."""
     pattern, rows = _pattern(listing.file), {}
     found = {file: match.groupdict() for path, file in files.items() if (match := pattern.fullmatch(path))}
