@@ -210,15 +210,15 @@ def profile(name: str) -> Profile:
 def jobs(name: str) -> list[Job]:
     """The jobs of a profile, each after those it needs; all parameters are checked here, before anything runs.
 
-    A paper's notebook waits for all trainings, since they write into the report that it reads; every other notebook for
-    whatever stands before it; but the last two do not wait for each other.
+    Every notebook but that of the data waits for all trainings, since they write into the report that it reads; the last
+    two wait for the other notebooks besides, but not for each other.
     """
     result, planned = [], _distinct(trainings(name))
     for notebook, values in profile(name).notebooks.items():
-        before = [job for job in result if job.notebook not in LAST]
-        if notebook in papers.notebooks():
-            before = planned
+        if notebook != "01_data":
             result += [job for job in planned if job not in result]
+        before = [job for job in result if job.trains or (notebook in LAST and job.notebook not in LAST)]
+        if notebook in papers.notebooks():
             checked = next(job.parameters for job in planned if job.notebook == notebook)  # whose run it loads
         else:
             values = {"profile": name} | (values or {})

@@ -79,6 +79,15 @@ def test_the_grid_is_papers_times_seeds_and_the_notebook_comes_after_its_trainin
     assert notebook.parameters == grid[0].parameters  # so the notebook loads what the job trained
 
 
+def test_notebooks_wait_for_the_trainings_alone_and_the_last_two_for_all_others():
+    planned = {job.id: job for job in jobs.jobs("demo")}
+    trained = {name for name, job in planned.items() if job.trains}
+    others = {*planned} - trained - {*jobs.LAST}
+    assert planned["01_data"].needs == () and trained
+    assert all({*planned[name].needs} == trained for name in others - {"01_data"})
+    assert all({*planned[name].needs} == trained | others for name in jobs.LAST if name in planned)
+
+
 def test_no_setting_of_a_paper_has_the_name_of_a_parameter():
     for name in papers.names():
         assert not {*papers.module(name).Settings.model_fields} & {*jobs.TrainingParameters.model_fields}
