@@ -3,6 +3,7 @@
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
 # make test-lab   every notebook by Run All in JupyterLab, in headless chromium (NOTEBOOK=02 one of them)
+# make test-slurm   the smoke profile on a Slurm of one node beside a local run; root, slurm-wlm and munge
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
 
-.PHONY: help demo report test test-lab lab lint lock
+.PHONY: help demo report test test-lab test-slurm lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -28,6 +29,10 @@ test: $(VENV)/.installed
 test-lab: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra lab -c requirements.lock
 	@$(BIN)/python -m pytest tests/lab -k "$(NOTEBOOK)"
+
+test-slurm: $(VENV)/.installed
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra slurm -c requirements.lock
+	@$(BIN)/python -m pytest tests/slurm
 
 lab: $(VENV)/.installed
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
