@@ -10,7 +10,6 @@ if __name__ == "__main__":
     wheels.start()  # what follows imports packages that the machine may lack
 
 import gc
-import math
 import os
 import re
 import shutil
@@ -36,6 +35,7 @@ import step
 import timm
 import torch
 import typer
+from operations import PEAKS, convolution_backward_flops
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,19 +70,6 @@ PRECISIONS = {
     "TF32": Precision(torch.float32, tf32=True),
     "bf16": Precision(torch.bfloat16),
     "bf16 compiled": Precision(torch.bfloat16, compiled=True),
-}
-# Dense peaks in TFLOP/s from the makers' data sheets: float32 without tensor cores, TF32, bf16. The first name that fits
-# counts; a name with MIG is a slice of a device and has no known peak.
-PEAKS = {
-    r"H100 NVL": (60.0, 417.5, 835.0),
-    r"H100 PCIe": (51.0, 378.0, 756.0),
-    r"GH200|H200|H100": (67.0, 494.5, 989.0),
-    r"A100": (19.5, 156.0, 312.0),
-    r"L40S": (91.6, 183.0, 362.0),
-    r"L4\b": (30.3, 60.0, 121.0),
-    r"A10\b": (31.2, 62.5, 125.0),
-    r"RTX 4090": (82.6, 82.6, 165.2),
-    r"RTX 3090": (35.6, 35.6, 71.0),
 }
 
 
@@ -346,15 +333,6 @@ def contender_of(name: str, found: Mapping[str, nn.Module], backend: str) -> Con
     layout = torch.channels_last if who == "ours" else torch.contiguous_format
     network = torch.compile(found[who], backend=backend, dynamic=False) if chosen.compiled else found[who]
     return Contender(name, network, chosen.dtype, layout, chosen.tf32)
-
-
-def convolution_backward_flops(gradient: list[int], images: list[int], weight: list[int], *rest: Any, **_: Any) -> int:
-    """Operations of a convolution's backward pass: each gradient costs what the forward pass does.
-
-    torch's own formula ignores groups, and counts an Xception, most of whose convolutions are depthwise, 3.5 times.
-    """
-    wanted = rest[-1]  # which gradients, of images, weight and bias
-    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (bool(wanted[0]) + bool(wanted[1]))
 
 
 def flops_of(contender: Contender, batch: papers.Batch) -> float:

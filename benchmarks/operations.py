@@ -1,0 +1,78 @@
+"""The operations of a profile's trainings, counted, and the hours that GPUs would take at a share of their peak.
+
+``python benchmarks/operations.py paper --gpus 8``: the arithmetic of `dfnb cost` with counted operations in the place of measured
+seconds. Nothing is trained and nothing is fetched; minutes on a CPU, since one step of each network is done.
+"""
+
+import argparse
+import math
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dfnb import cost, papers
+from dfnb.train import Step
+
+# Dense peaks in TFLOP/s from the makers' data sheets: float32 without tensor cores, TF32, bf16. The first name that fits
+# counts; a name with MIG is a slice of a device and has no known peak.
+PEAKS = {
+    r"H100 NVL": (60.0, 417.5, 835.0),
+    r"H100 PCIe": (51.0, 378.0, 756.0),
+    r"GH200|H200|H100": (67.0, 494.5, 989.0),
+    r"A100": (19.5, 156.0, 312.0),
+    r"L40S": (91.6, 183.0, 362.0),
+    r"L4\b": (30.3, 60.0, 121.0),
+    r"A10\b": (31.2, 62.5, 125.0),
+    r"RTX 4090": (82.6, 82.6, 165.2),
+    r"RTX 3090": (35.6, 35.6, 71.0),
+}
+PEAK = PEAKS["GH200|H200|H100"][-1]
+
+
+def convolution_backward_flops(gradient: list[int], images: list[int], weight: list[int], *rest: Any, **_: Any) -> int:
+    """Operations of a convolution's backward pass: each gradient costs what the forward pass does.
+
+    torch's own formula ignores groups, and counts an Xception, most of whose convolutions are depthwise, 3.5 times.
+    """
+    wanted = rest[-1]  # which gradients, of images, weight and bias
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (bool(wanted[0]) + bool(wanted[1]))
+
+
+@cache
+def operations(paper: str) -> float:
+    """TFLOP per image of a training step with the paper's published settings; without LAE's comparator, which needs its weights."""
+    module = papers.module(paper)
+    off = {"pretrained": False} | ({"perceptual_weight": 0.0} if paper == "lae" else {})
+    settings = module.Settings(**off)
+    torch.manual_seed(0)
+    step = Step(module.Network(settings)).train()
+    formulas = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counted:
+        losses = step(cost._batch(settings, 2))
+        (losses["total"] + losses.get("adversary", 0)).backward()
+    return counted.get_total_flops() / 2 / 1e12
+
+
+def grid(profile: str, gpus: int, share: float) -> pd.DataFrame:
+    """By paper and group: trainings, images, TFLOP per image, hours of one GPU; and of all of them on so many GPUs."""
+    cost.measured = lambda paper, *_: cost.Measured(operations(paper) / (PEAK * share), 0, 0)
+    table = cost.cost(profile).drop(columns="memory GiB")
+    per_image = {paper: operations(paper) for paper in table.index.get_level_values("paper").unique().drop("all")}
+    table.insert(2, "TFLOP/image", table.index.get_level_values("paper").map(per_image))
+    table["hours of one training"] = table["hours"] / table["trainings"]
+    table.loc[("all", f"on {gpus} GPUs"), "hours"] = table["hours"].iloc[-1] / gpus
+    return table.round(3)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("profile", nargs="?", default="paper")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument(
+        "--share", type=float, default=0.2, help=f"of {PEAK:.0f} TFLOP/s, the dense bf16 of an H100; an assumption"
+    )
+    given = parser.parse_args()
+    print(grid(given.profile, given.gpus, given.share).to_string())
