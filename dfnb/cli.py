@@ -16,6 +16,7 @@ from dfnb.core import DfnbError
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
+LEFT_OVER_S = 10  # what a killed workflow leaves behind needs a moment to save its state
 Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset, or the one above it; may be repeated")]
 Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
@@ -42,6 +43,18 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
+    # whatever this process starts ends when the lock is free, see workflow/job.py
+    with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
+        while not _workflow(profile, cores, lock):
+            pass  # a run collapsed, and seeds of the reserve have joined
+    report = core.home() / "reports" / profile
+    main_table = report / "tables" / "cross_dataset.md"
+    typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
+    typer.echo(f"report: {report / 'index.html'}")
+
+
+def _workflow(profile: str, cores: int, lock: Path) -> bool:
+    """Do the jobs of a profile that are due, by Snakemake; returns whether all were known before."""
     import torch
 
     from dfnb import jobs
@@ -53,21 +66,20 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     for job in todo:
         job.record.unlink(missing_ok=True)
     gpus = torch.cuda.device_count()
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    environment = {**os.environ, "PATH": path, "DFNB_GPUS": visible if gpus else ""}  # see workflow/gpus.py
+    environment = {**os.environ, "DFNB_LOCK": str(lock), "DFNB_GPUS": visible if gpus else ""}
     command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
     command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus or 999}", "--config", f"profile={profile}"]
-    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going", "--quiet", "all"]
-    if todo and subprocess.run(command, env=environment, check=False).returncode:
+    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going"]
+    command += ["--quiet", "rules", "progress", "host", "reason"]
+    # a session of its own: Ctrl-C reaches only this process
+    options = {"env": environment, "start_new_session": True, "stderr": subprocess.PIPE, "text": True, "check": False}
+    if todo and (done := subprocess.run(command, **options)).returncode:
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
-        raise DfnbError(f"profile {profile} did not end; the last output of what is missing is in {', '.join(logs)}")
-    if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
-        return run(profile, cores)
-    report = core.home() / "reports" / profile
-    main_table = report / "tables" / "cross_dataset.md"
-    typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
-    typer.echo(f"report: {report / 'index.html'}")
+        cause = [line for line in done.stderr.splitlines() if "Error" in line][-1:] or ["Snakemake does not say why"]
+        where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]
+        raise DfnbError(f"profile {profile} did not end; {where}")
+    return len(jobs.jobs(profile)) <= len(planned)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from :func:`rng`. All that is given from outside (parameters, profiles, manifest
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 # Names of datasets, profiles, papers and tools become names of files and words of command lines.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, and below a folder that takes no files
+UNWRITABLE |= {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
 
 
@@ -134,35 +137,54 @@ def torch_seed(*key: int | str) -> int:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; the file or folder made there takes its place when the block succeeds.
-
-    A file is synced first. A folder that exists already is replaced; one process at a time writes a folder.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes ``path``: a full disk or a folder that is not writable is a :class:`DfnbError`."""
     try:
-        yield temporary
-        if temporary.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE and "written" not in str(error):  # numpy gives no number of the error
+            raise
+        mend = "make room, or make the folder writable, then start again; what was there before is whole"
+        raise DfnbError(f"{path} cannot be written ({error}): {mend}") from None
 
 
 @contextmanager
-def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
-    """Hold ``folder`` for this process; raises :class:`DfnbError` when another one holds it longer than ``wait_s``."""
-    folder.mkdir(parents=True, exist_ok=True)
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; the file or folder made there takes its place when the block succeeds.
+
+    A file is synced first. A folder that exists already is replaced; one process at a time writes a folder. Raises
+    :class:`DfnbError` where the disk is full or the folder not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if temporary.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with temporary.open("rb+") as written:
+                    os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, wait_s: float = 0) -> Iterator[Path]:
+    """Hold ``folder`` for this process, by the lock file that it yields, which the system frees when the process ends.
+
+    Raises :class:`DfnbError` when another one holds it longer than ``wait_s``, or where the folder cannot be written.
+    """
     try:
-        with filelock.FileLock(folder / ".lock", timeout=wait_s):
-            yield
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held = filelock.FileLock(folder / ".lock", timeout=wait_s).acquire()
     except filelock.Timeout:
         raise DfnbError(f"another process is writing {folder}; wait for it or stop it, then start again") from None
+    with held:
+        yield folder / ".lock"
 
 
 def write_text(path: Path, text: str) -> Path:

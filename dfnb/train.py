@@ -6,9 +6,15 @@ A run is a folder ``runs/<id>`` with ``config.json``, ``last.ckpt``, ``best.safe
 """
 
 import builtins
+import hashlib
+import io
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +26,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.data import AttributeDict
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -131,6 +137,7 @@ class _Loop:
     start: Run | None  # the phase before
     workers: int
     echo: Callable[[str], None]
+    asked_to_end: int = 0  # the number of the signal
 
     def __call__(self, fabric: Fabric) -> None:
         """Train from the start or from the last checkpoint to the end, and write the record."""
@@ -141,14 +148,32 @@ class _Loop:
         torch.manual_seed(core.torch_seed("init", self.seed))
         self._set_up(resumed)
         if resumed:
+            check_checkpoint(self.checkpoint, self.state.run)
             fabric.load(self.checkpoint, self.state, weights_only=True)
         place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
         self._tell(f"resumed in {place}" if resumed else f"training from {self.state.weights_from} on {fabric.device}")
-        while self.state.epoch < self.settings.epochs:
-            self._train_epoch()
-            self._judge_epoch()
+        with self._signals_wait():
+            while self.state.epoch < self.settings.epochs:
+                self._train_epoch()
+                self._judge_epoch()
         if fabric.is_global_zero:
             self._finish()
+
+    @contextmanager
+    def _signals_wait(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the training as soon as its state is saved; a second one ends it at once."""
+
+        def wait(number: int, _frame: object) -> None:
+            self.asked_to_end = number
+            signal.signal(number, handlers[number])
+
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        handlers = {number: signal.signal(number, wait) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _tell(self, text: str) -> None:
         if self.fabric.is_global_zero:
@@ -176,7 +201,8 @@ class _Loop:
         self.network = self.step.module.network
         self.state = AttributeDict(network=self.network, scheduler=scheduler, weights_from=network.weights_from)
         self.state |= dict(zip(("optimiser", "adversary"), optimisers)) | {"epoch": 0, "step": 0, "sums": {}, "log": []}
-        self.state |= {"chosen": {"epoch": 0, "auc": -1.0}, "validation_threshold": {}}
+        self.state |= {"chosen": {"epoch": 0, "auc": -1.0}, "validation_threshold": {}, "weights_sha256": ""}
+        self.state |= {"run": self.folder.name}
 
     def _train_epoch(self) -> None:
         state = self.state
@@ -189,10 +215,10 @@ class _Loop:
         for batch in self.loader:
             self._train_step(batch)
             # one clock decides for all processes
-            if self.fabric.broadcast(time.monotonic() - self.saved > CHECKPOINT_S):
-                self._save()
+            if self.fabric.broadcast(self.asked_to_end > 0 or time.monotonic() - self.saved > CHECKPOINT_S):
                 loss = state.sums["total"] / state.step
                 self._tell(f"epoch {state.epoch + 1}, step {state.step} of {self.steps}: loss {loss:.3f}")
+                self._save()
         self.images_per_s = (self.steps - self.sampler.skip) * self.settings.batch_size / (time.monotonic() - started)
 
     def _train_step(self, batch: dict[str, Tensor]) -> None:
@@ -241,8 +267,10 @@ class _Loop:
             state.validation_threshold = _threshold(validation)
             if self.fabric.is_global_zero:
                 weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+                content = save(weights)
                 with core.atomic(self.folder / "best.safetensors") as temporary:
-                    save_file(weights, temporary)
+                    temporary.write_bytes(content)
+                state.weights_sha256 = hashlib.sha256(content).hexdigest()
         self._score_tests(f"epoch {epoch}")
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
         row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
@@ -280,14 +308,16 @@ class _Loop:
         return self.network.monitor(outputs, batch)
 
     def _save(self) -> None:
-        """Write the checkpoint; weights that are not finite never replace the last good one."""
+        """Write the checkpoint, then end where a signal asked for it; weights that are not finite replace no good ones."""
         self._check_finite(self.network.parameters(), "network")
-        partial = self.folder / ".last.ckpt.partial"
-        self.fabric.save(partial, self.state)  # one process writes while the others wait
-        self.saved = time.monotonic()
+        content, parts = io.BytesIO(), self.state.items()
+        torch.save({name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts}, content)
         if self.fabric.is_global_zero:
             with core.atomic(self.checkpoint) as temporary:
-                partial.replace(temporary)
+                temporary.write_bytes(content.getbuffer())
+        self.saved = time.monotonic()
+        if number := self.fabric.broadcast(self.asked_to_end):
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def _finish(self) -> None:
         best = f"highest frame AUC on the validation split of {self.parameters['train_set']}"
@@ -295,13 +325,26 @@ class _Loop:
         facts |= {name: self.state[name] for name in ("chosen", "validation_threshold", "weights_from", "log")}
         facts["collapsed"] = collapsed(facts)
         facts |= {"n": {split: len(frames) for split, frames in self.splits.items()}} | self.clock.facts()
-        facts["weights_sha256"] = core.sha256(self.folder / "best.safetensors")
+        facts["weights_sha256"] = self.state.weights_sha256
+        if core.sha256(self.folder / "best.safetensors") != self.state.weights_sha256:
+            raise DfnbError(f"{self.folder}: best.safetensors was altered; delete the folder and train again")
         facts["start"] = self.start.id if self.start else None
         before = self.start.record["images_seen"] if self.start else 0
         facts["images_seen"] = before + self.settings.epochs * self.steps * self.settings.batch_size
         names = [self.parameters["train_set"], *self.parameters["epoch_tests"]]
         facts["fingerprints"] = {name: load_frames(name).attrs["fingerprint"] for name in names}
         core.write_record(self.folder, self.parameters, ["config.json", "best.safetensors"], **facts)
+
+
+def check_checkpoint(path: Path, run: str) -> None:
+    """Raise :class:`DfnbError` unless a file is a whole checkpoint of a run: torch itself compares no checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            fits = archive.testzip() is None and torch.load(path, weights_only=True, mmap=True)["run"] == run
+    except Exception:  # whatever zipfile, pickle and torch raise for bytes that are not theirs
+        fits = False
+    if not fits:
+        raise DfnbError(f"{path} is damaged or of another training; delete it, and the training begins anew")
 
 
 def _threshold(validation: pd.DataFrame) -> dict[str, float]:

@@ -378,17 +378,20 @@ def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_el
 
 
 def test_each_job_has_gpus_of_its_own(checkout, tmp_path):
-    def started(n, environment, *command):
-        wrapped = [sys.executable, checkout / "workflow/gpus.py", tmp_path / "runs", str(n), *command]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(wrapped, env={"PATH": os.environ["PATH"], **environment}, **pipes)
+    (tmp_path / "shows.py").write_text("import os; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()")
 
-    shell, three = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line"), {"DFNB_GPUS": "0,1,5"}
-    one = started(1, three, *shell)
+    def started(n, environment):
+        wrapped = [sys.executable, checkout / "workflow/job.py", tmp_path / "runs", str(n), "shows"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), **environment}
+        return subprocess.Popen(wrapped, env=environment, **pipes)
+
+    three = {"DFNB_GPUS": "0,1,5"}
+    one = started(1, three)
     assert one.stdout.readline() == "0\n"
-    two = started(2, three, *shell)
+    two = started(2, three)
     assert two.stdout.readline() == "1,5\n"
-    waiting, cluster = started(2, three, *shell), started(1, {"CUDA_VISIBLE_DEVICES": "0"}, *shell)
+    waiting, cluster = started(2, three), started(1, {"CUDA_VISIBLE_DEVICES": "0"})
     assert cluster.stdout.readline() == "0\n"  # what a cluster hands out is left alone
     one.communicate("\n")
     assert waiting.poll() is None  # one is free, and two are asked for
@@ -396,7 +399,7 @@ def test_each_job_has_gpus_of_its_own(checkout, tmp_path):
     assert waiting.stdout.readline() == "0,1\n"
     for process in (waiting, cluster):
         process.communicate("\n")
-    many = started(4, three, *shell)
+    many = started(4, three)
     assert many.wait() == 1 and many.stderr.read() == "4 GPUs are asked for and there are 3; lower devices\n"
 
 
@@ -417,6 +420,7 @@ def test_a_profile_hands_out_the_gpus_that_torch_sees(tmp_path, monkeypatch, vis
     )
     assert CliRunner().invoke(app, ["run", "smoke"]).exit_code == 0
     [(command, given)] = started
+    assert given["env"]["DFNB_LOCK"] == str(tmp_path / "runs" / ".lock")
     assert given["env"]["DFNB_GPUS"] == handed_out and f"gpu={gpus or 999}" in command
 
 

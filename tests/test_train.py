@@ -4,10 +4,13 @@ import builtins
 import multiprocessing
 import os
 import pickle
+import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +132,138 @@ def test_killed_at_any_step_a_run_ends_in_the_same_weights(home, other_home, mon
     assert places == ["epoch 1, step 2", "epoch 2, step 0", "epoch 2, step 3"]
     assert resumed.id == straight.id and resumed.folder.parent.parent == other_home
     assert_same_training(straight, resumed)
+
+
+def asked_to_end(step, number):
+    """A training that gets a signal within a step, and saves nothing by itself."""
+    steps, real = [], core.torch_seed
+
+    def counted(purpose, *key):
+        steps.append(purpose == "dropout")
+        if purpose == "dropout" and sum(steps) == step:
+            signal.raise_signal(number)
+        return real(purpose, *key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "torch_seed", counted)
+        trained("locate_and_verify", seed=5)
+
+
+def test_asked_to_end_a_training_saves_its_state_and_the_status_says_so(home, other_home, monkeypatch):
+    """By SIGTERM before its third step, by Ctrl-C before its sixth; then left alone, it ends in the same weights."""
+    with monkeypatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        straight = trained("locate_and_verify", seed=5)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    places = {}
+    for number, step, error in ((signal.SIGTERM, 3, SystemExit), (signal.SIGINT, 3, KeyboardInterrupt)):
+        with pytest.raises(error) as ended:
+            asked_to_end(step, number)
+        assert ended.value.args == ((128 + signal.SIGTERM,) if error is SystemExit else ())
+        saved = torch.load(next(other_home.glob("runs/*/last.ckpt")), weights_only=True)
+        places[number] = saved["epoch"], saved["step"]
+        assert {number: signal.getsignal(number) for number in before} == before
+    assert places == {signal.SIGTERM: (0, 3), signal.SIGINT: (1, 2)}
+    assert_same_training(straight, trained("locate_and_verify", seed=5))
+
+
+def test_a_signal_while_an_epoch_is_judged_ends_it_when_it_is_saved(other_home, monkeypatch):
+    with monkeypatch.context() as patch:
+        real = train.predict
+        patch.setattr(
+            train,
+            "predict",
+            lambda *given, **options: (signal.raise_signal(signal.SIGTERM), real(*given, **options))[1],
+        )
+        with pytest.raises(SystemExit):
+            trained(seed=5)
+    saved = torch.load(next(other_home.glob("runs/*/last.ckpt")), weights_only=True)
+    assert (saved["epoch"], saved["step"]) == (1, 0)
+
+
+def damaged(content, kind):
+    if kind == "truncated":
+        return content[: len(content) // 2]
+    if kind.startswith("byte"):
+        place = int(len(content) * float(kind.removeprefix("byte at ")))
+        return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    return {"empty": b"", "foreign": b"PK and no more" * 100}[kind]
+
+
+def test_a_checkpoint_that_is_not_the_trainings_is_refused(other_home, monkeypatch):
+    """Found by the checksums in the file, which torch does not compare."""
+    interrupted(monkeypatch, xception.Network, 5, seed=5)
+    interrupted(monkeypatch, xception.Network, 5, seed=6)
+    path, other = (next(other_home.glob(f"runs/*-s{seed}-*/last.ckpt")) for seed in (5, 6))
+    content, refused = path.read_bytes(), 0
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda each: each.file_size)
+    within = largest.header_offset / len(content) + largest.file_size / len(content) / 2
+    for kind in ("truncated", "empty", "foreign", f"byte at {within}"):
+        path.write_bytes(damaged(content, kind))
+        with pytest.raises(DfnbError, match=r"last\.ckpt is damaged or of another training; delete it") as error:
+            trained(seed=5)
+        assert "\n" not in str(error.value)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(DfnbError, match=r"last\.ckpt is damaged or of another training; delete it"):
+        trained(seed=5)
+    for place in np.linspace(0.01, 0.99, 25):  # what no checksum covers is no number
+        path.write_bytes(damaged(content, f"byte at {place}"))
+        try:
+            train.check_checkpoint(path, path.parent.name)
+        except DfnbError:
+            refused += 1
+            continue
+        pair = [torch.load(each, weights_only=True)["network"] for each in (path, write(other_home / "whole", content))]
+        assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[1])
+    assert refused > 15
+    path.unlink()
+    assert len(trained(seed=5).log) == 2
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_weights_that_were_altered_while_the_run_trained_end_in_no_record(other_home, monkeypatch):
+    """The second epoch is no better, so that the altered weights would be the chosen ones."""
+    areas = iter([0.9, 0.5])
+    monkeypatch.setattr(train, "roc_auc_score", lambda *given: next(areas))
+    interrupted(monkeypatch, xception.Network, 5, seed=5)
+    path = next(other_home.glob("runs/*/best.safetensors"))
+    path.write_bytes(damaged(path.read_bytes(), "byte at 0.9"))
+    with pytest.raises(DfnbError, match=r"best\.safetensors was altered; delete the folder and train again"):
+        trained(seed=5)
+    assert core.read_record(path.parent) is None
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "byte at 0.9"])
+def test_weights_that_are_not_the_runs_are_refused(plain, tmp_path, kind):
+    path = write(tmp_path / "best.safetensors", damaged((plain.folder / "best.safetensors").read_bytes(), kind))
+    with pytest.raises(DfnbError, match="is not what the record of the run describes; delete its folder and train"):
+        plain.network(path)
+
+
+def on_a_full_disk(answers):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        trained(seed=5)
+    except DfnbError as error:
+        answers.put(str(error))
+
+
+def test_on_a_full_disk_a_checkpoint_stays_whole_and_the_training_goes_on_afterwards(other_home, monkeypatch):
+    interrupted(monkeypatch, xception.Network, 5, seed=5)
+    path = next(other_home.glob("runs/*/last.ckpt"))
+    before, context = {each: each.read_bytes() for each in path.parent.glob("*.*")}, multiprocessing.get_context(START)
+    answers = context.SimpleQueue()
+    process = context.Process(target=on_a_full_disk, args=(answers,))
+    process.start()
+    process.join()
+    assert re.fullmatch(r"\S+ cannot be written \(.*\): make room, .*", answers.get())
+    assert {each: each.read_bytes() for each in path.parent.glob("*.*")} == before
+    assert len(trained(seed=5).log) == 2
 
 
 def test_a_restarted_optimiser_is_another_from_the_second_epoch_on(home):

@@ -1,0 +1,164 @@
+"""What machines and users do to a run: kill it, fill its disk, take its rights, start it twice."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from dfnb import cli, core, jobs
+from dfnb.core import DfnbError
+
+HOLDER = "import sys, time; from pathlib import Path; from dfnb import core\n"
+HOLDER += "with core.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+SLEEPER = "import time; print('works', flush=True); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, lambda *given: print('asked', flush=True))\n"
+STUBBORN += "print('works', flush=True)\nwhile True: signal.pause()"
+
+
+@pytest.fixture
+def started():
+    """Starts processes, each with its first line read; what is left of them is killed afterwards."""
+    running = []
+
+    def start(*command, line, **options):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        running.append(subprocess.Popen([sys.executable, *command], **pipes, **options))
+        assert running[-1].stdout.readline() == f"{line}\n"
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def module(folder, name, source):
+    (folder / f"{name}.py").write_text(source)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_job_ends_with_what_holds_the_lock_and_nothing_begins_before(checkout, tmp_path, started, number):
+    """However the holder ends; a job that does not end by itself is killed when its grace is over."""
+    holder = started("-c", HOLDER, str(tmp_path), line="held", env=module(tmp_path, "sleeper", SLEEPER))
+    environment = module(tmp_path, "stubborn", STUBBORN) | {"DFNB_LOCK": str(tmp_path / ".lock"), "DFNB_GRACE_S": "1"}
+    options = {"line": "works", "env": environment, "cwd": tmp_path}
+    sleeper, stubborn = (
+        started(checkout / "workflow" / "job.py", "runs", "0", each, **options) for each in ("sleeper", "stubborn")
+    )
+    with (
+        pytest.raises(DfnbError, match=r"another process is writing .*; wait for it or stop it"),
+        core.locked(tmp_path),
+    ):
+        pass
+    holder.send_signal(number)
+    assert sleeper.wait(60) == -signal.SIGTERM and stubborn.stdout.readline() == "asked\n"
+    with pytest.raises(DfnbError, match="another process"), core.locked(tmp_path):
+        pass  # the second still holds it
+    assert stubborn.wait(60) == -signal.SIGKILL
+    with core.locked(tmp_path):
+        pass
+
+
+def test_a_job_without_a_workflow_runs_alone(checkout, tmp_path, started):
+    """By hand or on a cluster there is no lock."""
+    environment = module(tmp_path, "sleeper", SLEEPER)
+    environment.pop("DFNB_LOCK", None)
+    alone = started(checkout / "workflow/job.py", "runs", "0", "sleeper", line="works", env=environment, cwd=tmp_path)
+    assert alone.poll() is None
+
+
+@pytest.fixture
+def empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cli, "LEFT_OVER_S", 0)
+    return tmp_path / "home"
+
+
+def test_a_second_workflow_in_a_home_says_so(empty_home, monkeypatch):
+    monkeypatch.setattr(cli, "_workflow", lambda *given: pytest.fail("worked beside the first"))
+    with core.locked(empty_home / "runs"):
+        second = CliRunner().invoke(cli.app, ["run", "smoke"])
+    assert second.exit_code == 1
+    assert (
+        second.stderr
+        == f"dfnb: another process is writing {empty_home / 'runs'}; wait for it or stop it, then start again\n"
+    )
+
+
+def test_a_home_that_takes_no_files_is_said_in_a_sentence(empty_home):
+    empty_home.touch()
+    done = CliRunner().invoke(cli.app, ["run", "smoke"])
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"dfnb: {empty_home / 'runs'} cannot be written ([Errno 20] Not a directory")
+
+
+def test_a_workflow_that_fails_before_any_job_says_why(empty_home, monkeypatch):
+    """Snakemake's own error, since no job has left a log."""
+    real, started = subprocess.run, []
+
+    def run(command, **options):
+        started.append(options)
+        return real([sys.executable, "-c", "raise SystemExit('OSError: [Errno 28] No space left\\nBye')"], **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    done = CliRunner().invoke(cli.app, ["run", "smoke"])
+    assert done.exit_code == 1
+    assert done.stderr == "dfnb: profile smoke did not end; OSError: [Errno 28] No space left\n"
+    assert started[0]["env"]["DFNB_LOCK"] == str(empty_home / "runs" / ".lock") and started[0]["start_new_session"]
+    log = jobs.jobs("smoke")[0].log
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert f"is in {log.relative_to(empty_home)}\n" in CliRunner().invoke(cli.app, ["run", "smoke"]).stderr
+
+
+WRITERS = {
+    "text": lambda path, n: core.write_text(path, "x" * n),
+    "table": lambda path, n: core.write_table(path, pd.DataFrame({"x": np.random.default_rng(0).random(n)}), {}),
+    "array": lambda path, n: save_array(path, n),
+}
+
+
+def save_array(path, n):
+    with core.atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ones(n))
+
+
+def on_a_full_disk(write, path, answers):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        write(path, 100_000)
+    except Exception as error:
+        answers.put(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_on_a_full_disk_the_old_file_stays_whole(tmp_path, kind):
+    path = tmp_path / f"file.{kind}"
+    WRITERS[kind](path, 10)
+    before, context = path.read_bytes(), get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=on_a_full_disk, args=(WRITERS[kind], path, answers))
+    process.start()
+    process.join()
+    assert answers.get().startswith(f"DfnbError: {path} cannot be written (")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    WRITERS[kind](path, 100_000)
+    assert path.stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_takes_no_files_is_named_and_other_errors_are_themselves(tmp_path, number):
+    with pytest.raises(DfnbError, match=r"x cannot be written \(.*\): make room"), core.atomic(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(FileNotFoundError), core.atomic(tmp_path / "x"):
+        (tmp_path / "source").read_bytes()
+    assert not list(tmp_path.iterdir())
