@@ -19,11 +19,13 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field, create_model
 
-from dfnb import compare, core, papers, scores, synth
-from dfnb.attribution import measures
+from dfnb import compare, core, corrupt, papers, scores, synth
+from dfnb.attribution import maps, measures
 from dfnb.core import DfnbError, Name
+from dfnb.data.frames import identity
 from dfnb.scores import Line
-from dfnb.train import Run, train
+from dfnb.synth.build import GENERATOR
+from dfnb.train import Run, train, versions
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Numbers = Annotated[list[int], Field(min_length=1)]
@@ -189,10 +191,39 @@ class Job:
         return core.home() / "reports" / self.parameters.profile / "notebooks" / f"{self.id}.ipynb"
 
     def done(self) -> bool:
-        """Whether the job's record is there, for these very parameters, with all the files it names."""
+        """Whether the job's record is there with all the files it names, for these very parameters, versions and data."""
         record = core.read_record(self.record.parent)
         ended = record and self.parameters.equal(record["parameters"]) and (self.trains or self.log.exists())
-        return bool(ended) and all((core.home() / name).exists() for name in record["files"])
+        if not ended or not all((core.home() / name).exists() for name in record["files"]):
+            return False
+        stored = record.get("made_from")
+        if stored is None and self.trains:  # an older one: its run says it
+            run = core.read_json(core.home() / "runs" / record["run"] / "record.json")["parameters"]
+            stored = {"training": run["version"], f"data of {run['train_set']}": run["data"]}
+        today = made_from(self.id, self.parameters)
+        return all(today.get(name, value) == value for name, value in (stored or {}).items())
+
+
+def made_from(job_id: str, p: Parameters) -> dict[str, Any]:
+    """What a job's numbers depend on beside its parameters: the versions of what makes them, and the data that is known."""
+    values, facts = p.model_dump(), {"corruptions": corrupt.VERSION, "maps": maps.VERSION}
+    if isinstance(p, TrainingParameters):
+        facts["training"] = versions(p.paper)
+    if job_id in {*NOTEBOOKS, *papers.notebooks()}:
+        facts["tables"] = compare.VERSION
+    names = {values[each] for each in ("train_set", "test_set") if each in values}
+    for name in names.union(*(values.get(each, ()) for each in ("test_sets", "datasets"))):
+        drawn, record = _drawn(name, core.home()), core.read_record(core.home() / "datasets" / name)
+        if drawn or record:
+            facts[f"data of {name}"] = identity({"parameters": drawn | {"generator": GENERATOR}} if drawn else record)
+    return facts
+
+
+@cache
+def _drawn(name: str, home: Path) -> dict[str, Any]:
+    """What a dataset of the embedded benchmark is drawn from, without its generator; nothing for any other."""
+    preset = synth.preset(name) if name in core.described("synth") else None
+    return {"name": name, **preset.model_dump(mode="json")} if preset and not preset.portraits else {}
 
 
 def profile(name: str) -> Profile:
@@ -395,4 +426,5 @@ def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path
     """Write the record of a notebook's execution or a training, its last act: without it the job did not happen."""
     hashes = {path.resolve().relative_to(core.home()).as_posix(): core.sha256(path) for path in outputs}
     folder = scores.job_folder(p.profile, job_id)
-    return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts, **clock.facts())
+    facts |= {"made_from": made_from(job_id, p), **clock.facts()}
+    return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts)

@@ -89,7 +89,7 @@ def train(
     loss is no longer finite.
     """
     table = load_frames(train_set)
-    parameters = {"paper": paper, "version": [VERSION, papers.module(paper).VERSION], "seed": seed}
+    parameters = {"paper": paper, "version": versions(paper), "seed": seed}
     parameters |= {"train_set": train_set, "data": datasets.identity(table.attrs["record"]), "devices": devices}
     parameters |= {"seen_methods": sorted(seen_methods) if seen_methods else None, "shuffled_labels": shuffled_labels}
     parameters["epoch_tests"] = {name: datasets.identity(load_frames(name).attrs["record"]) for name in epoch_tests}
@@ -115,6 +115,11 @@ def train(
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
             _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
     return Run.open(folder)
+
+
+def versions(paper: str) -> list[int]:
+    """The versions of the training loop and of a paper."""
+    return [VERSION, papers.module(paper).VERSION]
 
 
 def _shuffled(frames: pd.DataFrame, seed: int) -> pd.DataFrame:

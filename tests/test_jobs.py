@@ -18,7 +18,8 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from dfnb import core, jobs, papers, scores
+from dfnb import core, corrupt, jobs, papers, scores, train
+from dfnb.attribution import maps
 from dfnb.cli import app
 from dfnb.core import DfnbError
 
@@ -488,6 +489,48 @@ def test_a_record_of_other_parameters_is_no_proof_and_checking_parameters_leaves
     core.write_json(job.record, other)
     assert not job.done()
     job.record.unlink()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_job_is_due_when_a_version_the_generator_or_the_data_changed(tmp_path, monkeypatch, older):
+    """An older record says nothing of it, but that of its run says which versions and data it was trained by and on."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    own = {"train_sets": ["own"], "test_sets": ["own", "smoke-b"], "seeds": [0]}
+    arm = {"train_set": "smoke-a", "test_sets": ["smoke-a"]}
+    write_profile(tmp_path, grid=own, arms={"02_xception_baseline": {"g": {"drawn": arm}}})
+    dataset = tmp_path / "datasets" / "own"
+    core.write_record(dataset, {}, [], fingerprint="bytes")
+    main, drawn = (job for job in jobs.trainings("mine") if job.notebook == "02_xception_baseline")
+    for job in (main, drawn):
+        jobs.finish(job.id, job.parameters, core.Clock(), run=job.id)
+        if older:
+            record = core.read_json(job.record)
+            made = record.pop("made_from")
+            core.write_json(job.record, record)
+            name = job.parameters.train_set
+            run = {"version": made["training"], "train_set": name, "data": made[f"data of {name}"]}
+            core.write_record(tmp_path / "runs" / job.id, run, [])
+
+    def done():
+        return main.done(), drawn.done()
+
+    assert done() == (True, True)
+    for module in (train, papers.module("xception")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "VERSION", 99)
+            assert done() == (False, False)
+    for module in (maps, corrupt):  # of scores and maps that only the job's record can name
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "VERSION", 99)
+            assert done() == (older, older)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "GENERATOR", 99)
+        assert done() == (older, False)
+    core.write_record(dataset, {}, [], fingerprint="other bytes")
+    assert done() == (False, True)
+    shutil.rmtree(dataset)  # restored from a report, where the data is not
+    monkeypatch.setattr(core, "code", lambda: "an edited docstring")
+    assert done() == (True, True)
 
 
 def test_only_cells_of_literals_are_read_for_parameters():
