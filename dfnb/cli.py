@@ -43,18 +43,25 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
-    # whatever this process starts ends when the lock is free, see workflow/job.py
-    with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
-        while not _workflow(profile, cores, lock):
-            pass  # a run collapsed, and seeds of the reserve have joined
+    seen = core.home() / "runs" / "notebooks" / f"{profile}.json"  # when all was done: torch need not be loaded to know
+    if seen.exists() and core.as_seen(core.read_json(seen)["files"]) == core.read_json(seen):
+        typer.echo(f"profile {profile}: all is done")
+    else:
+        # whatever this process starts ends when the lock is free, see workflow/job.py
+        with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
+            while not _workflow(profile, cores, lock, seen):
+                pass
     report = core.home() / "reports" / profile
     main_table = report / "tables" / "cross_dataset.md"
     typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
     typer.echo(f"report: {report / 'index.html'}")
 
 
-def _workflow(profile: str, cores: int, lock: Path) -> bool:
-    """Do the jobs of a profile that are due, by Snakemake; returns whether all were known before."""
+def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> bool:
+    """Do the jobs of a profile that are due, by Snakemake, and note in ``seen`` what then is there.
+
+    Returns whether all jobs were known before.
+    """
     import torch
 
     from dfnb import jobs
@@ -70,8 +77,7 @@ def _workflow(profile: str, cores: int, lock: Path) -> bool:
     environment = {**os.environ, "DFNB_LOCK": str(lock), "DFNB_GPUS": visible if gpus else ""}
     command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
     command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus or 999}", "--config", f"profile={profile}"]
-    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock", "--keep-going"]
-    command += ["--quiet", "rules", "progress", "host", "reason"]
+    command += ["--nolock"]  # instead there is that of `run`
     # a session of its own: Ctrl-C reaches only this process
     options = {"env": environment, "start_new_session": True, "stderr": subprocess.PIPE, "text": True, "check": False}
     if todo and (done := subprocess.run(command, **options)).returncode:
@@ -79,7 +85,10 @@ def _workflow(profile: str, cores: int, lock: Path) -> bool:
         cause = [line for line in done.stderr.splitlines() if "Error" in line][-1:] or ["Snakemake does not say why"]
         where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]
         raise DfnbError(f"profile {profile} did not end; {where}")
-    return len(jobs.jobs(profile)) <= len(planned)
+    if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
+        return False
+    core.write_json(seen, core.as_seen(path for job in planned for path in job.files()))
+    return True
 
 
 @app.command()

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -284,6 +284,14 @@ def read_record(folder: Path) -> dict | None:
     """The record of a step, or None when the step did not finish (no record, or an output it names is gone)."""
     record = read_json(folder / "record.json") if (folder / "record.json").exists() else None
     return record if record and all((folder / name).exists() for name in record["outputs"]) else None
+
+
+def as_seen(names: Iterable[str | Path]) -> dict[str, Any]:
+    """What jobs depend on as it is now: the code, and size and time of files in the home, all datasets and own papers."""
+    patterns = ("datasets/*/record.json", "papers/*.py", "reports/*/runs.json")
+    paths = {home() / name for name in names}.union(*map(home().glob, patterns))
+    stats = {path.relative_to(home()).as_posix(): path.stat() for path in paths if path.exists()}
+    return {"code": code(), "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}}
 
 
 def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -193,8 +193,7 @@ class Job:
     def done(self) -> bool:
         """Whether the job's record is there with all the files it names, for these very parameters, versions and data."""
         record = core.read_record(self.record.parent)
-        ended = record and self.parameters.equal(record["parameters"]) and (self.trains or self.log.exists())
-        if not ended or not all((core.home() / name).exists() for name in record["files"]):
+        if not record or not self.parameters.equal(record["parameters"]) or not all(map(Path.exists, self.files())):
             return False
         stored = record.get("made_from")
         if stored is None and self.trains:  # an older one: its run says it
@@ -202,6 +201,11 @@ class Job:
             stored = {"training": run["version"], f"data of {run['train_set']}": run["data"]}
         today = made_from(self.id, self.parameters)
         return all(today.get(name, value) == value for name, value in (stored or {}).items())
+
+    def files(self) -> list[Path]:
+        """What has to be there of a job that ended: its record, its notebook, the files that the record names."""
+        named = [core.home() / name for name in core.read_json(self.record)["files"]]
+        return [self.record, *named, *([] if self.trains else [self.log])]
 
 
 def made_from(job_id: str, p: Parameters) -> dict[str, Any]:

@@ -120,6 +120,40 @@ def test_a_workflow_that_fails_before_any_job_says_why(empty_home, monkeypatch):
     assert f"is in {log.relative_to(empty_home)}\n" in CliRunner().invoke(cli.app, ["run", "smoke"]).stderr
 
 
+def test_what_is_done_is_known_without_torch_until_something_changed(empty_home, monkeypatch):
+    """The code, a record, a dataset, a paper of one's own: whatever a job could depend on is looked at again then."""
+    record, dataset = empty_home / "runs/notebooks/smoke/01_data/record.json", empty_home / "datasets/own/record.json"
+    for path in (record, dataset):
+        core.write_text(path, "{}")
+    seen = empty_home / "runs/notebooks/smoke.json"
+    core.write_json(seen, core.as_seen([record]))
+    code = "import atexit, sys; atexit.register(lambda: print(sorted({'torch', 'pandas'} & set(sys.modules))))\n"
+    code += "sys.argv = ['dfnb', 'run', 'smoke']; from dfnb.cli import app; app()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "profile smoke: all is done" and lines[-1] == "[]" and not done.returncode, done.stderr
+
+    looked = []
+    monkeypatch.setattr(cli, "_workflow", lambda *given: looked.append(given) or True)
+
+    def again():
+        CliRunner().invoke(cli.app, ["run", "smoke"])
+        return len(looked)
+
+    assert again() == 0
+    core.write_text(record, '{"files": {}}')
+    assert again() == 1
+    core.write_json(seen, core.as_seen([record]))
+    core.write_text(empty_home / "papers" / "mine.py", "VERSION = 1")
+    assert again() == 2
+    core.write_json(seen, core.as_seen([record]))
+    dataset.unlink()
+    assert again() == 3
+    core.write_json(seen, core.as_seen([record]))
+    monkeypatch.setattr(core, "code", lambda: "other")
+    assert again() == 4
+
+
 WRITERS = {
     "text": lambda path, n: core.write_text(path, "x" * n),
     "table": lambda path, n: core.write_table(path, pd.DataFrame({"x": np.random.default_rng(0).random(n)}), {}),
