@@ -13,8 +13,8 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -157,28 +157,22 @@ class _Loop:
             fabric.load(self.checkpoint, self.state, weights_only=True)
         place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
         self._tell(f"resumed in {place}" if resumed else f"training from {self.state.weights_from} on {fabric.device}")
-        with self._signals_wait():
+        # Python hands signals to the main thread alone
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        with ExitStack() as restored:
+            for number in numbers:
+                restored.callback(signal.signal, number, signal.signal(number, self._ask_to_end))
             while self.state.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._judge_epoch()
         if fabric.is_global_zero:
             self._finish()
 
-    @contextmanager
-    def _signals_wait(self) -> Iterator[None]:
+    def _ask_to_end(self, number: int, _frame: object) -> None:
         """Ctrl-C and SIGTERM end the training as soon as its state is saved; a second one ends it at once."""
-
-        def wait(number: int, _frame: object) -> None:
-            self.asked_to_end = number
-            signal.signal(number, handlers[number])
-
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        handlers = {number: signal.signal(number, wait) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        if self.asked_to_end:
+            raise KeyboardInterrupt
+        self.asked_to_end = number
 
     def _tell(self, text: str) -> None:
         if self.fabric.is_global_zero:

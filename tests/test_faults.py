@@ -2,12 +2,14 @@
 
 import errno
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 from multiprocessing import get_context
 
+import kill_smoke
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,6 +76,17 @@ def test_a_job_without_a_workflow_runs_alone(checkout, tmp_path, started):
     environment.pop("DFNB_LOCK", None)
     alone = started(checkout / "workflow/job.py", "runs", "0", "sleeper", line="works", env=environment, cwd=tmp_path)
     assert alone.poll() is None
+
+
+def test_the_script_that_kills_finds_what_is_left(tmp_path, started, monkeypatch):
+    """A process of the home that outlives its run, however it was started; and none of another home."""
+    monkeypatch.setattr(kill_smoke, "LEFT_OVER_S", 0)
+    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
+    orphan = started("-c", SLEEPER, line="works", env=environment, start_new_session=True)
+    assert not kill_smoke.left(tmp_path / "other") and len(kill_smoke.left(tmp_path)) == 1
+    assert kill_smoke.kill_one(tmp_path, random.Random(0)) == orphan.pid
+    assert orphan.wait() == -signal.SIGKILL
+    assert not kill_smoke.left(tmp_path) and not kill_smoke.kill_one(tmp_path, random.Random(0))
 
 
 @pytest.fixture

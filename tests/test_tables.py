@@ -311,6 +311,14 @@ def test_a_report_is_made_again_from_its_store_alone_with_the_same_bytes(home, m
     assert order == sorted(order) and "&lt;i&gt;" in made_page.read_text(encoding="utf-8")
 
 
+def test_how_long_a_run_took_changes_no_table(book):
+    """A run that was interrupted and resumed has the same tables as one that was not."""
+    before = tables._overview(book)
+    for record in (record for entry in book.report.entries.values() for record in entry["runs"].values()):
+        record |= {"wall_s": 1e6, "log": [{**epoch, "images_per_s": 1e6} for epoch in record["log"]]}
+    pd.testing.assert_frame_equal(tables._overview(book), before)
+
+
 def test_a_shown_table_says_what_it_comes_to(book, capsys):
     book.show("cross_dataset")
     rows = book.results.query(

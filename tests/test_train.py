@@ -167,6 +167,13 @@ def test_asked_to_end_a_training_saves_its_state_and_the_status_says_so(home, ot
     assert_same_training(straight, trained("locate_and_verify", seed=5))
 
 
+def test_a_second_signal_ends_a_training_at_once():
+    loop = train._Loop(*[None] * 8)
+    loop._ask_to_end(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        loop._ask_to_end(signal.SIGTERM, None)
+
+
 def test_a_signal_while_an_epoch_is_judged_ends_it_when_it_is_saved(other_home, monkeypatch):
     with monkeypatch.context() as patch:
         real = train.predict
