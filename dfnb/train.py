@@ -309,9 +309,9 @@ class _Loop:
     def _save(self) -> None:
         """Write the checkpoint, then end where a signal asked for it; weights that are not finite replace no good ones."""
         self._check_finite(self.network.parameters(), "network")
-        content, parts = io.BytesIO(), self.state.items()
-        torch.save({name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts}, content)
         if self.fabric.is_global_zero:
+            content, parts = io.BytesIO(), self.state.items()
+            torch.save({name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts}, content)
             with core.atomic(self.checkpoint) as temporary:
                 temporary.write_bytes(content.getbuffer())
         self.saved = time.monotonic()

@@ -96,6 +96,19 @@ def empty_home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_workflow_that_is_asked_to_end_does_and_frees_its_home(empty_home, started, number, status):
+    code = "import sys, time; from dfnb import cli; sys.argv = ['dfnb', 'run', 'smoke']\n"
+    code += "cli._workflow = lambda *given: print('works', flush=True) or time.sleep(600)\ncli.app()"
+    workflow = started("-c", code, line="works")
+    with pytest.raises(DfnbError, match="another process"), core.locked(empty_home / "runs"):
+        pass
+    workflow.send_signal(number)
+    assert workflow.wait() == status
+    with core.locked(empty_home / "runs"):
+        pass
+
+
 def test_a_second_workflow_in_a_home_says_so(empty_home, monkeypatch):
     monkeypatch.setattr(cli, "_workflow", lambda *given: pytest.fail("worked beside the first"))
     with core.locked(empty_home / "runs"):
