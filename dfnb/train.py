@@ -310,8 +310,9 @@ class _Loop:
         """Write the checkpoint, then end where a signal asked for it; weights that are not finite replace no good ones."""
         self._check_finite(self.network.parameters(), "network")
         if self.fabric.is_global_zero:
-            content, parts = io.BytesIO(), self.state.items()
-            torch.save({name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts}, content)
+            content, parts = io.BytesIO(), dict(self.state)
+            parts |= {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+            torch.save(parts, content)
             with core.atomic(self.checkpoint) as temporary:
                 temporary.write_bytes(content.getbuffer())
         self.saved = time.monotonic()
