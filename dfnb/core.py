@@ -15,29 +15,37 @@ import json
 import os
 import platform
 import re
+import reprlib
 import resource
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import filelock
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Names of datasets, profiles, papers and tools become names of files and words of command lines.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+# Names of datasets, profiles, papers, runs and jobs become names of files and words of command lines.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+# Arms, methods and other tools are named in tables, in which no format may take a part of the name for its own markup.
+Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
+# A path that stays in its folder.
+Inside = Annotated[str, StringConstraints(pattern=r"^\w[^/]{0,199}(/\w[^/]{0,199})*$")]
+LARGEST = 100_000  # values in a YAML file, aliases written out
 SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, and below a folder that takes no files
 UNWRITABLE |= {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
@@ -54,7 +62,7 @@ class DfnbError(Exception):
 class Closed(BaseModel):
     """Base of every schema: unknown names, wrong types and impossible values are refused, and nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
     def check(cls, values: Any, source: object) -> Self:
@@ -78,7 +86,23 @@ def _problems(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         elif problem["type"] == "value_error":
             yield str(problem["ctx"]["error"])
         else:
-            yield f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            yield f"{name} = {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+class Named(Closed):
+    """How something is named: the name of its file or folder, or the title in tables."""
+
+    name: Name = "none"
+    title: Title = "none"
+
+
+class Record(Closed, extra="allow"):
+    """What every ``record.json`` says: the parameters of the step, and the files that it left."""
+
+    parameters: dict[str, Any]
+    outputs: dict[Inside, str]  # sha256 by the path in the record's folder
+    files: dict[Inside, str] = Field({})  # of a job, by the path in the home
+    run: Name = "none"  # of a job that trained it
 
 
 def home() -> Path:
@@ -96,25 +120,81 @@ def find(relative: str) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-def described(kind: str) -> list[str]:
-    """Names of the datasets that ``data_manifest/`` describes, in alphabetical order: of ``kind`` synth or real."""
-    return [path.stem for path in sorted(find("data_manifest").glob("*.yaml")) if read_yaml(path).get("kind") == kind]
-
-
-def read_yaml(path: Path) -> Any:
-    """Read YAML; raises :class:`DfnbError` that names the file when it is not YAML."""
+@contextmanager
+def reading(source: object, kind: str, mend: str) -> Iterator[None]:
+    """Turn whatever a library raises at a damaged or foreign source of this ``kind`` into a :class:`DfnbError`."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)  # in C: ten times as fast as safe_load
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DfnbError(f"{path} is not valid YAML ({' '.join(str(error).split())}); correct it") from None
+        yield
+    except DfnbError:
+        raise
+    except Exception as error:
+        problem = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise DfnbError(f"{source} is not valid {kind} ({problem}); {mend}") from None
+
+
+def described(kind: str) -> list[str]:
+    """Names of the datasets that ``data_manifest/`` describes, in alphabetical order: of ``kind`` synth or real.
+
+    One that cannot be read is of both kinds and one of another kind is of kind real, so that who needs it is told why not.
+    """
+    return [path.stem for path in sorted(find("data_manifest").glob("*.yaml")) if _may_be(kind, path)]
+
+
+def _may_be(kind: str, path: Path) -> bool:
+    with suppress(DfnbError):
+        found = read_yaml(path).get("kind")  # None: no dataset, such as claims.yaml
+        return found == kind or (kind == "real" and found not in (None, "synth"))
+    return True
+
+
+class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
+    """YAML, parsed in C, without a key twice in a mapping, and without aliases that multiply or contain themselves.
+
+    Keys are the text that is written there, also ``no``, 0.010 and dates. Values may be nested some hundred times.
+    """
+
+    def __init__(self, text: str) -> None:
+        yaml.CSafeLoader.__init__(self, text)
+        yaml.composer.Composer.__init__(self)
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        known = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if known:
+            return node
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            for key in [key for key, _ in inner if key.tag != "tag:yaml.org,2002:merge"]:
+                key.tag = "tag:yaml.org,2002:str"
+            if len({str(key.value) for key, _ in inner}) < len(inner):
+                raise yaml.composer.ComposerError("a name stands twice in one mapping", node.start_mark)
+            inner = chain(*inner)
+        node.size = 1 + sum(getattr(each, "size", LARGEST) for each in inner)  # of the node itself not known yet
+        if node.size > LARGEST:
+            raise yaml.composer.ComposerError("its aliases have no end or too many values", node.start_mark)
+        return node
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read names and values as YAML; raises :class:`DfnbError` that names the file when it is something else."""
+    with reading(path, "YAML", "correct it"):
+        return _mapping(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds {reprlib.repr(content)} instead of names and values")
+    return content
 
 
 def manifest(name: str) -> dict[str, Any]:
     """``data_manifest/<name>.yaml`` laid over the one that it is ``like``, whose ``parameters`` it changes one by one."""
-    content = read_yaml(find("data_manifest") / f"{name}.yaml")
-    base = manifest(content.pop("like")) if "like" in content else {}
-    parameters = base.get("parameters", {}) | content.get("parameters", {})
-    return base | content | ({"parameters": parameters} if parameters else {})
+    path = find("data_manifest") / f"{Named.check({'name': name}, 'data_manifest').name}.yaml"
+    with reading(path, "as a manifest", "correct it"):
+        content = read_yaml(path)
+        base = manifest(content.pop("like")) if "like" in content else {}
+        parameters = base.get("parameters", {}) | content.get("parameters", {})
+        return base | content | ({"parameters": parameters} if parameters else {})
 
 
 def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:
@@ -199,12 +279,10 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(content, indent=indent, default=_plain) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raises :class:`DfnbError` that names the file when it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DfnbError(f"{path} is not valid JSON ({error}); delete it and run the step that wrote it again") from None
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises :class:`DfnbError` that names the file when it is something else."""
+    with reading(path, "JSON", "delete it and run the step that wrote it again"):
+        return _mapping(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _plain(value: Any) -> Any:
@@ -281,9 +359,16 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
 
 
 def read_record(folder: Path) -> dict | None:
-    """The record of a step, or None when the step did not finish (no record, or an output it names is gone)."""
-    record = read_json(folder / "record.json") if (folder / "record.json").exists() else None
-    return record if record and all((folder / name).exists() for name in record["outputs"]) else None
+    """The record of a step, or None when the step did not finish (no record, or an output it names is gone).
+
+    Raises :class:`DfnbError` for what is no :class:`Record`.
+    """
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    Record.check(record, path)
+    return record if all((folder / name).exists() for name in record["outputs"]) else None
 
 
 def as_seen(names: Iterable[str | Path]) -> dict[str, Any]:
@@ -311,6 +396,7 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **opt
     ``options`` of :meth:`pandas.DataFrame.to_parquet`.
     """
     table = table.copy(deep=False)
+    options["write_page_checksum"] = True  # a flipped byte is found when it is read
     table.attrs = {"dfnb": json.loads(json.dumps(facts, default=_plain))}  # pandas keeps them in the metadata
     with atomic(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd", **options)
@@ -322,9 +408,12 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.exists():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    try:
-        table = pd.read_parquet(path)
-        table.attrs = table.attrs["dfnb"]
-    except (OSError, KeyError, ValueError) as error:
-        raise DfnbError(f"{path} is damaged or not a table of ours ({error}); delete it and make it again") from None
+    with reading(path, "as a table of ours", "delete it and make it again"):
+        table = pd.read_parquet(path, page_checksum_verification=True)
+        table.attrs = _mapping(table.attrs["dfnb"])
     return table
+
+
+def csv(table: pd.DataFrame) -> str:
+    """Texts as CSV, in which what a spreadsheet would take for a formula begins with an apostrophe."""
+    return table.replace(r"^(?=[=@\t\r]|[+-](?![\d.]))", "'", regex=True).to_csv(index=False)

@@ -17,18 +17,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, NonNegativeInt, create_model
 
 from dfnb import compare, core, corrupt, papers, scores, synth
 from dfnb.attribution import maps, measures
-from dfnb.core import DfnbError, Name
+from dfnb.core import DfnbError, Name, Title
 from dfnb.data.frames import identity
 from dfnb.scores import Line
 from dfnb.synth.build import GENERATOR
 from dfnb.train import Run, train, versions
 
-Names = Annotated[list[Name], Field(min_length=1)]
-Numbers = Annotated[list[int], Field(min_length=1)]
+
+def _once(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values} names something twice; leave it out")
+    return values
+
+
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_once)]
+Numbers = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_once)]
 LAST = ("09_report", "00_start_here")  # notebooks that show what others made
 BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
 
@@ -143,7 +150,14 @@ class Grid(core.Closed):
     train_sets: Names
     test_sets: Names
     seeds: Numbers
-    reserve: list[int] = Field([])  # seeds that replace those of collapsed runs
+    reserve: list[NonNegativeInt] = Field([])  # seeds that replace those of collapsed runs
+
+
+class Arm(core.Closed, extra="allow"):
+    """What an arm changes; the rest are parameters of its notebook."""
+
+    seeds: Numbers = Field([])  # the grid's first where it says none
+    train_set: Name = ""
 
 
 class Profile(core.Closed):
@@ -158,7 +172,7 @@ class Profile(core.Closed):
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    arms: dict[str, dict[str, dict[str, dict[str, Any]]]] = Field(default_factory=dict)
+    arms: dict[str, dict[Title, dict[Title, Arm]]] = Field({})
     one_code: bool = False
     allow_random: bool = True
 
@@ -239,6 +253,10 @@ def profile(name: str) -> Profile:
     content = Profile.check(core.read_yaml(path), path)
     if unknown := sorted(set(content.arms) - set(papers.notebooks())):
         raise DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
+    if any({"profile", "seed"} & {*(values or {})} for values in content.notebooks.values()):
+        raise DfnbError(
+            f"{path} sets profile or seed in a notebook; they follow from its name and grid, leave them out"
+        )
     return content
 
 
@@ -303,7 +321,8 @@ def _trainings(name: str, replaced: Mapping[tuple[str, int], int]) -> list[Job]:
 def _arms(content: Profile, notebook: str) -> list[tuple[str, str, dict[str, Any]]]:
     """Group, arm and changes of each line of a paper, its own training first; an arm is judged by source validation alone."""
     groups = content.arms.get(notebook, {}).items()
-    arms = [(group, arm, {"epoch_scores": False, **changes}) for group, of in groups for arm, changes in of.items()]
+    arms = [(group, arm, changes.model_dump(exclude_unset=True)) for group, of in groups for arm, changes in of.items()]
+    arms = [(group, arm, {"epoch_scores": False, **changes}) for group, arm, changes in arms]
     return [("", "", {"seeds": content.grid.seeds}), *arms]
 
 

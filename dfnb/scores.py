@@ -17,6 +17,7 @@ from statistics import mode
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import Field
 from scipy.special import expit, logit
 
 from dfnb import core, corrupt, metrics, papers
@@ -65,6 +66,19 @@ def score(run: Run, test_set: str, corruption: str = "", severity: int = 0, vide
 # ---------------------------------------------------------------- reports
 
 
+class Entry(core.Closed):
+    """What ``runs.json`` has of a line; records of jobs are not in older reports."""
+
+    name: str
+    paper: core.Name
+    group: str
+    arm: str
+    runs: dict[core.Name, core.Record]
+    jobs: dict[core.Name, core.Record] = Field({})
+    files: dict[core.Inside, str]  # sha256
+    versions: dict[core.Name, str]  # fingerprints of the test sets
+
+
 class Line(NamedTuple):
     """Runs that differ in their seed alone: a main line, or an arm of a group. Or the scores of another tool: no runs."""
 
@@ -82,7 +96,7 @@ class Line(NamedTuple):
 
 def report_folder(profile: str) -> Path:
     """``reports/<profile>`` under the home."""
-    return core.home() / "reports" / profile
+    return core.home() / "reports" / core.Named.check({"name": profile}, "reports").name
 
 
 def job_folder(profile: str, job: str) -> Path:
@@ -116,11 +130,12 @@ def unpack(profile: str) -> None:
     for line in report.lines():
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
         test_sets = report.test_sets(line) if missing else []
-        for table in [table for test_set in test_sets for table in report.tables(line, test_set)]:
-            facts = {name: value for name, value in table.attrs.items() if name != "seed"}
-            if facts["run"] in missing:
-                path = shard(missing[facts["run"]].folder, facts["test_set"], facts["condition"])
-                core.write_table(path, table.drop(columns=KEYS), facts)
+        for test_set in test_sets:
+            for table in report.tables(line, test_set):
+                facts = {name: value for name, value in table.attrs.items() if name != "seed"}
+                if facts["run"] in missing:
+                    path = shard(missing[facts["run"]].folder, test_set, facts["condition"])
+                    core.write_table(path, table.drop(columns=KEYS), facts)
         for run in missing.values():
             if not line.group and run == line.runs[0]:
                 report.network(line)  # raises where its weights are missing or altered
@@ -182,28 +197,30 @@ def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
     table = core.read_table(path)
     if core.sha256(path) != sha256:
         raise DfnbError(f"{path} is not the file that runs.json describes; pack the report again")
-    facts, table.attrs = table.attrs["tables"], {}
-    if isinstance(facts, str):  # not packed by an earlier version
-        facts = json.loads(zlib.decompress(b64decode(facts)))
-    table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
-    tables = []
-    for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts):
-        tables.append(part.dropna(axis=1, how="all").reset_index(drop=True))
-        tables[-1].attrs = table_facts
-    return tables
+    with core.reading(path, "as a table of a report", "pack the report again"):
+        facts, table.attrs = table.attrs["tables"], {}
+        if isinstance(facts, str):  # not packed by an earlier version
+            facts = json.loads(zlib.decompress(b64decode(facts)))
+        table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
+        tables = []
+        for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts, strict=True):
+            tables.append(part.dropna(axis=1, how="all").reset_index(drop=True))
+            tables[-1].attrs = table_facts
+        return tables
 
 
 class Report:
     """The scores of a report, read from its files alone.
 
-    ``entries``: what ``runs.json`` has of each line: its fields, records of its runs and of the jobs that trained them (not in
-    older reports), sha256 of its files, versions of its test sets.
+    ``entries``: what ``runs.json`` has of each line, see :class:`Entry`.
     """
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
         path = self.folder / "runs.json"
         self.entries: dict[str, dict[str, Any]] = core.read_json(path) if path.exists() else {}
+        for name, entry in self.entries.items():
+            Entry.check(entry, f"{path}, {name}")
 
     def lines(self) -> list[Line]:
         """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``."""
@@ -213,6 +230,7 @@ class Report:
             lines.append(Line(name, entry["paper"], entry["group"], entry["arm"], tuple(runs)))
         lines.sort(key=lambda line: (line.group != "", papers.names().index(line.paper)))
         tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
+        tools = [core.Named.check({"title": tool}, f"{self.folder}, another tool").title for tool in tools]
         return lines + [Line(tool, "", "", "", ()) for tool in tools]
 
     def jobs(self) -> dict[str, dict[str, Any]]:
@@ -256,14 +274,15 @@ class Report:
         Our own say which videos, clusters and methods there are. Raises :class:`DfnbError` where it does not fit them.
         """
         path = next(self.folder.glob(f"other/{tool}/{test_set}.*"))
-        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
+        types = {"video": str, "track": int, "frame": int, "label": int, "score": float}
         ours = [line for line in self.lines() if line.runs and test_set in self.test_sets(line)]
-        if not ours or not {"video", "label", "score"} <= set(found):
-            raise DfnbError(f"{path} needs columns video, label and score, and scores of ours on {test_set} beside it")
-        like = self.read(ours[0], test_set)[0]
-        known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
-        found = found.reindex(columns=["video", "track", "frame", "label", "score"]).fillna({"track": 0, "frame": -1})
-        table = found.merge(known, how="outer")  # a wrong video or label leaves a hole, which is refused
+        need = f"columns video, label and score, and scores of ours on {test_set} beside it"
+        with core.reading(path, "as a table of scores", f"it needs {need}"):
+            found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
+            like = self.read(ours[0], test_set)[0]
+            known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
+            found = found.reindex(columns=[*types]).fillna({"track": 0, "frame": -1}).astype(types)
+            table = found.merge(known, how="outer")  # a wrong video or label leaves a hole, which is refused
         table.attrs = {**like.attrs, "seed": None, "threshold": None}
         return metrics.check_scores(table, path)
 

@@ -21,6 +21,7 @@ from dfnb.scores import Line, Report, report_folder
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 MEAN_MASK = "mean training mask"
+ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SIGNS = {"Δ": r"\Delta", "−": "-", "≥": r"\geq", "≤": r"\leq", "→": r"\to", "<": "<", ">": ">"}
 LATEX = str.maketrans({sign: f"${command}$" for sign, command in SIGNS.items()} | {"`": r"\textasciigrave{}"})
 
@@ -224,16 +225,16 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
     plain = plain.astype(object).where(plain.notna(), "–").astype(str)
     marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
-    escaped = re.sub(r"([&%$#_{}])", r"\\\1", caption)
+    escaped = re.sub(r"[&%$#_{}\\~^]", lambda sign: ESCAPES.get(sign[0], rf"\{sign[0]}"), caption)
     tex = plain.to_latex(index=False, escape=True, caption=escaped, label=f"tab:{name}").translate(LATEX)
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
-    texts = {"csv": plain.to_csv(index=False), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
+    texts = {"csv": core.csv(plain), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
     folder = report_folder(profile) / "tables"
     return [core.write_text(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
 
 
 def _markdown(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
+    return re.sub(r"(\||<(?=[\w/!?]))", r"\\\1", text).replace("\n", " ")
 
 
 def deviations(run: papers.Run) -> pd.DataFrame:

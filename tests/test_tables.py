@@ -38,7 +38,7 @@ def put(run, test_set, condition, table) -> None:
 
 def make_run(home, paper, seed, arm="", strength=1.0, **changes) -> Run:
     """A finished run with its scores at home, as training and scoring would leave it."""
-    folder = home / "runs" / f"{paper}-{arm}-s{seed}"
+    folder = home / "runs" / f"{paper}-{core.slug(arm)}-s{seed}"
     folder.mkdir(parents=True)
     (folder / "best.safetensors").write_bytes(folder.name.encode())
     settings = papers.module(paper).Settings(backbone="dfnb_plain7", pretrained=False)
@@ -437,6 +437,13 @@ def test_texts_are_escaped_for_each_format_but_csv(home):
     assert r"a\_b" in tex and r"50 \% \& \#1 \textasciitilde \space $<$b$>$ $\Delta$$-$1 \{z\} \textbackslash " in tex
     assert r"\caption{A caption\_with 5 \% \& \textasciigrave{}code\textasciigrave{}.}" in tex
     assert tex.count(r"\begin") == tex.count(r"\end") and "resizebox" in tex and "–" in csv
+    assert r"\<b>" in markdown  # no tag, and numbers such as <.001 as they are
+    table = pd.DataFrame({"x": ["=1+1", "<.001", "+.1 [-.2, +.3]"]})
+    csv, markdown, tex, _ = (
+        path.read_text(encoding="utf-8") for path in tables.save(table, "hand", "hard", r"\input{x} ~ ^")
+    )
+    assert "'=1+1" in csv and ",<.001" in csv and "+.1 [" in csv and "'+" not in csv and "| <.001" in markdown
+    assert r"\caption{\textbackslash{}input\{x\} \textasciitilde{} \textasciicircum{}}" in tex
 
 
 def test_what_deviates_from_the_published_settings(home):

@@ -35,6 +35,10 @@ def _arrow(kind: Any) -> pa.DataType:
 
 COLUMNS = {name: _arrow(kind) for name, kind in core.read_yaml(Path(__file__).with_suffix(".yaml")).items()}
 SPLITS = ("train", "val", "test")
+FULL = pa.schema(
+    [pa.field(*column, nullable=column[0] in ("landmarks", "crop_box", "scale")) for column in COLUMNS.items()]
+)
+AGAIN = "prepare the dataset again"
 ROW_GROUP = 50_000  # rows that a writer of the table holds, and that a reader may take at a time
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
@@ -93,7 +97,10 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     schema, digests, n, waiting, held = pa.schema(COLUMNS), [], {}, [], 0
-    with core.atomic(folder / "frames.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with (
+        core.atomic(folder / "frames.parquet") as file,
+        pq.ParquetWriter(file, schema, write_page_checksum=True) as writer,
+    ):
         for file in files:
             video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
             hashes = [content["crops_hash"], content.get("masks_hash")]
@@ -118,23 +125,33 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a prepared dataset; ``.attrs`` has its ``folder``, ``fingerprint`` and ``record``.
 
-    Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns, or names files outside its
-    folder.
+    Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns or values, has impossible ones,
+    or names files outside its folder.
     """
     folder = dataset_folder(name)
-    record = core.read_record(folder)
-    if record is None:
+    record = core.read_record(folder) or {}
+    if "fingerprint" not in record:
         raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
-    table = pq.read_table(folder / "frames.parquet", memory_map=True)
-    if missing := ", ".join(name for name in COLUMNS if name not in table.column_names):
-        raise DfnbError(f"{folder / 'frames.parquet'} lacks the columns {missing}; prepare the dataset again")
+    path = folder / "frames.parquet"
+    with core.reading(path, "as frames of a dataset", AGAIN):
+        table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
+        if missing := ", ".join(name for name in COLUMNS if name not in table.column_names):
+            raise DfnbError(f"{path} lacks the columns {missing}; {AGAIN}")
+        table = table.select([*COLUMNS]).cast(FULL)
     lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
     # column by column, each freed at once: two million rows must not lie in memory twice
     frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
     pa.default_memory_pool().release_unused()
-    for path in map(Path, {*frames["path"].unique(), *frames["mask"].unique()}):
-        if path.is_absolute() or ".." in path.parts:  # crops used in place lie below the dataset's own link `tree`
-            raise DfnbError(f"{folder}: {path} lies outside the dataset's folder; prepare the dataset again")
+    for file in map(Path, {*frames["path"].unique(), *frames["mask"].unique()}):
+        if file.is_absolute() or ".." in file.parts:  # crops used in place lie below the dataset's own link `tree`
+            raise DfnbError(f"{folder}: {file} lies outside the dataset's folder; {AGAIN}")
+    for method in frames["method"].unique():
+        core.Named.check({"title": method}, f"{path}, a method")
+    label, fake = frames["label"], frames["method"] != "real"
+    sound = label.isin([0, 1]) & (label == fake) & frames["split"].isin(SPLITS) & (frames["row"] >= 0)
+    if not sound.all():
+        wrong = frames.loc[sound.idxmin(), ["video", "split", "method", "label", "row"]].to_dict()
+        raise DfnbError(f"{path} has {wrong}, which cannot be (label: 0 real, 1 fake); {AGAIN}")
     frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
     return frames
 
@@ -248,25 +265,38 @@ class Pixels:
     def crop(self, path: str, row: int | None = None) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB: an image, or a row of a stored video; without a row all its crops (n, H, W, 3).
 
-        Raises :class:`DfnbError` when the file cannot be read.
+        Raises :class:`DfnbError` when the file cannot be read, or holds something else.
         """
+        return self._stored(path, row, 4)
+
+    def _stored(self, path: str, row: int | None, dimensions: int) -> np.ndarray:
         try:
             if not path.endswith(".npy"):
                 return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
-            stored = np.load(self.folder / path, mmap_mode="r")
+            stored = np.lib.format.open_memmap(self.folder / path, mode="r")
+            if stored.dtype != np.uint8 or stored.ndim != dimensions:
+                raise ValueError("no images")
             return np.array(stored if row is None else stored[row])
-        except (OSError, EOFError, ValueError, IndexError, cv2.error):
+        except (OSError, ValueError, IndexError, cv2.error):
             raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
-        """One mask (H, W) bool of the given shape; all False where ``path`` is empty."""
+        """One mask (H, W) bool of the given shape; all False where ``path`` is empty.
+
+        The image of a mask may be larger or smaller than its frame. Raises :class:`DfnbError` for another shape.
+        """
         if not path:
             return np.zeros(shape, bool)
-        stored = self.crop(path, row)
-        if path.endswith(".npy"):
-            return np.unpackbits(stored, axis=-1, count=shape[1]).astype(bool)
+        stored, packed, (height, width) = self._stored(path, row, 3), path.endswith(".npy"), shape
+        known, wanted = (
+            (stored.shape[1], -(-width // 8)) if packed else (stored.shape[1] * height, stored.shape[0] * width)
+        )
+        if known != wanted or (packed and len(stored) != height):
+            raise DfnbError(f"{self.folder / path} is no mask of {width} × {height} pixels; prepare its video again")
+        if packed:
+            return np.unpackbits(stored, axis=-1, count=width).astype(bool)
         grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
+        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127
 
 
 # ---------------------------------------------------------------- batches

@@ -23,9 +23,10 @@ from dfnb import core
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.faces import IMAGES, Follower, Unusable, YuNet, decode, detector_path, read_image
-from dfnb.data.sources import Found, Source, files_below, merged, sentences
+from dfnb.data.sources import Found, Source, files_below, merged, printable, sentences
 
 TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
+LONGEST = 200  # bytes in the name of a video's folder
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 LEFT_OUT = "no video or image of real/ or fake/, and no mask or original of one; left out"
@@ -48,12 +49,6 @@ class Settings(core.Closed):
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
     min_face: int = Field(32, ge=8, description="longer side of the smallest face in source pixels")
-
-
-class Target(core.Closed):
-    """A dataset to be made."""
-
-    name: core.Name
 
 
 # ---------------------------------------------------------------- what to prepare
@@ -135,13 +130,14 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
     compared with its original, frame by frame, has no mask.
     """
     place = folder / "videos" / source.video
-    if (place / "video.json").exists():
-        facts = core.read_json(place / "video.json")
-        if facts["given"] == given:
-            return facts | {"rows": None}
-        shutil.rmtree(place)
     known = {"dataset": folder.name} | {name: getattr(source, name) for name in KNOWN}
     try:
+        _check_name(source.video)
+        if (place / "video.json").exists():
+            facts = core.read_json(place / "video.json")
+            if facts.get("given") == given:
+                return facts | {"rows": None}
+            shutil.rmtree(place)
         rows, crops, masks, facts = _in_place(source) if source.crops else _cut(source, settings, detector)
         frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
         return facts
@@ -149,6 +145,12 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
         if source.compared:
             return _one(replace(source, mask=None, compared=False), given, folder, settings, detector)
         return {"quarantined": 1, "reason": str(error)}
+
+
+def _check_name(path: str) -> None:
+    """Raise :class:`Unusable` for a path that names no folder on some systems, or is not UTF-8."""
+    if not path.isprintable() or "\\" in path or max(len(part.encode()) for part in path.split("/")) > LONGEST:
+        raise Unusable(f"its name has more than {LONGEST} bytes, a backslash or what is no character; rename it")
 
 
 def _cut(source: Source, settings: Settings, detector: YuNet) -> tuple:
@@ -214,6 +216,7 @@ def _in_place(source: Source) -> tuple:
     rows, hashes = [], []
     for number, files in sorted(numbered.items()):
         with suppress(Unusable):
+            _check_name(f"{files[0]}{files[1] or ''}")
             read_image(files[0])
             hashes.append([core.sha256(file) if file else "" for file in files])
             path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in files)
@@ -247,10 +250,12 @@ def prepare(
     :class:`DfnbError` for an impossible name, when the folder holds other settings or other videos, or when no video has a
     face.
     """
-    folder = core.home() / "datasets" / Target.check({"name": name}, "dfnb prepare").name
+    folder = core.home() / "datasets" / core.Named.check({"name": name}, "dfnb prepare").name
     settings, detector, clock = settings or Settings(), detector or YuNet(detector_path()), core.Clock()
+    for source in sources:
+        core.Named.check({"title": source.method}, f"{source.file}, its method")
     for before, video in pairwise(["/", *sorted(f"{source.video}/" for source in sources)]):
-        if video.startswith(before) or not re.fullmatch(r"([^/.\\][^/\\]*/)+", video):
+        if video.startswith(before) or not re.fullmatch(r"([^/.][^/]*/)+", video):
             raise DfnbError(f"{video[:-1]!r} cannot name a video: another is in its way, or a part is empty or hidden")
     roots = {source.file.resolve() for source in sources if source.crops}
     if len(roots) > 1:
@@ -278,10 +283,11 @@ def prepare(
         jobs = [joblib.delayed(_one)(source, given[source.video], folder, settings, detector) for source in sources]
         facts = joblib.Parallel(n_jobs=workers or -1, verbose=5 * progress)(jobs)
         empty = {"videos": 1, "quarantined": 0, "frames": 0, "without_face": 0}
-        rows = [empty | vars(source) | {"file": source.file.name} | found for source, found in zip(sources, facts)]
+        rows = [empty | vars(source) | found for source, found in zip(sources, facts)]
         table = pd.DataFrame(rows, columns=[*empty, *KNOWN, "video", "file", "reason"]).sort_values("video")
+        table["file"] = [printable(Path(file.name)) for file in table["file"]]
         unused = table.loc[table["quarantined"] == 1, ["video", "file", "method", "reason"]]
-        unused.to_csv(folder / "quarantine.csv", index=False)
+        core.write_text(folder / "quarantine.csv", core.csv(unused))
         counts = table.groupby(table["split"] + "/" + table["method"])[[*empty]].sum().to_dict("index")
         facts = {"sources": fingerprint, "people": people, "missing": list(missing), "faces": counts}
         return frames.write_dataset(folder, parameters, **facts, quarantine=unused.to_dict("records"), **clock.facts())

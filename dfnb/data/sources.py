@@ -54,7 +54,7 @@ class Rule(Closed):
     mask: str = ""
     original: str = ""  # the real video a fake was made from, frame by frame: the mask is where they differ
     crops: bool = False  # images of faces, used as they are; those of one video template are its frames
-    expected: int = 0  # number of files, where it is known
+    expected: int = Field(0, ge=0)  # number of files, where it is known
 
 
 class Manifest(Closed):
@@ -68,7 +68,7 @@ class Manifest(Closed):
     people: str = ""  # the numbering of its people: in all datasets of one numbering a name means the same person
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones of each published split, where known
-    frames: int = 32  # of a video that are kept, on average
+    frames: int = Field(32, ge=1)  # of a video that are kept, on average
     fields: dict[str, str] = Field({})
     lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -113,24 +113,36 @@ def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[
     """The files below a folder by their paths in it, in alphabetical order, and the links to folders that were not followed.
 
     What is hidden is left out. With ``links`` the links to folders are followed, but for one that leads to a folder in which
-    it lies itself: there the way would never end, and everything is found anyway.
+    it lies itself: there the way would never end, and everything is found anyway. Bytes that are not UTF-8 are written out
+    (``\\udce9``). Raises :class:`DfnbError` where there is no such folder.
     """
+    if not Path(root).is_dir():
+        raise DfnbError(f"{root} is no folder; say where the files are")
     root, files, left_out = Path(root).absolute(), {}, []
     for place, folders, names in os.walk(root, followlinks=links):
         here, inner = Path(place), Path(place).relative_to(root)
         if here.is_symlink() and here.resolve() in [above.resolve() for above in here.parents]:
             folders.clear()
             continue
-        files |= {(inner / name).as_posix(): here / name for name in names}
-        left_out += [(inner / name).as_posix() for name in folders if not links and (here / name).is_symlink()]
+        files |= {printable(inner / name): here / name for name in names}
+        left_out += [printable(inner / name) for name in folders if not links and (here / name).is_symlink()]
     return {name: files[name] for name in sorted(files, key=PurePosixPath) if "/." not in f"/{name}"}, sorted(left_out)
 
 
+def printable(path: Path) -> str:
+    """A path as text that can be written and shown, whatever bytes it has."""
+    return path.as_posix().encode(errors="backslashreplace").decode()
+
+
 def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
-    """All described datasets: ``state`` (prepared, present, partly, absent) and ``what``, the known facts, one per line."""
+    """All described datasets: ``state`` (prepared, present, partly, absent; wrong: its manifest) and ``what``, one fact per line."""
     rows = {}
     for name in core.described("real"):
-        manifest, record = load(name), core.read_record(frames.dataset_folder(name))
+        try:
+            manifest, record = load(name), core.read_record(frames.dataset_folder(name))
+        except DfnbError as error:
+            rows[name] = "wrong", str(error)
+            continue
         places, found, problems = located(manifest, () if record else roots, links)
         state, n = "partly" if problems else "present", len(found)
         if record:
@@ -168,7 +180,8 @@ def scan(manifest: Manifest, roots: Sequence[Path], links: bool = False) -> Foun
     for rule in manifest.rules:
         for method in rule.methods or [rule.method]:
             fields = manifest.fields | ({"method": method} if method else {})
-            sources += _apply(rule, manifest.lists, fields, files, problems)
+            with core.reading(f"the rule {rule.files!r} of a manifest", "here", "correct it, or the list that it uses"):
+                sources += _apply(rule, manifest.lists, fields, files, problems)
     return merged(sources), sentences(problems)
 
 

@@ -50,7 +50,7 @@ def preset(name: str, **changes: Any) -> Settings:
     path, known = core.find("data_manifest") / f"{name}.yaml", core.described("synth")
     if name not in known:
         raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
-    return Settings.check({**core.manifest(name)["parameters"], **changes}, path.name)
+    return Settings.check({**core.manifest(name).get("parameters", {}), **changes}, path.name)
 
 
 class Person(NamedTuple):
@@ -176,7 +176,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
     from dfnb.data import frames  # here, since it loads torch, which the worker processes need not
 
     settings = settings or preset(name)
-    folder, clock = frames.dataset_folder(name), core.Clock()
+    folder, clock = frames.dataset_folder(core.Named.check({"name": name}, "dfnb synth").name), core.Clock()
     description = folder / "dataset.json"
     parameters: dict[str, Any] = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:
