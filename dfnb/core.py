@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import reprlib
 import resource
 import shutil
 import subprocess
@@ -27,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -86,7 +84,7 @@ def _problems(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         elif problem["type"] == "value_error":
             yield str(problem["ctx"]["error"])
         else:
-            yield f"{name} = {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            yield f"{name} = {textwrap.shorten(repr(problem['input']), 80)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 class Named(Closed):
@@ -168,7 +166,7 @@ class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
                 key.tag = "tag:yaml.org,2002:str"
             if len({str(key.value) for key, _ in inner}) < len(inner):
                 raise yaml.composer.ComposerError("a name stands twice in one mapping", node.start_mark)
-            inner = chain(*inner)
+            inner = [each for pair in inner for each in pair]
         node.size = 1 + sum(getattr(each, "size", LARGEST) for each in inner)  # of the node itself not known yet
         if node.size > LARGEST:
             raise yaml.composer.ComposerError("its aliases have no end or too many values", node.start_mark)
@@ -183,7 +181,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _mapping(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise TypeError(f"it holds {reprlib.repr(content)} instead of names and values")
+        raise TypeError(f"it holds {type(content).__name__} instead of names and values")
     return content
 
 

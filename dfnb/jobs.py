@@ -254,9 +254,7 @@ def profile(name: str) -> Profile:
     if unknown := sorted(set(content.arms) - set(papers.notebooks())):
         raise DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
     if any({"profile", "seed"} & {*(values or {})} for values in content.notebooks.values()):
-        raise DfnbError(
-            f"{path} sets profile or seed in a notebook; they follow from its name and grid, leave them out"
-        )
+        raise DfnbError(f"{path} sets profile or seed in a notebook; leave them to the file's name and the grid")
     return content
 
 

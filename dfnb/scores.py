@@ -276,8 +276,8 @@ class Report:
         path = next(self.folder.glob(f"other/{tool}/{test_set}.*"))
         types = {"video": str, "track": int, "frame": int, "label": int, "score": float}
         ours = [line for line in self.lines() if line.runs and test_set in self.test_sets(line)]
-        need = f"columns video, label and score, and scores of ours on {test_set} beside it"
-        with core.reading(path, "as a table of scores", f"it needs {need}"):
+        need = f"it needs columns video, label and score, and scores of ours on {test_set} beside it"
+        with core.reading(path, "as a table of scores", need):
             found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video": str})
             like = self.read(ours[0], test_set)[0]
             known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})

@@ -157,8 +157,12 @@ def test_a_name_that_a_shell_would_run_is_refused(tmp_path, monkeypatch, name, p
 
 def test_names_of_arms_reach_the_shell_as_plain_words_only(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    write_profile(tmp_path, arms={"04_locate_and_verify": {"g'; touch P": {"$(touch P) 3 %": {"epochs": 2}}}})
+    write_profile(tmp_path, arms={"04_locate_and_verify": {"face (swap)": {"n = 3 %, random": {"epochs": 2}}}})
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", job.id) for job in jobs.jobs("mine"))
+    for arms in ({"g'; touch P": {"a": {}}}, {"g": {"$(touch P) 3 %": {}}}):
+        write_profile(tmp_path, arms={"04_locate_and_verify": arms})
+        with pytest.raises(DfnbError, match="string should match pattern"):
+            jobs.jobs("mine")
 
 
 @pytest.mark.parametrize(

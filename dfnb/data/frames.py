@@ -262,20 +262,17 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def crop(self, path: str, row: int | None = None) -> np.ndarray:
+    def crop(self, path: str, row: int | None = None, dimensions: int = 4) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB: an image, or a row of a stored video; without a row all its crops (n, H, W, 3).
 
-        Raises :class:`DfnbError` when the file cannot be read, or holds something else.
+        Raises :class:`DfnbError` when the file cannot be read, or is no array of bytes with so many ``dimensions``.
         """
-        return self._stored(path, row, 4)
-
-    def _stored(self, path: str, row: int | None, dimensions: int) -> np.ndarray:
         try:
             if not path.endswith(".npy"):
                 return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
             stored = np.lib.format.open_memmap(self.folder / path, mode="r")
-            if stored.dtype != np.uint8 or stored.ndim != dimensions:
-                raise ValueError("no images")
+            if (stored.dtype, stored.ndim) != (np.uint8, dimensions):
+                raise ValueError("other values")
             return np.array(stored if row is None else stored[row])
         except (OSError, ValueError, IndexError, cv2.error):
             raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
@@ -287,16 +284,15 @@ class Pixels:
         """
         if not path:
             return np.zeros(shape, bool)
-        stored, packed, (height, width) = self._stored(path, row, 3), path.endswith(".npy"), shape
-        known, wanted = (
-            (stored.shape[1], -(-width // 8)) if packed else (stored.shape[1] * height, stored.shape[0] * width)
-        )
-        if known != wanted or (packed and len(stored) != height):
+        stored, (height, width) = self.crop(path, row, 3), shape
+        if path.endswith(".npy"):
+            bits = np.unpackbits(stored, axis=-1) * 255
+            mask = bits[:, : max(width, bits.shape[1] - 7)]  # the last byte of a row may have seven bits too many
+        else:
+            mask = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+        if mask.shape[0] * width != mask.shape[1] * height:
             raise DfnbError(f"{self.folder / path} is no mask of {width} × {height} pixels; prepare its video again")
-        if packed:
-            return np.unpackbits(stored, axis=-1, count=width).astype(bool)
-        grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 127
 
 
 # ---------------------------------------------------------------- batches

@@ -26,7 +26,6 @@ from dfnb.data.faces import IMAGES, Follower, Unusable, YuNet, decode, detector_
 from dfnb.data.sources import Found, Source, files_below, merged, printable, sentences
 
 TREE = "tree"  # in a dataset's folder: a link to the folder whose crops are used where they lie
-LONGEST = 200  # bytes in the name of a video's folder
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 LEFT_OUT = "no video or image of real/ or fake/, and no mask or original of one; left out"
@@ -149,8 +148,8 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
 
 def _check_name(path: str) -> None:
     """Raise :class:`Unusable` for a path that names no folder on some systems, or is not UTF-8."""
-    if not path.isprintable() or "\\" in path or max(len(part.encode()) for part in path.split("/")) > LONGEST:
-        raise Unusable(f"its name has more than {LONGEST} bytes, a backslash or what is no character; rename it")
+    if not path.isprintable() or "\\" in path or max(len(part.encode()) for part in path.split("/")) > 200:
+        raise Unusable("its name has more than 200 bytes, a backslash or what is no character; rename it")
 
 
 def _cut(source: Source, settings: Settings, detector: YuNet) -> tuple:
