@@ -87,7 +87,8 @@ def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> bool:
         raise DfnbError(f"profile {profile} did not end; {where}")
     if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
         return False
-    core.write_json(seen, core.as_seen(path for job in planned for path in job.files()))
+    if all(job.done() for job in planned):
+        core.write_json(seen, core.as_seen(path for job in planned for path in job.files()))
     return True
 
 
