@@ -67,7 +67,8 @@ def train(
     """Train a paper on the train split of a dataset, or load the run when it was trained before.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of ``train_set``, or of
-    the last one where the paper's ``Settings.chosen`` says so. Where the settings have a phase before
+    the last one where the paper's ``Settings.chosen`` says so. Of a split in which the paper leaves one class
+    (``Settings.visible``), the samples are judged that it makes of these frames. Where the settings have a phase before
     (``Settings.before``), that phase is trained first, with the same data and seed, or loaded.
 
     Args:
@@ -99,8 +100,9 @@ def train(
     if settings.pretrained and parameters["weights"]["from"] == "random weights" and not allow_random:
         raise DfnbError(f"{settings.backbone}: its pretrained weights cannot be fetched; get them, or set allow_random")
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
-    if settings.batch_size % devices or settings.batch_size < 2 * devices:
-        raise DfnbError(f"batch_size {settings.batch_size} does not give {devices} devices the same two images or more")
+    if settings.batch_size % (devices * settings.samples_per_frame) or settings.batch_size < 2 * devices:
+        shares = f"{devices} devices the same number of frames, and two images or more"
+        raise DfnbError(f"batch_size {settings.batch_size} does not give {shares}")
     splits = {}
     for split in ("train", "val"):
         splits[split] = datasets.thinned(select(table, split, seen_methods), frames_per_video)
@@ -148,6 +150,7 @@ class _Loop:
         """Train from the start or from the last checkpoint to the end, and write the record."""
         self.fabric, self.clock, self.saved = fabric, core.Clock(), time.monotonic()
         self.seed, self.checkpoint = self.parameters["seed"], self.folder / "last.ckpt"
+        self.made = self.splits["val"]["label"].nunique() == 1  # the paper makes the other class itself
         resumed = self.checkpoint.exists()
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(core.torch_seed("init", self.seed))
@@ -259,7 +262,7 @@ class _Loop:
         """Score the validation split and the epoch's test sets, keep the best weights, log, save the checkpoint."""
         self._check_finite(self.network.parameters(), "network")
         state, epoch = self.state, self.state.epoch + 1
-        validation = self._judged(self.splits["val"])
+        validation = self._judged(self.splits["val"], self.made)
         auc = float(roc_auc_score(validation["label"], validation["score"]))
         if auc > state.chosen["auc"] or self.settings.chosen == "last":
             state.chosen = {"epoch": epoch, "auc": auc}
@@ -279,14 +282,17 @@ class _Loop:
         result = f"loss {row['loss_total']:.3f}, validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
         self._tell(f"epoch {epoch} of {self.settings.epochs}: {result}")
 
-    def _judged(self, frames: pd.DataFrame) -> pd.DataFrame:
-        """The scores of frames, one row per frame; each process scores its share, and all get the whole."""
+    def _judged(self, frames: pd.DataFrame, made: bool = False) -> pd.DataFrame:
+        """The scores of frames, or of the samples ``made`` of them; each process scores its share, and all get the whole."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        share = torch.zeros(int(np.ceil(len(frames) / world)), dtype=torch.float64, device=self.fabric.device)
-        own = predict(self.network, frames.iloc[rank::world], self.settings, locate=False)
-        share[: len(own)] = torch.tensor(own["score"].tolist())
-        scores = self.fabric.all_gather(share).view(world, -1).T.flatten()[: len(frames)]
-        return frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores.cpu().numpy())
+        seed, each = (self.seed, self.settings.samples_per_frame) if made else (None, 1)
+        own = predict(self.network, frames.iloc[rank::world], self.settings, locate=False, seed=seed)
+        share = torch.zeros(int(np.ceil(len(frames) / world)) * each, 2, dtype=torch.float64)
+        share[: len(own)] = torch.tensor(own[["score", "label"]].to_numpy(float))
+        shares = self.fabric.all_gather(share.to(self.fabric.device)).view(world, -1, each, 2).transpose(0, 1)
+        table = frames.iloc[np.arange(len(frames)).repeat(each)].reset_index(drop=True)
+        score, label = shares.reshape(-1, 2)[: len(table)].cpu().numpy().T
+        return table.assign(score=score, label=label.astype(table["label"].dtype))[list(metrics.COLUMNS)]
 
     def _score_tests(self, condition: str) -> None:
         for test_set in self.parameters["epoch_tests"]:
@@ -320,7 +326,8 @@ class _Loop:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def _finish(self) -> None:
-        best = f"highest frame AUC on the validation split of {self.parameters['train_set']}"
+        judged = "the paper's own samples of the validation split" if self.made else "the validation split"
+        best = f"highest frame AUC on {judged} of {self.parameters['train_set']}"
         facts = {"kind": "training", "rule": "the last epoch" if self.settings.chosen == "last" else best}
         facts |= {name: self.state[name] for name in ("chosen", "validation_threshold", "weights_from", "log")}
         facts["collapsed"] = collapsed(facts)
@@ -417,8 +424,11 @@ def predict(
     pixels: Pixels | None = None,
     constant: np.ndarray | None = None,
     locate: bool = True,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, one row per frame: P(fake), and how well the forged region is located where it is known.
+
+    With a ``seed`` the samples that the paper makes of each frame are scored instead, one row per sample.
 
     On the network's device and in the precision of the training. The columns of ``metrics.LOCALISATION`` are NaN for real
     frames and for fakes without a mask, and absent where the paper has no ``localise`` or ``locate`` is false. ``pixels`` are
@@ -427,16 +437,19 @@ def predict(
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     localise = locate and pixels is None and hasattr(network, "localise")
-    scores, regions = [], []
-    for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels):
+    scores, labels, regions = [], [], []
+    for batch in in_order(frames, settings, workers=WORKERS, pixels=pixels, seed=seed, split="val"):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             outputs = papers.outputs_of(network, batch["image"].to(device, memory_format=torch.channels_last))
         scores += network.score(outputs).tolist()
+        labels += batch["label"].tolist()
         if localise:
             maps = network.localise(outputs).cpu().numpy()
             known, masks = batch["has_mask"] & (batch["label"] == 1), batch["mask"][:, 0].numpy() > 0.5
             regions += [region(*pair, constant) if ok else {} for *pair, ok in zip(maps, masks, known)]
-    table = frames[list(metrics.COLUMNS[:-1])].reset_index(drop=True).assign(score=scores)
+    rows = np.arange(len(frames)).repeat(1 if seed is None else settings.samples_per_frame)
+    table = frames[list(metrics.COLUMNS[:-1])].iloc[rows].reset_index(drop=True)
+    table = table.assign(label=np.array(labels, table["label"].dtype), score=scores)
     measures = [*metrics.LOCALISATION, *(f"constant {name}" for name in metrics.LOCALISATION if constant is not None)]
     return table.join(pd.DataFrame(regions, columns=measures)) if localise else table
 

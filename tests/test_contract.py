@@ -39,7 +39,7 @@ class Settings(frequency.Settings):
     samples_per_frame: ClassVar[int] = 2
 
     def visible(self, frames: pd.DataFrame, seed: int, start: papers.Run | None) -> pd.DataFrame:
-        return frames[frames["label"] == 0] if (frames["split"] == "train").all() else frames
+        return frames[frames["label"] == 0]
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
         mask = np.zeros_like(sample.mask)
@@ -189,6 +189,8 @@ def test_a_paper_may_make_its_own_samples(home):
     from dfnb.train import train
 
     run = train("frequency_pairs", "smoke-a", settings, workers=2, echo=lambda line: None)
-    assert run.record["n"]["train"] == len(real) < len(table)
-    assert 0 < run.log["loss_total"].iloc[-1] < 2
+    assert run.record["n"] == {"train": len(real), "val": 8 * 2} and len(real) < len(table)
+    assert run.record["images_seen"] == 32 and "own samples of the validation split" in run.record["rule"]
+    assert 0 < run.log["loss_total"].iloc[-1] < 2 and 0 <= run.record["chosen"]["auc"] <= 1
+    assert run.record["validation_threshold"]["threshold_clusters"] == 4  # pairs of people
     assert len(scores.score(run, "smoke-b")) == len(select(load_frames("smoke-b"), "test"))

@@ -342,6 +342,27 @@ def test_a_paper_makes_its_own_samples(toy):
     assert len(torch.cat([batch["image"][1::2, 0, 0, 0] for batch in batches]).unique()) > 3  # each draws anew
     assert not torch.equal(train[(0, 0, 0)][1]["image"], val[(0, 0, 0)][1]["image"])
     assert len(FrameDataset(real, Twice(32))[(0, 0, 0)]) == 1  # judged as stored
+    whole, again = (list(in_order(real, Twice(32), 4, seed=3, split="val")) for _ in range(2))
+    assert all(torch.equal(one["image"], other["image"]) for one, other in zip(whole, again))
+    assert [batch["label"].tolist() for batch in whole] == [[0, 1] * 4, [0, 1] * 2]
+    part = next(in_order(real.iloc[1::2], Twice(32), 4, seed=3, split="val"))  # what a second process judges
+    assert torch.equal(part["image"], torch.cat([batch["image"] for batch in whole])[[2, 3, 6, 7, 10, 11]])
+
+
+def test_the_samples_of_a_frame_are_augmented_alike_and_stay_on_one_device(toy):
+    class Copies(Twice):
+        def samples(self, sample, draw):
+            return [sample, sample]
+
+    data, seen = FrameDataset(toy, Copies(SIZE, LIGHT), seed=0), set()
+    for position in range(6):
+        one, other = data[(0, position, 0)]
+        assert torch.equal(one["image"], other["image"]) and torch.equal(one["landmarks"], other["landmarks"])
+        seen.add(one["image"].mean().item())
+    assert len(seen) > 3
+    sampler = EpochSampler(toy[toy["label"] == 0], 4, 0, samples_per_frame=2)
+    sampler.world, sampler.rank = 2, 1
+    assert all(len(batch) == 1 for batch in sampler)  # a batch of four images is two frames, one for each process
 
 
 def test_a_landmark_that_is_unknown_stays_unknown(toy):

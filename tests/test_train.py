@@ -348,6 +348,53 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(home, monkeypatch):
         trained(seed=13, devices=2)
 
 
+@pytest.fixture
+def pairing(monkeypatch):
+    """The baseline as a paper that leaves the fakes out and makes a grey one of every real frame."""
+
+    def samples(self, sample, draw):
+        return [sample, sample._replace(image=np.full_like(sample.image, draw.integers(256)), label=1)]
+
+    monkeypatch.setattr(xception.Settings, "samples_per_frame", 2)
+    monkeypatch.setattr(xception.Settings, "samples", samples)
+    monkeypatch.setattr(xception.Settings, "visible", lambda self, frames, *_: frames[frames["label"] == 0])
+
+
+def test_the_samples_of_a_frame_are_not_shared_out_among_devices(home, pairing, monkeypatch):
+    monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("started"))
+    for size, devices in ((6, 2), (7, 1)):
+        with pytest.raises(DfnbError, match=f"does not give {devices} devices the same number of frames"):
+            trained(seed=13, changes={"batch_size": size}, devices=devices)
+
+
+def test_made_samples_are_judged_alike_by_any_number_of_processes(home, pairing, tmp_path):
+    table = frames.select(frames.load_frames("smoke-a"), "val")
+    table, network = table[table["label"] == 0].head(5), papers.module("xception").Network(settings("xception"))
+
+    class Fabric:
+        device = torch.device("cpu")
+
+        def __init__(self, world):
+            self.world_size, self.shares = world, {}
+
+        def all_gather(self, share):
+            self.shares[self.global_rank] = share
+            return torch.stack([self.shares.get(rank, share) for rank in range(self.world_size)])
+
+    def judged(world):
+        loop = train._Loop(tmp_path, {}, settings("xception"), {}, [], None, 0, str)
+        loop.seed, loop.network, loop.fabric = 4, network, Fabric(world)
+        for loop.fabric.global_rank in (*range(world), 0):  # the first process again, now that all shares are there
+            found = loop._judged(table, made=True)
+        return found
+
+    one, two = judged(1), judged(2)
+    assert one["label"].tolist() == [0, 1] * 5 and one["frame"].tolist() == np.repeat(table["frame"], 2).tolist()
+    assert one["score"][1::2].nunique() > 1  # each frame has draws of its own
+    pd.testing.assert_frame_equal(one, two, rtol=1e-5)
+    assert train._threshold(one)["threshold"] in one["score"][::2].tolist()
+
+
 def test_a_run_is_trained_once_and_depends_on_seed_settings_data_and_labels(home, plain, monkeypatch):
     table = frames.select(frames.load_frames("smoke-a"), "train")
     assert plain.record["n"]["train"] == len(table) and len(plain.log) == 2

@@ -331,9 +331,9 @@ class FrameDataset(Dataset):
         samples = self.settings.samples(sample, core.rng("samples", self.split, self.seed, epoch, position))
         if len(samples) != self.settings.samples_per_frame:
             raise DfnbError(f"samples() made {len(samples)} images, not samples_per_frame; mend the paper's Settings")
-        for k, each in enumerate(samples):
+        for each in samples:  # augmented alike: they differ by what the paper made of the frame, and by nothing else
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(core.torch_seed("augment", self.seed, epoch, position, k))
+                torch.manual_seed(core.torch_seed("augment", self.seed, epoch, position, 0))
                 items.append(self._item(each))
         return items
 
@@ -376,11 +376,14 @@ def loader(data: FrameDataset, batches: Iterable[list], workers: int = 0, pin: b
 
 
 def in_order(
-    frames: pd.DataFrame, settings: Any, size: int = 64, workers: int = 0, pixels: Pixels | None = None
+    frames: pd.DataFrame, settings: Any, size: int = 64, workers: int = 0, **options: Any
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of all frames in the order of the table, as they are stored; ``pixels`` are read instead of its own."""
-    batches = BatchSampler([(0, row, row) for row in range(len(frames))], size, drop_last=False)
-    yield from loader(FrameDataset(frames, settings, pixels=pixels), batches, workers)
+    """Batches of all frames in the order of the table, as they are stored; ``options`` are those of :class:`FrameDataset`.
+
+    With its ``seed`` the paper's own samples, the same ones each time: a frame's place in the table's index seeds them.
+    """
+    batches = BatchSampler([(0, place, row) for row, place in enumerate(frames.index)], size, drop_last=False)
+    yield from loader(FrameDataset(frames, settings, **options), batches, workers)
 
 
 def as_batch(frames: pd.DataFrame, settings: Any) -> dict[str, Tensor]:

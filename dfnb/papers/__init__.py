@@ -185,7 +185,8 @@ class Settings(core.Closed):
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """The frames of the train or val split as this paper may see them: all masks, where it does not say otherwise.
 
-        ``start`` is the run of the phase before. Called once a training, after that phase has ended.
+        ``start`` is the run of the phase before. Called once a training, after that phase has ended. One class may be left
+        out where :meth:`samples` makes it; of a val split with one class the made samples choose the checkpoint.
         """
         return frames
 
@@ -194,7 +195,10 @@ class Settings(core.Closed):
         return ()
 
     def samples(self, sample: frames.Sample, draw: np.random.Generator) -> list[frames.Sample]:
-        """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation."""
+        """The ``samples_per_frame`` images of a stored frame, called in the loader's workers before resize and augmentation.
+
+        They stay together in a batch and on a device, and one draw of the augmentation changes them all.
+        """
         return [sample]
 
     def transform(self) -> v2.Transform | None:
