@@ -29,7 +29,7 @@ from dfnb.data.frames import Sample
 from dfnb.papers import frequency
 from dfnb.papers.frequency import Network
 
-PAPER = papers.Paper("Frequency pairs", "11_pairs", "Frequency pairs", "#7f7f7f", "^")
+PAPER = papers.Paper("Frequency pairs", "12_pairs", "Frequency pairs", "#7f7f7f", "^")
 VERSION = 1
 
 
@@ -98,12 +98,12 @@ def test_the_paper_is_short_and_found_by_being_there(home):
     lines = (home / "papers" / "frequency.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 40
     assert papers.names()[-2:] == ["frequency", "frequency_pairs"]
-    assert papers.notebooks()["10_frequency"] == "frequency"
+    assert papers.notebooks()["11_frequency"] == "frequency"
     assert [job.id for job in jobs.jobs("mine")] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
         "frequency-smoke-a-widths-narrow-s0",
-        "10_frequency",
+        "11_frequency",
     ]
 
 
@@ -171,7 +171,7 @@ def test_its_notebook_is_a_copy_of_02(book, home):
     job = jobs.jobs("mine")[-1]
     job.log.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
-        home / "notebooks" / "10_frequency.ipynb", job.log, job.parameters.model_dump(mode="json"), progress_bar=False
+        home / "notebooks" / "11_frequency.ipynb", job.log, job.parameters.model_dump(mode="json"), progress_bar=False
     )
     assert job.done()
     text = "".join(str(cell.get("outputs", "")) for cell in nbformat.read(job.log, 4).cells)
