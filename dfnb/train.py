@@ -101,8 +101,7 @@ def train(
         raise DfnbError(f"{settings.backbone}: its pretrained weights cannot be fetched; get them, or set allow_random")
     folder = core.home() / "runs" / f"{paper}-{train_set}-s{seed}-{core.digest(parameters, 8)}"
     if settings.batch_size % (devices * settings.samples_per_frame) or settings.batch_size < 2 * devices:
-        shares = f"{devices} devices the same number of frames, and two images or more"
-        raise DfnbError(f"batch_size {settings.batch_size} does not give {shares}")
+        raise DfnbError(f"batch_size {settings.batch_size} gives {devices} devices unequal shares or single images")
     splits = {}
     for split in ("train", "val"):
         splits[split] = datasets.thinned(select(table, split, seen_methods), frames_per_video)

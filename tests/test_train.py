@@ -325,7 +325,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(home, monkeypatch):
     monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("started"))
     before = set((home / "runs").glob("*"))
     for size, devices in ((2, 2), (16, 3)):
-        with pytest.raises(DfnbError, match=f"batch_size {size} does not give {devices} devices the same"):
+        with pytest.raises(DfnbError, match=f"batch_size {size} gives {devices} devices unequal shares"):
             trained(seed=13, changes={"batch_size": size}, devices=devices)
     real = frames.load_frames("smoke-a")
     for split in ("train", "val"):
@@ -363,7 +363,7 @@ def pairing(monkeypatch):
 def test_the_samples_of_a_frame_are_not_shared_out_among_devices(home, pairing, monkeypatch):
     monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("started"))
     for size, devices in ((6, 2), (7, 1)):
-        with pytest.raises(DfnbError, match=f"does not give {devices} devices the same number of frames"):
+        with pytest.raises(DfnbError, match=f"batch_size {size} gives {devices} devices unequal shares"):
             trained(seed=13, changes={"batch_size": size}, devices=devices)
 
 

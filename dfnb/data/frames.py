@@ -432,8 +432,6 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
         self.classes = [groups for groups in ([np.flatnonzero(label == 0)], fakes) if sum(map(len, groups))]
         self.label = label
         self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
-        if self.batch_size % self.samples_per_frame:
-            raise DfnbError(f"batch_size {self.batch_size} is no multiple of {self.samples_per_frame} images per frame")
         self.size = self.batch_size // self.samples_per_frame
         most = min(len(self.once), self.limit // self.samples_per_frame if self.limit else len(self.once))
         self.n = most // self.size * self.size
