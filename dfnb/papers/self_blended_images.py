@@ -23,7 +23,7 @@ from dfnb import papers
 from dfnb.data.frames import Sample
 from dfnb.papers import backbones
 
-PAPER = papers.Paper("Self-Blended Images", "10_self_blended_images", "Self-Blended Images", "#cc78bc", "P")
+PAPER = papers.Paper("Self-Blended Images", "10_self_blended_images", "Self-Blended Images", "#882255", "H")
 VERSION = 1
 
 # Eyes, nose tip and mouth corners as shares of a crop's sides, for a frame without usable landmarks.
