@@ -47,17 +47,18 @@ def attempt(function, folder):
     return result
 
 
+def places(content):
+    """All pairs of a mapping or list and a key of it, at any depth."""
+    keys = content if isinstance(content, dict) else range(len(content))
+    inner = [places(content[key]) for key in keys if isinstance(content[key], dict | list)]
+    return list(itertools.chain([(content, key) for key in keys], *inner))
+
+
 def changed(content, draw):
     """The content with one value, at any depth, replaced, removed or added."""
     content = copy.deepcopy(content)
-    place = content
-    while True:
-        key = draw(st.sampled_from(sorted(place, key=str) if isinstance(place, dict) else range(len(place))))
-        inner = place[key]
-        if not isinstance(inner, dict | list) or not inner or draw(st.integers(0, 3)) == 0:
-            break
-        place = inner
-    action = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
+    place, key = draw(st.sampled_from(places(content)))
+    action = draw(st.sampled_from(["replace", "replace", "replace", "remove", "add"]))
     if action == "remove":
         del place[key]
     elif action == "add" and isinstance(place, dict):
@@ -181,13 +182,20 @@ def test_an_impossible_profile_is_refused(own_home, changes, sentence):
 
 def test_any_change_of_a_profile_is_valid_or_refused(own_home):
     path = own_home / "notebooks" / "profiles" / "mine.yaml"
-    content = core.read_yaml(path)
+    small = {"image_size": 64, "lr": 0.1}
+    arms = {"02_xception_baseline": {"g": {"a": {"seeds": [1, 2], "train_set": "smoke-a", "epochs": 2}}}}
+    content = {
+        "description": "",
+        "grid": GRID,
+        "notebooks": {"02_xception_baseline": small, "01_data": {}},
+        "arms": arms,
+    }
 
-    @fuzz(max_examples=40)
+    @fuzz(max_examples=60)
     @given(st.data())
     def trial(data):
         path.write_text(yaml.safe_dump(changed(content, data.draw)), encoding="utf-8")
-        attempt(lambda: jobs.jobs("mine"), own_home)
+        attempt(lambda: jobs.jobs("mine"), own_home / "notebooks")
 
     trial()
 
@@ -197,16 +205,19 @@ def test_any_change_of_a_profile_is_valid_or_refused(own_home):
 
 def test_any_change_of_a_manifest_is_valid_or_refused(own_home):
     path, tree = own_home / "data_manifest" / "uadfv.yaml", own_home / "tree"
-    content = core.read_yaml(path)
-    for name in ("real/0047.mp4", "fake/0047_fake.mp4"):
-        (tree / name).parent.mkdir(parents=True)
-        (tree / name).touch()
+    fake = {"files": "fake/{name:.+}.mp4", "list": "all", "key": "{name}", "label": "{label}", "method": "swap"}
+    fake |= {"identity": "{name}", "mask": "mask/{name}.mp4", "expected": 1}
+    rows = {"file": "list.csv", "keys": ["{name}"], "fields": {"split": "test"}}
+    content = {"kind": "real", "like": "dfd", "lists": {"all": rows}, "rules": [fake]}
+    (tree / "fake").mkdir(parents=True)
+    (tree / "fake/0047.mp4").touch()
+    (tree / "list.csv").write_text("name,label\n0047,fake\n")
 
-    @fuzz(max_examples=40)
+    @fuzz(max_examples=60)
     @given(st.data())
     def trial(data):
         path.write_text(yaml.safe_dump(changed(content, data.draw)), encoding="utf-8")
-        attempt(lambda: sources.scan(sources.load("uadfv"), [tree]), own_home)
+        attempt(lambda: sources.scan(sources.load("uadfv"), [tree]), tree)
 
     trial()
 
