@@ -265,11 +265,16 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[Path]:
         yield folder / ".lock"
 
 
+def write_bytes(path: Path, content: bytes | memoryview) -> Path:
+    """Write bytes, complete or not at all; returns the path."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text in UTF-8, complete or not at all; returns its path."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

@@ -7,7 +7,6 @@ a file of its run (:func:`keep`), with what it depends on in its metadata. A rep
 """
 
 import json
-import shutil
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
@@ -139,8 +138,8 @@ def unpack(profile: str) -> None:
         for run in missing.values():
             if not line.group and run == line.runs[0]:
                 report.network(line)  # raises where its weights are missing or altered
-                with core.atomic(run.folder / "best.safetensors") as temporary:
-                    shutil.copyfile(report.folder / "weights" / f"{run.id}.safetensors", temporary)
+                packed = report.folder / "weights" / f"{run.id}.safetensors"
+                core.write_bytes(run.folder / "best.safetensors", packed.read_bytes())
             core.write_json(run.folder / "record.json", run.record)
         restored |= missing.keys()
     for job, record in report.jobs().items():
@@ -163,9 +162,8 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
         facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
         core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()}, compression_level=19)
     if not line.group:
-        paths.append(folder / "weights" / f"{runs[0].id}.safetensors")
-        with core.atomic(paths[-1]) as temporary:
-            shutil.copyfile(runs[0].folder / "best.safetensors", temporary)
+        weights = (runs[0].folder / "best.safetensors").read_bytes()
+        paths.append(core.write_bytes(folder / "weights" / f"{runs[0].id}.safetensors", weights))
     records = {run.id: {**run.record, "outputs": {}} for run in runs}
     files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
     versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}

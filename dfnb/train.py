@@ -267,10 +267,8 @@ class _Loop:
             state.chosen = {"epoch": epoch, "auc": auc}
             state.validation_threshold = _threshold(validation)
             if self.fabric.is_global_zero:
-                weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-                content = save(weights)
-                with core.atomic(self.folder / "best.safetensors") as temporary:
-                    temporary.write_bytes(content)
+                content = save({name: value.contiguous() for name, value in self.network.state_dict().items()})
+                core.write_bytes(self.folder / "best.safetensors", content)
                 state.weights_sha256 = hashlib.sha256(content).hexdigest()
         self._score_tests(f"epoch {epoch}")
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
@@ -318,8 +316,7 @@ class _Loop:
             content, parts = io.BytesIO(), dict(self.state)
             parts |= {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
             torch.save(parts, content)
-            with core.atomic(self.checkpoint) as temporary:
-                temporary.write_bytes(content.getbuffer())
+            core.write_bytes(self.checkpoint, content.getbuffer())
         self.saved = time.monotonic()
         if number := self.fabric.broadcast(self.asked_to_end):
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
