@@ -315,7 +315,11 @@ def environment() -> dict[str, Any]:
 
     packages = {"python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}}
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu ({platform.machine()})"
-    return packages | {"commit": _commit(), "code": code(), "device": device, "threads": torch.get_num_threads()}
+    # the checkout's, ending in -dirty where tracked files differ from it
+    describe = ["git", "-C", Path(__file__).parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    facts = {"commit": commit or "unknown", "code": code(), "device": device, "threads": torch.get_num_threads()}
+    return packages | facts
 
 
 @cache
@@ -328,14 +332,6 @@ def code() -> str:
     found = [*package.rglob("*"), *profiles.glob("*"), *manifests.glob("*"), *manifests.glob("splits/*")]
     files = [path for path in [*found, find("requirements.lock")] if path.suffix in SOURCES and path.exists()]
     return digest(sorted((path.name, sha256(path)) for path in files))
-
-
-def _commit() -> str:
-    """The checkout's commit, ending in -dirty where tracked files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    if not shutil.which("git"):
-        return "unknown"
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 class Clock:
@@ -399,10 +395,10 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **opt
     ``options`` of :meth:`pandas.DataFrame.to_parquet`.
     """
     table = table.copy(deep=False)
-    options["write_page_checksum"] = True  # a flipped byte is found when it is read
     table.attrs = {"dfnb": json.loads(json.dumps(facts, default=_plain))}  # pandas keeps them in the metadata
     with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd", **options)
+        # with checksums a flipped byte is found when it is read
+        table.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True, **options)
 
 
 def read_table(path: Path) -> pd.DataFrame:
