@@ -14,7 +14,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -270,7 +270,12 @@ class _Loop:
                 content = save({name: value.contiguous() for name, value in self.network.state_dict().items()})
                 core.write_bytes(self.folder / "best.safetensors", content)
                 state.weights_sha256 = hashlib.sha256(content).hexdigest()
-        self._score_tests(f"epoch {epoch}")
+        for test_set in self.parameters["epoch_tests"]:
+            frames = select(load_frames(test_set), "test")
+            table = metrics.check_scores(self._judged(frames), test_set)
+            if self.fabric.is_global_zero:
+                facts = score_facts(self.folder.name, test_set, f"epoch {epoch}", frames.attrs["record"], None)
+                core.write_table(shard(self.folder, test_set, f"epoch {epoch}"), table, facts)
         row = {"epoch": epoch, **{f"loss_{name}": value / self.steps for name, value in state.sums.items()}}
         row |= {"lr": state.scheduler.get_last_lr()[0], "validation_auc": auc, "images_per_s": self.images_per_s}
         row |= {f"validation_{name}": round(float(value), 4) for name, value in self._monitored().items()}
@@ -290,14 +295,6 @@ class _Loop:
         table = frames.iloc[np.arange(len(frames)).repeat(each)].reset_index(drop=True)
         score, label = shares.reshape(-1, 2)[: len(table)].cpu().numpy().T
         return table.assign(score=score, label=label.astype(table["label"].dtype))[list(metrics.COLUMNS)]
-
-    def _score_tests(self, condition: str) -> None:
-        for test_set in self.parameters["epoch_tests"]:
-            frames = select(load_frames(test_set), "test")
-            table = self._judged(frames)
-            if self.fabric.is_global_zero:
-                facts = score_facts(self.folder.name, test_set, condition, frames.attrs["record"], None)
-                core.write_table(shard(self.folder, test_set, condition), metrics.check_scores(table, test_set), facts)
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:
@@ -325,10 +322,9 @@ class _Loop:
         judged = "the paper's own samples of the validation split" if self.made else "the validation split"
         best = f"highest frame AUC on {judged} of {self.parameters['train_set']}"
         facts = {"kind": "training", "rule": "the last epoch" if self.settings.chosen == "last" else best}
-        facts |= {name: self.state[name] for name in ("chosen", "validation_threshold", "weights_from", "log")}
-        facts["collapsed"] = collapsed(facts)
-        facts |= {"n": {split: len(frames) for split, frames in self.splits.items()}} | self.clock.facts()
-        facts["weights_sha256"] = self.state.weights_sha256
+        from_state = ("chosen", "validation_threshold", "weights_from", "log", "weights_sha256")
+        facts |= {name: self.state[name] for name in from_state} | self.clock.facts()
+        facts |= {"collapsed": collapsed(facts), "n": {split: len(frames) for split, frames in self.splits.items()}}
         if core.sha256(self.folder / "best.safetensors") != self.state.weights_sha256:
             raise DfnbError(f"{self.folder}: best.safetensors was altered; delete the folder and train again")
         facts["start"] = self.start.id if self.start else None
@@ -341,11 +337,10 @@ class _Loop:
 
 def check_checkpoint(path: Path, run: str) -> None:
     """Raise :class:`DfnbError` unless a file is a whole checkpoint of a run: torch itself compares no checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            fits = archive.testzip() is None and torch.load(path, weights_only=True, mmap=True)["run"] == run
-    except Exception:  # whatever zipfile, pickle and torch raise for bytes that are not theirs
-        fits = False
+    fits = False
+    # whatever zipfile, pickle and torch raise for bytes that are not theirs
+    with suppress(Exception), zipfile.ZipFile(path) as archive:
+        fits = archive.testzip() is None and torch.load(path, weights_only=True, mmap=True)["run"] == run
     if not fits:
         raise DfnbError(f"{path} is damaged or of another training; delete it, and the training begins anew")
 
