@@ -295,21 +295,16 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 def names() -> list[str]:
     """The papers there are, by module name, in the order of their notebooks."""
-    return list(_found())
-
-
-def _found() -> dict[str, ModuleType]:
-    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
-    papers = [each for each in modules if hasattr(each, "PAPER")]
-    return {each.__name__.rpartition(".")[2]: each for each in sorted(papers, key=lambda each: each.PAPER.notebook)}
+    modules = {entry.name: import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)}
+    papers = [name for name, found in modules.items() if hasattr(found, "PAPER")]
+    return sorted(papers, key=lambda name: modules[name].PAPER.notebook)
 
 
 def module(paper: str) -> ModuleType:
     """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
-    found = _found()
-    if paper not in found:
-        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(found)}")
-    return found[paper]
+    if paper not in names():
+        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(names())}")
+    return import_module(f"{__name__}.{paper}")
 
 
 def notebooks() -> dict[str, str]:
