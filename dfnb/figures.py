@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,10 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 # ---------------------------------------------------------------- of results
 
 
-def with_legend(figure: Figure, handles: Mapping[str, Any]) -> Figure:
-    """The figure with a legend above all axes, in as many columns as fit the width; it grows by the legend's rows."""
+def with_legend(figure: Figure) -> Figure:
+    """The figure with a legend of all labels above all axes, in as many columns as fit; it grows by the legend's rows."""
+    labelled = [zip(*axes.get_legend_handles_labels()) for axes in figure.axes]
+    handles = {label: handle for handle, label in chain(*labelled)}
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
     figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
@@ -175,43 +177,41 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     """Loss terms, and validation AUC with the chosen epoch, by epoch; a phase goes on where the one before it ended."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
     terms = dict.fromkeys(name for run in runs for name in run.log if name.startswith("loss_"))
-    handles, dashes = {}, dict(zip(terms, cycle(("-", "--", ":", "-.", (0, (1, 4)), (0, (8, 2))))))
+    dashes = dict(zip(terms, cycle(("-", "--", ":", "-.", (0, (1, 4)), (0, (8, 2))))))
     for run, colour in zip(runs, cycle(sns.color_palette("colorblind"))):
         log, chosen = run.log, run.record["chosen"]
         before = sum(len(other.log) for other in runs if other.id == run.record["start"])
         epochs = log["epoch"] + before
         for term in log.columns.intersection(dashes, sort=False):
-            [handles[term.removeprefix("loss_")]] = left.plot(
-                epochs, log[term], linestyle=dashes[term], color=colour, marker="."
-            )
+            label = term.removeprefix("loss_")
+            left.plot(epochs, log[term], linestyle=dashes[term], color=colour, marker=".", label=label)
         phase = ", second phase" if before else ""
-        name = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
-        [handles[name]] = right.plot(epochs, log["validation_auc"], "o-", color=colour, markersize=3)
+        label = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
+        right.plot(epochs, log["validation_auc"], "o-", color=colour, markersize=3, label=label)
         right.plot(chosen["epoch"] + before, chosen["auc"], "*", color=colour, markersize=13, markeredgecolor="white")
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation AUC, star: chosen epoch", xlabel="epoch", ylim=(0.45, 1.01))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    return with_legend(figure, handles)
+    return with_legend(figure)
 
 
 def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     """A value of each line on each test set, with its interval and a dot per seed; the rows are of one metric."""
     lines, test_sets = list(rows["line"].unique()), list(rows["test_set"].unique())
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(test_sets) * max(0.4, 0.13 * len(lines))))
-    handles = {}
     for i, line in enumerate(lines):
         found = rows[rows["line"] == line]
         places = found["test_set"].map(test_sets.index) + (i - (len(lines) - 1) / 2) * 0.8 / max(len(lines), 4)
         error = np.nan_to_num([found["value"] - found["low"], found["high"] - found["value"]]).clip(0)
-        handles[line] = axes.errorbar(found["value"], places, xerr=error, **look[line], linestyle="", capsize=3)
+        axes.errorbar(found["value"], places, xerr=error, **look[line], linestyle="", capsize=3, label=line)
         for place, seeds in zip(places, found["by_seed"].str.split(", ")):
             axes.plot(np.asarray(seeds, float), [place] * len(seeds), ".", color="0.25", markersize=2.5)
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, ylim=(len(test_sets) - 0.5, -0.5))
     axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval (dotted: chance)")
     axes.set_xlim(min(0.4, rows["low"].min() - 0.02), 1.0)
-    return with_legend(figure, handles)
+    return with_legend(figure)
 
 
 def strip(rows: pd.DataFrame, look: Looks) -> Figure:
@@ -233,35 +233,34 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
     rows = rows[rows["mean_over"] == ""]  # a mean over test sets has no curve
     test_sets, lines = rows["test_set"].unique(), {line.name: line for line in report.lines()}
     figure, panels = plt.subplots(1, len(test_sets), figsize=(WIDTH, 2.4), sharey=True, squeeze=False)
-    handles, diagonal = {}, np.geomspace(0.005, 1)
+    diagonal = np.geomspace(0.005, 1)
     for axes, test_set in zip(panels[0], test_sets):
         for name, seeds in rows.loc[rows["test_set"] == test_set, ["line", "seeds_list"]].itertuples(index=False):
             tables = report.read(lines[name], test_set)
             for table in [each for each in tables if str(each.attrs["seed"]) in ("None", *seeds.split(", "))]:
                 videos = metrics.units(table, "video")
                 fpr, tpr, _ = roc_curve(videos["label"], videos["score"])
-                [handles[name]] = axes.plot(fpr, tpr, color=look[name]["color"], linewidth=1)
+                axes.plot(fpr, tpr, color=look[name]["color"], linewidth=1, label=name)
         axes.plot(diagonal, diagonal, ":", color="0.5", linewidth=0.8)
         axes.set(title=test_set, xlabel="FPR, log scale", xscale="log", xlim=(0.005, 1), ylim=(-0.01, 1.01))
     panels[0, 0].set_ylabel("TPR")
-    return with_legend(figure, handles)
+    return with_legend(figure)
 
 
 def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str, y: str) -> Figure:
     """Curves with bands in panels by title; the tables have columns x, label, value, low and high."""
     size = (math.ceil(len(panels) / columns), min(columns, len(panels)))
     figure, axes = plt.subplots(*size, figsize=(WIDTH, 1.8 * size[0]), sharex=True, sharey=True, squeeze=False)
-    handles = {}
     for axis, (title, rows) in zip(axes.flat, panels.items()):
         for label, curve in rows.sort_values("x", kind="stable").groupby("label", sort=False):
-            [handles[label]] = axis.plot(curve["x"], curve["value"], **look[label], markersize=3)
+            axis.plot(curve["x"], curve["value"], **look[label], markersize=3, label=label)
             axis.fill_between("x", "low", "high", data=curve, color=look[label]["color"], alpha=0.15, linewidth=0)
         axis.set_title(title)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
-    return with_legend(figure, handles)
+    return with_legend(figure)
 
 
 def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure | None:
