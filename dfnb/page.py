@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
-from dfnb import compare, core, figures, metrics, papers
+from dfnb import compare, core, figures, papers
 from dfnb.scores import report_folder
-from dfnb.tables import MANIFEST, Book
+from dfnb.tables import MANIFEST, Book, cell
 
 
 def ranked(book: Book, test_set: str) -> list[dict[str, Any]]:
@@ -54,11 +54,6 @@ def looks_at(book: Book, line: str) -> dict[str, Any]:
     return row | {"verdicts": verdicts[verdicts != ""].to_dict()}
 
 
-def number(row: Mapping[str, Any]) -> str:
-    """A row's value with its interval."""
-    return metrics.interval(row["value"], row["low"], row["high"], "+" if row["minus"] else "")
-
-
 def picture(rows: Sequence[Mapping[str, Any]], book: Book) -> str:
     """A small picture of these rows, for the page itself."""
     content, figure = io.BytesIO(), figures.strip(pd.DataFrame(rows), figures.looks(book.results))
@@ -75,14 +70,16 @@ def verdicts(book: Book) -> dict[tuple[str, str], list[dict[str, str]]]:
     return {claim: rows.to_dict("records") for claim, rows in groups}
 
 
-def sections(profile: str, order: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The tables and figures in the report's folders, with their captions, by the sections of ``tables.yaml``."""
-    places, found = list(order), []
-    for path in sorted(report_folder(profile).glob("[tf]*/*.txt"), key=lambda path: path.stem):
+def sections(profile: str, order: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The tables and figures in the report's folders, with their captions, by the sections of ``tables.yaml``.
+
+    Those named in ``order`` come first.
+    """
+    paths, found = sorted(report_folder(profile).glob("[tf]*/*.txt"), key=lambda path: path.stem), []
+    for path in sorted(paths, key=lambda path: [*order, path.stem].index(path.stem)):
         cells = path.with_suffix(".csv").read_text(encoding="utf-8") if path.parent.name == "tables" else ""
         item = {"folder": path.parent.name, "name": path.stem, "caption": path.read_text(encoding="utf-8")}
         found.append(item | {"rows": list(csv.reader(io.StringIO(cells, newline="")))})
-    found.sort(key=lambda item: [*places, item["name"]].index(item["name"]))
     result = core.read_yaml(MANIFEST)["sections"]
     for section in result.values():
         section["items"] = [item for item in found if re.fullmatch(section["names"], item["name"])]
@@ -102,7 +99,7 @@ def rebuild(profile: str) -> Path:
     test_sets = sorted(rows["test_set"].unique(), key=lambda name: name != compare.AWAY)
     board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"number": number, "picture": partial(picture, book=book)}
+    environment.filters |= {"number": cell, "picture": partial(picture, book=book)}
     content = environment.get_template("page.html.jinja").render(
         profile=profile,
         lines=rows["line"].unique(),

@@ -5,7 +5,7 @@ or reads a dataset, so a table is the same wherever the report lies.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -52,8 +52,8 @@ class Spec(core.Closed):
         if not self.columns:
             return _listed(rows).set_index(index)
         cells: dict[Any, dict[str, str]] = {}
-        for key, column, row in zip(index, shown[list(self.columns)].agg(", ".join, axis=1), rows.itertuples()):
-            cells.setdefault(key, {})[column] = _cell(row)
+        for key, column, text in zip(index, shown[[*self.columns]].agg(", ".join, axis=1), rows.apply(cell, axis=1)):
+            cells.setdefault(key, {})[column] = text
         beside = shown.groupby(list(self.index))[list(self.beside)].max()
         return pd.DataFrame(list(cells.values()), index.unique()).join(beside).astype(object).fillna("–")
 
@@ -63,14 +63,15 @@ def specs(kind: str) -> dict[str, Spec]:
     return {name: Spec.check(values, f"tables.yaml, {name}") for name, values in core.read_yaml(MANIFEST)[kind].items()}
 
 
-def _cell(row: Any) -> str:
-    if np.isnan(row.value):
-        return "refused" if row.refused else "–"
-    return metrics.interval(row.value, row.low, row.high, "+" if row.minus else "")
+def cell(row: Mapping[str, Any]) -> str:
+    """A row's value with its interval; that it was refused, or a dash, where it has none."""
+    if np.isnan(row["value"]):
+        return "refused" if row["refused"] else "–"
+    return metrics.interval(row["value"], row["low"], row["high"], "+" if row["minus"] else "")
 
 
 def _listed(rows: pd.DataFrame) -> pd.DataFrame:
-    table = pd.DataFrame({"difference": [_cell(row) for row in rows.itertuples()]})
+    table = pd.DataFrame({"difference": rows.apply(cell, axis=1).to_numpy()})
     table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
     table["p"], table["p, Holm"] = metrics.p_texts(rows["p"]), metrics.p_texts(metrics.holm(rows["p"].to_numpy()))
     table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
@@ -84,9 +85,8 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     forgeries, and their maps.
     """
     constant = results[results["metric"].str.startswith("constant ")]
-    of_map, metric = constant["condition"].str.startswith("map "), constant["metric"].str.removeprefix("constant ")
-    condition = constant["condition"].mask(of_map, "map none")
-    constant = constant.assign(line=MEAN_MASK, collapsed="", metric=metric, condition=condition)
+    renamed = {"metric": {"^constant ": ""}, "condition": {"^map .*": "map none"}}
+    constant = constant.replace(renamed, regex=True).assign(line=MEAN_MASK, collapsed="")
     same = ["value", *(name for name in compare.KEYS if name not in ("paper", "group", "arm"))]
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
@@ -180,7 +180,7 @@ def conclusion(rows: pd.DataFrame) -> str:
     ranked = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
     for word, row in (("highest", ranked.iloc[-1]), ("lowest", ranked.iloc[0])):
         where = row[["line", "test_set", "method", "condition"]].replace("all", "")
-        named.append(f"{word} for {', '.join(filter(None, where))} ({_cell(row)})")
+        named.append(f"{word} for {', '.join(filter(None, where))} ({cell(row)})")
     return f"{metrics.LOCALISATION.get(metric, metric)}: {'; '.join(named)}."
 
 

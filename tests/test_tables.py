@@ -354,7 +354,7 @@ def test_the_best_line_and_those_that_cannot_be_told_apart(book):
         lines = [set(pair) for pair in pairs[["line", "minus"]].to_numpy()]
         pair = pairs.iloc[lines.index({best, row["line"]})]
         assert row["tied"] == (pair["low"] <= 0 <= pair["high"]) and row["against"]["value"] == pair["value"]
-    assert ranked[0]["tied"] and page.number(ranked[0]) == metrics.interval(*away.loc[away["value"].idxmax(), ENDS])
+    assert ranked[0]["tied"] and tables.cell(ranked[0]) == metrics.interval(*away.loc[away["value"].idxmax(), ENDS])
 
 
 ENDS = ["value", "low", "high"]
@@ -378,11 +378,11 @@ def test_the_page_folds_all_that_the_report_holds_into_sections(home):
     for title in ("Which detector generalises best?", "Leaderboard: video AUC", "Claims of the papers"):
         assert title in text
     ranked = page.ranked(tables.Book("hand"), "away")
-    assert f"{ranked[0]['line']} has the highest mean video AUC" in text and page.number(ranked[0]) in text
+    assert f"{ranked[0]['line']} has the highest mean video AUC" in text and tables.cell(ranked[0]) in text
     board = text[text.index('id="board"') :]
     for row in ranked:
         bold = " best" if row["tied"] else ""
-        assert f'<td class="number{bold}" data-value="{row["value"]}">{page.number(row)}</td>' in board
+        assert f'<td class="number{bold}" data-value="{row["value"]}">{tables.cell(row)}</td>' in board
 
 
 def test_a_report_without_results_away_says_so_on_its_page(home):
