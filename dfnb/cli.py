@@ -49,19 +49,15 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     else:
         # whatever this process starts ends when the lock is free, see workflow/job.py
         with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
-            while not _workflow(profile, cores, lock, seen):
-                pass
+            _workflow(profile, cores, lock, seen)
     report = core.home() / "reports" / profile
     main_table = report / "tables" / "cross_dataset.md"
     typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
     typer.echo(f"report: {report / 'index.html'}")
 
 
-def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> bool:
-    """Do the jobs of a profile that are due, by Snakemake, and note in ``seen`` what then is there.
-
-    Returns whether all jobs were known before.
-    """
+def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> None:
+    """Do the jobs of a profile that are due, by Snakemake, and note in ``seen`` what then is there."""
     import torch
 
     from dfnb import jobs
@@ -86,10 +82,9 @@ def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> bool:
         where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]
         raise DfnbError(f"profile {profile} did not end; {where}")
     if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
-        return False
-    if all(job.done() for job in planned):
+        _workflow(profile, cores, lock, seen)
+    elif all(job.done() for job in planned):
         core.write_json(seen, core.as_seen(path for job in planned for path in job.files()))
-    return True
 
 
 @app.command()

@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import signal
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -159,11 +158,10 @@ class _Loop:
             fabric.load(self.checkpoint, self.state, weights_only=True)
         place = f"epoch {self.state.epoch + 1}, step {self.state.step}"
         self._tell(f"resumed in {place}" if resumed else f"training from {self.state.weights_from} on {fabric.device}")
-        # Python hands signals to the main thread alone
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
         with ExitStack() as restored:
-            for number in numbers:
-                restored.callback(signal.signal, number, signal.signal(number, self._ask_to_end))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with suppress(ValueError):  # Python hands signals to the main thread alone
+                    restored.callback(signal.signal, number, signal.signal(number, self._ask_to_end))
             while self.state.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._judge_epoch()
