@@ -269,9 +269,8 @@ def jobs(name: str) -> list[Job]:
         if notebook != "01_data":
             result += [job for job in planned if job not in result]
         before = [job for job in result if job.trains or (notebook in LAST and job.notebook not in LAST)]
-        if notebook in papers.notebooks():
-            checked = next(job.parameters for job in planned if job.notebook == notebook)  # whose run it loads
-        else:
+        checked = next((job.parameters for job in planned if job.notebook == notebook), None)  # whose run it loads
+        if checked is None:
             values = {"profile": name} | (values or {})
             if notebook == "01_data":  # all that the profile trains or tests on
                 named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]

@@ -128,8 +128,7 @@ def unpack(profile: str) -> None:
     report, restored = Report(profile), set()
     for line in report.lines():
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
-        test_sets = report.test_sets(line) if missing else []
-        for test_set in test_sets:
+        for test_set in report.test_sets(line) if missing else ():
             for table in report.tables(line, test_set):
                 facts = {name: value for name, value in table.attrs.items() if name != "seed"}
                 if facts["run"] in missing:
