@@ -9,7 +9,6 @@ from :func:`rng`. All that is given from outside (parameters, profiles, manifest
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -45,8 +44,6 @@ Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_le
 Inside = Annotated[str, StringConstraints(pattern=r"^\w[^/]{0,199}(/\w[^/]{0,199})*$")]
 LARGEST = 100_000  # values in a YAML file, aliases written out
 SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, and below a folder that takes no files
-UNWRITABLE |= {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
 
 
@@ -216,12 +213,12 @@ def torch_seed(*key: int | str) -> int:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around what writes ``path``: a full disk or a folder that is not writable is a :class:`DfnbError`."""
+    """Around what writes ``path``: what the system refuses, as where the disk is full, is a :class:`DfnbError`."""
     try:
         yield
+    except (FileNotFoundError, filelock.Timeout):  # a source is not there, or a folder is held
+        raise
     except OSError as error:
-        if error.errno not in UNWRITABLE and "written" not in str(error):  # numpy gives no number of the error
-            raise
         mend = "make room, or make the folder writable, then start again; what was there before is whole"
         raise DfnbError(f"{path} cannot be written ({error}): {mend}") from None
 
