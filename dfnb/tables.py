@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown, display
+from jinja2 import Template
 from pydantic import Field
 
 from dfnb import compare, core, figures, metrics, papers
@@ -186,9 +187,9 @@ def conclusion(rows: pd.DataFrame) -> str:
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
-    sound, tests, made = rows[rows["refused"] == ""], [], f"Made by `dfnb run {profile}`."
+    sound, tests = rows[rows["refused"] == ""], []
     if sound.empty:
-        return made
+        return f"Made by `dfnb run {profile}`."
     for (test_set, _), found in sound.groupby(["test_set", "level"], sort=False):
         row = found.sort_values("n", na_position="first").iloc[-1]
         n = f"{row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} clusters"
@@ -196,27 +197,17 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
         if test_set == compare.AWAY:
             text = f"{test_set}: the mean over {'; '.join(sorted(set(found['mean_over'])))}"
         tests.append(text)
-    if (sound["method"] != "all").any():
-        tests.append("under the name of a method its fakes alone")
-    seeds = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
-    over = " and over seeds (over clusters alone where a line has one seed)" if sound["seeds"].max() > 1 else ""
-    start = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
-    refused = [f"Refused: {reason}." for reason in rows["refused"].unique() if reason]
-    if len(sound[(sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")]):
-        few = f"its threshold rests on fewer than {metrics.FEWEST_VALIDATION} clusters of validation videos"
-        refused.append(f"No interval of {metrics.AT_THRESHOLD}: {few}.")
+    facts = {"train_sets": sound["train_set"].unique(), "tests": dict.fromkeys(tests), "rules": sorted({*sound["rule"]})}
+    facts["seeds"] = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
+    facts["starts"] = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
+    facts |= {"by_method": (sound["method"] != "all").any(), "several_seeds": sound["seeds"].max() > 1}
+    facts["refused"] = list(filter(None, rows["refused"].unique()))
+    facts["no_threshold"] = ((sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")).any()
     auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
-    if len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all():
-        refused.append("Every interval holds chance: these videos show nothing about these detectors.")
+    facts["chance"] = len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all()
     collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
-    if len(collapsed):
-        runs = [f"{row.collapsed} of {row.line} {row.minus and f'− {row.minus}'}" for row in collapsed.itertuples()]
-        refused.append(f"Collapsed runs are left out: {'; '.join(map(str.strip, runs))}.")
-    return (
-        f"Trained on {', '.join(sound['train_set'].unique())}, seeds: {', '.join(map(str, seeds))}. "
-        f"Test: {'; '.join(dict.fromkeys(tests))}. Intervals: 95 %, over clusters of videos{over}. "
-        f"Checkpoint: {'; '.join(sorted(set(sound['rule'])))}. Backbone: {'; '.join(start)}. {' '.join([made, *refused])}"
-    )
+    facts["collapsed"] = collapsed.to_dict("records")
+    return Template(core.read_yaml(MANIFEST)["conditions"]).render(facts, profile=profile, metrics=metrics)
 
 
 def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
