@@ -10,11 +10,10 @@ when they are opened by hand.
 import ast
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from pydantic import AfterValidator, Field, NonNegativeInt, create_model
@@ -177,8 +176,7 @@ class Profile(core.Closed):
     allow_random: bool = True
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One step of a profile: a notebook to execute or, where ``trains``, one training.
 
     ``group`` and ``arm`` name the variation that is trained; both are empty for a training of the grid itself.

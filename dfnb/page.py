@@ -100,14 +100,10 @@ def rebuild(profile: str) -> Path:
     board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters |= {"number": cell, "picture": partial(picture, book=book)}
-    content = environment.get_template("page.html.jinja").render(
-        profile=profile,
-        lines=rows["line"].unique(),
-        board=board,
-        looks=looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {},
-        caption=caption.read_text(encoding="utf-8") if caption.exists() else "",
-        claims=verdicts(book),
-        sections=sections(profile, [*book.tables, *book.figures]),
-        notebooks=[path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))],
-    )
+    facts = {"profile": profile, "lines": rows["line"].unique(), "board": board, "claims": verdicts(book)}
+    facts["looks"] = looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {}
+    facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
+    facts["sections"] = sections(profile, [*book.tables, *book.figures])
+    facts["notebooks"] = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
+    content = environment.get_template("page.html.jinja").render(facts)
     return core.write_text(report / "index.html", content)

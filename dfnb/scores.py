@@ -114,10 +114,9 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
         entries |= {line.name: _packed(folder, line, ended) for line in lines}
         core.write_json(folder / "runs.json", entries, indent=None)
-        named = {name for entry in entries.values() for name in entry["files"]}
-        for path in [*folder.glob("scores/*"), *folder.glob("weights/*")]:
-            if path.relative_to(folder).as_posix() not in named:
-                path.unlink()
+        named = {folder / name for entry in entries.values() for name in entry["files"]}
+        for path in {*folder.glob("scores/*"), *folder.glob("weights/*")} - named:
+            path.unlink()
 
 
 def unpack(profile: str) -> None:
