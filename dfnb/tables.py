@@ -197,11 +197,11 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
         if test_set == compare.AWAY:
             text = f"{test_set}: the mean over {'; '.join(sorted(set(found['mean_over'])))}"
         tests.append(text)
-    facts = {"train_sets": sound["train_set"].unique(), "tests": dict.fromkeys(tests), "rules": sorted({*sound["rule"]})}
+    facts = {"train_sets": sound["train_set"].unique(), "tests": dict.fromkeys(tests)}
     facts["seeds"] = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
     facts["starts"] = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
     facts |= {"by_method": (sound["method"] != "all").any(), "several_seeds": sound["seeds"].max() > 1}
-    facts["refused"] = list(filter(None, rows["refused"].unique()))
+    facts |= {"rules": sorted(set(sound["rule"])), "refused": list(filter(None, rows["refused"].unique()))}
     facts["no_threshold"] = ((sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")).any()
     auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
     facts["chance"] = len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all()
