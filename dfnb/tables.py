@@ -138,18 +138,14 @@ def _overview(book: "Book") -> pd.DataFrame:
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """What a paper's claims came to, from the table of claims: how many were tested and decided, and a sentence per verdict."""
-    rows = {}
-    judged = judged.assign(more=judged.get("to decide", "–"))
-    judged["more"] = judged["more"].where(judged["more"] == "–", "; would take " + judged["more"]).str.strip("–")
-    for paper, of_paper in judged[judged["p"] != "–"].groupby(level="paper", sort=False):
-        sentences = []
-        for verdict, alike in of_paper.groupby("verdict", sort=False):
-            rows_of = alike[["ours", "more"]].itertuples()
-            named = "; ".join(f"{says.rstrip('.')} ({on}: {ours}{more})" for (_, says, on), ours, more in rows_of)
-            sentences.append(f"{verdict.capitalize()}: {named}.")
-        decided = (~of_paper["verdict"].str.startswith("undecided")).sum()
-        rows[paper] = {"tested": len(of_paper), "decided": decided, "findings": "\n".join(sentences)}
-    return pd.DataFrame(rows).T.rename_axis("paper")
+    tested = judged.assign(more=judged.get("to decide", "–"))[judged["p"] != "–"].reset_index()
+    more = tested["more"].str.replace("^(?!–$)", "; would take ", regex=True).str.strip("–")
+    tested["text"] = tested["claim"].str.rstrip(".") + " (" + tested["on"] + ": " + tested["ours"] + more + ")"
+    tested["decided"] = ~tested["verdict"].str.startswith("undecided")
+    counts = tested.groupby("paper", sort=False)["decided"].agg(tested="size", decided="sum")
+    alike = tested.groupby(["paper", "verdict"], sort=False)["text"].agg("; ".join).reset_index("verdict")
+    sentences = alike["verdict"].str.capitalize() + ": " + alike["text"] + "."
+    return counts.assign(findings=sentences.groupby("paper").agg("\n".join))
 
 
 def found(paper: str) -> Markdown:
