@@ -183,17 +183,13 @@ def conclusion(rows: pd.DataFrame) -> str:
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
-    sound, tests = rows[rows["refused"] == ""], []
+    sound = rows[rows["refused"] == ""]
     if sound.empty:
         return f"Made by `dfnb run {profile}`."
-    for (test_set, _), found in sound.groupby(["test_set", "level"], sort=False):
-        row = found.sort_values("n", na_position="first").iloc[-1]
-        n = f"{row['n_real']:.0f} real + {row['n_fake']:.0f} fake {row['level']}s in {row['clusters']:.0f} clusters"
-        text = f"{test_set} {n} ({row['compression']}, data {row['fingerprint'][:8]})"
-        if test_set == compare.AWAY:
-            text = f"{test_set}: the mean over {'; '.join(sorted(set(found['mean_over'])))}"
-        tests.append(text)
-    facts = {"train_sets": sound["train_set"].unique(), "tests": dict.fromkeys(tests)}
+    away, facts = sound["test_set"] == compare.AWAY, {"train_sets": sound["train_set"].unique()}
+    of_sets = sound[~away].groupby(["test_set", "level"], sort=False)
+    facts["tests"] = [found.sort_values("n", na_position="first").iloc[-1].to_dict() for _, found in of_sets]
+    facts["away"] = sorted(set(sound.loc[away, "mean_over"]))
     facts["seeds"] = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
     facts["starts"] = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
     facts |= {"by_method": (sound["method"] != "all").any(), "several_seeds": sound["seeds"].max() > 1}
