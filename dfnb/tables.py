@@ -139,6 +139,8 @@ def _overview(book: "Book") -> pd.DataFrame:
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """What a paper's claims came to, from the table of claims: how many were tested and decided, and a sentence per verdict."""
     tested = judged.assign(more=judged.get("to decide", "–"))[judged["p"] != "–"].reset_index()
+    if tested.empty:
+        return pd.DataFrame()
     more = tested["more"].str.replace("^(?!–$)", "; would take ", regex=True).str.strip("–")
     tested["text"] = tested["claim"].str.rstrip(".") + " (" + tested["on"] + ": " + tested["ours"] + more + ")"
     tested["decided"] = ~tested["verdict"].str.startswith("undecided")
