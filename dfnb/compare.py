@@ -33,6 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,13 +42,9 @@ from scipy.special import ndtri, stdtr
 
 from dfnb import core, metrics, papers, scores
 
-KEYS = ("line", "paper", "group", "arm", "minus", "train_set", "test_set", "method", "condition", "level", "metric")
-BOUNDS = [f"{end}{over}" for over in ("", "_videos", "_seeds") for end in ("low", "high")]  # over both, videos, seeds
-INTERVALS = ("value", *BOUNDS, "sd", "p", "error", "degrees")
-COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval_method")
-OF_LINE = ("rule", "backbone", "weights_from")
-FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "by_seed", "collapsed", "refused")
-COLUMNS = KEYS + INTERVALS + COUNTS + FACTS
+DECLARED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
+KEYS, INTERVALS, COUNTS, FACTS = DECLARED["columns"].values()
+COLUMNS = (*KEYS, *INTERVALS, *COUNTS, *FACTS)
 VERSION = 6  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
@@ -432,11 +429,7 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
 # ------------------------------------------------------------------------------------------------------------ the claims
 
 Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each field means
-NO_VALUE = float("nan")
-OPTIONAL = {"level": "video", "line": "main", "against": "", "method": "all", "map": "", "published": NO_VALUE}
-OPTIONAL |= {"where": (), "control": False}
-FIELDS = {"id", "paper", "says", "source", "kind", "metric", "sets", "delta", "registered", *OPTIONAL}
-KINDS = ("gain", "no worse", "figure", "share", "shown")
+KINDS, NEEDED, OPTIONAL = DECLARED["claim"].values()
 FEWEST_SEEDS = 5
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
 POWER = float(ndtri([0.975, 0.8]).sum()) ** 2  # of 80 %, in squared standard errors
@@ -449,8 +442,8 @@ def claims() -> tuple[dict[str, list[str]], list[Claim]]:
     common = OPTIONAL | {name: content[name] for name in ("delta", "registered")}
     listed = [common | entry for entry in content["claims"]]
     for claim in listed:
-        if set(claim) != FIELDS or claim["kind"] not in KINDS:
-            rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted(FIELDS))}"
+        if set(claim) != {*NEEDED, *OPTIONAL} or claim["kind"] not in KINDS:
+            rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted([*NEEDED, *OPTIONAL]))}"
             raise core.DfnbError(f"{path}: claim {claim.get('id')} {rule}")
     return content["datasets"], listed
 
@@ -529,7 +522,7 @@ def _test_sets(names: Sequence[str], found: pd.DataFrame) -> Iterator[tuple[str,
 
 def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     """What a claim's rule says of its row on a test set, of which there is one or none; ``p`` is NaN where it is not judged."""
-    row = {"source": claim["source"], "registered": str(claim["registered"]), "kind": claim["kind"], "p": NO_VALUE}
+    row = {"source": claim["source"], "registered": str(claim["registered"]), "kind": claim["kind"], "p": np.nan}
     row["published"] = f"{claim['published']:.3f}".replace("nan", "–")
     if found["value"].isna().all():
         what = f"no {claim['metric']} of {' minus '.join(filter(None, (claim['line'], claim['against'])))}"
@@ -563,7 +556,10 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str,
     if verdict.startswith("supported") and (with_all <= limit).any():
         verdict = "not supported: the sign turns with the collapsed runs in"
     if verdict == "undecided":
-        more = max(1.0, of.error**2 * POWER / _gap(claim, of, limit) ** 2)
+        # to the bound that decides first as the interval shrinks: of those that it will leave, the farthest
+        bounds = [limit] if claim["kind"] == "no worse" else [limit, _delta(claim, of)]
+        gap = max(1e-9, of.value - limit, *(bound - of.value for bound in bounds))  # above the limit, or below a bound
+        more = max(1.0, of.error**2 * POWER / gap**2)
         row["to decide"] = f"{np.ceil(more * of.seeds):.0f} seeds, {np.ceil(more * of.clusters):.0f} clusters"
     return row | {"verdict": verdict, "p": p_value(of.value - limit, of.error**2, of.degrees)}
 
@@ -578,12 +574,6 @@ def _verdict(claim: Claim, of: Any, limit: float) -> str:
     if of.low > limit:
         return "supported, below material size" if small else "supported"
     return "no material gain" if small else "undecided"
-
-
-def _gap(claim: Claim, of: Any, limit: float) -> float:
-    """From the estimate to the bound that decides first as the interval shrinks: of those that it will leave, the farthest."""
-    bounds = [limit] if claim["kind"] == "no worse" else [limit, _delta(claim, of)]
-    return max(1e-9, of.value - limit, *(bound - of.value for bound in bounds))  # above the limit, or below a bound
 
 
 def _delta(claim: Claim, of: Any) -> float:
