@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from dfnb.core import DfnbError, read_yaml, sha256
 
 SMALL = "dfnb_plain7"
 STARTS = Path(__file__).with_name("starts")
+
+not_kept = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # computed again in the backward pass
 
 log = logging.getLogger(__name__)
 
@@ -145,4 +148,4 @@ def recomputed(part: nn.Module, x: Tensor) -> Tensor:
         buffers.update({name: value.clone() for name, value in part.named_buffers()})
         return found
 
-    return checkpoint(once_more, x, use_reentrant=False, preserve_rng_state=False)
+    return not_kept(once_more, x)

@@ -8,7 +8,6 @@ Below, x is the RGB stream, which localises, and y the SRM stream, which classif
 maps after each of the backbone's seven stages (:func:`dfnb.papers.backbones.stages`), and g × g is the patch grid: the size of x5.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,7 +18,6 @@ from numpy.random import Generator
 from pydantic import Field, model_validator
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import v2
 
 from dfnb import core, papers
@@ -28,7 +26,6 @@ from dfnb.papers import backbones, released
 
 PAPER = papers.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D")
 VERSION = 2
-not_kept = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # computed again in the backward pass
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 
 
@@ -189,7 +186,7 @@ class MPFF(nn.Module):
         for x, (conv, norm, _), k in zip(maps[:5], self.project, self.sides):
             weight, bias = folded(x, conv, norm)
             rows = zip(windows(x, k, maps[5].shape[-2:]), patches.unbind())
-            t = [not_kept(likeness, row, weight, bias, patch) for row, patch in rows]
+            t = [backbones.not_kept(likeness, row, weight, bias, patch) for row, patch in rows]
             fused.append(torch.stack(t).unflatten(1, (len(x), -1)).permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
@@ -292,17 +289,15 @@ class Network(papers.Network):
                 y = self.lfga[i - 3](x, y)
             xs.append(x)
             ys.append(y)
-        outputs = {"cls": self._verify([*ys[:4], ys[5]], self.srm[-1](y))}
+        last = self.srm[-1](y)
+        # y0 to y3 and y5 (released code: not y4) are max-pooled to the grid of y6 and fused with it
+        finer = torch.cat([_pool(y, last.shape[-2:]) for y in (*ys[:4], ys[5])], 1)
+        fused = self.fusion(finer.flatten(2).transpose(1, 2), last.flatten(2).transpose(1, 2))
+        outputs = {"cls": self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))}
         outputs["seg"] = self.seg_head(self.mpff(xs) if self.mpff else x)
         if self.projection:
             outputs["projection"] = F.normalize(self.projection(x.detach()), dim=1)
         return outputs
-
-    def _verify(self, finer: list[Tensor], last: Tensor) -> Tensor:
-        """The classifier: y0 to y3 and y5 (released code: not y4), max-pooled to the grid of y6 and fused with it."""
-        a = torch.cat([_pool(y, last.shape[-2:]) for y in finer], 1)
-        fused = self.fusion(a.flatten(2).transpose(1, 2), last.flatten(2).transpose(1, 2))
-        return self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
 
     def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
         """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
