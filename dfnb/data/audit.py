@@ -113,8 +113,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         sizes = [len(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, q])[1]) for q in QUALITIES]
         rows.append((crop[rim][::3].ravel(), [*crop.mean((0, 1)), *crop.std((0, 1))], place, sizes))
     border, colour, place, sizes = (np.array(values, np.float32) for values in zip(*rows))
-    several = {"border pixels": border, "colour statistics": colour, "place and size": place}
-    several["three file sizes"] = sizes
+    several = {"border pixels": border, "colour statistics": colour, "place and size": place, "three file sizes": sizes}
     single = {"brightness": colour[:, :3].mean(1, keepdims=True), "contrast": colour[:, 3:].mean(1, keepdims=True)}
     single |= {"compressed size": sizes[:, [1]], "face scale, source pixels": place[:, [4]] - place[:, [2]]}
     named = {f"a linear classifier on {name}": values for name, values in several.items()}

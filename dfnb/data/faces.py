@@ -56,11 +56,9 @@ def detector_path() -> Path:
     """
     path = Path(os.environ.get("DFNB_DETECTOR") or core.home() / "models" / YUNET)
     if not path.exists():
-        try:
+        with core.reading("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-        except (OSError, RuntimeError) as error:
-            raise core.DfnbError(f"no face detector ({error}); get {YUNET_URL} and put it at {path}") from None
     return sources.verified(path, YUNET_SHA256)
 
 
@@ -144,14 +142,6 @@ def interpolate(track: Track, wanted: np.ndarray, looked: np.ndarray) -> tuple[n
     return shown, np.column_stack([np.interp(shown, looked[looks], column) for column in values.T])
 
 
-def associate(last: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i, j) of boxes ``last`` (m, 4) and ``found`` (n, 4), x y width height, that overlap most in all."""
-    a, b = (box_convert(torch.from_numpy(boxes.reshape(-1, 4)), "xywh", "xyxy") for boxes in (last, found))
-    overlap = box_iou(a, b).numpy()
-    overlap[overlap < OVERLAP] = 0
-    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(-overlap)) if overlap[i, j] > 0]
-
-
 class Follower:
     """Follows the faces of one video; ``settings`` are those of :class:`dfnb.data.prepare.Settings`."""
 
@@ -193,7 +183,12 @@ class Follower:
         look, faces = len(self.looked), self._detect(image)
         self.looked.append(number)
         live = [track for track in self.tracks if max(track) >= max(self.first, look - REMEMBERED)]
-        pairs = dict(associate(np.array([track[max(track)][:4] for track in live]), faces[:, :4]))
+        last = np.array([track[max(track)] for track in live]).reshape(-1, 15)
+        a, b = (box_convert(torch.from_numpy(boxes[:, :4]), "xywh", "xyxy") for boxes in (last, faces))
+        overlap = box_iou(a, b).numpy()
+        overlap[overlap < OVERLAP] = 0
+        # the pairs of boxes that overlap most in all
+        pairs = {i: j for i, j in zip(*linear_sum_assignment(-overlap)) if overlap[i, j] > 0}
         for i, j in pairs.items():
             live[i][look] = faces[j]
         self.tracks += [{look: face} for j, face in enumerate(faces) if j not in pairs.values()]

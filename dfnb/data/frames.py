@@ -35,9 +35,8 @@ def _arrow(kind: Any) -> pa.DataType:
 
 COLUMNS = {name: _arrow(kind) for name, kind in core.read_yaml(Path(__file__).with_suffix(".yaml")).items()}
 SPLITS = ("train", "val", "test")
-FULL = pa.schema(
-    [pa.field(*column, nullable=column[0] in ("landmarks", "crop_box", "scale")) for column in COLUMNS.items()]
-)
+UNKNOWN = ("landmarks", "crop_box", "scale")  # of crops that are used where they lie
+FULL = pa.schema([pa.field(name, kind, nullable=name in UNKNOWN) for name, kind in COLUMNS.items()])
 AGAIN = "prepare the dataset again"
 ROW_GROUP = 50_000  # rows that a writer of the table holds, and that a reader may take at a time
 MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places

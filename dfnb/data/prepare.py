@@ -219,8 +219,7 @@ def _in_place(source: Source) -> tuple:
             read_image(files[0])
             hashes.append([core.sha256(file) if file else "" for file in files])
             path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in files)
-            unknown = dict.fromkeys(("landmarks", "crop_box", "scale"))
-            rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **unknown})
+            rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **dict.fromkeys(frames.UNKNOWN)})
     facts = {"frames": len(numbered), "without_face": len(numbered) - len(rows)}
     if not rows:
         raise Unusable(f"none of {len(numbered)} images can be read")

@@ -20,7 +20,6 @@ from torchvision.transforms import v2
 
 from dfnb import papers
 from dfnb.papers import backbones, released
-from dfnb.papers.backbones import recomputed
 
 PAPER = papers.Paper("Exposing the Deception", "05_exposing_the_deception", "Exposing the Deception", "#de8f05", "^")
 VERSION = 1
@@ -121,7 +120,7 @@ class Network(papers.Network):
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        run = recomputed if self._short_of_memory(images) else nn.Module.__call__
+        run = backbones.recomputed if self._short_of_memory(images) else nn.Module.__call__
         local = [run(branch, images) for branch in self.branches]
         together = torch.cat(local, 1)
         outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}

@@ -32,7 +32,6 @@ from dfnb.papers import backbones
 PAPER = papers.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
 VERSION = 3
 SMALL = 1e-6
-SECOND_PHASE = ("attention_weight", "annotated", "selection", "clusters")  # its settings
 
 
 @papers.published(backbone="resnet18.tv_in1k", epochs=5, lr=1e-4, batch_size=32, schedule="constant")
@@ -94,7 +93,7 @@ class Settings(papers.Settings):
         if self.phase == "representation":
             return None
         first = {"phase": "representation", "epochs": self.representation_epochs, "lr": self.representation_lr}
-        return type(self)(**self.model_dump(exclude={*SECOND_PHASE}) | first)
+        return type(self)(**self.model_dump(exclude={"attention_weight", "annotated", "selection", "clusters"}) | first)
 
     def visible(self, table: pd.DataFrame, seed: int, start: papers.Run | None) -> pd.DataFrame:
         """The frames with the masks of all but the annotated fakes of the training split taken out of the table.

@@ -93,8 +93,7 @@ def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
 
 def noise(pixels: Tensor) -> Tensor:
     """Add Gaussian noise, its variance drawn from 10 to 50."""
-    variance = 30 + _uniform(20)
-    return pixels + torch.randn_like(pixels) * variance**0.5
+    return pixels + (30 + _uniform(20)) ** 0.5 * torch.randn_like(pixels)
 
 
 def pca_lighting(pixels: Tensor) -> Tensor:
