@@ -339,16 +339,12 @@ def _curves(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     found = {f"TPR at {k}% FPR": np.where(fpr <= k / 100 + 1e-9, tpr, 0).max(axis=1) for k in (1, 5)}
     found["AUC"] = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
     found["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
-    return found | {"best IoU": iou.max(axis=1), "EER": _eer(fpr, tpr)}
-
-
-def _eer(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
-    """Where FPR = 1 - TPR on the ROC points (B, T) joined by lines."""
-    excess = fpr + tpr - 1
+    found["best IoU"] = iou.max(axis=1)
+    excess = fpr + tpr - 1  # the EER is where FPR = 1 - TPR on the ROC points (B, T) joined by lines
     curve, after = np.arange(len(fpr)), np.argmax(excess >= 0, axis=1)
     before = after - 1
     share = excess[curve, before] / (excess[curve, before] - excess[curve, after])
-    return fpr[curve, before] + (fpr[curve, after] - fpr[curve, before]) * share
+    return found | {"EER": fpr[curve, before] + (fpr[curve, after] - fpr[curve, before]) * share}
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals

@@ -185,10 +185,9 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
 
 def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
     """The frames of the first clusters by name, as few as hold half so many videos of each class; all where None."""
-    chosen = set()
-    for _, of_class in frames.astype({"cluster": str}).groupby("label"):
-        counts = of_class.groupby("cluster")["video"].nunique()
-        chosen |= {*counts.index[counts.cumsum() - counts < (videos or np.inf) / 2]}
+    counts = frames.astype({"cluster": str}).groupby(["label", "cluster"])["video"].nunique()
+    before = counts.groupby("label").cumsum() - counts
+    chosen = counts.index[before < (videos or np.inf) / 2].get_level_values("cluster")
     return frames[frames["cluster"].isin(chosen)]
 
 
