@@ -35,7 +35,7 @@ import step
 import timm
 import torch
 import typer
-from operations import PEAKS, convolution_backward_flops
+from step import PEAKS, convolution_backward_flops
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

@@ -7,6 +7,7 @@ first rounds are thrown away. A step is forward, losses, backward and zero_grad,
 
 import gc
 import json
+import math
 import sys
 import tempfile
 import time
@@ -29,6 +30,29 @@ from dfnb.core import DfnbError
 from dfnb.papers import backbones
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
+
+# Dense peaks in TFLOP/s from the makers' data sheets: float32 without tensor cores, TF32, bf16. The first name that fits
+# counts; a name with MIG is a slice of a device and has no known peak.
+PEAKS = {
+    r"H100 NVL": (60.0, 417.5, 835.0),
+    r"H100 PCIe": (51.0, 378.0, 756.0),
+    r"GH200|H200|H100": (67.0, 494.5, 989.0),
+    r"A100": (19.5, 156.0, 312.0),
+    r"L40S": (91.6, 183.0, 362.0),
+    r"L4\b": (30.3, 60.0, 121.0),
+    r"A10\b": (31.2, 62.5, 125.0),
+    r"RTX 4090": (82.6, 82.6, 165.2),
+    r"RTX 3090": (35.6, 35.6, 71.0),
+}
+
+
+def convolution_backward_flops(gradient: list[int], images: list[int], weight: list[int], *rest: Any, **_: Any) -> int:
+    """Operations of a convolution's backward pass: each gradient costs what the forward pass does.
+
+    torch's own formula ignores groups, and counts an Xception, most of whose convolutions are depthwise, 3.5 times.
+    """
+    wanted = rest[-1]  # which gradients, of images, weight and bias
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (bool(wanted[0]) + bool(wanted[1]))
 
 
 class Attention(nn.Module):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+CONFIGURED = Path("/etc/slurm/slurm.conf")  # where steps of a job look for it, whatever the environment says
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
 CONF = """\
 ClusterName=dfnb
@@ -58,6 +59,8 @@ def slurm(tmp_path_factory):
     """The environment of a client of a running Slurm; its daemons end with the tests."""
     if missing := [name for name in NEEDED if not shutil.which(name)] or os.geteuid() != 0:
         pytest.fail(f"needed: root, and apt-get install slurm-wlm munge ({missing})")
+    if CONFIGURED.exists() or CONFIGURED.is_symlink():
+        pytest.fail(f"there is {CONFIGURED}: this machine has a Slurm of its own, which the test would replace")
     folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().partition(".")[0]
     folder.chmod(0o755)  # munge insists on folders that others may enter
     for name in ("state", "spool"):
@@ -70,8 +73,9 @@ def slurm(tmp_path_factory):
     (folder / "slurm.conf").write_text(conf, encoding="utf-8")
     munge = ["munged", "-F", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
     munge += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
-    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-    daemons = []
+    CONFIGURED.parent.mkdir(parents=True, exist_ok=True)
+    CONFIGURED.symlink_to(folder / "slurm.conf")
+    environment, daemons = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}, []
     for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c", "-N", host]):
         printed = (folder / f"{command[0]}.out").open("w", encoding="utf-8")
         daemons.append(subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT))
@@ -91,6 +95,7 @@ def slurm(tmp_path_factory):
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(30)
+        CONFIGURED.unlink()
 
 
 def run(home, environment):
