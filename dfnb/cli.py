@@ -52,7 +52,7 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
     for job in todo:
         job.record.unlink(missing_ok=True)
-    gpus = 0 if os.environ.get("SNAKEMAKE_PROFILE") else torch.cuda.device_count()  # a cluster hands them out itself
+    gpus = torch.cuda.device_count()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
     environment = {**os.environ, "PATH": path, "DFNB_GPUS": visible if gpus else ""}  # see workflow/gpus.py
