@@ -68,7 +68,7 @@ def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> None:
     typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
     for job in todo:
         job.record.unlink(missing_ok=True)
-    gpus = 0 if os.environ.get("SNAKEMAKE_PROFILE") else torch.cuda.device_count()  # a cluster hands them out itself
+    gpus = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
     environment = {**os.environ, "DFNB_LOCK": str(lock), "DFNB_GPUS": visible if gpus else ""}
     command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]

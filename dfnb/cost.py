@@ -32,7 +32,8 @@ def cost(name: str) -> pd.DataFrame:
     """By paper and group: trainings, images seen, hours of one process, and the most memory of one; last row the whole.
 
     Hours are (images trained on + a third of the images scored) × seconds per image. A phase that several arms share is
-    counted once. Loader, drawing, preparing, maps and notebooks are not in it. Nothing is trained and no weights are fetched.
+    counted once. Loader, drawing, preparing, maps and notebooks are not in it. Nothing is trained, and no weights are fetched but
+    those of LAE's comparator, where its settings want it.
     """
     rows: dict[str, dict] = {}
     for job in jobs.trainings(name):

@@ -262,11 +262,11 @@ def jobs(name: str) -> list[Job]:
     Every notebook but that of the data waits for all trainings, since they write into the report that it reads; the last
     two wait for the other notebooks besides, but not for each other.
     """
-    result, planned = [], _distinct(trainings(name))
+    planned, notebooks = _distinct(trainings(name)), []
     for notebook, values in profile(name).notebooks.items():
-        if notebook != "01_data":
-            result += [job for job in planned if job not in result]
-        before = [job for job in result if job.trains or (notebook in LAST and job.notebook not in LAST)]
+        before = [] if notebook == "01_data" else planned
+        if notebook in LAST:
+            before = [*planned, *(job for job in notebooks if job.notebook not in LAST)]
         checked = next((job.parameters for job in planned if job.notebook == notebook), None)  # whose run it loads
         if checked is None:
             values = {"profile": name} | (values or {})
@@ -274,8 +274,8 @@ def jobs(name: str) -> list[Job]:
                 named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]
                 values.setdefault("datasets", list(dict.fromkeys(chain(*named))))
             checked = schema(notebook).check(values, f"profile {name}, {notebook}")
-        result = [*result, Job(notebook, notebook, checked, tuple(job.id for job in before))]
-    return result
+        notebooks.append(Job(notebook, notebook, checked, tuple(job.id for job in before)))
+    return sorted([*planned, *notebooks], key=lambda job: (job.notebook != "01_data", not job.trains))
 
 
 def trainings(name: str, notebook: str = "") -> list[Job]:

@@ -107,8 +107,8 @@ def gpu(checkout, step):
     sys.path.insert(0, folder)
     yield importlib.import_module("gpu")
     sys.path.remove(folder)
-    for name in ("gpu", "data", "wheels"):
-        sys.modules.pop(name)
+    for name in ("gpu", "data", "wheels", "operations"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -563,3 +563,22 @@ def test_the_packages_that_the_benchmark_imports_are_listed(checkout, wheels):
     assert imported & project <= {*wheels.NEEDED, *wheels.MACHINE}
     assert {*wheels.NEEDED} <= project and {"numpy", "torch", "typer", "lightning-fabric"} <= imported
     assert not {name.split("==")[0] for name in wheels.pinned()} & {*wheels.MACHINE}
+
+
+def test_the_hours_of_a_grid_follow_from_operations_images_and_the_share_of_the_peak(gpu, monkeypatch):
+    """Of each group by hand: (images + a third of the images scored) × operations / (share × peak)."""
+    operations = importlib.import_module("operations")
+    per_image = {"xception": 5e5, "lae": 2e5, "locate_and_verify": 1e6, "exposing_the_deception": 8e5}
+    monkeypatch.setattr(operations, "operations", per_image.__getitem__)
+    monkeypatch.setattr(operations.cost, "measured", None)  # replaced by the command, and put back after the test
+    table = operations.grid("smoke", gpus=4, share=0.5)
+    groups = table.drop(index="all", level="paper")
+    assert {*groups.index.get_level_values("paper")} == {*per_image}
+    whole = 0
+    for (paper, _), row in groups.iterrows():
+        seconds = (row["images"] + row["scored"] / 3) * per_image[paper] / (0.5 * 989)
+        assert row["hours"] == pytest.approx(seconds / 3600, abs=0.006)  # to two decimals in the table
+        assert row["hours"] > 1
+        whole += row["hours"]
+    assert table.loc[("all", ""), "hours"] == pytest.approx(whole, abs=0.006 * len(groups))
+    assert table.loc[("all", "on 4 GPUs"), "hours"] == pytest.approx(table.loc[("all", ""), "hours"] / 4, abs=0.006)

@@ -38,7 +38,6 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 GresTypes=gpu
-MaxArraySize=1001
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -57,8 +56,9 @@ def free_ports(n):
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """The environment of a client of a running Slurm; its daemons end with the tests."""
-    if missing := [name for name in NEEDED if not shutil.which(name)] or os.geteuid() != 0:
-        pytest.fail(f"needed: root, and apt-get install slurm-wlm munge ({missing})")
+    missing = ", ".join(name for name in NEEDED if not shutil.which(name))
+    if missing or os.geteuid() != 0:
+        pytest.fail(f"this test needs root and Debian's slurm-wlm and munge (not found: {missing or 'none'})")
     if CONFIGURED.exists() or CONFIGURED.is_symlink():
         pytest.fail(f"there is {CONFIGURED}: this machine has a Slurm of its own, which the test would replace")
     folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().partition(".")[0]
@@ -73,14 +73,14 @@ def slurm(tmp_path_factory):
     (folder / "slurm.conf").write_text(conf, encoding="utf-8")
     munge = ["munged", "-F", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
     munge += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
-    CONFIGURED.parent.mkdir(parents=True, exist_ok=True)
-    CONFIGURED.symlink_to(folder / "slurm.conf")
     environment, daemons = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}, []
-    for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c", "-N", host]):
-        printed = (folder / f"{command[0]}.out").open("w", encoding="utf-8")
-        daemons.append(subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT))
-        time.sleep(1)
     try:
+        CONFIGURED.parent.mkdir(parents=True, exist_ok=True)
+        CONFIGURED.symlink_to(folder / "slurm.conf")
+        for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c", "-N", host]):
+            printed = (folder / f"{command[0]}.out").open("w", encoding="utf-8")
+            daemons.append(subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT))
+            time.sleep(1)
         for _ in range(60):
             state = subprocess.run(
                 ["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False
@@ -95,7 +95,7 @@ def slurm(tmp_path_factory):
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(30)
-        CONFIGURED.unlink()
+        CONFIGURED.unlink(missing_ok=True)
 
 
 def run(home, environment):
