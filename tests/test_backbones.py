@@ -7,9 +7,10 @@ from urllib.error import URLError
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers
+from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.papers import backbones, xception
 
@@ -44,11 +45,9 @@ def test_plain7_is_a_timm_model():
 
 def test_without_a_network_the_weights_are_random_and_the_log_says_so(monkeypatch, caplog):
     def offline(*args, **kwargs):
-        torch.rand(3)  # a failed attempt must not move the random weights
         raise URLError("no route to host")
 
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", offline)
+    monkeypatch.setattr(backbones, "download_from_hf", offline)
     with caplog.at_level(logging.WARNING):
         torch.manual_seed(3)
         network = xception.Network(xception.Settings(backbone="resnet18"))
@@ -62,14 +61,39 @@ def test_without_a_network_the_weights_are_random_and_the_log_says_so(monkeypatc
         assert torch.equal(value, network.state_dict()[name]), name
 
 
-def test_fetched_weights_are_reported(monkeypatch, caplog):
-    source = timm.create_model("resnet18").state_dict()
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *a, **k: dict(source))
-    network = xception.Network(xception.Settings(backbone="resnet18"))
+@pytest.fixture
+def fetched(monkeypatch, tmp_path):
+    """The file that the hub would give for any model: weights of timm's smallest."""
+    path = tmp_path / "model.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    monkeypatch.setattr(backbones, "download_from_hf", lambda repository, name: str(path))
+    return path
+
+
+def test_fetched_weights_are_reported_with_their_hash(fetched, caplog):
+    network, source = xception.Network(xception.Settings(backbone="test_resnet")), load_file(fetched)
     assert network.weights_from == "ImageNet" and not caplog.records
-    assert torch.equal(network.backbone.conv1.weight, source["conv1.weight"])
+    loaded = {name: value for name, value in network.backbone.state_dict().items() if "fc" not in name}
+    assert loaded and all(torch.equal(value, source[name]) for name, value in loaded.items())
+    facts = {"from": "ImageNet", "tag": "test_resnet.r160_in1k", "sha256": core.sha256(fetched)}
+    assert backbones.start("test_resnet", True) == facts
     assert backbones.create("resnetblur18", pretrained=True).weights_from == "random weights"
     assert "No pretrained weights for resnetblur18 (timm has none for it)" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["another byte", "truncated", "empty"])
+def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(fetched, monkeypatch, damage):
+    pins, content = core.read_yaml(backbones.TABLE)["sha256"], fetched.read_bytes()
+    of_xception = timm.get_pretrained_cfg("legacy_xception.tf_in1k").url
+    assert f"-{pins['legacy_xception.tf_in1k']}." in of_xception and all(map(timm.is_model_pretrained, pins))
+    table = fetched.with_name("table.yaml")
+    core.write_text(table, f"sha256: {{test_resnet.r160_in1k: '{core.sha256(fetched)}'}}")
+    monkeypatch.setattr(backbones, "TABLE", table)
+    assert backbones.start("test_resnet", True)["from"] == "ImageNet"
+    ends = {"another byte": bytes([content[-1] ^ 1]), "truncated": b"", "empty": b""}
+    fetched.write_bytes((b"" if damage == "empty" else content[:-1]) + ends[damage])
+    with pytest.raises(DfnbError, match=r"model\.safetensors is damaged or not timm's r160_in1k; delete it"):
+        backbones.start("test_resnet", True)
 
 
 @pytest.mark.parametrize(

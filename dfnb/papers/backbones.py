@@ -10,7 +10,8 @@ from typing import Any
 import timm
 import torch
 from timm.layers import ConvNormAct, create_classifier
-from timm.models import build_model_with_cfg, generate_default_cfgs, is_model_pretrained, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, is_model_pretrained, register_model
+from timm.models._hub import download_cached_file, download_from_hf
 from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +20,7 @@ from dfnb.core import DfnbError, read_yaml, sha256
 
 SMALL = "dfnb_plain7"
 STARTS = Path(__file__).with_name("starts")
+TABLE = Path(__file__).with_suffix(".yaml")
 
 not_kept = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # computed again in the backward pass
 
@@ -67,47 +69,56 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 
 def start(name: str, pretrained: bool) -> dict[str, str]:
-    """What a model starts from: ``from`` "random weights", "ImageNet" (with timm's ``tag``), or a start (with its ``sha256``).
+    """What a model starts from: ``from`` "random weights", "ImageNet" or the name of a start, and its file's ``sha256``.
 
-    Part of a run's identity, so it is what there is: where ImageNet's weights cannot be fetched, random weights. Raises
-    :class:`DfnbError` when timm knows no model of this name.
+    With timm's ``tag`` where the weights are timm's. Part of a run's identity, so it is what there is: where ImageNet's
+    weights cannot be fetched, random weights. Raises :class:`DfnbError` as :func:`create`.
     """
     with torch.random.fork_rng():
-        source, known = create(name, pretrained).weights_from, timm.get_pretrained_cfg(name)
-    if not (pretrained and is_model_pretrained(name)):
-        return {"from": source}
-    pinned = {"sha256": sha256(Path(known.file))} if known.file else {"tag": f"{known.architecture}.{known.tag}"}
-    return {"from": source} | pinned
+        return create(name, pretrained).start
 
 
 def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
-    """A timm model whose attribute ``weights_from`` says what it starts from, as the ``from`` of :func:`start`.
+    """A timm model whose attribute ``weights_from`` says what it starts from, and ``start`` all that :func:`start` says.
 
     Pretrained weights that cannot be fetched are replaced by random ones, with one warning; these are the same that
     ``pretrained=False`` would have drawn, so that ``torch.manual_seed`` before the call determines them.
 
     Raises:
-        DfnbError: timm knows no model of this name, or a start is missing.
+        DfnbError: timm knows no model of this name, a start is missing, or a file is not the one that is pinned.
     """
     if not timm.is_model(name):
         raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
-    weights_from, reason = "random weights", "timm has none for it"
+    facts, source, reason = {"from": "random weights"}, {}, "timm has none for it"
     if pretrained and is_model_pretrained(name):
         known = timm.get_pretrained_cfg(name)
-        if known.file and not Path(known.file).exists():
-            raise DfnbError(f"there is no {known.file}; make it with `python scripts/pretrain.py {known.tag}`")
-        weights_from = known.tag.replace("_", " ") if known.file else "ImageNet"
-    random_state = torch.get_rng_state()
-    try:
-        model = timm.create_model(name, pretrained=weights_from != "random weights", **timm_kwargs)
-    except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
-        weights_from, reason = "random weights", f"{type(error).__name__}: {error}".splitlines()[0]
-        torch.set_rng_state(random_state)
-        model = timm.create_model(name, pretrained=False, **timm_kwargs)
-    if pretrained and weights_from == "random weights":
+        facts |= {} if known.file else {"tag": f"{known.architecture}.{known.tag}"}
+        try:
+            source = {"file": weights_file(known), "custom_load": False}
+            facts |= {"from": known.tag.replace("_", " ") if known.file else "ImageNet", "sha256": sha256(source["file"])}
+        except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    model = timm.create_model(name, pretrained=bool(source), pretrained_cfg_overlay=source, **timm_kwargs)
+    if pretrained and not source:
         log.warning("No pretrained weights for %s (%s): starting from random weights.", name, reason)
-    model.weights_from = weights_from
+    model.start, model.weights_from = facts, facts["from"]
     return model
+
+
+def weights_file(known: PretrainedCfg) -> Path:
+    """The file of pretrained weights, fetched where it is not here yet; raises :class:`OSError` where that fails.
+
+    Raises :class:`DfnbError` where a start is not made yet, or ``backbones.yaml`` pins another file.
+    """
+    if known.file and not Path(known.file).exists():
+        raise DfnbError(f"there is no {known.file}; make it with `python scripts/pretrain.py {known.tag}`")
+    if known.hf_hub_id:
+        file = Path(download_from_hf(known.hf_hub_id, "model.safetensors"))
+    else:
+        file = Path(known.file or download_cached_file(known.url, check_hash=False))
+    if not sha256(file).startswith(read_yaml(TABLE)["sha256"].get(f"{known.architecture}.{known.tag}", "")):
+        raise DfnbError(f"{file.resolve()} is damaged or not timm's {known.tag}; delete it, and it is fetched again")
+    return file
 
 
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
@@ -123,7 +134,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         DfnbError: no such backbone, or one that is not known to fall into seven stages.
     """
     model = create(name, pretrained)
-    cut = read_yaml(Path(__file__).with_suffix(".yaml")).get(type(model).__name__)
+    cut = read_yaml(TABLE).get(type(model).__name__)
     if cut is None:
         raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or dfnb_plain7")
     if isinstance(model, Xception):
