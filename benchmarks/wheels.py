@@ -30,7 +30,7 @@ NEEDED = (  # of the project's packages, what the benchmark of a GPU imports bes
         "pyarrow",
         "pydantic",
     ),
-    *("pyyaml", "safetensors", "scikit-learn", "scipy", "tqdm", "typer"),
+    *("pyyaml", "safetensors", "scikit-learn", "scipy", "typer"),
 )
 
 

@@ -587,11 +587,12 @@ def _delta(claim: Claim, of: Any) -> float:
 
 def published() -> pd.DataFrame:
     """What ``published.csv`` has of the papers here, as it is printed; ``paper`` by module name."""
-    table = pd.read_csv(core.find("data_manifest") / "published.csv")
     modules = {papers.module(name).PAPER.published: name for name in papers.names()}
-    table["paper"] = table["paper"].str.extract(f"^({'|'.join(modules)})", expand=False).map(modules)
-    others = table["paper"].isna() | ((table["paper"] == "xception") & (table["method"] != "Xception (Xception)"))
-    return table[~others].rename(columns={"level(frame/video/image)": "level"})
+    with core.reading("data_manifest/published.csv", "as a table of figures", "correct it"):
+        table = pd.read_csv(core.find("data_manifest") / "published.csv", dtype={"value": float})
+        table["paper"] = table["paper"].str.extract(f"^({'|'.join(modules)})", expand=False).map(modules)
+        others = table["paper"].isna() | ((table["paper"] == "xception") & (table["method"] != "Xception (Xception)"))
+        return table[~others].rename(columns={"level(frame/video/image)": "level"})
 
 
 def with_published(results: pd.DataFrame) -> pd.DataFrame:

@@ -342,14 +342,18 @@ def datasets(*names: str) -> None:
             raise DfnbError(f"dataset {name} is neither prepared nor part of the benchmark; see `dfnb prepare --help`")
 
 
-def trained(p: TrainingParameters) -> Run:
-    """The training of a paper's notebook, from its report or home, resumed, or trained now, and its scores on its test sets."""
+def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
+    """The training of a paper's notebook, from its report or home, resumed, or trained now, and its scores on its test sets.
+
+    With ``shuffled_labels`` the control of 07: the same training on labels exchanged between videos, scored on nothing.
+    """
     restore(p.profile)
-    datasets(p.train_set, *p.test_sets)
-    epoch_tests = p.test_sets if p.epoch_scores else ()
+    test_sets = [] if shuffled_labels else p.test_sets
+    datasets(p.train_set, *test_sets)
     options = {"allow_random": profile(p.profile).allow_random, "frames_per_video": p.frames_per_video}
-    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, epoch_tests, p.devices, **options)
-    for test_set in p.test_sets:
+    options |= {"epoch_tests": test_sets if p.epoch_scores else (), "shuffled_labels": shuffled_labels}
+    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, devices=p.devices, **options)
+    for test_set in test_sets:
         scores.score(run, test_set)
     return run
 
@@ -400,7 +404,7 @@ def publish(name: str, notebook: str = "") -> None:
 def train_job(name: str, job_id: str) -> None:
     """Do a training job of a profile: train, score all its test sets, measure what 07 and 08 show of it, write its record.
 
-    Then all of that goes into the profile's report.
+    The profile's first training makes the control of 07 besides. Then all of that goes into the profile's report.
     """
     known = {job.id: job for job in _distinct(trainings(name))}  # the main line, where an arm is the same training
     if job_id not in known:
@@ -410,6 +414,8 @@ def train_job(name: str, job_id: str) -> None:
     for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():
         if notebook in shown:
             measure(shown[notebook], job, run)
+    if job_id == next(iter(known)) and getattr(shown.get("07_attribution"), "shuffled_labels", False):
+        trained(job.parameters, shuffled_labels=True)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
     with core.locked(scores.job_folder(name, ""), wait_s=600):  # no other job ends between the listing and the packing
         scores.pack(name, [line for line in lines(name, ended=True) if run in line.runs])

@@ -41,6 +41,8 @@ VERSION = 3  # part of every run's identity: raise it when the same settings giv
 CHANCE = {"loss_cls": 0.95 * np.log(2), "loss_latent": 0.8}  # above it the output head has learned nothing
 FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its threshold
 CHECKPOINT_S = 300
+# In errors that are no fault of the code: memory that is out, a loader's worker or another process that was ended.
+LOST = ("MemoryError", "of memory", "allocate memory", "DataLoader worker", "ProcessExitedException")
 LONGEST_WAIT = timedelta(minutes=30)  # of a process for the others, before it gives up
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -372,11 +374,15 @@ def _launch(loop: _Loop) -> None:
     fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
         fabric.launch(loop)
-    except torch.multiprocessing.ProcessRaisedException as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DfnbError(reason.removeprefix("dfnb.core.DfnbError: ")) from None
-    except torch.multiprocessing.ProcessExitedException as error:
-        raise DfnbError(f"{loop.folder}: {error}; start again, it goes on from its last checkpoint") from None
+    except Exception as error:
+        # what another process or a loader's worker raised is the last line of its traceback, which is the text of the error
+        kind, _, reason = f"{type(error).__name__}: {error}".strip(": \n").splitlines()[-1].partition(": ")
+        if kind.endswith("DfnbError"):
+            raise DfnbError(reason) from None
+        if not any(lost in f"{kind}: {reason}" for lost in LOST):
+            raise
+        mend = "start again, it goes on from its last checkpoint; where memory is short, free some or lower batch_size"
+        raise DfnbError(f"{loop.folder}: {reason or kind}; {mend}") from None
 
 
 class Step(nn.Module):

@@ -51,6 +51,8 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
         assert not any(output.get("output_type") == "error" for output in outputs)
         # papermill may wait for ever for the message of a widget; nbclient notes here every one that was opened
         assert "widgets" not in executed["metadata"] and "vnd.jupyter.widget" not in json.dumps(outputs)
+        trained = re.search(r"seed \d+: (training from|resumed in|epoch \d)", json.dumps(outputs))
+        assert not trained, f"{job.id} trains, which is for jobs: {trained}"
     report = home / "reports" / "smoke"
     page = (report / "index.html").read_text(encoding="utf-8")
     places = set(re.findall(r'id="([^"]+)"', page))

@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dfnb import core, jobs, scores, synth
+from dfnb import compare, core, jobs, papers, scores, synth
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
 from dfnb.scores import Report
@@ -451,6 +451,37 @@ def test_scores_of_another_tool_are_valid_or_refused(report, content, suffix):
     path.write_bytes(content)
     with pytest.raises(DfnbError, match=rf"x\.{suffix} (.*needs columns|has 4 rows)") as error:
         read_report()
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_mean_mask_is_found(tmp_path):
+    run = papers.Run(tmp_path, {"parameters": {"train_set": "x"}})
+    path = tmp_path / "mean_mask.parquet"
+    core.write_table(path, pd.DataFrame(np.full((8, 8), 0.5)).rename(columns=str), {})
+    content = path.read_bytes()
+    assert (run.mean_mask() == np.full((8, 8), 0.5)).all()
+
+    @fuzz(max_examples=30)
+    @given(st.data())
+    def trial(data):
+        path.write_bytes(damaged(content, data.draw))
+        found = attempt(run.mean_mask, tmp_path)
+        assert found is None or (found == 0.5).all()
+
+    trial()
+    path.write_bytes(content[:-9])
+    with pytest.raises(DfnbError, match=r"mean_mask\.parquet is not valid .*; delete it and make it again"):
+        run.mean_mask()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\0", b"a,b\n1,2\n", b"paper,method,value\nLAE,x,much\n", b"a\nb,c\n", b'"' * 99]
+)
+def test_malformed_published_figures_are_refused(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    core.write_bytes(tmp_path / "data_manifest" / "published.csv", content)
+    with pytest.raises(DfnbError, match=r"published\.csv is not valid as a table of figures .*; correct it") as error:
+        compare.published()
     assert "\n" not in str(error.value)
 
 

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -369,6 +370,27 @@ def test_parameters_are_equal_to_stored_ones_that_know_fewer_fields():
     older = {name: value for name, value in stored.items() if name != "frames_per_video"}
     assert job.equal(stored) and job.equal(older)
     assert not job.equal(stored | {"seed": 7}) and not job.equal(older | {"frames_per_video": 3})
+
+
+def test_the_first_training_of_a_profile_makes_the_control_that_07_loads(tmp_path, monkeypatch):
+    """The same training but for its labels, whose identity has no test sets; in `demo`, whose 07 asks for none, there is none."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    made, run = [], SimpleNamespace(id="run", folder=tmp_path, record={"collapsed": False})
+    monkeypatch.setattr(jobs, "train", lambda *given, **options: made.append((given, options)) or run)
+    monkeypatch.setattr(jobs, "lines", lambda *given, **options: [])
+    for owner, names in (
+        (jobs, ["restore", "datasets", "explained", "corrupted", "finish"]),
+        (scores, ["score", "pack"]),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, lambda *given, **options: None)
+    for job in jobs.trainings("smoke")[:2]:
+        jobs.train_job("smoke", job.id)
+    (given, options), (again, control), (_, other) = made
+    assert given == again and options["epoch_tests"] and not options["shuffled_labels"] and not other["shuffled_labels"]
+    assert control == options | {"epoch_tests": (), "shuffled_labels": True}
+    jobs.train_job("demo", jobs.trainings("demo")[0].id)
+    assert len(made) == 4
 
 
 def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_elsewhere, monkeypatch):

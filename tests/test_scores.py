@@ -63,7 +63,6 @@ def files(folder):
 def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, monkeypatch):
     run = untrained(paper=locate_and_verify, mpff_width=8, fusion_width=16, fusion_out=16)
     constant = mean_mask(select(load_frames("smoke-a"), "train"))
-    np.save(run.folder / "mean_mask.npy", constant)
     calls = []
     monkeypatch.setattr(scores, "predict", lambda *given: calls.append(1) or train.predict(*given))
     table = scores.score(run, "smoke-a")

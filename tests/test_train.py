@@ -696,6 +696,59 @@ def test_an_error_of_another_process_is_one_sentence(other_home, monkeypatch):
         trained(devices=2)
 
 
+def test_out_of_memory_the_last_checkpoint_is_kept_and_the_training_goes_on_afterwards(other_home, monkeypatch):
+    real = xception.Network.losses
+
+    def losses(self, outputs, batch):
+        if batch["epoch"] == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(self, outputs, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xception.Network, "losses", losses)
+        with pytest.raises(
+            DfnbError, match=r"^\S+/xception-\S+: CUDA out of memory\. .*; start again, .*; .* lower batch_size$"
+        ):
+            trained(seed=40)
+    assert torch.load(next(other_home.glob("runs/xception-smoke-a-s40-*")) / "last.ckpt")["epoch"] == 1
+    assert len(trained(seed=40).log) == 2
+
+
+WORKER = "in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x, line 1\n"
+LOST = [
+    (MemoryError(), r"\S+: MemoryError; start again, it goes on from its last checkpoint"),
+    (MemoryError("Unable to allocate 9 GiB for an array"), "Unable to allocate 9 GiB for an array; start again"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), "9 bytes; start again"),
+    (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "exited unexpectedly; start again"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "Killed.; start again"),
+    (DfnbError(f"Caught DfnbError {WORKER}dfnb.core.DfnbError: x.npy is damaged; delete it"), "^x.npy is damaged; delete it$"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "sentence"), LOST)
+def test_what_ends_a_training_from_outside_is_one_sentence(other_home, monkeypatch, error, sentence):
+    def launch(fabric, loop):
+        raise error
+
+    monkeypatch.setattr(train.Fabric, "launch", launch)
+    with pytest.raises(DfnbError, match=sentence) as told:
+        trained(seed=41)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), RuntimeError(f"Caught ValueError {WORKER}ValueError: x")]
+)
+def test_an_error_of_the_code_keeps_its_traceback(other_home, monkeypatch, error):
+    def launch(fabric, loop):
+        raise error
+
+    monkeypatch.setattr(train.Fabric, "launch", launch)
+    with pytest.raises(RuntimeError) as told:
+        trained(seed=41)
+    assert told.value is error
+
+
 def test_a_profile_may_refuse_random_weights_in_the_place_of_pretrained_ones(home, monkeypatch):
     monkeypatch.setattr(train.backbones, "start", lambda *given: {"from": "random weights"})
     with pytest.raises(

@@ -110,14 +110,13 @@ class Run:
 
         None where no mask is known, or the training set is not here any more.
         """
-        path, train_set = self.folder / "mean_mask.npy", self.parameters["train_set"]
+        path, train_set = self.folder / "mean_mask.parquet", self.parameters["train_set"]
         if not path.exists() and core.read_record(frames.dataset_folder(train_set)):
             known = frames.select(frames.load_frames(train_set), "train", self.parameters["seen_methods"])
             known = frames.thinned(known, self.parameters.get("frames_per_video"))
             if len(frames.masked(known)):
-                with core.atomic(path) as temporary:
-                    np.save(temporary, frames.mean_mask(known))
-        return np.load(path) if path.exists() else None
+                core.write_table(path, pd.DataFrame(frames.mean_mask(known)).rename(columns=str), {})
+        return core.read_table(path).to_numpy() if path.exists() else None
 
     def network(self, path: Path | None = None) -> "Network":
         """The network with the chosen checkpoint, in evaluation mode, on the CPU; ``path`` is another copy of it.

@@ -92,10 +92,11 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     facts, source, reason = {"from": "random weights"}, {}, "timm has none for it"
     if pretrained and is_model_pretrained(name):
         known = timm.get_pretrained_cfg(name)
+        origin = known.tag.replace("_", " ") if known.file else "ImageNet"
         facts |= {} if known.file else {"tag": f"{known.architecture}.{known.tag}"}
         try:
             source = {"file": weights_file(known), "custom_load": False}
-            facts |= {"from": known.tag.replace("_", " ") if known.file else "ImageNet", "sha256": sha256(source["file"])}
+            facts |= {"from": origin, "sha256": sha256(source["file"])}
         except OSError as error:  # what urllib and huggingface_hub raise without network and cached file
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     model = timm.create_model(name, pretrained=bool(source), pretrained_cfg_overlay=source, **timm_kwargs)
