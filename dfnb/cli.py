@@ -25,6 +25,8 @@ class _Group(typer.core.TyperGroup):
     """Shows what the package logs as it comes; prints a :class:`DfnbError` in one line and exits with 1."""
 
     def invoke(self, ctx: typer.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="replace")  # letters that the locale does not have
         logging.basicConfig(format="%(message)s", force=True)
         logging.getLogger("dfnb").setLevel(logging.INFO)
         try:

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -338,8 +337,12 @@ class Clock:
         self.start = time.monotonic()
 
     def facts(self) -> dict[str, float]:
-        """Seconds since the start, and the peak resident memory of this process in MB."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        """Seconds since the start, and the peak resident memory of this process in MB: 0 on Windows, which has no count."""
+        peak = 0
+        with suppress(ImportError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return {"wall_s": round(time.monotonic() - self.start, 2), "peak_memory_mb": round(peak / 2**20)}
 
 

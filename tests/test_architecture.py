@@ -158,6 +158,27 @@ def test_the_start_loads_neither_torch_nor_pandas(code):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_package_starts_without_what_windows_lacks():
+    lacking = {"fcntl", "grp", "pwd", "resource", "termios"}
+    for name, tree in TREES.items():
+        assert not lacking & {found for node in tree.body for found, _ in imported(node)}, name
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({lacking}); from dfnb import cli, core; print(core.Clock().facts())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "'peak_memory_mb': 0}" in done.stdout, done.stderr
+
+
+def test_nothing_is_unpacked_and_no_pickle_is_run():
+    for name, tree in TREES.items():
+        assert not {"pickle", "tarfile"} & {found for found, _ in imported(tree)}, name
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called, options = ast.unparse(call.func), {key.arg: ast.unparse(key.value) for key in call.keywords}
+            assert called.rpartition(".")[2] not in {"unpack_archive", "extractall"}, f"{name}: {called}"
+            assert options.get("allow_pickle", "False") == "False", f"{name}: {called}"
+            assert called not in {"torch.load", "fabric.load"} or options["weights_only"] == "True", f"{name}: {called}"
+
+
 def test_the_package_stays_small():
     lines = {name: code_lines(tree, source(name)) for name, tree in TREES.items()}
     assert not {name: n for name, n in lines.items() if n > MOST_LINES_OF_A_FILE and name != DRAWING}

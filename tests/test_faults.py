@@ -194,6 +194,27 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     assert again() == 4
 
 
+LOCALES = [
+    ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"report: "),
+    ({"PYTHONIOENCODING": "latin-1", "TZ": "Pacific/Kiritimati"}, "? ± ?".encode("latin-1")),
+    ({"PYTHONIOENCODING": "utf-8"}, "Δ ± –".encode()),
+]
+
+
+@pytest.mark.parametrize(("locale", "shown"), LOCALES, ids=["C", "latin-1", "utf-8"])
+def test_another_locale_and_a_home_with_spaces_and_accents_change_nothing_but_unknown_letters(tmp_path, locale, shown):
+    home = tmp_path / "a home é Δ"
+    core.write_json(home / "runs/x.json", {"é": "Δ"})
+    core.write_text(home / "reports/smoke/tables/cross_dataset.md", "| Δ ± – |\n")
+    code = "from dfnb import cli, core; path = core.home() / 'runs/x.json'; assert core.read_json(path) == {'é': 'Δ'}\n"
+    code += "core.write_json(core.home() / 'runs/notebooks/smoke.json', core.as_seen([path]))\n"
+    code += "import sys; sys.argv = ['dfnb', 'run', 'smoke']; cli.app()"
+    (tmp_path / "run.py").write_text(code, encoding="utf-8")  # an argument would be in the locale's letters
+    environment = {**os.environ, "DFNB_HOME": str(home), **locale}
+    done = subprocess.run([sys.executable, tmp_path / "run.py"], env=environment, capture_output=True)
+    assert not done.returncode and shown in done.stdout and b"all is done" in done.stdout, done.stderr
+
+
 WRITERS = {
     "text": lambda path, n: core.write_text(path, "x" * n),
     "table": lambda path, n: core.write_table(path, pd.DataFrame({"x": np.random.default_rng(0).random(n)}), {}),

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfnb import compare, core, jobs, papers, scores, synth
+from dfnb.attribution import maps
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
 from dfnb.scores import Report
@@ -472,6 +473,19 @@ def test_a_damaged_mean_mask_is_found(tmp_path):
     path.write_bytes(content[:-9])
     with pytest.raises(DfnbError, match=r"mean_mask\.parquet is not valid .*; delete it and make it again"):
         run.mean_mask()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 99, b"\x93NUMPY\x01\0v\0{'descr': '<f2'"])
+def test_damaged_maps_are_found(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(maps, "describe", lambda *given: {})
+    run, path = papers.Run(tmp_path, {}), tmp_path / "attribution" / f"edges-{core.digest({'map': 'edges'})}.npy"
+    path.parent.mkdir()
+    np.save(path, np.ones((1, 4, 4), np.float16))
+    assert (maps.of(run, pd.DataFrame(), "edges") == 1).all()
+    path.write_bytes(content)
+    with pytest.raises(DfnbError, match=r"edges-\w+\.npy is not valid as maps .*; delete it") as error:
+        maps.of(run, pd.DataFrame(), "edges")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import cv2
 import pytest
 import yaml
 
-from dfnb import core, jobs, papers, synth
+from dfnb import cli, core, jobs, papers, synth
 
 
 def tracked(checkout):
@@ -214,6 +214,12 @@ def test_the_workflow_of_the_code_host_fits_its_schema_and_calls_what_exists(che
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(file.read_text().replace("runs-on", "runs_on"))
     assert subprocess.run([*command, wrong], capture_output=True).returncode == 1
+    commands = set(re.findall(r"^ +dfnb (\w+)", file.read_text(), re.MULTILINE))
+    assert commands and commands <= {
+        command.name or command.callback.__name__ for command in cli.app.registered_commands
+    }
+    systems = yaml.safe_load(file.read_text())["jobs"]["wheel"]["strategy"]["matrix"]["os"]
+    assert {name.partition("-")[0] for name in systems} == {"ubuntu", "macos", "windows"}
     targets = re.findall(r"make (\w+)", file.read_text())
     assert targets and set(targets) <= set(re.findall(r"^(\w+):", (checkout / "Makefile").read_text(), re.MULTILINE))
     lowest = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["requires-python"]

@@ -141,4 +141,5 @@ def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
     if not path.exists():
         with core.atomic(path) as temporary:
             np.save(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))
-    return np.load(path).astype(np.float32)
+    with core.reading(path, "as maps", "delete it, and they are made again"):
+        return np.load(path).astype(np.float32)
