@@ -348,7 +348,7 @@ def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
     With ``shuffled_labels`` the control of 07: the same training on labels exchanged between videos, scored on nothing.
     """
     restore(p.profile)
-    test_sets = [] if shuffled_labels else p.test_sets
+    test_sets = () if shuffled_labels else p.test_sets
     datasets(p.train_set, *test_sets)
     options = {"allow_random": profile(p.profile).allow_random, "frames_per_video": p.frames_per_video}
     options |= {"epoch_tests": test_sets if p.epoch_scores else (), "shuffled_labels": shuffled_labels}

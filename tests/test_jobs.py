@@ -54,6 +54,13 @@ def test_a_notebook_is_committed_without_outputs_and_stays_readable(path):
 
 
 @each_notebook
+def test_a_table_that_a_notebook_formats_shows_markup_as_text(path):
+    """Names of files and datasets stand in it; pandas' own display escapes them."""
+    source = "".join(cell.source for cell in code_cells(path))
+    assert source.count(".style.") == source.count('.style.format(escape="html")') and "HTML(" not in source
+
+
+@each_notebook
 def test_the_parameters_cell_is_accepted_by_the_notebooks_schema(path):
     values = literals(path)
     checked = jobs.parameters(path.stem, values)
