@@ -111,7 +111,7 @@ def test_mistakes_are_said_in_one_sentence(home):
         "synth-a.yaml: there is no parameter 'sead'": lambda: synth.preset("synth-a", sead=1),
         "synth-a.yaml: frames = 'many'": lambda: synth.preset("synth-a", frames="many"),
         "methods.0 = 'magic': input should be 'swap'": lambda: synth.preset("synth-a", methods=["magic"]),
-        "people_of = 'nobody' is none of seams, ": lambda: synth.preset("seams", people_of="nobody"),
+        "seams.yaml: people_of = 'nobody' is none of seams": lambda: synth.preset("seams", people_of="nobody"),
         "identities.test gives 1 people": lambda: make(identities={"test": 1}),
         "none gives 0 people for the split train": lambda: make(portraits=str(home / "none")),
         f"portraits = '{home / 'gone'}': path does not point to a dir": lambda: make(portraits=str(home / "gone")),
