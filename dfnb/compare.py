@@ -22,6 +22,8 @@ and ``high`` are over videos alone, and there is nothing over seeds (NaN).
 - ``n`` counts units (frames or videos) that have a value; ``sd`` is over seeds; ``by_seed``: the value of each, as text;
 - ``left_chance``: of an AUC, for how many seeds its own interval over videos does not hold .5;
 - ``condition`` ``first minus last epoch``, of a loss term: how far it moved in training;
+- ``condition`` ``seams``, of a test set whose name begins so: on it every person has every method, and ``method`` is one of them,
+  against the same real frames, or ``swap − composite``, a line minus itself: the difference of two, on the same people;
 - ``collapsed``: how many seeds are left out, of how many, since a run collapsed;
 - ``refused``: why a line has no number here; else empty.
 """
@@ -32,7 +34,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +53,8 @@ ALL_CORRUPTIONS = "all corruptions"
 AWAY = "away"
 WITH_COLLAPSED = "with collapsed"
 TRAINING = "first minus last epoch"
+SEAMS = "seams"
+CONTRASTS = (("swap", "composite"), ("composite", "moved"), ("resynthesis", "whole"), ("whole", "reduced"))
 
 
 # ---------------------------------------------------------------------------------------------------------- one comparison
@@ -269,7 +273,7 @@ class Side:
 
     def measured(self, every: bool) -> tuple[list[str], list[str]]:
         """The metrics of this condition, all or a few, and those of each manipulation method."""
-        columns = [name for name in self.data.columns if name != "score"]
+        columns = [name for name in self.data.columns if name not in ("score", metrics.CALLED)]
         if self.condition == "":  # the store keeps localisation per video
             columns = [name for name in columns if (name == metrics.AT_THRESHOLD) == (self.level == "frame")]
             few = ["AUC", *columns] if self.level == "video" else ["AUC", "balanced accuracy", *columns]
@@ -301,8 +305,8 @@ def _of_test_set(report: scores.Report, lines: Sequence[scores.Line], test_set: 
     """The rows of one test set: of each condition and level those of its lines, then those of their differences."""
     stored = [(line, _conditions(report, line, test_set)) for line in lines]
     for condition, level in product(dict.fromkeys(name for _, sources in stored for name in sources), metrics.KEY):
-        if level == "video" and condition.startswith(("map ", "sanity ")):
-            continue  # maps are measured on frames
+        if level == "video" and condition.startswith(("map ", "sanity ", SEAMS)):
+            continue  # these are measured on frames
         having = [(line, sources[condition]) for line, sources in stored if condition in sources]
         sides = [Side(report, line, test_set, condition, sources, level) for line, sources in having]
         compared = [*((side, None) for side in sides), *_pairs(sides)]
@@ -319,6 +323,8 @@ def _of_test_set(report: scores.Report, lines: Sequence[scores.Line], test_set: 
 
 def _conditions(report: scores.Report, line: scores.Line, test_set: str) -> dict[str, list[str]]:
     """The conditions of the results by the stored ones that each is made from."""
+    if test_set.startswith(SEAMS):
+        return {SEAMS: [""]}
     sources = defaultdict(list, {"": [""]})
     with suppress(core.DfnbError):  # reading the clean scores will say what is wrong
         for name in filter(None, report.conditions(line, test_set)):
@@ -341,7 +347,7 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
         pairs += [(side, head) for head in sorted(bases, key=lambda head: groups.index(head.line.group))[:1]]
         none = side.line._replace(arm="0 %")[1:4]  # what all masks gain
         pairs += [(side, other) for other in sides if side.line.arm == "100 %" and other.line[1:4] == none]
-    return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2]
+    return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2 and a.condition != SEAMS]
 
 
 def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
@@ -351,7 +357,8 @@ def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
     """
     others, found = {line.name: line for line in b.lines()}, []
     for line, other in [(line, others[line.name]) for line in a.lines() if line.name in others]:
-        for test_set in [name for name in a.test_sets(line) if name in b.test_sets(other)]:
+        both = [name for name in a.test_sets(line) if name in b.test_sets(other)]
+        for test_set in [name for name in both if not name.startswith(SEAMS)]:
             versions = [each.read(of, test_set)[0].attrs["fingerprint"] for each, of in ((a, line), (b, other))]
             if versions[0] != versions[1]:
                 raise core.DfnbError(f"{a.folder} and {b.folder} saw different data as {test_set}; score one again")
@@ -407,6 +414,9 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
     signed = [(1, a, [pair[0] for pair in pairs])] + ([(-1, b, [pair[1] for pair in pairs])] if b else [])
     facts = {"seeds_list": ", ".join(map(str, sorted({seed for _, _, seeds in signed for seed in seeds} - {None})))}
     data = [(sign, side.at(seeds)) for sign, side, seeds in signed]
+    if a.condition == SEAMS:
+        yield from (row | facts for row in _contrasts(a.line.name, data[0][1]))
+        return
     whole, of_method = a.measured(every=b is None and not a.line.group)
     clean = []  # what robustness is compared with
     if "robustness kept" in whole:
@@ -424,6 +434,25 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
                 sides = [[mean for mean, (sign, _) in zip(means, terms) if sign == wanted] for wanted in (1, -1)]
                 number = outcome(*sides)
                 yield {"method": method, "metric": metric, "outcome": number} | summary(number) | facts
+
+
+def _contrasts(line: str, data: metrics.Units) -> Iterator[Row]:
+    """AUC and share called fake of each method of a test set of :data:`SEAMS`, and their differences, the :data:`CONTRASTS`.
+
+    A share needs thresholds, and is also that of the real frames. Units of two methods follow one another alike, so that the
+    variance over clusters of a difference is that of differences within people.
+    """
+    methods, cluster = data.index["method"].to_numpy(), data.design.cluster
+    kinds = [method for method in dict.fromkeys(chain(*CONTRASTS)) if method in {*methods}]
+    places = {method: np.flatnonzero(methods == method) for method in ("real", *kinds)}
+    for metric, shown, beside in (("AUC", kinds, places["real"]), (metrics.CALLED, places, places["real"][:0])):
+        found = {method: estimates([data.rows(np.append(beside, places[method]))], metric) for method in shown}
+        pairs = [pair for pair in CONTRASTS if {*pair} <= {*found}]
+        pairs = [pair for pair in pairs if np.array_equal(*(cluster[places[method]] for method in pair))]
+        for compared in [*zip(found), *pairs] if all(found.values()) else ():
+            number = outcome(*(found[method] for method in compared))
+            keys = {"method": " − ".join(compared), "minus": line if compared in pairs else "", "metric": metric}
+            yield keys | {"outcome": number} | summary(number)
 
 
 # ------------------------------------------------------------------------------------------------------------ the claims

@@ -97,7 +97,7 @@ def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping[str, Any]]], tit
             if image.ndim == 2:
                 image = cv2.resize(image.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
             axis.imshow(image, **keywords)
-            for colour, width in (("black", 2.2), ("white", 1.0)) if mask.any() else ():
+            for colour, width in (("black", 2.2), ("white", 1.0)) if mask.any() and not mask.all() else ():
                 axis.contour(mask, levels=[0.5], colors=[colour], linewidths=width)
         line[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
     for axis in axes.flat:
@@ -197,18 +197,19 @@ def training_curves(runs: Sequence[Run]) -> Figure:
 
 
 def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
-    """A value of each line on each test set, with its interval and a dot per seed; the rows are of one metric."""
-    lines, test_sets = list(rows["line"].unique()), list(rows["test_set"].unique())
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(test_sets) * max(0.4, 0.13 * len(lines))))
+    """A value of each line on each test set, or of each method, with its interval and a dot per seed; of one metric."""
+    names = rows["test_set" if "all" in {*rows["method"]} else "method"]
+    lines, shown = list(rows["line"].unique()), list(names.unique())
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(shown) * max(0.4, 0.13 * len(lines))))
     for i, line in enumerate(lines):
         found = rows[rows["line"] == line]
-        places = found["test_set"].map(test_sets.index) + (i - (len(lines) - 1) / 2) * 0.8 / max(len(lines), 4)
+        places = names[found.index].map(shown.index) + (i - (len(lines) - 1) / 2) * 0.8 / max(len(lines), 4)
         error = np.nan_to_num([found["value"] - found["low"], found["high"] - found["value"]]).clip(0)
         axes.errorbar(found["value"], places, xerr=error, **look[line], linestyle="", capsize=3, label=line)
         for place, seeds in zip(places, found["by_seed"].str.split(", ")):
             axes.plot(np.asarray(seeds, float), [place] * len(seeds), ".", color="0.25", markersize=2.5)
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
-    axes.set(yticks=range(len(test_sets)), yticklabels=test_sets, ylim=(len(test_sets) - 0.5, -0.5))
+    axes.set(yticks=range(len(shown)), yticklabels=shown, ylim=(len(shown) - 0.5, -0.5))
     axes.set(xlabel=f"{rows['level'].iloc[0]} {rows['metric'].iloc[0]}, 95 % interval (dotted: chance)")
     axes.set_xlim(min(0.4, rows["low"].min() - 0.02), 1.0)
     return with_legend(figure)

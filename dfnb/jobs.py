@@ -102,6 +102,7 @@ NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
     "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
     "07_attribution": (AttributionParameters, {}),
     "08_robustness": (RobustnessParameters, {}),
+    "11_what_detectors_detect": (Parameters, {"test_set": (Name, "seams")}),
     **dict.fromkeys(("06_cross_dataset", "09_report"), (Parameters, {})),
 }
 
@@ -164,7 +165,7 @@ class Profile(core.Closed):
 
     ``notebooks``: their parameters, in the order of execution. ``arms``: notebook → group → arm → what it changes, and
     its ``seeds`` (the grid's first where it says none). The other arms of a group are compared with its ``main``, or
-    with the paper's own training where it has none. ``one_code``: nothing is trained for a report of other code.
+    with the paper's own training where it has none. ``one_code``: all runs of a paper in a report are of one code.
     ``allow_random``: whether pretrained weights that cannot be fetched may be replaced by random ones.
     """
 
@@ -361,13 +362,15 @@ def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
 def restore(name: str) -> None:
     """Put what the report of a profile holds into the home, where its trainings then count as done.
 
-    Raises :class:`DfnbError` for a profile of ``one_code`` that has something left to train, where other code made a part.
+    Raises :class:`DfnbError` for a profile of ``one_code`` that has runs of a paper left to train, where other code made a part
+    of them. A paper may join a report that other code has made of others.
     """
     report = scores.Report(name)
     ended = [record["parameters"] for record in report.jobs().values()]
     left = [job for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, ended)))]
-    runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs]
-    if profile(name).one_code and left and {run.record["environment"].get("code") for run in runs} - {core.code()}:
+    unfinished = {job.parameters.paper for job in left}
+    runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs if run.paper in unfinished]
+    if profile(name).one_code and {run.record["environment"].get("code") for run in runs} - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
         raise DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
     scores.unpack(name)

@@ -38,6 +38,7 @@ LOCALISATION |= {"pointing": "pointing game", "energy": "energy in mask"}
 CURVES = ("EER", "AP", "TPR at 1% FPR", "TPR at 5% FPR")  # of the ROC or precision-recall curve
 METRICS = ("AUC", *CURVES, "accuracy", "balanced accuracy", "Brier")  # any other name is a column of values
 AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold that 5 % of the real validation frames exceed
+CALLED = "called fake"  # of a frame, whether its score is above that threshold
 GAINS = {"gain in pixel AP": ("pixel_ap", "constant pixel_ap"), "lost under deletion": ("deletion 0", "deletion")}
 KEY = {"frame": ["video", "track", "frame"], "video": ["video"]}
 REPLICATES = 1000
@@ -154,7 +155,8 @@ class Units:
         index: one row per unit before any choice of :meth:`rows`: key columns, cluster, label and method, sorted by key.
         design: of the n units.
         columns: name to values (tables, n): the score and, at frame level, every further column of numbers, the differences
-            :data:`GAINS` of two columns, and AT_THRESHOLD, whether the score is on the right side of its table's threshold.
+            :data:`GAINS` of two columns, CALLED, whether the score is above its table's threshold, and AT_THRESHOLD, whether
+            it is on the right side.
         seeds: of each table, None where its ``attrs`` do not say.
         validation_clusters: that the thresholds rest on, the fewest of any table.
     """
@@ -166,7 +168,7 @@ class Units:
     validation_clusters: int = 0
 
     def rows(self, chosen: np.ndarray) -> "Units":
-        """The chosen (n,) bool units of all tables."""
+        """The chosen units of all tables: (n,) bool, or their places in the order that is wanted."""
         columns = {name: values[:, chosen] for name, values in self.columns.items()}
         return replace(self, design=Design(self.design.label[chosen], self.design.cluster[chosen]), columns=columns)
 
@@ -201,7 +203,8 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     facts = [table.attrs for table in tables]
     if level == "frame" and design.per_class.all() and all(of_table.get("threshold") is not None for of_table in facts):
         thresholds = np.array([[of_table["threshold"]] for of_table in facts])
-        columns[AT_THRESHOLD] = ((columns["score"] > thresholds) == design.label).astype(float)
+        called = columns["score"] > thresholds
+        columns |= {AT_THRESHOLD: (called == design.label).astype(float), CALLED: called.astype(float)}
     clusters = min(of_table.get("threshold_clusters", 0) for of_table in facts)
     return Units(parts[0], design, columns, [of_table.get("seed") for of_table in facts], clusters)
 
@@ -277,7 +280,8 @@ def measure(data: Units, metric: str) -> Estimates:
     values, influence = mean(column, design.label, balanced)
     independent = design.pairs if balanced else design.clusters
     compared = score if metric in METRICS else column
-    how = "none" if metric == AT_THRESHOLD and data.validation_clusters < FEWEST_VALIDATION else "linearised"
+    at_threshold = metric in (AT_THRESHOLD, CALLED)
+    how = "none" if at_threshold and data.validation_clusters < FEWEST_VALIDATION else "linearised"
     return Estimates(values, influence, compared, design, how, independent, metric in GAINS)
 
 

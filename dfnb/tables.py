@@ -196,7 +196,8 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
     facts["starts"] = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
     facts |= {"by_method": (sound["method"] != "all").any(), "several_seeds": sound["seeds"].max() > 1}
     facts |= {"rules": sorted(set(sound["rule"])), "refused": list(filter(None, rows["refused"].unique()))}
-    facts["no_threshold"] = ((sound["metric"] == metrics.AT_THRESHOLD) & (sound["interval_method"] == "none")).any()
+    unknown = {*sound.loc[sound["interval_method"] == "none", "metric"]}
+    facts["no_threshold"] = [name for name in (metrics.AT_THRESHOLD, metrics.CALLED) if name in unknown]
     auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
     facts["chance"] = len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all()
     collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])

@@ -87,8 +87,8 @@ def train(
         frames_per_video: Of each video in train and val at most so many frames, evenly spaced; all where None.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
 
-    Raises :class:`DfnbError` when a dataset is missing, the train or val split has fewer than two clusters of a class, or the
-    loss is no longer finite.
+    Raises :class:`DfnbError` when a dataset is missing, the train or val split has fewer than two clusters of a class that
+    the paper does not make itself, or the loss is no longer finite.
     """
     table = load_frames(train_set)
     parameters = {"paper": paper, "version": versions(paper), "seed": seed}
@@ -106,7 +106,7 @@ def train(
     splits = {}
     for split in ("train", "val"):
         splits[split] = datasets.thinned(select(table, split, seen_methods), frames_per_video)
-        datasets.both_classes(splits[split], split)
+        datasets.both_classes(splits[split], split, made=settings.samples_per_frame > 1)
     if shuffled_labels:
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):

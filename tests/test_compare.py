@@ -879,3 +879,138 @@ def test_published_and_ours_stand_side_by_side_for_real_datasets_only(made):
     on_test = table.loc["plain", "celeb-df-v1", "frame", "chosen on test"]
     assert float(on_test["AUC"].split()[0]) > ours["value"] and on_test["published"] == "0.779"
     assert spec.table(tables.extended(real)).empty  # the figure is Xception's
+
+
+# ------------------------------------------------------------------------------------------- what detectors detect
+
+GAIN = {"real": 0.0, "swap": 2.0, "composite": 1.2, "moved": 0.1, "resynthesis": 1.5, "whole": 0.4, "reduced": 0.3}
+
+
+def kinds(key, people=24) -> pd.DataFrame:
+    """Two frames of each kind of every person, two people in a cluster; people, and kinds of a person, go together."""
+    person, noise = rng("people").normal(size=(people, 1)), rng("kinds", key).normal(size=(people, 2))
+    parts = []
+    for kind, gain in GAIN.items():
+        score = gain + person + 0.5 * noise + 0.3 * rng("kind", key, kind).normal(size=(people, 2))
+        names = [f"{kind}/{number:03d}a{'_000' * (kind in ('swap', 'whole'))}" for number in range(people)]
+        part = pd.DataFrame({"video": np.repeat(names, 2), "track": 0, "frame": np.tile([0, 10], people)})
+        part["cluster"] = np.repeat(np.arange(people) // 2, 2).astype(str)
+        parts.append(part.assign(label=int(kind != "real"), method=kind, score=expit(score.ravel() - 1)))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def seams(tmp_path_factory):
+    """The results of a report of two lines with three seeds, scored at home, away and on kinds."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("seams")
+        patch.setenv("DFNB_HOME", str(home))
+        lines = []
+        for paper in (PLAIN, OURS):
+            runs = [run_of(home, paper, seed, paper) for seed in range(3)]
+            for run in runs:
+                put(run, "here", table(run.id, 1.5, videos="here"))
+                put(run, "there", table(run.id, 1.0, videos="there"))
+                facts = train.score_facts(
+                    run.id, "seams-x", "", {"parameters": {}, "fingerprint": "x"}, run.weights_sha256
+                )
+                facts |= {"threshold": 0.5 + run.parameters["seed"] / 10, "threshold_clusters": 25}
+                core.write_table(train.shard(run.folder, "seams-x"), kinds(run.id), facts)
+            lines.append(scores.Line(paper, paper, "", "", tuple(runs)))
+        scores.pack("seams", lines)
+        yield SimpleNamespace(lines=lines, table=compare.results(scores.Report("seams")))
+
+
+def influences(scored, kind):
+    """AUC of a kind against the real frames, and each frame's influence on it, pair by pair (DeLong)."""
+    fake, real = (scored.loc[scored["method"] == name].sort_values("video") for name in (kind, "real"))
+    ahead = (fake["score"].to_numpy()[:, None] > real["score"].to_numpy()).astype(float)
+    area = ahead.mean()
+    parts = {1: (fake, (ahead.mean(axis=1) - area) / len(fake)), 0: (real, -(area - ahead.mean(axis=0)) / len(real))}
+    return area, {label: values.tolist() for label, (_, values) in parts.items()}, fake["cluster"].to_numpy()
+
+
+@pytest.mark.parametrize("pair", compare.CONTRASTS)
+def test_a_difference_of_two_kinds_is_paired_within_people(seams, pair):
+    tables_of = [kinds(run.id) for run in seams.lines[0].runs]
+    found = row(seams.table, line=PLAIN, minus=PLAIN, method=" − ".join(pair), **SEAMS)
+    a, b = ([influences(scored, kind) for scored in tables_of] for kind in pair)
+    differences = np.array([x[0] - y[0] for x, y in zip(a, b)])
+    assert found["value"] == pytest.approx(differences.mean())
+    clusters, sums = a[0][2], {}
+    for label in (0, 1):
+        mean = np.mean([np.subtract(x[1][label], y[1][label]) for x, y in zip(a, b)], axis=0)
+        sums[label] = pd.Series(mean).groupby(clusters).sum()
+    k = len(sums[0])
+    of_videos = k / (k - 1) * ((sums[0] + sums[1]) ** 2).sum()
+    of_seeds = differences.var(ddof=1) / 3
+    degrees = (of_videos + of_seeds) ** 2 / (of_videos**2 / (k - 1) + of_seeds**2 / 2)
+    half = t.ppf(0.975, degrees) * (of_videos + of_seeds) ** 0.5
+    assert [found["low"], found["high"]] == pytest.approx([found["value"] - half, found["value"] + half])
+    apart = [row(seams.table, line=PLAIN, method=kind, **SEAMS) for kind in pair]
+    widths = [each["high_videos"] - each["low_videos"] for each in apart]
+    assert found["high_videos"] - found["low_videos"] < 0.8 * np.hypot(*widths)  # pairing matters
+    assert (found["n_real"], found["n_fake"], found["clusters"], found["seeds"]) == (48, 48, 12, 3)
+
+
+SEAMS = {"test_set": "seams-x", "condition": "seams", "level": "frame"}
+
+
+def test_of_each_kind_the_auc_and_the_share_called_fake(seams):
+    scored = [kinds(run.id) for run in seams.lines[0].runs]
+    for kind in GAIN:
+        called = [(of[of["method"] == kind]["score"] > 0.5 + seed / 10).mean() for seed, of in enumerate(scored)]
+        found = row(seams.table, line=PLAIN, method=kind, **SEAMS | {"metric": "called fake"})
+        assert found["value"] == pytest.approx(np.mean(called))
+        assert np.isnan(found["low"]) and found["interval_method"] == "none"  # 25 clusters set the threshold
+    for kind in [*GAIN][1:]:
+        chosen = [of[of["method"].isin(["real", kind])] for of in scored]
+        found = row(seams.table, line=PLAIN, method=kind, **SEAMS)
+        assert found["value"] == pytest.approx(np.mean([roc_auc_score(of["label"], of["score"]) for of in chosen]))
+    assert rows(seams.table, method="real", metric="AUC").empty
+
+
+def test_no_other_table_mean_or_claim_sees_the_kinds(seams):
+    on_kinds = seams.table["test_set"] == "seams-x"
+    assert {*seams.table["condition"][on_kinds]} == {"seams"} and "seams" not in {*seams.table["condition"][~on_kinds]}
+    assert {*rows(seams.table, test_set="away")["mean_over"]} == {"there"}
+    extended = tables.extended(seams.table)
+    for kind in ("tables", "figures"):
+        for name, spec in tables.specs(kind).items():
+            assert ("seams-x" in {*spec.rows(extended)["test_set"]}) == name.startswith("kind"), name
+    against = [
+        claimed({"against": PLAIN, "sets": [*sets], "level": level, "method": method})
+        for sets, level, method in (
+            (["away"], "video", "all"),
+            (["*"], "frame", "swap"),
+            (["seams-x"], "frame", "swap"),
+        )
+    ]
+    judged = [compare.judge(extended, entries).reset_index() for entries in against]
+    assert {*judged[0]["on"]} == {"away", "there"} and "seams-x" not in {*judged[1]["on"]}
+    assert judged[2]["verdict"].str.startswith("not testable").all()
+
+
+def test_the_tables_of_kinds_have_a_row_per_detector_and_say_what_lacks_an_interval(seams):
+    extended, specs = tables.extended(seams.table), tables.specs("tables")
+    table = specs["kinds"].table(extended)
+    assert [*table.index] == [(line, metric) for line in (PLAIN, OURS) for metric in ("AUC", "called fake")]
+    assert [*table] == ["swap", "composite", "moved", "resynthesis", "whole", "reduced", "real", "seeds", "collapsed"]
+    assert table.loc[(PLAIN, "AUC"), "real"] == "–" and "[" not in table.loc[(PLAIN, "called fake"), "swap"]
+    differences = specs["kind_differences"].table(extended)
+    assert len(differences) == 2 * len(compare.CONTRASTS)
+    assert differences.loc[(PLAIN, "swap − composite"), "difference"].startswith("+")
+    caption = tables.conditions(specs["kinds"].rows(extended), "x")
+    assert "seams-x 48 real + 48 fake frames in 12 clusters" in caption
+    assert "No interval of called fake: its threshold rests on fewer than 100 clusters" in caption
+    assert "accuracy at 5% FPR:" not in caption
+
+
+def test_kinds_of_other_people_are_not_compared():
+    """A test set in which a kind lacks a person has no difference with that kind."""
+    scored = kinds("lacking")
+    lacking = scored[~scored["video"].isin(["swap/003a_000", "swap/007a_000"])]
+    found = list(compare._contrasts("line", metrics.align([lacking], "frame")))
+    methods = {each["method"] for each in found}
+    assert "swap" in methods and "swap − composite" not in methods and "composite − moved" in methods
+    assert {each["metric"] for each in found} == {"AUC"}  # no threshold is known

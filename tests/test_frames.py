@@ -207,6 +207,9 @@ def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
         DfnbError, match=r"real frames of 1 clusters and .* fake frames of 1, and training needs two clusters"
     ):
         frames.both_classes(toy.assign(cluster="one"), "train")
+    frames.both_classes(toy[toy["label"] == 0], "train", made=True)
+    with pytest.raises(DfnbError, match="real frames of 1 clusters and 0 fake frames of 0, and training needs two"):
+        frames.both_classes(toy[toy["label"] == 0].assign(cluster="one"), "train", made=True)
 
 
 @pytest.mark.parametrize("per_video", [1, 3, 4, 7, 100])

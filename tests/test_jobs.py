@@ -254,6 +254,7 @@ def write_mine(home, seeds, **changes):
     ]
     corrupted = {"test_set": "smoke-b", "corruptions": ["JPEG"], "severities": [5], "videos": 4}
     notebooks = {"02_xception_baseline": baseline | {"epoch_scores": False}, "08_robustness": corrupted}
+    notebooks |= changes.pop("notebooks", {})
     grid = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": seeds}
     write_profile(home, grid=grid, notebooks=notebooks, **{"arms": {}, "one_code": True, **changes})
 
@@ -291,6 +292,9 @@ def test_a_report_of_one_code_is_not_gone_on_with_by_other_code(trained_elsewher
     home = trained_elsewhere
     monkeypatch.setattr(core, "code", lambda: "changed")
     jobs.restore("mine")  # nothing is left to train
+    write_mine(home, seeds=[1, 2], notebooks={"10_self_blended_images": {"image_size": 96}})
+    assert not jobs.trainings("mine")[-1].done()
+    jobs.restore("mine")  # a paper that joins
     write_mine(home, seeds=[1, 2, 3])
     third = jobs.trainings("mine")[-1]
     with pytest.raises(

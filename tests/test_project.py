@@ -186,11 +186,13 @@ def test_a_demo_leaves_the_checkout_clean(checkout):
         assert subprocess.run(["git", "check-ignore", "-q", f"reports/{path}"], cwd=checkout).returncode == 1, path
 
 
-def test_the_committed_study_is_of_one_code(checkout):
+def test_the_runs_of_a_paper_in_the_committed_study_are_of_one_code(checkout):
     path = checkout / "reports" / "study" / "runs.json"
     entries = core.read_json(path) if path.exists() else {}
-    runs = [run for entry in entries.values() for run in entry["runs"].values()]
-    assert len({run["environment"]["code"] for run in runs}) <= 1
+    codes = {
+        (entry["paper"], run["environment"]["code"]) for entry in entries.values() for run in entry["runs"].values()
+    }
+    assert len(codes) == len({paper for paper, _ in codes})
     for name, sha256 in (item for entry in entries.values() for item in entry["files"].items()):
         assert core.sha256(path.parent / name) == sha256, name
 

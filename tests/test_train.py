@@ -367,6 +367,17 @@ def test_the_samples_of_a_frame_are_not_shared_out_among_devices(home, pairing, 
             trained(seed=13, changes={"batch_size": size}, devices=devices)
 
 
+def test_real_films_alone_are_enough_where_the_paper_makes_its_fakes(home, pairing, monkeypatch):
+    table = frames.load_frames("smoke-a")
+    monkeypatch.setattr(train, "load_frames", lambda name: table[table["label"] == 0])
+    monkeypatch.setattr(train, "_launch", lambda loop: pytest.fail("started"))
+    with pytest.raises(pytest.fail.Exception, match="started"):
+        trained(seed=13)
+    monkeypatch.setattr(xception.Settings, "samples_per_frame", 1)
+    with pytest.raises(DfnbError, match="training needs two clusters of each"):
+        trained(seed=13)
+
+
 def test_made_samples_are_judged_alike_by_any_number_of_processes(home, pairing, tmp_path):
     table = frames.select(frames.load_frames("smoke-a"), "val")
     table, network = table[table["label"] == 0].head(5), papers.module("xception").Network(settings("xception"))

@@ -201,11 +201,14 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     return frames[(place + 1) * n // total > place * n // total]
 
 
-def both_classes(frames: pd.DataFrame, split: str) -> None:
-    """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more."""
+def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
+    """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more.
+
+    One class is enough where the other is ``made`` of it.
+    """
     chosen = frames[frames["split"] == split]
     real, fake = (chosen.loc[chosen["label"] == label, "cluster"] for label in (0, 1))
-    if min(real.nunique(), fake.nunique()) < 2:
+    if (max if made else min)(real.nunique(), fake.nunique()) < 2:
         found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
         need = "training needs two clusters of each; choose other methods or data, or add videos of other people"
         raise DfnbError(f"{_named(frames)}: split {split!r} has {found}, and {need}")

@@ -17,7 +17,7 @@ from pydantic import DirectoryPath, Field, NonNegativeInt
 from dfnb import core
 from dfnb.core import DfnbError, rng
 from dfnb.synth import people
-from dfnb.synth.forgeries import METHODS, Camera, Delivery, Forgery, capture, deliver, forge, mark
+from dfnb.synth.forgeries import METHODS, OWN, Camera, Delivery, Forgery, capture, deliver, forge, mark
 
 GENERATOR = 4  # part of every dataset's parameters: raise it when the same settings give other pixels
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
@@ -27,7 +27,12 @@ PORTRAIT_SPLITS = ("train", "train", "val", "test")
 
 
 class Settings(core.Closed):
-    """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
+    """What a dataset of the embedded benchmark is made from; each YAML says what it changes.
+
+    With ``people_of`` it shows the test people of that dataset in the same films, if both have the same ``identities``, camera
+    and so on, and of each film every one of the ``methods``. None does not stand in the record, so that datasets from before
+    there was such a setting are still the same.
+    """
 
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field({"train": 200, "val": 50, "test": 100})  # drawn people
     videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
@@ -40,6 +45,7 @@ class Settings(core.Closed):
     delivery: Delivery = Delivery()
     cue: float | None = Field(None, ge=0, le=1)  # how far a mark in the corner tells the label, see forgeries.mark
     portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
+    people_of: str | None = Field(None, exclude_if=lambda name: name is None)
 
 
 def preset(name: str, **changes: Any) -> Settings:
@@ -50,7 +56,10 @@ def preset(name: str, **changes: Any) -> Settings:
     path, known = core.find("data_manifest") / f"{name}.yaml", core.described("synth")
     if name not in known:
         raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
-    return Settings.check({**core.manifest(name).get("parameters", {}), **changes}, path.name)
+    settings = Settings.check({**core.manifest(name).get("parameters", {}), **changes}, path.name)
+    if settings.people_of not in (None, *known):
+        raise DfnbError(f"{path.name}: people_of = {settings.people_of!r} is none of {', '.join(known)}")
+    return settings
 
 
 class Person(NamedTuple):
@@ -66,7 +75,7 @@ class Person(NamedTuple):
 
 def key(name: str, settings: Settings) -> tuple[int, int]:
     """How all random streams of a dataset begin."""
-    return settings.seed, int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    return settings.seed, int(hashlib.sha256((settings.people_of or name).encode()).hexdigest()[:8], 16)
 
 
 def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
@@ -140,30 +149,40 @@ def film(person: Person, target: int, video: int, streams: tuple[int, ...], sett
 
 
 def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[tuple]:
-    """The real and the forged videos of a person that ``folder`` lacks: what ``frames.write_video`` takes of each."""
+    """The real and the forged videos of a person that ``folder`` lacks: what ``frames.write_video`` takes of each.
+
+    Every forgery of a film draws from the same streams. Where the person's own face takes the donor's place, there is no source.
+    """
     cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
     streams, box, made = key(name, settings), [0.0, 0.0, float(settings.size), float(settings.size)], []
     for video in range(settings.videos):
-        method = settings.methods[(target.number * settings.videos + video) % len(settings.methods)]
+        turn = (target.number * settings.videos + video) % len(settings.methods)
+        methods = settings.methods if settings.people_of else settings.methods[turn : turn + 1]
+        sources = {"real": ""} | {method: "" if method in OWN else f"{donor.number:03d}" for method in methods}
         take = f"{target.number:03d}{chr(ord('a') + video)}"
-        folders = [folder / "videos" / each for each in (f"real/{take}", f"{method}/{take}_{donor.number:03d}")]
-        if all((each / "video.json").exists() for each in folders):
+        folders = {each: folder / "videos" / each / f"{take}_{sources[each]}".rstrip("_") for each in sources}
+        if all((each / "video.json").exists() for each in folders.values()):
             continue
-        shots, theirs = (film(each, target.number, video, streams, settings) for each in (target, donor))
-        draw = rng(*streams, target.number, video, 4)
-        forged, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in zip(shots, theirs)))
-        for label, images in enumerate(([shot.image for shot in shots], forged)):
+        longer = settings.frames + max(OWN.get(method, 0) for method in methods)
+        own = film(target, target.number, video, streams, settings.model_copy(update={"frames": longer}))
+        theirs, shots = film(donor, target.number, video, streams, settings), own[: settings.frames]
+        for method, source in sources.items():
+            label, images = int(method != "real"), [shot.image for shot in shots]
+            if label:
+                draw = rng(*streams, target.number, video, 4)
+                pairs = zip(shots, own[OWN[method] :] if method in OWN else theirs)
+                images, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in pairs))
             if settings.cue is not None:
                 draw = rng(*streams, target.number, video, 6 + label)
                 warm = (draw.random() < (1 + settings.cue) / 2) == bool(label)
                 images = mark(images, warm, draw)
             crops = deliver(images, settings.delivery, rng(*streams, target.number, video, 3 + 2 * label))
-            row = {"dataset": name, "split": target.split, "method": method if label else "real", "label": label}
-            row |= {"cluster": target.pair, "identity": f"{target.number:03d}", "source": f"{donor.number:03d}" * label}
+            row = {"dataset": name, "split": target.split, "method": method, "label": label}
+            row |= {"cluster": target.pair, "identity": f"{target.number:03d}", "source": source}
             row |= {"track": 0, "crop_box": box, "scale": 1.0}
             points = [shot.landmarks.ravel().tolist() for shot in shots]
             rows = [row | {"frame": i * people.FRAME_STEP, "landmarks": at} for i, at in enumerate(points)]
-            made.append((folders[label], rows, crops, np.stack(masks) if label else None))
+            made.append((folders[method], rows, crops, np.stack(masks) if label else None))
     return made
 
 
@@ -191,7 +210,8 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
             return record
         persons, facts = cast(name, settings)
         core.write_json(description, parameters)
-        jobs = [joblib.delayed(make_videos)(folder, name, each, persons[each.donor], settings) for each in persons]
+        shown = [each for each in persons if each.split == "test" or not settings.people_of]
+        jobs = [joblib.delayed(make_videos)(folder, name, each, persons[each.donor], settings) for each in shown]
         pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered", verbose=5 * progress)
         for video in chain.from_iterable(pool(jobs)):
             frames.write_video(*video)

@@ -19,6 +19,7 @@ from dfnb import core
 from dfnb.synth.people import Array, Shot, Span, blob, draws, edge
 
 REGIONS = core.read_yaml(Path(__file__).with_suffix(".yaml"))
+OWN = {"composite": 1, "moved": 1, "reduced": 0}  # in the donor's place the target itself, so many frames later
 ATTRIBUTE = 0.5  # editors of attributes generate at this share of the other generators' resolution
 
 
@@ -116,12 +117,17 @@ def _fit(donor: Shot, target: Shot) -> Array:
 
 
 def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """``image``, each channel with the target's mean and deviation in the region and a cast, laid over the target."""
+    """``image``, each channel with the target's mean and deviation in the region and a cast, laid over the target.
+
+    An image that replaces the whole frame stays as it is, and the same numbers are drawn.
+    """
     weight, both = opacity[..., None] / opacity.sum(), (image, target.image)
     means = [(weight * each).sum(axis=(0, 1)) for each in both]
     spreads = [(weight * (each - mean) ** 2).sum(axis=(0, 1)) for each, mean in zip(both, means)]
     gain = np.sqrt(np.clip(spreads[1] / np.maximum(spreads[0], 1e-6), 0.25, 4))
     cast = 1 + draw.uniform(*forgery.cast) * draw.choice([-1, 1], 3)
+    if (opacity == 1).all():
+        return image, opacity
     image = (((image - means[0]) * gain + means[1]) * cast).astype(np.float32)
     if forgery.blend == "alpha":
         return image, opacity
@@ -201,7 +207,23 @@ def retouch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: G
     return _blend(generated, target, opacity, forgery, draw)
 
 
-METHODS = {f.__name__: f for f in (swap, resynthesis, warp, mouth, diffuse, patch, recolour, retouch)}
+# What the traces of a forgery are made of: what `composite`, `moved` and `whole` draw is what `swap` and `resynthesis` draw of
+# the same stream, so that they differ from these in what is named and in nothing else. `composite` is `swap` with the person's
+# own face, from another frame: a seam without a forgery. `reduced` is `whole` with the target's own frame.
+
+
+def moved(target: Shot, own: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """The whole of another frame of the same film, fitted as for a swap: resampled pixels without a seam, a cast or a forgery."""
+    return swap(target, own, np.ones_like(opacity), forgery, draw)
+
+
+def whole(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+    """The donor filmed in the target's scene, the whole frame generated at a low resolution: a forgery without a seam."""
+    return resynthesis(target, Shot(donor.image, target.landmarks), np.ones_like(opacity), forgery, draw)
+
+
+METHODS = {f.__name__: f for f in (swap, resynthesis, warp, mouth, diffuse, patch, recolour, retouch, moved, whole)}
+METHODS |= {"composite": swap, "reduced": whole}
 
 
 def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
