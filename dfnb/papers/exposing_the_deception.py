@@ -8,14 +8,13 @@ Below, f_1 to f_n are the local representations (B, C), one a branch; z (B, D) i
 P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_n together. No gradient passes through P.
 """
 
-import math
-from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import MLP
 from torchvision.transforms import v2
 
 from dfnb import papers
@@ -83,14 +82,6 @@ class Settings(papers.Settings):
         return released.in_turn(*quality, (0.5, v2.RandomHorizontalFlip(1)), *colour, (0.5, shift))
 
 
-def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
-    """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
-    layers: list[nn.Module] = []
-    for before, width in pairwise((inputs, *widths[:2])):
-        layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(widths[1], widths[2]))
-
-
 class Network(papers.Network):
     """Images (B, 3, H, W), normalised, red first, to logits (real first) and local representations.
 
@@ -108,7 +99,9 @@ class Network(papers.Network):
         width = self.branches[0].num_features
         self.joint_head = nn.Linear(n * width, 2) if kinds or settings.teacher_loss == "corrected" else None
         self.left_out_heads = nn.ModuleList(nn.Linear((n - 1) * width, 2) for _ in range(n) if "lil" in kinds)
-        self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
+        # f_1 to f_n, concatenated (B, n·C), to z: three layers, two of them normed; the last dropout is that of cls_head
+        *layers, _ = MLP(n * width, settings.fusion_widths, nn.BatchNorm1d, dropout=settings.dropout)
+        self.fusion = nn.Sequential(*layers)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_widths[2], 2))
         self.balance = nn.Parameter(torch.ones(1 + len(kinds))) if settings.weighting == "auto" else None
         # The released code takes the mean and deviation of red for its first channel, which is blue.
@@ -135,7 +128,7 @@ class Network(papers.Network):
 
     def _short_of_memory(self, images: Tensor) -> bool:
         """Whether what the branches keep for their backward pass fills more than half of a GPU: 30 GiB at the published size."""
-        kept = KEPT * len(self.branches) * math.prod(images.shape) / 3
+        kept = KEPT * len(self.branches) * images.shape.numel() / 3
         needed = self.training and images.is_cuda
         return needed and kept > torch.cuda.get_device_properties(images.device).total_memory / 2
 
