@@ -82,6 +82,12 @@ class Settings(papers.Settings):
         return released.in_turn(*quality, (0.5, v2.RandomHorizontalFlip(1)), *colour, (0.5, shift))
 
 
+def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
+    """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
+    *layers, _ = MLP(inputs, widths, nn.BatchNorm1d, dropout=dropout)  # the dropout at its end is that of the head
+    return nn.Sequential(*layers)
+
+
 class Network(papers.Network):
     """Images (B, 3, H, W), normalised, red first, to logits (real first) and local representations.
 
@@ -99,9 +105,7 @@ class Network(papers.Network):
         width = self.branches[0].num_features
         self.joint_head = nn.Linear(n * width, 2) if kinds or settings.teacher_loss == "corrected" else None
         self.left_out_heads = nn.ModuleList(nn.Linear((n - 1) * width, 2) for _ in range(n) if "lil" in kinds)
-        # f_1 to f_n, concatenated (B, n·C), to z: three layers, two of them normed; the last dropout is that of cls_head
-        *layers, _ = MLP(n * width, settings.fusion_widths, nn.BatchNorm1d, dropout=settings.dropout)
-        self.fusion = nn.Sequential(*layers)
+        self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.fusion_widths[2], 2))
         self.balance = nn.Parameter(torch.ones(1 + len(kinds))) if settings.weighting == "auto" else None
         # The released code takes the mean and deviation of red for its first channel, which is blue.
