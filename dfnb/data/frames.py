@@ -191,8 +191,6 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
 
 def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     """At most ``per_video`` frames of each video, evenly spaced; all where None."""
-    if per_video is None:
-        return frames
     rows = frames.groupby("video", observed=True)["row"]
     place, total = rows.cumcount(), rows.transform("size")
     n = total.clip(upper=per_video)
@@ -200,9 +198,8 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
 
 
 def both_classes(frames: pd.DataFrame, split: str) -> None:
-    """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more."""
-    chosen = frames[frames["split"] == split]
-    real, fake = (chosen.loc[chosen["label"] == label, "cluster"] for label in (0, 1))
+    """Raise :class:`DfnbError` unless the frames of a split are real and fake, each of two clusters or more."""
+    real, fake = (frames.loc[frames["label"] == label, "cluster"] for label in (0, 1))
     if min(real.nunique(), fake.nunique()) < 2:
         found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
         need = "training needs two clusters of each; choose other methods or data, or add videos of other people"
