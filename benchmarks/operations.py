@@ -35,7 +35,7 @@ def operations(paper: str) -> float:
 
 def grid(profile: str, gpus: int, share: float) -> pd.DataFrame:
     """By paper and group: trainings, images, TFLOP per image, hours of one GPU; and of all of them on so many GPUs."""
-    cost.measured = lambda paper, *_: cost.Measured(operations(paper) / (PEAK * share), 0, 0)
+    cost.measured = lambda paper, *_: (operations(paper) / (PEAK * share), 0.0)
     table = cost.cost(profile).drop(columns="memory GiB")
     per_image = {paper: operations(paper) for paper in table.index.get_level_values("paper").unique().drop("all")}
     table.insert(2, "TFLOP/image", table.index.get_level_values("paper").map(per_image))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import cache
 from timeit import Timer
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,6 @@ SCORING = 1 / 3  # of a training step: a forward pass costs about half of a back
 PIXELS = 180_000  # of the images of a timed step on the CPU, where a published batch would take minutes
 GIB = 2**30
 FREE = {"epochs": 1, "lr": 1e-3, "oversampling": None, "pretrained": False}  # settings that change no step
-
-
-class Measured(NamedTuple):
-    """A training step: seconds per image, GiB that do not depend on the batch, and GiB per image."""
-
-    image_s: float
-    fixed_gib: float
-    image_gib: float
 
 
 def cost(name: str) -> pd.DataFrame:
@@ -67,13 +58,12 @@ def _phases(p: jobs.TrainingParameters) -> dict[str, dict[str, float]]:
     tests, phase, found = sum(sum(frames_of(name, "test")) for name in p.test_sets), p.settings(), {}
     while phase is not None:
         key = core.digest([p.paper, p.train_set, p.seed, *shown, phase.model_dump(mode="json")])
-        step = measured(p.paper, phase.model_copy(update=FREE).model_dump_json(), phase.batch_size // p.devices)
+        image_s, gib = measured(p.paper, phase.model_copy(update=FREE).model_dump_json(), phase.batch_size // p.devices)
         epoch = real * (phase.oversampling or 1) + fake
         images = phase.epochs * min(phase.images_per_epoch or epoch, epoch)
         scored = phase.epochs * validation + tests * (1 + phase.epochs * p.epoch_scores)
-        hours = step.image_s * (images + SCORING * scored) / 3600
-        memory = step.fixed_gib + phase.batch_size // p.devices * step.image_gib
-        found[key] = {"images": images, "scored": scored, "hours": hours, "memory GiB": memory}
+        hours = image_s * (images + SCORING * scored) / 3600
+        found[key] = {"images": images, "scored": scored, "hours": hours, "memory GiB": gib}
         tests, phase = 0, phase.before()
     return found
 
@@ -103,10 +93,12 @@ def frames_of(name: str, split: str, seen: tuple[str, ...] = (), per_video: int 
 
 
 @cache
-def measured(paper: str, settings: str, batch_size: int) -> Measured:
-    """A training step of a paper with these settings (JSON), without the loader: of a whole batch on a GPU, of less on a CPU.
+def measured(paper: str, settings: str, batch_size: int) -> tuple[float, float]:
+    """Seconds per image, and GiB, of a training step of a paper with these settings (JSON), without the loader.
 
-    Raises :class:`DfnbError` where a batch does not fit on the GPU.
+    Timed is a whole batch on a GPU, a part of one on a CPU. The memory is that of the weights, their gradients, the
+    optimiser's two moments, and of what the forward pass of a batch needs and keeps for the backward pass. Raises
+    :class:`DfnbError` where a batch does not fit on the GPU.
     """
     module = papers.module(paper)
     chosen = module.Settings.model_validate_json(settings)
@@ -134,19 +126,13 @@ def measured(paper: str, settings: str, batch_size: int) -> Measured:
         raise core.DfnbError(f"{paper}: this GPU holds no batch of {n}; lower batch_size, or raise devices") from None
     steps, seconds = Timer(once).autorange()
     weights = 4 * sum(value.numel() for value in step.parameters())
-    whole = DEVICE == "cuda"  # there the peak is that of a step, with its gradients; on a CPU that of a forward pass
-    return Measured(seconds / steps / n, (4 - whole) * weights / GIB, _peak(once if whole else loss) / n / GIB)
+    return seconds / steps / n, (4 * weights + batch_size * _peak(loss) / n) / GIB
 
 
-def _peak(step: Callable[[], object]) -> int:
-    """Bytes of tensors that a step, or a forward pass with what its backward pass needs, adds at most to those there are."""
-    if DEVICE == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
+def _peak(forward: Callable[[], object]) -> int:
+    """Bytes of tensors that a forward pass, with what its backward pass needs, adds at most to those there are."""
     with torch.profiler.profile(profile_memory=True) as seen:
-        step()
+        forward()
     events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     return int(np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"]).max())
 

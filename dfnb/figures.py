@@ -1,7 +1,6 @@
 """The figures of a report and of the notebooks, in one style; those of results draw rows of ``results.parquet``."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, cycle
 from pathlib import Path
@@ -154,7 +153,7 @@ def with_legend(figure: Figure) -> Figure:
     labelled = [zip(*axes.get_legend_handles_labels()) for axes in figure.axes]
     handles = {label: handle for handle, label in chain(*labelled)}
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
-    figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
+    figure.set_figheight(figure.get_figheight() + 0.16 * np.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
     return figure
 
@@ -250,7 +249,7 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
 
 def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str, y: str) -> Figure:
     """Curves with bands in panels by title; the tables have columns x, label, value, low and high."""
-    size = (math.ceil(len(panels) / columns), min(columns, len(panels)))
+    size = (int(np.ceil(len(panels) / columns)), min(columns, len(panels)))
     figure, axes = plt.subplots(*size, figsize=(WIDTH, 1.8 * size[0]), sharex=True, sharey=True, squeeze=False)
     for axis, (title, rows) in zip(axes.flat, panels.items()):
         for label, curve in rows.sort_values("x", kind="stable").groupby("label", sort=False):

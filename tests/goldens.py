@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from dfnb import papers
 from dfnb.papers import locate_and_verify as lv
-from dfnb.papers import released
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+import released_weights
 
 GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent / "golden"))
 GRADIENTS = 1e-6  # relative; both sides are float64
@@ -73,7 +75,7 @@ def forged(seed: int) -> Tensor:
 
 def loaded(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network with released weights, in evaluation mode."""
-    released.load(network, weights, sys.modules[type(network).__module__])
+    released_weights.load(network, weights, sys.modules[type(network).__module__])
     return network.eval()
 
 
@@ -118,7 +120,7 @@ def gradients_off(network: nn.Module, paper: ModuleType, file: Path) -> dict[str
     A hundredth is added to the golden norm, so that :data:`GRADIENTS` allows a difference of 1e-8 where it is zero.
     """
     golden = json.loads(file.read_text(encoding="utf-8"))
-    gradients = {released.released_name(name, paper): p.grad for name, p in network.named_parameters()}
+    gradients = {released_weights.released_name(name, paper): p.grad for name, p in network.named_parameters()}
     ours = {name: gradient.norm().item() for name, gradient in gradients.items() if gradient is not None}
     ours.pop("balance", None)  # the released code keeps it apart from the network
     assert ours.keys() == golden.keys()

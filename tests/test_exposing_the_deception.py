@@ -171,7 +171,7 @@ def test_what_a_branch_keeps_is_what_is_reckoned_with():
 @pytest.mark.parametrize(("gib", "short"), [(24, True), (40, True), (80, False), (141, False)])
 def test_the_published_training_recomputes_on_small_gpus(monkeypatch, gib, short):
     class Images:
-        is_cuda, shape, device = True, (256, 3, 224, 224), "cuda"
+        is_cuda, shape, device = True, torch.Size((256, 3, 224, 224)), "cuda"
 
     class Device:
         total_memory = gib * 2**30

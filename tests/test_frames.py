@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 from dfnb import papers
 from dfnb.core import DfnbError
 from dfnb.data import frames
-from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, hide_masks, in_order, load_frames, loader, select
+from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, in_order, load_frames, loader, select
+from dfnb.papers import locate_and_verify
 
 SIZE = 37  # not a multiple of 8: masks are packed along the row
 
@@ -198,7 +199,7 @@ def test_selected_methods_keep_the_real_frames(toy):
 def test_a_split_of_one_class_is_refused_before_it_is_used(toy):
     frames.both_classes(toy, "train")
     with pytest.raises(DfnbError, match="split 'val' has 0 real frames of 0 clusters and 0 fake frames of 0"):
-        frames.both_classes(toy, "val")
+        frames.both_classes(toy[toy["split"] == "val"], "val")
     with pytest.raises(
         DfnbError, match="split 'train' has 6 real frames of 2 clusters and 0 fake frames of 0, and training needs two"
     ):
@@ -217,7 +218,7 @@ def test_a_video_is_thinned_evenly_and_to_what_is_asked(per_video):
     sizes = {"a": 10, "b": 4, "c": 1}
     rows = [{"video": video, "row": row} for row in range(10) for video, size in sizes.items() if row < size]
     table = pd.DataFrame(rows).astype({"video": "category"})
-    assert frames.thinned(table, None) is table
+    assert frames.thinned(table, None).equals(table)
     kept = frames.thinned(table, per_video).groupby("video", observed=True)["row"].agg(list)
     for video, size in sizes.items():
         gaps = np.diff([-1, *kept[video]])
@@ -230,21 +231,22 @@ def masks_left(table):
 
 
 def test_masks_are_hidden_in_nested_shares_and_nothing_else_changes(toy):
+    def hide_masks(share, seed):
+        return locate_and_verify.Settings(annotated=share).visible(toy, seed, None)
+
     before, fakes = toy.copy(deep=True), set(np.flatnonzero(toy["label"] == 1))
-    kept = {share: masks_left(hide_masks(toy, share, seed=1)) for share in (0, 0.25, 0.5, 0.75, 1)}
+    kept = {share: masks_left(hide_masks(share, seed=1)) for share in (0, 0.25, 0.5, 0.75, 1)}
     assert [len(rows) for rows in kept.values()] == [0, 3, 6, 9, 12] and kept[1] == fakes
     assert kept[0.25] < kept[0.5] < kept[0.75] < kept[1]
-    assert any(masks_left(hide_masks(toy, 0.5, seed=seed)) != kept[0.5] for seed in range(2, 5))
-    hidden = hide_masks(toy, 0.5, seed=1)
+    assert any(masks_left(hide_masks(0.5, seed=seed)) != kept[0.5] for seed in range(2, 5))
+    hidden = hide_masks(0.5, seed=1)
     assert toy.equals(before) and hidden.attrs == toy.attrs
     assert hidden.drop(columns="mask").equals(toy.drop(columns="mask"))
     batch = frames.as_batch(hidden, Settings())
     assert batch["has_mask"].tolist() == [i not in fakes or i in kept[0.5] for i in range(len(toy))]
     assert batch["mask"].any(dim=(1, 2, 3)).tolist() == [i in kept[0.5] for i in range(len(toy))]
-    with pytest.raises(
-        DfnbError, match=r"the share 0\.01 of the 12 fakes with a mask is none; raise it, .*sspsl = true"
-    ):
-        hide_masks(toy, 0.01, seed=0)
+    with pytest.raises(DfnbError, match=r"has 12 masks .* annotated = 0\.01 is none; raise it, .*sspsl = true"):
+        hide_masks(0.01, seed=0)
 
 
 def test_the_mean_mask_is_that_of_the_forged_frames_of_a_table(toy, tmp_path):

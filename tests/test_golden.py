@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released_weights
 import torch
 import torch.nn.functional as F
 from goldens import (
@@ -35,7 +36,6 @@ from dfnb import papers, train
 from dfnb.core import DfnbError
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
-from dfnb.papers import released
 
 SEEDS = {
     kind: [int(found[1]) for p in sorted(GOLDEN.glob("*.npz")) if (found := re.fullmatch(rf"{kind}_(\d+)", p.stem))]
@@ -140,7 +140,7 @@ def test_released_checkpoints_load_in_any_wrapping_without_what_has_no_effect(lv
         {"model": lv_weights | semi},
     ):
         nn.init.zeros_(lv_network.cls_head[1].weight)
-        released.load(lv_network, checkpoint, lv)
+        released_weights.load(lv_network, checkpoint, lv)
         assert off(lv_network.cls_head[1].weight, lv_weights["cls_header.5.weight"].numpy()) == 0
 
 
@@ -150,7 +150,7 @@ def test_a_wrong_checkpoint_is_explained_and_nothing_loaded(lv_network, lv_weigh
     bad["cls_header.5.bias"] = torch.ones(2)
     del bad["lfe1.gamma"]
     with pytest.raises(DfnbError, match="of the released Locate and Verify") as error:
-        released.load(lv_network, bad, lv)
+        released_weights.load(lv_network, bad, lv)
     for part in ("1 missing (lfe1.gamma)", "1 unexpected (head.weight)", "1 of another shape (score0.conv.weight)"):
         assert part in str(error.value)
     assert torch.equal(lv_network.cls_head[1].bias, before)

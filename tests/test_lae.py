@@ -301,7 +301,7 @@ def test_budgets_are_nested_and_random_is_another_choice(table, start):
     assert chosen(annotated=0.1) < chosen(annotated=0.2) < chosen(annotated=1.0)
     assert chosen(annotated=1.0) == set(frames.masked(table))
     assert chosen(annotated=0.2, selection="random") != chosen(annotated=0.2)
-    with pytest.raises(DfnbError, match=r"annotated = 0\.001 of them is none"):
+    with pytest.raises(DfnbError, match=r"annotated = 0\.001 is none"):
         chosen(annotated=0.001)
     with pytest.raises(DfnbError, match="clusters = 99999 is more than the"):
         chosen(clusters=99999)

@@ -96,10 +96,8 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     schema, digests, n, waiting, held = pa.schema(COLUMNS), [], {}, [], 0
-    with (
-        core.atomic(folder / "frames.parquet") as file,
-        pq.ParquetWriter(file, schema, write_page_checksum=True) as writer,
-    ):
+    path = folder / "frames.parquet"
+    with core.atomic(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         for file in files:
             video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
             hashes = [content["crops_hash"], content.get("masks_hash")]
@@ -115,7 +113,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
                 writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
                 waiting, held = [], 0
     known = {"fingerprint": core.digest([parameters, digests], digits=16), "n": dict(sorted(n.items()))}
-    return core.write_record(folder, parameters, ["frames.parquet"], **known, **facts)
+    return core.write_record(folder, parameters, [path.name], **known, **facts)
 
 
 # ---------------------------------------------------------------- the table
@@ -193,8 +191,6 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
 
 def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     """At most ``per_video`` frames of each video, evenly spaced; all where None."""
-    if per_video is None:
-        return frames
     rows = frames.groupby("video", observed=True)["row"]
     place, total = rows.cumcount(), rows.transform("size")
     n = total.clip(upper=per_video)
@@ -202,12 +198,11 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
 
 
 def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
-    """Raise :class:`DfnbError` unless a split has real and fake frames, each of two clusters or more.
+    """Raise :class:`DfnbError` unless the frames of a split are real and fake, each of two clusters or more.
 
     One class is enough where the other is ``made`` of it.
     """
-    chosen = frames[frames["split"] == split]
-    real, fake = (chosen.loc[chosen["label"] == label, "cluster"] for label in (0, 1))
+    real, fake = (frames.loc[frames["label"] == label, "cluster"] for label in (0, 1))
     if (max if made else min)(real.nunique(), fake.nunique()) < 2:
         found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
         need = "training needs two clusters of each; choose other methods or data, or add videos of other people"
@@ -219,22 +214,16 @@ def masked(frames: pd.DataFrame) -> np.ndarray:
     return np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
 
 
-def keep_masks(frames: pd.DataFrame, rows: Sequence[int]) -> pd.DataFrame:
-    """The frames with all masks taken out of the table but those of ``rows``, which are positions in it."""
-    return frames.assign(mask=frames["mask"].astype(str).where(np.isin(np.arange(len(frames)), rows), ""))
+def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> pd.DataFrame:
+    """The frames with all masks taken out of the table but those of ``rows``, which are positions in it.
 
-
-def hide_masks(frames: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """The frames with the masks of all but a share in [0, 1] of the fakes taken out of the table, drawn by the seed.
-
-    Smaller shares are subsets of larger ones. Raises :class:`DfnbError` when the share is not zero and no mask is left.
+    Raises :class:`DfnbError` when there are no rows although they should be a ``share`` of something.
     """
-    known = masked(frames)
-    kept = round(share * len(known))
-    if share and not kept:
-        mend = "raise it, prepare the dataset with masks, or learn without (sspsl = true, annotated = 0)"
-        raise DfnbError(f"the share {share:g} of the {len(known)} fakes with a mask is none; {mend}")
-    return keep_masks(frames, core.rng("annotated", seed).permutation(known)[:kept])
+    if share and not len(rows):
+        found = f"{len(masked(frames))} masks for {len(frames)} frames, and the share annotated = {share:g} is none"
+        mend = "raise it, prepare the dataset with masks, or learn without: annotated = 0, and for SSPSL sspsl = true"
+        raise DfnbError(f"{_named(frames)} has {found}; {mend}")
+    return frames.assign(mask=frames["mask"].astype(str).where(np.isin(np.arange(len(frames)), rows), ""))
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
@@ -376,9 +365,7 @@ def loader(data: FrameDataset, batches: Iterable[list], workers: int = 0, pin: b
     return DataLoader(data, batch_sampler=batches, num_workers=workers, **options)
 
 
-def in_order(
-    frames: pd.DataFrame, settings: Any, size: int = 64, workers: int = 0, **options: Any
-) -> Iterator[dict[str, Tensor]]:
+def in_order(frames: pd.DataFrame, settings: Any, size: int = 64, workers: int = 0, **options: Any) -> Iterator[dict]:
     """Batches of all frames in the order of the table, as they are stored; ``options`` are those of :class:`FrameDataset`.
 
     With its ``seed`` the paper's own samples, the same ones each time: a frame's place in the table's index seeds them.

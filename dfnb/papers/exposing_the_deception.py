@@ -8,14 +8,13 @@ Below, f_1 to f_n are the local representations (B, C), one a branch; z (B, D) i
 P is the teacher: the softmax, at temperature T, of the head that sees f_1 to f_n together. No gradient passes through P.
 """
 
-import math
-from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import MLP
 from torchvision.transforms import v2
 
 from dfnb import papers
@@ -85,10 +84,8 @@ class Settings(papers.Settings):
 
 def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
     """The local representations, concatenated (B, n·C), to the global one z (B, D): three layers, two of them normed."""
-    layers: list[nn.Module] = []
-    for before, width in pairwise((inputs, *widths[:2])):
-        layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(widths[1], widths[2]))
+    *layers, _ = MLP(inputs, widths, nn.BatchNorm1d, dropout=dropout)  # the dropout at its end is that of the head
+    return nn.Sequential(*layers)
 
 
 class Network(papers.Network):
@@ -135,7 +132,7 @@ class Network(papers.Network):
 
     def _short_of_memory(self, images: Tensor) -> bool:
         """Whether what the branches keep for their backward pass fills more than half of a GPU: 30 GiB at the published size."""
-        kept = KEPT * len(self.branches) * math.prod(images.shape) / 3
+        kept = KEPT * len(self.branches) * images.shape.numel() / 3
         needed = self.training and images.is_cuda
         return needed and kept > torch.cuda.get_device_properties(images.device).total_memory / 2
 

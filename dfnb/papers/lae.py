@@ -102,11 +102,7 @@ class Settings(papers.Settings):
         """
         reads_masks = start is not None and self.attention_weight > 0 and (table["split"] == "train").any()
         rows = self.always(table, seed, start) if reads_masks else []
-        if reads_masks and self.annotated and not len(rows):
-            found = f"{len(frames.masked(table))} masks for {len(table)} frames"
-            found += f", and the share annotated = {self.annotated:g} of them is none"
-            raise core.DfnbError(f"{table.attrs['folder']} has {found}; raise it, or prepare the dataset with masks")
-        return frames.keep_masks(table, rows)
+        return frames.keep_masks(table, rows, self.annotated * reads_masks)
 
     def always(self, table: pd.DataFrame, seed: int, start: papers.Run | None) -> np.ndarray:
         """Positions in the table of the fakes whose masks phase two reads, or would read with an attention loss."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfnb import core, papers
-from dfnb.data.frames import Sample, hide_masks
+from dfnb.data.frames import Sample, keep_masks, masked
 from dfnb.papers import backbones, released
 
 PAPER = papers.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D")
@@ -85,7 +85,11 @@ class Settings(papers.Settings):
         if self.sspsl and frames.loc[frames["label"] == 1, "landmarks"].isna().all():
             problem = f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference region"
             raise core.DfnbError(f"{problem}; prepare the dataset with the face detector, or set sspsl = false")
-        return hide_masks(frames, self.annotated, seed) if (frames["split"] == "train").any() else frames
+        if not (frames["split"] == "train").any():
+            return frames
+        known = masked(frames)
+        rows = core.rng("annotated", seed).permutation(known)[: round(self.annotated * len(known))]
+        return keep_masks(frames, rows, self.annotated)
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """As released, a crop one pixel larger than the input (300 of 299) loses its last row and column, unresized."""
