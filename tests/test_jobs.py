@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -417,6 +418,9 @@ def test_a_profile_hands_out_the_gpus_that_torch_sees(tmp_path, monkeypatch, vis
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     started = []
+    job = SimpleNamespace(record=tmp_path / "record.json", done=lambda: bool(started), files=lambda: [])
+    monkeypatch.setattr(jobs, "restore", lambda name: None)
+    monkeypatch.setattr(jobs, "jobs", lambda name: [job])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(
         subprocess,
