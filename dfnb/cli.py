@@ -92,13 +92,14 @@ def cost(profile: ProfileName = "study") -> None:
     import torch
 
     from dfnb import cost
-    from dfnb.train import DEVICE
 
     table, crops = cost.cost(profile), cost.disk(profile)
     typer.echo(table.to_string())
-    slots = torch.cuda.device_count() if DEVICE == "cuda" else os.cpu_count() or 1
+    slots = torch.cuda.device_count() or os.cpu_count() or 1
     typer.echo(f"hours = (images + {cost.SCORING:.2f} scored) × seconds per image; memory: of each training")
-    typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
+    typer.echo(
+        f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {cost.DEVICE}"
+    )
     sizes = ", ".join(f"{name} {size:.1f}" for name, size in crops.items())
     typer.echo(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
 

@@ -359,8 +359,9 @@ def test_a_main_line_that_is_also_an_arm_is_measured_as_a_main_line(trained_else
     assert main.id == same.id and (main.group, same.group) == ("", "controls")
     for job in (main, other):
         jobs.train_job("mine", job.id)
-    conditions = [scores.Report("mine").conditions(line, "smoke-b") for line in scores.Report("mine").lines()]
-    assert [line.group for line in scores.Report("mine").lines()] == ["", "controls", "controls"]
+    report = scores.Report("mine")
+    conditions = [[table.attrs["condition"] for table in report.tables(line, "smoke-b")] for line in report.lines()]
+    assert [line.group for line in report.lines()] == ["", "controls", "controls"]
     assert ["JPEG 5" in found for found in conditions] == [True, True, False]
 
 
