@@ -3,7 +3,9 @@
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -32,6 +34,12 @@ class _Group(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
+def workflow(name: str) -> ModuleType:
+    """A module of the folder ``workflow/``, which ships beside the package."""
+    sys.path.insert(0, str(core.find("workflow")))
+    return import_module(name)
+
+
 app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -41,10 +49,7 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
-    sys.path.insert(0, str(core.find("workflow")))  # where the Snakefile is, too
-    from run import run_profile
-
-    run_profile(profile, cores)
+    workflow("run").run_profile(profile, cores)
 
 
 @app.command()
@@ -89,19 +94,7 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
 def cost(profile: ProfileName = "study") -> None:
     """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks
-    import torch
-
-    from dfnb import cost
-
-    table, crops = cost.cost(profile), cost.disk(profile)
-    typer.echo(table.to_string())
-    slots = torch.cuda.device_count() or os.cpu_count() or 1
-    typer.echo(f"hours = (images + {cost.SCORING:.2f} scored) × seconds per image; memory: of each training")
-    typer.echo(
-        f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {cost.DEVICE}"
-    )
-    sizes = ", ".join(f"{name} {size:.1f}" for name, size in crops.items())
-    typer.echo(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
+    workflow("cost").tell(profile)
 
 
 @app.command()
