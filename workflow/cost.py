@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import typer
 from torch import Tensor
 
 from dfnb import core, jobs, papers, synth
@@ -24,12 +25,12 @@ FREE = {"epochs": 1, "lr": 1e-3, "oversampling": None, "pretrained": False}  # s
 def tell(profile: str) -> None:
     """Print what a profile costs; `dfnb cost` calls it."""
     table, crops = cost(profile), disk(profile)
-    print(table.to_string())
+    typer.echo(table.to_string())
     slots = torch.cuda.device_count() or os.cpu_count() or 1
-    print(f"hours = (images + {SCORING:.2f} scored) × seconds per image; memory: of each training")
-    print(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
+    typer.echo(f"hours = (images + {SCORING:.2f} scored) × seconds per image; memory: of each training")
+    typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
     sizes = ", ".join(f"{name} {size:.1f}" for name, size in crops.items())
-    print(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
+    typer.echo(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
 
 
 class Measured(NamedTuple):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from dfnb import core
 from dfnb.core import DfnbError
 
@@ -20,15 +22,15 @@ def run_profile(profile: str, cores: int) -> None:
     """
     seen = core.home() / "runs" / "notebooks" / f"{profile}.json"
     if seen.exists() and as_seen(core.read_json(seen)["files"]) == core.read_json(seen):
-        print(f"profile {profile}: all is done")
+        typer.echo(f"profile {profile}: all is done")
     else:
         # whatever this process starts ends when the lock is free, see job.py
         with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
             do_jobs(profile, cores, lock, seen)
     report = core.home() / "reports" / profile
     main_table = report / "tables" / "cross_dataset.md"
-    print(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
-    print(f"report: {report / 'index.html'}")
+    typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
+    typer.echo(f"report: {report / 'index.html'}")
 
 
 def as_seen(names: Iterable[str | Path]) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def do_jobs(profile: str, cores: int, lock: Path, seen: Path) -> None:
     jobs.restore(profile)
     planned = jobs.jobs(profile)
     todo = [job for job in planned if not job.done()]
-    print(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}", flush=True)
+    typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
     for job in todo:
         job.record.unlink(missing_ok=True)
     gpus = torch.cuda.device_count()
