@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -494,8 +494,8 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
     """AUC of the test videos with its interval, of the validation frames, and how long the training took."""
     settings, started = baseline(epochs, precision), time.monotonic()
     workers = train.WORKERS if device == "cuda" else 0
-    with mock.patch.multiple(train, DEVICE=device, WORKERS=workers), arithmetic(tf32=False):
-        run = train.train("xception", "smoke-a", settings, workers=workers, echo=lambda text: None)
+    with mock.patch.multiple(train, DEVICE=device, WORKERS=workers), arithmetic(tf32=False), redirect_stdout(None):
+        run = train.train("xception", "smoke-a", settings)
         seconds = time.monotonic() - started
         scores = train.predict(run.network().to(device), select(load_frames("smoke-a"), "test"), settings)
     estimates = metrics.measure(metrics.align([scores], "video"), "AUC")

@@ -12,9 +12,11 @@ import torch
 from step import PEAKS, convolution_backward_flops
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfnb import cost, papers
+from dfnb import papers
+from dfnb.cli import workflow
 from dfnb.train import Step
 
+cost = workflow("cost")
 PEAK = PEAKS["GH200|H200|H100"][-1]
 
 

@@ -2,9 +2,10 @@
 
 import logging
 import os
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -16,7 +17,6 @@ from dfnb.core import DfnbError
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
-LEFT_OVER_S = 10  # what a killed workflow leaves behind needs a moment to save its state
 Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset, or the one above it; may be repeated")]
 Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
@@ -36,6 +36,12 @@ class _Group(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
+def workflow(name: str) -> ModuleType:
+    """A module of the folder ``workflow/``, which ships beside the package."""
+    sys.path.insert(0, str(core.find("workflow")))
+    return import_module(name)
+
+
 app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -45,48 +51,7 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
 
     What is done is not done again; after an interruption the same command goes on where it was.
     """
-    seen = core.home() / "runs" / "notebooks" / f"{profile}.json"  # when all was done: torch need not be loaded to know
-    if seen.exists() and core.as_seen(core.read_json(seen)["files"]) == core.read_json(seen):
-        typer.echo(f"profile {profile}: all is done")
-    else:
-        # whatever this process starts ends when the lock is free, see workflow/job.py
-        with core.locked(core.home() / "runs", LEFT_OVER_S) as lock:
-            _workflow(profile, cores, lock, seen)
-    report = core.home() / "reports" / profile
-    main_table = report / "tables" / "cross_dataset.md"
-    typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
-    typer.echo(f"report: {report / 'index.html'}")
-
-
-def _workflow(profile: str, cores: int, lock: Path, seen: Path) -> None:
-    """Do the jobs of a profile that are due, by Snakemake, and note in ``seen`` what then is there."""
-    import torch
-
-    from dfnb import jobs
-
-    jobs.restore(profile)
-    planned = jobs.jobs(profile)
-    todo = [job for job in planned if not job.done()]
-    typer.echo(f"profile {profile}: {f'{len(todo)} jobs to do' if todo else 'all is done'}")
-    for job in todo:
-        job.record.unlink(missing_ok=True)
-    gpus = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    environment = {**os.environ, "DFNB_LOCK": str(lock), "DFNB_GPUS": visible if gpus else ""}
-    command = [sys.executable, "-m", "snakemake", "-s", core.find("workflow") / "Snakefile", "-d", core.home()]
-    command += ["--cores", str(cores or "all"), "--resources", f"gpu={gpus or 999}", "--config", f"profile={profile}"]
-    command += ["--nolock"]  # instead there is that of `run`
-    # a session of its own: Ctrl-C reaches only this process
-    options = {"env": environment, "start_new_session": True, "stderr": subprocess.PIPE, "text": True, "check": False}
-    if todo and (done := subprocess.run(command, **options)).returncode:
-        logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
-        cause = [line for line in done.stderr.splitlines() if "Error" in line][-1:] or ["Snakemake does not say why"]
-        where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]
-        raise DfnbError(f"profile {profile} did not end; {where}")
-    if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
-        _workflow(profile, cores, lock, seen)
-    elif all(job.done() for job in planned):
-        core.write_json(seen, core.as_seen(path for job in planned for path in job.files()))
+    workflow("run").run_profile(profile, cores)
 
 
 @app.command()
@@ -131,18 +96,7 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
 def cost(profile: ProfileName = "study") -> None:
     """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks
-    import torch
-
-    from dfnb import cost
-    from dfnb.train import DEVICE
-
-    table, crops = cost.cost(profile), cost.disk(profile)
-    typer.echo(table.to_string())
-    slots = torch.cuda.device_count() if DEVICE == "cuda" else os.cpu_count() or 1
-    typer.echo(f"hours = (images + {cost.SCORING:.2f} scored) × seconds per image; memory: of each training")
-    typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
-    sizes = ", ".join(f"{name} {size:.1f}" for name, size in crops.items())
-    typer.echo(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
+    workflow("cost").tell(profile)
 
 
 @app.command()

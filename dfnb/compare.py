@@ -327,7 +327,7 @@ def _conditions(report: scores.Report, line: scores.Line, test_set: str) -> dict
         return {SEAMS: [""]}
     sources = defaultdict(list, {"": [""]})
     with suppress(core.DfnbError):  # reading the clean scores will say what is wrong
-        for name in filter(None, report.conditions(line, test_set)):
+        for name in filter(None, dict.fromkeys(each.attrs["condition"] for each in report.tables(line, test_set))):
             kind, _, number = name.rpartition(" ")
             made = [ON_TEST] if kind == "epoch" else [name]
             if number.isdigit() and not name.startswith(("epoch ", "map ", "sanity ")):
@@ -498,7 +498,7 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
         paper = "control" if claim["control"] else claim["paper"]
         for test_set, primary in _test_sets(claim["sets"], found):
             on_set = claim if primary or claim["kind"] == "share" else claim | {"kind": "shown"}
-            rows[paper, claim["says"], test_set] = _judged(on_set, found[found["test_set"] == test_set], table)
+            rows[paper, claim["says"], test_set] = _judged(on_set, table[table["test_set"] == test_set])
     judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])
     p = judged.pop("p").astype(float)
     family = p.notna() & (p.index.get_level_values("paper") != "control")
@@ -507,8 +507,8 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     return judged.assign(**{"p": metrics.p_texts(p), "p, Holm": metrics.p_texts(corrected)}).fillna("–")
 
 
-def _measured(claim: Claim, table: pd.DataFrame, test_set: str = "", collapsed: bool = False) -> pd.DataFrame:
-    """The rows of a claim, one per test set or of one; of a difference that is there the other way round the negative.
+def _measured(claim: Claim, table: pd.DataFrame, collapsed: bool = False) -> pd.DataFrame:
+    """The rows of a claim, one per test set; of a difference that is there the other way round the negative.
 
     ``collapsed``: the rows that hold the collapsed runs too. Of a share the rows of the line alone.
     """
@@ -519,7 +519,6 @@ def _measured(claim: Claim, table: pd.DataFrame, test_set: str = "", collapsed: 
     minus = "" if claim["kind"] == "share" else _line(claim["against"], claim["paper"], table)
     line = _line(claim["line"], claim["paper"], table)
     wanted = {"condition": condition, "level": level, "method": claim["method"], "metric": claim["metric"]}
-    wanted |= {"test_set": test_set} if test_set else {}
     table = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     found = table[(table["line"] == line) & (table["minus"] == minus)]
     turned = table[(table["line"] == minus) & (table["minus"] == line)]
@@ -549,8 +548,9 @@ def _test_sets(names: Sequence[str], found: pd.DataFrame) -> Iterator[tuple[str,
             yield from ((test_set, False) for test_set in found["test_set"][~home] if test_set != AWAY)
 
 
-def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
-    """What a claim's rule says of its row on a test set, of which there is one or none; ``p`` is NaN where it is not judged."""
+def _judged(claim: Claim, table: pd.DataFrame) -> dict[str, Any]:
+    """What a claim's rule says of the results on a test set, of which it has one or none; ``p`` is NaN where it is not judged."""
+    found = _measured(claim, table)
     row = {"source": claim["source"], "registered": str(claim["registered"]), "kind": claim["kind"], "p": np.nan}
     row["published"] = f"{claim['published']:.3f}".replace("nan", "–")
     if found["value"].isna().all():
@@ -560,7 +560,7 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str,
     row["ours"] = metrics.interval(of.value, of.low, of.high)
     row |= {"seeds": f"{of.seeds:.0f}", "clusters": f"{of.clusters:.0f}", "collapsed": of.collapsed}
     if claim["kind"] == "share":
-        whole = _measured(claim | {"line": claim["against"]}, table, of.test_set)["value"].mean()
+        whole = _measured(claim | {"line": claim["against"]}, table)["value"].mean()
         row["ours"] = f"{of.value:.3f} of {whole:.3f}: {of.value / whole:.2f}"
     if claim["kind"] in ("share", "shown"):
         return row | {"verdict": "not judged"}
@@ -578,10 +578,10 @@ def _judged(claim: Claim, found: pd.DataFrame, table: pd.DataFrame) -> dict[str,
     if claim["where"]:
         line, against = claim["where"]
         gain = claim | {"kind": "gain", "line": line, "against": against, "where": ()}
-        if not _judged(gain, _measured(gain, table, of.test_set), table)["verdict"].startswith("supported"):
+        if not _judged(gain, table)["verdict"].startswith("supported"):
             return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}
     verdict = _verdict(claim, of, limit)
-    with_all = _measured(claim, table, of.test_set, collapsed=True)["value"]
+    with_all = _measured(claim, table, collapsed=True)["value"]
     if verdict.startswith("supported") and (with_all <= limit).any():
         verdict = "not supported: the sign turns with the collapsed runs in"
     if verdict == "undecided":
@@ -597,9 +597,7 @@ def _verdict(claim: Claim, of: Any, limit: float) -> str:
     """The rule for a gain, or for no worse than ``limit``, on both ends of the interval."""
     if of.high < limit:
         return "worse"
-    if claim["kind"] == "no worse":
-        return "supported" if of.low > limit else "undecided"
-    small = of.high < _delta(claim, of)
+    small = claim["kind"] == "gain" and of.high < _delta(claim, of)
     if of.low > limit:
         return "supported, below material size" if small else "supported"
     return "no material gain" if small else "undecided"

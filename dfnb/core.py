@@ -20,7 +20,7 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -368,14 +368,6 @@ def read_record(folder: Path) -> dict | None:
     record = read_json(path)
     Record.check(record, path)
     return record if all((folder / name).exists() for name in record["outputs"]) else None
-
-
-def as_seen(names: Iterable[str | Path]) -> dict[str, Any]:
-    """What jobs depend on as it is now: the code, and size and time of files in the home, all datasets and own papers."""
-    patterns = ("datasets/*/record.json", "papers/*.py", "reports/*/runs.json")
-    paths = {home() / name for name in names}.union(*map(home().glob, patterns))
-    stats = {path.relative_to(home()).as_posix(): path.stat() for path in paths if path.exists()}
-    return {"code": code(), "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}}
 
 
 def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

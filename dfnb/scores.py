@@ -195,8 +195,7 @@ def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
         raise DfnbError(f"{path} is not the file that runs.json describes; pack the report again")
     with core.reading(path, "as a table of a report", "pack the report again"):
         facts, table.attrs = table.attrs["tables"], {}
-        if isinstance(facts, str):  # not packed by an earlier version
-            facts = json.loads(zlib.decompress(b64decode(facts)))
+        facts = json.loads(zlib.decompress(b64decode(facts)))
         table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
         tables = []
         for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts, strict=True):
@@ -238,10 +237,6 @@ class Report:
         if not line.runs:
             return sorted(path.stem for path in self.folder.glob(f"other/{line.name}/[!.]*"))
         return list(self.entries[line.name]["versions"])
-
-    def conditions(self, line: Line, test_set: str) -> list[str]:
-        """The conditions under which a line has scores on a test set."""
-        return list(dict.fromkeys(table.attrs["condition"] for table in self.tables(line, test_set)))
 
     def read(self, line: Line, test_set: str, condition: str = "") -> list[pd.DataFrame]:
         """The tables of a line, one per seed that has one, in order, with the column ``seed``; their facts as ``attrs``.

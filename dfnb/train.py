@@ -12,7 +12,7 @@ import os
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,9 +58,7 @@ def train(
     seen_methods: Sequence[str] | None = None,
     epoch_tests: Sequence[str] = (),
     devices: int = 1,
-    workers: int = WORKERS,
     shuffled_labels: bool = False,
-    echo: Callable[[str], None] = print,
     wait_s: float = 30,
     allow_random: bool = True,
     frames_per_video: int | None = None,
@@ -80,9 +78,7 @@ def train(
         seen_methods: Manipulation methods to train on; all where None.
         epoch_tests: Test sets that are scored after every epoch, for the selection on the test set of published codes.
         devices: More than one trains with DDP, one process per device; not inside a notebook.
-        workers: Processes of the loader.
         shuffled_labels: Train on labels exchanged between videos, the control that shows what a map owes to learning.
-        echo: Called with one line of progress now and then.
         allow_random: Whether pretrained weights that cannot be fetched may be replaced by random ones.
         frames_per_video: Of each video in train and val at most so many frames, evenly spaced; all where None.
         wait_s: How long to wait for another process that trains the same run; below zero without end.
@@ -111,11 +107,11 @@ def train(
         splits["train"] = _shuffled(splits["train"], seed)
     with core.locked(folder, wait_s):
         if "weights_sha256" not in (core.read_record(folder) or {}):  # a record of an older form is written again
-            before, given = settings.before(), (seed, seen_methods, (), devices, workers, shuffled_labels, echo, -1)
+            before, given = settings.before(), (seed, seen_methods, (), devices, shuffled_labels, -1)
             start = train(paper, train_set, before, *given, frames_per_video=frames_per_video) if before else None
             always = settings.always(splits["train"], seed, start)
             splits = {split: settings.visible(frames, seed, start) for split, frames in splits.items()}
-            _launch(_Loop(folder, parameters, settings, splits, always, start, workers, echo))
+            _launch(_Loop(folder, parameters, settings, splits, always, start))
     return Run.open(folder)
 
 
@@ -142,8 +138,6 @@ class _Loop:
     splits: dict[str, pd.DataFrame]  # train and val, as the paper may see them
     always: Sequence[int]  # positions in the train split of frames that every batch shows some of
     start: Run | None  # the phase before
-    workers: int
-    echo: Callable[[str], None]
     asked_to_end: int = 0  # the number of the signal
 
     def __call__(self, fabric: Fabric) -> None:
@@ -177,8 +171,7 @@ class _Loop:
         self.asked_to_end = number
 
     def _tell(self, text: str) -> None:
-        if self.fabric.is_global_zero:
-            self.echo(f"{self.parameters['paper']} on {self.parameters['train_set']}, seed {self.seed}: {text}")
+        self.fabric.print(f"{self.parameters['paper']} on {self.parameters['train_set']}, seed {self.seed}: {text}")
 
     def _set_up(self, resumed: bool) -> None:
         """Network, loader, optimisers and the state of a training that has not begun."""
@@ -193,8 +186,7 @@ class _Loop:
         self.sampler = EpochSampler(frames, settings.batch_size, self.seed, *limits, self.always)
         self.sampler.rank, self.sampler.world = fabric.global_rank, fabric.world_size
         self.steps = len(self.sampler)
-        data = FrameDataset(frames, settings, self.seed)
-        self.loader = loader(data, self.sampler, self.workers, pin=fabric.device.type == "cuda")
+        self.loader = loader(FrameDataset(frames, settings, self.seed), self.sampler, WORKERS, pin=DEVICE == "cuda")
         optimiser, scheduler = _optimisation(network, settings, self.steps)
         adversary = getattr(network, "adversary", None)
         others = [torch.optim.Adam(adversary.parameters(), settings.adversary_lr)] if adversary else []
@@ -286,15 +278,12 @@ class _Loop:
 
     def _judged(self, frames: pd.DataFrame, made: bool = False) -> pd.DataFrame:
         """The scores of frames, or of the samples ``made`` of them; each process scores its share, and all get the whole."""
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        seed, each = (self.seed, self.settings.samples_per_frame) if made else (None, 1)
-        own = predict(self.network, frames.iloc[rank::world], self.settings, locate=False, seed=seed)
-        share = torch.zeros(int(np.ceil(len(frames) / world)) * each, 2, dtype=torch.float64)
-        share[: len(own)] = torch.tensor(own[["score", "label"]].to_numpy(float))
-        shares = self.fabric.all_gather(share.to(self.fabric.device)).view(world, -1, each, 2).transpose(0, 1)
-        table = frames.iloc[np.arange(len(frames)).repeat(each)].reset_index(drop=True)
-        score, label = shares.reshape(-1, 2)[: len(table)].cpu().numpy().T
-        return table.assign(score=score, label=label.astype(table["label"].dtype))[list(metrics.COLUMNS)]
+        world = self.fabric.world_size
+        own = frames.iloc[np.array_split(np.arange(len(frames)), world)[self.fabric.global_rank]]
+        shares = [predict(self.network, own, self.settings, locate=False, seed=self.seed if made else None)] * world
+        if world > 1:
+            torch.distributed.all_gather_object(shares, shares[0])
+        return pd.concat(shares, ignore_index=True)
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from dfnb import synth
 
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in ("scripts", "workflow")]
 
 
 @pytest.fixture(scope="session")

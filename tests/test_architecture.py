@@ -38,7 +38,6 @@ compare
 tables figures
 page
 jobs
-cost
 cli
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
@@ -127,7 +126,7 @@ def test_imports_make_no_circle():
 
 def test_nothing_but_the_command_imports_the_jobs():
     importers = {name for name, tree in TREES.items() for other, _ in within(tree) if other == "jobs"}
-    assert importers <= {"cli", "cost"}
+    assert importers <= {"cli"}
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -178,7 +178,7 @@ def test_its_notebook_is_a_copy_of_02(book, home):
     assert "Frequency" in text and "class Network(papers.Network)" in text
 
 
-def test_a_paper_may_make_its_own_samples(home):
+def test_a_paper_may_make_its_own_samples(home, monkeypatch):
     settings = papers.module("frequency_pairs").Settings(image_size=96, epochs=1, batch_size=16, images_per_epoch=32)
     table = select(load_frames("smoke-a"), "train")
     real = settings.visible(table, 0, None)
@@ -186,9 +186,10 @@ def test_a_paper_may_make_its_own_samples(home):
     assert [item["label"] for item in shown] == [0, 1] and shown[1]["mask"].any() and not shown[0]["mask"].any()
     judged = FrameDataset(real, settings)[0, 0, 0]
     assert len(judged) == 1
-    from dfnb.train import train
+    from dfnb import train
 
-    run = train("frequency_pairs", "smoke-a", settings, workers=2, echo=lambda line: None)
+    monkeypatch.setattr(train, "WORKERS", 2)
+    run = train.train("frequency_pairs", "smoke-a", settings)
     assert run.record["n"] == {"train": len(real), "val": 8 * 2} and len(real) < len(table)
     assert run.record["images_seen"] == 32 and "own samples of the validation split" in run.record["rule"]
     assert 0 < run.log["loss_total"].iloc[-1] < 2 and 0 <= run.record["chosen"]["auc"] <= 1

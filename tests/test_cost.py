@@ -2,13 +2,14 @@
 
 import os
 
+import cost
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from dfnb import cost, jobs
+from dfnb import jobs
 from dfnb.cli import app
 from dfnb.core import DfnbError
 from dfnb.data import frames

@@ -13,6 +13,7 @@ import kill_smoke
 import numpy as np
 import pandas as pd
 import pytest
+import run as workflow
 from typer.testing import CliRunner
 
 from dfnb import cli, core, jobs
@@ -106,25 +107,27 @@ def test_the_script_that_kills_resumes_until_all_is_done_and_leaves_nothing(tmp_
 @pytest.fixture
 def empty_home(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cli, "LEFT_OVER_S", 0)
+    monkeypatch.setattr(workflow, "LEFT_OVER_S", 0)
+    core.code.cache_clear()  # another home may have had profiles of its own
     return tmp_path / "home"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_a_workflow_that_is_asked_to_end_does_and_frees_its_home(empty_home, started, number, status):
-    code = "import sys, time; from dfnb import cli; sys.argv = ['dfnb', 'run', 'smoke']\n"
-    code += "cli._workflow = lambda *given: print('works', flush=True) or time.sleep(600)\ncli.app()"
-    workflow = started("-c", code, line="works")
+def test_a_workflow_that_is_asked_to_end_does_and_frees_its_home(empty_home, checkout, started, number, status):
+    code = f"import sys, time; sys.path.append({str(checkout / 'workflow')!r}); import run; from dfnb import cli\n"
+    code += "run.do_jobs = lambda *given: print('works', flush=True) or time.sleep(600)\n"
+    code += "sys.argv = ['dfnb', 'run', 'smoke']; cli.app()"
+    asked = started("-c", code, line="works")
     with pytest.raises(DfnbError, match="another process"), core.locked(empty_home / "runs"):
         pass
-    workflow.send_signal(number)
-    assert workflow.wait() == status
+    asked.send_signal(number)
+    assert asked.wait() == status
     with core.locked(empty_home / "runs"):
         pass
 
 
 def test_a_second_workflow_in_a_home_says_so(empty_home, monkeypatch):
-    monkeypatch.setattr(cli, "_workflow", lambda *given: pytest.fail("worked beside the first"))
+    monkeypatch.setattr(workflow, "do_jobs", lambda *given: pytest.fail("worked beside the first"))
     with core.locked(empty_home / "runs"):
         second = CliRunner().invoke(cli.app, ["run", "smoke"])
     assert second.exit_code == 1
@@ -166,7 +169,7 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     for path in (record, dataset):
         core.write_text(path, "{}")
     seen = empty_home / "runs/notebooks/smoke.json"
-    core.write_json(seen, core.as_seen([record]))
+    core.write_json(seen, workflow.as_seen([record]))
     code = "import atexit, sys; atexit.register(lambda: print(sorted({'torch', 'pandas'} & set(sys.modules))))\n"
     code += "sys.argv = ['dfnb', 'run', 'smoke']; from dfnb.cli import app; app()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -174,7 +177,7 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     assert lines[0] == "profile smoke: all is done" and lines[-1] == "[]" and not done.returncode, done.stderr
 
     looked = []
-    monkeypatch.setattr(cli, "_workflow", lambda *given: looked.append(given) or True)
+    monkeypatch.setattr(workflow, "do_jobs", lambda *given: looked.append(given) or True)
 
     def again():
         CliRunner().invoke(cli.app, ["run", "smoke"])
@@ -183,13 +186,13 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     assert again() == 0
     core.write_text(record, '{"files": {}}')
     assert again() == 1
-    core.write_json(seen, core.as_seen([record]))
+    core.write_json(seen, workflow.as_seen([record]))
     core.write_text(empty_home / "papers" / "mine.py", "VERSION = 1")
     assert again() == 2
-    core.write_json(seen, core.as_seen([record]))
+    core.write_json(seen, workflow.as_seen([record]))
     dataset.unlink()
     assert again() == 3
-    core.write_json(seen, core.as_seen([record]))
+    core.write_json(seen, workflow.as_seen([record]))
     monkeypatch.setattr(core, "code", lambda: "other")
     assert again() == 4
 

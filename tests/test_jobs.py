@@ -370,8 +370,9 @@ def test_a_main_line_that_is_also_an_arm_is_measured_as_a_main_line(trained_else
     assert main.id == same.id and (main.group, same.group) == ("", "controls")
     for job in (main, other):
         jobs.train_job("mine", job.id)
-    conditions = [scores.Report("mine").conditions(line, "smoke-b") for line in scores.Report("mine").lines()]
-    assert [line.group for line in scores.Report("mine").lines()] == ["", "controls", "controls"]
+    report = scores.Report("mine")
+    conditions = [[table.attrs["condition"] for table in report.tables(line, "smoke-b")] for line in report.lines()]
+    assert [line.group for line in report.lines()] == ["", "controls", "controls"]
     assert ["JPEG 5" in found for found in conditions] == [True, True, False]
 
 
@@ -450,6 +451,9 @@ def test_a_profile_hands_out_the_gpus_that_torch_sees(tmp_path, monkeypatch, vis
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     started = []
+    job = SimpleNamespace(record=tmp_path / "record.json", done=lambda: bool(started), files=lambda: [])
+    monkeypatch.setattr(jobs, "restore", lambda name: None)
+    monkeypatch.setattr(jobs, "jobs", lambda name: [job])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(
         subprocess,

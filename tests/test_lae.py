@@ -40,7 +40,7 @@ def batch(n=8, masked=True):
 
 
 def fit(**changes):
-    return train.train("lae", "smoke-a", settings(**changes), seed=3, echo=lambda line: None)
+    return train.train("lae", "smoke-a", settings(**changes), seed=3)
 
 
 class FirstPhase(papers.Run):
@@ -357,7 +357,7 @@ def test_impossible_settings_are_refused_in_one_sentence():
 def test_phase_two_starts_from_phase_one_and_reads_no_other_mask(home_of_its_own, monkeypatch):
     """Reading any mask but the annotated ones raises; the others are gone from the disk."""
     still = settings(lr=1e-12, images_per_epoch=128)
-    first = train.train("lae", "smoke-a", still.before(), seed=3, echo=lambda line: None)
+    first = train.train("lae", "smoke-a", still.before(), seed=3)
     shown = still.visible(select(load_frames("smoke-a"), "train"), 3, first)
     allowed = {(str(shown["mask"].iloc[i]), int(shown["row"].iloc[i])) for i in frames.masked(shown)}
     read, real = set(), frames.Pixels.mask
@@ -373,7 +373,7 @@ def test_phase_two_starts_from_phase_one_and_reads_no_other_mask(home_of_its_own
     others = set(everything.loc[everything["split"] != "test", "mask"].astype(str)) - {path for path, _ in allowed}
     for path in others - {""}:
         (home_of_its_own / "datasets" / "smoke-a" / path).unlink()
-    run = train.train("lae", "smoke-a", still, seed=3, echo=lambda line: None)
+    run = train.train("lae", "smoke-a", still, seed=3)
     assert train.Run.open(run.record["start"]) == first
     assert read and "loss_attention" in run.log and "loss_attention" not in first.log
     assert np.isfinite(run.log["loss_adversary"]).all() and run.record["rule"] == "the last epoch"

@@ -1,5 +1,6 @@
 """What a profile will cost on this machine: hours, memory and disk, from a few timed steps of each network."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from timeit import Timer
@@ -7,6 +8,7 @@ from timeit import Timer
 import numpy as np
 import pandas as pd
 import torch
+import typer
 from torch import Tensor
 
 from dfnb import core, jobs, papers, synth
@@ -17,6 +19,17 @@ SCORING = 1 / 3  # of a training step: a forward pass costs about half of a back
 PIXELS = 180_000  # of the images of a timed step on the CPU, where a published batch would take minutes
 GIB = 2**30
 FREE = {"epochs": 1, "lr": 1e-3, "oversampling": None, "pretrained": False}  # settings that change no step
+
+
+def tell(profile: str) -> None:
+    """Print what a profile costs; `dfnb cost` calls it."""
+    table, crops = cost(profile), disk(profile)
+    typer.echo(table.to_string())
+    slots = torch.cuda.device_count() or os.cpu_count() or 1
+    typer.echo(f"hours = (images + {SCORING:.2f} scored) × seconds per image; memory: of each training")
+    typer.echo(f"about {table['hours'].iloc[-1] / slots:.1f} hours with {slots} trainings side by side on {DEVICE}")
+    sizes = ", ".join(f"{name} {size:.1f}" for name, size in crops.items())
+    typer.echo(f"crops, GiB: {sizes}; in all {crops.sum():.1f}")
 
 
 def cost(name: str) -> pd.DataFrame:
