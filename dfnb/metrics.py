@@ -310,7 +310,7 @@ def mean(column: np.ndarray, label: np.ndarray, balanced: bool = False) -> tuple
 
 
 def curve_values(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """The curve metrics of scores (n,)."""
+    """The metrics of :func:`_curves` of scores (n,)."""
     thresholds, place = np.unique(-score, return_inverse=True)
     fake, real = (np.bincount(place, kind, len(thresholds)) for kind in (label, ~label))
     return {name: float(values[0]) for name, values in _curves(fake[None], real[None]).items()}
@@ -415,25 +415,12 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         return dict.fromkeys([*LOCALISATION, "best_iou"], float("nan"))
     # Rounded, since the noise of float32 interpolation would break ties, differently on each machine.
     resized = cv2.resize(np.float32(probability), forged.shape[::-1], interpolation=cv2.INTER_LINEAR).round(6)
-    curve, total = _curves(*_counts(resized.ravel(), forged.ravel())), float(resized.sum(dtype=float))
+    curve, total = curve_values(resized.ravel(), forged.ravel()), float(resized.sum(dtype=float))
     return {
         "iou": float(((resized > 0.5) & forged).sum() / ((resized > 0.5) | forged).sum()),
-        "pixel_auc": float(curve["AUC"][0]),
-        "pixel_ap": float(curve["AP"][0]),
+        "pixel_auc": curve["AUC"],
+        "pixel_ap": curve["AP"],
         "pointing": float(forged[resized == resized.max()].mean()),
         "energy": float(resized[forged].sum(dtype=float) / total if total else forged.mean()),
-        "best_iou": float(curve["best IoU"][0]),
+        "best_iou": curve["best IoU"],
     }
-
-
-def _counts(values: np.ndarray, forged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forged and other pixels (1, T) at each of T distinct values in [0, 1] of at most six decimals, highest first.
-
-    Value and label are sorted as one integer of 21 bits, low bits first: NumPy sorts 16 bits by radix, in linear time.
-    """
-    keys = np.rint(values * np.float32(-1e6)).astype(np.int32) * 2 + (2_000_000 + forged)
-    keys = keys[np.argsort((keys & 0xFFF).astype(np.uint16), kind="stable")]
-    keys = keys[np.argsort((keys >> 12).astype(np.uint16), kind="stable")]
-    last = np.append(np.flatnonzero(keys[1:] >> 1 != keys[:-1] >> 1), len(keys) - 1)
-    fake = np.diff(np.cumsum(keys & 1, dtype=np.int64)[last], prepend=0)
-    return fake[None], (np.diff(last, prepend=-1) - fake)[None]
