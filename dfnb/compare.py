@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ COUNTS = ("n", "n_real", "n_fake", "clusters", "seeds", "left_chance", "interval
 OF_LINE = ("rule", "backbone", "weights_from")
 FACTS = (*OF_LINE, "compression", "fingerprint", "mean_over", "seeds_list", "by_seed", "collapsed", "refused")
 COLUMNS = KEYS + INTERVALS + COUNTS + FACTS
-VERSION = 6  # raised when the same scores give other numbers
+VERSION = 7  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
 AWAY = "away"
@@ -170,7 +170,7 @@ def results(report: scores.Report) -> pd.DataFrame:
 
     Main lines have all metrics. Arms, differences and single methods have AUC, balanced accuracy and localisation.
     Differences: of every two main lines; of every arm and the ``main`` of its group, or else of its paper; of the ``main``
-    arms of groups of one name. Refused scores raise nothing: they are rows that say why.
+    arms of groups of one name; of two arms that a claim compares. Refused scores raise nothing: they are rows that say why.
     """
     paths = [report.folder / "runs.json", *report.folder.glob("scores/*.parquet"), *report.folder.glob("other/*/*")]
     files = {str(path.relative_to(report.folder)): core.sha256(path) for path in paths if path.exists()}
@@ -338,13 +338,19 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
     """What is compared, first minus second; see :func:`results`."""
     heads = [side for side in sides if side.line.arm == "main" or not side.line.group]
     pairs = [(b, a) for a, b in combinations(heads, 2) if a.line.group == b.line.group]
-    for side in (side for side in sides if side not in heads):
+    arms = [side for side in sides if side not in heads]
+    for side in arms:
         paper, groups = side.line.paper, (side.line.group, "")
         bases = [head for head in heads if head.line.paper == paper and head.line.group in groups]
         pairs += [(side, head) for head in sorted(bases, key=lambda head: groups.index(head.line.group))[:1]]
-        none = side.line._replace(arm="0 %")[1:4]  # what all masks gain
-        pairs += [(side, other) for other in sides if side.line.arm == "100 %" and other.line[1:4] == none]
+    named = {side: f"{side.line.paper}:{side.line.group}/{side.line.arm}" for side in arms}
+    asked = [tuple(f"{each['paper']}:{arm}" for arm in pair) for each in claims()[1] for pair in _compared(each)]
+    pairs += [(a, b) for a, b in permutations(arms, 2) if (named[a], named[b]) in asked]
     return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2]
+
+
+def _compared(claim: "Claim") -> list[tuple[str, ...]]:
+    return [(claim["line"], claim["against"]), tuple(claim["where"])]
 
 
 def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
