@@ -1,7 +1,6 @@
 """The figures of a report and of the notebooks, in one style; those of results draw rows of ``results.parquet``."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -152,7 +151,7 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 def with_legend(figure: Figure, handles: Mapping[str, Any]) -> Figure:
     """The figure with a legend above all axes, in as many columns as fit the width; it grows by the legend's rows."""
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
-    figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
+    figure.set_figheight(figure.get_figheight() + 0.16 * np.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
     return figure
 
@@ -249,7 +248,7 @@ def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
 
 def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str, y: str) -> Figure:
     """Curves with bands in panels by title; the tables have columns x, label, value, low and high."""
-    size = (math.ceil(len(panels) / columns), min(columns, len(panels)))
+    size = (int(np.ceil(len(panels) / columns)), min(columns, len(panels)))
     figure, axes = plt.subplots(*size, figsize=(WIDTH, 1.8 * size[0]), sharex=True, sharey=True, squeeze=False)
     handles = {}
     for axis, (title, rows) in zip(axes.flat, panels.items()):

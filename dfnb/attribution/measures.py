@@ -58,12 +58,13 @@ def faithfulness(network: nn.Module, images: Tensor, found: np.ndarray) -> dict[
     large = F.interpolate(torch.from_numpy(found)[:, None].to(images.device), images.shape[-2:], mode="bilinear")
     ties = torch.from_numpy(core.rng("ties").random(images.shape[-2:])).to(images.device) * 1e-6
     rank = (large + ties).flatten(1).argsort(1, descending=True).argsort(1).view_as(large)
-    curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
-    for step in range(STEPS + 1):
-        top = rank < step / STEPS * rank[0].numel()
-        for name, kept in {"deletion": ~top, "insertion": top}.items():
-            curves[name].append(network.score(network(images * kept)).cpu().numpy())
-    return {name: np.stack(values, 1) for name, values in curves.items()}
+    tops = [rank < step / STEPS * rank[0].numel() for step in range(STEPS + 1)]
+
+    def score(shown: Tensor) -> np.ndarray:
+        return network.score(network(images * shown)).cpu().numpy()
+
+    deletion, insertion = [score(~top) for top in tops], [score(top) for top in tops]
+    return {"deletion": np.stack(deletion, 1), "insertion": np.stack(insertion, 1)}
 
 
 def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> pd.DataFrame:
