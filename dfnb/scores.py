@@ -141,7 +141,7 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     tables, paths = {}, []
     for run in runs:
         for path in sorted(run.folder.glob("scores/*.parquet")):
-            table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else "")
+            table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else ".")
             if table.attrs["weights"] in (None, run.weights_sha256):
                 table.attrs["seed"] = run.parameters["seed"]
                 tables.setdefault(table.attrs["test_set"], []).append(table)
