@@ -105,10 +105,8 @@ def folder_sources(root: Path, label: str | None = None, crops: bool = False, li
 
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     """A box (left, top, right, bottom) of an image (H, W[, 3]) uint8 as (size, size[, 3]); edges are repeated beyond."""
-    (height, width), (left, top, right, bottom) = image.shape[:2], box
-    patch = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    pads = max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)
-    patch = cv2.copyMakeBorder(patch, *pads, cv2.BORDER_REPLICATE)
+    left, top, right, bottom = box
+    patch = image.take(range(top, bottom), axis=0, mode="clip").take(range(left, right), axis=1, mode="clip")
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if bottom - top > size else cv2.INTER_CUBIC)
 
 
