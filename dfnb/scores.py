@@ -28,7 +28,6 @@ KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
 LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
 PACKED_DIGITS = 3  # of measures in a report
-SMALL = {"compression_level": 19, "write_statistics": False}
 OF_ARMS = "^(?!(deletion|insertion) [1-9])"  # columns that a report keeps of an arm: no points of curves
 
 
@@ -146,9 +145,10 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
                 table.attrs["seed"] = run.parameters["seed"]
                 tables.setdefault(table.attrs["test_set"], []).append(table)
     for test_set, parts in tables.items():
+        parts.sort(key=lambda part: core.slug(part.attrs["condition"]))  # the seeds side by side: a tenth smaller
         paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
         facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
-        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()}, **SMALL)
+        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()})
     if not line.group:
         paths.append(folder / "weights" / f"{runs[0].id}.safetensors")
         with core.atomic(paths[-1]) as temporary:
