@@ -34,7 +34,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import chain, combinations, product
+from itertools import chain, combinations, permutations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ from dfnb import core, metrics, papers, scores
 DECLARED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 KEYS, INTERVALS, COUNTS, FACTS = DECLARED["columns"].values()
 COLUMNS = (*KEYS, *INTERVALS, *COUNTS, *FACTS)
-VERSION = 6  # raised when the same scores give other numbers
+VERSION = 7  # raised when the same scores give other numbers
 ON_TEST = "chosen on test"
 ALL_CORRUPTIONS = "all corruptions"
 AWAY = "away"
@@ -171,7 +171,7 @@ def results(report: scores.Report) -> pd.DataFrame:
 
     Main lines have all metrics. Arms, differences and single methods have AUC, balanced accuracy and localisation.
     Differences: of every two main lines; of every arm and the ``main`` of its group, or else of its paper; of the ``main``
-    arms of groups of one name. Refused scores raise nothing: they are rows that say why.
+    arms of groups of one name; of two arms that a claim compares. Refused scores raise nothing: they are rows that say why.
     """
     paths = [report.folder / "runs.json", *report.folder.glob("scores/*.parquet"), *report.folder.glob("other/*/*")]
     files = {str(path.relative_to(report.folder)): core.sha256(path) for path in paths if path.exists()}
@@ -341,13 +341,19 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
     """What is compared, first minus second; see :func:`results`."""
     heads = [side for side in sides if side.line.arm == "main" or not side.line.group]
     pairs = [(b, a) for a, b in combinations(heads, 2) if a.line.group == b.line.group]
-    for side in (side for side in sides if side not in heads):
+    arms = [side for side in sides if side not in heads]
+    for side in arms:
         paper, groups = side.line.paper, (side.line.group, "")
         bases = [head for head in heads if head.line.paper == paper and head.line.group in groups]
         pairs += [(side, head) for head in sorted(bases, key=lambda head: groups.index(head.line.group))[:1]]
-        none = side.line._replace(arm="0 %")[1:4]  # what all masks gain
-        pairs += [(side, other) for other in sides if side.line.arm == "100 %" and other.line[1:4] == none]
+    named = {side: f"{side.line.paper}:{side.line.group}/{side.line.arm}" for side in arms}
+    asked = [tuple(f"{each['paper']}:{arm}" for arm in pair) for each in claims()[1] for pair in _compared(each)]
+    pairs += [(a, b) for a, b in permutations(arms, 2) if (named[a], named[b]) in asked]
     return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2 and a.condition != SEAMS]
+
+
+def _compared(claim: "Claim") -> list[tuple[str, ...]]:
+    return [(claim["line"], claim["against"]), tuple(claim["where"])]
 
 
 def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:

@@ -275,7 +275,8 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
-    write_text(path, json.dumps(content, indent=indent, default=_plain) + "\n")
+    separators = None if indent else (",", ":")
+    write_text(path, json.dumps(content, indent=indent, separators=separators, default=_plain) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -381,16 +382,14 @@ def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame
     return read_table(path)
 
 
-def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **options: Any) -> None:
-    """Write a table as parquet, complete or not at all, with ``facts`` in its metadata; the same table gives the same bytes.
-
-    ``options`` of :meth:`pandas.DataFrame.to_parquet`.
-    """
+def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Write a table as parquet, complete or not at all, with ``facts`` in its metadata; the same table gives the same bytes."""
     table = table.copy(deep=False)
     table.attrs = {"dfnb": json.loads(json.dumps(facts, default=_plain))}  # pandas keeps them in the metadata
     with atomic(path) as temporary:
-        # with checksums a flipped byte is found when it is read
-        table.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True, **options)
+        # a study's are committed; with checksums a flipped byte is found when it is read
+        options = {"compression_level": 19, "write_statistics": False, "write_page_checksum": True}
+        table.to_parquet(temporary, index=False, compression="zstd", **options)
 
 
 def read_table(path: Path) -> pd.DataFrame:

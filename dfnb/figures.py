@@ -29,7 +29,7 @@ WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 COLOURS = ("#d55e00", "#cc78bc", "#56b4e9", "#ca9161", "#ece133", "#fbafe4")
 MARKERS = "vP*Xph<>d"
 MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1}
-JPEG = {"quality": 85}
+JPEG = {"quality": 70}
 SCREEN = 0.6  # the width of a picture in a notebook, as a share of the saved one's
 Maps = Sequence[str] | Mapping[str, np.ndarray]
 Looks = Mapping[str, dict[str, str]]  # colour and marker by line
@@ -66,9 +66,9 @@ def described(paths: Sequence[Path]) -> display.Image:
     return display.Image(content.tobytes(), format="jpeg", alt=paths[2].read_text(encoding="utf-8").strip())
 
 
-def source(code: type | Callable) -> display.Code:
+def source(code: type | Callable) -> display.Markdown:
     """The source of a class or function, as a notebook shows it: displayed, never retyped."""
-    return display.Code(inspect.getsource(code), language="python")
+    return display.Markdown(f"```python\n{inspect.getsource(code)}```")
 
 
 # ---------------------------------------------------------------- of frames

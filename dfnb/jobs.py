@@ -362,9 +362,15 @@ def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
 def restore(name: str) -> None:
     """Put what the report of a profile holds into the home, where its trainings then count as done.
 
-    Raises :class:`DfnbError` for a profile of ``one_code`` that has runs of a paper left to train, where other code made a part
-    of them. A paper may join a report that other code has made of others.
+    Done once while report and profile stay as they are. Raises :class:`DfnbError` for a profile of ``one_code`` that has runs of
+    a paper left to train, where other code made a part of them. A paper may join a report that other code has made of others.
     """
+    path = scores.report_folder(name) / "runs.json"
+    _restored(name, path, path.stat().st_mtime_ns if path.exists() else 0, profile(name).model_dump_json())
+
+
+@cache
+def _restored(name: str, path: Path, changed: int, content: str) -> None:
     report = scores.Report(name)
     ended = [record["parameters"] for record in report.jobs().values()]
     left = [job for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, ended)))]

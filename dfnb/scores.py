@@ -28,6 +28,7 @@ KEYS = ["seed", "condition"]  # of a table in a packed file
 TEXTS = ["condition", "video", "cluster", "method"]
 LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
 PACKED_DIGITS = 3  # of measures in a report
+OF_ARMS = "^(?!(deletion|insertion) [1-9])"  # columns that a report keeps of an arm: no points of curves
 
 
 def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -151,14 +152,15 @@ def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     tables, paths = {}, []
     for run in runs:
         for path in sorted(run.folder.glob("scores/*.parquet")):
-            table = _per_video(core.read_table(path))
+            table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else ".")
             if table.attrs["weights"] in (None, run.weights_sha256):
                 table.attrs["seed"] = run.parameters["seed"]
                 tables.setdefault(table.attrs["test_set"], []).append(table)
     for test_set, parts in tables.items():
+        parts.sort(key=lambda part: core.slug(part.attrs["condition"]))  # the seeds side by side: a tenth smaller
         paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
         facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
-        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()}, compression_level=19)
+        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()})
     if not line.group:
         weights = (runs[0].folder / "best.safetensors").read_bytes()
         paths.append(core.write_bytes(folder / "weights" / f"{runs[0].id}.safetensors", weights))

@@ -530,6 +530,16 @@ def test_how_far_losses_moved_in_training_is_a_row(tmp_path):
     assert (found["value"], found["sd"]) == pytest.approx((0.3, np.std([0.2, 0.4], ddof=1)))
 
 
+def test_two_arms_are_compared_where_a_claim_names_them(tmp_path):
+    arms = {name: ("exposing_the_deception", "losses", name) for name in ("CE", "CE + LIL", "fixed weights")}
+    sides = [
+        compare.Side(None, scores.Line(name, *known, (run_of(tmp_path, known[0], 0, name),)), "here", "", [""], "video")
+        for name, known in arms.items()
+    ]
+    found = {(a.line.arm, b.line.arm) for a, b in compare._pairs(sides)}
+    assert found == {("fixed weights", "CE")}
+
+
 def test_all_masks_are_compared_with_none(tmp_path):
     lines = [
         scores.Line(arm, "lae", "face swap", arm, (run_of(tmp_path, "lae", 0, arm),))

@@ -150,6 +150,8 @@ def test_a_report_stands_by_itself(fresh):
         assert table.attrs["fingerprint"] and table.attrs["condition"] == ""
     (map_table,) = report.read(main, "smoke-a", "map Grad-CAM")
     assert map_table.attrs["frames"] == 12 and set(map_table["deletion 10"]) == {0.25} and "seen" in map_table
+    (of_arm,) = report.read(arm, "smoke-a", "map Grad-CAM")
+    assert set(map_table) - set(of_arm) == {"deletion 10"}  # of an arm no points of curves are kept
     assert all(torch.equal(value, weights[name]) for name, value in report.network(main).state_dict().items())
     for test_set, condition in (("smoke-a", "JPEG 4"), ("synth-z", "")):
         with pytest.raises(DfnbError, match=f"{test_set}") as error:

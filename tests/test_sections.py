@@ -57,3 +57,14 @@ def test_what_was_printed_keeps_a_section(tmp_path):
     nbformat.write(notebook, tmp_path / "executed.ipynb")
     subprocess.run([sys.executable, SCRIPT, tmp_path / "executed.ipynb"], check=True)
     assert len(nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells) == 2
+
+
+def test_of_a_table_its_html_stays_and_of_a_cell_no_time(tmp_path):
+    table = code("table", pd.DataFrame({"AUC": [0.5]}))
+    table.metadata["papermill"] = {"duration": 1.0}
+    plain = code("3", 3)
+    nbformat.write(v4.new_notebook(cells=[table, plain]), tmp_path / "executed.ipynb")
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "executed.ipynb"], check=True)
+    html, number = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+    assert list(html.outputs[0].data) == ["text/html"] and not html.metadata
+    assert number.outputs[0].data == {"text/plain": "3"}

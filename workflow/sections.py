@@ -1,4 +1,4 @@
-"""Make an executed notebook readable: python workflow/sections.py NOTEBOOK takes out the sections that had nothing to show.
+"""Make an executed notebook readable, and light: python workflow/sections.py NOTEBOOK takes out what had nothing to show.
 
 A heading tagged ``arms`` begins such a section, which ends at the next heading of its level or above. It goes where all
 its code cells showed nothing or an empty table: the profile does not train the lines that it is about. The cell of parameters
@@ -41,6 +41,16 @@ def without_empty_sections(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def light(notebook: NotebookNode) -> NotebookNode:
+    """The same notebook, changed in place: of a table its HTML alone, and no times of cells."""
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        for output in cell.get("outputs", ()):
+            if "text/html" in output.get("data", {}):
+                output.data.pop("text/plain", None)
+    return notebook
+
+
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    nbformat.write(without_empty_sections(nbformat.read(path, as_version=4)), path)
+    nbformat.write(light(without_empty_sections(nbformat.read(path, as_version=4))), path)
