@@ -2,14 +2,12 @@
 
 A table has one row per frame: video, track, frame, cluster, label, method, ``score`` (P(fake)), and measures. Its condition
 is a text: empty for the frames as they are, ``JPEG 3``, ``epoch 2``, ``map Grad-CAM``, ``sanity Grad-CAM``. At home each is
-a file of its run (:func:`keep`), with what it depends on in its metadata. A report holds one file per line and test set
-(:func:`pack`) and is read without runs and datasets (:class:`Report`).
+a file of its run (:func:`keep`), with what it depends on in its metadata. A report holds one file per main line and test
+set, and one for the arms of a group (:func:`pack`), and is read without runs and datasets (:class:`Report`).
 """
 
 import json
-import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import mode
@@ -24,8 +22,8 @@ from dfnb.core import DfnbError
 from dfnb.data.frames import first_clusters, load_frames, select
 from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
-KEYS = ["seed", "condition"]  # of a table in a packed file
-TEXTS = ["condition", "video", "cluster", "method"]
+KEYS = ["line", "seed", "condition"]  # of a table in a packed file
+TEXTS = ["facts", "line", "condition", "video", "cluster", "method"]
 LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
 PACKED_DIGITS = 3  # of measures in a report
 OF_ARMS = "^(?!(deletion|insertion) [1-9])"  # columns that a report keeps of an arm: no points of curves
@@ -89,6 +87,11 @@ class Line(NamedTuple):
     runs: tuple[Run, ...]
 
     @property
+    def share(self) -> str:
+        """What names the files that hold its scores in a report: arms of a group share them."""
+        return f"{self.paper} {self.group}" if self.group else self.name
+
+    @property
     def here(self) -> list[Run]:
         """The runs whose weights are at home: few, where a report came from elsewhere."""
         return [run for run in self.runs if (run.folder / "best.safetensors").exists()]
@@ -107,13 +110,23 @@ def job_folder(profile: str, job: str) -> Path:
 def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """Put scores, records, logs and the weights of the main lines' first seeds from the home into a report.
 
-    Lines that the report has already are made anew; those that are not given stay, or go where ``prune``.
+    What the report has of these lines already is made anew, arms by whole groups; other lines stay, or go where ``prune``.
     """
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
-        entries = {} if prune else Report(profile).entries
+        report, shares = Report(profile), sorted({line.share for line in lines})
+        stay = [] if prune else [line.name for line in report.lines() if line.runs and line.share not in shares]
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
-        entries |= {line.name: _packed(folder, line, ended) for line in lines}
+        entries = {name: report.entries[name] for name in stay}
+        entries |= {line.name: _entry(folder, line, ended) for line in lines}
+        for share in shares:
+            tables = [table for line in lines if line.share == share for table in _at_home(line)]
+            for test_set in sorted({table.attrs["test_set"] for table in tables}):
+                parts = [table for table in tables if table.attrs["test_set"] == test_set]
+                path = _packed(folder / "scores" / f"{core.slug(share)}@{test_set}.parquet", parts)
+                for name, table in {table.attrs["line"]: table for table in parts}.items():
+                    entries[name]["files"][path.relative_to(folder).as_posix()] = core.sha256(path)
+                    entries[name]["versions"][test_set] = table.attrs["fingerprint"]
         core.write_json(folder / "runs.json", entries, indent=None)
         named = {folder / name for entry in entries.values() for name in entry["files"]}
         for path in {*folder.glob("scores/*"), *folder.glob("weights/*")} - named:
@@ -130,7 +143,7 @@ def unpack(profile: str) -> None:
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
         for test_set in report.test_sets(line) if missing else ():
             for table in report.tables(line, test_set):
-                facts = {name: value for name, value in table.attrs.items() if name != "seed"}
+                facts = {name: value for name, value in table.attrs.items() if name not in ("line", "seed")}
                 if facts["run"] in missing:
                     path = shard(missing[facts["run"]].folder, test_set, facts["condition"])
                     core.write_table(path, table.drop(columns=KEYS), facts)
@@ -146,29 +159,40 @@ def unpack(profile: str) -> None:
             core.write_json(job_folder(profile, job) / "record.json", record)
 
 
-def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
-    """Write the files of a line; returns its entry for ``runs.json``, with the records of the jobs that trained its runs."""
-    runs = sorted(line.runs, key=lambda run: run.parameters["seed"])
-    tables, paths = {}, []
-    for run in runs:
+def _entry(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
+    """A line's entry for ``runs.json``, its scores still to come, and of a main line the weights of its first seed."""
+    runs, files = sorted(line.runs, key=lambda run: run.parameters["seed"]), {}
+    if not line.group:
+        name = f"weights/{runs[0].id}.safetensors"
+        files[name] = core.sha256(core.write_bytes(folder / name, (runs[0].folder / "best.safetensors").read_bytes()))
+    records = {run.id: {**run.record, "outputs": {}} for run in runs}
+    jobs = {name: record for name, record in ended.items() if record.get("run") in records}
+    return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": {}}
+
+
+def _at_home(line: Line) -> Iterator[pd.DataFrame]:
+    """The tables of a line's runs, as a report keeps them, in order of seed."""
+    for run in sorted(line.runs, key=lambda run: run.parameters["seed"]):
         for path in sorted(run.folder.glob("scores/*.parquet")):
             table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else ".")
             if table.attrs["weights"] in (None, run.weights_sha256):
-                table.attrs["seed"] = run.parameters["seed"]
-                tables.setdefault(table.attrs["test_set"], []).append(table)
-    for test_set, parts in tables.items():
-        parts.sort(key=lambda part: core.slug(part.attrs["condition"]))  # the seeds side by side: a tenth smaller
-        paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
-        facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
-        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()})
-    if not line.group:
-        weights = (runs[0].folder / "best.safetensors").read_bytes()
-        paths.append(core.write_bytes(folder / "weights" / f"{runs[0].id}.safetensors", weights))
-    records = {run.id: {**run.record, "outputs": {}} for run in runs}
-    files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
-    versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
-    jobs = {name: record for name, record in ended.items() if record.get("run") in records}
-    return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": versions}
+                table.attrs |= {"line": line.name, "seed": run.parameters["seed"]}
+                yield table
+
+
+def _packed(path: Path, tables: list[pd.DataFrame]) -> Path:
+    """Write tables of one test set as one file: what seeds and arms have in common stands side by side, and packs better.
+
+    Scores and measures are in float32, as which the scores were computed; what is known of a table stands in a column.
+    """
+    tables = sorted(tables, key=lambda table: [table.attrs[name] for name in ("condition", "line", "seed")])
+    keys = [{"facts": json.dumps(table.attrs), **{name: table.attrs[name] for name in KEYS}} for table in tables]
+    joined = pd.concat([table.assign(**values) for table, values in zip(tables, keys)])
+    measures = joined.columns.difference(["facts", *KEYS, *metrics.COLUMNS])
+    types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
+    joined = joined[["facts", *KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)
+    core.write_table(path, joined, {}, store_schema=False)  # the types are read from the columns
+    return path
 
 
 def _per_video(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,29 +205,18 @@ def _per_video(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one, with seed and condition; scores and measures in float32, as which the scores were computed."""
-    joined = pd.concat([table.assign(**{name: table.attrs[name] for name in KEYS}) for table in tables])
-    measures = joined.columns.difference([*KEYS, *metrics.COLUMNS])
-    types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
-    return joined[[*KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)
-
-
 @cache
 def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
     """The tables of a packed file in order of seed and condition, in float64, their facts as ``attrs``."""
-    table = core.read_table(path)
-    if core.sha256(path) != sha256:
-        raise DfnbError(f"{path} is not the file that runs.json describes; pack the report again")
-    with core.reading(path, "as a table of a report", "pack the report again"):
-        facts, table.attrs = table.attrs["tables"], {}
-        facts = json.loads(zlib.decompress(b64decode(facts)))
-        table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float))
-        tables = []
-        for (_, part), table_facts in zip(table.groupby(KEYS, observed=True, sort=False), facts, strict=True):
-            tables.append(part.dropna(axis=1, how="all").reset_index(drop=True))
-            tables[-1].attrs = table_facts
-        return tables
+    if not path.exists() or core.sha256(path) != sha256:
+        raise DfnbError(f"{path} is missing or is not the file that runs.json describes; pack the report again")
+    table = pd.read_parquet(path)
+    table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))
+    tables = []
+    for facts, part in table.groupby("facts", observed=True, sort=False):
+        tables.append(part.drop(columns="facts").dropna(axis=1, how="all").reset_index(drop=True))
+        tables[-1].attrs = json.loads(facts)
+    return tables
 
 
 class Report:
@@ -258,8 +271,9 @@ class Report:
         """All tables of a line on a test set: of every seed under every condition."""
         if not line.runs:
             return [self._other(line.name, test_set)]
-        name = f"scores/{core.slug(line.name)}@{test_set}.parquet"
-        return _unpacked(self.folder / name, self.entries[line.name]["files"].get(name))
+        files = self.entries[line.name]["files"]
+        (name,) = [name for name in files if name.endswith(f"@{test_set}.parquet")]
+        return [table for table in _unpacked(self.folder / name, files[name]) if table.attrs["line"] == line.name]
 
     def _other(self, tool: str, test_set: str) -> pd.DataFrame:
         """The scores of another tool: CSV or parquet with video, label, score, a row per frame (``frame``) or per video.
