@@ -114,12 +114,13 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
-        report, shares = Report(profile), sorted({line.share for line in lines})
-        stay = [] if prune else [line.name for line in report.lines() if line.runs and line.share not in shares]
+        report, shares, given = Report(profile), {line.share for line in lines}, {line.name for line in lines}
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
-        entries = {name: report.entries[name] for name in stay}
-        entries |= {line.name: _entry(folder, line, ended) for line in lines}
-        for share in shares:
+        entries = report.entries | {line.name: _entry(folder, line, ended) for line in lines}
+        for line in report.lines():
+            if line.runs and line.name not in given and (prune or line.share in shares):
+                del entries[line.name]
+        for share in sorted(shares):
             tables = [table for line in lines if line.share == share for table in _at_home(line)]
             for test_set in sorted({table.attrs["test_set"] for table in tables}):
                 parts = [table for table in tables if table.attrs["test_set"] == test_set]
@@ -272,8 +273,9 @@ class Report:
         if not line.runs:
             return [self._other(line.name, test_set)]
         files = self.entries[line.name]["files"]
-        (name,) = [name for name in files if name.endswith(f"@{test_set}.parquet")]
-        return [table for table in _unpacked(self.folder / name, files[name]) if table.attrs["line"] == line.name]
+        paths = [self.folder / name for name in files if name.endswith(f"@{test_set}.parquet")]
+        found = [table for path in paths for table in _unpacked(path, files[f"scores/{path.name}"])]
+        return [table for table in found if table.attrs["line"] == line.name]
 
     def _other(self, tool: str, test_set: str) -> pd.DataFrame:
         """The scores of another tool: CSV or parquet with video, label, score, a row per frame (``frame``) or per video.

@@ -148,7 +148,7 @@ def test_it_is_attributed(book):
 @pytest.mark.parametrize("gain, verdict", [(1.5, "supported"), (-1.5, "worse")])
 def test_it_is_judged(book, home, gain, verdict):
     """Five seeds of the line and of its arm on the frames of one training; scores are drawn, those of the line's fakes moved."""
-    (first, *_), profile = book.report.lines(), f"planted {verdict}"
+    (first, *_), profile = book.report.lines(), f"planted-{verdict}"
     run, like, lines = first.runs[0], book.report.read(first, "smoke-a")[0], []
     for arm, moved in (("", gain), ("narrow", 0.0)):
         runs = []

@@ -33,6 +33,8 @@ def started():
 
     def start(*command, line, **options):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        # a suite that runs in the background may ignore Ctrl-C, and hand that on
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
         running.append(subprocess.Popen([sys.executable, *command], **pipes, **options))
         assert running[-1].stdout.readline() == f"{line}\n"
         return running[-1]
@@ -210,11 +212,12 @@ def test_another_locale_and_a_home_with_spaces_and_accents_change_nothing_but_un
     core.write_json(home / "runs/x.json", {"é": "Δ"})
     core.write_text(home / "reports/smoke/tables/cross_dataset.md", "| Δ ± – |\n")
     code = "from dfnb import cli, core; path = core.home() / 'runs/x.json'; assert core.read_json(path) == {'é': 'Δ'}\n"
-    code += "core.write_json(core.home() / 'runs/notebooks/smoke.json', core.as_seen([path]))\n"
+    code += "run = cli.workflow('run')\n"
+    code += "core.write_json(core.home() / 'runs/notebooks/smoke.json', run.as_seen([path]))\n"
     code += "import sys; sys.argv = ['dfnb', 'run', 'smoke']; cli.app()"
-    (tmp_path / "run.py").write_text(code, encoding="utf-8")  # an argument would be in the locale's letters
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")  # an argument would be in the locale's letters
     environment = {**os.environ, "DFNB_HOME": str(home), **locale}
-    done = subprocess.run([sys.executable, tmp_path / "run.py"], env=environment, capture_output=True)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, capture_output=True)
     assert not done.returncode and shown in done.stdout and b"all is done" in done.stdout, done.stderr
 
 

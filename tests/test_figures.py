@@ -26,7 +26,9 @@ def styled():
 def results(names, paper="xception", group="", **columns) -> pd.DataFrame:
     """Rows of the results on two test sets, one line per name."""
     rows = [{"line": name, "test_set": test_set} for name in names for test_set in ("home", "away")]
-    table = pd.DataFrame(rows).assign(paper=paper, group=group, arm="", level="video", metric="AUC", condition="")
+    table = pd.DataFrame(rows).assign(
+        paper=paper, group=group, arm="", level="video", metric="AUC", condition="", method="all"
+    )
     value = np.linspace(0.6, 0.9, len(table))
     by_seed = [f"{each - 0.01:.4f}, {each + 0.01:.4f}" for each in value]
     return table.assign(value=value, low=value - 0.05, high=value + 0.05, by_seed=by_seed, seeds=2).assign(**columns)

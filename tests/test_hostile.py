@@ -384,10 +384,10 @@ def report(tmp_path, monkeypatch):
     table = pd.DataFrame(
         {"video": list("abcd"), "track": 0, "frame": 0, "cluster": list("abcd"), "label": [0, 1, 0, 1]}
     )
-    table = table.assign(method=["real", "swap"] * 2, score=[0.1, 0.9, 0.4, 0.6], seed=0, condition="")
-    facts = {"run": "xception-x-s0", "test_set": "x", "condition": "", "fingerprint": "f", "weights": None, "seed": 0}
-    path = folder / "scores" / "line@x.parquet"
-    core.write_table(path, table, {"tables": [facts]})
+    table = table.assign(method=["real", "swap"] * 2, score=[0.1, 0.9, 0.4, 0.6])
+    keys = {"line": "line", "seed": 0, "condition": ""}
+    table.attrs = {**keys, "run": "xception-x-s0", "test_set": "x", "fingerprint": "f", "weights": None}
+    path = scores._packed(folder / "scores" / "line@x.parquet", [table])
     run = {"parameters": {"paper": "xception", "seed": 0}, "outputs": {}, "environment": {}}
     entry = {"name": "line", "paper": "xception", "group": "", "arm": "", "runs": {"xception-x-s0": run}, "jobs": {}}
     entry |= {"files": {"scores/line@x.parquet": core.sha256(path)}, "versions": {"x": "f"}}
@@ -428,15 +428,17 @@ def test_a_foreign_report_writes_nothing_outside(report, name, place):
 
 
 def test_a_damaged_table_of_scores_is_found(report):
-    path = report / "scores" / "line@x.parquet"
-    content, sound = path.read_bytes(), core.read_table(path)
+    path, single = report / "scores" / "line@x.parquet", report.parent / "x.parquet"
+    core.write_table(single, pd.read_parquet(path), {})
+    content, of_single, sound = path.read_bytes(), single.read_bytes(), core.read_table(single)
 
     @fuzz(max_examples=50)
     @given(st.data())
     def trial(data):
         path.write_bytes(damaged(content, data.draw))
         attempt(read_report, report)
-        read = attempt(lambda: core.read_table(path), report)
+        single.write_bytes(damaged(of_single, data.draw))
+        read = attempt(lambda: core.read_table(single), report)
         assert read is None or (read.to_numpy() == sound.to_numpy()).all()  # names of columns have no checksum
 
     trial()

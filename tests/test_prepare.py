@@ -377,7 +377,10 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
 
 def test_labels_methods_and_masks_come_from_the_folders(tmp_path):
     root = tmp_path / "in"
-    with pytest.raises(DfnbError, match="holds no file"):
+    with pytest.raises(DfnbError, match="in is no folder; say where the files are"):
+        folder_sources(root)
+    root.mkdir()
+    with pytest.raises(DfnbError, match="holds no file to prepare"):
         folder_sources(root)
     for name in ("real/a.mp4", "fake/Swap/a.mp4", "fake/b.avi", "mask/Swap/a.gif", "README", "val/real/.hidden"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -181,21 +181,6 @@ def test_a_report_keeps_localisation_per_video_and_maps_per_frame(fresh):
     pd.testing.assert_frame_equal(scores._per_video(again.copy()), again)  # packed twice is packed once
 
 
-def test_a_report_of_the_form_before_is_read(fresh):
-    run = untrained()
-    scores.score(run, "smoke-a")
-    scores.pack("demo", [line(run)])
-    path = next((fresh / "reports/demo/scores").iterdir())
-    expected = Report("demo").read(Report("demo").lines()[0], "smoke-a")[0]
-    core.write_table(path, core.read_table(path), {"tables": [expected.attrs]})
-    entries = core.read_json(fresh / "reports/demo/runs.json")
-    entries["Baseline"]["files"][f"scores/{path.name}"] = core.sha256(path)
-    core.write_json(fresh / "reports/demo/runs.json", entries)
-    found = Report("demo").read(Report("demo").lines()[0], "smoke-a")[0]
-    pd.testing.assert_frame_equal(found, expected)
-    assert found.attrs == expected.attrs
-
-
 def test_packing_adds_replaces_and_prunes(fresh):
     first, second = untrained(0), untrained(1)
     scores.score(first, "smoke-a")
@@ -228,17 +213,16 @@ def test_altered_scores_and_other_versions_are_refused(fresh):
     core.write_table(runs[2].folder / "scores/smoke-a.parquet", old, {**old.attrs, "fingerprint": "old"})
     scores.pack("demo", lines)
     path = scores.report_folder("demo") / "scores" / "b@smoke-a.parquet"
-    table = core.read_table(path)
-    core.write_table(path, table.assign(score=1 - table["score"]), table.attrs)
+    core.write_bytes(path, path.read_bytes()[:-1] + b"\0")
     report = Report("demo")
     a, b, c = report.lines()
     assert len(report.read(a, "smoke-a")) == 1
-    with pytest.raises(DfnbError, match=r"b@smoke-a.parquet is not the file that runs.json describes"):
+    with pytest.raises(DfnbError, match=r"b@smoke-a.parquet is missing or is not the file that runs.json describes"):
         report.read(b, "smoke-a")
     with pytest.raises(DfnbError, match=r"scores of c on another version of smoke-a than most lines"):
         report.read(c, "smoke-a")
     path.unlink()
-    with pytest.raises(DfnbError, match=r"there is no .*b@smoke-a.parquet"):
+    with pytest.raises(DfnbError, match=r"b@smoke-a.parquet is missing or is not the file"):
         Report("demo").read(b, "smoke-a")
     assert Report("nothing").lines() == []
 
