@@ -12,10 +12,11 @@ import os
 import signal
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,17 +218,25 @@ class _Loop:
     def _train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
         state, place = self.state, self.state.epoch * self.steps + self.state.step
-        torch.manual_seed(core.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
         batch = self._mixed(self._on_device(batch), place)
-        losses = self.step(batch)
-        self._check_finite([losses["total"].detach()], "loss")
-        self.fabric.backward(losses["total"] + losses.get("adversary", 0))  # their gradients are disjoint
+        losses = self._backward(batch, place)
+        if sharpness := getattr(self.settings, "sharpness", 0.0):
+            with climbed(self.network, sharpness):
+                self._backward(batch, place)
         for optimiser in [state[name] for name in ("optimiser", "adversary") if name in state]:
             optimiser.step()
             optimiser.zero_grad()
         state.scheduler.step()
         state.step += 1
         state.sums = {name: state.sums.get(name, 0.0) + value.item() for name, value in losses.items()}
+
+    def _backward(self, batch: papers.Batch, place: int) -> dict[str, Tensor]:
+        """The losses of a batch, whose gradients are added to those that there are."""
+        torch.manual_seed(core.torch_seed("dropout", self.seed, place, self.fabric.global_rank))
+        losses = self.step(batch)
+        self._check_finite([losses["total"].detach()], "loss")
+        self.fabric.backward(losses["total"] + losses.get("adversary", 0))  # their gradients are disjoint
+        return losses
 
     def _on_device(self, batch: dict[str, Tensor]) -> papers.Batch:
         return {**self.fabric.to_device(batch), "epoch": self.state.epoch, "partner": None, "weight": 1.0}
@@ -388,9 +397,27 @@ class Step(nn.Module):
             return self.network.losses({name: value.float() for name, value in outputs.items()}, batch)
 
 
+@contextmanager
+def climbed(network: nn.Module, distance: float) -> Iterator[None]:
+    """The weights moved by ``distance`` up their gradient, which is cleared; at the end they are put back.
+
+    What is computed meanwhile is the gradient of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2).
+    """
+    weights = [weight for weight in network.parameters() if weight.grad is not None]
+    kept, gradients = [weight.detach().clone() for weight in weights], [weight.grad for weight in weights]
+    length = nn.utils.get_total_norm(gradients)
+    with torch.no_grad():
+        torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
+    network.zero_grad()
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(weights, kept)
+
+
 def _optimisation(network: papers.Network, settings: papers.Settings, steps: int) -> tuple[Optimizer, LRScheduler]:
     """The optimiser and its schedule, which is stepped after every batch; ``steps`` is the length of an epoch."""
-    kind, total = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser], steps * settings.epochs
+    sgd, total = partial(torch.optim.SGD, momentum=0.9), steps * settings.epochs
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[settings.optimiser]
     optimiser = kind(network.parameter_groups(settings.weight_decay), lr=settings.lr)
     if settings.schedule == "onecycle":
         return optimiser, OneCycleLR(optimiser, [group["lr"] for group in optimiser.param_groups], total_steps=total)

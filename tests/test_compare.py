@@ -839,7 +839,12 @@ def test_a_claim_on_the_maps_of_an_arm_is_judged(tmp_path, monkeypatch, kept, ve
 def test_the_claims_that_are_committed_are_read_and_name_published_figures(checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     datasets, listed = compare.claims()
-    assert {claim["paper"] for claim in listed} >= {"lae", "locate_and_verify", "exposing_the_deception"}
+    assert {claim["paper"] for claim in listed} >= {
+        "lae",
+        "locate_and_verify",
+        "exposing_the_deception",
+        "self_blended_images",
+    }
     assert (
         len({claim["id"] for claim in listed})
         == len({(claim["paper"], claim["says"]) for claim in listed})

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from dfnb import core, papers
+from dfnb import core, papers, train
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.frames import Sample
@@ -183,3 +184,26 @@ def test_it_has_nothing_of_the_benchmarks_forgeries():
     names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert not any("synth" in name for name in names)
     assert papers.module("self_blended_images") is sbi
+
+
+def test_the_weights_are_moved_up_their_gradient_and_put_back():
+    """Of |w|² / 2, whose gradient is w: at w (1 + d / |w|) it is that much longer."""
+    network = nn.Linear(3, 1, bias=False)
+    weight = network.weight.detach().clone()
+    (network.weight**2 / 2).sum().backward()
+    with train.climbed(network, 0.05):
+        assert network.weight.grad is None
+        moved = network.weight.detach() - weight
+        assert moved.norm().item() == pytest.approx(0.05, rel=1e-5)
+        (network.weight**2 / 2).sum().backward()
+    assert torch.equal(network.weight, weight)
+    torch.testing.assert_close(network.weight.grad, weight * (1 + 0.05 / weight.norm()))
+
+
+def test_a_training_with_sharpness_takes_another_way(home):
+    small = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "epochs": 1, "images_per_epoch": 64}
+    given = [sbi.Settings(**small, sharpness=sharpness) for sharpness in (0.0, 0.05)]
+    runs = [train.train("self_blended_images", "smoke-a", each, 0) for each in given]
+    plain, sharp = (run.network().state_dict()["backbone.fc.weight"] for run in runs)
+    far, near = (plain - sharp).abs().max(), 0.01 * plain.abs().max()
+    assert 0 < far < near

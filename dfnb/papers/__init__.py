@@ -162,7 +162,7 @@ class Settings(core.Closed):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(16, ge=2)
-    optimiser: Literal["adam", "adamw"] = "adam"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"  # sgd with momentum 0.9
     lr: float = Field(5e-4, gt=0, le=10)
     weight_decay: float = Field(1e-5, ge=0, le=10)
     schedule: Literal["constant", "step", "onecycle", "cosine"] = "step"
