@@ -18,11 +18,10 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 from sklearn.metrics import roc_curve
 
-from dfnb import core, metrics, papers
+from dfnb import core, metrics, papers, scores
 from dfnb.attribution import maps
 from dfnb.data.frames import Pixels, as_batch, load_frames, pictures, select
-from dfnb.scores import Report, report_folder
-from dfnb.train import Run
+from dfnb.papers import Run
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # For lines that are no paper's main line: safe for the colour-blind, and no paper's own.
@@ -46,7 +45,7 @@ def style() -> None:
 
 def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """Save a figure as PNG (in 256 colours: a third of the bytes) and PDF with its caption; the same figure, the same bytes."""
-    folder = report_folder(profile) / "figures"
+    folder = scores.report_folder(profile) / "figures"
     hidden = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for suffix, metadata in hidden.items():
         with core.atomic(folder / f"{name}.{suffix}") as temporary:
@@ -195,7 +194,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     return with_legend(figure)
 
 
-def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def forest(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """A value of each line on each test set, or of each method, with its interval and a dot per seed; of one metric."""
     names = rows["test_set" if "all" in {*rows["method"]} else "method"]
     lines, shown = list(rows["line"].unique()), list(names.unique())
@@ -228,7 +227,7 @@ def strip(rows: pd.DataFrame, look: Looks) -> Figure:
     return figure
 
 
-def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def roc(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """ROC over videos, one panel per test set, one thin curve per seed of the lines of these results."""
     rows = rows[rows["mean_over"] == ""]  # a mean over test sets has no curve
     test_sets, lines = rows["test_set"].unique(), {line.name: line for line in report.lines()}
@@ -263,7 +262,7 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
     return with_legend(figure)
 
 
-def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure | None:
+def robustness_curves(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure | None:
     """Video AUC against severity, 0 without corruption; one panel per corruption, first test set that was corrupted."""
     condition = rows["condition"].str.rpartition(" ")
     rows = rows.assign(label=rows["line"], corruption=condition[0], x=pd.to_numeric(condition[2]).fillna(0))
@@ -275,7 +274,7 @@ def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure
     return curves(panels, look, 4, "severity", "video AUC")
 
 
-def deletion_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def deletion_curves(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """Mean P(fake) while pixels are deleted or inserted in the order of each map; two panels per line, first test set."""
     rows = rows[rows["test_set"] == rows["test_set"].iloc[0]]
     step = rows["metric"].str.partition(" ")

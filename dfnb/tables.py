@@ -16,9 +16,8 @@ from IPython.display import Image, Markdown, display
 from jinja2 import Template
 from pydantic import Field
 
-from dfnb import compare, core, figures, metrics, papers
+from dfnb import compare, core, figures, metrics, papers, scores
 from dfnb.attribution.measures import FAILS
-from dfnb.scores import Line, Report, report_folder
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 MEAN_MASK = "mean training mask"
@@ -100,7 +99,7 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     return compare.with_published(results.join(verdicts, on=["line", "map"]).fillna({"verdict": ""}))
 
 
-def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
+def groups(results: pd.DataFrame, lines: Iterable[scores.Line]) -> dict[str, Spec]:
     """The tables of all groups of arms in the results, ``<paper>_<group>…``, of the paper that has most arms in the group.
 
     Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
@@ -215,7 +214,7 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     tex = plain.to_latex(index=False, escape=True, caption=escaped, label=f"tab:{name}").translate(LATEX)
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": core.csv(plain), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
-    folder = report_folder(profile) / "tables"
+    folder = scores.report_folder(profile) / "tables"
     return [core.write_text(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
 
 
@@ -236,7 +235,7 @@ class Book:
 
     def __init__(self, profile: str) -> None:
         self.profile, self.saved = profile, []
-        self.report = Report(profile)
+        self.report = scores.Report(profile)
         self.results = extended(compare.results(self.report))
         of_groups = groups(self.results, self.report.lines())
         self.tables = specs("tables") | of_groups
