@@ -8,7 +8,6 @@ import io
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def rebuild(profile: str) -> Path:
     test_sets = sorted(rows["test_set"].unique(), key=lambda name: name != compare.AWAY)
     board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"number": tables.cell, "picture": partial(picture, book=book)}
+    environment.filters |= {"number": tables.cell, "picture": lambda rows: picture(rows, book)}
     facts = {"profile": profile, "lines": rows["line"].unique(), "board": board, "claims": verdicts(book)}
     facts["looks"] = looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {}
     facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
