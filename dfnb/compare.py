@@ -490,9 +490,8 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     """
     rows = {}
     for claim in claims()[1] if listed is None else listed:
-        found = _measured(claim, table)
         paper = "control" if claim["control"] else claim["paper"]
-        for test_set, primary in _test_sets(claim["sets"], found):
+        for test_set, primary in _test_sets(claim["sets"], _measured(claim, table)):
             on_set = claim if primary or claim["kind"] == "share" else claim | {"kind": "shown"}
             rows[paper, claim["says"], test_set] = _judged(on_set, table[table["test_set"] == test_set])
     judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])

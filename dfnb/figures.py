@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,7 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 
 def with_legend(figure: Figure) -> Figure:
     """The figure with a legend of all labels above all axes, in as many columns as fit; it grows by the legend's rows."""
-    labelled = [zip(*axes.get_legend_handles_labels()) for axes in figure.axes]
-    handles = {label: handle for handle, label in chain(*labelled)}
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
     figure.set_figheight(figure.get_figheight() + 0.16 * np.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)

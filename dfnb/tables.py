@@ -48,11 +48,10 @@ class Spec(core.Closed):
         index = shown.set_index(list(self.index)).index
         if not self.columns:
             return _listed(rows).set_index(index)
-        cells: dict[Any, dict[str, str]] = {}
-        for key, column, text in zip(index, shown[[*self.columns]].agg(", ".join, axis=1), rows.apply(cell, axis=1)):
-            cells.setdefault(key, {})[column] = text
+        shown = shown.assign(column=shown[[*self.columns]].agg(", ".join, axis=1), text=rows.apply(cell, axis=1))
+        table = shown.pivot_table("text", list(self.index), "column", aggfunc="last", sort=False)
         beside = shown.groupby(list(self.index))[list(self.beside)].max()
-        return pd.DataFrame(list(cells.values()), index.unique()).join(beside).astype(object).fillna("–")
+        return table.rename_axis(columns=None).reindex(index.unique()).join(beside).astype(object).fillna("–")
 
 
 def specs(kind: str) -> dict[str, Spec]:

@@ -201,8 +201,7 @@ class Settings(core.Closed):
 
     def transform(self) -> v2.Transform | None:
         """The augmentation of (image, ``tv_tensors.Mask``, ``tv_tensors.KeyPoints``), uint8; None for none."""
-        makers = {"light": light, "released": self.released_transform}
-        return makers[self.augmentation]() if self.augmentation in makers else None
+        return {"none": lambda: None, "light": light, "released": self.released_transform}[self.augmentation]()
 
     def released_transform(self) -> v2.Transform:
         """The augmentation of the paper's released code."""
