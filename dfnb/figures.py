@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -82,7 +81,7 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     return chosen.sort_values(["label", "method"], ascending=[False, True], key=lambda column: column.astype(str))
 
 
-def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping[str, Any]]], titles: Sequence[str] = ()) -> Figure:
+def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping]], titles: Sequence[str] = ()) -> Figure:
     """Pictures in rows, their true masks outlined; the last row has a colour bar if it is of maps.
 
     ``rows``: name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), keywords of ``imshow``.

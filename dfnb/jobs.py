@@ -109,13 +109,12 @@ NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
 @cache
 def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters; raises :class:`DfnbError` when there is no such notebook."""
-    of_papers = papers.notebooks()
-    if notebook in NOTEBOOKS:
-        base, fields = NOTEBOOKS[notebook]
-        return create_model(notebook, __base__=base, **fields)
-    if notebook not in of_papers:
-        raise core.DfnbError(f"there is no notebook {notebook!r}; known: {', '.join(sorted([*of_papers, *NOTEBOOKS]))}")
-    return create_model(notebook, __base__=(TrainingParameters, papers.module(of_papers[notebook]).Settings))
+    kinds = {name: ((TrainingParameters, papers.module(key).Settings), {}) for name, key in papers.notebooks().items()}
+    kinds |= NOTEBOOKS
+    if notebook not in kinds:
+        raise core.DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted(kinds))}")
+    base, fields = kinds[notebook]
+    return create_model(notebook, __base__=base, **fields)
 
 
 def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:

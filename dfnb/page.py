@@ -9,7 +9,6 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 from dfnb import compare, core, figures, papers, scores, tables
 
 
-def ranked(book: tables.Book, test_set: str) -> list[dict[str, Any]]:
+def ranked(book: tables.Book, test_set: str) -> list[dict]:
     """The rows of the main lines on a test set or ``away``, best first.
 
     ``against``: the row of the difference between the best line and this one, either way round, None if there is none;
@@ -34,24 +33,22 @@ def ranked(book: tables.Book, test_set: str) -> list[dict[str, Any]]:
     return result
 
 
-def looks_at(book: tables.Book, line: str) -> dict[str, Any]:
+def looks_at(book: tables.Book, line: str) -> dict:
     """Of the map of a detector that puts most of its weight on the forgery at home: energy, chance, and its picture.
 
     Besides the ``verdicts`` of the sanity tests of all its maps. Empty where no map of it was measured.
     """
-    rows = book.tables["attribution"].rows(book.results).dropna(subset="value")
-    rows = rows[(rows["line"] == line) & (rows["home"] == "yes")]
+    rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("line == @line and home == 'yes'")
     energy, chance = (rows[rows["metric"] == metric].set_index("map") for metric in ("energy", "chance"))
     if energy.empty:
         return {}
-    best, verdicts = energy["value"].idxmax(), energy["verdict"]
-    path = scores.report_folder(book.profile) / "figures" / f"attribution_{core.slug(line)}.png"
-    picture = f"figures/{path.name}" if path.exists() else ""
-    row = {"map": best, "energy": energy.loc[best].to_dict(), "chance": chance.loc[best, "value"], "picture": picture}
-    return row | {"verdicts": verdicts[verdicts != ""].to_dict()}
+    best, picture = energy["value"].idxmax(), f"figures/attribution_{core.slug(line)}.png"
+    row = {"map": best, "energy": energy.loc[best].to_dict(), "chance": chance.loc[best, "value"]}
+    row["picture"] = picture if (scores.report_folder(book.profile) / picture).exists() else ""
+    return row | {"verdicts": energy.loc[energy["verdict"] != "", "verdict"].to_dict()}
 
 
-def picture(rows: Sequence[Mapping[str, Any]], book: tables.Book) -> str:
+def picture(rows: Sequence[Mapping], book: tables.Book) -> str:
     """A small picture of these rows, for the page itself."""
     content, figure = io.BytesIO(), figures.strip(pd.DataFrame(rows), figures.looks(book.results))
     figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
@@ -67,7 +64,7 @@ def verdicts(book: tables.Book) -> dict[tuple[str, str], list[dict[str, str]]]:
     return {claim: rows.to_dict("records") for claim, rows in groups}
 
 
-def sections(profile: str, order: Sequence[str]) -> dict[str, dict[str, Any]]:
+def sections(profile: str, order: Sequence[str]) -> dict[str, dict]:
     """The tables and figures in the report's folders, with their captions, by the sections of ``tables.yaml``.
 
     Those named in ``order`` come first.
