@@ -414,10 +414,10 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
         yield from (row | facts for row in _contrasts(a.line.name, data[0][1]))
         return
     whole, of_method = a.measured(every=b is None and not a.line.group)
-    clean = []  # what robustness is compared with
-    if "robustness kept" in whole:
-        clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
-    methods = data[0][1].index["method"].to_numpy()
+    index = data[0][1].index
+    # what robustness is compared with
+    clean = [(-sign, side.clean.at(seeds).only(index)) for sign, side, seeds in signed if "robustness kept" in whole]
+    methods = index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
         chosen = data
         if method != "all":

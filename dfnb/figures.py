@@ -253,8 +253,7 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
             axis.plot(curve["x"], curve["value"], **look[label], markersize=3, label=label)
             axis.fill_between("x", "low", "high", data=curve, color=look[label]["color"], alpha=0.15, linewidth=0)
         axis.set_title(title)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
+    plt.setp(axes.flat[len(panels) :], visible=False)
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return with_legend(figure)

@@ -22,7 +22,6 @@ GENERATOR = 4  # part of every dataset's parameters: raise it when the same sett
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 FACE = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 SPLITS = ("train", "val", "test")
-PORTRAIT_SPLITS = ("train", "train", "val", "test")
 
 
 class Settings(core.Closed):
@@ -115,7 +114,7 @@ def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Pe
     quarantine = [{"file": path.name, "reason": reason, "usable": False} for path in sorted(folder.glob("[!.]*/"))]
     persons: list[Person] = []
     for path in _photographs(folder):
-        split = PORTRAIT_SPLITS[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        split = ("train", *SPLITS)[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
         portrait = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
             portrait = people.inspect(path, faces.YuNet(faces.detector_path()), size)
