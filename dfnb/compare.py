@@ -576,8 +576,7 @@ def _judged(claim: Claim, table: pd.DataFrame) -> dict[str, Any]:
         if not _judged(gain, table)["verdict"].startswith("supported"):
             return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}
     verdict = _verdict(claim, of, limit)
-    with_all = _measured(claim, table, collapsed=True)["value"]
-    if verdict.startswith("supported") and (with_all <= limit).any():
+    if verdict.startswith("supported") and (_measured(claim, table, collapsed=True)["value"] <= limit).any():
         verdict = "not supported: the sign turns with the collapsed runs in"
     if verdict == "undecided":
         # to the bound that decides first as the interval shrinks: of those that it will leave, the farthest

@@ -86,9 +86,8 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     same = ["value", *(name for name in compare.KEYS if name not in ("paper", "group", "arm"))]
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
-    home = np.where(results["test_set"] == results["train_set"], "yes", "no")
     further = {"map": results["condition"].str.partition(" ")[2], "left chance": results["left_chance"].astype("Int64")}
-    results = results.assign(home=home, **further)
+    results = results.assign(home=np.where(results["test_set"] == results["train_set"], "yes", "no"), **further)
     tested = results[results["condition"].str.startswith("sanity ") & (results["method"] == "all")]
     tested = tested.assign(fails=tested["value"] >= tested["metric"].map(FAILS).astype(float))
     verdicts = tested.groupby(["line", "map"])["fails"].any().map({True: "fails", False: "passes"}).rename("verdict")
@@ -158,8 +157,7 @@ def found(paper: str) -> Markdown:
 
 # Tables of ``tables.yaml`` that are no pivot of the results.
 MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview}
-MADE["claims"] = lambda book: book.judged
-MADE["findings"] = lambda book: findings(book.judged)
+MADE |= {"claims": lambda book: book.judged, "findings": lambda book: findings(book.judged)}
 MADE["published"] = lambda book: compare.published().set_index("paper")
 
 
