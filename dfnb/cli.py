@@ -12,7 +12,6 @@ import typer
 import yaml
 
 from dfnb import core
-from dfnb.core import DfnbError
 
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
@@ -31,7 +30,7 @@ class _Group(typer.core.TyperGroup):
         logging.getLogger("dfnb").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
-        except DfnbError as error:
+        except core.DfnbError as error:
             typer.echo(f"dfnb: {error}", err=True)
             raise typer.Exit(1) from None
 
@@ -79,7 +78,7 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
     for file in files:
         try:
             faces = measures.picture(file, detector.parameters["train_set"], frames)
-        except DfnbError as error:
+        except core.DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             failed = 2
             continue
@@ -131,7 +130,7 @@ def synth(
     from dfnb import synth
 
     if portraits and name is None:
-        raise DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
+        raise core.DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
     changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
     tell(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
 
@@ -172,14 +171,14 @@ def prepare(
         values, people = manifest.prepare, manifest.people
         if not found:
             facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
-            raise DfnbError(f"nothing of {what} is there; say where it is: dfnb prepare {what} --root FOLDER; {facts}")
+            raise core.DfnbError(f"nothing of {what} is there; say where: dfnb prepare {what} --root FOLDER; {facts}")
         typer.echo(f"{what} is read from {', '.join(map(str, places))}")
     else:
         found, missing = prepare.folder_sources(Path(what), label, crops, links)
     name = name or Path(what).stem
     for key, sign, value in (text.partition("=") for text in settings or []):
         if not sign:
-            raise DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
+            raise core.DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
         values = values | {key: yaml.safe_load(value)}
     checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
     tell(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)

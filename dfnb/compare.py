@@ -48,13 +48,8 @@ DECLARED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 KEYS, INTERVALS, COUNTS, FACTS = DECLARED["columns"].values()
 COLUMNS = (*KEYS, *INTERVALS, *COUNTS, *FACTS)
 VERSION = 7  # raised when the same scores give other numbers
-ON_TEST = "chosen on test"
-ALL_CORRUPTIONS = "all corruptions"
-AWAY = "away"
-WITH_COLLAPSED = "with collapsed"
-TRAINING = "first minus last epoch"
-SEAMS = "seams"
-CONTRASTS = (("swap", "composite"), ("composite", "moved"), ("resynthesis", "whole"), ("whole", "reduced"))
+ON_TEST, ALL_CORRUPTIONS, WITH_COLLAPSED, TRAINING, SEAMS, AWAY = DECLARED["names"].values()
+CONTRASTS = DECLARED["contrasts"]
 
 
 # ---------------------------------------------------------------------------------------------------------- one comparison
@@ -107,14 +102,13 @@ def outcome(added: Sequence[metrics.Estimates], subtracted: Sequence[metrics.Est
 
     A single table, such as another tool's scores, is compared with each table of the others.
     """
-    first, alone = added[0], len(added) == 1 and not subtracted
-    signed = [(1, each) for each in added] + [(-1, each) for each in subtracted]
-    values = sum(sign * each.values for sign, each in signed)
-    spread = sum(sign * each.spread for sign, each in signed)
+    sides, signs = [*added, *subtracted], [1] * len(added) + [-1] * len(subtracted)
+    first, alone = sides[0], len(sides) == 1
+    values = sum(sign * each.values for sign, each in zip(signs, sides))
+    spread = sum(sign * each.spread for sign, each in zip(signs, sides))
     degrees, chance = first.design.fewest - 1, float("nan")
     # an exact 0 or 1 has no standard error: unless all have the same scores, that of a difference is then at least the
     # width of the interval of such an estimate
-    sides = [*added, *subtracted]
     variance = float("nan") if "none" in {side.how for side in sides} else first.variance(spread.mean(axis=0))
     exact = {0.0, 1.0} & {float(side.values.mean()) for side in sides}
     if exact and first.bounded and not all(np.array_equal(first.column, side.column) for side in sides):
@@ -234,9 +228,8 @@ def _facts(line: scores.Line) -> dict[str, str]:
     facts = {"line": line.name, "paper": line.paper, "group": line.group, "arm": line.arm, "train_set": _home(line)}
     if not line.runs:
         return facts | {"rule": f"that of {line.name}", "backbone": line.name, "weights_from": "elsewhere"}
-    record = line.runs[0].record
-    backbone = record["parameters"]["settings"]["backbone"]
-    return facts | {"rule": record["rule"], "backbone": backbone, "weights_from": record["weights_from"]}
+    known = line.runs[0].parameters["settings"] | line.runs[0].record
+    return facts | {name: known[name] for name in ("rule", "backbone", "weights_from")}
 
 
 def _home(line: scores.Line) -> str:
@@ -347,13 +340,10 @@ def _pairs(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
         bases = [head for head in heads if head.line.paper == paper and head.line.group in groups]
         pairs += [(side, head) for head in sorted(bases, key=lambda head: groups.index(head.line.group))[:1]]
     named = {side: f"{side.line.paper}:{side.line.group}/{side.line.arm}" for side in arms}
-    asked = [tuple(f"{each['paper']}:{arm}" for arm in pair) for each in claims()[1] for pair in _compared(each)]
+    listed = [(each["paper"], (each["line"], each["against"]), each["where"]) for each in claims()[1]]
+    asked = [tuple(f"{paper}:{arm}" for arm in pair) for paper, *compared in listed for pair in compared]
     pairs += [(a, b) for a, b in permutations(arms, 2) if (named[a], named[b]) in asked]
     return [(a, b) for a, b in pairs if len({_home(a.line), _home(b.line)} - {""}) < 2 and a.condition != SEAMS]
-
-
-def _compared(claim: "Claim") -> list[tuple[str, ...]]:
-    return [(claim["line"], claim["against"]), tuple(claim["where"])]
 
 
 def between(a: scores.Report, b: scores.Report) -> pd.DataFrame:
@@ -424,10 +414,10 @@ def _numbers(a: Side, b: Side | None, pairs: Sequence[tuple[int | None, int | No
         yield from (row | facts for row in _contrasts(a.line.name, data[0][1]))
         return
     whole, of_method = a.measured(every=b is None and not a.line.group)
-    clean = []  # what robustness is compared with
-    if "robustness kept" in whole:
-        clean = [(-sign, side.clean.at(seeds).only(data[0][1].index)) for sign, side, seeds in signed]
-    methods = data[0][1].index["method"].to_numpy()
+    index = data[0][1].index
+    # what robustness is compared with
+    clean = [(-sign, side.clean.at(seeds).only(index)) for sign, side, seeds in signed if "robustness kept" in whole]
+    methods = index["method"].to_numpy()
     for method in ["all", *sorted({*methods} - {"real"})]:
         chosen = data
         if method != "all":
@@ -500,9 +490,8 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     """
     rows = {}
     for claim in claims()[1] if listed is None else listed:
-        found = _measured(claim, table)
         paper = "control" if claim["control"] else claim["paper"]
-        for test_set, primary in _test_sets(claim["sets"], found):
+        for test_set, primary in _test_sets(claim["sets"], _measured(claim, table)):
             on_set = claim if primary or claim["kind"] == "share" else claim | {"kind": "shown"}
             rows[paper, claim["says"], test_set] = _judged(on_set, table[table["test_set"] == test_set])
     judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])
@@ -587,8 +576,7 @@ def _judged(claim: Claim, table: pd.DataFrame) -> dict[str, Any]:
         if not _judged(gain, table)["verdict"].startswith("supported"):
             return row | {"verdict": f"not judged: {line} was not shown to beat {against}"}
     verdict = _verdict(claim, of, limit)
-    with_all = _measured(claim, table, collapsed=True)["value"]
-    if verdict.startswith("supported") and (with_all <= limit).any():
+    if verdict.startswith("supported") and (_measured(claim, table, collapsed=True)["value"] <= limit).any():
         verdict = "not supported: the sign turns with the collapsed runs in"
     if verdict == "undecided":
         # to the bound that decides first as the interval shrinks: of those that it will leave, the farthest

@@ -2,9 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, cycle
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -18,11 +17,10 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 from sklearn.metrics import roc_curve
 
-from dfnb import core, metrics, papers
+from dfnb import core, metrics, papers, scores
 from dfnb.attribution import maps
 from dfnb.data.frames import Pixels, as_batch, load_frames, pictures, select
-from dfnb.scores import Report, report_folder
-from dfnb.train import Run
+from dfnb.papers import Run
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # For lines that are no paper's main line: safe for the colour-blind, and no paper's own.
@@ -46,7 +44,7 @@ def style() -> None:
 
 def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """Save a figure as PNG (in 256 colours: a third of the bytes) and PDF with its caption; the same figure, the same bytes."""
-    folder = report_folder(profile) / "figures"
+    folder = scores.report_folder(profile) / "figures"
     hidden = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for suffix, metadata in hidden.items():
         with core.atomic(folder / f"{name}.{suffix}") as temporary:
@@ -83,7 +81,7 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     return chosen.sort_values(["label", "method"], ascending=[False, True], key=lambda column: column.astype(str))
 
 
-def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping[str, Any]]], titles: Sequence[str] = ()) -> Figure:
+def panel(rows: Sequence[tuple[str, Sequence, Sequence, Mapping]], titles: Sequence[str] = ()) -> Figure:
     """Pictures in rows, their true masks outlined; the last row has a colour bar if it is of maps.
 
     ``rows``: name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), keywords of ``imshow``.
@@ -129,8 +127,7 @@ def frames_panel(run: Run, frames: pd.DataFrame, given: Maps = (), network: pape
     rows += [(name, values, masks, MAP) for name, values in found.items()]
     shares = [f"\n{mask.mean():.0%} forged" if mask.any() else "" for mask in masks]  # what a blind map would hit
     shown = zip(frames["method"], network.score(outputs).numpy(), shares)
-    titles = [f"{method}\nP(fake) {p:.2f}{share}" for method, p, share in shown]
-    return panel(rows, titles)
+    return panel(rows, [f"{method}\nP(fake) {p:.2f}{share}" for method, p, share in shown])
 
 
 def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
@@ -150,8 +147,7 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
 
 def with_legend(figure: Figure) -> Figure:
     """The figure with a legend of all labels above all axes, in as many columns as fit; it grows by the legend's rows."""
-    labelled = [zip(*axes.get_legend_handles_labels()) for axes in figure.axes]
-    handles = {label: handle for handle, label in chain(*labelled)}
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
     columns = max(1, int(125 / (max(map(len, handles)) + 10)))  # in characters of 7 points, 10 for the handle
     figure.set_figheight(figure.get_figheight() + 0.16 * np.ceil(len(handles) / columns))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
@@ -195,7 +191,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     return with_legend(figure)
 
 
-def forest(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def forest(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """A value of each line on each test set, or of each method, with its interval and a dot per seed; of one metric."""
     names = rows["test_set" if "all" in {*rows["method"]} else "method"]
     lines, shown = list(rows["line"].unique()), list(names.unique())
@@ -228,7 +224,7 @@ def strip(rows: pd.DataFrame, look: Looks) -> Figure:
     return figure
 
 
-def roc(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def roc(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """ROC over videos, one panel per test set, one thin curve per seed of the lines of these results."""
     rows = rows[rows["mean_over"] == ""]  # a mean over test sets has no curve
     test_sets, lines = rows["test_set"].unique(), {line.name: line for line in report.lines()}
@@ -256,14 +252,13 @@ def curves(panels: Mapping[str, pd.DataFrame], look: Looks, columns: int, x: str
             axis.plot(curve["x"], curve["value"], **look[label], markersize=3, label=label)
             axis.fill_between("x", "low", "high", data=curve, color=look[label]["color"], alpha=0.15, linewidth=0)
         axis.set_title(title)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
+    plt.setp(axes.flat[len(panels) :], visible=False)
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return with_legend(figure)
 
 
-def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure | None:
+def robustness_curves(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure | None:
     """Video AUC against severity, 0 without corruption; one panel per corruption, first test set that was corrupted."""
     condition = rows["condition"].str.rpartition(" ")
     rows = rows.assign(label=rows["line"], corruption=condition[0], x=pd.to_numeric(condition[2]).fillna(0))
@@ -275,7 +270,7 @@ def robustness_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure
     return curves(panels, look, 4, "severity", "video AUC")
 
 
-def deletion_curves(rows: pd.DataFrame, look: Looks, report: Report) -> Figure:
+def deletion_curves(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """Mean P(fake) while pixels are deleted or inserted in the order of each map; two panels per line, first test set."""
     rows = rows[rows["test_set"] == rows["test_set"].iloc[0]]
     step = rows["metric"].str.partition(" ")

@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field, NonNegativeInt, create_model
 
 from dfnb import compare, core, corrupt, papers, scores, synth
 from dfnb.attribution import maps, measures
-from dfnb.core import DfnbError, Name, Title
 from dfnb.data.frames import identity
 from dfnb.scores import Line
 from dfnb.synth.build import GENERATOR
@@ -33,7 +32,7 @@ def _once(values: list) -> list:
     return values
 
 
-Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_once)]
+Names = Annotated[list[core.Name], Field(min_length=1), AfterValidator(_once)]
 Numbers = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_once)]
 LAST = ("09_report", "00_start_here")  # notebooks that show what others made
 BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
@@ -42,7 +41,7 @@ BASELINES = "baselines"  # the group whose arms stand beside the papers in every
 class Parameters(core.Closed):
     """What every notebook takes."""
 
-    profile: Name = "smoke"
+    profile: core.Name = "smoke"
 
     def equal(self, stored: Mapping[str, Any]) -> bool:
         """Whether these are the ``stored`` ones; a field that did not exist when they were stored has its default."""
@@ -53,7 +52,7 @@ class Parameters(core.Closed):
 class TrainingParameters(Parameters):
     """Of a paper's notebook, together with the paper's own ``Settings``."""
 
-    train_set: Name
+    train_set: core.Name
     test_sets: Names
     seed: int = Field(0, ge=0)
     seen_methods: list[str] | None = Field(None, min_length=1)
@@ -90,7 +89,7 @@ class AttributionParameters(Parameters):
 class RobustnessParameters(Parameters):
     """Of ``08_robustness``: corruptions of :mod:`dfnb.corrupt`, their severities, and on how many ``videos`` (None: all)."""
 
-    test_set: Name
+    test_set: core.Name
     corruptions: Names
     severities: Numbers
     videos: int | None = Field(None, ge=4)
@@ -98,11 +97,11 @@ class RobustnessParameters(Parameters):
 
 # Of each notebook that trains no paper: the schema it extends, and what it takes besides.
 NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
-    "00_start_here": (Parameters, {"report_of": (Name, "demo")}),  # the profile whose report is shown
+    "00_start_here": (Parameters, {"report_of": (core.Name, "demo")}),  # the profile whose report is shown
     "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
     "07_attribution": (AttributionParameters, {}),
     "08_robustness": (RobustnessParameters, {}),
-    "11_what_detectors_detect": (Parameters, {"test_set": (Name, "seams")}),
+    "11_what_detectors_detect": (Parameters, {"test_set": (core.Name, "seams")}),
     **dict.fromkeys(("06_cross_dataset", "09_report"), (Parameters, {})),
 }
 
@@ -110,13 +109,12 @@ NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
 @cache
 def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters; raises :class:`DfnbError` when there is no such notebook."""
-    of_papers = papers.notebooks()
-    if notebook in NOTEBOOKS:
-        base, fields = NOTEBOOKS[notebook]
-        return create_model(notebook, __base__=base, **fields)
-    if notebook not in of_papers:
-        raise DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted([*of_papers, *NOTEBOOKS]))}")
-    return create_model(notebook, __base__=(TrainingParameters, papers.module(of_papers[notebook]).Settings))
+    kinds = {name: ((TrainingParameters, papers.module(key).Settings), {}) for name, key in papers.notebooks().items()}
+    kinds |= NOTEBOOKS
+    if notebook not in kinds:
+        raise core.DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted(kinds))}")
+    base, fields = kinds[notebook]
+    return create_model(notebook, __base__=base, **fields)
 
 
 def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
@@ -157,7 +155,7 @@ class Arm(core.Closed, extra="allow"):
     """What an arm changes; the rest are parameters of its notebook."""
 
     seeds: Numbers = Field([])  # the grid's first where it says none
-    train_set: Name = ""
+    train_set: core.Name = ""
 
 
 class Profile(core.Closed):
@@ -172,7 +170,7 @@ class Profile(core.Closed):
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    arms: dict[str, dict[Title, dict[Title, Arm]]] = Field({})
+    arms: dict[str, dict[core.Title, dict[core.Title, Arm]]] = Field({})
     one_code: bool = False
     allow_random: bool = True
 
@@ -248,12 +246,12 @@ def profile(name: str) -> Profile:
     path = core.find("notebooks") / "profiles" / f"{name}.yaml"
     known = sorted(file.stem for file in path.parent.glob("*.yaml"))
     if name not in known:
-        raise DfnbError(f"there is no profile {name!r} in {path.parent}; there are {', '.join(known)}")
+        raise core.DfnbError(f"there is no profile {name!r} in {path.parent}; there are {', '.join(known)}")
     content = Profile.check(core.read_yaml(path), path)
     if unknown := sorted(set(content.arms) - set(papers.notebooks())):
-        raise DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
+        raise core.DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
     if any({"profile", "seed"} & {*(values or {})} for values in content.notebooks.values()):
-        raise DfnbError(f"{path} sets profile or seed in a notebook; leave them to the file's name and the grid")
+        raise core.DfnbError(f"{path} sets profile or seed in a notebook; leave them to the file's name and the grid")
     return content
 
 
@@ -327,7 +325,7 @@ def _distinct(found: Sequence[Job]) -> list[Job]:
     distinct: dict[str, Job] = {}
     for job in found:
         if distinct.setdefault(job.id, job).parameters != job.parameters:
-            raise DfnbError(f"profile {job.parameters.profile} has two trainings {job.id}; rename one of these arms")
+            raise core.DfnbError(f"profile {job.parameters.profile} has two trainings {job.id}; rename one of them")
     return list(distinct.values())
 
 
@@ -340,7 +338,7 @@ def datasets(*names: str) -> None:
         if name in core.described("synth"):
             synth.build(name)
         elif core.read_record(core.home() / "datasets" / name) is None:
-            raise DfnbError(f"dataset {name} is neither prepared nor part of the benchmark; see `dfnb prepare --help`")
+            raise core.DfnbError(f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`")
 
 
 def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
@@ -378,7 +376,7 @@ def _restored(name: str, path: Path, changed: int, content: str) -> None:
     runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs if run.paper in unfinished]
     if profile(name).one_code and {run.record["environment"].get("code") for run in runs} - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
-        raise DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
+        raise core.DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
     scores.unpack(name)
 
 
@@ -417,7 +415,7 @@ def train_job(name: str, job_id: str) -> None:
     """
     known = {job.id: job for job in _distinct(trainings(name))}  # the main line, where an arm is the same training
     if job_id not in known:
-        raise DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
+        raise core.DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
     clock, job = core.Clock(), known[job_id]
     run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
     for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():

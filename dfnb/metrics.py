@@ -202,8 +202,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     design = Design(parts[0]["label"].to_numpy(), parts[0]["cluster"].to_numpy())
     facts = [table.attrs for table in tables]
     if level == "frame" and design.per_class.all() and all(of_table.get("threshold") is not None for of_table in facts):
-        thresholds = np.array([[of_table["threshold"]] for of_table in facts])
-        called = columns["score"] > thresholds
+        called = columns["score"] > np.array([[of_table["threshold"]] for of_table in facts])
         columns |= {AT_THRESHOLD: (called == design.label).astype(float), CALLED: called.astype(float)}
     clusters = min(of_table.get("threshold_clusters", 0) for of_table in facts)
     return Units(parts[0], design, columns, [of_table.get("seed") for of_table in facts], clusters)

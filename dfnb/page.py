@@ -8,27 +8,23 @@ import io
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
-from dfnb import compare, core, figures, papers
-from dfnb.scores import report_folder
-from dfnb.tables import MANIFEST, Book, cell
+from dfnb import compare, core, figures, papers, scores, tables
 
 
-def ranked(book: Book, test_set: str) -> list[dict[str, Any]]:
+def ranked(book: tables.Book, test_set: str) -> list[dict]:
     """The rows of the main lines on a test set or ``away``, best first.
 
     ``against``: the row of the difference between the best line and this one, either way round, None if there is none;
     ``tied``: whether its interval holds zero.
     """
-    tables = (book.tables[name].rows(book.results).dropna(subset="value") for name in ("cross_dataset", "differences"))
-    rows, pairs = (table[table["test_set"] == test_set] for table in tables)
+    found = (book.tables[name].rows(book.results).dropna(subset="value") for name in ("cross_dataset", "differences"))
+    rows, pairs = (table[table["test_set"] == test_set] for table in found)
     of_lines = {frozenset((pair["line"], pair["minus"])): pair for pair in pairs.to_dict("records")}
     result = rows.sort_values("value", ascending=False, kind="stable").to_dict("records")
     for row in result:
@@ -37,24 +33,22 @@ def ranked(book: Book, test_set: str) -> list[dict[str, Any]]:
     return result
 
 
-def looks_at(book: Book, line: str) -> dict[str, Any]:
+def looks_at(book: tables.Book, line: str) -> dict:
     """Of the map of a detector that puts most of its weight on the forgery at home: energy, chance, and its picture.
 
     Besides the ``verdicts`` of the sanity tests of all its maps. Empty where no map of it was measured.
     """
-    rows = book.tables["attribution"].rows(book.results).dropna(subset="value")
-    rows = rows[(rows["line"] == line) & (rows["home"] == "yes")]
+    rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("line == @line and home == 'yes'")
     energy, chance = (rows[rows["metric"] == metric].set_index("map") for metric in ("energy", "chance"))
     if energy.empty:
         return {}
-    best, verdicts = energy["value"].idxmax(), energy["verdict"]
-    path = report_folder(book.profile) / "figures" / f"attribution_{core.slug(line)}.png"
-    picture = f"figures/{path.name}" if path.exists() else ""
-    row = {"map": best, "energy": energy.loc[best].to_dict(), "chance": chance.loc[best, "value"], "picture": picture}
-    return row | {"verdicts": verdicts[verdicts != ""].to_dict()}
+    best, picture = energy["value"].idxmax(), f"figures/attribution_{core.slug(line)}.png"
+    row = {"map": best, "energy": energy.loc[best].to_dict(), "chance": chance.loc[best, "value"]}
+    row["picture"] = picture if (scores.report_folder(book.profile) / picture).exists() else ""
+    return row | {"verdicts": energy.loc[energy["verdict"] != "", "verdict"].to_dict()}
 
 
-def picture(rows: Sequence[Mapping[str, Any]], book: Book) -> str:
+def picture(rows: Sequence[Mapping], book: tables.Book) -> str:
     """A small picture of these rows, for the page itself."""
     content, figure = io.BytesIO(), figures.strip(pd.DataFrame(rows), figures.looks(book.results))
     figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
@@ -62,7 +56,7 @@ def picture(rows: Sequence[Mapping[str, Any]], book: Book) -> str:
     return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
 
 
-def verdicts(book: Book) -> dict[tuple[str, str], list[dict[str, str]]]:
+def verdicts(book: tables.Book) -> dict[tuple[str, str], list[dict[str, str]]]:
     """Per paper and claim that could be tested the rows of the table of claims, one per dataset."""
     judged = book.judged[~book.judged["verdict"].str.startswith("not ")].reset_index()  # testable, judged
     titles = {name: papers.module(name).PAPER.title for name in papers.names()}
@@ -70,17 +64,17 @@ def verdicts(book: Book) -> dict[tuple[str, str], list[dict[str, str]]]:
     return {claim: rows.to_dict("records") for claim, rows in groups}
 
 
-def sections(profile: str, order: Sequence[str]) -> dict[str, dict[str, Any]]:
+def sections(profile: str, order: Sequence[str]) -> dict[str, dict]:
     """The tables and figures in the report's folders, with their captions, by the sections of ``tables.yaml``.
 
     Those named in ``order`` come first.
     """
-    paths, found = sorted(report_folder(profile).glob("[tf]*/*.txt"), key=lambda path: path.stem), []
+    paths, found = sorted(scores.report_folder(profile).glob("[tf]*/*.txt"), key=lambda path: path.stem), []
     for path in sorted(paths, key=lambda path: [*order, path.stem].index(path.stem)):
         cells = path.with_suffix(".csv").read_text(encoding="utf-8") if path.parent.name == "tables" else ""
         item = {"folder": path.parent.name, "name": path.stem, "caption": path.read_text(encoding="utf-8")}
         found.append(item | {"rows": list(csv.reader(io.StringIO(cells, newline="")))})
-    result = core.read_yaml(MANIFEST)["sections"]
+    result = core.read_yaml(tables.MANIFEST)["sections"]
     for section in result.values():
         section["items"] = [item for item in found if re.fullmatch(section["names"], item["name"])]
         found = [item for item in found if item not in section["items"]]
@@ -90,7 +84,7 @@ def sections(profile: str, order: Sequence[str]) -> dict[str, dict[str, Any]]:
 def rebuild(profile: str) -> Path:
     """Make every table and figure of a report and its page again from its store, with the same bytes; returns the page."""
     figures.style()
-    book, report = Book(profile), report_folder(profile)
+    book, report = tables.Book(profile), scores.report_folder(profile)
     for name in book.tables:
         book.table(name)
     for name in book.figures:
@@ -99,11 +93,10 @@ def rebuild(profile: str) -> Path:
     test_sets = sorted(rows["test_set"].unique(), key=lambda name: name != compare.AWAY)
     board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"number": cell, "picture": partial(picture, book=book)}
+    environment.filters |= {"number": tables.cell, "picture": lambda rows: picture(rows, book)}
     facts = {"profile": profile, "lines": rows["line"].unique(), "board": board, "claims": verdicts(book)}
     facts["looks"] = looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {}
     facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
     facts["sections"] = sections(profile, [*book.tables, *book.figures])
     facts["notebooks"] = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
-    content = environment.get_template("page.html.jinja").render(facts)
-    return core.write_text(report / "index.html", content)
+    return core.write_text(report / "index.html", environment.get_template("page.html.jinja").render(facts))

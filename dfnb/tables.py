@@ -6,7 +6,6 @@ or reads a dataset, so a table is the same wherever the report lies.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +15,12 @@ from IPython.display import Image, Markdown, display
 from jinja2 import Template
 from pydantic import Field
 
-from dfnb import compare, core, figures, metrics, papers
+from dfnb import compare, core, figures, metrics, papers, scores
 from dfnb.attribution.measures import FAILS
-from dfnb.scores import Line, Report, report_folder
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 MEAN_MASK = "mean training mask"
-ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SIGNS = {"Δ": r"\Delta", "−": "-", "≥": r"\geq", "≤": r"\leq", "→": r"\to", "<": "<", ">": ">"}
-LATEX = str.maketrans({sign: f"${command}$" for sign, command in SIGNS.items()} | {"`": r"\textasciigrave{}"})
+SIGNS, TEX = map(str.maketrans, core.read_yaml(MANIFEST)["latex"].values())
 
 
 class Spec(core.Closed):
@@ -52,11 +48,10 @@ class Spec(core.Closed):
         index = shown.set_index(list(self.index)).index
         if not self.columns:
             return _listed(rows).set_index(index)
-        cells: dict[Any, dict[str, str]] = {}
-        for key, column, text in zip(index, shown[[*self.columns]].agg(", ".join, axis=1), rows.apply(cell, axis=1)):
-            cells.setdefault(key, {})[column] = text
+        shown = shown.assign(column=shown[[*self.columns]].agg(", ".join, axis=1), text=rows.apply(cell, axis=1))
+        table = shown.pivot_table("text", list(self.index), "column", aggfunc="last", sort=False)
         beside = shown.groupby(list(self.index))[list(self.beside)].max()
-        return pd.DataFrame(list(cells.values()), index.unique()).join(beside).astype(object).fillna("–")
+        return table.rename_axis(columns=None).reindex(index.unique()).join(beside).astype(object).fillna("–")
 
 
 def specs(kind: str) -> dict[str, Spec]:
@@ -91,16 +86,15 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     same = ["value", *(name for name in compare.KEYS if name not in ("paper", "group", "arm"))]
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
-    home = np.where(results["test_set"] == results["train_set"], "yes", "no")
     further = {"map": results["condition"].str.partition(" ")[2], "left chance": results["left_chance"].astype("Int64")}
-    results = results.assign(home=home, **further)
+    results = results.assign(home=np.where(results["test_set"] == results["train_set"], "yes", "no"), **further)
     tested = results[results["condition"].str.startswith("sanity ") & (results["method"] == "all")]
     tested = tested.assign(fails=tested["value"] >= tested["metric"].map(FAILS).astype(float))
     verdicts = tested.groupby(["line", "map"])["fails"].any().map({True: "fails", False: "passes"}).rename("verdict")
     return compare.with_published(results.join(verdicts, on=["line", "map"]).fillna({"verdict": ""}))
 
 
-def groups(results: pd.DataFrame, lines: Iterable[Line]) -> dict[str, Spec]:
+def groups(results: pd.DataFrame, lines: Iterable[scores.Line]) -> dict[str, Spec]:
     """The tables of all groups of arms in the results, ``<paper>_<group>…``, of the paper that has most arms in the group.
 
     Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
@@ -163,8 +157,7 @@ def found(paper: str) -> Markdown:
 
 # Tables of ``tables.yaml`` that are no pivot of the results.
 MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview}
-MADE["claims"] = lambda book: book.judged
-MADE["findings"] = lambda book: findings(book.judged)
+MADE |= {"claims": lambda book: book.judged, "findings": lambda book: findings(book.judged)}
 MADE["published"] = lambda book: compare.published().set_index("paper")
 
 
@@ -186,23 +179,16 @@ def conclusion(rows: pd.DataFrame) -> str:
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
     sound = rows[rows["refused"] == ""]
-    if sound.empty:
-        return f"Made by `dfnb run {profile}`."
-    away, facts = sound["test_set"] == compare.AWAY, {"train_sets": sound["train_set"].unique()}
-    of_sets = sound[~away].groupby(["test_set", "level"], sort=False)
+    facts = {"rows": sound, "refused": rows["refused"].unique(), "profile": profile, "metrics": metrics}
+    of_sets = sound[sound["test_set"] != compare.AWAY].groupby(["test_set", "level"], sort=False)
     facts["tests"] = [found.sort_values("n", na_position="first").iloc[-1].to_dict() for _, found in of_sets]
-    facts["away"] = sorted(set(sound.loc[away, "mean_over"]))
+    facts["away"] = sorted(set(sound.loc[sound["test_set"] == compare.AWAY, "mean_over"]))
     facts["seeds"] = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
-    facts["starts"] = sorted(set(sound["backbone"] + " from " + sound["weights_from"]))
-    facts |= {"by_method": (sound["method"] != "all").any(), "several_seeds": sound["seeds"].max() > 1}
-    facts |= {"rules": sorted(set(sound["rule"])), "refused": list(filter(None, rows["refused"].unique()))}
-    unknown = {*sound.loc[sound["interval_method"] == "none", "metric"]}
-    facts["no_threshold"] = [name for name in (metrics.AT_THRESHOLD, metrics.CALLED) if name in unknown]
     auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
     facts["chance"] = len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all()
     collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
     facts["collapsed"] = collapsed.to_dict("records")
-    return Template(core.read_yaml(MANIFEST)["conditions"]).render(facts, profile=profile, metrics=metrics)
+    return Template(core.read_yaml(MANIFEST)["conditions"]).render(facts)
 
 
 def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
@@ -211,11 +197,10 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
     plain = plain.astype(object).where(plain.notna(), "–").astype(str)
     marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
-    escaped = re.sub(r"[&%$#_{}\\~^]", lambda sign: ESCAPES.get(sign[0], rf"\{sign[0]}"), caption)
-    tex = plain.to_latex(index=False, escape=True, caption=escaped, label=f"tab:{name}").translate(LATEX)
+    tex = plain.to_latex(index=False, escape=True, caption=caption.translate(SIGNS), label=f"tab:{name}").translate(TEX)
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": core.csv(plain), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
-    folder = report_folder(profile) / "tables"
+    folder = scores.report_folder(profile) / "tables"
     return [core.write_text(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
 
 
@@ -232,20 +217,21 @@ def deviations(run: papers.Run) -> pd.DataFrame:
 
 
 class Book:
-    """The tables and figures of a report, made from its store alone; ``saved`` are the files written so far."""
+    """The tables and figures of a report, made from its store alone.
+
+    Attributes:
+        judged: the claims, each on every dataset it names, with its verdict.
+        saved: the files written so far.
+    """
 
     def __init__(self, profile: str) -> None:
         self.profile, self.saved = profile, []
-        self.report = Report(profile)
+        self.report = scores.Report(profile)
         self.results = extended(compare.results(self.report))
+        self.judged = compare.judge(self.results)
         of_groups = groups(self.results, self.report.lines())
         self.tables = specs("tables") | of_groups
         self.figures = specs("figures") | {name: of_groups[name] for name in of_groups if f"{name}_maps" in of_groups}
-
-    @cached_property
-    def judged(self) -> pd.DataFrame:
-        """The claims, each on every dataset it names, with its verdict."""
-        return compare.judge(self.results)
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table and save it; where the report holds nothing for it, it is empty and not saved."""

@@ -249,7 +249,7 @@ def test_weights_that_were_altered_while_the_run_trained_end_in_no_record(other_
 @pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "byte at 0.9"])
 def test_weights_that_are_not_the_runs_are_refused(plain, tmp_path, kind):
     path = write(tmp_path / "best.safetensors", damaged((plain.folder / "best.safetensors").read_bytes(), kind))
-    with pytest.raises(DfnbError, match="is not what the record of the run describes; delete its folder and train"):
+    with pytest.raises(DfnbError, match="is not what the record describes; delete its folder and train"):
         plain.network(path)
 
 

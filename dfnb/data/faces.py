@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -145,7 +144,7 @@ def interpolate(track: Track, wanted: np.ndarray, looked: np.ndarray) -> tuple[n
 class Follower:
     """Follows the faces of one video; ``settings`` are those of :class:`dfnb.data.prepare.Settings`."""
 
-    def __init__(self, settings: Any, detector: YuNet) -> None:
+    def __init__(self, settings: core.Closed, detector: YuNet) -> None:
         self.settings, self.detector = settings, detector
         self.looked: list[int] = []  # the frames in which faces were looked for
         self.tracks: list[Track] = []

@@ -17,7 +17,6 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb import core
-from dfnb.core import Closed, DfnbError
 from dfnb.data import frames
 
 # What a manifest says to its reader: "labels" as the dataset's own lists have them (here 0 is real), "unverified" what
@@ -27,7 +26,7 @@ LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
 
 
-class Listing(Closed):
+class Listing(core.Closed):
     """A list that describes files: CSV with a header, JSON (one object per key), or a text with one {name} per line."""
 
     file: str  # template below the root; with a sha256 it ships with the manifest
@@ -36,7 +35,7 @@ class Listing(Closed):
     fields: dict[str, str] = Field({})  # added to every row
 
 
-class Rule(Closed):
+class Rule(core.Closed):
     """Which files are videos (or crops) of the dataset, and what is known of each."""
 
     files: str  # template below the root
@@ -57,7 +56,7 @@ class Rule(Closed):
     expected: int = Field(0, ge=0)  # number of files, where it is known
 
 
-class Manifest(Closed):
+class Manifest(core.Closed):
     """A dataset, published or the user's own: what a user must know about it, and its rules."""
 
     kind: Literal["real"]
@@ -117,7 +116,7 @@ def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[
     (``\\udce9``). Raises :class:`DfnbError` where there is no such folder.
     """
     if not Path(root).is_dir():
-        raise DfnbError(f"{root} is no folder; say where the files are")
+        raise core.DfnbError(f"{root} is no folder; say where the files are")
     root, files, left_out = Path(root).absolute(), {}, []
     for place, folders, names in os.walk(root, followlinks=links):
         here, inner = Path(place), Path(place).relative_to(root)
@@ -140,7 +139,7 @@ def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
     for name in core.described("real"):
         try:
             manifest, record = load(name), core.read_record(frames.dataset_folder(name))
-        except DfnbError as error:
+        except core.DfnbError as error:
             rows[name] = "wrong", str(error)
             continue
         places, found, problems = located(manifest, () if record else roots, links)
@@ -197,7 +196,7 @@ def merged(found: Sequence[Source]) -> list[Source]:
     for source in found:
         known = sources.get(source.video)
         if known and not source.crops:
-            raise DfnbError(f"{known.file} and {source.file} are both named {source.video!r}; keep one of them")
+            raise core.DfnbError(f"{known.file} and {source.file} are both named {source.video!r}; keep one of them")
         sources[source.video] = replace(known, crops=known.crops + source.crops) if known else source
     return list(sources.values())
 
@@ -223,7 +222,7 @@ def _apply(rule: Rule, lists: dict, fields: dict, files: dict[str, Path], proble
         facts |= row
         file, label = files[path], LABELS.get(rule.label.format_map(facts).lower())
         if label is None:
-            raise DfnbError(f"{file} has a label that is neither real nor fake in its list; download the list again")
+            raise core.DfnbError(f"{file} has a label neither real nor fake in its list; download the list again")
         known = {"method": facts["method"] if label else "real"}
         for name in ("video", "split", "cluster", "identity", "source"):
             known[name] = getattr(rule, name).format_map(facts | known)
@@ -261,5 +260,5 @@ def read_list(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str
 def verified(path: Path, sha256: str) -> Path:
     """``path`` when its bytes have this sha256; raises :class:`DfnbError` when they have not."""
     if (digest := core.sha256(path)) != sha256:
-        raise DfnbError(f"{path} has sha256 {digest}, not {sha256}; delete it or put the right file in its place")
+        raise core.DfnbError(f"{path} has sha256 {digest}, not {sha256}; delete it or put the right file in its place")
     return path

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfnb import core
-from dfnb.core import DfnbError
 from dfnb.data import frames
 
 __path__.append(str(core.home() / "papers"))  # a reader's own papers
@@ -72,7 +71,7 @@ class Run:
         folder = Path(folder) if Path(folder).is_dir() else core.home() / "runs" / folder
         record = core.read_record(folder)
         if record is None:
-            raise DfnbError(f"{folder} holds no finished run (no record.json, or an output is gone); train it again")
+            raise core.DfnbError(f"{folder} holds no finished run: record.json or an output is gone; train it again")
         return cls(folder, record)
 
     @property
@@ -125,7 +124,7 @@ class Run:
         """
         path = path or self.folder / "best.safetensors"
         if not path.exists() or core.sha256(path) != self.weights_sha256:
-            raise DfnbError(f"{path} is not what the record of the run describes; delete its folder and train it again")
+            raise core.DfnbError(f"{path} is not what the record describes; delete its folder and train it again")
         network = self._untrained()
         network.load_state_dict(load_file(path))
         return network.eval()
@@ -202,12 +201,11 @@ class Settings(core.Closed):
 
     def transform(self) -> v2.Transform | None:
         """The augmentation of (image, ``tv_tensors.Mask``, ``tv_tensors.KeyPoints``), uint8; None for none."""
-        makers = {"light": light, "released": self.released_transform}
-        return makers[self.augmentation]() if self.augmentation in makers else None
+        return {"none": lambda: None, "light": light, "released": self.released_transform}[self.augmentation]()
 
     def released_transform(self) -> v2.Transform:
         """The augmentation of the paper's released code."""
-        raise DfnbError(f"{type(self).__module__} has no released augmentation; set augmentation = light or none")
+        raise core.DfnbError(f"{type(self).__module__} has no released augmentation; set augmentation = light or none")
 
 
 def published(**defaults: Any) -> Callable[[type[Settings]], type[Settings]]:
@@ -302,7 +300,7 @@ def names() -> list[str]:
 def module(paper: str) -> ModuleType:
     """The module of a paper by its name; raises :class:`DfnbError` that lists the names there are."""
     if paper not in names():
-        raise DfnbError(f"there is no paper {paper!r}; known are {', '.join(names())}")
+        raise core.DfnbError(f"there is no paper {paper!r}; known are {', '.join(names())}")
     return import_module(f"{__name__}.{paper}")
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import DirectoryPath, Field, NonNegativeInt
 
 from dfnb import core
-from dfnb.core import DfnbError, rng
 from dfnb.synth import people
 from dfnb.synth.forgeries import METHODS, OWN, Camera, Delivery, Forgery, capture, deliver, forge, mark
 
@@ -23,7 +22,6 @@ GENERATOR = 4  # part of every dataset's parameters: raise it when the same sett
 WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 FACE = 0x1D  # streams of one person, beside those of the videos, whose numbers start at 0
 SPLITS = ("train", "val", "test")
-PORTRAIT_SPLITS = ("train", "train", "val", "test")
 
 
 class Settings(core.Closed):
@@ -55,10 +53,10 @@ def preset(name: str, **changes: Any) -> Settings:
     """
     path, known = core.find("data_manifest") / f"{name}.yaml", core.described("synth")
     if name not in known:
-        raise DfnbError(f"the embedded dataset {path} does not exist; the embedded datasets are {', '.join(known)}")
+        raise core.DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(known)}")
     settings = Settings.check({**core.manifest(name).get("parameters", {}), **changes}, path.name)
     if settings.people_of not in (None, *known):
-        raise DfnbError(f"{path.name}: people_of = {settings.people_of!r} is none of {', '.join(known)}")
+        raise core.DfnbError(f"{path.name}: people_of = {settings.people_of!r} is none of {', '.join(known)}")
     return settings
 
 
@@ -93,14 +91,14 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     facts, paired = {}, []
     if settings.portraits is None:
         streams, splits = key(name, settings), [split for split, n in counts.items() for _ in range(n)]
-        persons = [Person(i, split, rng(*streams, i, FACE, 0).uniform(0, 4)) for i, split in enumerate(splits)]
+        persons = [Person(i, split, core.rng(*streams, i, FACE, 0).uniform(0, 4)) for i, split in enumerate(splits)]
     else:
         persons, facts = _portraits(settings.portraits, counts, settings.size)
     for split, wanted in counts.items():
         group = sorted((each for each in persons if each.split == split), key=lambda each: (each.tone, each.number))
         if wanted and len(group) < 2:
             where = f"{settings.portraits or f'identities.{split}'} gives {len(group)} people for the split {split}"
-            raise DfnbError(f"{where}, and forgeries need two; add some")
+            raise core.DfnbError(f"{where}, and forgeries need two; add some")
         while group:
             n = 3 if len(group) == 3 else 2
             ring, group = group[:n], group[n:]
@@ -116,7 +114,7 @@ def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Pe
     quarantine = [{"file": path.name, "reason": reason, "usable": False} for path in sorted(folder.glob("[!.]*/"))]
     persons: list[Person] = []
     for path in _photographs(folder):
-        split = PORTRAIT_SPLITS[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        split = ("train", *SPLITS)[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
         portrait = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
             portrait = people.inspect(path, faces.YuNet(faces.detector_path()), size)
@@ -137,15 +135,15 @@ def film(person: Person, target: int, video: int, streams: tuple[int, ...], sett
 
     The donor of a forgery is filmed in the target's pose, since face swapping methods render donors so.
     """
-    scene = rng(*streams, target, video, 0)
-    poses = people.motion(scene, rng(*streams, person.number, video, 1), settings.frames)
+    scene = core.rng(*streams, target, video, 0)
+    poses = people.motion(scene, core.rng(*streams, person.number, video, 1), settings.frames)
     if person.portrait:
         shots = people.move(person.portrait, poses, settings.size)
     else:
-        look = people.person(rng(*streams, person.number, FACE), person.tone)
+        look = people.person(core.rng(*streams, person.number, FACE), person.tone)
         behind = people.backdrop(scene, settings.size * 4 // 3)
         shots = [people.render(look, pose, behind, settings.size) for pose in poses]
-    return capture(shots, settings.camera, rng(*streams, target, video, 2, person.number))
+    return capture(shots, settings.camera, core.rng(*streams, target, video, 2, person.number))
 
 
 def make_videos(folder: Path, name: str, target: Person, donor: Person, settings: Settings) -> list[tuple]:
@@ -169,14 +167,14 @@ def make_videos(folder: Path, name: str, target: Person, donor: Person, settings
         for method, source in sources.items():
             label, images = int(method != "real"), [shot.image for shot in shots]
             if label:
-                draw = rng(*streams, target.number, video, 4)
+                draw = core.rng(*streams, target.number, video, 4)
                 pairs = zip(shots, own[OWN[method] :] if method in OWN else theirs)
                 images, masks = zip(*(forge(method, *pair, settings.forgery, draw) for pair in pairs))
             if settings.cue is not None:
-                draw = rng(*streams, target.number, video, 6 + label)
+                draw = core.rng(*streams, target.number, video, 6 + label)
                 warm = (draw.random() < (1 + settings.cue) / 2) == bool(label)
                 images = mark(images, warm, draw)
-            crops = deliver(images, settings.delivery, rng(*streams, target.number, video, 3 + 2 * label))
+            crops = deliver(images, settings.delivery, core.rng(*streams, target.number, video, 3 + 2 * label))
             row = {"dataset": name, "split": target.split, "method": method, "label": label}
             row |= {"cluster": target.pair, "identity": f"{target.number:03d}", "source": source}
             row |= {"track": 0, "crop_box": box, "scale": 1.0}
@@ -205,7 +203,7 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         stored = core.read_json(description) if description.exists() else {}
         changed = ", ".join(sorted(each for each in {*stored, *parameters} if stored.get(each) != parameters.get(each)))
         if changed and (stored or (folder / "videos").exists()):
-            raise DfnbError(f"{folder} holds a dataset made from other settings ({changed}); delete the folder first")
+            raise core.DfnbError(f"{folder} holds a dataset made from other settings ({changed}); delete the folder")
         if record := core.read_record(folder):
             return record
         persons, facts = cast(name, settings)
