@@ -108,9 +108,13 @@ def home() -> Path:
 
 
 def find(relative: str) -> Path:
-    """A folder or file that ships with the project: in the home, else in the checkout, else in the installed package."""
+    """A folder or file that ships with the project: in the home, else in the checkout, else in the installed package.
+
+    The code in ``workflow`` fits this package alone: one in the home is of another version, or somebody else's.
+    """
     package = Path(__file__).resolve().parent
-    places = [home() / relative, package.parent / relative, package / "share" / relative]
+    shipped = [package.parent / relative, package / "share" / relative]
+    places = shipped if relative == "workflow" else [home() / relative, *shipped]
     return next((place for place in places if place.exists()), places[0])
 
 
@@ -215,8 +219,10 @@ def writing(path: Path) -> Iterator[None]:
     """Around what writes ``path``: what the system refuses, as where the disk is full, is a :class:`DfnbError`."""
     try:
         yield
-    except (FileNotFoundError, filelock.Timeout):  # a source is not there, or a folder is held
+    except FileNotFoundError:  # a source is not there
         raise
+    except filelock.Timeout:
+        raise DfnbError(f"another process is writing {path}; wait for it or stop it, then start again") from None
     except OSError as error:
         mend = "make room, or make the folder writable, then start again; what was there before is whole"
         raise DfnbError(f"{path} cannot be written ({error}): {mend}") from None
@@ -251,12 +257,9 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[Path]:
 
     Raises :class:`DfnbError` when another one holds it longer than ``wait_s``, or where the folder cannot be written.
     """
-    try:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            held = filelock.FileLock(folder / ".lock", timeout=wait_s).acquire()
-    except filelock.Timeout:
-        raise DfnbError(f"another process is writing {folder}; wait for it or stop it, then start again") from None
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(folder / ".lock", timeout=wait_s).acquire()
     with held:
         yield folder / ".lock"
 
@@ -310,13 +313,12 @@ def environment() -> dict[str, Any]:
     """What a number may depend on beside data and settings: versions, commit, device. No path, no host name."""
     import torch
 
-    packages = {"python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}}
+    facts = {"python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}}
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"cpu ({platform.machine()})"
     # the checkout's, ending in -dirty where tracked files differ from it
     describe = ["git", "-C", Path(__file__).parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
-    facts = {"commit": commit or "unknown", "code": code(), "device": device, "threads": torch.get_num_threads()}
-    return packages | facts
+    return facts | {"commit": commit or "unknown", "code": code(), "device": device, "threads": torch.get_num_threads()}
 
 
 @cache

@@ -1,10 +1,12 @@
 """The frames table, its pixels, the loader's batches and the order of an epoch."""
 
 import hashlib
+import os
 import re
 import resource
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -77,6 +79,13 @@ def toy(tmp_path):
     return load_frames(tmp_path / "toy")
 
 
+def flip(path):
+    """Flip a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 # ---------------------------------------------------------------- writing and reading
 
 
@@ -117,7 +126,8 @@ def test_rows_are_written_as_the_videos_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "ROW_GROUP", 100)
     for i in range(120):
         video = f"{i:03d}"
-        frames.write_video(tmp_path / "long/videos" / video, rows(50, video, "real"), None, None, crops_hash=video)
+        crops = np.zeros((50, 1, 1, 3), np.uint8)
+        frames.write_video(tmp_path / "long/videos" / video, rows(50, video, "real"), crops, None)
     held, read, before = [], frames.core.read_json, pa.total_allocated_bytes()
     monkeypatch.setattr(
         frames.core, "read_json", lambda path: held.append(pa.total_allocated_bytes() - before) or read(path)
@@ -144,13 +154,67 @@ def test_a_killed_or_failed_writer_leaves_no_video(toy, tmp_path):
 def test_files_outside_the_dataset_are_refused(tmp_path, toy, column, path):
     escaping = toy[column].astype(str).where(toy.index != len(toy) - 1, path)  # one row of many
     toy.assign(**{column: escaping}).to_parquet(tmp_path / "toy" / "frames.parquet")
-    with pytest.raises(DfnbError, match=f"{re.escape(path)} lies outside the dataset's folder; prepare the dataset"):
+    with pytest.raises(DfnbError, match=f"{re.escape(path)} lies outside the dataset's folder; delete frames"):
         load_frames(tmp_path / "toy")
 
 
-def test_crops_may_be_used_in_place(tmp_path, toy):
-    toy.assign(path="tree/a.png").to_parquet(tmp_path / "toy" / "frames.parquet")  # crops used in place
+@pytest.mark.parametrize("name", ["videos/real/a/frames.npy", "videos/swap/c/masks.npy"])
+def test_a_flipped_byte_in_crops_or_masks_is_found_before_use(tmp_path, toy, name):
+    flip(tmp_path / "toy" / name)
+    with pytest.raises(DfnbError) as error:
+        load_frames(tmp_path / "toy")
+    folder = (tmp_path / "toy" / name).parent
+    assert str(error.value) == (
+        f"{tmp_path / 'toy'} is not valid as a dataset (ValueError: a crop or mask of {folder} is not the one that was prepared); "
+        "restore it, or delete the folder of that video, delete frames.parquet and prepare the dataset again"
+    )
+    flip(tmp_path / "toy" / name)
     assert len(load_frames(tmp_path / "toy")) == len(toy)
+
+
+@pytest.mark.parametrize("image", ["a.png", "a-mask.png"])
+def test_a_flipped_byte_in_an_image_that_is_used_in_place_is_found_before_use(tmp_path, image):
+    folder, there = tmp_path / "toy", tmp_path / "toy/tree"
+    there.mkdir(parents=True)
+    for name in ("a.png", "a-mask.png"):
+        (there / name).write_bytes(f"bytes of {name}".encode())
+    listed = [{"path": "tree/a.png", "mask": "tree/a-mask.png"}, {"path": "tree/a.png", "mask": ""}]
+    described = [row | where for row, where in zip(rows(2, "a", "swap"), listed)]
+    hashed = frames.images_hash(folder, described)
+    frames.write_video(folder / "videos/a", described, None, None, crops_hash=hashed)
+    frames.write_dataset(folder, {})
+    assert len(load_frames(folder)) == 2
+    flip(there / image)
+    with pytest.raises(DfnbError, match=r"a crop or mask of .*/toy/videos/a is not the one that was prepared"):
+        load_frames(folder)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (40, 30), (8, 64)])
+def test_an_image_of_a_mask_has_the_shape_of_its_frame_at_any_size(tmp_path, shape):
+    cv2.imwrite(str(tmp_path / "mask.png"), np.full(shape, 255, np.uint8))
+    if shape[0] == shape[1]:
+        assert Pixels(tmp_path).mask("mask.png", 0, (SIZE, SIZE)).all()
+    else:
+        with pytest.raises(DfnbError, match=r"mask\.png is no mask of 37 × 37 pixels; prepare its video again"):
+            Pixels(tmp_path).mask("mask.png", 0, (SIZE, SIZE))
+
+
+def test_crops_are_hashed_again_only_when_a_file_has_changed(tmp_path, toy, monkeypatch):
+    hashed, really = [], frames._array_hashes
+    monkeypatch.setattr(frames, "_array_hashes", lambda video: hashed.append(video.name) or really(video))
+    load_frames(tmp_path / "toy")
+    assert not hashed
+    path = tmp_path / "toy/videos/real/a/frames.npy"
+    path.touch()
+    for _ in range(2):
+        load_frames(tmp_path / "toy")
+    assert sorted(hashed) == ["a", "b", "c", "d"]
+    other = path.with_name("copy.npy")
+    other.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(other, ns=(0, path.stat().st_mtime_ns - 10**9))
+    other.replace(path)  # older, as a copy that keeps its time
+    with pytest.raises(DfnbError, match="is not the one that was prepared"):
+        load_frames(tmp_path / "toy")
 
 
 def test_what_cannot_be_read_is_named(toy, tmp_path):
@@ -164,7 +228,9 @@ def test_what_cannot_be_read_is_named(toy, tmp_path):
         with pytest.raises(DfnbError, match=rf"{name} cannot be read"):
             Pixels(toy.attrs["folder"]).mask(name, 0, (SIZE, SIZE))
     toy.drop(columns=["cluster", "landmarks"]).to_parquet(tmp_path / "toy" / "frames.parquet")
-    with pytest.raises(DfnbError, match="lacks the columns cluster, landmarks"):
+    with pytest.raises(
+        DfnbError, match=r"frames.parquet is not valid as frames of a dataset .*cluster.*; delete frames"
+    ):
         load_frames(tmp_path / "toy")
 
 
@@ -190,9 +256,9 @@ def test_more_videos_than_descriptors_can_be_read_by_workers_too(toy):
 
 def test_selected_methods_keep_the_real_frames(toy):
     assert set(select(toy, methods=["swap"])["method"]) == {"real", "swap"}
-    with pytest.raises(DfnbError, match="no frame of split 'test' or of a method in None; it has train/real, train/"):
+    with pytest.raises(DfnbError, match="no frame of split 'test' or methods None, but train/real, train/"):
         select(toy, "test")
-    with pytest.raises(DfnbError, match=r"of a method in .*'blend'.*; it has train/real, train/swap, train/warp$"):
+    with pytest.raises(DfnbError, match=r"methods .*'blend'.*, but train/real, train/swap, train/warp$"):
         select(toy, methods=["swap", "blend"])
 
 
@@ -433,7 +499,7 @@ def test_every_batch_shows_some_of_the_frames_that_are_always_shown(toy, oversam
 
 
 def test_what_gives_no_batch_is_refused(toy):
-    with pytest.raises(DfnbError, match="has 18 frames to train on, fewer than one batch; lower batch_size"):
+    with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size"):
         EpochSampler(toy, 64, 0)
 
 

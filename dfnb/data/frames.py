@@ -37,9 +37,8 @@ COLUMNS = {name: _arrow(kind) for name, kind in core.read_yaml(Path(__file__).wi
 SPLITS = ("train", "val", "test")
 UNKNOWN = ("landmarks", "crop_box", "scale")  # of crops that are used where they lie
 FULL = pa.schema([pa.field(name, kind, nullable=name in UNKNOWN) for name, kind in COLUMNS.items()])
-AGAIN = "prepare the dataset again"
+AGAIN = "delete frames.parquet and prepare the dataset again"
 ROW_GROUP = 50_000  # rows that a writer of the table holds, and that a reader may take at a time
-MIRRORED = [1, 0, 2, 4, 3]  # landmarks of a mirrored face: eyes and mouth corners change places
 
 
 class Sample(NamedTuple):
@@ -71,17 +70,23 @@ def write_video(folder: Path, rows: list, crops: np.ndarray | None, masks: np.nd
     with core.atomic(folder) as temporary:
         temporary.mkdir()
         if crops is not None:
-            facts["crops_hash"] = _put(temporary / "frames.npy", crops)
+            np.save(temporary / "frames.npy", crops)
         if masks is not None:
-            facts["masks_hash"] = _put(temporary / "masks.npy", np.packbits(masks, axis=-1))
-        core.write_json(temporary / "video.json", {**facts, "rows": rows}, indent=None)
+            np.save(temporary / "masks.npy", np.packbits(masks, axis=-1))
+        core.write_json(temporary / "video.json", {**facts, **_array_hashes(temporary), "rows": rows}, indent=None)
 
 
-def _put(path: Path, array: np.ndarray) -> str:
-    """Write an array; returns a hash of the file's bytes."""
-    np.save(path, array)
+def _array_hashes(video: Path) -> dict[str, str]:
+    """Hashes of the arrays in a video's folder."""
+    arrays = {"crops_hash": video / "frames.npy", "masks_hash": video / "masks.npy"}
     # sha256 takes a quarter of the preparation on processors without instructions for it
-    return hashlib.blake2b(path.read_bytes()).hexdigest()
+    return {name: hashlib.blake2b(path.read_bytes()).hexdigest() for name, path in arrays.items() if path.exists()}
+
+
+def images_hash(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """A hash of the crops and masks that the rows of a video name in ``folder``, where they are used in place."""
+    images = [[core.sha256(folder / row[name]) if row.get(name) else "" for name in ("path", "mask")] for row in rows]
+    return core.digest(images, 64)
 
 
 def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
@@ -95,7 +100,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))  # a killed writer's folder begins with a dot
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
-    schema, digests, n, waiting, held = pa.schema(COLUMNS), [], {}, [], 0
+    schema, digests, n, waiting = pa.schema(COLUMNS), [], {}, []
     path = folder / "frames.parquet"
     with core.atomic(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         for file in files:
@@ -107,11 +112,10 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
             digests.append([video, core.digest([hashes, [[row[name] for name in COLUMNS] for row in rows]], digits=64)])
             for kind, frames in Counter(f"{row['split']}/{row['method']}" for row in rows).items():
                 n.setdefault(kind, Counter()).update(frames=frames, videos=1)
-            waiting.append(pa.Table.from_pylist(rows, schema))
-            held += len(rows)
-            if held >= ROW_GROUP or file == files[-1]:
-                writer.write_table(pa.concat_tables(waiting).unify_dictionaries())
-                waiting, held = [], 0
+            waiting += rows
+            if len(waiting) >= ROW_GROUP or file == files[-1]:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting = []
     known = {"fingerprint": core.digest([parameters, digests], digits=16), "n": dict(sorted(n.items()))}
     return core.write_record(folder, parameters, [path.name], **known, **facts)
 
@@ -131,15 +135,13 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
     path = folder / "frames.parquet"
     with core.reading(path, "as frames of a dataset", AGAIN):
-        table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
-        if missing := ", ".join(name for name in COLUMNS if name not in table.column_names):
-            raise DfnbError(f"{path} lacks the columns {missing}; {AGAIN}")
-        table = table.select([*COLUMNS]).cast(FULL)
+        table = pq.read_table(path, memory_map=True, page_checksum_verification=True).select([*COLUMNS]).cast(FULL)
     lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
     # column by column, each freed at once: two million rows must not lie in memory twice
     frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
     pa.default_memory_pool().release_unused()
-    for file in map(Path, {*frames["path"].unique(), *frames["mask"].unique()}):
+    files = sorted({*frames["path"].unique(), *frames["mask"].unique()} - {""})
+    for file in map(Path, files):
         if file.is_absolute() or ".." in file.parts:  # crops used in place lie below the dataset's own link `tree`
             raise DfnbError(f"{folder}: {file} lies outside the dataset's folder; {AGAIN}")
     for method in frames["method"].unique():
@@ -149,8 +151,31 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     if not sound.all():
         wrong = frames.loc[sound.idxmin(), ["video", "split", "method", "label", "row"]].to_dict()
         raise DfnbError(f"{path} has {wrong}, which cannot be (label: 0 real, 1 fake); {AGAIN}")
+    _check_pixels(folder, files, frames["video"].unique())
     frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
     return frames
+
+
+def _check_pixels(folder: Path, files: Iterable[str], videos: Iterable[str]) -> None:
+    """Raise :class:`DfnbError` where the crops or masks of a dataset are not those that were prepared.
+
+    All are hashed once, and again only when one of the ``files`` has another size or time of change than then. A file that is
+    gone is named by who reads it: nobody reads a mask that training may not see.
+    """
+    with core.reading(folder, "as a dataset", f"restore it, or delete the folder of that video, {AGAIN}"):
+        stats = [(folder / file).stat() for file in files if (folder / file).exists()]
+        facts = {"files": core.digest([[stat.st_size, stat.st_mtime_ns] for stat in stats])}
+        core.cached(folder / "checked.parquet", facts, lambda: _checked(folder, videos))
+
+
+def _checked(folder: Path, videos: Iterable[str]) -> pd.DataFrame:
+    """The names of the videos, whose crops and masks have the hashes that were noted at preparation; an error where not."""
+    for video in [folder / "videos" / name for name in videos]:
+        content = core.read_json(video / "video.json")
+        hashes = _array_hashes(video) or {"crops_hash": images_hash(folder, content["rows"])}
+        if content | hashes != content:
+            raise ValueError(f"a crop or mask of {video} is not the one that was prepared")
+    return pd.DataFrame({"video": videos})
 
 
 def identity(record: Mapping[str, Any]) -> str:
@@ -159,12 +184,7 @@ def identity(record: Mapping[str, Any]) -> str:
     Of a drawn dataset a digest of its generator's version and parameters, since its bytes differ between machines by
     rounding; of any other the fingerprint of its bytes.
     """
-    parameters = record["parameters"]
-    return core.digest(parameters, 16) if "generator" in parameters else record["fingerprint"]
-
-
-def _named(frames: pd.DataFrame) -> str:
-    return frames.attrs.get("folder", "the frames table")
+    return core.digest(record["parameters"], 16) if "generator" in record["parameters"] else record["fingerprint"]
 
 
 def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str] | None = None) -> pd.DataFrame:
@@ -177,7 +197,7 @@ def select(frames: pd.DataFrame, split: str | None = None, methods: Sequence[str
         chosen = chosen[chosen["method"].isin([*methods, "real"])]
     if chosen.empty or not {*(methods or ())} <= {*frames["method"]}:
         known = ", ".join(sorted({*(frames["split"].astype(str) + "/" + frames["method"].astype(str))}))
-        raise DfnbError(f"{_named(frames)} has no frame of split {split!r} or of a method in {methods}; it has {known}")
+        raise DfnbError(f"{frames.attrs['folder']} has no frame of split {split!r} or methods {methods}, but {known}")
     return chosen
 
 
@@ -206,7 +226,7 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
     if (max if made else min)(real.nunique(), fake.nunique()) < 2:
         found = f"{len(real)} real frames of {real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}"
         need = "training needs two clusters of each; choose other methods or data, or add videos of other people"
-        raise DfnbError(f"{_named(frames)}: split {split!r} has {found}, and {need}")
+        raise DfnbError(f"{frames.attrs['folder']}: split {split!r} has {found}, and {need}")
 
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
@@ -222,7 +242,7 @@ def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> p
     if share and not len(rows):
         found = f"{len(masked(frames))} masks for {len(frames)} frames, and the share annotated = {share:g} is none"
         mend = "raise it, prepare the dataset with masks, or learn without: annotated = 0, and for SSPSL sspsl = true"
-        raise DfnbError(f"{_named(frames)} has {found}; {mend}")
+        raise DfnbError(f"{frames.attrs['folder']} has {found}; {mend}")
     return frames.assign(mask=frames["mask"].astype(str).where(np.isin(np.arange(len(frames)), rows), ""))
 
 
@@ -252,17 +272,15 @@ class Pixels:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def crop(self, path: str, row: int | None = None, dimensions: int = 4) -> np.ndarray:
+    def crop(self, path: str, row: int | None = None) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB: an image, or a row of a stored video; without a row all its crops (n, H, W, 3).
 
-        Raises :class:`DfnbError` when the file cannot be read, or is no array of bytes with so many ``dimensions``.
+        Raises :class:`DfnbError` when the file cannot be read.
         """
         try:
             if not path.endswith(".npy"):
                 return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
             stored = np.lib.format.open_memmap(self.folder / path, mode="r")
-            if (stored.dtype, stored.ndim) != (np.uint8, dimensions):
-                raise ValueError("other values")
             return np.array(stored if row is None else stored[row])
         except (OSError, ValueError, IndexError, cv2.error):
             raise DfnbError(f"{self.folder / path} cannot be read; restore it or prepare its video again") from None
@@ -274,12 +292,10 @@ class Pixels:
         """
         if not path:
             return np.zeros(shape, bool)
-        stored, (height, width) = self.crop(path, row, 3), shape
+        stored, (height, width) = self.crop(path, row), shape
         if path.endswith(".npy"):
-            bits = np.unpackbits(stored, axis=-1) * 255
-            mask = bits[:, : max(width, bits.shape[1] - 7)]  # the last byte of a row may have seven bits too many
-        else:
-            mask = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+            return np.unpackbits(stored, axis=-1, count=width).astype(bool)
+        mask = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
         if mask.shape[0] * width != mask.shape[1] * height:
             raise DfnbError(f"{self.folder / path} is no mask of {width} × {height} pixels; prepare its video again")
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 127
@@ -337,14 +353,13 @@ class FrameDataset(Dataset):
             before = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
             if _handedness(points) * before < 0:
-                points = points[MIRRORED]
+                points = points[[1, 0, 2, 4, 3]]  # of a mirrored face: eyes and mouth corners change places
             if image.shape[-2:] != (side, side):
                 raise DfnbError(f"the augmentation made an image of {list(image.shape)}; its side must stay {side}")
         pixels = image.as_subclass(Tensor).float().div_(255)
         pixels = TF.normalize(pixels, self.settings.mean, self.settings.std, inplace=True)
-        known = {"label": torch.tensor(sample.label), "has_mask": torch.tensor(sample.has_mask)}
-        places = {"mask": mask.as_subclass(Tensor).float(), "landmarks": points.as_subclass(Tensor).float()}
-        return {"image": pixels, **known, **places}
+        rest = {"mask": mask.as_subclass(Tensor).float(), "landmarks": points.as_subclass(Tensor).float()}
+        return {"image": pixels, "label": torch.tensor(sample.label), "has_mask": torch.tensor(sample.has_mask), **rest}
 
 
 def _handedness(points: Tensor) -> Tensor:
@@ -415,16 +430,15 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
     epoch, skip, rank, world = 0, 0, 0, 1
 
     def __post_init__(self, frames: pd.DataFrame) -> None:
-        method, label = frames["method"].astype(str).to_numpy(), frames["label"].to_numpy()
-        fakes = [np.flatnonzero((label == 1) & (method == name)) for name in sorted(set(method[label == 1]))]
-        self.classes = [groups for groups in ([np.flatnonzero(label == 0)], fakes) if sum(map(len, groups))]
-        self.label = label
-        self.once = np.repeat(np.arange(len(label)), np.where(label == 0, self.oversampling or 1, 1))
+        method, self.label = frames["method"].astype(str).to_numpy(), frames["label"].to_numpy()
+        fakes = [np.flatnonzero((self.label == 1) & (method == name)) for name in sorted(set(method[self.label == 1]))]
+        self.classes = [groups for groups in ([np.flatnonzero(self.label == 0)], fakes) if sum(map(len, groups))]
+        self.once = np.repeat(np.arange(len(self.label)), np.where(self.label == 0, self.oversampling or 1, 1))
         self.size = self.batch_size // self.samples_per_frame
         most = min(len(self.once), self.limit // self.samples_per_frame if self.limit else len(self.once))
         self.n = most // self.size * self.size
         if self.n == 0:
-            raise DfnbError(f"{_named(frames)} has {most} frames to train on, fewer than one batch; lower batch_size")
+            raise DfnbError(f"{frames.attrs['folder']} has {most} frames, fewer than one batch; lower batch_size")
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers (n,) in the epoch's order; each group is used up before any of its rows comes again."""

@@ -135,7 +135,7 @@ def _one(source: Source, given: str, folder: Path, settings: Settings, detector:
             if facts.get("given") == given:
                 return facts | {"rows": None}
             shutil.rmtree(place)
-        rows, crops, masks, facts = _in_place(source) if source.crops else _cut(source, settings, detector)
+        rows, crops, masks, facts = _in_place(source, folder) if source.crops else _cut(source, settings, detector)
         frames.write_video(place, [known | row for row in rows], crops, masks, **facts, given=given)
         return facts
     except (Unusable, cv2.error) as error:
@@ -202,26 +202,26 @@ def _region(image: np.ndarray, other: np.ndarray, compared: bool) -> np.ndarray:
     return difference(image, other) if compared else cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
 
 
-def _in_place(source: Source) -> tuple:
+def _in_place(source: Source, folder: Path) -> tuple:
     """What :func:`_cut` returns, without crops and masks: these are used where they lie, below ``source.file``.
 
-    Frames are numbered by the last number in their names. An image that cannot be read counts as a frame without a face.
+    The dataset's ``folder`` has a link to it. Frames are numbered by the last number in their names. An image that cannot be
+    read counts as a frame without a face.
     """
     numbered = {int(re.findall(r"\d+", f"0{image.stem}")[-1]): (image, mask) for image, mask in source.crops}
     if len(numbered) < len(source.crops):  # names that number nothing
         numbered = dict(enumerate(sorted(source.crops)))
-    rows, hashes = [], []
+    rows = []
     for number, files in sorted(numbered.items()):
         with suppress(Unusable):
             _check_name(f"{files[0]}{files[1] or ''}")
             read_image(files[0])
-            hashes.append([core.sha256(file) if file else "" for file in files])
             path, mask = (f"{TREE}/{file.relative_to(source.file).as_posix()}" if file else "" for file in files)
             rows.append({"track": 0, "frame": number, "path": path, "mask": mask, **dict.fromkeys(frames.UNKNOWN)})
     facts = {"frames": len(numbered), "without_face": len(numbered) - len(rows)}
     if not rows:
         raise Unusable(f"none of {len(numbered)} images can be read")
-    return rows, None, None, facts | {"crops_hash": core.digest(hashes, 64)}
+    return rows, None, None, facts | {"crops_hash": frames.images_hash(folder, rows)}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -294,9 +294,8 @@ def dropouts(record: dict) -> pd.DataFrame:
 
     A detector that fails on fakes more than on real videos is a bias: what is left are the easier fakes.
     """
-    table = pd.DataFrame(record["faces"]).T
-    share = (table["without_face"] / table["frames"].clip(lower=1)).round(4)
-    return table.assign(share=share).rename_axis("split/method")
+    n = pd.DataFrame(record["faces"]).T
+    return n.assign(share=(n["without_face"] / n["frames"].clip(lower=1)).round(4)).rename_axis("split/method")
 
 
 def _given(source: Source, parameters: dict) -> str:
