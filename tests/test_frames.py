@@ -209,6 +209,11 @@ def test_crops_are_hashed_again_only_when_a_file_has_changed(tmp_path, toy, monk
     for _ in range(2):
         load_frames(tmp_path / "toy")
     assert sorted(hashed) == ["a", "b", "c", "d"]
+    with monkeypatch.context() as patch:  # shared data that others may only read: nothing is kept there
+        patch.setattr(os, "access", lambda *given: False)
+        patch.setattr(core, "cached", lambda *given: pytest.fail("written"))
+        load_frames(tmp_path / "toy")
+    assert sorted(hashed) == [*"aabbccdd"]
     other = path.with_name("copy.npy")
     other.write_bytes(path.read_bytes()[:-1] + b"x")
     os.utime(other, ns=(0, path.stat().st_mtime_ns - 10**9))

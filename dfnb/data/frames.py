@@ -5,6 +5,7 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
@@ -159,13 +160,16 @@ def load_frames(name: str | Path) -> pd.DataFrame:
 def _check_pixels(folder: Path, files: Iterable[str], videos: Iterable[str]) -> None:
     """Raise :class:`DfnbError` where the crops or masks of a dataset are not those that were prepared.
 
-    All are hashed once, and again only when one of the ``files`` has another size or time of change than then. A file that is
-    gone is named by who reads it: nobody reads a mask that training may not see.
+    All are hashed once, and again only when one of the ``files`` has another size or time of change than then, or where the
+    folder can only be read. A file that is gone is named by who reads it: nobody reads a mask that training may not see.
     """
     with core.reading(folder, "as a dataset", f"restore it, or delete the folder of that video, {AGAIN}"):
         stats = [(folder / file).stat() for file in files if (folder / file).exists()]
         facts = {"files": core.digest([[stat.st_size, stat.st_mtime_ns] for stat in stats])}
-        core.cached(folder / "checked.parquet", facts, lambda: _checked(folder, videos))
+        if os.access(folder, os.W_OK):
+            core.cached(folder / "checked.parquet", facts, lambda: _checked(folder, videos))
+        else:
+            _checked(folder, videos)
 
 
 def _checked(folder: Path, videos: Iterable[str]) -> pd.DataFrame:
