@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from dfnb import papers
+from dfnb import core, papers
 from dfnb.core import DfnbError
 from dfnb.data import frames
 from dfnb.data.frames import EpochSampler, FrameDataset, Pixels, in_order, load_frames, loader, select
