@@ -398,6 +398,14 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **opt
         table.to_parquet(temporary, index=False, compression="zstd", **options)
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """The facts of a table of :func:`write_table`, from its metadata alone; raises :class:`DfnbError` where it is damaged."""
+    from pyarrow import parquet
+
+    with reading(path, "as a table of ours", "delete it and make it again"):
+        return _mapping(json.loads(parquet.read_schema(path).metadata[b"PANDAS_ATTRS"])["dfnb"])
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A table of :func:`write_table`, its facts as ``attrs``; raises :class:`DfnbError` where it is missing or damaged."""
     import pandas as pd

@@ -110,24 +110,27 @@ def job_folder(profile: str, job: str) -> Path:
 def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """Put scores, records, logs and the weights of the main lines' first seeds from the home into a report.
 
-    What the report has of these lines already is made anew, arms by whole groups; other lines stay, or go where ``prune``.
+    What changed of lines that the report has already is made anew, arms by whole groups; other lines stay, or go where
+    ``prune``.
     """
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
         report, shares, given = Report(profile), {line.share for line in lines}, {line.name for line in lines}
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
+        known = {name: sha256 for entry in report.entries.values() for name, sha256 in entry["files"].items()}
         entries = report.entries | {line.name: _entry(folder, line, ended) for line in lines}
         for line in report.lines():
             if line.runs and line.name not in given and (prune or line.share in shares):
                 del entries[line.name]
         for share in sorted(shares):
-            tables = [table for line in lines if line.share == share for table in _at_home(line)]
-            for test_set in sorted({table.attrs["test_set"] for table in tables}):
-                parts = [table for table in tables if table.attrs["test_set"] == test_set]
-                path = _packed(folder / "scores" / f"{core.slug(share)}@{test_set}.parquet", parts)
-                for name, table in {table.attrs["line"]: table for table in parts}.items():
-                    entries[name]["files"][path.relative_to(folder).as_posix()] = core.sha256(path)
-                    entries[name]["versions"][test_set] = table.attrs["fingerprint"]
+            tables = [each for line in lines if line.share == share for each in _at_home(line)]
+            for test_set in sorted({facts["test_set"] for _, facts in tables}):
+                parts = [(source, facts) for source, facts in tables if facts["test_set"] == test_set]
+                name = f"scores/{core.slug(share)}@{test_set}.parquet"
+                sha256 = _packed(folder / name, parts, known.get(name))
+                for _, facts in parts:
+                    entries[facts["line"]]["files"][name] = sha256
+                    entries[facts["line"]]["versions"][test_set] = facts["fingerprint"]
         core.write_json(folder / "runs.json", entries, indent=None)
         named = {folder / name for entry in entries.values() for name in entry["files"]}
         for path in {*folder.glob("scores/*"), *folder.glob("weights/*")} - named:
@@ -144,7 +147,7 @@ def unpack(profile: str) -> None:
         missing = {run.id: run for run in line.runs if not core.read_record(run.folder)}
         for test_set in report.test_sets(line) if missing else ():
             for table in report.tables(line, test_set):
-                facts = {name: value for name, value in table.attrs.items() if name not in ("line", "seed")}
+                facts = {name: value for name, value in table.attrs.items() if name not in ("line", "seed", "arm")}
                 if facts["run"] in missing:
                     path = shard(missing[facts["run"]].folder, test_set, facts["condition"])
                     core.write_table(path, table.drop(columns=KEYS), facts)
@@ -171,29 +174,35 @@ def _entry(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
     return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": {}}
 
 
-def _at_home(line: Line) -> Iterator[pd.DataFrame]:
-    """The tables of a line's runs, as a report keeps them, in order of seed."""
+def _at_home(line: Line) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The tables of a line's runs, in order of seed: where each lies, and what a report says of it."""
     for run in sorted(line.runs, key=lambda run: run.parameters["seed"]):
         for path in sorted(run.folder.glob("scores/*.parquet")):
-            table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else ".")
-            if table.attrs["weights"] in (None, run.weights_sha256):
-                table.attrs |= {"line": line.name, "seed": run.parameters["seed"]}
-                yield table
+            facts = core.facts_of(path) | {"line": line.name, "seed": run.parameters["seed"], "arm": line.arm}
+            if facts["weights"] in (None, run.weights_sha256):
+                yield path, facts
 
 
-def _packed(path: Path, tables: list[pd.DataFrame]) -> Path:
-    """Write tables of one test set as one file: what seeds and arms have in common stands side by side, and packs better.
+def _packed(path: Path, parts: Sequence[tuple[Path, dict[str, Any]]], known: str | None) -> str:
+    """Write tables of one test set as one file; returns its sha256. One that is ``known`` and of the same tables stays.
 
-    Scores and measures are in float32, as which the scores were computed; what is known of a table stands in a column.
+    What seeds and arms have in common stands side by side, and packs better. What is known of a table is a column of it.
+    Scores and measures are in float32, as which the scores were computed.
     """
-    tables = sorted(tables, key=lambda table: [table.attrs[name] for name in ("condition", "line", "seed")])
-    keys = [{"facts": json.dumps(table.attrs), **{name: table.attrs[name] for name in KEYS}} for table in tables]
-    joined = pd.concat([table.assign(**values) for table, values in zip(tables, keys)])
-    measures = joined.columns.difference(["facts", *KEYS, *metrics.COLUMNS])
-    types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
-    joined = joined[["facts", *KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)
-    core.write_table(path, joined, {}, store_schema=False)  # the types are read from the columns
-    return path
+    parts = sorted(parts, key=lambda part: [part[1][name] for name in ("condition", "line", "seed")])
+    texts = [json.dumps(facts) for _, facts in parts]
+    unaltered = path.exists() and core.sha256(path) == known
+    if not unaltered or [*pd.read_parquet(path, columns=["facts"])["facts"].unique()] != texts:
+        tables = [_per_video(core.read_table(source)) for source, _ in parts]
+        if parts[0][1]["arm"]:
+            tables = [table.filter(regex=OF_ARMS) for table in tables]
+        keys = [{"facts": text, **{name: facts[name] for name in KEYS}} for text, (_, facts) in zip(texts, parts)]
+        joined = pd.concat([table.assign(**values) for table, values in zip(tables, keys)])
+        measures = joined.columns.difference(["facts", *KEYS, *metrics.COLUMNS])
+        types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
+        joined = joined[["facts", *KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)
+        core.write_table(path, joined, {}, store_schema=False)  # the types are read from the columns
+    return core.sha256(path)
 
 
 def _per_video(table: pd.DataFrame) -> pd.DataFrame:

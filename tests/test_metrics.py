@@ -363,3 +363,10 @@ def test_coverage_of_the_clustered_paired_difference(auc):
         half = metrics.quantile(design.fewest - 1) * np.sqrt(design.variance(influences[1] - influences[0]))
         hits.append(abs(values[1] - values[0] - (better - auc)) <= half)
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_no_rounding_lifts_pixel_ap_above_one(monkeypatch):
+    """Of a full mask the sum of the steps was 1 + 2e-16 now and then, and such scores are refused."""
+    curve = {"AUC": np.nan, "AP": np.nextafter(1, 2), "best IoU": 1.0}
+    monkeypatch.setattr(metrics, "curve_values", lambda *given: curve)
+    assert metrics.localisation(np.full((4, 4), 0.6), np.ones((8, 8), np.uint8))["pixel_ap"] == 1
