@@ -377,7 +377,7 @@ def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame
     The one place where anything is looked up instead of made again. ``facts`` is what the table depends on, as JSON can
     hold it; read back they are the table's ``attrs``.
     """
-    if not path.exists() or read_table(path).attrs != json.loads(json.dumps(facts, default=_plain)):
+    if not path.exists() or facts_of(path) != json.loads(json.dumps(facts, default=_plain)):
         write_table(path, make(), facts)
     return read_table(path)
 
@@ -390,6 +390,14 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> No
         # a study's are committed; with checksums a flipped byte is found when it is read
         options = {"compression_level": 19, "write_statistics": False, "write_page_checksum": True}
         table.to_parquet(temporary, index=False, compression="zstd", **options)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """The facts of a table of :func:`write_table`, from its metadata alone; raises :class:`DfnbError` where it is damaged."""
+    from pyarrow import parquet
+
+    with reading(path, "as a table of ours", "delete it and make it again"):
+        return _mapping(json.loads(parquet.read_schema(path).metadata[b"PANDAS_ATTRS"])["dfnb"])
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from scipy.special import expit, logit
 
 from dfnb import core, corrupt, metrics, papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import first_clusters, load_frames, select
+from dfnb.data.frames import dataset_record, first_clusters, load_frames, select
 from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
 KEYS = ["seed", "condition"]  # of a table in a packed file
@@ -36,7 +36,7 @@ def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[]
 
     Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
-    facts = score_facts(run.id, test_set, condition, load_frames(test_set).attrs["record"], run.weights_sha256) | facts
+    facts = score_facts(run.id, test_set, condition, dataset_record(test_set), run.weights_sha256) | facts
     facts |= run.record.get("validation_threshold", {})
     return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 
@@ -107,13 +107,14 @@ def job_folder(profile: str, job: str) -> Path:
 def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
     """Put scores, records, logs and the weights of the main lines' first seeds from the home into a report.
 
-    Lines that the report has already are made anew; those that are not given stay, or go where ``prune``.
+    Of lines that the report has already what changed is made anew; those that are not given stay, or go where ``prune``.
     """
     folder = report_folder(profile)
     with core.locked(folder, wait_s=600):
-        entries = {} if prune else Report(profile).entries
+        before = Report(profile).entries
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
-        entries |= {line.name: _packed(folder, line, ended) for line in lines}
+        packed = {line.name: _packed(folder, line, ended, before.get(line.name, {}).get("files", {})) for line in lines}
+        entries = packed if prune else before | packed
         core.write_json(folder / "runs.json", entries, indent=None)
         named = {folder / name for entry in entries.values() for name in entry["files"]}
         for path in {*folder.glob("scores/*"), *folder.glob("weights/*")} - named:
@@ -146,27 +147,32 @@ def unpack(profile: str) -> None:
             core.write_json(job_folder(profile, job) / "record.json", record)
 
 
-def _packed(folder: Path, line: Line, ended: dict[str, dict]) -> dict[str, Any]:
-    """Write the files of a line; returns its entry for ``runs.json``, with the records of the jobs that trained its runs."""
+def _packed(folder: Path, line: Line, ended: dict[str, dict], known: dict[str, str]) -> dict[str, Any]:
+    """Write the files of a line; returns its entry for ``runs.json``, with the records of the jobs that trained its runs.
+
+    A file that is ``known`` by its sha256 and was made from the same tables stays as it is.
+    """
     runs = sorted(line.runs, key=lambda run: run.parameters["seed"])
     tables, paths = {}, []
     for run in runs:
         for path in sorted(run.folder.glob("scores/*.parquet")):
-            table = _per_video(core.read_table(path)).filter(regex=OF_ARMS if line.group else ".")
-            if table.attrs["weights"] in (None, run.weights_sha256):
-                table.attrs["seed"] = run.parameters["seed"]
-                tables.setdefault(table.attrs["test_set"], []).append(table)
+            facts = core.facts_of(path) | {"seed": run.parameters["seed"]}
+            if facts["weights"] in (None, run.weights_sha256):
+                tables.setdefault(facts["test_set"], []).append((path, facts))
     for test_set, parts in tables.items():
-        parts.sort(key=lambda part: core.slug(part.attrs["condition"]))  # the seeds side by side: a tenth smaller
-        paths.append(folder / "scores" / f"{core.slug(line.name)}@{test_set}.parquet")
-        facts = zlib.compress(json.dumps([part.attrs for part in parts]).encode())
-        core.write_table(paths[-1], _joined(parts), {"tables": b64encode(facts).decode()})
+        parts.sort(key=lambda part: core.slug(part[1]["condition"]))  # the seeds side by side: a tenth smaller
+        name = f"scores/{core.slug(line.name)}@{test_set}.parquet"
+        paths.append(folder / name)
+        facts = {"tables": b64encode(zlib.compress(json.dumps([facts for _, facts in parts]).encode())).decode()}
+        unaltered = paths[-1].exists() and core.sha256(paths[-1]) == known.get(name)
+        if not (unaltered and core.facts_of(paths[-1]) == facts):
+            core.write_table(paths[-1], _joined(parts, OF_ARMS if line.group else "."), facts)
     if not line.group:
         weights = (runs[0].folder / "best.safetensors").read_bytes()
         paths.append(core.write_bytes(folder / "weights" / f"{runs[0].id}.safetensors", weights))
     records = {run.id: {**run.record, "outputs": {}} for run in runs}
     files = {path.relative_to(folder).as_posix(): core.sha256(path) for path in paths}
-    versions = {test_set: parts[0].attrs["fingerprint"] for test_set, parts in tables.items()}
+    versions = {test_set: parts[0][1]["fingerprint"] for test_set, parts in tables.items()}
     jobs = {name: record for name, record in ended.items() if record.get("run") in records}
     return {**line._asdict(), "runs": records, "jobs": jobs, "files": files, "versions": versions}
 
@@ -181,9 +187,10 @@ def _per_video(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one, with seed and condition; scores and measures in float32, as which the scores were computed."""
-    joined = pd.concat([table.assign(**{name: table.attrs[name] for name in KEYS}) for table in tables])
+def _joined(parts: Sequence[tuple[Path, dict[str, Any]]], columns: str) -> pd.DataFrame:
+    """The ``columns`` of tables as one, with seed and condition from their facts; numbers in float32, as they were computed."""
+    tables = (_per_video(core.read_table(path)).filter(regex=columns) for path, _ in parts)
+    joined = pd.concat([table.assign(**{key: facts[key] for key in KEYS}) for table, (_, facts) in zip(tables, parts)])
     measures = joined.columns.difference([*KEYS, *metrics.COLUMNS])
     types = dict.fromkeys(TEXTS, "category") | dict.fromkeys(["score", *measures], "float32")
     return joined[[*KEYS, *metrics.COLUMNS, *measures]].astype(dict.fromkeys(TEXTS, str)).astype(types)

@@ -119,16 +119,22 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
 # ---------------------------------------------------------------- the table
 
 
+def dataset_record(name: str | Path) -> dict:
+    """The record of a prepared dataset; raises :class:`DfnbError` when the dataset is not there or was not finished."""
+    folder = dataset_folder(name)
+    record = core.read_record(folder) or {}
+    if "fingerprint" not in record:
+        raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
+    return record
+
+
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a prepared dataset; ``.attrs`` has its ``folder``, ``fingerprint`` and ``record``.
 
     Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns or values, has impossible ones,
     or names files outside its folder.
     """
-    folder = dataset_folder(name)
-    record = core.read_record(folder) or {}
-    if "fingerprint" not in record:
-        raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
+    folder, record = dataset_folder(name), dataset_record(name)
     path = folder / "frames.parquet"
     with core.reading(path, "as frames of a dataset", AGAIN):
         table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
