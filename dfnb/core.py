@@ -379,7 +379,7 @@ def cached(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame
     The one place where anything is looked up instead of made again. ``facts`` is what the table depends on, as JSON can
     hold it; read back they are the table's ``attrs``.
     """
-    if not path.exists() or read_table(path).attrs != json.loads(json.dumps(facts, default=_plain)):
+    if not path.exists() or facts_of(path) != json.loads(json.dumps(facts, default=_plain)):
         write_table(path, make(), facts)
     return read_table(path)
 

@@ -430,15 +430,16 @@ def train_job(name: str, job_id: str) -> None:
         scores.pack(name, [line for line in ended if line.share in shares])
 
 
-def explained(p: AttributionParameters, job: Job, run: Run) -> None:
-    """Measure the maps of a training's run: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
-    if job.group and not p.arms:
+def explained(p: AttributionParameters, of: Job | Line, *runs: Run) -> None:
+    """Measure maps of the runs of a job or line: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
+    paper, train_set, seen_methods = (runs[0].parameters[name] for name in ("paper", "train_set", "seen_methods"))
+    names = compare.mapped(paper, of.group) if of.group else [*runs[0].maps(), "Grad-CAM"]
+    if not names or (of.group and not p.arms):
         return
-    names = compare.mapped(run.paper, job.group) if job.group else [*run.maps(), "Grad-CAM"]
-    train_set, seen_methods = run.parameters["train_set"], run.parameters["seen_methods"]
     for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
+        datasets(test_set)
         chosen = measures.sample(test_set, p.forged_frames, seen_methods)
-        for name in names:
+        for run, name in product(runs, names):
             measures.measure(run, chosen, name)
 
 

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from dfnb import core, corrupt, metrics, papers
 from dfnb.core import DfnbError
-from dfnb.data.frames import first_clusters, load_frames, select
+from dfnb.data.frames import dataset_record, first_clusters, load_frames, select
 from dfnb.train import DEVICE, Run, predict, score_facts, shard
 
 KEYS = ["line", "seed", "condition"]  # of a table in a packed file
@@ -34,7 +34,7 @@ def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[]
 
     Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
-    facts = score_facts(run.id, test_set, condition, load_frames(test_set).attrs["record"], run.weights_sha256) | facts
+    facts = score_facts(run.id, test_set, condition, dataset_record(test_set), run.weights_sha256) | facts
     facts |= run.record.get("validation_threshold", {})
     return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 

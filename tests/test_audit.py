@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from dfnb import core, synth
+from dfnb.data import audit as module
 from dfnb.data import frames
 from dfnb.data.audit import audit, between, duplicates, shortcuts
 
@@ -185,6 +186,22 @@ def test_few_videos_decide_nothing(tmp_path, n):
     for part in (table, frames.select(table, "test"), table[table["label"] == 0]):
         found = shortcuts(part)
         assert len(found) == 8 and (found["verdict"] == "too few videos to tell").all(), found
+
+
+def test_what_was_found_is_kept_for_the_same_frames_alone(tmp_path, monkeypatch):
+    """Nothing is measured twice, in no process: the probes of a study take a minute."""
+    table, measured = make(tmp_path / "kept", n=20), []
+    for name in ("features", "_bits"):
+        of = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, of=of, name=name: measured.append(name) or of(*given))
+    first = shortcuts(table), audit(table), duplicates(table)
+    assert measured.count("features") == 1 and measured.count("_bits") == 80  # two for the audit and the pairs
+    again = shortcuts(table), audit(table), duplicates(table)
+    assert len(measured) == 81 and all(a.equals(b) for a, b in zip(first, again))
+    relabelled = table.assign(label=1 - table["label"])
+    assert not shortcuts(relabelled).equals(first[0]) and measured.count("features") == 2
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert shortcuts(table).equals(first[0]) and measured.count("features") == 3
 
 
 def test_images_of_several_sizes_are_audited_too(tmp_path):

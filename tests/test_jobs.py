@@ -19,7 +19,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from dfnb import core, corrupt, jobs, papers, scores, train
+from dfnb import compare, core, corrupt, jobs, papers, scores, train
 from dfnb.attribution import maps
 from dfnb.cli import app
 from dfnb.core import DfnbError
@@ -403,6 +403,24 @@ def test_the_first_training_of_a_profile_makes_the_control_that_07_loads(tmp_pat
     assert control == options | {"epoch_tests": (), "shuffled_labels": True}
     jobs.train_job("demo", jobs.trainings("demo")[0].id)
     assert len(made) == 4
+
+
+def test_the_maps_of_a_line_are_measured_on_frames_that_are_chosen_once(monkeypatch):
+    p = next(job.parameters for job in jobs.jobs("study") if job.notebook == "07_attribution")
+    facts = {"paper": "exposing_the_deception", "train_set": "tasks-study", "seen_methods": ["diffuse"]}
+    runs = [papers.Run(Path(name), {"parameters": facts}) for name in ("first", "second")]
+    arm, other = (scores.Line("", facts["paper"], group, "CE", ()) for group in ("losses", "no claim"))
+    chosen, measured = [], []
+    monkeypatch.setattr(jobs, "datasets", lambda name: None)
+    monkeypatch.setattr(jobs.measures, "sample", lambda *given: chosen.append(given) or "frames")
+    monkeypatch.setattr(jobs.measures, "measure", lambda run, frames, name: measured.append((run.id, frames, name)))
+    jobs.explained(p, arm, *runs)
+    names = compare.mapped("exposing_the_deception", "losses")
+    assert chosen == [("tasks-study", p.forged_frames, ["diffuse"])] and names
+    assert measured == [(run.id, "frames", name) for run in runs for name in names]
+    jobs.explained(p, other, *runs)
+    jobs.explained(p.model_copy(update={"arms": False}), arm, *runs)
+    assert len(chosen) == 1
 
 
 def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_elsewhere, monkeypatch):

@@ -204,6 +204,22 @@ def test_packing_adds_replaces_and_prunes(fresh):
     assert files(folder) == before
 
 
+def test_what_did_not_change_is_not_packed_again(fresh, monkeypatch):
+    run, read = untrained(), []
+    scores.score(run, "smoke-a")
+    scores.score(run, "smoke-b")
+    scores.pack("demo", [line(run)])
+    before = files(scores.report_folder("demo"))
+    read_table = core.read_table
+    monkeypatch.setattr(core, "read_table", lambda path: read.append(path.name) or read_table(path))
+    scores.pack("demo", [line(run)], prune=True)
+    assert not read
+    altered = scores.report_folder("demo") / "scores" / "baseline@smoke-a.parquet"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"\0")
+    scores.pack("demo", [line(run)])
+    assert read == ["smoke-a.parquet"] and files(scores.report_folder("demo")) == before
+
+
 def test_altered_scores_and_other_versions_are_refused(fresh):
     runs = [untrained(seed) for seed in range(3)]
     lines = [line(run, name=name) for run, name in zip(runs, "abc")]

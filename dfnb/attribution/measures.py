@@ -16,9 +16,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb import core, metrics, scores
+from dfnb import core, metrics, papers, scores
 from dfnb.attribution import maps
-from dfnb.core import DfnbError
 from dfnb.data import prepare, sources
 from dfnb.data.frames import in_order, load_frames, select
 from dfnb.train import DEVICE, Run, region
@@ -43,9 +42,12 @@ def sample(test_set: str, forged: int, methods: Sequence[str] | None = None) -> 
 def _keep(run: Run, frames: pd.DataFrame, condition: str, facts: dict, make: Callable) -> pd.DataFrame:
     """The run's scores of these frames, in their order, with the measures that ``make`` computes; kept in the store."""
     test_set = Path(frames.attrs["folder"]).name
-    clean = scores.score(run, test_set).astype({"video": str})
-    rows = frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)]
-    return scores.keep(run, test_set, condition, maps.describe(run, frames) | facts, lambda: rows.join(make()))
+
+    def joined() -> pd.DataFrame:
+        clean = scores.score(run, test_set).astype({"video": str})
+        return frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)].join(make())
+
+    return scores.keep(run, test_set, condition, maps.describe(run, frames) | facts, joined)
 
 
 @torch.inference_mode()
@@ -114,12 +116,8 @@ def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
     Adebayo et al., NeurIPS 2018, sec. 3.1. The order is that of execution on ``image`` (1, 3, H, W). A layer that cannot
     reset itself gets normal numbers with the mean square of its weights.
     """
-    probe, executed = copy.deepcopy(network), {}
     layers = [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
-    for name in layers:
-        probe.get_submodule(name).register_forward_hook(lambda *_, name=name: executed.setdefault(name))
-    with torch.inference_mode():
-        probe(image)
+    executed = [name for name in papers.shapes(network, image) if name in layers]
     from_the_top = [*(name for name in layers if name not in executed), *executed][::-1]
     n, copies = len(from_the_top), {}
     for stage, count in {"quarter": n // 4, "half": n // 2, "all": n}.items():
@@ -193,13 +191,14 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DfnbError(f"there is no file {path}; give the path of an image or a video")
+        raise core.DfnbError(f"there is no file {path}; give the path of an image or a video")
     made_with = load_frames(train_set).attrs["record"]["parameters"]
     crop = {key: made_with[key] for key in ("size", "scale") if key in made_with}
     settings = prepare.Settings(frames_per_video=frames, **crop)
     name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
     try:
         prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
-    except DfnbError as error:
-        raise DfnbError(f"{path}: {error}; give a picture with a face of {settings.min_face} pixels or more") from None
+    except core.DfnbError as error:
+        mend = f"give a picture with a face of {settings.min_face} pixels or more"
+        raise core.DfnbError(f"{path}: {error}; {mend}") from None
     return load_frames(name).assign(method=path.name)

@@ -1,5 +1,7 @@
 """What would make a result on a dataset worthless: leaks between splits, and shortcuts that give the label away."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -11,8 +13,10 @@ from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dfnb.data.frames import Pixels
+from dfnb import core
+from dfnb.data.frames import Pixels, dataset_folder, kept_beside
 
+VERSION = 1  # raise it when the same frames give other findings
 BORDER = 4  # pixels at each edge of the crop
 MOST = 4000  # frames that the probes look at, evenly spaced over the table
 HASHED = 3  # frames of a video that are compared with those of other splits and datasets
@@ -73,7 +77,8 @@ def duplicates(*tables: pd.DataFrame) -> pd.DataFrame:
     of Perceptual Image Hash Functions, 2010), which has 8 by 8. ``distance`` is the smallest number of bits in which any of
     a few frames of the two differ. A mirrored or strongly shifted copy is not found.
     """
-    few = pd.concat([_hashed(table).assign(table=number) for number, table in enumerate(tables)], ignore_index=True)
+    few = [_kept(_hashes, table).assign(table=number) for number, table in enumerate(tables)]
+    few = pd.concat(few, ignore_index=True)
     across = "table" if len(tables) > 1 else "split"
     video, split, part = (few[name].to_numpy() for name in ("video", "split", across))
     bits = np.stack(few["bits"]).astype(np.float32)
@@ -83,7 +88,16 @@ def duplicates(*tables: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(pairs | {"distance": distance.round().astype(int)}).groupby(list(pairs), as_index=False).min()
 
 
-def _hashed(frames: pd.DataFrame) -> pd.DataFrame:
+def _kept(make: Callable[[pd.DataFrame], pd.DataFrame], frames: pd.DataFrame) -> pd.DataFrame:
+    """The table that ``make`` makes of these frames, made once and kept in the folder of their dataset."""
+    rows = frames[["split", "video", "track", "frame", "cluster", "label", "path", "row"]].astype(str)
+    rows = core.digest(pd.util.hash_pandas_object(rows, index=False).tolist())
+    facts = {"version": VERSION, "data": frames.attrs["fingerprint"], "rows": rows}
+    name = f"audit-{core.slug(make.__name__)}-{core.digest(facts)}.parquet"
+    return kept_beside(dataset_folder(frames.attrs["folder"]) / name, facts, lambda: make(frames))
+
+
+def _hashes(frames: pd.DataFrame) -> pd.DataFrame:
     """A few frames of each video, evenly spaced: ``video, split, bits``."""
     tracks = frames.groupby(["video", "track"], observed=True)["row"]
     place, step = tracks.cumcount(), (tracks.transform("size") // HASHED).clip(lower=1)
@@ -130,6 +144,11 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     ``nothing in sight`` where it is narrow (:data:`CLEAR`) and holds chance; else, and with fewer than two clusters of a
     class per fold, there are too few videos.
     """
+    return _kept(_probes, frames).set_index("the label by").astype(object).fillna("–")
+
+
+def _probes(frames: pd.DataFrame) -> pd.DataFrame:
+    """The table of :func:`shortcuts` as it is kept, with nothing where that has a dash."""
     seen = frames.iloc[:: max(1, len(frames) // MOST)].reset_index(drop=True)
     label, cluster = seen["label"].to_numpy().astype(int), seen["cluster"].astype(str).to_numpy()
     folds, rows = [], {}
@@ -141,7 +160,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
             medians = pd.Series(values[:, 0]).groupby(label).median().round(1)
             rows[name] |= medians.rename({0: "median of real", 1: "median of fake"}).to_dict()
     columns = {"n frames": len(seen), "clusters": len(set(cluster))}
-    return pd.DataFrame(rows).T.assign(**columns).fillna("–").rename_axis("the label by")
+    return pd.DataFrame(rows).T.infer_objects().assign(**columns).rename_axis("the label by").reset_index()
 
 
 def _judged(values: np.ndarray, label: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:

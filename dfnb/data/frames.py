@@ -7,7 +7,7 @@ arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, masks packed to one bit 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,16 +124,22 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
 # ---------------------------------------------------------------- the table
 
 
+def dataset_record(name: str | Path) -> dict:
+    """The record of a prepared dataset; raises :class:`DfnbError` when the dataset is not there or was not finished."""
+    folder = dataset_folder(name)
+    record = core.read_record(folder) or {}
+    if "fingerprint" not in record:
+        raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
+    return record
+
+
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a prepared dataset; ``.attrs`` has its ``folder``, ``fingerprint`` and ``record``.
 
     Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns or values, has impossible ones,
     or names files outside its folder.
     """
-    folder = dataset_folder(name)
-    record = core.read_record(folder) or {}
-    if "fingerprint" not in record:
-        raise DfnbError(f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`")
+    folder, record = dataset_folder(name), dataset_record(name)
     path = folder / "frames.parquet"
     with core.reading(path, "as frames of a dataset", AGAIN):
         table = pq.read_table(path, memory_map=True, page_checksum_verification=True).select([*COLUMNS]).cast(FULL)
@@ -157,6 +163,11 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     return frames
 
 
+def kept_beside(path: Path, facts: Mapping[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """:func:`core.cached` in a dataset's folder; made each time where others own the folder, and it can only be read."""
+    return core.cached(path, facts, make) if os.access(path.parent, os.W_OK) else make()
+
+
 def _check_pixels(folder: Path, files: Iterable[str], videos: Iterable[str]) -> None:
     """Raise :class:`DfnbError` where the crops or masks of a dataset are not those that were prepared.
 
@@ -166,10 +177,7 @@ def _check_pixels(folder: Path, files: Iterable[str], videos: Iterable[str]) -> 
     with core.reading(folder, "as a dataset", f"restore it, or delete the folder of that video, {AGAIN}"):
         stats = [(folder / file).stat() for file in files if (folder / file).exists()]
         facts = {"files": core.digest([[stat.st_size, stat.st_mtime_ns] for stat in stats])}
-        if os.access(folder, os.W_OK):
-            core.cached(folder / "checked.parquet", facts, lambda: _checked(folder, videos))
-        else:
-            _checked(folder, videos)
+        kept_beside(folder / "checked.parquet", facts, lambda: _checked(folder, videos))
 
 
 def _checked(folder: Path, videos: Iterable[str]) -> pd.DataFrame:
