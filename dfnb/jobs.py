@@ -425,9 +425,7 @@ def train_job(name: str, job_id: str) -> None:
         trained(job.parameters, shuffled_labels=True)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
     with core.locked(scores.job_folder(name, ""), wait_s=600):  # no other job ends between the listing and the packing
-        ended = lines(name, ended=True)
-        shares = {line.share for line in ended if run in line.runs}
-        scores.pack(name, [line for line in ended if line.share in shares])
+        scores.pack(name, [line for line in lines(name, ended=True) if line.paper == run.paper])
 
 
 def explained(p: AttributionParameters, of: Job | Line, *runs: Run) -> None:

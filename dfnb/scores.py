@@ -7,6 +7,7 @@ set, and one for the arms of a group (:func:`pack`), and is read without runs an
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -122,15 +123,15 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
         for line in report.lines():
             if line.runs and line.name not in given and (prune or line.share in shares):
                 del entries[line.name]
-        for share in sorted(shares):
-            tables = [each for line in lines if line.share == share for each in _at_home(line)]
-            for test_set in sorted({facts["test_set"] for _, facts in tables}):
-                parts = [(source, facts) for source, facts in tables if facts["test_set"] == test_set]
-                name = f"scores/{core.slug(share)}@{test_set}.parquet"
-                sha256 = _packed(folder / name, parts, known.get(name))
-                for _, facts in parts:
-                    entries[facts["line"]]["files"][name] = sha256
-                    entries[facts["line"]]["versions"][test_set] = facts["fingerprint"]
+        files = defaultdict(list)
+        for line in lines:
+            for source, facts in _at_home(line):
+                files[f"scores/{core.slug(line.share)}@{facts['test_set']}.parquet"].append((source, facts))
+        for name, parts in files.items():
+            sha256 = _packed(folder / name, parts, known.get(name))
+            for _, facts in parts:
+                entries[facts["line"]]["files"][name] = sha256
+                entries[facts["line"]]["versions"][facts["test_set"]] = facts["fingerprint"]
         core.write_json(folder / "runs.json", entries, indent=None)
         named = {folder / name for entry in entries.values() for name in entry["files"]}
         for path in {*folder.glob("scores/*"), *folder.glob("weights/*")} - named:
@@ -193,9 +194,8 @@ def _packed(path: Path, parts: Sequence[tuple[Path, dict[str, Any]]], known: str
     texts = [json.dumps(facts) for _, facts in parts]
     unaltered = path.exists() and core.sha256(path) == known
     if not unaltered or [*pd.read_parquet(path, columns=["facts"])["facts"].unique()] != texts:
-        tables = [_per_video(core.read_table(source)) for source, _ in parts]
-        if parts[0][1]["arm"]:
-            tables = [table.filter(regex=OF_ARMS) for table in tables]
+        columns = OF_ARMS if parts[0][1]["arm"] else "."
+        tables = [_per_video(core.read_table(source)).filter(regex=columns) for source, _ in parts]
         keys = [{"facts": text, **{name: facts[name] for name in KEYS}} for text, (_, facts) in zip(texts, parts)]
         joined = pd.concat([table.assign(**values) for table, values in zip(tables, keys)])
         measures = joined.columns.difference(["facts", *KEYS, *metrics.COLUMNS])
@@ -216,11 +216,11 @@ def _per_video(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def _unpacked(path: Path, sha256: str) -> list[pd.DataFrame]:
-    """The tables of a packed file in order of seed and condition, in float64, their facts as ``attrs``."""
+def _unpacked(path: Path, sha256: str, line: str) -> list[pd.DataFrame]:
+    """The tables of a line in a packed file, in order of condition and seed, in float64, their facts as ``attrs``."""
     if not path.exists() or core.sha256(path) != sha256:
         raise DfnbError(f"{path} is missing or is not the file that runs.json describes; pack the report again")
-    table = pd.read_parquet(path)
+    table = pd.read_parquet(path, filters=[("line", "==", line)])
     table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))
     tables = []
     for facts, part in table.groupby("facts", observed=True, sort=False):
@@ -281,10 +281,9 @@ class Report:
         """All tables of a line on a test set: of every seed under every condition."""
         if not line.runs:
             return [self._other(line.name, test_set)]
-        files = self.entries[line.name]["files"]
-        paths = [self.folder / name for name in files if name.endswith(f"@{test_set}.parquet")]
-        found = [table for path in paths for table in _unpacked(path, files[f"scores/{path.name}"])]
-        return [table for table in found if table.attrs["line"] == line.name]
+        files, end = self.entries[line.name]["files"], f"@{test_set}.parquet"
+        found = [(self.folder / name, sha256) for name, sha256 in files.items() if name.endswith(end)]
+        return [table for path, sha256 in found for table in _unpacked(path, sha256, line.name)]
 
     def _other(self, tool: str, test_set: str) -> pd.DataFrame:
         """The scores of another tool: CSV or parquet with video, label, score, a row per frame (``frame``) or per video.

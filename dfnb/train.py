@@ -367,7 +367,6 @@ def _launch(loop: _Loop) -> None:
     if devices > 1:
         if hasattr(builtins, "__IPYTHON__"):
             raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
-        loop.echo = print  # other processes can be sent no function of a caller
         strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn", timeout=LONGEST_WAIT)
     fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
@@ -403,15 +402,13 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
 
     What is computed meanwhile is the gradient of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2).
     """
-    weights = [weight for weight in network.parameters() if weight.grad is not None]
-    kept, gradients = [weight.detach().clone() for weight in weights], [weight.grad for weight in weights]
-    length = nn.utils.get_total_norm(gradients)
-    with torch.no_grad():
-        torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
+    trained = [weight for weight in network.parameters() if weight.grad is not None]
+    weights, gradients = [weight.detach() for weight in trained], [weight.grad for weight in trained]
+    kept, length = [weight.clone() for weight in weights], nn.utils.get_total_norm(gradients)
+    torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
     network.zero_grad()
     yield
-    with torch.no_grad():
-        torch._foreach_copy_(weights, kept)
+    torch._foreach_copy_(weights, kept)
 
 
 def _optimisation(network: papers.Network, settings: papers.Settings, steps: int) -> tuple[Optimizer, LRScheduler]:

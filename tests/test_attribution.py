@@ -358,7 +358,7 @@ def test_the_command_scores_files_and_says_which_it_could_not(red, planted, tmp_
 
 def test_a_picture_without_a_face_or_file_is_one_sentence(red, tmp_path):
     Image.fromarray(faces()).save(tmp_path / "none.png")
-    with pytest.raises(DfnbError, match=r"none\.png: .* no video gave a usable face; give a picture with a face"):
+    with pytest.raises(DfnbError, match=r"none\.png: .* no video gave a usable face; give one with a face"):
         measures.picture(tmp_path / "none.png", "planted")
     with pytest.raises(DfnbError, match="there is no file"):
         measures.picture(tmp_path / "nowhere.png", "planted")

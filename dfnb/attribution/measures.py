@@ -199,6 +199,5 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     try:
         prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except core.DfnbError as error:
-        mend = f"give a picture with a face of {settings.min_face} pixels or more"
-        raise core.DfnbError(f"{path}: {error}; {mend}") from None
+        raise core.DfnbError(f"{path}: {error}; give one with a face of {settings.min_face} pixels or more") from None
     return load_frames(name).assign(method=path.name)
