@@ -388,9 +388,11 @@ def report(tmp_path, monkeypatch):
         {"video": list("abcd"), "track": 0, "frame": 0, "cluster": list("abcd"), "label": [0, 1, 0, 1]}
     )
     table = table.assign(method=["real", "swap"] * 2, score=[0.1, 0.9, 0.4, 0.6])
-    keys = {"line": "line", "seed": 0, "condition": ""}
-    table.attrs = {**keys, "run": "xception-x-s0", "test_set": "x", "fingerprint": "f", "weights": None}
-    path = scores._packed(folder / "scores" / "line@x.parquet", [table])
+    facts = {"line": "line", "seed": 0, "condition": "", "arm": "", "run": "xception-x-s0", "test_set": "x"}
+    facts |= {"fingerprint": "f", "weights": None}
+    path = folder / "scores" / "line@x.parquet"
+    core.write_table(tmp_path / "x.parquet", table, facts)
+    scores._packed(path, [(tmp_path / "x.parquet", facts)], None)
     run = {"parameters": {"paper": "xception", "seed": 0}, "outputs": {}, "environment": {}}
     entry = {"name": "line", "paper": "xception", "group": "", "arm": "", "runs": {"xception-x-s0": run}, "jobs": {}}
     entry |= {"files": {"scores/line@x.parquet": core.sha256(path)}, "versions": {"x": "f"}}
