@@ -9,6 +9,7 @@ times the minutes of `make demo PROFILE=smoke`; says what it did, and exits with
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,21 +101,25 @@ def tables(home: Path) -> dict[str, bytes]:
 def main(kills: int = 20, seed: int = 0) -> int:
     """Returns the exit status."""
     done, orphans, differ, draw = 0, [], set(), random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        whole, *broken = (Path(folder).resolve() / f"home-{number}" for number in range(kills + 1))
-        expected = tables(whole) if not start(whole).wait() else {}
-        if not expected:
-            print("the run that is left alone fails or makes no table; mend that first")
-            return 1
-        for home in broken:  # in each at least one is killed, so that there are enough
-            hits, alive = killed(home, kills - done, draw)
-            done, orphans, found = done + hits, orphans + alive, tables(home)
-            differ |= {name for name in {*expected, *found} if expected.get(name) != found.get(name)}
-            if done >= kills or not hits:
-                break
+    folder = Path(tempfile.mkdtemp()).resolve()
+    whole, *broken = (folder / f"home-{number}" for number in range(kills + 1))
+    expected = tables(whole) if not start(whole).wait() else {}
+    if not expected:
+        print(f"the run that is left alone fails or makes no table; mend that first; its home, {whole}, is kept")
+        return 1
+    for home in broken:  # in each at least one is killed, so that there are enough
+        hits, alive = killed(home, kills - done, draw)
+        done, orphans, found = done + hits, orphans + alive, tables(home)
+        differ |= {name for name in {*expected, *found} if expected.get(name) != found.get(name)}
+        if done >= kills or not hits:
+            break
     print(f"{done} of {kills} kills, seed {seed}: {len(expected)} tables, {len(differ)} differ: {sorted(differ)}")
     print(f"processes left over: {', '.join(orphans) or 'none'}")
-    return int(bool(differ or orphans or done < kills))
+    if differ or orphans or done < kills:
+        print(f"the homes are kept in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def left_of_a_killed(command, home, elsewhere):
 
 
 def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory, monkeypatch):
-    """Every notebook through Snakemake and papermill in a fresh home, from a folder that is not the project's."""
-    home, elsewhere = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("elsewhere")
+    """Every notebook through Snakemake and papermill in a fresh home, its name with spaces and an accent, from elsewhere."""
+    home, elsewhere = tmp_path_factory.mktemp("höme of a whole run"), tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(smoke_home / "datasets", home / "datasets")
     monkeypatch.setenv("DFNB_HOME", str(home))
     command = [str(BIN / "dfnb"), "run", "smoke", "--cores", "2"]

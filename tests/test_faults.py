@@ -14,6 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import run as workflow
+from snakemake.api import (
+    ConfigSettings,
+    ExecutionSettings,
+    RemoteExecutionSettings,
+    ResourceSettings,
+    SnakemakeApi,
+)
 from typer.testing import CliRunner
 
 from dfnb import cli, core, jobs
@@ -197,6 +204,45 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     core.write_json(seen, workflow.as_seen([record]))
     monkeypatch.setattr(core, "code", lambda: "other")
     assert again() == 4
+
+
+def test_a_workflow_of_another_version_in_the_home_is_not_used(empty_home, checkout):
+    """Such as an older one without run.py; profiles and manifests of a home's own are."""
+    for name in ("workflow/Snakefile", "notebooks/profiles/smoke.yaml"):
+        core.write_text(empty_home / name, "")
+    core.write_json(empty_home / "runs/notebooks/smoke.json", workflow.as_seen([]))
+    code = "import sys; sys.argv = ['dfnb', 'run', 'smoke']; from dfnb.cli import app; app()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("profile smoke: all is done") and not done.returncode, done.stderr
+    assert core.find("workflow") == checkout / "workflow" and core.find("notebooks") == empty_home / "notebooks"
+
+
+def rules(home, profile):
+    """The rules that Snakemake reads from the Snakefile, by name."""
+    config, file = ConfigSettings(config={"profile": profile}), core.find("workflow") / "Snakefile"
+    with SnakemakeApi() as api:
+        flow = api.workflow(ResourceSettings(cores=1), config, snakefile=file, workdir=home)._workflow
+        # what a rule does not say is what Snakemake does unless told otherwise
+        flow.execution_settings, flow.remote_execution_settings = ExecutionSettings(), RemoteExecutionSettings()
+        return {rule.name: rule for rule in flow.rules}
+
+
+def test_a_notebook_that_hangs_or_fails_is_executed_once_more_and_a_training_is_not(empty_home, monkeypatch):
+    """An hour without an answer of a cell ends a notebook; a day where it makes datasets, or trains itself."""
+    monkeypatch.chdir(empty_home.parent)  # Snakemake goes to the home
+    planned, hour = jobs.jobs("smoke"), 3600
+    found = rules(empty_home, "smoke")
+    assert {*found} == {"all", *(job.id for job in planned)}
+    for job in planned:
+        rule = found[job.id]
+        assert rule.restart_times == (0 if job.trains else 1)
+        assert ("--execution-timeout {params.timeout} " in rule.shellcmd) == (not job.trains)
+        if not job.trains:
+            assert rule.params.timeout == (24 * hour if job.notebook == "01_data" else hour), job.id
+    first = next(job.record for job in planned if job.trains)
+    core.write_json(first, {"parameters": {}, "outputs": {}})  # it ended before: then none makes the control of 07
+    slow = {name for name, rule in rules(empty_home, "smoke").items() if rule.params.get("timeout") == 24 * hour}
+    assert slow == {"01_data", "07_attribution"}
 
 
 LOCALES = [
