@@ -204,6 +204,29 @@ def test_packing_adds_replaces_and_prunes(fresh):
     assert files(folder) == before
 
 
+def test_the_arms_of_a_group_share_a_file_and_one_that_is_gone_leaves_it(fresh):
+    runs = [untrained(seed) for seed in range(3)]
+    for run in runs:
+        scores.score(run, "smoke-a")
+    arms = [line(run, name=f"dose: {arm}", group="dose", arm=arm) for run, arm in zip(runs, ("3 %", "0 %"))]
+    scores.pack("demo", [line(runs[2]), *arms])
+    folder = scores.report_folder("demo")
+    assert {path.name for path in folder.glob("scores/*")} == {
+        "baseline@smoke-a.parquet",
+        "xception-dose@smoke-a.parquet",
+    }
+    report = Report("demo")
+    for each in report.lines():
+        (table,) = report.read(each, "smoke-a")
+        pd.testing.assert_series_equal(table["score"], read(each.runs[0], "smoke-a")["score"], rtol=1e-6)
+        assert {*table["line"]} == {each.name}
+    scores.pack("demo", arms[:1])
+    again = Report("demo")
+    assert [each.name for each in again.lines()] == ["Baseline", "dose: 3 %"]
+    for each in again.lines():
+        assert again.read(each, "smoke-a")[0].equals(report.read(each, "smoke-a")[0])
+
+
 def test_what_did_not_change_is_not_packed_again(fresh, monkeypatch):
     run, read = untrained(), []
     scores.score(run, "smoke-a")
