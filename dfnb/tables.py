@@ -71,7 +71,7 @@ def _listed(rows: pd.DataFrame) -> pd.DataFrame:
     table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
     table["p"], table["p, Holm"] = metrics.p_texts(rows["p"]), metrics.p_texts(metrics.holm(rows["p"].to_numpy()))
     table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
-    return table.assign(**{name: rows[name].to_numpy() for name in ("seeds", "collapsed", "n", "clusters")})
+    return table.join(rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes().reset_index(drop=True))
 
 
 def extended(results: pd.DataFrame) -> pd.DataFrame:
