@@ -306,7 +306,7 @@ def module(paper: str) -> ModuleType:
 
 def notebooks() -> dict[str, str]:
     """The papers' names by their notebooks."""
-    return {module(name).PAPER.notebook: name for name in names()}
+    return {import_module(f"{__name__}.{name}").PAPER.notebook: name for name in names()}
 
 
 @torch.inference_mode()
