@@ -77,8 +77,7 @@ def duplicates(*tables: pd.DataFrame) -> pd.DataFrame:
     of Perceptual Image Hash Functions, 2010), which has 8 by 8. ``distance`` is the smallest number of bits in which any of
     a few frames of the two differ. A mirrored or strongly shifted copy is not found.
     """
-    few = [_kept(_hashes, table).assign(table=number) for number, table in enumerate(tables)]
-    few = pd.concat(few, ignore_index=True)
+    few = pd.concat([_kept(_hashes, table).assign(table=i) for i, table in enumerate(tables)], ignore_index=True)
     across = "table" if len(tables) > 1 else "split"
     video, split, part = (few[name].to_numpy() for name in ("video", "split", across))
     bits = np.stack(few["bits"]).astype(np.float32)
