@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb import core, metrics, papers, scores
+from dfnb import core, metrics, scores
 from dfnb.attribution import maps
 from dfnb.data import prepare, sources
 from dfnb.data.frames import in_order, load_frames, select
@@ -116,8 +116,12 @@ def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
     Adebayo et al., NeurIPS 2018, sec. 3.1. The order is that of execution on ``image`` (1, 3, H, W). A layer that cannot
     reset itself gets normal numbers with the mean square of its weights.
     """
+    probe, executed = copy.deepcopy(network), {}
     layers = [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
-    executed = [name for name in papers.shapes(network, image) if name in layers]
+    for name in layers:
+        probe.get_submodule(name).register_forward_hook(lambda *_, name=name: executed.setdefault(name))
+    with torch.inference_mode():
+        probe(image)
     from_the_top = [*(name for name in layers if name not in executed), *executed][::-1]
     n, copies = len(from_the_top), {}
     for stage, count in {"quarter": n // 4, "half": n // 2, "all": n}.items():
