@@ -35,7 +35,6 @@ def _once(values: list) -> list:
 Names = Annotated[list[core.Name], Field(min_length=1), AfterValidator(_once)]
 Numbers = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_once)]
 LAST = ("09_report", "00_start_here")  # notebooks that show what others made
-BASELINES = "baselines"  # the group whose arms stand beside the papers in every table
 
 
 class Parameters(core.Closed):
@@ -395,7 +394,7 @@ def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
     result = []
     for (paper, group, arm, train_set), of_seeds in seeds.items():
         title = papers.module(paper).PAPER.title
-        if group == BASELINES:
+        if group == "baselines":  # its arms stand beside the papers in every table
             title, group, arm = arm, "", ""
         words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
         result.append(Line(", ".join(filter(None, words)), paper, group, arm, tuple(of_seeds)))

@@ -85,10 +85,9 @@ def rebuild(profile: str) -> Path:
     """Make every table and figure of a report and its page again from its store, with the same bytes; returns the page."""
     figures.style()
     book, report = tables.Book(profile), scores.report_folder(profile)
-    for name in book.tables:
-        book.table(name)
-    for name in book.figures:
-        book.figure(name)
+    for make, names in ((book.table, book.tables), (book.figure, book.figures)):
+        for name in names:
+            make(name)
     rows = book.tables["cross_dataset"].rows(book.results).dropna(subset="value")
     test_sets = sorted(rows["test_set"].unique(), key=lambda name: name != compare.AWAY)
     board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"

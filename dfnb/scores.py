@@ -27,7 +27,6 @@ KEYS = ["line", "seed", "condition"]  # of a table in a packed file
 TEXTS = ["facts", "line", "condition", "video", "cluster", "method"]
 LOGIT, DIGITS = 0.02, 4  # move an AUC by less than .0001, and halve what a study keeps
 PACKED_DIGITS = 3  # of measures in a report
-OF_ARMS = "^(?!(deletion|insertion) [1-9])"  # columns that a report keeps of an arm: no points of curves
 
 
 def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -194,7 +193,7 @@ def _packed(path: Path, parts: Sequence[tuple[Path, dict[str, Any]]], known: str
     texts = [json.dumps(facts) for _, facts in parts]
     unaltered = path.exists() and core.sha256(path) == known
     if not unaltered or [*pd.read_parquet(path, columns=["facts"])["facts"].unique()] != texts:
-        columns = OF_ARMS if parts[0][1]["arm"] else "."
+        columns = "^(?!(deletion|insertion) [1-9])" if parts[0][1]["arm"] else "."  # of an arm no points of curves
         tables = [_per_video(core.read_table(source)).filter(regex=columns) for source, _ in parts]
         keys = [{"facts": text, **{name: facts[name] for name in KEYS}} for text, (_, facts) in zip(texts, parts)]
         joined = pd.concat([table.assign(**values) for table, values in zip(tables, keys)])

@@ -210,8 +210,7 @@ class _Loop:
             self._train_step(batch)
             # one clock decides for all processes
             if self.fabric.broadcast(self.asked_to_end > 0 or time.monotonic() - self.saved > CHECKPOINT_S):
-                loss = state.sums["total"] / state.step
-                self._tell(f"epoch {state.epoch + 1}, step {state.step} of {self.steps}: loss {loss:.3f}")
+                self._tell(f"epoch {state.epoch + 1}, step {state.step}: loss {state.sums['total'] / state.step:.3f}")
                 self._save()
         self.images_per_s = (self.steps - self.sampler.skip) * self.settings.batch_size / (time.monotonic() - started)
 
