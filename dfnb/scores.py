@@ -219,7 +219,8 @@ def _unpacked(path: Path, sha256: str, line: str) -> list[pd.DataFrame]:
     """The tables of a line in a packed file, in order of condition and seed, in float64, their facts as ``attrs``."""
     if not path.exists() or core.sha256(path) != sha256:
         raise DfnbError(f"{path} is missing or is not the file that runs.json describes; pack the report again")
-    table = pd.read_parquet(path, filters=[("line", "==", line)])
+    with core.reading(path, "as a table of a report", "pack the report again"):
+        table = pd.read_parquet(path, filters=[("line", "==", line)])
     table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))
     tables = []
     for facts, part in table.groupby("facts", observed=True, sort=False):

@@ -44,7 +44,6 @@ FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its th
 CHECKPOINT_S = 300
 # In errors that are no fault of the code: memory that is out, a loader's worker or another process that was ended.
 LOST = ("MemoryError", "of memory", "allocate memory", "DataLoader worker", "ProcessExitedException")
-LONGEST_WAIT = timedelta(minutes=30)  # of a process for the others, before it gives up
 MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True  # on GPUs, as cuDNN's convolutions do by default
@@ -366,7 +365,8 @@ def _launch(loop: _Loop) -> None:
     if devices > 1:
         if hasattr(builtins, "__IPYTHON__"):
             raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
-        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn", timeout=LONGEST_WAIT)
+        # the processes wait so long for one another before they give up
+        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn", timeout=timedelta(minutes=30))
     fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
         fabric.launch(loop)

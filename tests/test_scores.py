@@ -260,6 +260,15 @@ def test_altered_scores_and_other_versions_are_refused(fresh):
         report.read(b, "smoke-a")
     with pytest.raises(DfnbError, match=r"scores of c on another version of smoke-a than most lines"):
         report.read(c, "smoke-a")
+    core.write_table(path, pd.DataFrame({"of another": ["version"]}), {})
+    entries = core.read_json(path.parent.parent / "runs.json")
+    entries["b"]["files"] = {f"scores/{path.name}": core.sha256(path)}
+    core.write_json(path.parent.parent / "runs.json", entries)
+    with pytest.raises(
+        DfnbError, match=r"b@smoke-a.parquet is not valid as a table of a report .*; pack the report again"
+    ) as error:
+        Report("demo").read(b, "smoke-a")
+    assert "\n" not in str(error.value)
     path.unlink()
     with pytest.raises(DfnbError, match=r"b@smoke-a.parquet is missing or is not the file"):
         Report("demo").read(b, "smoke-a")
