@@ -6,6 +6,7 @@ or reads a dataset, so a table is the same wherever the report lies.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,9 +157,8 @@ def found(paper: str) -> Markdown:
 
 
 # Tables of ``tables.yaml`` that are no pivot of the results.
-MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview}
-MADE |= {"claims": lambda book: book.judged, "findings": lambda book: findings(book.judged)}
-MADE["published"] = lambda book: compare.published().set_index("paper")
+MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview, "claims": lambda book: book.judged}
+MADE |= {"findings": lambda book: findings(book.judged), "published": lambda _: compare.published().set_index("paper")}
 
 
 def conclusion(rows: pd.DataFrame) -> str:
@@ -224,11 +224,12 @@ class Book:
         saved: the files written so far.
     """
 
+    judged = cached_property(lambda self: compare.judge(self.results))  # seconds, and most notebooks show no claim
+
     def __init__(self, profile: str) -> None:
         self.profile, self.saved = profile, []
         self.report = scores.Report(profile)
         self.results = extended(compare.results(self.report))
-        self.judged = compare.judge(self.results)
         of_groups = groups(self.results, self.report.lines())
         self.tables = specs("tables") | of_groups
         self.figures = specs("figures") | {name: of_groups[name] for name in of_groups if f"{name}_maps" in of_groups}
