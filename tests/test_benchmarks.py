@@ -107,7 +107,7 @@ def gpu(checkout, step):
     sys.path.insert(0, folder)
     yield importlib.import_module("gpu")
     sys.path.remove(folder)
-    for name in ("gpu", "data", "wheels", "operations"):
+    for name in ("gpu", "data", "wheels", "operations", "workflow"):
         sys.modules.pop(name, None)
 
 
@@ -583,3 +583,11 @@ def test_the_hours_of_a_grid_follow_from_operations_images_and_the_share_of_the_
         whole += row["hours"]
     assert table.loc[("all", ""), "hours"] == pytest.approx(whole, abs=0.0051 * len(groups))
     assert table.loc[("all", "on 4 GPUs"), "hours"] == pytest.approx(table.loc[("all", ""), "hours"] / 4, abs=0.0051)
+
+
+def test_the_shortest_time_of_a_workflow_is_its_longest_chain_or_an_even_share(gpu):
+    shortest = importlib.import_module("workflow").shortest
+    needs = {"data": (), "one": ("data",), "two": ("data",), "report": ("one", "two")}
+    planned = [SimpleNamespace(id=name, needs=each) for name, each in needs.items()]
+    assert shortest(planned, {"data": 2, "one": 5, "two": 1, "report": 3}, cores=2) == 2 + 5 + 3
+    assert shortest(planned, {"data": 2, "one": 5, "two": 5, "report": 3}, cores=1) == 2 + 5 + 5 + 3
