@@ -1,9 +1,10 @@
 """Kill processes of smoke runs at random moments and resume them: ``python scripts/kill_smoke.py [KILLS] [SEED]``.
 
-Each kill is a SIGKILL of any one process of a run: `dfnb run`, Snakemake, a shell, a training, papermill, a kernel. When
-`dfnb run` itself is killed, no process of the run may be left a minute later. In the end every table must be, byte for byte,
-that of a run that was left alone; where all is done before the last kill, a run in a new home takes the others. Needs several
-times the minutes of `make demo PROFILE=smoke`; says what it did, and exits with 1 where something differs or is left.
+Each kill is a SIGKILL of any one process of a run: `dfnb run`, Snakemake, a shell, a training, papermill, a kernel. Before it
+passes at most a fourth of the time that a run takes which is left alone, so that kills fall on all that a run does. When `dfnb
+run` itself is killed, no process of the run may be left a minute later. In the end every table must be, byte for byte, that of
+the run that was left alone; where all is done before the last kill, a run in a new home takes the others. Needs several times
+the minutes of `make demo PROFILE=smoke`; says what it did, and exits with 1 where something differs or is left.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-LONGEST_PAUSE_S = 60  # between two kills
+PAUSE = 1 / 4  # at most of the whole run's time, between two kills
 MOST_ENDS = 5  # resumed so often after the last kill
 LEFT_OVER_S = 60  # in which all processes of a killed run must have ended
 
@@ -61,16 +62,17 @@ def kill_one(home: Path, draw: random.Random) -> int:
         victim.kill()
     except (IndexError, psutil.Error):
         return 0
-    print(f"killed: {command}", flush=True)
+    done = sum(1 for _ in home.glob("runs/notebooks/smoke/*/record.json"))
+    print(f"killed after {done} jobs: {command}", flush=True)
     return victim.pid
 
 
-def killed(home: Path, kills: int, draw: random.Random) -> tuple[int, list[str]]:
-    """Run, kill and resume until all is done; returns how many were killed, and what was left where nothing may be."""
+def killed(home: Path, kills: int, draw: random.Random, pause_s: float) -> tuple[int, list[str]]:
+    """Run, kill after at most so long, and resume until all is done; how many were killed, and what was left where nothing may be."""
     run, hits, orphans = start(home), 0, []
     try:
         while hits < kills:
-            time.sleep(draw.uniform(0, LONGEST_PAUSE_S))
+            time.sleep(draw.uniform(0, pause_s))
             if run.poll() == 0:
                 break
             if run.poll() is None:
@@ -103,12 +105,14 @@ def main(kills: int = 20, seed: int = 0) -> int:
     done, orphans, differ, draw = 0, [], set(), random.Random(seed)
     folder = Path(tempfile.mkdtemp()).resolve()
     whole, *broken = (folder / f"home-{number}" for number in range(kills + 1))
+    began = time.monotonic()
     expected = tables(whole) if not start(whole).wait() else {}
+    pause_s = PAUSE * (time.monotonic() - began)
     if not expected:
         print(f"the run that is left alone fails or makes no table; mend that first; its home, {whole}, is kept")
         return 1
     for home in broken:  # in each at least one is killed, so that there are enough
-        hits, alive = killed(home, kills - done, draw)
+        hits, alive = killed(home, kills - done, draw, pause_s)
         done, orphans, found = done + hits, orphans + alive, tables(home)
         differ |= {name for name in {*expected, *found} if expected.get(name) != found.get(name)}
         if done >= kills or not hits:
