@@ -261,8 +261,7 @@ class Side:
         if self.condition == ON_TEST:
             epochs = pd.DataFrame({"seed": data.seeds, "auc": metrics.measure(data, "AUC").values})
             return data.tables(epochs.groupby("seed")["auc"].idxmax())
-        complete = [place for place, seed in enumerate(data.seeds) if data.seeds.count(seed) == len(self.sources)]
-        return data.tables(complete)
+        return data.tables([i for i, seed in enumerate(data.seeds) if data.seeds.count(seed) == len(self.sources)])
 
     def measured(self, every: bool) -> tuple[list[str], list[str]]:
         """The metrics of this condition, all or a few, and those of each manipulation method."""

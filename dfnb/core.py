@@ -2,14 +2,16 @@
 
 Every step reads files and writes files. A file appears complete or not at all (:func:`atomic`), a folder is written by
 one process at a time (:func:`locked`), a table that was made before is read again (:func:`cached`), and the last thing a
-step writes is its ``record.json`` (:func:`write_record`): without it the step did not happen. Every random number comes
-from :func:`rng`. All that is given from outside (parameters, profiles, manifests) passes one closed schema
-(:class:`Closed`) and fails with one sentence (:class:`DfnbError`).
+step writes is its ``record.json`` (:func:`write_record`): without it the step did not happen. Records and tables hold a
+*seal*, the sha256 of their own bytes, so that no altered one is used. Every random number comes from :func:`rng`. All that
+is given from outside (parameters, profiles, manifests) passes one closed schema (:class:`Closed`) and fails with one
+sentence (:class:`DfnbError`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -41,6 +43,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
 # A path that stays in its folder.
 Inside = Annotated[str, StringConstraints(pattern=r"^\w[^/]{0,199}(/\w[^/]{0,199})*$")]
+SEAL = re.compile(rb'("seal": ?")[0-9a-f]{64}')  # of a file of ours: the sha256 of its bytes with zeros in this place
 LARGEST = 100_000  # values in a YAML file, aliases written out
 SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
@@ -276,16 +279,29 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode())
 
 
+def _sealed(content: bytes) -> bytes:
+    """The bytes of a file, in the place of the first :data:`SEAL` their sha256, and in that of others zeros."""
+    blank = SEAL.sub(rb"\g<1>" + b"0" * 64, content)
+    return SEAL.sub(rb"\g<1>" + hashlib.sha256(blank).hexdigest().encode(), blank, count=1)
+
+
+def _unaltered(path: Path) -> bytes:
+    """The bytes of a file; an error where they are not those of its seal. A file that has none is not checked."""
+    if (content := path.read_bytes()) != _sealed(content):
+        raise ValueError("it was altered after it was written")
+    return content
+
+
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
-    separators = None if indent else (",", ":")
-    write_text(path, json.dumps(content, indent=indent, separators=separators, default=_plain) + "\n")
+    text = json.dumps(content, indent=indent, separators=None if indent else (",", ":"), default=_plain)
+    write_bytes(path, _sealed(f"{text}\n".encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises :class:`DfnbError` that names the file when it is something else."""
+    """Read a JSON object; raises :class:`DfnbError` that names the file when it is something else, or was altered."""
     with reading(path, "JSON", "delete it and run the step that wrote it again"):
-        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+        return _mapping(json.loads(_unaltered(path)))
 
 
 def _plain(value: Any) -> Any:
@@ -296,6 +312,13 @@ def sha256(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: Path, expected: str, problem: str = "has another sha256 than it should; replace it") -> Path:
+    """``path`` when its bytes have the ``expected`` sha256; else raises :class:`DfnbError`: the path and the ``problem``."""
+    if not path.exists() or sha256(path) != expected:
+        raise DfnbError(f"{path} {problem}")
+    return path
 
 
 def digest(content: Any, digits: int = 12) -> str:
@@ -356,7 +379,7 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
     """
     hashes = {str(name): sha256(folder / name) for name in outputs}
     record = {"parameters": dict(parameters), **facts, "environment": environment(), "outputs": hashes}
-    write_json(folder / "record.json", record)
+    write_json(folder / "record.json", record | {"seal": "0" * 64})
     return read_json(folder / "record.json")
 
 
@@ -390,12 +413,13 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **opt
     ``options``: for pyarrow.
     """
     table = table.copy(deep=False)
-    table.attrs = {"dfnb": json.loads(json.dumps(facts, default=_plain))}  # pandas keeps them in the metadata
+    # pandas keeps them in the metadata
+    table.attrs = {"seal": "0" * 64, "dfnb": json.loads(json.dumps(facts, default=_plain))}
     with atomic(path) as temporary:
-        # a study's are committed: columns in one page pack best; with checksums a flipped byte is found when it is read
-        options |= {"compression_level": 19, "write_statistics": False, "write_page_checksum": True}
-        options |= {"data_page_size": 2**30, "max_rows_per_page": 2**30}
-        table.to_parquet(temporary, index=False, compression="zstd", **options)
+        # a study's are committed: columns in one page pack best
+        options |= {"compression_level": 19, "data_page_size": 2**30, "max_rows_per_page": 2**30}
+        table.to_parquet(temporary, index=False, compression="zstd", write_statistics=False, **options)
+        temporary.write_bytes(_sealed(temporary.read_bytes()))
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -413,7 +437,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise DfnbError(f"there is no {path}; run the step that makes it")
     with reading(path, "as a table of ours", "delete it and make it again"):
-        table = pd.read_parquet(path, page_checksum_verification=True)
+        table = pd.read_parquet(io.BytesIO(_unaltered(path)), page_checksum_verification=True)
         table.attrs = _mapping(table.attrs["dfnb"])
     return table
 

@@ -217,8 +217,7 @@ def _per_video(table: pd.DataFrame) -> pd.DataFrame:
 @cache
 def _unpacked(path: Path, sha256: str, line: str) -> list[pd.DataFrame]:
     """The tables of a line in a packed file, in order of condition and seed, in float64, their facts as ``attrs``."""
-    if not path.exists() or core.sha256(path) != sha256:
-        raise DfnbError(f"{path} is missing or is not the file that runs.json describes; pack the report again")
+    core.verified(path, sha256, "is missing or is not the file that runs.json describes; pack the report again")
     with core.reading(path, "as a table of a report", "pack the report again"):
         table = pd.read_parquet(path, filters=[("line", "==", line)])
     table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 
 from dfnb import cli, core, jobs
 from dfnb.core import DfnbError
+from dfnb.data import frames
 
 HOLDER = "import sys, time; from pathlib import Path; from dfnb import core\n"
 HOLDER += "with core.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
@@ -308,3 +310,72 @@ def test_a_folder_that_takes_no_files_is_named_and_other_errors_are_themselves(t
     with pytest.raises(FileNotFoundError), core.atomic(tmp_path / "x"):
         (tmp_path / "source").read_bytes()
     assert not list(tmp_path.iterdir())
+
+
+def a_record(folder):
+    core.write_record(folder, {"seed": 3}, [], auc=0.75, log=[{"epoch": 1, "loss_total": 0.7}])
+    return folder / "record.json", lambda: core.read_record(folder)
+
+
+def a_table(folder):
+    table = pd.DataFrame({"video": ["a", "b"], "score": [0.25, 0.75], "label": [0, 1]})
+    core.write_table(folder / "x.parquet", table, {"run": "x"})
+    return folder / "x.parquet", lambda: core.read_table(folder / "x.parquet")
+
+
+def some_frames(folder):
+    row = {"dataset": "x", "split": "test", "track": 0, "frame": 0, "cluster": "c", "identity": "", "source": ""}
+    row |= {"scale": 1.0, "landmarks": None, "crop_box": None, "label": 0, "method": "real"}
+    frames.write_video(folder / "videos/a", [row], np.zeros((1, 8, 8, 3), np.uint8), None)
+    frames.write_dataset(folder, {})
+    return folder / "frames.parquet", lambda: frames.load_frames(folder)
+
+
+@pytest.mark.parametrize("make", [a_record, a_table, some_frames])
+def test_a_file_with_a_flipped_bit_or_cut_off_is_never_used_with_other_content(tmp_path, make):
+    """At any place: also where a file says what its numbers mean, which no checksum of parquet covers."""
+    path, read = make(tmp_path)
+    content, draw = path.read_bytes(), random.Random(0)
+    sound, found = read(), [match.start() for match in re.finditer(rb"score|video|frame|seed|auc|0\.7", content)]
+    places = {*found, *draw.sample(range(len(content)), 100)}
+    damaged = [
+        content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :] for place in places
+    ]
+    refused = 0
+    for each in [*damaged, *(content[: int(len(content) * share)] for share in (0, 0.1, 0.5, 0.99))]:
+        path.write_bytes(each)
+        try:
+            other = read()
+        except DfnbError as error:
+            refused += 1
+            assert str(path) in str(error) and "delete " in str(error) and "\n" not in str(error)
+            continue
+        if isinstance(sound, dict):  # the seal itself is no content
+            assert all(other[name] == sound[name] for name in sound if name != "seal")
+        else:
+            pd.testing.assert_frame_equal(other, sound, check_exact=True)
+            assert other.attrs == sound.attrs
+    assert refused > 0.9 * len(damaged) and found
+
+
+def test_files_from_before_there_were_seals_are_read(tmp_path):
+    """And what is written is sealed again, as where a record is put back from a report."""
+    path, read = a_record(tmp_path)
+    sealed = read()
+    core.write_json(path, {name: value for name, value in sealed.items() if name != "seal"})
+    assert read() | {"seal": sealed["seal"]} == sealed
+    core.write_json(path, sealed | {"auc": 0.5})
+    assert read()["auc"] == 0.5 and read()["seal"] != sealed["seal"]
+    core.write_json(tmp_path / "runs.json", {"a": sealed, "b": sealed}, indent=None)
+    held = core.read_json(tmp_path / "runs.json")
+    core.write_json(tmp_path / "again.json", held, indent=None)
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "runs.json").read_bytes()
+    write_with(tmp_path / "runs.json", b'"auc":0.75', b'"auc":0.95')
+    with pytest.raises(DfnbError, match=r"runs\.json is not valid JSON \(ValueError: it was altered"):
+        core.read_json(tmp_path / "runs.json")
+
+
+def write_with(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+import trees
 from torchvision.transforms import v2
 
 from dfnb import core, papers
@@ -154,6 +155,7 @@ def test_a_killed_or_failed_writer_leaves_no_video(toy, tmp_path):
 def test_files_outside_the_dataset_are_refused(tmp_path, toy, column, path):
     escaping = toy[column].astype(str).where(toy.index != len(toy) - 1, path)  # one row of many
     toy.assign(**{column: escaping}).to_parquet(tmp_path / "toy" / "frames.parquet")
+    trees.recorded(tmp_path / "toy")
     with pytest.raises(DfnbError, match=f"{re.escape(path)} lies outside the dataset's folder; delete frames"):
         load_frames(tmp_path / "toy")
 
@@ -233,6 +235,7 @@ def test_what_cannot_be_read_is_named(toy, tmp_path):
         with pytest.raises(DfnbError, match=rf"{name} cannot be read"):
             Pixels(toy.attrs["folder"]).mask(name, 0, (SIZE, SIZE))
     toy.drop(columns=["cluster", "landmarks"]).to_parquet(tmp_path / "toy" / "frames.parquet")
+    trees.recorded(tmp_path / "toy")
     with pytest.raises(
         DfnbError, match=r"frames.parquet is not valid as frames of a dataset .*cluster.*; delete frames"
     ):

@@ -319,6 +319,7 @@ def test_any_change_of_a_column_is_valid_or_refused(toy):
         table[column] = COLUMN[change](table[column].astype(object))
         with contextlib.suppress(pa.ArrowException):  # pandas cannot write it
             table.to_parquet(path)
+        trees.recorded(toy)
         read = attempt(lambda: read_all(toy), toy)
         refused += read is None
         if read is not None:  # what passes has kept its meaning
@@ -342,6 +343,9 @@ def test_an_impossible_frame_is_named(toy, column, value, sentence):
     table = pq.read_table(toy / "frames.parquet").to_pandas().astype({column: object})
     table.loc[1, column] = value
     table.to_parquet(toy / "frames.parquet")
+    with pytest.raises(DfnbError, match=r"is not the file that its record describes; delete frames\.parquet"):
+        frames.load_frames(toy)
+    trees.recorded(toy)
     with pytest.raises(DfnbError, match=sentence):
         frames.load_frames(toy)
 

@@ -627,3 +627,43 @@ def test_a_killed_kernel_leaves_no_record(home, tmp_path):
     with pytest.raises(Exception, match=r"died|Kernel"):
         papermill.execute_notebook(str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb"), progress_bar=False)
     assert not record.exists()
+
+
+def test_an_edited_docstring_is_looked_at_and_makes_nothing_due(tmp_path, monkeypatch, checkout):
+    """In an edited copy of the package all is looked at again, and found done; after another VERSION the training and its notebook are due."""
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    monkeypatch.setenv("DFNB_HOME", str(home))
+    write_profile(home, grid={"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [0]}, one_code=True)
+    for job in jobs.jobs("mine"):
+        jobs.finish(job.id, job.parameters, core.Clock(), run=job.id)
+        core.write_text(job.log, "")
+        if job.trains:
+            core.write_record(home / "runs" / job.id, {"paper": job.parameters.paper}, [])
+    for folder in ("dfnb", "workflow", "data_manifest"):
+        shutil.copytree(checkout / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def edited(name, old, new):
+        text = (copy / "dfnb" / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        (copy / "dfnb" / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    def run():
+        code = "import subprocess, sys; from dfnb import cli; subprocess.run = lambda *given, **of: sys.exit('due')\n"
+        code += "sys.argv = ['dfnb', 'run', 'mine']; cli.app()"
+        options = {
+            "env": {**os.environ, "PYTHONPATH": str(copy)},
+            "cwd": tmp_path,
+            "capture_output": True,
+            "text": True,
+        }
+        return subprocess.run([sys.executable, "-c", code], **options)
+
+    edited("train.py", '"""One training loop for all papers.', '"""A loop for all papers.')
+    after, seen = run(), home / "runs/notebooks/mine.json"
+    assert after.stdout.startswith("profile mine: all is done\n") and not after.returncode, after.stderr
+    looked_at = core.read_json(seen)["code"]
+    assert looked_at != core.code()
+    edited("papers/xception.py", "\nVERSION = 1\n", "\nVERSION = 99\n")
+    due = run()
+    assert due.stdout == "profile mine: 2 jobs to do\n" and due.stderr.endswith("due\n"), due.stderr
+    assert core.read_json(seen)["code"] == looked_at

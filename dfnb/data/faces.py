@@ -20,7 +20,6 @@ from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
 
 from dfnb import core
-from dfnb.data import sources
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
@@ -58,7 +57,7 @@ def detector_path() -> Path:
         with core.reading("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-    return sources.verified(path, YUNET_SHA256)
+    return core.verified(path, YUNET_SHA256)
 
 
 class YuNet:

@@ -136,11 +136,12 @@ def dataset_record(name: str | Path) -> dict:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a prepared dataset; ``.attrs`` has its ``folder``, ``fingerprint`` and ``record``.
 
-    Raises :class:`DfnbError` when the dataset is not there, was not finished, lacks columns or values, has impossible ones,
-    or names files outside its folder.
+    Raises :class:`DfnbError` when the dataset is not there, was not finished or altered, lacks columns or values, has
+    impossible ones, or names files outside its folder.
     """
     folder, record = dataset_folder(name), dataset_record(name)
-    path = folder / "frames.parquet"
+    path = folder / "frames.parquet"  # its pages have checksums, but what describes them has none
+    core.verified(path, record["outputs"].get(path.name, ""), f"is not the file that its record describes; {AGAIN}")
     with core.reading(path, "as frames of a dataset", AGAIN):
         table = pq.read_table(path, memory_map=True, page_checksum_verification=True).select([*COLUMNS]).cast(FULL)
     lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
@@ -217,8 +218,7 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
     """The frames of the first clusters by name, as few as hold half so many videos of each class; all where None."""
     counts = frames.astype({"cluster": str}).groupby(["label", "cluster"])["video"].nunique()
     before = counts.groupby("label").cumsum() - counts
-    chosen = counts.index[before < (videos or np.inf) / 2].get_level_values("cluster")
-    return frames[frames["cluster"].isin(chosen)]
+    return frames[frames["cluster"].isin(counts.index[before < (videos or np.inf) / 2].get_level_values("cluster"))]
 
 
 def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
@@ -414,8 +414,7 @@ def pictures(batch: dict[str, Tensor], settings: Any) -> np.ndarray:
 
 def _in_turns(rows: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
     """n of the rows in an order that is drawn; each is used up before any of them comes again."""
-    rounds = [generator.permutation(rows) for _ in range(0, n, len(rows))]
-    return np.concatenate([rows[:0], *rounds])[:n]
+    return np.concatenate([rows[:0], *(generator.permutation(rows) for _ in range(0, n, len(rows)))])[:n]
 
 
 @dataclass(eq=False)

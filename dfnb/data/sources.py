@@ -244,7 +244,7 @@ def read_list(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str
     pattern, rows = _pattern(listing.file), {}
     found = {file: match.groupdict() for path, file in files.items() if (match := pattern.fullmatch(path))}
     if listing.sha256:
-        found = {verified(core.find("data_manifest") / listing.file, listing.sha256): {}}
+        found = {core.verified(core.find("data_manifest") / listing.file, listing.sha256): {}}
     for file, values in found.items():
         if file.suffix == ".json":
             entries = [{"key": key, **row} for key, row in core.read_json(file).items()]
@@ -255,10 +255,3 @@ def read_list(listing: Listing, files: Mapping[str, Path]) -> dict[str, dict[str
             row = entry | listing.fields | values
             rows |= {key.format_map(row): row for key in listing.keys}
     return rows
-
-
-def verified(path: Path, sha256: str) -> Path:
-    """``path`` when its bytes have this sha256; raises :class:`DfnbError` when they have not."""
-    if (digest := core.sha256(path)) != sha256:
-        raise core.DfnbError(f"{path} has sha256 {digest}, not {sha256}; delete it or put the right file in its place")
-    return path

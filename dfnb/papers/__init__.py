@@ -123,8 +123,7 @@ class Run:
         Raises :class:`DfnbError` when the file is missing or is not what the record describes.
         """
         path = path or self.folder / "best.safetensors"
-        if not path.exists() or core.sha256(path) != self.weights_sha256:
-            raise core.DfnbError(f"{path} is not what the record describes; delete its folder and train it again")
+        core.verified(path, self.weights_sha256, "is not what the record describes; delete its folder and train again")
         network = self._untrained()
         network.load_state_dict(load_file(path))
         return network.eval()

@@ -182,8 +182,7 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     (a, b), (c, d) = axes = np.column_stack([(left - right) / 2, mouth - eyes])
     if not abs(a * d - b * c) > shape[0] * shape[1] / 1000:  # not true of NaN either
         return np.full((2, *shape), np.nan)
-    pixels = np.indices(shape)[::-1] - eyes[:, None, None]
-    return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
+    return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), np.indices(shape)[::-1] - eyes[:, None, None])
 
 
 def deformed(mask: np.ndarray, length: float, waves: np.ndarray) -> np.ndarray:
