@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,23 +199,19 @@ def manifest(name: str) -> dict[str, Any]:
         return base | content | ({"parameters": parameters} if parameters else {})
 
 
-def _entropy(key: tuple[int | str, ...]) -> np.random.SeedSequence:
-    # the length goes first because SeedSequence does not tell (1, 2) from (1, 2, 0)
-    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
-    return np.random.SeedSequence([len(words), *words])
-
-
 def rng(*key: int | str) -> np.random.Generator:
     """The random stream of a purpose and a place, e.g. ``rng("augment", seed, epoch, position)``.
 
     Keys (names or non-negative integers) are hashed together, never summed, so that no two places share a stream.
     """
-    return np.random.default_rng(_entropy(key))
+    # the length goes first because SeedSequence does not tell (1, 2) from (1, 2, 0)
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
+    return np.random.default_rng([len(words), *words])
 
 
 def torch_seed(*key: int | str) -> int:
     """A 63-bit seed for ``torch.manual_seed`` from the same hashing as :func:`rng`."""
-    return int(_entropy(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(rng(*key).bit_generator.seed_seq.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
@@ -252,6 +249,17 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
+
+
+def end_with_parent() -> None:
+    """End this process, a worker of a pool, as soon as the one that started it has ended, however it did."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
 
 
 @contextmanager
@@ -415,11 +423,9 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any], **opt
     table = table.copy(deep=False)
     # pandas keeps them in the metadata
     table.attrs = {"seal": "0" * 64, "dfnb": json.loads(json.dumps(facts, default=_plain))}
-    with atomic(path) as temporary:
-        # a study's are committed: columns in one page pack best
-        options |= {"compression_level": 19, "data_page_size": 2**30, "max_rows_per_page": 2**30}
-        table.to_parquet(temporary, index=False, compression="zstd", write_statistics=False, **options)
-        temporary.write_bytes(_sealed(temporary.read_bytes()))
+    # a study's are committed: columns in one page pack best
+    options |= {"compression_level": 19, "data_page_size": 2**30, "max_rows_per_page": 2**30}
+    write_bytes(path, _sealed(table.to_parquet(index=False, compression="zstd", write_statistics=False, **options)))
 
 
 def facts_of(path: Path) -> dict[str, Any]:

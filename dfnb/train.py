@@ -12,8 +12,8 @@ import os
 import signal
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -218,8 +218,8 @@ class _Loop:
         state, place = self.state, self.state.epoch * self.steps + self.state.step
         batch = self._mixed(self._on_device(batch), place)
         losses = self._backward(batch, place)
-        if sharpness := getattr(self.settings, "sharpness", 0.0):
-            with climbed(self.network, sharpness):
+        if moved := self.network.moved():
+            with moved:
                 self._backward(batch, place)
         for optimiser in [state[name] for name in ("optimiser", "adversary") if name in state]:
             optimiser.step()
@@ -393,21 +393,6 @@ class Step(nn.Module):
         outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         with torch.autocast(batch["image"].device.type, enabled=False):
             return self.network.losses({name: value.float() for name, value in outputs.items()}, batch)
-
-
-@contextmanager
-def climbed(network: nn.Module, distance: float) -> Iterator[None]:
-    """The weights moved by ``distance`` up their gradient, which is cleared; at the end they are put back.
-
-    What is computed meanwhile is the gradient of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2).
-    """
-    trained = [weight for weight in network.parameters() if weight.grad is not None]
-    weights, gradients = [weight.detach() for weight in trained], [weight.grad for weight in trained]
-    kept, length = [weight.clone() for weight in weights], nn.utils.get_total_norm(gradients)
-    torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
-    network.zero_grad()
-    yield
-    torch._foreach_copy_(weights, kept)
 
 
 def _optimisation(network: papers.Network, settings: papers.Settings, steps: int) -> tuple[Optimizer, LRScheduler]:

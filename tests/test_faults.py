@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from multiprocessing import get_context
 
 import kill_smoke
@@ -114,6 +115,19 @@ def test_the_script_that_kills_resumes_until_all_is_done_and_leaves_nothing(tmp_
     assert hits == 0 and len(found) == 1 and orphan.wait() == -signal.SIGKILL
 
 
+def test_the_workers_of_a_killed_command_end(tmp_path, monkeypatch):
+    """They would draw on for minutes in a folder that the next command takes up."""
+    monkeypatch.setattr(kill_smoke, "LEFT_OVER_S", 100)
+    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
+    made = subprocess.Popen([sys.executable, "-m", "dfnb.cli", "synth", "synth-a", "--workers", "2"], env=environment)
+    while not any(tmp_path.rglob("frames.npy")) and made.poll() is None:
+        time.sleep(0.1)
+    assert len(kill_smoke.processes(tmp_path)) > 2
+    made.kill()
+    made.wait()
+    assert kill_smoke.left(tmp_path) == []
+
+
 @pytest.fixture
 def empty_home(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path / "home"))
@@ -170,6 +184,11 @@ def test_a_workflow_that_fails_before_any_job_says_why(empty_home, monkeypatch):
     log = jobs.jobs("smoke")[0].log
     log.parent.mkdir(parents=True)
     log.touch()
+    ended = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", lambda command, **options: real([sys.executable, "-c", ended], **options))
+        done = CliRunner().invoke(cli.app, ["run", "smoke"])
+    assert done.stderr.endswith("was ended by signal 9; start again, it goes on where it was\n") and done.exit_code == 1
     assert f"is in {log.relative_to(empty_home)}\n" in CliRunner().invoke(cli.app, ["run", "smoke"]).stderr
 
 

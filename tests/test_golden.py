@@ -209,8 +209,8 @@ def step(case):
     batch["has_mask"][3] = not getattr(settings, "sspsl", False)
     optimiser, _ = train._optimisation(network, settings, 10)
     _, before = run(network, batch)
-    if sharpness := getattr(settings, "sharpness", 0.0):  # then the gradient is that of the second pass
-        with train.climbed(network, sharpness):
+    if moved := network.moved():  # then the gradient is that of the second pass
+        with moved:
             run(network, batch)
     squares = [value.grad.square().sum() for value in network.parameters() if value.grad is not None]
     optimiser.step()

@@ -191,7 +191,7 @@ def test_the_weights_are_moved_up_their_gradient_and_put_back():
     network = nn.Linear(3, 1, bias=False)
     weight = network.weight.detach().clone()
     (network.weight**2 / 2).sum().backward()
-    with train.climbed(network, 0.05):
+    with sbi.climbed(network, 0.05):
         assert network.weight.grad is None
         moved = network.weight.detach() - weight
         assert moved.norm().item() == pytest.approx(0.05, rel=1e-5)

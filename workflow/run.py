@@ -65,6 +65,9 @@ def do_jobs(profile: str, cores: int, lock: Path, seen: Path) -> None:
     # a session of its own: Ctrl-C reaches only this process
     options = {"env": environment, "start_new_session": True, "stderr": subprocess.PIPE, "text": True, "check": False}
     if todo and (done := subprocess.run(command, **options)).returncode:
+        if done.returncode < 0:
+            ended = f"Snakemake was ended by signal {-done.returncode}; start again, it goes on where it was"
+            raise DfnbError(f"profile {profile} did not end; {ended}")
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
         cause = [line for line in done.stderr.splitlines() if "Error" in line][-1:] or ["Snakemake does not say why"]
         where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]

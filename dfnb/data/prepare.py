@@ -277,7 +277,7 @@ def prepare(
         for video in done - given.keys():
             raise DfnbError(f"{folder} holds another video, {video!r}; give the new dataset another name")
         jobs = [joblib.delayed(_one)(source, given[source.video], folder, settings, detector) for source in sources]
-        facts = joblib.Parallel(n_jobs=workers or -1, verbose=5 * progress)(jobs)
+        facts = joblib.Parallel(workers or -1, verbose=5 * progress, initializer=core.end_with_parent)(jobs)
         empty = {"videos": 1, "quarantined": 0, "frames": 0, "without_face": 0}
         rows = [empty | vars(source) | found for source, found in zip(sources, facts)]
         table = pd.DataFrame(rows, columns=[*empty, *KNOWN, "video", "file", "reason"]).sort_values("video")

@@ -14,6 +14,7 @@ The training loop, the scores, the tables and the figures know nothing of a pape
 
 import pkgutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -267,6 +268,13 @@ class Network(nn.Module):
     def monitor(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, float]:
         """What is followed on validation batches from epoch to epoch, by name."""
         return {}
+
+    def moved(self) -> AbstractContextManager | None:
+        """Weights that are moved meanwhile, for a second pass over a batch, whose gradient is trained by; None: one pass is enough.
+
+        Called after the first pass, while its gradients are there.
+        """
+        return None
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """The optimiser's parameter groups, without ``adversary``: all with decay where the paper does not say otherwise."""

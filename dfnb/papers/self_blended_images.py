@@ -10,14 +10,17 @@ the frame, the source and the target, blended inside the face [A]. Source and ta
 left are those of blending: a boundary, and statistics that differ across it [A].
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from numpy.random import Generator
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfnb import papers
 from dfnb.data.frames import Sample
@@ -182,7 +185,8 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     (a, b), (c, d) = axes = np.column_stack([(left - right) / 2, mouth - eyes])
     if not abs(a * d - b * c) > shape[0] * shape[1] / 1000:  # not true of NaN either
         return np.full((2, *shape), np.nan)
-    return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), np.indices(shape)[::-1] - eyes[:, None, None])
+    pixels = np.indices(shape)[::-1] - eyes[:, None, None]
+    return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
 def deformed(mask: np.ndarray, length: float, waves: np.ndarray) -> np.ndarray:
@@ -223,6 +227,7 @@ class Network(papers.Network):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        self.sharpness = settings.sharpness
         self.backbone = backbones.create(settings.backbone, settings.pretrained, num_classes=2)
         self.weights_from = self.backbone.weights_from
 
@@ -234,3 +239,22 @@ class Network(papers.Network):
         """The cross-entropy ``cls``, which is all of ``total``."""
         cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
         return {"cls": cls, "total": cls}
+
+    def moved(self) -> AbstractContextManager | None:
+        """Up their gradient, where ``sharpness`` says so: the gradient there is that of SAM."""
+        return climbed(self, self.sharpness) if self.sharpness else None
+
+
+@contextmanager
+def climbed(network: nn.Module, distance: float) -> Iterator[None]:
+    """The weights moved by ``distance`` up their gradient, which is cleared; at the end they are put back.
+
+    What is computed meanwhile is the gradient of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2).
+    """
+    trained = [weight for weight in network.parameters() if weight.grad is not None]
+    weights, gradients = [weight.detach() for weight in trained], [weight.grad for weight in trained]
+    kept, length = [weight.clone() for weight in weights], nn.utils.get_total_norm(gradients)
+    torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
+    network.zero_grad()
+    yield
+    torch._foreach_copy_(weights, kept)

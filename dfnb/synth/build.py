@@ -210,8 +210,8 @@ def build(name: str, settings: Settings | None = None, workers: int | None = Non
         core.write_json(description, parameters)
         shown = [each for each in persons if each.split == "test" or not settings.people_of]
         jobs = [joblib.delayed(make_videos)(folder, name, each, persons[each.donor], settings) for each in shown]
-        pool = joblib.Parallel(n_jobs=workers or -1, return_as="generator_unordered", verbose=5 * progress)
-        for video in chain.from_iterable(pool(jobs)):
+        options = {"return_as": "generator_unordered", "verbose": 5 * progress, "initializer": core.end_with_parent}
+        for video in chain.from_iterable(joblib.Parallel(workers or -1, **options)(jobs)):
             frames.write_video(*video)
         crf = settings.delivery.h264
         compression = "JPEG {}-{}".format(*settings.delivery.jpeg) if crf is None else f"H.264 crf {crf}"
