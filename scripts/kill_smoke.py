@@ -58,7 +58,7 @@ def kill_one(home: Path, draw: random.Random) -> int:
     """Kill any process of the run; returns its id, 0 where there was none any more."""
     try:
         victim = draw.choice(processes(home))
-        command = " ".join(victim.cmdline()[:6])
+        command = " ".join(victim.cmdline()[:6])[:150]
         victim.kill()
     except (IndexError, psutil.Error):
         return 0
