@@ -188,8 +188,7 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
 
 def deformed(mask: np.ndarray, length: float, waves: np.ndarray) -> np.ndarray:
     """A mask (H, W) under a smooth displacement of at most about ``length`` pixels: ``waves`` (2, n, n) in [-1, 1], interpolated."""
-    size = mask.shape[::-1]
-    shift = [length * cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC) for wave in waves]
+    shift = [length * cv2.resize(wave, mask.shape[::-1], interpolation=cv2.INTER_CUBIC) for wave in waves]
     return cv2.remap(mask, *np.float32(np.indices(mask.shape)[::-1] + shift), cv2.INTER_LINEAR)
 
 
