@@ -145,7 +145,7 @@ def _may_be(kind: str, path: Path) -> bool:
     return True
 
 
-class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
+class Loader(yaml.composer.Composer, yaml.CSafeLoader):
     """YAML, parsed in C, without a key twice in a mapping, and without aliases that multiply or contain themselves.
 
     Keys are the text that is written there, also ``no``, 0.010 and dates. Values may be nested some hundred times.
@@ -176,7 +176,7 @@ class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read names and values as YAML; raises :class:`DfnbError` that names the file when it is something else."""
     with reading(path, "YAML", "correct it"):
-        return _mapping(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+        return _mapping(yaml.load(path.read_text(encoding="utf-8"), Loader))
 
 
 def _mapping(content: Any) -> dict[str, Any]:
@@ -366,7 +366,7 @@ def read_record(folder: Path) -> dict | None:
     Raises :class:`DfnbError` for what is no :class:`Record`.
     """
     path = folder / "record.json"
-    if not path.exists():
+    if not path.is_file():
         return None
     record = read_json(path)
     Record.check(record, path)

@@ -214,7 +214,7 @@ class Job(NamedTuple):
 
     def files(self) -> list[Path]:
         """What has to be there of a job that ended: its record, its notebook, the files that the record names."""
-        named = [core.home() / name for name in core.read_json(self.record)["files"]]
+        named = [core.home() / name for name in core.read_json(self.record).get("files", {})]
         return [self.record, *named, *([] if self.trains else [self.log])]
 
 
@@ -456,6 +456,5 @@ def resolved(p: Parameters) -> pd.DataFrame:
 def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
     """Write the record of a notebook's execution or a training, its last act: without it the job did not happen."""
     hashes = {path.resolve().relative_to(core.home()).as_posix(): core.sha256(path) for path in outputs}
-    folder = scores.job_folder(p.profile, job_id)
     facts |= {"made_from": made_from(job_id, p), **clock.facts()}
-    return core.write_record(folder, p.model_dump(mode="json"), [], files=hashes, **facts)
+    return core.write_record(scores.job_folder(p.profile, job_id), p.model_dump(mode="json"), [], files=hashes, **facts)
