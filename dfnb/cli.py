@@ -1,7 +1,6 @@
 """The ``dfnb`` command: make data, run a profile, show its table."""
 
 import logging
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +13,8 @@ import yaml
 from dfnb import core
 
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
-Cores = Annotated[int, typer.Option(help="jobs at the same time; 0: as many as there are cores")]
-Workers = Annotated[int | None, typer.Option(help="processes; default: one a core")]
+Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: as many as there are cores")]
+Workers = Annotated[int | None, typer.Option(min=1, max=1000, help="processes; default: one a core")]
 Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset, or the one above it; may be repeated")]
 Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
@@ -75,17 +74,18 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
 
     figures.style()
     detector, failed = papers.Run.open(run), 0
+    network, maps = detector.network().to(train.DEVICE), [*detector.maps(), "Grad-CAM"]
     for file in files:
         try:
             faces = measures.picture(file, detector.parameters["train_set"], frames)
+            fake = train.predict(network, faces, detector.settings)["score"].mean()
+            panel = Path(f"{file.stem[:60]}-{Path(faces.attrs['folder']).name}-{detector.id}.png")
+            with core.atomic(panel) as temporary:
+                figures.frames_panel(detector, faces, maps).savefig(temporary, bbox_inches="tight")
+            typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
         except core.DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             failed = 2
-            continue
-        fake = train.predict(detector.network().to(train.DEVICE), faces, detector.settings)["score"].mean()
-        panel = Path(f"{file.stem}-{detector.id}.png")
-        figures.frames_panel(detector, faces, [*detector.maps(), "Grad-CAM"]).savefig(panel, bbox_inches="tight")
-        typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. No score is a proof.")
     raise typer.Exit(failed)
@@ -94,7 +94,6 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
 @app.command()
 def cost(profile: ProfileName = "study") -> None:
     """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks
     workflow("cost").tell(profile)
 
 
@@ -176,10 +175,10 @@ def prepare(
     else:
         found, missing = prepare.folder_sources(Path(what), label, crops, links)
     name = name or Path(what).stem
-    for key, sign, value in (text.partition("=") for text in settings or []):
-        if not sign:
-            raise core.DfnbError(f"--set {key}: write KEY=VALUE, as in --set size=256")
-        values = values | {key: yaml.safe_load(value)}
+    for text in settings or []:
+        with core.reading(f"--set {text}", "here", "write KEY=VALUE, as in --set size=256"):
+            key, value = text.split("=", 1)
+            values = values | {key: yaml.load(value, core.Loader)}
     checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
     tell(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
 

@@ -149,7 +149,7 @@ def _may_be(kind: str, path: Path) -> bool:
     return True
 
 
-class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
+class Loader(yaml.composer.Composer, yaml.CSafeLoader):
     """YAML, parsed in C, without a key twice in a mapping, and without aliases that multiply or contain themselves.
 
     Keys are the text that is written there, also ``no``, 0.010 and dates. Values may be nested some hundred times.
@@ -180,7 +180,7 @@ class _Loader(yaml.composer.Composer, yaml.CSafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read names and values as YAML; raises :class:`DfnbError` that names the file when it is something else."""
     with reading(path, "YAML", "correct it"):
-        return _mapping(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+        return _mapping(yaml.load(path.read_text(encoding="utf-8"), Loader))
 
 
 def _mapping(content: Any) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def sha256(path: Path) -> str:
 
 def verified(path: Path, expected: str, problem: str = "has another sha256 than it should; replace it") -> Path:
     """``path`` when its bytes have the ``expected`` sha256; else raises :class:`DfnbError`: the path and the ``problem``."""
-    if not path.exists() or sha256(path) != expected:
+    if not path.is_file() or sha256(path) != expected:
         raise DfnbError(f"{path} {problem}")
     return path
 
@@ -397,7 +397,7 @@ def read_record(folder: Path) -> dict | None:
     Raises :class:`DfnbError` for what is no :class:`Record`.
     """
     path = folder / "record.json"
-    if not path.exists():
+    if not path.is_file():
         return None
     record = read_json(path)
     Record.check(record, path)

@@ -127,7 +127,7 @@ def frames_panel(run: Run, frames: pd.DataFrame, given: Maps = (), network: pape
     rows += [(name, values, masks, MAP) for name, values in found.items()]
     shares = [f"\n{mask.mean():.0%} forged" if mask.any() else "" for mask in masks]  # what a blind map would hit
     shown = zip(frames["method"], network.score(outputs).numpy(), shares)
-    return panel(rows, [f"{method}\nP(fake) {p:.2f}{share}" for method, p, share in shown])
+    return panel(rows, [f"{method}\nP(fake) {p:.2f}{share}".replace("$", r"\$") for method, p, share in shown])
 
 
 def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:

@@ -214,7 +214,7 @@ class Job(NamedTuple):
 
     def files(self) -> list[Path]:
         """What has to be there of a job that ended: its record, its notebook, the files that the record names."""
-        named = [core.home() / name for name in core.read_json(self.record)["files"]]
+        named = [core.home() / name for name in core.read_json(self.record).get("files", {})]
         return [self.record, *named, *([] if self.trains else [self.log])]
 
 

@@ -279,8 +279,7 @@ def measure(data: Units, metric: str) -> Estimates:
     values, influence = mean(column, design.label, balanced)
     independent = design.pairs if balanced else design.clusters
     compared = score if metric in METRICS else column
-    at_threshold = metric in (AT_THRESHOLD, CALLED)
-    how = "none" if at_threshold and data.validation_clusters < FEWEST_VALIDATION else "linearised"
+    how = "none" if metric in (AT_THRESHOLD, CALLED) and data.validation_clusters < FEWEST_VALIDATION else "linearised"
     return Estimates(values, influence, compared, design, how, independent, metric in GAINS)
 
 

@@ -220,11 +220,11 @@ def _unpacked(path: Path, sha256: str, line: str) -> list[pd.DataFrame]:
     core.verified(path, sha256, "is missing or is not the file that runs.json describes; pack the report again")
     with core.reading(path, "as a table of a report", "pack the report again"):
         table = pd.read_parquet(path, filters=[("line", "==", line)])
-    table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))
-    tables = []
-    for facts, part in table.groupby("facts", observed=True, sort=False):
-        tables.append(part.drop(columns="facts").dropna(axis=1, how="all").reset_index(drop=True))
-        tables[-1].attrs = json.loads(facts)
+        table = table.astype(dict.fromkeys(table.select_dtypes("float32"), float) | dict.fromkeys(TEXTS, "category"))
+        tables = []
+        for facts, part in table.groupby("facts", observed=True, sort=False):
+            tables.append(part.drop(columns="facts").dropna(axis=1, how="all").reset_index(drop=True))
+            tables[-1].attrs = json.loads(facts)
     return tables
 
 
@@ -237,7 +237,7 @@ class Report:
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
         path = self.folder / "runs.json"
-        self.entries: dict[str, dict[str, Any]] = core.read_json(path) if path.exists() else {}
+        self.entries: dict[str, dict[str, Any]] = core.read_json(path) if path.is_file() else {}
         for name, entry in self.entries.items():
             Entry.check(entry, f"{path}, {name}")
 
@@ -247,7 +247,7 @@ class Report:
         for name, entry in self.entries.items():
             runs = [Run(core.home() / "runs" / run, record) for run, record in entry["runs"].items()]
             lines.append(Line(name, entry["paper"], entry["group"], entry["arm"], tuple(runs)))
-        lines.sort(key=lambda line: (line.group != "", papers.names().index(line.paper)))
+        lines.sort(key=lambda line: (line.group != "", papers.module(line.paper).PAPER.notebook))
         tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
         tools = [core.Named.check({"title": tool}, f"{self.folder}, another tool").title for tool in tools]
         return lines + [Line(tool, "", "", "", ()) for tool in tools]

@@ -1,5 +1,8 @@
 """Maps: each method must find a planted mark, the measures must say so, and what ignores the network must be caught."""
 
+import os
+from pathlib import Path
+
 import captum.attr
 import cv2
 import numpy as np
@@ -347,13 +350,55 @@ def test_the_command_scores_files_and_says_which_it_could_not(red, planted, tmp_
     said, limit = done.stdout.splitlines()
     face = measures.picture("two.png", "planted", 8)
     fake = train.predict(Planted().eval(), face, run.settings)["score"].item()
-    panel = f"two-{run.id}.png"
+    panel = f"two-{Path(face.attrs['folder']).name}-{run.id}.png"
     assert (
         said == f"two.png: P(fake) {fake:.2f}, mean of 1 frames; maps: {panel}"
         and (tmp_path / panel).stat().st_size > 5000
     )
     assert limit == "0.25 is exceeded by 5 % of the detector's own real validation frames. No score is a proof."
     assert CliRunner().invoke(app, ["score", "two.png", "--run", run.id]).exit_code == 0
+
+
+def test_the_panels_of_files_of_one_name_stand_side_by_side_and_any_name_is_a_text(red, planted, tmp_path, monkeypatch):
+    run = planted[0]
+    record = run.record | {"validation_threshold": {"threshold": 0.25}}
+    monkeypatch.setattr(papers.Run, "open", lambda name: PlantedRun(run.folder, record))
+    monkeypatch.chdir(tmp_path)
+    names = ["a/two.png", "b/two.png", "$\\frac{a}{$.png", os.fsdecode(b"caf\xe9.png"), "x" * 240 + ".png"]
+    for number, name in enumerate(names):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(faces((20 + number, 20, 40), (150, 60, 80))).save(name)
+    done = CliRunner().invoke(app, ["score", *names, "--run", run.id])
+    assert done.exit_code == 0, done.exception
+    assert len([*tmp_path.glob(f"*{run.id}.png")]) == len(names)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "~no_such_user/x.png"])
+def test_a_path_that_cannot_be_one_is_one_sentence(red, name):
+    with pytest.raises(DfnbError, match="give the path of an image or a video") as error:
+        measures.picture(name, "planted")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_no_frames_of_a_clip_are_refused(red, tmp_path, number):
+    Image.fromarray(faces((20, 20, 40))).save(tmp_path / "one.png")
+    with pytest.raises(DfnbError, match="frames_per_video = "):
+        measures.picture(tmp_path / "one.png", "planted", number)
+
+
+def test_a_panel_that_cannot_be_written_is_one_sentence(red, planted, tmp_path, monkeypatch):
+    run = planted[0]
+    record = run.record | {"validation_threshold": {"threshold": 0.25}}
+    monkeypatch.setattr(papers.Run, "open", lambda name: PlantedRun(run.folder, record))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(faces((20, 20, 40))).save("one.png")
+    face = measures.picture("one.png", "planted", 8)
+    Path(f"one-{Path(face.attrs['folder']).name}-{run.id}.png").mkdir()
+    Path(f"one-{Path(face.attrs['folder']).name}-{run.id}.png/x").touch()
+    done = CliRunner().invoke(app, ["score", "one.png", "--run", run.id])
+    assert done.exit_code == 2 and "cannot be written" in done.stderr
+    assert not [*tmp_path.glob(".*")]
 
 
 def test_a_picture_without_a_face_or_file_is_one_sentence(red, tmp_path):

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from functools import partial
 
 import numpy as np
@@ -16,16 +17,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import run as workflow
 import trees
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from dfnb import compare, core, jobs, papers, scores, synth
+from dfnb import cli, compare, core, jobs, papers, scores, synth
 from dfnb.attribution import maps
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
 from dfnb.scores import Report
+from dfnb.synth import forgeries
 
 fuzz = partial(settings, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 WRONG = [None, True, -1, 0, 10**30, math.inf, math.nan, "", "x", "../x", "a\nb", "$(x)", [], [None], ["a", "a"], [[[]]]]
@@ -565,3 +569,157 @@ def test_a_tool_whose_name_is_markup_is_refused(report, name):
     (report / "other" / name).mkdir(parents=True)
     with pytest.raises(DfnbError, match="another tool: title = "):
         Report("demo").lines()
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def refused(*words):
+    """What the command says of words that it must refuse: in a sentence, or as wrong usage."""
+    done = CliRunner().invoke(cli.app, [*words])
+    assert isinstance(done.exception, SystemExit) and done.exit_code in (1, 2), done.exception
+    assert done.exit_code == 2 or done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "../x", "", "a\nb"])
+def test_a_profile_that_no_file_can_have_the_name_of_is_refused(own_home, name):
+    assert refused("run", name).startswith("dfnb: dfnb run: name = ")
+    assert not (own_home / "runs").exists()
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "100000000000000000000"])
+def test_an_impossible_number_of_processes_is_refused(own_home, number):
+    assert "--workers" in refused("synth", "smoke-b", "--workers", number)
+    assert "--cores" in refused("run", "mine", "--cores", "-1")
+    assert not (own_home / "datasets").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["[", "&a [*a]", "!!python/name:os.system x", "\x07", "[" * 9999, "9" * 9999, "2020-13-40"]
+)
+def test_a_setting_that_is_no_yaml_is_refused(own_home, value):
+    (own_home / "tree").mkdir()
+    trees.image(own_home / "tree" / "real" / "1.png", np.zeros((32, 32, 3), np.uint8))
+    said = refused("prepare", str(own_home / "tree"), "--set", f"size={value}")
+    assert said.startswith("dfnb: --set size=") and said.endswith("; write KEY=VALUE, as in --set size=256\n")
+    assert "write KEY=VALUE" in refused("prepare", str(own_home / "tree"), "--set", "size")
+    assert "stride" in refused("prepare", str(own_home / "tree"), "--set", "stride=99999999999999999999999")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling", "device"])
+def test_what_is_no_file_is_left_out_and_said(own_home, kind):
+    """A pipe or a device would be read for ever."""
+    path = own_home / "tree" / "real" / "odd.mp4"
+    trees.image(path.with_name("good.png"), np.zeros((32, 32, 3), np.uint8))
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"loop": path, "dangling": "nowhere", "device": "/dev/zero"}[kind])
+    for crops in (False, True):
+        found, missing = prepare.folder_sources(own_home / "tree", crops=crops)
+        assert [source.video for source in found] == ["real/good"]
+        assert missing == ["links to folders without --links, or no files; left out: 1 (real/odd.mp4)"]
+
+
+# ---------------------------------------------------------------- papers of a home, runs and reports
+
+PAPER = 'from dfnb import papers\nPAPER = papers.Paper("Own", "12_own", "Own", "#000000", "o")\n'
+ALL = "VERSION = 1\nclass Settings(papers.Settings): pass\nclass Network(papers.Network): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("def (", "SyntaxError"),
+        ("x = 1\0", "null bytes"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("import no_such_module", "No module named"),
+        ("PAPER = None\n", "TypeError"),
+        ("PAPER = ('a', 'b')\n", "missing 3 required"),
+        (PAPER, "no attribute 'VERSION'"),
+        (PAPER + ALL.replace("class Settings", "class Other"), "no attribute 'Settings'"),
+        (PAPER + ALL.replace("class Network", "class Other"), "no attribute 'Network'"),
+    ],
+)
+def test_a_paper_that_lacks_what_it_must_declare_is_named(tmp_path, monkeypatch, source, problem):
+    (tmp_path / "own_paper.py").write_text(source)
+    monkeypatch.setattr(papers, "__path__", [*papers.__path__, str(tmp_path)])
+    try:
+        with pytest.raises(
+            DfnbError, match=rf"own_paper\.py is not valid as a paper \(.*{problem}.*; correct it"
+        ) as error:
+            papers.module("xception")
+        assert "\n" not in str(error.value)
+    finally:
+        sys.modules.pop("dfnb.papers.own_paper", None)
+
+
+def test_what_is_no_run_is_not_taken_for_one(toy, tmp_path):
+    """A dataset or a job has a record too; a pipe would be read for ever."""
+    core.write_record(tmp_path / "runs" / "notebooks", {}, [])
+    os.mkfifo(tmp_path / "record.json")
+    for folder in (toy, "notebooks", tmp_path):
+        with pytest.raises(DfnbError, match="holds no finished run"):
+            papers.Run.open(folder)
+
+
+def test_weights_that_are_a_folder_are_refused(tmp_path):
+    (tmp_path / "best.safetensors").mkdir()
+    with pytest.raises(DfnbError, match=r"best\.safetensors is not what the record describes"):
+        papers.Run(tmp_path, {"weights_sha256": "0"}).network()
+
+
+def test_a_report_of_a_paper_that_is_not_here_says_so(report):
+    content = core.read_json(report / "runs.json")
+    content["line"]["paper"] = "gone"
+    core.write_json(report / "runs.json", content)
+    with pytest.raises(DfnbError, match="there is no paper 'gone'; known are xception"):
+        read_report()
+
+
+@pytest.mark.parametrize("facts", ["x", "", "{", "5"])
+def test_a_packed_table_with_facts_that_are_none_is_refused(report, facts):
+    path = report / "scores" / "line@x.parquet"
+    pd.read_parquet(path).assign(facts=facts).to_parquet(path)
+    content = core.read_json(report / "runs.json")
+    content["line"]["files"] = {"scores/line@x.parquet": core.sha256(path)}
+    core.write_json(report / "runs.json", content)
+    with pytest.raises(
+        DfnbError, match=r"line@x\.parquet is not valid as a table of a report .*; pack the report again"
+    ):
+        read_report()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_packed_table_that_is_no_file_is_refused(report, kind):
+    path = report / "scores" / "line@x.parquet"
+    path.unlink()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(DfnbError, match="is missing or is not the file"):
+        read_report()
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", "{}", '{"files": 5}', '{"files": {"/etc/passwd": 1}}', '{"files": {"a\\u0000": 1}}']
+)
+def test_a_damaged_note_of_what_is_done_says_nothing(own_home, note):
+    path = core.write_text(own_home / "runs" / "notebooks" / "mine.json", note)
+    assert not workflow.unchanged(path)
+    core.write_json(path, workflow.as_seen([]))
+    assert workflow.unchanged(path)
+
+
+def test_a_span_of_qualities_may_be_turned():
+    """As every other span of the benchmark's settings."""
+    images, draw = [np.full((8, 8, 3), 0.5, np.float32)] * 2, partial(core.rng, "test")
+    deliver = [forgeries.deliver(images, forgeries.Delivery(jpeg=span), draw()) for span in ((30, 50), (50, 30))]
+    assert (deliver[0] == deliver[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [(synth.Settings, "frames"), (synth.Settings, "size"), (prepare.Settings, "stride")]
+)
+def test_a_number_that_no_memory_holds_is_refused(schema, name):
+    with pytest.raises(DfnbError, match=f"x.yaml: {name} = 1000000000: input should be less than"):
+        schema.check({name: 10**9}, "x.yaml")

@@ -448,7 +448,7 @@ def test_links_to_folders_are_followed_where_wanted_and_never_for_ever(tmp_path)
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     found, left_out = folder_sources(tmp_path / "in")
     assert [s.video for s in found] == ["fake/c"]
-    assert left_out == ["links to folders; left out without --links: 3 (fake/swap, here, real)"]
+    assert left_out == ["links to folders without --links, or no files; left out: 3 (fake/swap, here, real)"]
     found, left_out = folder_sources(tmp_path / "in", links=True)
     assert [(s.video, s.method) for s in found] == [("fake/c", "fake"), ("fake/swap/a", "swap"), ("real/b", "real")]
     assert left_out == []

@@ -23,6 +23,7 @@ FREE = {"epochs": 1, "lr": 1e-3, "oversampling": None, "pretrained": False}  # s
 
 def tell(profile: str) -> None:
     """Print what a profile costs; `dfnb cost` calls it."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler talks
     table, crops = cost(profile), disk(profile)
     typer.echo(table.to_string())
     slots = torch.cuda.device_count() or os.cpu_count() or 1

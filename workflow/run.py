@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ def run_profile(profile: str, cores: int) -> None:
 
     When all was done, a file says what then was there. As long as nothing has changed torch need not be loaded.
     """
-    seen = core.home() / "runs" / "notebooks" / f"{profile}.json"
-    if seen.exists() and as_seen(core.read_json(seen)["files"]) == core.read_json(seen):
+    name = core.Named.check({"name": profile}, "dfnb run").name
+    seen = core.home() / "runs" / "notebooks" / f"{name}.json"
+    if unchanged(seen):
         typer.echo(f"profile {profile}: all is done")
     else:
         # whatever this process starts ends when the lock is free, see job.py
@@ -31,6 +33,13 @@ def run_profile(profile: str, cores: int) -> None:
     main_table = report / "tables" / "cross_dataset.md"
     typer.echo(main_table.read_text(encoding="utf-8") if main_table.exists() else "")
     typer.echo(f"report: {report / 'index.html'}")
+
+
+def unchanged(seen: Path) -> bool:
+    """Whether all is still as a run noted in ``seen``; a note that is missing or damaged says nothing, and is made again."""
+    with suppress(core.DfnbError, AttributeError, KeyError, OSError, TypeError, ValueError):
+        return seen.is_file() and as_seen(core.read_json(seen)["files"]) == core.read_json(seen)
+    return False
 
 
 def as_seen(names: Iterable[str | Path]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from dfnb import core, metrics, scores
 from dfnb.attribution import maps
 from dfnb.data import prepare, sources
-from dfnb.data.frames import in_order, load_frames, select
+from dfnb.data.frames import dataset_record, in_order, load_frames, select
 from dfnb.train import DEVICE, Run, region
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
@@ -193,15 +193,15 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     faces the largest is taken, in a video the one that is seen longest. Raises :class:`DfnbError` where there is no file, no
     picture or no face.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise core.DfnbError(f"there is no file {path}; give the path of an image or a video")
-    made_with = load_frames(train_set).attrs["record"]["parameters"]
-    crop = {key: made_with[key] for key in ("size", "scale") if key in made_with}
-    settings = prepare.Settings(frames_per_video=frames, **crop)
-    name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
+    crop = {key: value for key, value in dataset_record(train_set)["parameters"].items() if key in ("size", "scale")}
+    settings = prepare.Settings.check({"frames_per_video": frames, **crop}, f"{path}, as so many frames")
+    with core.reading(path, "here", "give the path of an image or a video that can be read"):
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise core.DfnbError(f"there is no file {path}; give the path of an image or a video")
+        name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
     try:
         prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except core.DfnbError as error:
         raise core.DfnbError(f"{path}: {error}; give one with a face of {settings.min_face} pixels or more") from None
-    return load_frames(name).assign(method=path.name)
+    return load_frames(name).assign(method=sources.printable(Path(path.name)))

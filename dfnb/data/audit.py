@@ -78,8 +78,7 @@ def duplicates(*tables: pd.DataFrame) -> pd.DataFrame:
     a few frames of the two differ. A mirrored or strongly shifted copy is not found.
     """
     few = pd.concat([_kept(_hashes, table).assign(table=n) for n, table in enumerate(tables)], ignore_index=True)
-    across = "table" if len(tables) > 1 else "split"
-    video, split, part = (few[name].to_numpy() for name in ("video", "split", across))
+    video, split, part = (few[name].to_numpy() for name in ("video", "split", "table" if len(tables) > 1 else "split"))
     bits = np.stack(few["bits"]).astype(np.float32)
     near = radius_neighbors_graph(bits, np.sqrt(NEAR + 0.5), mode="distance").tocoo()  # its square counts bits
     i, j, distance = (values[part[near.row] < part[near.col]] for values in (near.row, near.col, near.data**2))

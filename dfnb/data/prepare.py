@@ -43,7 +43,7 @@ class Settings(core.Closed):
 
     size: int = Field(256, ge=32, le=1024, description="side of a crop in pixels")
     scale: float = Field(1.3, ge=1, le=4, description="side of a crop, by the longer side of the face's box")
-    stride: int | None = Field(None, ge=1, description="k: every k-th frame; None: all", exclude_if=lambda k: k is None)
+    stride: int | None = Field(None, ge=1, le=10**6, description="every k-th frame", exclude_if=lambda k: k is None)
     frames_per_video: int | None = Field(None, ge=1, description="at most so many of these, evenly spaced; None: all")
     detect_every: int = Field(5, ge=1, le=30, description="k: faces are detected on every k-th frame")
     min_score: float = Field(0.7, ge=0.3, le=1, description="confidence from which a detection is a face")
@@ -67,7 +67,7 @@ def folder_sources(root: Path, label: str | None = None, crops: bool = False, li
     """
     files, linked = files_below(root, links)
     beside = {Path(name).with_suffix(""): file for name, file in files.items()}
-    sources, problems = [], defaultdict(list, {"links to folders; left out without --links": linked})
+    sources, problems = [], defaultdict(list, {"links to folders without --links, or no files; left out": linked})
     for name, file in files.items():
         path = Path(name)
         inner = path.parts[0] in frames.SPLITS and len(path.parts) > 1

@@ -109,11 +109,12 @@ def load(name: str) -> Manifest:
 
 
 def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[str]]:
-    """The files below a folder by their paths in it, in alphabetical order, and the links to folders that were not followed.
+    """The files below a folder by their paths in it, in alphabetical order, and what was left out.
 
-    What is hidden is left out. With ``links`` the links to folders are followed, but for one that leads to a folder in which
-    it lies itself: there the way would never end, and everything is found anyway. Bytes that are not UTF-8 are written out
-    (``\\udce9``). Raises :class:`DfnbError` where there is no such folder.
+    What is hidden does not count. Left out are links to folders, and what is no file, such as a pipe, which could be read for
+    ever. With ``links`` the links to folders are followed, but for one that leads to a folder in which it lies itself: there
+    the way would never end, and everything is found anyway. Bytes that are not UTF-8 are written out (``\\udce9``). Raises
+    :class:`DfnbError` where there is no such folder.
     """
     if not Path(root).is_dir():
         raise core.DfnbError(f"{root} is no folder; say where the files are")
@@ -123,7 +124,8 @@ def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[
         if here.is_symlink() and here.resolve() in [above.resolve() for above in here.parents]:
             folders.clear()
             continue
-        files |= {printable(inner / name): here / name for name in names}
+        files |= {printable(inner / name): here / name for name in names if (here / name).is_file()}
+        left_out += [printable(inner / name) for name in names if printable(inner / name) not in files]
         left_out += [printable(inner / name) for name in folders if not links and (here / name).is_symlink()]
     return {name: files[name] for name in sorted(files, key=PurePosixPath) if "/." not in f"/{name}"}, sorted(left_out)
 

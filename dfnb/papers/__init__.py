@@ -71,7 +71,7 @@ class Run:
         """The run in a folder, or with an id under ``runs/``; raises :class:`DfnbError` when it is not finished."""
         folder = Path(folder) if Path(folder).is_dir() else core.home() / "runs" / folder
         record = core.read_record(folder)
-        if record is None:
+        if "weights_sha256" not in (record or {}):  # nothing, a dataset, or a job
             raise core.DfnbError(f"{folder} holds no finished run: record.json or an output is gone; train it again")
         return cls(folder, record)
 
@@ -299,9 +299,16 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 def names() -> list[str]:
     """The papers there are, by module name, in the order of their notebooks."""
-    modules = {entry.name: import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)}
-    papers = [name for name, found in modules.items() if hasattr(found, "PAPER")]
-    return sorted(papers, key=lambda name: modules[name].PAPER.notebook)
+    found = {entry.name: _notebook(entry) for entry in pkgutil.iter_modules(__path__)}
+    return sorted(filter(found.get, found), key=found.get)
+
+
+def _notebook(entry: pkgutil.ModuleInfo) -> str:
+    """The notebook of the paper that a module is, if it declares what it must; empty where it is none."""
+    with core.reading(f"{entry.module_finder.path}/{entry.name}.py", "as a paper", "correct it"):
+        found = import_module(f"{__name__}.{entry.name}")
+        declared = hasattr(found, "PAPER") and (Paper(*found.PAPER), found.VERSION, found.Settings, found.Network)
+        return declared[0].notebook if declared else ""
 
 
 def module(paper: str) -> ModuleType:

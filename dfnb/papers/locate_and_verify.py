@@ -336,9 +336,8 @@ class Network(papers.Network):
         fakes = (batch["label"] == 1) & batch["has_mask"]
         true = patch_labels(batch["mask"], outputs["seg"].shape[-2:])[fakes] == 1
         pseudo = self.pseudo(outputs, batch)[fakes] == 1
-        both = (pseudo & true).sum()
         compared = {"iou": pseudo | true, "precision": pseudo, "recall": true}
-        return {f"pseudo_{name}": (both / patches.sum()).item() for name, patches in compared.items()}
+        return {f"pseudo_{name}": ((pseudo & true).sum() / patches.sum()).item() for name, patches in compared.items()}
 
     def localise(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(forged) of each patch, (B, g, g)."""

@@ -34,8 +34,8 @@ class Settings(core.Closed):
 
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field({"train": 200, "val": 50, "test": 100})  # drawn people
     videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
-    frames: int = Field(4, ge=1)  # frames per video
-    size: int = Field(96, ge=64)  # height and width of a frame
+    frames: int = Field(4, ge=1, le=10_000)  # frames per video
+    size: int = Field(96, ge=64, le=2048)  # height and width of a frame
     seed: int = Field(0, ge=0)
     methods: tuple[Literal[*METHODS], ...] = Field(("swap", "resynthesis", "warp", "mouth"), min_length=1)
     camera: Camera = Camera()

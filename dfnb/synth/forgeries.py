@@ -269,7 +269,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     ready = [to_bytes(image + noise * draw.standard_normal(image.shape)) for image in toned]
     if delivery.h264 is not None:
         return h264(ready, delivery.h264)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*delivery.jpeg, endpoint=True))]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*sorted(delivery.jpeg), endpoint=True))]
     files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
     return np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files])
 
