@@ -169,17 +169,22 @@ def test_a_home_that_takes_no_files_is_said_in_a_sentence(empty_home):
 
 
 def test_a_workflow_that_fails_before_any_job_says_why(empty_home, monkeypatch):
-    """Snakemake's own error, since no job has left a log."""
+    """Snakemake's own error, or the rules that it names, since no job has left a log."""
     real, started = subprocess.run, []
 
     def run(command, **options):
         started.append(options)
-        return real([sys.executable, "-c", "raise SystemExit('OSError: [Errno 28] No space left\\nBye')"], **options)
+        return real([sys.executable, "-c", f"raise SystemExit({said!r})"], **options)
 
     monkeypatch.setattr(subprocess, "run", run)
-    done = CliRunner().invoke(cli.app, ["run", "smoke"])
-    assert done.exit_code == 1
-    assert done.stderr == "dfnb: profile smoke did not end; OSError: [Errno 28] No space left\n"
+    causes = {"OSError: [Errno 28] No space left\nBye": "OSError: [Errno 28] No space left"}
+    causes["WorkflowError:\nThere is no such file."] = "WorkflowError: There is no such file."
+    causes["Error in rule one:\n    message: None\nWorkflowError:\nAt least one job failed."] = "Error in rule one"
+    for text, cause in causes.items():
+        said = text  # which `run` raises
+        done = CliRunner().invoke(cli.app, ["run", "smoke"])
+        assert done.exit_code == 1
+        assert done.stderr == f"dfnb: profile smoke did not end; {cause}\n"
     assert started[0]["env"]["DFNB_LOCK"] == str(empty_home / "runs" / ".lock") and started[0]["start_new_session"]
     log = jobs.jobs("smoke")[0].log
     log.parent.mkdir(parents=True)

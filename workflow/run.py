@@ -78,8 +78,10 @@ def do_jobs(profile: str, cores: int, lock: Path, seen: Path) -> None:
             ended = f"Snakemake was ended by signal {-done.returncode}; start again, it goes on where it was"
             raise DfnbError(f"profile {profile} did not end; {ended}")
         logs = [str(job.log.relative_to(core.home())) for job in todo if not job.done() and job.log.exists()]
-        cause = [line for line in done.stderr.splitlines() if "Error" in line][-1:] or ["Snakemake does not say why"]
-        where = f"the last output of what is missing is in {', '.join(logs)}" if logs else cause[0]
+        said = done.stderr.replace("Error:\n", "Error: ").splitlines()  # a name, and in the next line the reason
+        failed = [line.rstrip(":") for line in said if line.startswith("Error in rule")]
+        cause = failed or [line for line in said if "Error" in line][-1:] or ["Snakemake does not say why"]
+        where = f"the last output of what is missing is in {', '.join(logs)}" if logs else ", ".join(cause)
         raise DfnbError(f"profile {profile} did not end; {where}")
     if len(jobs.jobs(profile)) > len(planned):  # a run collapsed, and seeds of the reserve have joined
         do_jobs(profile, cores, lock, seen)
