@@ -15,7 +15,7 @@ from dfnb import core
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
 Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: as many as there are cores")]
 Workers = Annotated[int | None, typer.Option(min=1, max=1000, help="processes; default: one a core")]
-Roots = Annotated[list[Path] | None, typer.Option(help="folder of a dataset, or the one above it; may be repeated")]
+Roots = Annotated[list[Path] | None, typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable")]
 Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
 

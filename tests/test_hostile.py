@@ -607,7 +607,7 @@ def test_a_setting_that_is_no_yaml_is_refused(own_home, value):
     assert "stride" in refused("prepare", str(own_home / "tree"), "--set", "stride=99999999999999999999999")
 
 
-@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling", "device"])
+@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling", "device", "denied"])
 def test_what_is_no_file_is_left_out_and_said(own_home, kind):
     """A pipe or a device would be read for ever."""
     path = own_home / "tree" / "real" / "odd.mp4"
@@ -615,7 +615,8 @@ def test_what_is_no_file_is_left_out_and_said(own_home, kind):
     if kind == "pipe":
         os.mkfifo(path)
     else:
-        path.symlink_to({"loop": path, "dangling": "nowhere", "device": "/dev/zero"}[kind])
+        odd = {"loop": path, "dangling": "nowhere", "device": "/dev/zero", "denied": "/proc/1/cwd/x"}
+        path.symlink_to(odd[kind])
     for crops in (False, True):
         found, missing = prepare.folder_sources(own_home / "tree", crops=crops)
         assert [source.video for source in found] == ["real/good"]
@@ -723,3 +724,14 @@ def test_a_span_of_qualities_may_be_turned():
 def test_a_number_that_no_memory_holds_is_refused(schema, name):
     with pytest.raises(DfnbError, match=f"x.yaml: {name} = 1000000000: input should be less than"):
         schema.check({name: 10**9}, "x.yaml")
+
+
+@pytest.mark.parametrize("kind", ["loop", "long", "file"])
+def test_a_root_that_is_no_folder_is_wrong_usage(own_home, kind):
+    path = own_home / ("x" * 300 if kind == "long" else "x")
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "file":
+        path.touch()
+    for words in (["data"], ["prepare", "uadfv"]):
+        assert "--root" in refused(*words, "--root", str(path))

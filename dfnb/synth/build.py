@@ -114,7 +114,7 @@ def _portraits(folder: Path, counts: dict[str, int], size: int) -> tuple[list[Pe
     quarantine = [{"file": path.name, "reason": reason, "usable": False} for path in sorted(folder.glob("[!.]*/"))]
     persons: list[Person] = []
     for path in _photographs(folder):
-        split = ("train", *SPLITS)[int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 4]
+        split = ("train", *SPLITS)[int(hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest(), 16) % 4]
         portrait = f"belongs to the split {split}, which this dataset does not have"
         if counts[split]:
             portrait = people.inspect(path, faces.YuNet(faces.detector_path()), size)
