@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
 import kill_smoke
 import numpy as np
@@ -27,7 +29,7 @@ from typer.testing import CliRunner
 
 from dfnb import cli, core, jobs
 from dfnb.core import DfnbError
-from dfnb.data import frames
+from dfnb.data import frames, prepare
 
 HOLDER = "import sys, time; from pathlib import Path; from dfnb import core\n"
 HOLDER += "with core.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
@@ -166,6 +168,21 @@ def test_a_home_that_takes_no_files_is_said_in_a_sentence(empty_home):
     done = CliRunner().invoke(cli.app, ["run", "smoke"])
     assert done.exit_code == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"dfnb: {empty_home / 'runs'} cannot be written ([Errno 20] Not a directory")
+
+
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a folder in which not even root may make files")
+@pytest.mark.parametrize(
+    "command", ["run smoke", "train smoke xception-smoke-a-s0", "synth smoke-a", "prepare videos mine"]
+)
+def test_a_home_that_can_only_be_read_is_said_in_a_sentence(tmp_path, monkeypatch, command):
+    core.write_text(tmp_path / "videos/real/a.mp4", "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DFNB_HOME", "/sys/dfnb")
+    monkeypatch.setattr(prepare, "detector_path", lambda: tmp_path / "detector")
+    monkeypatch.setattr(prepare, "YuNet", lambda path: SimpleNamespace(sha256="0"))
+    done = CliRunner().invoke(cli.app, command.split())
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert re.match(r"dfnb: /sys/dfnb/\S+ cannot be written \(\[Errno \d+\] .*\): make room, or make", done.stderr)
 
 
 def test_a_workflow_that_fails_before_any_job_says_why(empty_home, monkeypatch):
