@@ -2,6 +2,7 @@
 
 import html
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -292,13 +293,27 @@ def test_refused_scores_are_a_hole_and_the_caption_says_why(home, book):
         other.parent.rmdir()
 
 
-def test_a_report_is_made_again_from_its_store_alone_with_the_same_bytes(home, monkeypatch):
+@pytest.fixture
+def in_zone(monkeypatch):
+    """Puts this process into a time zone."""
+
+    def put(zone):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_report_is_made_again_from_its_store_alone_with_the_same_bytes(home, monkeypatch, in_zone):
     monkeypatch.setattr(scores, "load_frames", lambda *_: pytest.fail("a report needs no dataset"))
     monkeypatch.setattr(figures, "load_frames", lambda *_: pytest.fail("a report needs no dataset"))
     monkeypatch.setattr(Run, "network", lambda *_: pytest.fail("a report needs no network"))
     monkeypatch.setattr(train, "load_frames", lambda *_: pytest.fail("a report needs no dataset"))
     hashes = []
-    for _ in range(2):
+    for zone in ("America/Adak", "Pacific/Kiritimati"):  # 24 hours apart: never the same day
+        in_zone(zone)
         made_page = page.rebuild("hand")
         files = [path for path in made_page.parent.rglob("*") if path.is_file() and path.name[0] != "."]
         hashes.append({str(path.relative_to(made_page.parent)): core.sha256(path) for path in files})
