@@ -203,5 +203,5 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     try:
         prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
     except core.DfnbError as error:
-        raise core.DfnbError(f"{path}: {error}; give one with a face of {settings.min_face} pixels or more") from None
+        raise core.DfnbError(f"{path}: {error}; only faces of {settings.min_face} pixels or more are used") from None
     return load_frames(name).assign(method=sources.printable(Path(path.name)))
