@@ -403,7 +403,9 @@ def test_a_panel_that_cannot_be_written_is_one_sentence(red, planted, tmp_path, 
 
 def test_a_picture_without_a_face_or_file_is_one_sentence(red, tmp_path):
     Image.fromarray(faces()).save(tmp_path / "none.png")
-    with pytest.raises(DfnbError, match=r"none\.png: .* no video gave a usable face; only faces of 32 pixels or more are used"):
+    with pytest.raises(
+        DfnbError, match=r"none\.png: .* no video gave a usable face; only faces of 32 pixels or more are used"
+    ):
         measures.picture(tmp_path / "none.png", "planted")
     with pytest.raises(DfnbError, match="there is no file"):
         measures.picture(tmp_path / "nowhere.png", "planted")
