@@ -322,7 +322,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verified(path: Path, expected: str, problem: str = "has another sha256 than it should; replace it") -> Path:
+def verified(path: Path, expected: str, problem: str = "has another sha256 than it should; delete it") -> Path:
     """``path`` when its bytes have the ``expected`` sha256; else raises :class:`DfnbError`: the path and the ``problem``."""
     if not path.is_file() or sha256(path) != expected:
         raise DfnbError(f"{path} {problem}")

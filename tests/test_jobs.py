@@ -638,7 +638,7 @@ def test_an_edited_docstring_is_looked_at_and_makes_nothing_due(tmp_path, monkey
         jobs.finish(job.id, job.parameters, core.Clock(), run=job.id)
         core.write_text(job.log, "")
         if job.trains:
-            core.write_record(home / "runs" / job.id, {"paper": job.parameters.paper}, [])
+            core.write_record(home / "runs" / job.id, {"paper": job.parameters.paper}, [], weights_sha256="")
     for folder in ("dfnb", "workflow", "data_manifest"):
         shutil.copytree(checkout / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
 
