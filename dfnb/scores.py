@@ -118,10 +118,10 @@ def pack(profile: str, lines: Sequence[Line], prune: bool = False) -> None:
         report, shares, given = Report(profile), {line.share for line in lines}, {line.name for line in lines}
         ended = {path.parent.name: core.read_json(path) for path in job_folder(profile, "").glob("*/record.json")}
         known = {name: sha256 for entry in report.entries.values() for name, sha256 in entry["files"].items()}
-        entries = report.entries | {line.name: _entry(folder, line, ended) for line in lines}
-        for line in report.lines():
-            if line.runs and line.name not in given and (prune or line.share in shares):
-                del entries[line.name]
+        gone = {line.name for line in report.lines() if line.runs and (prune or line.share in shares)}
+        entries = {name: entry for name, entry in report.entries.items() if name not in given | gone}
+        # anew even where they were there: in the order in which they are given, whichever ended first
+        entries |= {line.name: _entry(folder, line, ended) for line in lines}
         files = defaultdict(list)
         for line in lines:
             for source, facts in _at_home(line):

@@ -195,13 +195,23 @@ def test_packing_adds_replaces_and_prunes(fresh):
     assert [each.name for each in Report("demo").lines()] == ["Baseline", "other"]
     scores.pack("demo", [line(first, second)])
     report = Report("demo")
-    assert len(report.read(report.lines()[0], "smoke-a")) == 2 and len(list(folder.glob("weights/*"))) == 2
+    (both,) = (each for each in report.lines() if each.name == "Baseline")
+    assert len(report.read(both, "smoke-a")) == 2 and len(list(folder.glob("weights/*"))) == 2
     scores.pack("demo", [line(first)], prune=True)
     assert files(folder) == before
     table = core.read_table(first.folder / "scores/smoke-a.parquet")
     core.write_table(first.folder / "scores/smoke-b.parquet", table, {**table.attrs, "weights": "of a training before"})
     scores.pack("demo", [line(first)])
     assert files(folder) == before
+
+
+def test_lines_stand_in_the_order_in_which_they_are_given_whichever_ended_first(fresh):
+    first, second = untrained(0), untrained(1)
+    for run in (first, second):
+        scores.score(run, "smoke-a")
+    scores.pack("demo", [line(second, name="other")])
+    scores.pack("demo", [line(first), line(second, name="other")])
+    assert [each.name for each in Report("demo").lines()] == ["Baseline", "other"]
 
 
 def test_the_arms_of_a_group_share_a_file_and_one_that_is_gone_leaves_it(fresh):
