@@ -41,11 +41,13 @@ def executed(home: Path) -> dict[str, tuple[float, float]]:
 
 
 def shortest(planned: list[jobs.Job], took: dict[str, float], cores: int) -> float:
-    """Seconds below which no order of the jobs gets: the longest chain of jobs that wait for each other, or an even share."""
-    chains: dict[str, float] = {}
+    """Seconds below which no order of the jobs gets: an even share of all, or a chain and an even share of what waits for it."""
+    chains, before = {}, {}  # seconds of the longest chain that ends with a job; all jobs that must end before it
     for job in planned:  # each after those it needs
         chains[job.id] = took[job.id] + max((chains[need] for need in job.needs), default=0.0)
-    return max(*chains.values(), sum(took.values()) / cores)
+        before[job.id] = {*job.needs}.union(*(before[need] for need in job.needs))
+    waiting = {name: sum(took[other] for other in before if name in before[other]) for name in chains}
+    return max(sum(took.values()) / cores, *(chains[name] + waiting[name] / cores for name in chains))
 
 
 def measured(profile: str, cores: int) -> list[dict[str, Any]]:

@@ -585,9 +585,14 @@ def test_the_hours_of_a_grid_follow_from_operations_images_and_the_share_of_the_
     assert table.loc[("all", "on 4 GPUs"), "hours"] == pytest.approx(table.loc[("all", ""), "hours"] / 4, abs=0.0051)
 
 
-def test_the_shortest_time_of_a_workflow_is_its_longest_chain_or_an_even_share(gpu):
+def test_the_shortest_time_of_a_workflow_is_a_chain_or_an_even_share(gpu):
     shortest = importlib.import_module("workflow").shortest
     needs = {"data": (), "one": ("data",), "two": ("data",), "report": ("one", "two")}
     planned = [SimpleNamespace(id=name, needs=each) for name, each in needs.items()]
     assert shortest(planned, {"data": 2, "one": 5, "two": 1, "report": 3}, cores=2) == 2 + 5 + 3
     assert shortest(planned, {"data": 2, "one": 5, "two": 5, "report": 3}, cores=1) == 2 + 5 + 5 + 3
+    assert shortest(planned, {"data": 8, "one": 5, "two": 5, "report": 1}, cores=2) == 8 + 5 + 1
+    planned.insert(1, SimpleNamespace(id="three", needs=("data",)))
+    assert (
+        shortest(planned, {"data": 8, "one": 4, "two": 4, "three": 4, "report": 1}, cores=2) == 8 + (4 + 4 + 4 + 1) / 2
+    )
