@@ -140,10 +140,10 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     impossible ones, or names files outside its folder.
     """
     folder, record = dataset_folder(name), dataset_record(name)
-    path = folder / "frames.parquet"  # its pages have checksums, but what describes them has none
+    path = folder / "frames.parquet"
     core.verified(path, record["outputs"].get(path.name, ""), f"is not the file that its record describes; {AGAIN}")
     with core.reading(path, "as frames of a dataset", AGAIN):
-        table = pq.read_table(path, memory_map=True, page_checksum_verification=True).select([*COLUMNS]).cast(FULL)
+        table = pq.read_table(path, memory_map=True).select([*COLUMNS]).cast(FULL)
     lists = {kind: pd.ArrowDtype(kind) for kind in table.schema.types if pa.types.is_fixed_size_list(kind)}
     # column by column, each freed at once: two million rows must not lie in memory twice
     frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
