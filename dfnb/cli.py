@@ -74,14 +74,14 @@ def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of 
 
     figures.style()
     detector, failed = papers.Run.open(run), 0
-    network, maps = detector.network().to(train.DEVICE), [*detector.maps(), "Grad-CAM"]
+    network = detector.network().to(train.DEVICE)
     for file in files:
         try:
             faces = measures.picture(file, detector.parameters["train_set"], frames)
             fake = train.predict(network, faces, detector.settings)["score"].mean()
             panel = Path(f"{file.stem[:60]}-{Path(faces.attrs['folder']).name}-{detector.id}.png")
             with core.atomic(panel) as temporary:
-                figures.frames_panel(detector, faces, maps).savefig(temporary, bbox_inches="tight")
+                figures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"]).savefig(temporary)
             typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
         except core.DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)

@@ -228,7 +228,7 @@ def _facts(line: scores.Line) -> dict[str, str]:
     facts = {"line": line.name, "paper": line.paper, "group": line.group, "arm": line.arm, "train_set": _home(line)}
     if not line.runs:
         return facts | {"rule": f"that of {line.name}", "backbone": line.name, "weights_from": "elsewhere"}
-    known = line.runs[0].parameters["settings"] | line.runs[0].record
+    known = line.runs[0].record | {"backbone": line.runs[0].settings.backbone}
     return facts | {name: known[name] for name in ("rule", "backbone", "weights_from")}
 
 
@@ -452,24 +452,24 @@ def _contrasts(line: str, data: metrics.Units) -> Iterator[Row]:
 
 # ------------------------------------------------------------------------------------------------------------ the claims
 
-Claim = dict[str, Any]  # an entry of claims.yaml, whose head says what each field means
 KINDS, NEEDED, OPTIONAL = DECLARED["claim"].values()
 FEWEST_SEEDS = 5
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
 POWER = float(ndtri([0.975, 0.8]).sum()) ** 2  # of 80 %, in squared standard errors
 
 
-def claims() -> tuple[dict[str, list[str]], list[Claim]]:
+def claims() -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
     """How ``published.csv`` names the datasets, and the claims of ``data_manifest/claims.yaml``, all fields filled in."""
     path = core.find("data_manifest") / "claims.yaml"
-    content = core.read_yaml(path)
-    common = OPTIONAL | {name: content[name] for name in ("delta", "registered")}
-    listed = [common | entry for entry in content["claims"]]
-    for claim in listed:
-        if set(claim) != {*NEEDED, *OPTIONAL} or claim["kind"] not in KINDS:
-            rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted([*NEEDED, *OPTIONAL]))}"
-            raise core.DfnbError(f"{path}: claim {claim.get('id')} {rule}")
-    return content["datasets"], listed
+    with core.reading(path, "as a list of claims", "correct it"):
+        content = core.read_yaml(path)
+        listed = [OPTIONAL | {x: content[x] for x in ("delta", "registered")} | each for each in content["claims"]]
+        rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted([*NEEDED, *OPTIONAL]))}"
+        for claim in listed:
+            odd = [name for name, usual in OPTIONAL.items() if not isinstance(claim[name], type(usual))]
+            if odd or set(claim) != {*NEEDED, *OPTIONAL} or claim["kind"] not in KINDS:
+                raise core.DfnbError(f"{path}: claim {claim.get('id')} {rule}, as the head of the file says")
+        return dict(content["datasets"]), listed
 
 
 def mapped(paper: str, group: str) -> list[str]:
@@ -479,7 +479,7 @@ def mapped(paper: str, group: str) -> list[str]:
     return sorted({name for name, compared in pairs if compared == group})
 
 
-def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.DataFrame:
+def judge(table: pd.DataFrame, listed: Sequence[dict[str, Any]] | None = None) -> pd.DataFrame:
     """Every claim, or those given, on every dataset it names, from :func:`results`: published, ours, verdict, as text.
 
     The rules stand in the head of ``claims.yaml``. ``p`` is against no difference (no worse: against a difference of -delta);
@@ -501,7 +501,7 @@ def judge(table: pd.DataFrame, listed: Sequence[Claim] | None = None) -> pd.Data
     return judged.assign(**{"p": metrics.p_texts(p), "p, Holm": metrics.p_texts(corrected)}).fillna("–")
 
 
-def _measured(claim: Claim, table: pd.DataFrame, collapsed: bool = False) -> pd.DataFrame:
+def _measured(claim: dict[str, Any], table: pd.DataFrame, collapsed: bool = False) -> pd.DataFrame:
     """The rows of a claim, one per test set; of a difference that is there the other way round the negative.
 
     ``collapsed``: the rows that hold the collapsed runs too. Of a share the rows of the line alone.
@@ -542,7 +542,7 @@ def _test_sets(names: Sequence[str], found: pd.DataFrame) -> Iterator[tuple[str,
             yield from ((test_set, False) for test_set in found["test_set"][~home] if test_set != AWAY)
 
 
-def _judged(claim: Claim, table: pd.DataFrame) -> dict[str, Any]:
+def _judged(claim: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     """What a claim's rule says of the results on a test set, of which it has one or none; ``p`` is NaN where it is not judged."""
     found = _measured(claim, table)
     row = {"source": claim["source"], "registered": str(claim["registered"]), "kind": claim["kind"], "p": np.nan}
@@ -586,7 +586,7 @@ def _judged(claim: Claim, table: pd.DataFrame) -> dict[str, Any]:
     return row | {"verdict": verdict, "p": p_value(of.value - limit, of.error**2, of.degrees)}
 
 
-def _verdict(claim: Claim, of: Any, limit: float) -> str:
+def _verdict(claim: dict[str, Any], of: Any, limit: float) -> str:
     """The rule for a gain, or for no worse than ``limit``, on both ends of the interval."""
     if of.high < limit:
         return "worse"
@@ -596,7 +596,7 @@ def _verdict(claim: Claim, of: Any, limit: float) -> str:
     return "no material gain" if small else "undecided"
 
 
-def _delta(claim: Claim, of: Any) -> float:
+def _delta(claim: dict[str, Any], of: Any) -> float:
     """What counts as material: the claim's own, or that of its metric and of home or away."""
     if not isinstance(claim["delta"], dict):
         return claim["delta"]

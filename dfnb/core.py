@@ -84,7 +84,8 @@ def _problems(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         elif problem["type"] == "value_error":
             yield str(problem["ctx"]["error"])
         else:
-            yield f"{name} = {textwrap.shorten(repr(problem['input']), 80)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            given = "" if problem["type"] == "missing" else f" = {textwrap.shorten(repr(problem['input']), 80)}"
+            yield f"{name}{given}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 class Named(Closed):
@@ -280,11 +281,6 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     with atomic(path) as temporary:
         temporary.write_bytes(content)
     return path
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text in UTF-8, complete or not at all; returns its path."""
-    return write_bytes(path, text.encode())
 
 
 def _sealed(content: bytes) -> bytes:

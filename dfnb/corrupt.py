@@ -53,12 +53,6 @@ CORRUPTIONS = {
 }
 
 
-def parameters() -> pd.DataFrame:
-    """The table of all corruptions: unit, and the parameter at each severity."""
-    rows = {name: {"unit": unit, **dict(enumerate(values, 1))} for name, (unit, values, _) in CORRUPTIONS.items()}
-    return pd.DataFrame(rows).T.rename_axis("corruption, severity")
-
-
 class Corrupted(Pixels):
     """The pixels of a frames table under a corruption of :data:`CORRUPTIONS` at a severity, 1 to 5.
 

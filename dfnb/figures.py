@@ -52,7 +52,7 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
             if suffix == "png":
                 picture = Picture.open(temporary)
                 picture.convert("RGB").quantize().save(temporary, optimize=True, dpi=picture.info["dpi"])
-    core.write_text(folder / f"{name}.txt", f"{caption}\n")
+    core.write_bytes(folder / f"{name}.txt", f"{caption}\n".encode())
     return [folder / f"{name}.{suffix}" for suffix in (*hidden, "txt")]
 
 
@@ -181,7 +181,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
             label = term.removeprefix("loss_")
             left.plot(epochs, log[term], linestyle=dashes[term], color=colour, marker=".", label=label)
         phase = ", second phase" if before else ""
-        label = f"{papers.module(run.paper).PAPER.title}, seed {run.parameters['seed']}{phase}"
+        label = f"{papers.module(run.parameters['paper']).PAPER.title}, seed {run.parameters['seed']}{phase}"
         right.plot(epochs, log["validation_auc"], "o-", color=colour, markersize=3, label=label)
         right.plot(chosen["epoch"] + before, chosen["auc"], "*", color=colour, markersize=13, markeredgecolor="white")
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))

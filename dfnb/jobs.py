@@ -21,7 +21,6 @@ from pydantic import AfterValidator, Field, NonNegativeInt, create_model
 from dfnb import compare, core, corrupt, papers, scores, synth
 from dfnb.attribution import maps, measures
 from dfnb.data.frames import identity
-from dfnb.scores import Line
 from dfnb.synth.build import GENERATOR
 from dfnb.train import Run, train, versions
 
@@ -207,7 +206,7 @@ class Job(NamedTuple):
             return False
         stored = record.get("made_from")
         if stored is None and self.trains:  # an older one: its run says it
-            run = core.read_json(core.home() / "runs" / record["run"] / "record.json")["parameters"]
+            run = core.read_json(core.home() / "runs" / record.get("run", "") / "record.json")["parameters"]
             stored = {"training": run["version"], f"data of {run['train_set']}": run["data"]}
         today = made_from(self.id, self.parameters)
         return all(today.get(name, value) == value for name, value in (stored or {}).items())
@@ -372,14 +371,15 @@ def _restored(name: str, path: Path, changed: int, content: str) -> None:
     ended = [record["parameters"] for record in report.jobs().values()]
     left = [job for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, ended)))]
     unfinished = {job.parameters.paper for job in left}
-    runs = [run for line in [*report.lines(), *lines(name, ended=True)] for run in line.runs if run.paper in unfinished]
-    if profile(name).one_code and {run.record["environment"].get("code") for run in runs} - {core.code()}:
+    found = [line for line in [*report.lines(), *lines(name, ended=True)] if line.paper in unfinished]
+    codes = {run.record["environment"].get("code") for line in found for run in line.runs}
+    if profile(name).one_code and codes - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
         raise core.DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
     scores.unpack(name)
 
 
-def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
+def lines(name: str, notebook: str = "", ended: bool = False) -> list[scores.Line]:
     """The lines of a profile, or of one paper's notebook: its trainings by arm, one run per seed.
 
     Missing main lines are trained, or left out where only what has ``ended`` is asked for; missing arms are left out, and
@@ -389,7 +389,7 @@ def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
     for job in trainings(name, notebook):
         done = job.done()
         if done or not (ended or job.group):
-            run = Run.open(core.read_record(job.record.parent)["run"]) if done else trained(job.parameters)
+            run = Run.open(core.read_record(job.record.parent).get("run", "")) if done else trained(job.parameters)
             seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(run)
     result = []
     for (paper, group, arm, train_set), of_seeds in seeds.items():
@@ -397,7 +397,7 @@ def lines(name: str, notebook: str = "", ended: bool = False) -> list[Line]:
         if group == "baselines":  # its arms stand beside the papers in every table
             title, group, arm = arm, "", ""
         words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
-        result.append(Line(", ".join(filter(None, words)), paper, group, arm, tuple(of_seeds)))
+        result.append(scores.Line(", ".join(filter(None, words)), paper, group, arm, tuple(of_seeds)))
     return result
 
 
@@ -424,13 +424,13 @@ def train_job(name: str, job_id: str) -> None:
         trained(job.parameters, shuffled_labels=True)
     finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
     with core.locked(scores.job_folder(name, ""), wait_s=600):  # no other job ends between the listing and the packing
-        scores.pack(name, [line for line in lines(name, ended=True) if line.paper == run.paper])
+        scores.pack(name, [line for line in lines(name, ended=True) if line.paper == job.parameters.paper])
 
 
-def explained(p: AttributionParameters, of: Job | Line, *runs: Run) -> None:
+def explained(p: AttributionParameters, of: Job | scores.Line, *runs: Run) -> None:
     """Measure maps of the runs of a job or line: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
     paper, train_set, seen_methods = (runs[0].parameters[name] for name in ("paper", "train_set", "seen_methods"))
-    names = compare.mapped(paper, of.group) if of.group else [*runs[0].maps(), "Grad-CAM"]
+    names = compare.mapped(paper, of.group) if of.group else [*runs[0].network().maps(), "Grad-CAM"]
     if not names or (of.group and not p.arms):
         return
     for test_set in p.test_sets if train_set in p.test_sets else [train_set]:

@@ -98,4 +98,4 @@ def rebuild(profile: str) -> Path:
     facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
     facts["sections"] = sections(profile, [*book.tables, *book.figures])
     facts["notebooks"] = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
-    return core.write_text(report / "index.html", environment.get_template("page.html.jinja").render(facts))
+    return core.write_bytes(report / "index.html", environment.get_template("page.html.jinja").render(facts).encode())

@@ -34,7 +34,7 @@ def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[]
 
     Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
-    facts = score_facts(run.id, test_set, condition, dataset_record(test_set), run.weights_sha256) | facts
+    facts = score_facts(run.id, test_set, condition, dataset_record(test_set), run.record["weights_sha256"]) | facts
     facts |= run.record.get("validation_threshold", {})
     return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 
@@ -71,7 +71,7 @@ class Entry(core.Closed):
     paper: core.Name
     group: str
     arm: str
-    runs: dict[core.Name, core.Record]
+    runs: dict[core.Name, papers.RunRecord]
     jobs: dict[core.Name, core.Record] = Field({})
     files: dict[core.Inside, str]  # sha256
     versions: dict[core.Name, str]  # fingerprints of the test sets
@@ -159,7 +159,7 @@ def unpack(profile: str) -> None:
             core.write_json(run.folder / "record.json", run.record)
         restored |= missing.keys()
     for job, record in report.jobs().items():
-        if record["run"] in restored:
+        if record.get("run") in restored:
             core.write_json(job_folder(profile, job) / "record.json", record)
 
 
@@ -179,7 +179,7 @@ def _at_home(line: Line) -> Iterator[tuple[Path, dict[str, Any]]]:
     for run in sorted(line.runs, key=lambda run: run.parameters["seed"]):
         for path in sorted(run.folder.glob("scores/*.parquet")):
             facts = core.facts_of(path) | {"line": line.name, "seed": run.parameters["seed"], "arm": line.arm}
-            if facts["weights"] in (None, run.weights_sha256):
+            if facts["weights"] in (None, run.record["weights_sha256"]):
                 yield path, facts
 
 

@@ -201,7 +201,7 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
     texts = {"csv": core.csv(plain), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
     folder = scores.report_folder(profile) / "tables"
-    return [core.write_text(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
+    return [core.write_bytes(folder / f"{name}.{suffix}", text.encode()) for suffix, text in texts.items()]
 
 
 def _markdown(text: str) -> str:
@@ -210,7 +210,7 @@ def _markdown(text: str) -> str:
 
 def deviations(run: papers.Run) -> pd.DataFrame:
     """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
-    used, defaults = run.settings.model_dump(), papers.module(run.paper).Settings().model_dump()
+    used, defaults = run.settings.model_dump(), papers.module(run.parameters["paper"]).Settings().model_dump()
     table = pd.DataFrame({"published": defaults, "this run": used}, dtype=object).map(str).rename_axis("setting")
     table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]

@@ -64,7 +64,8 @@ def face(chosen: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
     look = people.person(draw, draw.uniform(0, 4))
     [pose] = people.motion(draw, draw, 1)
     behind = people.backdrop(draw, chosen.size * 4 // 3)
-    resolution, blur, noise, grain = people.draws(draw, chosen.resolution, chosen.blur, chosen.noise, chosen.grain)
+    spans = chosen.resolution, chosen.blur, chosen.noise, chosen.grain
+    resolution, blur, noise, grain = (draw.uniform(*span) for span in spans)
     quality = int(draw.integers(*chosen.jpeg, endpoint=True))
     camera = Camera(resolution=(resolution, resolution), blur=(blur, blur), noise=(noise, noise))
     tones = {"white_balance": chosen.white_balance, "contrast": chosen.contrast}

@@ -87,7 +87,7 @@ def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(f
     of_xception = timm.get_pretrained_cfg("legacy_xception.tf_in1k").url
     assert f"-{pins['legacy_xception.tf_in1k']}." in of_xception and all(map(timm.is_model_pretrained, pins))
     table = fetched.with_name("table.yaml")
-    core.write_text(table, f"sha256: {{test_resnet.r160_in1k: '{core.sha256(fetched)}'}}")
+    core.write_bytes(table, f"sha256: {{test_resnet.r160_in1k: '{core.sha256(fetched)}'}}".encode())
     monkeypatch.setattr(backbones, "TABLE", table)
     assert backbones.start("test_resnet", True)["from"] == "ImageNet"
     ends = {"another byte": bytes([content[-1] ^ 1]), "truncated": b"", "empty": b""}

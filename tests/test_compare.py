@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from runs import SAID
 from scipy.special import expit
 from scipy.stats import norm, t
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -188,16 +189,16 @@ def run_of(home, paper, seed, name, train_set="here", backbone="small") -> train
     folder = home / "runs" / f"{core.slug(name)}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "best.safetensors").write_bytes(folder.name.encode())
-    parameters = {"paper": paper, "train_set": train_set, "seed": seed, "settings": {"backbone": backbone}}
+    parameters = {"paper": paper, "train_set": train_set, "seed": seed, "seen_methods": None}
+    parameters["settings"] = {"backbone": backbone}
     weights = core.sha256(folder / "best.safetensors")
-    record = {"parameters": parameters, "weights_sha256": weights, "rule": "highest validation AUC"}
-    return train.Run(folder, record | {"weights_from": "nothing", "log": []})
+    return train.Run(folder, SAID | {"parameters": parameters, "outputs": {}, "weights_sha256": weights})
 
 
 def put(run, test_set, scored, condition="", fingerprint="first") -> None:
     """Scores as the store has them."""
     dataset = {"parameters": {}, "fingerprint": fingerprint}
-    facts = train.score_facts(run.id, test_set, condition, dataset, run.weights_sha256)
+    facts = train.score_facts(run.id, test_set, condition, dataset, run.record["weights_sha256"])
     core.write_table(train.shard(run.folder, test_set, condition), scored, facts)
 
 
@@ -279,9 +280,9 @@ def test_the_long_table_has_its_columns_and_says_nothing_twice(made):
     assert [*facts] == [
         "xception",
         "here",
-        "highest validation AUC",
+        SAID["rule"],
         "small",
-        "nothing",
+        "random weights",
         "as delivered",
         "first",
         "0, 1",
@@ -348,7 +349,7 @@ def test_different_trainings_that_share_no_seed_are_not_compared(tmp_path, monke
         ("base", "xception", "", (0, 1), {}),
         ("later", "xception", "same", (5, 6), {}),
         ("deeper", "xception", "deeper", (5, 6), {"backbone": "large"}),
-        ("elsewhere", "xception", "elsewhere", (5, 6), {"train_set": ""}),
+        ("elsewhere", "xception", "elsewhere", (5, 6), {"train_set": "far"}),
         ("overlapping", "xception", "overlapping", (1, 2), {"backbone": "large"}),
         ("another", "lae", "", (5, 6), {}),
     ):
@@ -865,7 +866,7 @@ def test_of_arms_the_maps_that_claims_compare_are_known_by_their_group():
     assert not any(compare.mapped(*of) for of in nothing)
 
 
-@pytest.mark.parametrize("entry", [{"lines": "main"}, {"kind": "gains"}])
+@pytest.mark.parametrize("entry", [{"lines": "main"}, {"kind": "gains"}, {"line": 3}, {"published": "0.9"}])
 def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "data_manifest").mkdir()
@@ -878,6 +879,15 @@ def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
     }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(DfnbError, match=r"claims.yaml: claim 0 must have a kind of gain, .* and the fields against, "):
+        compare.claims()
+
+
+@pytest.mark.parametrize("content", ["delta: 1", "claims: []", "{delta: 1, registered: x, claims: 5}", "{claims: [x]}"])
+def test_what_is_no_list_of_claims_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    path = tmp_path / "data_manifest" / "claims.yaml"
+    core.write_bytes(path, content.encode())
+    with pytest.raises(DfnbError, match=r"claims\.yaml is not valid as a list of claims .*; correct it"):
         compare.claims()
 
 
@@ -927,7 +937,7 @@ def seams(tmp_path_factory):
                 put(run, "here", table(run.id, 1.5, videos="here"))
                 put(run, "there", table(run.id, 1.0, videos="there"))
                 facts = train.score_facts(
-                    run.id, "seams-x", "", {"parameters": {}, "fingerprint": "x"}, run.weights_sha256
+                    run.id, "seams-x", "", {"parameters": {}, "fingerprint": "x"}, run.record["weights_sha256"]
                 )
                 facts |= {"threshold": 0.5 + run.parameters["seed"] / 10, "threshold_clusters": 25}
                 core.write_table(train.shard(run.folder, "seams-x"), kinds(run.id), facts)

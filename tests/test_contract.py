@@ -160,7 +160,9 @@ def test_it_is_judged(book, home, gain, verdict):
             runs.append(train.Run(folder, record))
             noise = core.rng("frames").normal(size=len(like)) + 0.2 * core.rng(arm, seed).normal(size=len(like))
             scored = like[[*metrics.COLUMNS]].assign(score=expit(noise + moved * like["label"]))
-            facts = train.score_facts(folder.name, "smoke-a", "", {"parameters": {}, **like.attrs}, run.weights_sha256)
+            facts = train.score_facts(
+                folder.name, "smoke-a", "", {"parameters": {}, **like.attrs}, run.record["weights_sha256"]
+            )
             core.write_table(train.shard(folder, "smoke-a", ""), scored, facts)
         lines.append(scores.Line(arm or "Frequency", "frequency", arm and "widths", arm, tuple(runs)))
     scores.pack(profile, lines)

@@ -63,4 +63,3 @@ def test_no_mask_is_read_and_pictures_are_corrupted_in_the_order_of_the_table(fr
 def test_an_unknown_corruption_is_refused(frames, name, severity):
     with pytest.raises(DfnbError, match=f"there is no corruption {name} {severity}"):
         corrupt.Corrupted(frames, name, severity)
-    assert corrupt.parameters().loc["JPEG", 5] == 10

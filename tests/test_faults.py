@@ -175,7 +175,7 @@ def test_a_home_that_takes_no_files_is_said_in_a_sentence(empty_home):
     "command", ["run smoke", "train smoke xception-smoke-a-s0", "synth smoke-a", "prepare videos mine"]
 )
 def test_a_home_that_can_only_be_read_is_said_in_a_sentence(tmp_path, monkeypatch, command):
-    core.write_text(tmp_path / "videos/real/a.mp4", "")
+    core.write_bytes(tmp_path / "videos/real/a.mp4", b"")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DFNB_HOME", "/sys/dfnb")
     monkeypatch.setattr(prepare, "detector_path", lambda: tmp_path / "detector")
@@ -218,7 +218,7 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
     """The code, a record, a dataset, a paper of one's own: whatever a job could depend on is looked at again then."""
     record, dataset = empty_home / "runs/notebooks/smoke/01_data/record.json", empty_home / "datasets/own/record.json"
     for path in (record, dataset):
-        core.write_text(path, "{}")
+        core.write_bytes(path, b"{}")
     seen = empty_home / "runs/notebooks/smoke.json"
     core.write_json(seen, workflow.as_seen([record]))
     code = "import atexit, sys; atexit.register(lambda: print(sorted({'torch', 'pandas'} & set(sys.modules))))\n"
@@ -235,10 +235,10 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
         return len(looked)
 
     assert again() == 0
-    core.write_text(record, '{"files": {}}')
+    core.write_bytes(record, b'{"files": {}}')
     assert again() == 1
     core.write_json(seen, workflow.as_seen([record]))
-    core.write_text(empty_home / "papers" / "mine.py", "VERSION = 1")
+    core.write_bytes(empty_home / "papers" / "mine.py", b"VERSION = 1")
     assert again() == 2
     core.write_json(seen, workflow.as_seen([record]))
     dataset.unlink()
@@ -251,7 +251,7 @@ def test_what_is_done_is_known_without_torch_until_something_changed(empty_home,
 def test_a_workflow_of_another_version_in_the_home_is_not_used(empty_home, checkout):
     """Such as an older one without run.py; profiles and manifests of a home's own are."""
     for name in ("workflow/Snakefile", "notebooks/profiles/smoke.yaml"):
-        core.write_text(empty_home / name, "")
+        core.write_bytes(empty_home / name, b"")
     core.write_json(empty_home / "runs/notebooks/smoke.json", workflow.as_seen([]))
     code = "import sys; sys.argv = ['dfnb', 'run', 'smoke']; from dfnb.cli import app; app()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -298,7 +298,7 @@ LOCALES = [
 def test_another_locale_and_a_home_with_spaces_and_accents_change_nothing_but_unknown_letters(tmp_path, locale, shown):
     home = tmp_path / "a home é Δ"
     core.write_json(home / "runs/x.json", {"é": "Δ"})
-    core.write_text(home / "reports/smoke/tables/cross_dataset.md", "| Δ ± – |\n")
+    core.write_bytes(home / "reports/smoke/tables/cross_dataset.md", "| Δ ± – |\n".encode())
     code = "from dfnb import cli, core; path = core.home() / 'runs/x.json'; assert core.read_json(path) == {'é': 'Δ'}\n"
     code += "run = cli.workflow('run')\n"
     code += "core.write_json(core.home() / 'runs/notebooks/smoke.json', run.as_seen([path]))\n"
@@ -310,7 +310,7 @@ def test_another_locale_and_a_home_with_spaces_and_accents_change_nothing_but_un
 
 
 WRITERS = {
-    "text": lambda path, n: core.write_text(path, "x" * n),
+    "text": lambda path, n: core.write_bytes(path, b"x" * n),
     "table": lambda path, n: core.write_table(path, pd.DataFrame({"x": np.random.default_rng(0).random(n)}), {}),
     "array": lambda path, n: save_array(path, n),
 }

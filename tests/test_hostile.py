@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,10 @@ import trees
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import SAID
 from typer.testing import CliRunner
 
-from dfnb import cli, compare, core, jobs, papers, scores, synth
+from dfnb import cli, compare, core, jobs, papers, scores, synth, tables
 from dfnb.attribution import maps
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
@@ -401,7 +403,8 @@ def report(tmp_path, monkeypatch):
     path = folder / "scores" / "line@x.parquet"
     core.write_table(tmp_path / "x.parquet", table, facts)
     scores._packed(path, [(tmp_path / "x.parquet", facts)], None)
-    run = {"parameters": {"paper": "xception", "seed": 0}, "outputs": {}, "environment": {}}
+    parameters = {"paper": "xception", "train_set": "x", "seed": 0, "seen_methods": None, "settings": {}}
+    run = SAID | {"parameters": parameters, "weights_sha256": "w", "outputs": {}, "environment": {}}
     entry = {"name": "line", "paper": "xception", "group": "", "arm": "", "runs": {"xception-x-s0": run}, "jobs": {}}
     entry |= {"files": {"scores/line@x.parquet": core.sha256(path)}, "versions": {"x": "f"}}
     core.write_json(folder / "runs.json", {"line": entry})
@@ -409,19 +412,45 @@ def report(tmp_path, monkeypatch):
 
 
 def read_report():
+    """All that reads runs.json: of every line its scores, and what tables say of its runs."""
     found = Report("demo")
-    return [found.read(line, test_set) for line in found.lines() for test_set in found.test_sets(line)]
+    lines = found.lines()
+    if any(line.runs for line in lines):  # without one there are no results, and so no table
+        tables._overview(SimpleNamespace(report=found))
+    assert [*compare._training(lines)] == [] and all(map(compare._facts, lines))
+    return [found.read(line, test_set) for line in lines for test_set in found.test_sets(line)]
 
 
 def test_any_change_of_a_report_is_valid_or_refused(report):
     content = core.read_json(report / "runs.json")
     assert len(read_report()) == 1
 
-    @fuzz(max_examples=40)
+    @fuzz(max_examples=400)
     @given(st.data())
     def trial(data):
         core.write_json(report / "runs.json", changed(content, data.draw))
         attempt(read_report, report)
+
+    trial()
+
+
+def test_any_change_of_the_record_of_a_run_is_valid_or_refused(own_home):
+    folder = own_home / "runs" / "own"
+    parameters = {"paper": "xception", "train_set": "x", "seed": 0, "seen_methods": None, "settings": {}}
+    content = SAID | {"parameters": parameters, "weights_sha256": "w", "outputs": {}}
+
+    def opened():
+        run = papers.Run.open("own")
+        return run.id, run.settings, run.log.mean(), run.mean_mask(), *map(run.record["chosen"].get, ("epoch", "auc"))
+
+    core.write_json(folder / "record.json", content)
+    assert opened()[-1] == 0.8
+
+    @fuzz(max_examples=200)
+    @given(st.data())
+    def trial(data):
+        core.write_json(folder / "record.json", changed(content, data.draw))
+        attempt(opened, folder)
 
     trial()
 
@@ -493,12 +522,12 @@ def test_a_damaged_mean_mask_is_found(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"x" * 99, b"\x93NUMPY\x01\0v\0{'descr': '<f2'"])
 def test_damaged_maps_are_found(tmp_path, monkeypatch, content):
     monkeypatch.setattr(maps, "describe", lambda *given: {})
-    run, path = papers.Run(tmp_path, {}), tmp_path / "attribution" / f"edges-{core.digest({'map': 'edges'})}.npy"
+    run, path = papers.Run(tmp_path, {}), tmp_path / "attribution" / f"edges-{core.digest({'map': 'edges'})}.npz"
     path.parent.mkdir()
-    np.save(path, np.ones((1, 4, 4), np.float16))
+    np.savez(path, np.ones((1, 4, 4), np.float16))
     assert (maps.of(run, pd.DataFrame(), "edges") == 1).all()
-    path.write_bytes(content)
-    with pytest.raises(DfnbError, match=r"edges-\w+\.npy is not valid as maps .*; delete it") as error:
+    path.write_bytes(content or path.read_bytes().replace(b"\0<", b"\0=", 1))
+    with pytest.raises(DfnbError, match=r"edges-\w+\.npz is not valid as maps .*; delete it") as error:
         maps.of(run, pd.DataFrame(), "edges")
     assert "\n" not in str(error.value)
 
@@ -705,7 +734,7 @@ def test_a_packed_table_that_is_no_file_is_refused(report, kind):
     "note", ["", "[]", "{}", '{"files": 5}', '{"files": {"/etc/passwd": 1}}', '{"files": {"a\\u0000": 1}}']
 )
 def test_a_damaged_note_of_what_is_done_says_nothing(own_home, note):
-    path = core.write_text(own_home / "runs" / "notebooks" / "mine.json", note)
+    path = core.write_bytes(own_home / "runs" / "notebooks" / "mine.json", note.encode())
     assert not workflow.unchanged(path)
     core.write_json(path, workflow.as_seen([]))
     assert workflow.unchanged(path)

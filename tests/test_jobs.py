@@ -17,6 +17,7 @@ import pytest
 import timm
 import torch
 import yaml
+from runs import SAID
 from typer.testing import CliRunner
 
 from dfnb import compare, core, corrupt, jobs, papers, scores, train
@@ -428,7 +429,6 @@ def test_missing_main_lines_are_trained_and_missing_arms_are_left_out(trained_el
     write_mine(home, seeds=[1, 2, 3], one_code=False, arms={"02_xception_baseline": {"g": {"a": {"lr": 0.001}}}})
     new = []
     monkeypatch.setattr(jobs, "trained", lambda p: new.append((p.seed, p.lr)) or "run")
-    monkeypatch.setattr(jobs, "Line", lambda *given: given)
     jobs.restore("mine")
     (line,) = jobs.lines("mine")
     assert new == [(3, 0.002)] and len(line[-1]) == 3  # two are in the report, and the arm is not asked for
@@ -636,9 +636,16 @@ def test_an_edited_docstring_is_looked_at_and_makes_nothing_due(tmp_path, monkey
     write_profile(home, grid={"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [0]}, one_code=True)
     for job in jobs.jobs("mine"):
         jobs.finish(job.id, job.parameters, core.Clock(), run=job.id)
-        core.write_text(job.log, "")
+        core.write_bytes(job.log, b"")
         if job.trains:
-            core.write_record(home / "runs" / job.id, {"paper": job.parameters.paper}, [], weights_sha256="")
+            known = {
+                "paper": job.parameters.paper,
+                "train_set": "smoke-a",
+                "seed": 0,
+                "seen_methods": None,
+                "settings": {},
+            }
+            core.write_record(home / "runs" / job.id, known, [], **SAID, weights_sha256="")
     for folder in ("dfnb", "workflow", "data_manifest"):
         shutil.copytree(checkout / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
 

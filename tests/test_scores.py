@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from runs import SAID
 from safetensors.torch import save_file
 from scipy.special import logit
 
@@ -41,10 +42,8 @@ def untrained(seed=0, paper=xception, **settings):
         "seen_methods": None,
         "settings": recipe.model_dump(mode="json"),
     }
-    facts = {"rule": "none", "weights_from": "random weights", "chosen": {"epoch": 1}, "start": None}
-    facts["weights_sha256"] = core.sha256(folder / "best.safetensors")
-    facts["validation_threshold"] = {"threshold": 0.75, "threshold_clusters": 9}
-    core.write_record(folder, parameters, ["best.safetensors"], **facts, log=[{"epoch": 1, "loss_total": 0.7}])
+    facts = SAID | {"weights_sha256": core.sha256(folder / "best.safetensors")}
+    core.write_record(folder, parameters, ["best.safetensors"], **facts)
     return train.Run.open(folder)
 
 
@@ -82,7 +81,7 @@ def test_scores_are_made_once_and_again_for_other_weights_or_data(fresh, home, m
     assert (table.attrs["threshold"], table.attrs["threshold_clusters"]) == (0.75, 9)
     pd.testing.assert_frame_equal(scores.score(run, "smoke-a"), table)
     pd.testing.assert_frame_equal(read(run, "smoke-a"), table)
-    assert len(calls) == 1 and table.attrs["weights"] == run.weights_sha256
+    assert len(calls) == 1 and table.attrs["weights"] == run.record["weights_sha256"]
     (fresh / "datasets").unlink()
     shutil.copytree(home / "datasets", fresh / "datasets")
     record = core.read_json(fresh / "datasets/smoke-a/record.json")

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from runs import SAID
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
@@ -33,7 +34,7 @@ def made(test_set, strength, key, clusters=30) -> pd.DataFrame:
 
 def put(run, test_set, condition, table) -> None:
     dataset = {"parameters": {}, "fingerprint": f"of {test_set} and more", "compression": "JPEG 75"}
-    facts = train.score_facts(run.id, test_set, condition, dataset, run.weights_sha256)
+    facts = train.score_facts(run.id, test_set, condition, dataset, run.record["weights_sha256"])
     core.write_table(train.shard(run.folder, test_set, condition), table, facts)
 
 
@@ -44,15 +45,9 @@ def make_run(home, paper, seed, arm="", strength=1.0, **changes) -> Run:
     (folder / "best.safetensors").write_bytes(folder.name.encode())
     settings = papers.module(paper).Settings(backbone="dfnb_plain7", pretrained=False)
     parameters = {"paper": paper, "train_set": "synth-a", "seed": seed, "seen_methods": None, **changes}
-    record = {
+    record = SAID | {
         "parameters": {**parameters, "settings": settings.model_dump(mode="json")},
-        "rule": "highest frame AUC on the validation split",
-        "weights_from": "random weights",
-        "chosen": {"epoch": 1, "auc": 0.8},
-        "n": {"train": 100},
-        "images_seen": 200,
-        "start": None,
-        "log": [{"epoch": epoch, "validation_auc": 0.7, "images_per_s": 10.0} for epoch in (1, 2)],
+        "log": [SAID["log"][0] | {"epoch": epoch} for epoch in (1, 2)],
         "wall_s": 5.0,
         "outputs": {},
         "weights_sha256": core.sha256(folder / "best.safetensors"),
@@ -432,7 +427,7 @@ def test_reports_on_different_data_are_refused(home):
     scores.pack("mine", [Line("Baseline", "xception", "", "", (run,))])
     dataset = {"parameters": {}, "fingerprint": "another", "compression": "JPEG 75"}
     for test_set in SETS:
-        facts = train.score_facts(run.id, test_set, "", dataset, run.weights_sha256)
+        facts = train.score_facts(run.id, test_set, "", dataset, run.record["weights_sha256"])
         core.write_table(train.shard(run.folder, test_set, ""), made(test_set, 1, "x"), facts)
     scores.pack("theirs", [Line("Baseline", "xception", "", "", (run,))])
     with pytest.raises(DfnbError, match="saw different data as synth-a; score one again"):

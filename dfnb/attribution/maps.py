@@ -130,16 +130,16 @@ def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataF
 
 def describe(run: Run, frames: pd.DataFrame) -> dict:
     """What maps of these rows depend on beside their name: the facts under which they and their measures are kept."""
-    rows = core.digest(frames[metrics.KEY["frame"]].astype(str).to_numpy().tolist())
-    return {"maps": VERSION, "weights": run.weights_sha256, "data": identity(frames.attrs["record"]), "frames": rows}
+    facts = {"maps": VERSION, "weights": run.record["weights_sha256"], "data": identity(frames.attrs["record"])}
+    return facts | {"frames": core.digest(frames[metrics.KEY["frame"]].astype(str).to_numpy().tolist())}
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need
 def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, computed once and then read from its folder."""
-    path = run.folder / "attribution" / f"{name}-{core.digest(describe(run, frames) | {'map': name})}.npy"
+    path = run.folder / "attribution" / f"{name}-{core.digest(describe(run, frames) | {'map': name})}.npz"
     if not path.exists():
         with core.atomic(path) as temporary:
-            np.save(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))
+            np.savez(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))
     with core.reading(path, "as maps", "delete it, and they are made again"):
-        return np.load(path).astype(np.float32)
+        return np.load(path)["arr_0"].astype(np.float32)

@@ -218,8 +218,7 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
     """The frames of the first clusters by name, as few as hold half so many videos of each class; all where None."""
     counts = frames.astype({"cluster": str}).groupby(["label", "cluster"])["video"].nunique()
     before = counts.groupby("label").cumsum() - counts
-    chosen = counts.index[before < (videos or np.inf) / 2].get_level_values("cluster")
-    return frames[frames["cluster"].isin(chosen)]
+    return frames[frames["cluster"].isin(counts.index[before < (videos or np.inf) / 2].get_level_values("cluster"))]
 
 
 def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:

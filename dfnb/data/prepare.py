@@ -283,7 +283,7 @@ def prepare(
         table = pd.DataFrame(rows, columns=[*empty, *KNOWN, "video", "file", "reason"]).sort_values("video")
         table["file"] = [printable(Path(file.name)) for file in table["file"]]
         unused = table.loc[table["quarantined"] == 1, ["video", "file", "method", "reason"]]
-        core.write_text(folder / "quarantine.csv", core.csv(unused))
+        core.write_bytes(folder / "quarantine.csv", core.csv(unused).encode())
         counts = table.groupby(table["split"] + "/" + table["method"])[[*empty]].sum().to_dict("index")
         facts = {"sources": fingerprint, "people": people, "missing": list(missing), "faces": counts}
         return frames.write_dataset(folder, parameters, **facts, quarantine=unused.to_dict("records"), **clock.facts())

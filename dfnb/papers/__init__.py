@@ -59,6 +59,32 @@ class Paper(NamedTuple):
 Batch = dict[str, Any]
 
 
+class RunParameters(core.Closed, extra="allow"):
+    """What identifies a training, as far as anything but the training reads it."""
+
+    paper: core.Name
+    train_set: core.Name
+    seed: int
+    seen_methods: list[str] | None
+    settings: dict[str, Any]
+
+
+class RunRecord(core.Record, extra="allow", allow_inf_nan=True):
+    """What the record of a training says; what a paper follows may have no value in an epoch."""
+
+    parameters: RunParameters
+    rule: str
+    weights_from: str
+    weights_sha256: str
+    start: core.Name | None
+    collapsed: bool
+    images_seen: int
+    n: dict[Literal["train", "val"], int] = Field(min_length=2)
+    chosen: dict[Literal["epoch", "auc"], float] = Field(min_length=2)
+    validation_threshold: dict[Literal["threshold", "threshold_clusters"], float] = Field(min_length=2)
+    log: list[dict[str, float]] = Field(min_length=1)
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished training: its folder, which need not exist where the record comes from a report, and its record."""
@@ -73,6 +99,7 @@ class Run:
         record = core.read_record(folder)
         if "weights_sha256" not in (record or {}):  # nothing, a dataset, or a job
             raise core.DfnbError(f"{folder} holds no finished run: record.json or an output is gone; train it again")
+        RunRecord.check(record, folder / "record.json")
         return cls(folder, record)
 
     @property
@@ -86,24 +113,14 @@ class Run:
         return self.record["parameters"]
 
     @property
-    def paper(self) -> str:
-        """The module name of its paper."""
-        return self.parameters["paper"]
-
-    @property
     def settings(self) -> "Settings":
         """The settings of its training."""
-        return module(self.paper).Settings.check(self.parameters["settings"], self.folder)
+        return module(self.parameters["paper"]).Settings.check(self.parameters["settings"], self.folder)
 
     @property
     def log(self) -> pd.DataFrame:
         """One row per epoch: mean loss terms, learning rate, validation AUC, what the paper follows, seconds."""
         return pd.DataFrame(self.record["log"])
-
-    @property
-    def weights_sha256(self) -> str:
-        """The sha256 of the chosen checkpoint."""
-        return self.record["weights_sha256"]
 
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the fakes it was trained on, whether it saw their masks or not; made once.
@@ -123,18 +140,11 @@ class Run:
 
         Raises :class:`DfnbError` when the file is missing or is not what the record describes.
         """
-        path = path or self.folder / "best.safetensors"
-        core.verified(path, self.weights_sha256, "is not what the record describes; delete its folder and train again")
-        network = self._untrained()
+        path, known = path or self.folder / "best.safetensors", self.record["weights_sha256"]
+        core.verified(path, known, "is not what the record describes; delete its folder and train again")
+        network = module(self.parameters["paper"]).Network(self.settings.model_copy(update={"pretrained": False}))
         network.load_state_dict(load_file(path))
         return network.eval()
-
-    def maps(self) -> list[str]:
-        """The names of the paper's own maps; no checkpoint is read."""
-        return list(self._untrained().maps())
-
-    def _untrained(self) -> "Network":
-        return module(self.paper).Network(self.settings.model_copy(update={"pretrained": False}))
 
 
 class Settings(core.Closed):

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from pydantic import Field
 
 from dfnb import core
-from dfnb.synth.people import Array, Shot, Span, blob, draws, edge
+from dfnb.synth.people import Array, Shot, Span, blob, edge
 
 REGIONS = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 OWN = {"composite": 1, "moved": 1, "reduced": 0}  # in the donor's place the target itself, so many frames later
@@ -58,7 +58,7 @@ class Delivery(core.Closed):
 
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
     """What the camera makes of a video: less resolution, blur, and noise that is grey for its larger part."""
-    share, blur, noise = draws(draw, camera.resolution, camera.blur, camera.noise)
+    share, blur, noise = (draw.uniform(*span) for span in (camera.resolution, camera.blur, camera.noise))
     images = [cv2.GaussianBlur(_resolve(shot.image, share), (0, 0), blur) for shot in shots]
     grainy = [np.clip(image + noise * _grain(image, draw).astype(np.float32), 0, 1) for image in images]
     return [Shot(image, shot.landmarks) for image, shot in zip(grainy, shots)]
@@ -253,7 +253,7 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     """
     size = len(images[0])
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    left, top, radius = draws(draw, (0.09, 0.13), (0.09, 0.13), (0.06, 0.08))
+    left, top, radius = (draw.uniform(*span) for span in ((0.09, 0.13), (0.09, 0.13), (0.06, 0.08)))
     left = 1 - left if draw.random() < 0.5 else left
     opacity = 0.8 * edge((radius - np.hypot(x - left, y - top)) * size)
     colour = np.float32([0.9, 0.5, 0.2] if warm else [0.2, 0.5, 0.9])

@@ -40,11 +40,6 @@ class Portrait(NamedTuple):
     tone: float
 
 
-def draws(draw: Generator, *spans: Span) -> list[float]:
-    """A uniform value from each span."""
-    return [draw.uniform(*span) for span in spans]
-
-
 def blob(u: Array, v: Array, cu: float | Array, cv: float | Array, su: float, sv: float) -> Array:
     """A bump of height 1 at (cu, cv) with widths su and sv."""
     return np.exp(-(((u - cu) / su) ** 2) - ((v - cv) / sv) ** 2)
