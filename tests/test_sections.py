@@ -61,10 +61,13 @@ def test_what_was_printed_keeps_a_section(tmp_path):
 
 def test_of_a_table_its_html_stays_and_of_a_cell_no_time(tmp_path):
     table = code("table", pd.DataFrame({"AUC": [0.5]}))
-    table.metadata["papermill"] = {"duration": 1.0}
-    plain = code("3", 3)
-    nbformat.write(v4.new_notebook(cells=[table, plain]), tmp_path / "executed.ipynb")
+    plain, never, record = code("3", 3), code("4"), code("5")
+    for cell, took in zip((table, plain, never, record), (1.0, 2.0, None, 4.0)):
+        cell.metadata["papermill"] = {"duration": took}
+    nbformat.write(v4.new_notebook(cells=[heading("text"), table, plain, never, record]), tmp_path / "executed.ipynb")
     subprocess.run([sys.executable, SCRIPT, tmp_path / "executed.ipynb"], check=True)
-    html, number = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    assert executed.metadata["papermill"]["cells_s"] == 3  # the last one writes the record
+    _, html, number, _, _ = executed.cells
     assert list(html.outputs[0].data) == ["text/html"] and not html.metadata
     assert number.outputs[0].data == {"text/plain": "3"}
