@@ -2,9 +2,9 @@
 
 Every step reads files and writes files. A file appears complete or not at all (:func:`atomic`), a folder is written by
 one process at a time (:func:`locked`), a table that was made before is read again (:func:`cached`), and the last thing a
-step writes is its ``record.json`` (:func:`write_record`): without it the step did not happen. Records and tables hold a
-*seal*, the sha256 of their own bytes, so that no altered one is used. Every random number comes from :func:`rng`. All that
-is given from outside (parameters, profiles, manifests) passes one closed schema (:class:`Closed`) and fails with one
+step writes is its ``record.json`` (:func:`write_record`): without it the step did not happen. JSON files and tables hold
+a *seal*, the sha256 of their own bytes, so that no altered one is used. Every random number comes from :func:`rng`. All
+that is given from outside (parameters, profiles, manifests) passes one closed schema (:class:`Closed`) and fails with one
 sentence (:class:`DfnbError`).
 """
 
@@ -296,16 +296,17 @@ def _unaltered(path: Path) -> bytes:
     return content
 
 
-def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON atomically, keys in their order, numpy scalars and paths as plain values; large ones without indent."""
-    text = json.dumps(content, indent=indent, separators=None if indent else (",", ":"), default=_plain)
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write JSON atomically, with a seal, keys in their order, numpy scalars and paths as plain values; without indent if large."""
+    sealed = {**content, "seal": "0" * 64}
+    text = json.dumps(sealed, indent=indent, separators=None if indent else (",", ":"), default=_plain)
     write_bytes(path, _sealed(f"{text}\n".encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises :class:`DfnbError` that names the file when it is something else, or was altered."""
+    """Read a JSON object, without its seal; raises :class:`DfnbError` that names the file when it is none, or was altered."""
     with reading(path, "JSON", "delete it and run the step that wrote it again"):
-        return _mapping(json.loads(_unaltered(path)))
+        return {name: value for name, value in _mapping(json.loads(_unaltered(path))).items() if name != "seal"}
 
 
 def _plain(value: Any) -> Any:
@@ -383,7 +384,7 @@ def write_record(folder: Path, parameters: Mapping[str, Any], outputs: Sequence[
     """
     hashes = {str(name): sha256(folder / name) for name in outputs}
     record = {"parameters": dict(parameters), **facts, "environment": environment(), "outputs": hashes}
-    write_json(folder / "record.json", record | {"seal": "0" * 64})
+    write_json(folder / "record.json", record)
     return read_json(folder / "record.json")
 
 

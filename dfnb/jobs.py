@@ -242,7 +242,7 @@ def _drawn(name: str, home: Path) -> dict[str, Any]:
 def profile(name: str) -> Profile:
     """The profile of ``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that names the file and the mend."""
     path = core.find("notebooks") / "profiles" / f"{name}.yaml"
-    known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    known = sorted(file.stem for file in path.parent.glob("*.yaml") if file.is_file())
     if name not in known:
         raise core.DfnbError(f"there is no profile {name!r} in {path.parent}; there are {', '.join(known)}")
     content = Profile.check(core.read_yaml(path), path)

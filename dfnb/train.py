@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -365,8 +364,8 @@ def _launch(loop: _Loop) -> None:
     if devices > 1:
         if hasattr(builtins, "__IPYTHON__"):
             raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train` and load the run here")
-        # the processes wait so long for one another before they give up
-        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn", timeout=timedelta(minutes=30))
+        # its processes wait half an hour for one another before they give up
+        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
     fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=loop.settings.precision)
     try:
         fabric.launch(loop)

@@ -1,6 +1,7 @@
 """What machines and users do to a run: kill it, fill its disk, take its rights, start it twice."""
 
 import errno
+import json
 import os
 import random
 import re
@@ -372,7 +373,12 @@ def some_frames(folder):
     return folder / "frames.parquet", lambda: frames.load_frames(folder)
 
 
-@pytest.mark.parametrize("make", [a_record, a_table, some_frames])
+def a_video(folder):
+    core.write_json(folder / "video.json", {"rows": [{"frame": i, "box": [0, i]} for i in range(40)]}, indent=None)
+    return folder / "video.json", lambda: core.read_json(folder / "video.json")
+
+
+@pytest.mark.parametrize("make", [a_record, a_table, a_video, some_frames])
 def test_a_file_with_a_flipped_bit_or_cut_off_is_never_used_with_other_content(tmp_path, make):
     """At any place: also where a file says what its numbers mean, which no checksum of parquet covers."""
     path, read = make(tmp_path)
@@ -391,8 +397,8 @@ def test_a_file_with_a_flipped_bit_or_cut_off_is_never_used_with_other_content(t
             refused += 1
             assert str(path) in str(error) and "delete " in str(error) and "\n" not in str(error)
             continue
-        if isinstance(sound, dict):  # the seal itself is no content
-            assert all(other[name] == sound[name] for name in sound if name != "seal")
+        if isinstance(sound, dict):
+            assert all(other[name] == sound[name] for name in sound)
         else:
             pd.testing.assert_frame_equal(other, sound, check_exact=True)
             assert other.attrs == sound.attrs
@@ -402,18 +408,21 @@ def test_a_file_with_a_flipped_bit_or_cut_off_is_never_used_with_other_content(t
 def test_files_from_before_there_were_seals_are_read(tmp_path):
     """And what is written is sealed again, as where a record is put back from a report."""
     path, read = a_record(tmp_path)
-    sealed = read()
-    core.write_json(path, {name: value for name, value in sealed.items() if name != "seal"})
-    assert read() | {"seal": sealed["seal"]} == sealed
-    core.write_json(path, sealed | {"auc": 0.5})
-    assert read()["auc"] == 0.5 and read()["seal"] != sealed["seal"]
-    core.write_json(tmp_path / "runs.json", {"a": sealed, "b": sealed}, indent=None)
-    held = core.read_json(tmp_path / "runs.json")
+    record, sealed = read(), path.read_bytes()
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert read() == record
+    core.write_json(path, record)
+    assert path.read_bytes() == sealed
+    core.write_json(path, record | {"auc": 0.5})
+    assert read()["auc"] == 0.5
+    older = tmp_path / "runs.json"  # its records once had seals of their own
+    core.write_json(older, {"a": record | {"seal": "1" * 64}, "b": record | {"seal": "2" * 64}}, indent=None)
+    held = core.read_json(older)
     core.write_json(tmp_path / "again.json", held, indent=None)
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "runs.json").read_bytes()
-    write_with(tmp_path / "runs.json", b'"auc":0.75', b'"auc":0.95')
+    assert (tmp_path / "again.json").read_bytes() == older.read_bytes()
+    write_with(older, b'"auc":0.75', b'"auc":0.95')
     with pytest.raises(DfnbError, match=r"runs\.json is not valid JSON \(ValueError: it was altered"):
-        core.read_json(tmp_path / "runs.json")
+        core.read_json(older)
 
 
 def write_with(path, old, new):

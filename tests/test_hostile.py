@@ -617,6 +617,18 @@ def test_a_profile_that_no_file_can_have_the_name_of_is_refused(own_home, name):
     assert not (own_home / "runs").exists()
 
 
+def test_a_pipe_among_the_profiles_is_not_read(own_home):
+    """It would be read for ever."""
+    os.mkfifo(own_home / "notebooks" / "profiles" / "pipe.yaml")
+    assert "there is no profile 'pipe'" in refused("run", "pipe")
+
+
+@pytest.mark.parametrize("paper", papers.names())
+def test_training_without_end_is_refused(paper):
+    with pytest.raises(DfnbError, match="epochs = 1000"):
+        papers.module(paper).Settings.check({"epochs": 10**30}, "a profile")
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "100000000000000000000"])
 def test_an_impossible_number_of_processes_is_refused(own_home, number):
     assert "--workers" in refused("synth", "smoke-b", "--workers", number)

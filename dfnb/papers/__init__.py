@@ -169,7 +169,7 @@ class Settings(core.Closed):
     image_size: int = Field(299, ge=32, le=2048)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(30, ge=1, le=1_000_000)
     batch_size: int = Field(16, ge=2)
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"  # sgd with momentum 0.9
     lr: float = Field(5e-4, gt=0, le=10)

@@ -64,7 +64,7 @@ class Settings(papers.Settings):
 
     image_size: int = Field(256, ge=32, multiple_of=32)
     phase: Literal["representation", "regularisation"] = "regularisation"
-    representation_epochs: int = Field(15, ge=1)
+    representation_epochs: int = Field(15, ge=1, le=1_000_000)
     representation_lr: float = Field(1e-3, gt=0)
     latent: int = Field(128, ge=2, multiple_of=2)
     decoder_widths: tuple[int, ...] = Field((128, 64, 32, 16, 8), min_length=1)
