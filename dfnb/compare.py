@@ -215,7 +215,7 @@ def _training(lines: Sequence[scores.Line]) -> Iterator[Row]:
     Of a term that ends before, such as the warm-up of SSPSL, nothing is said.
     """
     for line in lines:
-        logs = [run.log for run in line.runs if len(run.log) > 1 and not run.record.get("collapsed")]
+        logs = [run.log for run in line.runs if len(run.log) > 1 and not run.record["collapsed"]]
         moved = pd.DataFrame([log.iloc[0] - log.iloc[-1] for log in logs]).filter(regex="^loss_").dropna(axis=1)
         for term, values in moved.items():
             keys = {"line": line.name, "minus": "", "test_set": _home(line), "method": "all", "level": "frame"}
@@ -251,7 +251,7 @@ class Side:
     @cached_property
     def collapsed(self) -> set[int]:
         """The seeds whose run collapsed, as its record says."""
-        return {run.parameters["seed"] for run in self.line.runs if run.record.get("collapsed")}
+        return {run.parameters["seed"] for run in self.line.runs if run.record["collapsed"]}
 
     @cached_property
     def data(self) -> metrics.Units:
@@ -464,12 +464,12 @@ def claims() -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
     with core.reading(path, "as a list of claims", "correct it"):
         content = core.read_yaml(path)
         listed = [OPTIONAL | {x: content[x] for x in ("delta", "registered")} | each for each in content["claims"]]
-        rule = f"must have a kind of {', '.join(KINDS)} and the fields {', '.join(sorted([*NEEDED, *OPTIONAL]))}"
+        usual = {name: value for name, value in (NEEDED | OPTIONAL).items() if value is not None}
         for claim in listed:
-            odd = [name for name, usual in OPTIONAL.items() if not isinstance(claim[name], type(usual))]
-            if odd or set(claim) != {*NEEDED, *OPTIONAL} or claim["kind"] not in KINDS:
-                raise core.DfnbError(f"{path}: claim {claim.get('id')} {rule}, as the head of the file says")
-        return dict(content["datasets"]), listed
+            odd = {*claim} ^ {*NEEDED, *OPTIONAL} or {x for x in usual if not isinstance(claim[x], type(usual[x]))}
+            if odd or claim["kind"] not in KINDS:
+                raise core.DfnbError(f"{path}: claim {claim.get('id')}: correct {', '.join(sorted(odd)) or 'kind'}")
+        return {name: [*known] for name, known in content["datasets"].items()}, listed
 
 
 def mapped(paper: str, group: str) -> list[str]:

@@ -44,7 +44,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
 # A path that stays in its folder.
 Inside = Annotated[str, StringConstraints(pattern=r"^\w[^/]{0,199}(/\w[^/]{0,199})*$")]
-SEAL = re.compile(rb'("seal": ?")[0-9a-f]{64}')  # of a file of ours: the sha256 of its bytes with zeros in this place
+SEAL = re.compile(rb'("#?seal": ?")[0-9a-f]{64}')  # of a file of ours: the sha256 of its bytes with zeros in this place
 LARGEST = 100_000  # values in a YAML file, aliases written out
 SOURCES = {".py", ".yaml", ".csv", ".json", ".safetensors", ".lock"}  # the kinds of files that numbers come from
 PACKAGES = ("dfnb", "torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "opencv-python-headless", "av")
@@ -145,7 +145,7 @@ def described(kind: str) -> list[str]:
 
 def _may_be(kind: str, path: Path) -> bool:
     with suppress(DfnbError):
-        found = read_yaml(path).get("kind")  # None: no dataset, such as claims.yaml
+        found = read_yaml(path).get("kind") if path.is_file() else None  # None: no dataset, such as claims.yaml
         return found == kind or (kind == "real" and found not in (None, "synth"))
     return True
 
@@ -298,7 +298,7 @@ def _unaltered(path: Path) -> bytes:
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
     """Write JSON atomically, with a seal, keys in their order, numpy scalars and paths as plain values; without indent if large."""
-    sealed = {**content, "seal": "0" * 64}
+    sealed = {**content, "#seal": "0" * 64}
     text = json.dumps(sealed, indent=indent, separators=None if indent else (",", ":"), default=_plain)
     write_bytes(path, _sealed(f"{text}\n".encode()))
 
@@ -306,7 +306,7 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, without its seal; raises :class:`DfnbError` that names the file when it is none, or was altered."""
     with reading(path, "JSON", "delete it and run the step that wrote it again"):
-        return {name: value for name, value in _mapping(json.loads(_unaltered(path))).items() if name != "seal"}
+        return {name: value for name, value in _mapping(json.loads(_unaltered(path))).items() if name != "#seal"}
 
 
 def _plain(value: Any) -> Any:
@@ -319,7 +319,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verified(path: Path, expected: str, problem: str = "has another sha256 than it should; delete it") -> Path:
+def verified(path: Path, expected: str, problem: str = "is missing or has another sha256; delete it") -> Path:
     """``path`` when its bytes have the ``expected`` sha256; else raises :class:`DfnbError`: the path and the ``problem``."""
     if not path.is_file() or sha256(path) != expected:
         raise DfnbError(f"{path} {problem}")
@@ -357,7 +357,7 @@ def code() -> str:
     """
     package, profiles, manifests = Path(__file__).parent, find("notebooks") / "profiles", find("data_manifest")
     found = [*package.rglob("*"), *profiles.glob("*"), *manifests.glob("*"), *manifests.glob("splits/*")]
-    files = [path for path in [*found, find("requirements.lock")] if path.suffix in SOURCES and path.exists()]
+    files = [path for path in [*found, find("requirements.lock")] if path.suffix in SOURCES and path.is_file()]
     return digest(sorted((path.name, sha256(path)) for path in files))
 
 

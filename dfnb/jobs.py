@@ -206,7 +206,7 @@ class Job(NamedTuple):
             return False
         stored = record.get("made_from")
         if stored is None and self.trains:  # an older one: its run says it
-            run = core.read_json(core.home() / "runs" / record.get("run", "") / "record.json")["parameters"]
+            run = core.read_json(core.home() / "runs" / record.get("run", "none") / "record.json")["parameters"]
             stored = {"training": run["version"], f"data of {run['train_set']}": run["data"]}
         today = made_from(self.id, self.parameters)
         return all(today.get(name, value) == value for name, value in (stored or {}).items())
@@ -368,12 +368,10 @@ def restore(name: str) -> None:
 @cache
 def _restored(name: str, path: Path, changed: int, content: str) -> None:
     report = scores.Report(name)
-    ended = [record["parameters"] for record in report.jobs().values()]
-    left = [job for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, ended)))]
-    unfinished = {job.parameters.paper for job in left}
-    found = [line for line in [*report.lines(), *lines(name, ended=True)] if line.paper in unfinished]
-    codes = {run.record["environment"].get("code") for line in found for run in line.runs}
-    if profile(name).one_code and codes - {core.code()}:
+    done = [record["parameters"] for record in report.jobs().values()]
+    left = {job.parameters.paper for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, done)))}
+    runs = [run for line in [*report.lines(), *lines(name, ended=True)] if line.paper in left for run in line.runs]
+    if profile(name).one_code and {run.record["environment"].get("code") for run in runs} - {core.code()}:
         mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
         raise core.DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
     scores.unpack(name)
@@ -389,7 +387,7 @@ def lines(name: str, notebook: str = "", ended: bool = False) -> list[scores.Lin
     for job in trainings(name, notebook):
         done = job.done()
         if done or not (ended or job.group):
-            run = Run.open(core.read_record(job.record.parent).get("run", "")) if done else trained(job.parameters)
+            run = Run.open(core.read_record(job.record.parent).get("run", "none")) if done else trained(job.parameters)
             seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(run)
     result = []
     for (paper, group, arm, train_set), of_seeds in seeds.items():

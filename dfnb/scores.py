@@ -35,7 +35,7 @@ def keep(run: Run, test_set: str, condition: str, facts: dict, make: Callable[[]
     Scores are kept to :data:`LOGIT` of their logit, measures to :data:`DIGITS` decimals.
     """
     facts = score_facts(run.id, test_set, condition, dataset_record(test_set), run.record["weights_sha256"]) | facts
-    facts |= run.record.get("validation_threshold", {})
+    facts |= run.record["validation_threshold"]
     return core.cached(shard(run.folder, test_set, condition), facts, lambda: _rounded(make()))
 
 

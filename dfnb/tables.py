@@ -101,7 +101,7 @@ def groups(results: pd.DataFrame, lines: Iterable[scores.Line]) -> dict[str, Spe
     Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
     """
     found, named = {}, {spec.where.get("group", ".*") for spec in specs("tables").values()} - {".*"}
-    partial = {line.group for line in lines if line.runs and line.runs[0].parameters.get("seen_methods")}
+    partial = {line.group for line in lines if line.runs and line.runs[0].parameters["seen_methods"]}
     for group, rows in results.groupby("group", sort=False):
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
             continue

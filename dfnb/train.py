@@ -43,7 +43,6 @@ FALSE_ALARMS = 0.05  # of the real validation frames, by which a run sets its th
 CHECKPOINT_S = 300
 # In errors that are no fault of the code: memory that is out, a loader's worker or another process that was ended.
 LOST = ("MemoryError", "of memory", "allocate memory", "DataLoader worker", "ProcessExitedException")
-MONITORED = 256  # validation frames that a paper's ``monitor`` sees after each epoch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True  # on GPUs, as cuDNN's convolutions do by default
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0  # on the CPU they would compete with the training
@@ -293,9 +292,9 @@ class _Loop:
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:
-        """What the paper follows (``Network.monitor``), on one balanced batch of the validation split."""
+        """What the paper follows (``Network.monitor``), on one balanced batch of the validation split, at most 256 frames."""
         frames = self.splits["val"]
-        sampler = EpochSampler(frames, min(len(frames), MONITORED), self.seed)
+        sampler = EpochSampler(frames, min(len(frames), 256), self.seed)
         batch = self._on_device(next(iter(loader(FrameDataset(frames, self.settings), sampler))))
         with self.fabric.autocast():
             outputs = self.network(batch["image"])

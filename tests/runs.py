@@ -9,5 +9,6 @@ SAID = {
     "n": {"train": 100, "val": 50},
     "chosen": {"epoch": 1, "auc": 0.8},
     "validation_threshold": {"threshold": 0.75, "threshold_clusters": 9},
+    "environment": {},
     "log": [{"epoch": 1, "loss_total": 0.7, "validation_auc": 0.7, "images_per_s": 10.0}],
 }

@@ -866,23 +866,30 @@ def test_of_arms_the_maps_that_claims_compare_are_known_by_their_group():
     assert not any(compare.mapped(*of) for of in nothing)
 
 
-@pytest.mark.parametrize("entry", [{"lines": "main"}, {"kind": "gains"}, {"line": 3}, {"published": "0.9"}])
+ODD = [{"lines": "main"}, {"kind": "gains"}, {"line": 3}, {"published": "0.9"}, {"sets": "home"}, {"metric": 3}]
+
+
+@pytest.mark.parametrize("entry", ODD)
 def test_a_mistyped_claim_is_named(tmp_path, monkeypatch, entry):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     (tmp_path / "data_manifest").mkdir()
     path = tmp_path / "data_manifest" / "claims.yaml"
-    content = {
-        "delta": DELTA,
-        "registered": "today",
-        "datasets": {},
-        "claims": claimed({**entry, "where": [], "delta": 0.1}),
-    }
+    known = compare.OPTIONAL | {**dict.fromkeys(("id", "paper", "says", "source", "metric"), "x"), "sets": ["home"]}
+    claim = known | {"kind": "gain", "delta": 0.1} | entry
+    content = {"delta": DELTA, "registered": "today", "datasets": {}, "claims": [claim]}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with pytest.raises(DfnbError, match=r"claims.yaml: claim 0 must have a kind of gain, .* and the fields against, "):
+    with pytest.raises(DfnbError, match=rf"claims\.yaml: claim x: correct {next(iter(entry))}$"):
         compare.claims()
+    content["claims"] = [claim | {name: known.get(name, "gain") for name in entry if name in claim}]
+    content["claims"][0].pop("lines", None)
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert compare.claims()[1][0]["kind"] == "gain"
 
 
-@pytest.mark.parametrize("content", ["delta: 1", "claims: []", "{delta: 1, registered: x, claims: 5}", "{claims: [x]}"])
+@pytest.mark.parametrize(
+    "content",
+    ["delta: 1", "claims: []", "{delta: 1, registered: x, claims: 5}", "{delta: 1, registered: x, claims: [x]}"],
+)
 def test_what_is_no_list_of_claims_is_named(tmp_path, monkeypatch, content):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     path = tmp_path / "data_manifest" / "claims.yaml"

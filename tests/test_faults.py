@@ -415,6 +415,9 @@ def test_files_from_before_there_were_seals_are_read(tmp_path):
     assert path.read_bytes() == sealed
     core.write_json(path, record | {"auc": 0.5})
     assert read()["auc"] == 0.5
+    named = {"seal": {"a": "0" * 64}}  # an arm may have this name
+    core.write_json(path, named)
+    assert core.read_json(path) == named
     older = tmp_path / "runs.json"  # its records once had seals of their own
     core.write_json(older, {"a": record | {"seal": "1" * 64}, "b": record | {"seal": "2" * 64}}, indent=None)
     held = core.read_json(older)

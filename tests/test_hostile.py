@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from runs import SAID
 from typer.testing import CliRunner
 
-from dfnb import cli, compare, core, jobs, papers, scores, synth, tables
+from dfnb import cli, compare, core, figures, jobs, papers, scores, synth, tables
 from dfnb.attribution import maps
 from dfnb.core import DfnbError
 from dfnb.data import frames, prepare, sources
@@ -404,7 +405,7 @@ def report(tmp_path, monkeypatch):
     core.write_table(tmp_path / "x.parquet", table, facts)
     scores._packed(path, [(tmp_path / "x.parquet", facts)], None)
     parameters = {"paper": "xception", "train_set": "x", "seed": 0, "seen_methods": None, "settings": {}}
-    run = SAID | {"parameters": parameters, "weights_sha256": "w", "outputs": {}, "environment": {}}
+    run = SAID | {"parameters": parameters, "weights_sha256": "w", "outputs": {}, "log": SAID["log"] * 2}
     entry = {"name": "line", "paper": "xception", "group": "", "arm": "", "runs": {"xception-x-s0": run}, "jobs": {}}
     entry |= {"files": {"scores/line@x.parquet": core.sha256(path)}, "versions": {"x": "f"}}
     core.write_json(folder / "runs.json", {"line": entry})
@@ -415,9 +416,11 @@ def read_report():
     """All that reads runs.json: of every line its scores, and what tables say of its runs."""
     found = Report("demo")
     lines = found.lines()
-    if any(line.runs for line in lines):  # without one there are no results, and so no table
+    if runs := [run for line in lines for run in line.runs]:  # without one there are no results, and so no table
         tables._overview(SimpleNamespace(report=found))
-    assert [*compare._training(lines)] == [] and all(map(compare._facts, lines))
+        figures.training_curves(runs)
+        plt.close("all")
+    assert len([*compare._training(lines)]) <= len(runs) and all(map(compare._facts, lines))
     return [found.read(line, test_set) for line in lines for test_set in found.test_sets(line)]
 
 
@@ -425,7 +428,7 @@ def test_any_change_of_a_report_is_valid_or_refused(report):
     content = core.read_json(report / "runs.json")
     assert len(read_report()) == 1
 
-    @fuzz(max_examples=400)
+    @fuzz(max_examples=200)
     @given(st.data())
     def trial(data):
         core.write_json(report / "runs.json", changed(content, data.draw))
@@ -481,7 +484,8 @@ def test_a_damaged_table_of_scores_is_found(report):
         attempt(read_report, report)
         single.write_bytes(damaged(of_single, data.draw))
         read = attempt(lambda: core.read_table(single), report)
-        assert read is None or (read.to_numpy() == sound.to_numpy()).all()  # names of columns have no checksum
+        if read is not None:
+            pd.testing.assert_frame_equal(read, sound)
 
     trial()
 
@@ -519,14 +523,15 @@ def test_a_damaged_mean_mask_is_found(tmp_path):
         run.mean_mask()
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 99, b"\x93NUMPY\x01\0v\0{'descr': '<f2'"])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 99, b"\x93NUMPY\x01\0v\0{'descr': '<f2'"])
 def test_damaged_maps_are_found(tmp_path, monkeypatch, content):
     monkeypatch.setattr(maps, "describe", lambda *given: {})
     run, path = papers.Run(tmp_path, {}), tmp_path / "attribution" / f"edges-{core.digest({'map': 'edges'})}.npz"
     path.parent.mkdir()
     np.savez(path, np.ones((1, 4, 4), np.float16))
     assert (maps.of(run, pd.DataFrame(), "edges") == 1).all()
-    path.write_bytes(content or path.read_bytes().replace(b"\0<", b"\0=", 1))
+    flipped = path.read_bytes().replace(b"\0<", b"\0=", 1)
+    path.write_bytes(flipped if content is None else content)
     with pytest.raises(DfnbError, match=r"edges-\w+\.npz is not valid as maps .*; delete it") as error:
         maps.of(run, pd.DataFrame(), "edges")
     assert "\n" not in str(error.value)
@@ -620,7 +625,9 @@ def test_a_profile_that_no_file_can_have_the_name_of_is_refused(own_home, name):
 def test_a_pipe_among_the_profiles_is_not_read(own_home):
     """It would be read for ever."""
     os.mkfifo(own_home / "notebooks" / "profiles" / "pipe.yaml")
+    os.mkfifo(own_home / "data_manifest" / "pipe.yaml")
     assert "there is no profile 'pipe'" in refused("run", "pipe")
+    assert "pipe" not in core.described("synth") and core.code.__wrapped__()
 
 
 @pytest.mark.parametrize("paper", papers.names())

@@ -120,7 +120,7 @@ def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(pa
     x, y = FACE.round().long().T
     assert region[y, x].nonzero().flatten().tolist() == inside
     height, width = (region.nonzero().max(0).values - region.nonzero().min(0).values + 1).tolist()
-    half_width, half_height = lv.REFERENCE[part]
+    half_width, half_height = lv.TABLES["reference"][part]
     eyes = (FACE[1] - FACE[0]).norm().item()
     assert abs(width - 2 * half_width * eyes) <= 1.5 and abs(height - 2 * half_height * eyes) <= 1.5
     tilted = (FACE - 56) @ torch.tensor([[0.9, 0.3], [-0.3, 0.9]]) + 53

@@ -84,7 +84,7 @@ def test_the_shipped_splits_are_the_published_ones(home):
     (home / "data_manifest/splits").mkdir(parents=True)
     (home / "data_manifest/faceforensics-c23.yaml").write_text(text)
     (home / "data_manifest/splits/faceforensics_pairs.csv").write_text("a,b,split\n000,003,train\n")
-    with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv has another sha256 than it should"):
+    with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv is missing or has another sha256"):
         sources.read_list(sources.load("faceforensics-c23").lists["fakes"], {})
 
 

@@ -129,6 +129,9 @@ def measured(paper: str, settings: str, batch_size: int) -> tuple[float, float]:
 
     def once() -> None:
         loss().backward()
+        if moved := step.network.moved():
+            with moved:
+                loss().backward()
         optimiser.step()
         optimiser.zero_grad()
         if DEVICE == "cuda":

@@ -62,8 +62,7 @@ if __name__ == "__main__":
         while not (held := hold(Path(folder), int(n), gpus)):
             time.sleep(1)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
-    # an optional part of jsonschema, with which papermill checks a notebook: the syntax of addresses, which has none, takes a
-    # second to load
+    # jsonschema, with which papermill checks notebooks, loads this for a second to check addresses; a notebook has none
     sys.modules["rfc3987_syntax"] = None
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

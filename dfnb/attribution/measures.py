@@ -194,7 +194,7 @@ def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
     picture or no face.
     """
     crop = {key: value for key, value in dataset_record(train_set)["parameters"].items() if key in ("size", "scale")}
-    settings = prepare.Settings.check({"frames_per_video": frames, **crop}, f"{path}, as so many frames")
+    settings = prepare.Settings.check({"frames_per_video": frames, **crop}, f"{path}, number of frames")
     with core.reading(path, "here", "give the path of an image or a video that can be read"):
         path = Path(path).expanduser()
         if not path.is_file():

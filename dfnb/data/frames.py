@@ -103,7 +103,7 @@ def write_dataset(folder: Path, parameters: dict, **facts: Any) -> dict:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     schema, digests, n, waiting = pa.schema(COLUMNS), [], {}, []
     path = folder / "frames.parquet"
-    with core.atomic(path) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
+    with core.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video, content = file.parent.relative_to(folder / "videos").as_posix(), core.read_json(file)
             hashes = [content["crops_hash"], content.get("masks_hash")]

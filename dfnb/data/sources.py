@@ -124,6 +124,7 @@ def files_below(root: Path, links: bool = False) -> tuple[dict[str, Path], list[
         if here.is_symlink() and here.resolve() in [above.resolve() for above in here.parents]:
             folders.clear()
             continue
+        # Path.is_file would raise for a link into a folder that may not be looked into
         files |= {printable(inner / name): here / name for name in names if os.path.isfile(here / name)}  # noqa: PTH113
         left_out += [printable(inner / name) for name in names if printable(inner / name) not in files]
         left_out += [printable(inner / name) for name in folders if not links and (here / name).is_symlink()]

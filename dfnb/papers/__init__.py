@@ -69,8 +69,16 @@ class RunParameters(core.Closed, extra="allow"):
     settings: dict[str, Any]
 
 
-class RunRecord(core.Record, extra="allow", allow_inf_nan=True):
-    """What the record of a training says; what a paper follows may have no value in an epoch."""
+class Epoch(core.Closed, extra="allow", allow_inf_nan=True):
+    """A row of a run's log; what a paper follows may have no value."""
+
+    __pydantic_extra__: dict[str, float]
+    epoch: int
+    validation_auc: float
+
+
+class RunRecord(core.Record, extra="allow"):
+    """What the record of a training says."""
 
     parameters: RunParameters
     rule: str
@@ -82,7 +90,8 @@ class RunRecord(core.Record, extra="allow", allow_inf_nan=True):
     n: dict[Literal["train", "val"], int] = Field(min_length=2)
     chosen: dict[Literal["epoch", "auc"], float] = Field(min_length=2)
     validation_threshold: dict[Literal["threshold", "threshold_clusters"], float] = Field(min_length=2)
-    log: list[dict[str, float]] = Field(min_length=1)
+    log: list[Epoch] = Field(min_length=1)
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Run:
         record = core.read_record(folder)
         if "weights_sha256" not in (record or {}):  # nothing, a dataset, or a job
             raise core.DfnbError(f"{folder} holds no finished run: record.json or an output is gone; train it again")
-        RunRecord.check(record, folder / "record.json")
+        RunRecord.check(record, f"{folder / 'record.json'} (delete the folder and train it again)")
         return cls(folder, record)
 
     @property
@@ -280,7 +289,7 @@ class Network(nn.Module):
         return {}
 
     def moved(self) -> AbstractContextManager | None:
-        """Weights that are moved meanwhile, for a second pass over a batch, whose gradient is trained by; None: one pass is enough.
+        """A context that moves the weights for a second pass over a batch, of which alone the gradient is used; None: one pass.
 
         Called after the first pass, while its gradients are there.
         """

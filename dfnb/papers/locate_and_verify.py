@@ -114,7 +114,6 @@ class Settings(papers.Settings):
 
 TABLES = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 SRM = torch.tensor(TABLES["filters"]) / torch.tensor(TABLES["divisors"]).view(3, 1, 1)
-REFERENCE = TABLES["reference"]  # of each part of the face half its width and height
 
 
 def srm_residual(images: Tensor) -> Tensor:
@@ -386,7 +385,7 @@ def reference_region(landmarks: Tensor, size: tuple[int, int], grid: tuple[int, 
     place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1) - centre[:, None, None]  # (B, h, w, 2)
     distance = across.square().sum(1)[:, None, None].clamp_min(1e-6)
     x, y = ((place * axis[:, None, None]).sum(-1).abs() / distance for axis in (across, down))
-    half_width, half_height = REFERENCE[part]
+    half_width, half_height = TABLES["reference"][part]
     return (x <= half_width) & (y <= half_height)
 
 

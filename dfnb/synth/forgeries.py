@@ -193,8 +193,7 @@ def patch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Gen
 def recolour(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
     """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
     generated = _resolve(target.image, ATTRIBUTE * draw.uniform(*forgery.low_resolution))
-    tint = 1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
-    return (generated * tint).astype(np.float32), opacity
+    return (generated * (1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3))).astype(np.float32), opacity
 
 
 def retouch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
