@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dfnb import jobs
+from dfnb import jobs, papers
 from dfnb.cli import app
 from dfnb.core import DfnbError
 from dfnb.data import frames
@@ -125,3 +125,16 @@ def test_the_command_times_real_steps_and_adds_up(monkeypatch):
     assert total == pytest.approx(sum(of_lines), abs=0.005 * (len(of_lines) + 1))  # each rounded to two digits
     slots = torch.cuda.device_count() or os.cpu_count()
     assert said.startswith(f"about {total / slots:.1f} hours with {slots} trainings side by side on ")
+
+
+@pytest.mark.parametrize(("sharpness", "per_step"), [(0.0, 1), (0.05, 2)])
+def test_a_second_pass_over_a_batch_is_timed(monkeypatch, sharpness, per_step):
+    """Sharpness-aware minimisation doubles the passes, and so nearly the hours."""
+    sbi, passes, steps = papers.module("self_blended_images"), [], []
+    losses, moved = sbi.Network.losses, torch.optim.AdamW.step
+    monkeypatch.setattr(sbi.Network, "losses", lambda *given: passes.append(1) or losses(*given))
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *given: steps.append(1) or moved(*given))
+    small = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 32, "batch_size": 4}
+    settings = sbi.Settings(**small, sharpness=sharpness).model_dump_json()
+    cost.measured.__wrapped__("self_blended_images", settings, 4)
+    assert len(passes) == per_step * len(steps) + 1 > 2  # and once for the memory
