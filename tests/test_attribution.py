@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from records import SAID
 from torch import nn
 from typer.testing import CliRunner
 
@@ -78,7 +79,7 @@ def planted(tmp_path_factory):
     settings = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=SIDE)
     parameters = {"paper": "xception", "train_set": "planted", "seed": 0, "seen_methods": None}
     parameters |= {"settings": settings.model_dump(mode="json"), "fingerprint": record["fingerprint"]}
-    run = PlantedRun(home / "runs" / "planted", {"parameters": parameters, "weights_sha256": "planted"})
+    run = PlantedRun(home / "runs" / "planted", SAID | {"parameters": parameters, "weights_sha256": "planted"})
     yield run, measures.sample("planted", 6)
     patch.undo()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from runs import SAID
+from records import SAID
 from scipy.special import expit
 from scipy.stats import norm, t
 from sklearn.metrics import brier_score_loss, roc_auc_score

@@ -24,7 +24,7 @@ import trees
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import SAID
+from records import SAID
 from typer.testing import CliRunner
 
 from dfnb import cli, compare, core, figures, jobs, papers, scores, synth, tables

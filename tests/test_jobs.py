@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 import yaml
-from runs import SAID
+from records import SAID
 from typer.testing import CliRunner
 
 from dfnb import compare, core, corrupt, jobs, papers, scores, train

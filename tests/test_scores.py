@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import SAID
+from records import SAID
 from safetensors.torch import save_file
 from scipy.special import logit
 

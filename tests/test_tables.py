@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from runs import SAID
+from records import SAID
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
