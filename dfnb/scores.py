@@ -242,7 +242,10 @@ class Report:
             Entry.check(entry, f"{path}, {name}")
 
     def lines(self) -> list[Line]:
-        """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``."""
+        """Main lines in the order of the papers, then arms, then other tools, which are folders of ``other``.
+
+        Raises :class:`DfnbError` for a tool with the name of one of our lines, whose rows it would take.
+        """
         lines = []
         for name, entry in self.entries.items():
             runs = [Run(core.home() / "runs" / run, record) for run, record in entry["runs"].items()]
@@ -250,6 +253,11 @@ class Report:
         lines.sort(key=lambda line: (line.group != "", papers.module(line.paper).PAPER.notebook))
         tools = sorted(path.name for path in self.folder.glob("other/[!.]*") if path.is_dir())
         tools = [core.Named.check({"title": tool}, f"{self.folder}, another tool").title for tool in tools]
+        ours = {line.name.casefold(): line.name for line in lines}
+        for tool in tools:
+            if tool.casefold().strip() in ours:
+                name = ours[tool.casefold().strip()]
+                raise DfnbError(f"{self.folder / 'other' / tool} has the name of our line {name}; rename the folder")
         return lines + [Line(tool, "", "", "", ()) for tool in tools]
 
     def jobs(self) -> dict[str, dict[str, Any]]:
@@ -298,7 +306,11 @@ class Report:
             like = self.read(ours[0], test_set)[0]
             known = like.drop_duplicates("video")[["video", "label", "cluster", "method"]].astype({"video": str})
             found = found.reindex(columns=[*types]).fillna({"track": 0, "frame": -1}).astype(types)
-            table = found.merge(known, how="outer")  # a wrong video or label leaves a hole, which is refused
+            table = found.merge(known, how="outer")  # a missing video or wrong label leaves a hole, which is refused
+        unknown = sorted({*found["video"]} - {*known["video"]})
+        if unknown:
+            what = f"{len(unknown)} videos that are not in {test_set} (first: {unknown[0]})"
+            raise DfnbError(f"{path} has {what}; name them as scores of ours do, such as {known['video'].iloc[0]}")
         table.attrs = {**like.attrs, "seed": None, "threshold": None}
         return metrics.check_scores(table, path)
 
