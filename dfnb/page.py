@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from dfnb import compare, core, figures, papers, scores, tables
-from dfnb.attribution import maps
+from dfnb.attribution.maps import CONTROLS
 
 
 def ranked(book: tables.Book, test_set: str) -> list[dict]:
@@ -44,7 +44,7 @@ def looks_at(book: tables.Book, line: str) -> dict:
     """
     rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("home == 'yes'")
     constant = rows[(rows["line"] == tables.MEAN_MASK) & (rows["metric"] == "energy")]
-    rows = rows[(rows["line"] == line) & ~rows["map"].isin(maps.CONTROLS)]
+    rows = rows[(rows["line"] == line) & ~rows["map"].isin(CONTROLS)]
     energy, chance = (rows[rows["metric"] == metric].set_index("map") for metric in ("energy", "chance"))
     if energy.empty:
         return {}
