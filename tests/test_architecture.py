@@ -46,7 +46,7 @@ LIBRARIES = {"torch", "torchvision", "lightning_fabric", "timm", "captum"}
 COMPUTING = ("dfnb.train", "dfnb.corrupt", "dfnb.attribution", "dfnb.synth")
 STARTING = {"score", "corrupted", "keep", "pack", "predict", "network"}
 
-# Never raised: what does not fit is taken out. It was 4,500 when the house was built; a start, a study and real recipes came after.
+# Never raised: what does not fit is taken out.
 MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 60
 DRAWING = "synth.people"  # the drawing of faces may be longer
