@@ -36,7 +36,7 @@ def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
 
 
 def one_colour(limit: float = 0.2) -> v2.Transform:
-    """One of brightness and contrast (up to ``limit``), PCA lighting, and hue, saturation, value."""
+    """One of brightness and contrast (up to ``limit``), PCA lighting, hue and saturation."""
     brightness = partial(brightness_contrast, limit=limit)
     return v2.RandomChoice(
         [recolour(brightness), recolour(pca_lighting), recolour(hue_saturation_value)]
