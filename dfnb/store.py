@@ -1,0 +1,393 @@
+"""The scores of a report: where they lie, how they are written, and how they are read.
+
+The report's folder is the store, and nothing else is needed to make the report again::
+
+    reports/<profile>/profile.yaml                      copy of the profile
+                      test_sets/<name>.parquet          one row per frame: KEYS
+                      scores/<run id>.parquet           of a training, written by it
+                      scores/<run id>@<what>.parquet    what a notebook adds beside it
+                      weights/<run id>.safetensors      of the main detectors' first seeds
+                      other/<tool>/<test set>.csv       scores of another tool (or .parquet)
+
+A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
+the table of the test set; the values are ``log_odds``, those of the frame being fake, and measures
+of located regions or maps. Its facts hold the record of the run, the roles that the run plays in
+the report, and the fingerprints of its test sets. Nothing here imports torch.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from dfnb import metrics
+from dfnb.files import locked, read_facts, read_table, report_folder, write_table
+from dfnb.settings import DfnbError, check_name, check_title, explained, read_yaml
+
+KEYS = ("video", "track", "frame", "cluster", "label", "method")
+FRAME = ["video", "track", "frame"]  # names a frame within its test set
+KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
+TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
+LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
+MEASURE_DIGITS = 4
+STANDING_ALONE = "baselines"  # an ablation of other backbones, which are detectors of their own
+
+
+class Condition(NamedTuple):
+    """What a table of scores or measures is of."""
+
+    test_set: str
+    corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
+    severity: int = 0  # 1 to 5; 0: no corruption
+    epoch: int = 0  # from 1; 0: the chosen checkpoint
+    map: str = ""  # the attribution map that is measured; empty: none
+    sanity: bool = False  # whether the map is compared with those of other weights
+
+
+CONDITION = list(Condition._fields)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished training as its score file describes it."""
+
+    id: str
+    record: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Paper, training set, seed, settings, and whatever else identifies the training."""
+        return self.record["parameters"]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.parameters["seed"]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the training learned nothing."""
+        return self.record["collapsed"]
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
+        return pd.DataFrame(self.record["log"])
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        """Title, notebook, published name, colour and marker, and the published defaults."""
+        return self.record["detector"]
+
+
+class Detector(NamedTuple):
+    """Trainings that differ in their seed alone; or another tool, which has no runs."""
+
+    name: str  # in tables, unique in a report
+    paper: str
+    ablation: str  # both are empty for main detectors and for other tools
+    variant: str
+    runs: tuple[StoredRun, ...]
+
+
+def score_path(folder: Path, run_id: str, what: str = "") -> Path:
+    """The score file of a run in a report's ``folder``, or the one that ``what`` added to it."""
+    name = f"{run_id}@{what}" if what else run_id
+    return folder / "scores" / f"{name}.parquet"
+
+
+def weights_path(folder: Path, run_id: str) -> Path:
+    """Where a report's ``folder`` keeps the weights of a run, if it does."""
+    return folder / "weights" / f"{run_id}.safetensors"
+
+
+def test_set_path(folder: Path, name: str) -> Path:
+    """The frames of a test set in a report's ``folder``."""
+    return folder / "test_sets" / f"{check_name(name, folder)}.parquet"
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_scores(
+    profile: str,
+    record: Mapping[str, Any],
+    run_id: str,
+    roles: Sequence[Sequence[str]],
+    tables: Mapping[Condition, pd.DataFrame],
+    what: str = "",
+) -> Path:
+    """Write the score file of a run into a report; returns its path.
+
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``. The file of a
+    training replaces those of other trainings with one of its roles and its seed, which were made
+    with other settings or data.
+
+    Args:
+        profile: Name of the report.
+        record: The record of the run.
+        run_id: Name of the run.
+        roles: Pairs of ablation and variant that the run stands for in the report; ``[["", ""]]``
+            is the main detector. A run without roles appears in no table.
+        tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both. The
+            ``attrs`` of at least one table per test set have its :data:`TEST_SET_FACTS`.
+        what: Name of an addition to the file of the training; empty for that file itself.
+
+    Raises :class:`DfnbError` when the report has another version of a test set.
+    """
+    folder = report_folder(profile)
+    path = score_path(folder, check_name(run_id, folder), what)
+    test_sets = {}
+    parts = []
+    for condition, table in tables.items():
+        if "fingerprint" in table.attrs:
+            test_sets[condition.test_set] = table.attrs
+        parts.append(table.astype(KEY_TYPES).assign(**condition._asdict()))
+    rows = pd.concat(parts, ignore_index=True)
+    with locked(folder / "test_sets", wait_s=600):
+        for name, attrs in test_sets.items():
+            keys = rows.loc[rows["test_set"] == name, list(KEYS)]
+            rows.loc[keys.index, "frame_row"] = _frame_rows(folder, name, keys, attrs)
+        facts = {
+            "record": record,
+            "roles": [list(role) for role in roles],
+            "fingerprints": {name: attrs["fingerprint"] for name, attrs in test_sets.items()},
+        }
+        write_table(path, _as_stored(rows), facts)
+        if not what:
+            _remove_replaced(folder, run_id, facts)
+    return path
+
+
+def _frame_rows(
+    folder: Path, name: str, keys: pd.DataFrame, attrs: Mapping[str, Any]
+) -> np.ndarray:
+    """The places of frames in the stored table of a test set, to which new ones are appended."""
+    path = test_set_path(folder, name)
+    stored = keys.head(0)
+    if path.exists():
+        stored = read_table(path)
+    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
+    same_version = stored.attrs.get("fingerprint") in (None, attrs["fingerprint"])
+    if not same_version or frames.duplicated(FRAME).any():
+        raise DfnbError(
+            f"{path} is of another version of {name}; delete the folders scores and test_sets "
+            f"of {folder}, then run the profile again"
+        )
+    if len(frames) > len(stored):
+        write_table(path, frames, {fact: attrs.get(fact) for fact in TEST_SET_FACTS})
+    return pd.MultiIndex.from_frame(frames).get_indexer(pd.MultiIndex.from_frame(keys))
+
+
+def _as_stored(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a score file, with as many digits as are stored."""
+    measures = rows.columns.difference([*KEYS, *CONDITION, "frame_row", "log_odds", "score"])
+    stored = rows.reindex(columns=[*CONDITION, "frame_row", "log_odds", *measures])
+    stored = stored.astype({"frame_row": "int32", "log_odds": float})
+    stored["log_odds"] = (stored["log_odds"] / LOG_ODDS_STEP).round() * LOG_ODDS_STEP
+    return stored.round(MEASURE_DIGITS)
+
+
+def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
+    """Remove other trainings in the same role, and additions made with other weights of the run."""
+    identity = itemgetter("paper", "train_set", "seed")
+    record = facts["record"]
+    for path in folder.glob("scores/*.parquet"):
+        other = read_facts(path)
+        other_id = path.stem.partition("@")[0]
+        if other_id == run_id:
+            if other["record"]["weights_sha256"] != record["weights_sha256"]:
+                path.unlink()
+            continue
+        same_role = any(role in other["roles"] for role in facts["roles"])
+        if same_role and identity(other["record"]["parameters"]) == identity(record["parameters"]):
+            path.unlink()
+            weights_path(folder, other_id).unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Report:
+    """The scores of a report, read from its files alone.
+
+    Args:
+        profile: Name of the report; one that does not exist has no detectors.
+    """
+
+    def __init__(self, profile: str) -> None:
+        self.folder = report_folder(profile)
+        self._tables: dict[str, dict[Condition, pd.DataFrame]] = {}  # by run id, once read
+
+    def detectors(self) -> list[Detector]:
+        """Main detectors in the order of their notebooks, then variants, then other tools.
+
+        Variants stand in the order of ``profile.yaml``. Raises :class:`DfnbError` when another
+        tool has the name of a detector.
+        """
+        detectors = self._our_detectors()
+        names = [detector.name for detector in detectors]
+        for folder in sorted(self.folder.glob("other/[!.]*/")):
+            tool = check_title(folder.name, folder)
+            if tool in names:
+                raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
+            detectors.append(Detector(tool, "", "", "", ()))
+        return detectors
+
+    def test_sets(self, detector: Detector) -> list[str]:
+        """The test sets on which a detector has scores or measures."""
+        return list(dict.fromkeys(each.test_set for each in self._conditions(detector)))
+
+    def conditions(self, detector: Detector, test_set: str) -> list[Condition]:
+        """The conditions on a test set under which any run of a detector has a table."""
+        return [each for each in self._conditions(detector) if each.test_set == test_set]
+
+    def test_set(self, name: str) -> pd.DataFrame:
+        """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
+        return read_table(test_set_path(self.folder, name))
+
+    def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
+        """The tables of a detector under a condition, one per seed that has one, in order.
+
+        Columns are :data:`KEYS`, ``log_odds``, ``score`` = P(fake), both NaN where a map is
+        measured, and measures. The ``attrs`` are :data:`TEST_SET_FACTS`, ``seed``, and
+        ``threshold`` (of the score) and ``threshold_clusters`` of the validation split. Other
+        tools have the seed and the threshold None, and ``frame`` is -1 where they score videos.
+
+        Raises :class:`DfnbError` when there is no table, and for unsound or foreign scores.
+        """
+        if not detector.runs:
+            return [self._of_tool(detector.name, condition.test_set)]
+        tables = []
+        for run in detector.runs:
+            if condition in self._tables_of(run.id):
+                tables.append(self._of_run(run, condition))
+        if not tables:
+            raise DfnbError(f"{self.folder} has no scores of {detector.name}, {condition}")
+        return tables
+
+    def _our_detectors(self) -> list[Detector]:
+        """The runs of the report by what they stand for, without other tools."""
+        runs_by_role = defaultdict(list)
+        for path in sorted(self.folder.glob("scores/*.parquet")):
+            facts = read_facts(path)
+            run = StoredRun(path.stem, facts["record"])
+            roles = [] if "@" in run.id else facts["roles"]
+            for ablation, variant in roles:
+                role = (run.detector["notebook"], ablation, variant, run.parameters["train_set"])
+                runs_by_role[role].append(run)
+        variants = self._variants_in_profile()
+        main_train_sets = {role[3] for role in runs_by_role if role[1] == ""}
+        detectors = {}
+        for role, runs in runs_by_role.items():
+            notebook, ablation, variant, train_set = role
+            beside_papers = ablation in ("", STANDING_ALONE)
+            place = variants.index(role[:3]) if role[:3] in variants else -1
+            runs.sort(key=lambda run: run.seed)
+            name = _name(runs[0], ablation, variant)
+            if len(main_train_sets) > 1:
+                name = f"{name}, {train_set}"
+            if beside_papers:
+                ablation = variant = ""
+            detector = Detector(name, runs[0].parameters["paper"], ablation, variant, tuple(runs))
+            detectors[not beside_papers, notebook, place, train_set] = detector
+        return [detectors[place] for place in sorted(detectors)]
+
+    def _variants_in_profile(self) -> list[tuple[str, str, str]]:
+        """Notebook, ablation and variant of the profile's variants, in its order."""
+        path = self.folder / "profile.yaml"
+        variants = []
+        if path.exists():
+            for notebook, ablations in read_yaml(path).get("ablations", {}).items():
+                for ablation, names in ablations.items():
+                    variants += [(notebook, ablation, name) for name in names]
+        return variants
+
+    def _conditions(self, detector: Detector) -> list[Condition]:
+        """All conditions of a detector, in the order in which they were written."""
+        if not detector.runs:
+            paths = sorted(self.folder.glob(f"other/{detector.name}/[!.]*"))
+            return [Condition(path.stem) for path in paths]
+        conditions = []
+        for run in detector.runs:
+            conditions += self._tables_of(run.id)
+        return list(dict.fromkeys(conditions))
+
+    def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
+        """The stored rows of a run by condition, with those that were added."""
+        if run_id not in self._tables:
+            tables = {}
+            additions = sorted(self.folder.glob(f"scores/{run_id}@*.parquet"))
+            for path in [score_path(self.folder, run_id), *additions]:
+                stored = read_table(path)
+                for values, rows in stored.groupby(CONDITION, sort=False):
+                    condition = Condition(*values)
+                    rows.attrs = {"fingerprint": stored.attrs["fingerprints"][condition.test_set]}
+                    tables[condition] = rows.drop(columns=CONDITION)
+            self._tables[run_id] = tables
+        return self._tables[run_id]
+
+    def _of_run(self, run: StoredRun, condition: Condition) -> pd.DataFrame:
+        """The table of one run under a condition; see :meth:`read`."""
+        rows = self._tables_of(run.id)[condition]
+        test_set = self.test_set(condition.test_set)
+        if rows.attrs["fingerprint"] != test_set.attrs["fingerprint"]:
+            raise DfnbError(
+                f"the scores of {run.id} are of another version of {condition.test_set} than "
+                f"those of other runs; score it again"
+            )
+        frames = test_set.iloc[rows["frame_row"]].reset_index(drop=True)
+        table = frames.assign(log_odds=rows["log_odds"].array, score=expit(rows["log_odds"].array))
+        measures = rows.drop(columns=["frame_row", "log_odds"]).dropna(axis=1, how="all")
+        table = table.join(measures.reset_index(drop=True))
+        if not condition.map:
+            metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
+        table.attrs = {**test_set.attrs, **run.record["validation_threshold"], "seed": run.seed}
+        return table
+
+    def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
+        """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
+
+        Cluster and method of the videos are those that we know. Raises :class:`DfnbError` unless
+        its videos and their labels are ours.
+        """
+        path = next(self.folder.glob(f"other/{tool}/{test_set}.*"))
+        frames = self.test_set(test_set)
+        with explained(path, "as a table of scores", "it needs the columns video, label and score"):
+            if path.suffix == ".parquet":
+                table = pd.read_parquet(path)
+            else:
+                table = pd.read_csv(path, dtype={"video": str})
+            table = table.reindex(columns=TOOL_COLUMNS).fillna({"track": 0, "frame": -1})
+            table = table.astype(TOOL_COLUMNS)
+        videos = frames.drop_duplicates("video").set_index("video")
+        ours = videos["label"].items()
+        differing = set(ours) ^ set(zip(table["video"], table["label"], strict=True))
+        if differing:
+            video, label = min(differing)
+            raise DfnbError(
+                f"only one of {path} and our test set has a video {video} with label {label}; "
+                "score all videos of the test set and no others, labelled 0 real and 1 fake"
+            )
+        table = table.join(videos[["cluster", "method"]], on="video")
+        table = metrics.check_scores(table, path)
+        table["log_odds"] = logit(table["score"])
+        table.attrs = {**frames.attrs, "seed": None, "threshold": None, "threshold_clusters": 0}
+        return table
+
+
+def _name(run: StoredRun, ablation: str, variant: str) -> str:
+    """The name in tables of what a run stands for."""
+    title = run.detector["title"]
+    if ablation == STANDING_ALONE:
+        return variant
+    if ablation:
+        return f"{title}, {ablation}: {variant}"
+    return title
