@@ -13,6 +13,7 @@ Training, scores, maps and tables know nothing else about a paper.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
 
@@ -91,10 +92,13 @@ class Settings(Closed):
         augmentation: ``light``: :func:`light`; ``released``: that of the paper's released code.
         images_per_epoch: None: as many as there are.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
+        chance: about the values of loss terms, by name, that a network reaches without learning. A
+            training whose last epoch has a term above its value counts as collapsed.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
+    chance: ClassVar[dict[str, float]] = {"cls": 0.95 * math.log(2)}
     samples_per_frame: ClassVar[int] = 1
 
     backbone: str = "legacy_xception.tf_in1k"
@@ -186,8 +190,7 @@ class Network(nn.Module):
         """The paper's loss terms by name, and ``total``, the one that is minimised.
 
         A term without a gradient is only logged. Where there is a term ``cls``, it is the
-        cross-entropy of the output head alone; a training that ends with it at chance counts as
-        collapsed.
+        cross-entropy of the output head alone, see :attr:`Settings.chance`.
         """
         raise NotImplementedError
 

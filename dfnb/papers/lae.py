@@ -77,6 +77,8 @@ class Settings(contract.Settings):
     # The validation AUC soon reaches 1, because validation has the methods of training. It does not
     # measure locality.
     chosen: ClassVar[Literal["validation", "last"]] = "last"
+    # The latent loss of activations that do not depend on the image is 1.
+    chance: ClassVar[dict[str, float]] = {"latent": 0.8}
 
     backbone: str = "resnet18.tv_in1k"
     image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 256
