@@ -31,7 +31,6 @@ from dfnb.files import locked, read_facts, read_table, report_folder, write_tabl
 from dfnb.settings import DfnbError, check_name, check_title, explained, read_yaml
 
 KEYS = ("video", "track", "frame", "cluster", "label", "method")
-FRAME = ["video", "track", "frame"]  # names a frame within its test set
 KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
@@ -97,10 +96,9 @@ class Detector(NamedTuple):
     runs: tuple[StoredRun, ...]
 
 
-def score_path(folder: Path, run_id: str, what: str = "") -> Path:
-    """The score file of a run in a report's ``folder``, or the one that ``what`` added to it."""
-    name = f"{run_id}@{what}" if what else run_id
-    return folder / "scores" / f"{name}.parquet"
+def score_path(folder: Path, run_id: str) -> Path:
+    """The score file of a run in a report's ``folder``."""
+    return folder / "scores" / f"{run_id}.parquet"
 
 
 def weights_path(folder: Path, run_id: str) -> Path:
@@ -136,63 +134,56 @@ def write_scores(
         run_id: Name of the run.
         roles: Pairs of ablation and variant that the run stands for in the report; ``[["", ""]]``
             is the main detector. A run without roles appears in no table.
-        tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both. The
-            ``attrs`` of at least one table per test set have its :data:`TEST_SET_FACTS`.
+        tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both, and with
+            :data:`TEST_SET_FACTS` as ``attrs``.
         what: Name of an addition to the file of the training; empty for that file itself.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    path = score_path(folder, check_name(run_id, folder), what)
-    test_sets = {}
+    path = score_path(folder, f"{run_id}@{what}" if what else run_id)
+    fingerprints = {}
     parts = []
-    for condition, table in tables.items():
-        if "fingerprint" in table.attrs:
-            test_sets[condition.test_set] = table.attrs
-        parts.append(table.astype(KEY_TYPES).assign(**condition._asdict()))
-    rows = pd.concat(parts, ignore_index=True)
     with locked(folder / "test_sets", wait_s=600):
-        for name, attrs in test_sets.items():
-            keys = rows.loc[rows["test_set"] == name, list(KEYS)]
-            rows.loc[keys.index, "frame_row"] = _frame_rows(folder, name, keys, attrs)
+        for condition, table in tables.items():
+            fingerprints[condition.test_set] = table.attrs["fingerprint"]
+            parts.append(_stored_rows(folder, condition, table))
+        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         facts = {
             "record": record,
             "roles": [list(role) for role in roles],
-            "fingerprints": {name: attrs["fingerprint"] for name, attrs in test_sets.items()},
+            "fingerprints": fingerprints,
         }
-        write_table(path, _as_stored(rows), facts)
+        write_table(path, rows, facts)
         if not what:
             _remove_replaced(folder, run_id, facts)
     return path
 
 
-def _frame_rows(
-    folder: Path, name: str, keys: pd.DataFrame, attrs: Mapping[str, Any]
-) -> np.ndarray:
-    """The places of frames in the stored table of a test set, to which new ones are appended."""
-    path = test_set_path(folder, name)
+def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a score file for a table, whose frames are added to those of its test set."""
+    path = test_set_path(folder, condition.test_set)
+    facts = {name: table.attrs[name] for name in TEST_SET_FACTS}
+    keys = table[list(KEYS)].astype(KEY_TYPES)
     stored = keys.head(0)
     if path.exists():
         stored = read_table(path)
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
-    same_version = stored.attrs.get("fingerprint") in (None, attrs["fingerprint"])
-    if not same_version or frames.duplicated(FRAME).any():
+    is_other_version = stored.attrs and stored.attrs["fingerprint"] != facts["fingerprint"]
+    if is_other_version or frames.duplicated(["video", "track", "frame"]).any():
         raise DfnbError(
-            f"{path} is of another version of {name}; delete the folders scores and test_sets "
-            f"of {folder}, then run the profile again"
+            f"{path} is of another version of {condition.test_set}; delete the folders scores and "
+            f"test_sets of {folder}, then run the profile again"
         )
     if len(frames) > len(stored):
-        write_table(path, frames, {fact: attrs.get(fact) for fact in TEST_SET_FACTS})
-    return pd.MultiIndex.from_frame(frames).get_indexer(pd.MultiIndex.from_frame(keys))
-
-
-def _as_stored(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a score file, with as many digits as are stored."""
-    measures = rows.columns.difference([*KEYS, *CONDITION, "frame_row", "log_odds", "score"])
-    stored = rows.reindex(columns=[*CONDITION, "frame_row", "log_odds", *measures])
-    stored = stored.astype({"frame_row": "int32", "log_odds": float})
-    stored["log_odds"] = (stored["log_odds"] / LOG_ODDS_STEP).round() * LOG_ODDS_STEP
-    return stored.round(MEASURE_DIGITS)
+        write_table(path, frames, facts)
+    rows = table.drop(columns=[*KEYS, "score"], errors="ignore").assign(**condition._asdict())
+    places = pd.MultiIndex.from_frame(frames).get_indexer(pd.MultiIndex.from_frame(keys))
+    rows["frame_row"] = places.astype("int32")
+    if "log_odds" not in rows:
+        rows["log_odds"] = np.nan
+    rows["log_odds"] = (rows["log_odds"] / LOG_ODDS_STEP).round() * LOG_ODDS_STEP
+    return rows.round(MEASURE_DIGITS)
 
 
 def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
@@ -274,31 +265,27 @@ class Report:
         return tables
 
     def _our_detectors(self) -> list[Detector]:
-        """The runs of the report by what they stand for, without other tools."""
+        """The detectors that have runs, in their order in tables."""
+        variants = self._variants_in_profile()
+        main_train_sets = set()
         runs_by_role = defaultdict(list)
-        for path in sorted(self.folder.glob("scores/*.parquet")):
+        for path in self.folder.glob("scores/*.parquet"):
             facts = read_facts(path)
             run = StoredRun(path.stem, facts["record"])
             roles = [] if "@" in run.id else facts["roles"]
             for ablation, variant in roles:
-                role = (run.detector["notebook"], ablation, variant, run.parameters["train_set"])
+                beside_papers = ablation in ("", STANDING_ALONE)
+                key = (run.detector["notebook"], ablation, variant)
+                place = variants.index(key) if key in variants else -1
+                role = (not beside_papers, key[0], place, *key[1:], run.parameters["train_set"])
                 runs_by_role[role].append(run)
-        variants = self._variants_in_profile()
-        main_train_sets = {role[3] for role in runs_by_role if role[1] == ""}
-        detectors = {}
-        for role, runs in runs_by_role.items():
-            notebook, ablation, variant, train_set = role
-            beside_papers = ablation in ("", STANDING_ALONE)
-            place = variants.index(role[:3]) if role[:3] in variants else -1
-            runs.sort(key=lambda run: run.seed)
-            name = _name(runs[0], ablation, variant)
-            if len(main_train_sets) > 1:
-                name = f"{name}, {train_set}"
-            if beside_papers:
-                ablation = variant = ""
-            detector = Detector(name, runs[0].parameters["paper"], ablation, variant, tuple(runs))
-            detectors[not beside_papers, notebook, place, train_set] = detector
-        return [detectors[place] for place in sorted(detectors)]
+                if not ablation:
+                    main_train_sets.add(run.parameters["train_set"])
+        detectors = []
+        for role in sorted(runs_by_role):
+            runs = sorted(runs_by_role[role], key=lambda run: run.seed)
+            detectors.append(_detector(runs, *role[3:5], len(main_train_sets) > 1))
+        return detectors
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""
@@ -383,11 +370,17 @@ class Report:
         return table
 
 
-def _name(run: StoredRun, ablation: str, variant: str) -> str:
-    """The name in tables of what a run stands for."""
-    title = run.detector["title"]
+def _detector(
+    runs: Sequence[StoredRun], ablation: str, variant: str, several_train_sets: bool
+) -> Detector:
+    """The detector of runs in one role; its name tells the train set where there are several."""
+    name = runs[0].detector["title"]
     if ablation == STANDING_ALONE:
-        return variant
-    if ablation:
-        return f"{title}, {ablation}: {variant}"
-    return title
+        name = variant
+        ablation = ""
+        variant = ""
+    elif ablation:
+        name = f"{name}, {ablation}: {variant}"
+    if several_train_sets:
+        name = f"{name}, {runs[0].parameters['train_set']}"
+    return Detector(name, runs[0].parameters["paper"], ablation, variant, tuple(runs))
