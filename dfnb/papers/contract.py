@@ -92,8 +92,9 @@ class Settings(Closed):
         augmentation: ``light``: :func:`light`; ``released``: that of the paper's released code.
         images_per_epoch: None: as many as there are.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        chance: about the values of loss terms, by name, that a network reaches without learning. A
-            training whose last epoch has a term above its value counts as collapsed.
+        chance: loss terms that show whether the output learned anything, with the values just below
+            those of a constant output. A training whose last epoch has such a term above its value
+            counts as collapsed.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
     """
 

@@ -30,8 +30,9 @@ from torchvision.transforms import v2
 
 from dfnb.data.frames import keep_masks, masked
 from dfnb.data.loading import in_order
+from dfnb.files import digest
 from dfnb.papers import backbones, contract
-from dfnb.scoring import single_thread
+from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
@@ -149,7 +150,7 @@ class Settings(contract.Settings):
         budget = round(self.annotated * len(table))
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
-        order = candidates(start, table, self.clusters)["row"].to_numpy()
+        order = _rows_of_candidates(start, table, self.clusters)
         return order[np.isin(order, with_mask)][:budget]
 
 
@@ -386,6 +387,19 @@ def discriminator(widths: tuple[int, ...]) -> nn.Module:
 # ---------------------------------------------------------------- active learning
 
 
+# By run of phase one, frames and clusters: `always` and `visible` need the same order, which takes
+# a pass over all frames.
+_orders: dict[tuple, np.ndarray] = {}
+
+
+def _rows_of_candidates(start: Run, table: pd.DataFrame, clusters: int) -> np.ndarray:
+    """The column ``row`` of :func:`candidates`, computed once per process."""
+    key = (start.id, digest(table["video"].astype(str).tolist()), clusters)
+    if key not in _orders:
+        _orders[key] = candidates(start, table, clusters)["row"].to_numpy()
+    return _orders[key]
+
+
 def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     """All fakes of a training table, in the order in which a person should paint their masks.
 
@@ -429,23 +443,22 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     fakes = fakes.sort_values(
         ["is_easy", "turn", "challenge", "row"], ascending=[True, True, False, True]
     )
-    return fakes.drop(columns=["is_easy", "turn"])
+    return fakes.drop(columns=["is_easy", "turn"]).reset_index(drop=True)
 
 
+@single_thread()
 def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Channel-concept vectors (n, K) of all frames, and the latent loss (n,) of each.
 
     The vector of a frame is the output ``channels``. No mask is read.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.to(device)
+    network = network.to(DEVICE)
     vectors = []
     losses = []
-    with single_thread():
-        for batch in in_order(keep_masks(table, []), network.settings):
-            outputs = contract.outputs_of(network, batch["image"].to(device))
-            vectors.append(outputs["channels"].cpu())
-            losses.append(latent_loss(outputs, batch["label"].to(device)).cpu())
+    for batch in in_order(keep_masks(table, []), network.settings):
+        outputs = contract.outputs_of(network, batch["image"].to(DEVICE))
+        vectors.append(outputs["channels"].cpu())
+        losses.append(latent_loss(outputs, batch["label"].to(DEVICE)).cpu())
     return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
 
 
