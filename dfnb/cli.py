@@ -2,25 +2,32 @@
 
 import logging
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from dfnb import core
+from dfnb import files
+from dfnb.settings import DfnbError, explained, parse_yaml
 
-ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
-Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: as many as there are cores")]
-Workers = Annotated[int | None, typer.Option(min=1, max=1000, help="processes; default: one a core")]
-Roots = Annotated[list[Path] | None, typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable")]
+if TYPE_CHECKING:
+    from dfnb.papers.contract import Network
+    from dfnb.runs import Run
+
+ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
+Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one per core")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="processes; default: one per core")
+]
+Roots = Annotated[
+    list[Path] | None,
+    typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable"),
+]
 Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
 
 class _Group(typer.core.TyperGroup):
-    """Shows what the package logs as it comes; prints a :class:`DfnbError` in one line and exits with 1."""
+    """Shows what the package logs; ends with one line and status 1 on a :class:`DfnbError`."""
 
     def invoke(self, ctx: typer.Context) -> object:
         for stream in (sys.stdout, sys.stderr):
@@ -29,27 +36,29 @@ class _Group(typer.core.TyperGroup):
         logging.getLogger("dfnb").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
-        except core.DfnbError as error:
+        except DfnbError as error:
             typer.echo(f"dfnb: {error}", err=True)
             raise typer.Exit(1) from None
 
 
-def workflow(name: str) -> ModuleType:
-    """A module of the folder ``workflow/``, which ships beside the package."""
-    sys.path.insert(0, str(core.find("workflow")))
-    return import_module(name)
-
-
-app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+)
 
 
 @app.command()
 def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
-    """Run a profile through papermill (by Snakemake), then show the main table.
+    """Run all trainings and notebooks of a profile, then show the main table.
 
-    What is done is not done again; after an interruption the same command goes on where it was.
+    What is done is not done again. After an interruption the same command goes on where it was.
     """
-    workflow("run").run_profile(profile, cores)
+    from dfnb import workflow
+
+    workflow.run(profile, cores)
 
 
 @app.command()
@@ -60,66 +69,91 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    jobs.train_job(profile, job)
+    typer.echo(f"trained: {jobs.train_job(profile, job).folder}")
 
 
 @app.command()
-def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of runs/")], frames: int = 8) -> None:
-    """Score pictures and clips of your own by a trained detector, with a panel of its maps per file, in the current folder.
+def score(
+    images: list[Path],
+    run: Annotated[str, typer.Option(help="a folder of runs/")],
+    frames: Annotated[int, typer.Option(min=1, help="of each clip")] = 8,
+) -> None:
+    """Score images and clips of your own by a trained detector.
 
-    Of each file the face that is seen longest, on as many --frames. Exits with 2 when a file could not be used.
+    Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
+    in the current folder. Exits with 2 when a file could not be used.
     """
-    from dfnb import figures, papers, train
-    from dfnb.attribution import measures
+    from dfnb import figures, runs, scoring
 
     figures.style()
-    detector, failed = papers.Run.open(run), 0
-    network = detector.network().to(train.DEVICE)
-    for file in files:
+    detector = runs.Run.open(run)
+    network = detector.network().to(scoring.DEVICE)
+    status = 0
+    for image in images:
         try:
-            faces = measures.picture(file, detector.parameters["train_set"], frames)
-            fake = train.predict(network, faces, detector.settings)["score"].mean()
-            panel = Path(f"{file.stem[:60]}-{Path(faces.attrs['folder']).name}-{detector.id}.png")
-            with core.atomic(panel) as temporary:
-                figures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"]).savefig(temporary)
-            typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
-        except core.DfnbError as error:
+            typer.echo(_scored(detector, network, image, frames))
+        except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
-            failed = 2
+            status = 2
     threshold = detector.record["validation_threshold"]["threshold"]
-    typer.echo(f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. No score is a proof.")
-    raise typer.Exit(failed)
+    typer.echo(
+        f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. "
+        "No score is a proof."
+    )
+    raise typer.Exit(status)
+
+
+def _scored(detector: "Run", network: "Network", image: Path, frames: int) -> str:
+    """Score one image or clip and save its panel; returns the line that says so."""
+    from dfnb import pictures, scoring
+    from dfnb.data.frames import dataset_record
+    from dfnb.data.prepare import prepare_picture
+
+    crop = dataset_record(detector.parameters["train_set"])["parameters"]
+    faces = prepare_picture(image, crop["size"], crop.get("scale"), frames)
+    score = scoring.predict(network, faces, detector.settings)["score"].mean()
+    panel = Path(f"{image.stem[:60]}-{detector.id}.png")
+    with files.atomic(panel) as temporary:
+        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
+        figure.savefig(temporary)
+    return f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}"
 
 
 @app.command()
 def cost(profile: ProfileName = "study") -> None:
-    """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
-    workflow("cost").tell(profile)
+    """Estimate hours, memory and disk of a profile's trainings here, from a few timed steps."""
+    from dfnb import cost
+
+    typer.echo(cost.report(profile))
 
 
 @app.command()
 def report(profile: ProfileName = "demo") -> None:
-    """Make all tables and figures of a report again from its score files, without a network or a dataset."""
+    """Make results, tables and figures of a report again, without a network or a dataset."""
     from dfnb import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
 
 
-@app.command("compare")
-def compare_reports(first: ProfileName, second: ProfileName) -> None:
-    """Did a change help? Video AUC of the first report minus the second's, line by line, paired on the test sets they share."""
-    from dfnb import compare, scores, tables
+@app.command()
+def compare(first: ProfileName, second: ProfileName) -> None:
+    """Video AUC of the first report minus the second's, paired on the test sets they share."""
+    from dfnb import results
 
-    rows = compare.between(scores.Report(first), scores.Report(second))
-    spec = tables.Spec(lead="", where={"minus": ".+"}, index=("line", "minus", "test_set"), columns=())
-    typer.echo(f"{spec.table(rows).to_string()}\n{tables.conclusion(rows)}")
+    rows = results.between(first, second)
+    columns = ["detector", "minus", "test_set", "value", "low", "high", "p", "seeds"]
+    typer.echo(rows[columns].round(3).to_string(index=False))
 
 
 @app.command()
 def synth(
-    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a to synth-d")],
-    portraits: Annotated[Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)] = None,
-    name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
+    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
+    portraits: Annotated[
+        Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name of the new dataset; default: the preset's")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
@@ -128,75 +162,86 @@ def synth(
     """
     from dfnb import synth
 
-    if portraits and name is None:
-        raise core.DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
-    changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
-    tell(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+    changes = {}
+    if portraits:
+        if name is None:
+            raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
+        changes["portraits"] = str(portraits.expanduser().resolve())
+    record = synth.build(name or preset, synth.preset(preset, **changes), workers)
+    _tell(record, name or preset)
 
 
 @app.command()
 def data(root: Roots = None, links: Links = False) -> None:
-    """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
-    from dfnb.data import sources
+    """Show which published datasets are prepared, present, partly there or absent, and the remedy."""
+    from dfnb.data import published
 
-    for name, row in sources.overview(root or [], links).iterrows():
+    for name, row in published.overview(root or [], links).iterrows():
         what = row["what"].replace("\n", "\n" + " " * 31)
         typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
 
 @app.command()
 def prepare(
-    what: Annotated[str, typer.Argument(help="a folder of videos or images, or a dataset of `dfnb data`")],
-    name: Annotated[str | None, typer.Argument(help="name of the new dataset; default: that of WHAT")] = None,
+    source: Annotated[
+        str, typer.Argument(help="a folder, a CSV of videos, or a dataset of `dfnb data`")
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
+    ] = None,
     root: Roots = None,
-    label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
-    crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
+    label: Annotated[
+        str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")
+    ] = None,
+    crops: Annotated[
+        bool, typer.Option(help="the images of the folder are faces: use them where they lie")
+    ] = False,
     links: Links = False,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; may be several")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
+    """Prepare a dataset: find, follow and crop faces.
 
-    `dfnb prepare faceforensics-c23 --root FOLDER` takes a published dataset as it was downloaded, `dfnb prepare FOLDER NAME`
-    videos or images sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/. Killed at any moment, the same command
-    goes on where it was.
+    SOURCE is a folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which
+    a CSV is written first, or such a CSV, or a published dataset, searched for below --root. Exits
+    with 2 when something is missing or could not be used. Killed, the same command goes on.
     """
-    from dfnb.data import prepare, sources
-
-    values, people = {}, ""
-    if what in core.described("real"):
-        manifest = sources.load(what)
-        places, found, missing = sources.located(manifest, root or [], links)
-        values, people = manifest.prepare, manifest.people
-        if not found:
-            facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
-            raise core.DfnbError(f"nothing of {what} is there; say where: dfnb prepare {what} --root FOLDER; {facts}")
-        typer.echo(f"{what} is read from {', '.join(map(str, places))}")
-    else:
-        found, missing = prepare.folder_sources(Path(what), label, crops, links)
-    name = name or Path(what).stem
-    for text in settings or []:
-        with core.reading(f"--set {text}", "here", "write KEY=VALUE, as in --set size=256"):
-            key, value = text.split("=", 1)
-            values = values | {key: yaml.load(value, core.Loader)}
-    checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
-    tell(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
-
-
-def tell(record: dict, name: str) -> None:
-    """Print what a dataset holds and what was lost on the way; exit with 2 when something is missing or was not usable."""
     from dfnb.data import prepare
 
-    for part, n in record["n"].items():
-        typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")
-    typer.echo(f"{core.home() / 'datasets' / name}, fingerprint {record['fingerprint']}")
+    record = prepare.prepare(name, source)
+    _tell(record, name)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """The values of ``--set KEY=VALUE``, read as YAML."""
+    values = {}
+    for text in texts:
+        with explained(f"--set {text}", "here", "write KEY=VALUE, as in --set size=256"):
+            key, value = text.split("=", 1)
+            values[key] = parse_yaml(value)
+    return values
+
+
+def _tell(record: dict, name: str) -> None:
+    """Print what a dataset holds and what was lost; exit with 2 where something was."""
+    from dfnb.data import prepare
+
+    for split, counts in record["n"].items():
+        typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
+    typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    missing, unused = record.get("missing", []), record.get("quarantine", [])
-    problems = [f"missing: {sentence}" for sentence in missing]
-    problems += [f"not used: {each.get('video', 'portrait')} ({each['file']}): {each['reason']}" for each in unused]
-    typer.echo("\n".join([*problems, f"in all {len(missing)} missing, {len(unused)} unused"]), err=True)
-    if missing or not all(entry.get("usable") for entry in unused):
+    missing = record.get("missing", [])
+    quarantine = record.get("quarantine", [])
+    for sentence in missing:
+        typer.echo(f"missing: {sentence}", err=True)
+    for entry in quarantine:
+        video = entry.get("video", "portrait")
+        typer.echo(f"not used: {video} ({entry['file']}): {entry['reason']}", err=True)
+    typer.echo(f"in all {len(missing)} missing, {len(quarantine)} unused", err=True)
+    if missing or not all(entry.get("usable") for entry in quarantine):
         raise typer.Exit(2)
 
 

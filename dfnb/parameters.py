@@ -1,0 +1,164 @@
+"""The parameters of the notebooks: what each of them takes, and how it is checked.
+
+A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
+notebook's namespace to :func:`check`, which refuses unknown names, wrong types and impossible
+values in one sentence; papermill itself only warns of an unknown name.
+"""
+
+import ast
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import pandas as pd
+from pydantic import AfterValidator, Field, NonNegativeInt, create_model
+
+from dfnb import papers, records
+from dfnb.papers.contract import Settings
+from dfnb.settings import Closed, DfnbError, Name
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values} names something twice; leave it out")
+    return values
+
+
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class Parameters(Closed):
+    """What every notebook takes: the profile whose report it reads and adds to."""
+
+    # What has to be there before the notebook is executed as part of a profile.
+    reads: ClassVar[Literal["nothing", "trainings", "other notebooks"]] = "trainings"
+
+    profile: Name = "smoke"
+
+
+class TrainingParameters(Parameters):
+    """What the notebook of a paper takes, beside the settings of the paper."""
+
+    paper: Name
+    train_set: Name
+    test_sets: Names
+    seed: int = Field(0, ge=0)
+    seen_methods: list[str] | None = Field(None, min_length=1)  # to train on; None: all
+    epoch_scores: bool = False  # whether the test sets are scored after every epoch, too
+    devices: int = Field(1, ge=1)
+    frames_per_video: int | None = Field(None, ge=1)  # of the splits train and val; None: all
+
+    def settings(self) -> Settings:
+        """The part of the parameters that belongs to the paper."""
+        schema = papers.module(self.paper).Settings
+        return schema(**{name: getattr(self, name) for name in schema.model_fields})
+
+
+class StartParameters(Parameters):
+    """What the first notebook takes; ``report_of`` is the profile whose results it shows."""
+
+    reads = "other notebooks"
+
+    report_of: Name = "demo"
+
+
+class DataParameters(Parameters):
+    """What the notebook takes that makes datasets, or looks at them where they are prepared."""
+
+    reads = "nothing"
+
+    datasets: Names
+
+
+class AttributionParameters(Parameters):
+    """What the notebook on attribution maps takes; ``picture`` is a reader's own image or clip."""
+
+    picture: str | None = None
+
+
+class SeamsParameters(Parameters):
+    """What the notebook takes that asks which traces of a forgery a detector sees."""
+
+    test_set: Name = "seams"
+
+
+class ReportParameters(Parameters):
+    """What the notebook takes that shows the whole report."""
+
+    reads = "other notebooks"
+
+
+# All notebooks but those of the papers.
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "00_start_here": StartParameters,
+    "01_data": DataParameters,
+    "07_cross_dataset": Parameters,
+    "08_attribution": AttributionParameters,
+    "09_robustness": Parameters,
+    "10_what_detectors_detect": SeamsParameters,
+    "11_report": ReportParameters,
+}
+
+
+def schema(notebook: str) -> type[Parameters]:
+    """The closed schema of a notebook's parameters.
+
+    Raises :class:`DfnbError` that lists the notebooks when there is none of that name.
+    """
+    paper_notebooks = papers.notebooks()
+    if notebook in paper_notebooks:
+        paper = paper_notebooks[notebook]
+        bases = (TrainingParameters, papers.module(paper).Settings)
+        return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
+    if notebook not in NOTEBOOKS:
+        available = ", ".join(sorted([*NOTEBOOKS, *paper_notebooks]))
+        raise DfnbError(f"there is no notebook {notebook!r}; available are {available}")
+    return NOTEBOOKS[notebook]
+
+
+def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
+    """Check a notebook's parameters against its schema.
+
+    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the names
+    that other cells assign only those of parameters are read.
+
+    Args:
+        notebook: Name of the notebook, without ``.ipynb``.
+        namespace: Its variables, ``globals()``, with IPython's list of executed cells in ``In``.
+
+    Raises :class:`DfnbError` with one sentence.
+    """
+    expected = schema(notebook)
+    parameter_names = set(expected.model_fields)
+    names = set()
+    for cell in namespace.get("In", ()):
+        assigned = _assigned_literals(cell)
+        if cell.startswith("# Parameters"):  # papermill's own cell
+            names |= assigned
+        else:
+            names |= assigned & parameter_names
+    if "In" not in namespace:  # not called from a notebook
+        names = parameter_names
+    values = {name: namespace[name] for name in sorted(names) if name in namespace}
+    return expected.check(values, notebook)
+
+
+def _assigned_literals(cell: str) -> set[str]:
+    """The names that a cell assigns, if it only assigns literals, as a parameters cell does."""
+    names = set()
+    try:
+        for statement in ast.parse(cell).body:
+            ast.literal_eval(statement.value)
+            names.add(statement.targets[0].id)
+    except (SyntaxError, ValueError, AttributeError):  # some other cell
+        return set()
+    return names
+
+
+def resolved(parameters: Parameters) -> pd.DataFrame:
+    """A table of the parameters that are not their defaults, and of the environment."""
+    values = parameters.model_dump(exclude_defaults=True)
+    environment = records.environment()
+    versions = [f"{name} {version}" for name, version in environment["packages"].items()]
+    values.update(environment, packages=", ".join(versions))
+    return pd.Series(values).map(str).to_frame("value")
