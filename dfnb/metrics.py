@@ -1,8 +1,8 @@
 """Metrics of score tables.
 
-A score table has one row per frame: video, track, frame, cluster, label, method and ``score``, which
-is P(fake); and the columns :data:`LOCALISATION` where a detector localises and the frame is a fake
-with a mask (NaN elsewhere). Nothing here knows a model or a file.
+A score table has one row per frame: video, track, frame, cluster, label, method and ``score``,
+which is P(fake); and the columns :data:`LOCALISATION` where a detector localises and the frame is
+a fake with a mask (NaN elsewhere). Nothing here knows a model or a file.
 
 :func:`align` brings the tables of several seeds to the same units, frames or videos;
 :func:`measure` gives a metric of each table and what its variance over clusters follows from, in
@@ -55,7 +55,7 @@ KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": 
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
-    """Return a score table if it is sound, else raise DfnbError naming ``source`` and the remedy."""
+    """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
     rescore = "score the run again, as P(fake)"
     relabel = "correct the label in frames.parquet (0 real, 1 fake) and score again"
     rename = "make video unique by method and name together, and score again"
