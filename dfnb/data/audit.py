@@ -68,7 +68,7 @@ def _shared(table: pd.DataFrame, column: str) -> int:
     return int((splits > 1).sum())
 
 
-def between(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, int | str]:
+def between(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     """What the test split of one dataset shares with training and validation of another.
 
     People are compared by name, as target or donor, and only when the records of both datasets name
@@ -78,7 +78,7 @@ def between(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, int | str]:
     """
     training = train[train["split"] != "test"]
     testing = test[test["split"] == "test"]
-    people: int | str = "–"
+    people: Any = "–"
     numbering = train.attrs["record"].get("people")
     if numbering and numbering == test.attrs["record"].get("people"):
         people = len(_people(training) & _people(testing))
@@ -134,8 +134,8 @@ def _hash(crop: np.ndarray) -> np.ndarray:
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
-    waves = cv2.dct(grey.astype(np.float32))[:WAVES, :WAVES].ravel()
-    waves = waves[1:]  # the first one is the mean brightness
+    waves = cv2.dct(grey.astype(np.float32))
+    waves = waves[:WAVES, :WAVES].ravel()[1:]  # without the first, the mean brightness
     return waves > np.median(waves)
 
 
@@ -145,10 +145,10 @@ def _hash(crop: np.ndarray) -> np.ndarray:
 def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     """How well the label is predicted without looking at the face: frame AUC, and a verdict.
 
-    Of the :func:`features`, those with several columns are judged by a logistic regression fitted to
-    the clusters of the other folds. A single value is judged by itself, with its medians among real
-    and fake frames. The AUC is the mean over ten folds of clusters, with a 95 % t interval over
-    them. There are too few videos when a class has fewer than two clusters per fold.
+    Of the :func:`features`, those with several columns are judged by a logistic regression fitted
+    to the clusters of the other folds. A single value is judged by itself, with its medians among
+    real and fake frames. The AUC is the mean over ten folds of clusters, with a 95 % t interval
+    over them. There are too few videos when a class has fewer than two clusters per fold.
     """
     step = max(1, len(frames) // PROBED_FRAMES)
     probed = frames.iloc[::step]
@@ -159,11 +159,13 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     for name, values in features(probed).items():
         row = _judged(values, label, folds)
         if values.shape[1] == 1:
-            medians = pd.Series(values[:, 0], dtype=float).groupby(label).median().round(1)
+            single = pd.Series(values[:, 0], dtype=float)
+            medians = single.groupby(label).median().round(1)
             row["median of real"] = medians.get(0)
             row["median of fake"] = medians.get(1)
         rows[name] = row
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("the label by")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "the label by"
     table["n frames"] = len(probed)
     table["clusters"] = len(np.unique(cluster))
     return table.astype(object).fillna("–")
@@ -172,19 +174,20 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """What could predict the label without the face, by name: (n frames, columns) float32."""
     pixels = Pixels(frames.attrs["folder"])
-    height, width = pixels.crop(frames["path"].iloc[0], frames["row"].iloc[0]).shape[:2]
-    rim = np.ones((height, width), bool)
-    rim[BORDER:-BORDER, BORDER:-BORDER] = False
     border, colour, place, sizes = [], [], [], []
+    common_size = None
     boxes = frames["crop_box"]
-    for path, row, box, known in zip(frames["path"], frames["row"], boxes, boxes.notna()):
+    for path, row, box, has_box in zip(frames["path"], frames["row"], boxes, boxes.notna()):
         crop = pixels.crop(path, row)
-        corners = box if known else (0, 0, 0, 0)
+        corners = box if has_box else (0, 0, 0, 0)
         place.append([*crop.shape[:2], *corners])
-        # Images that are used in place may differ in size.
-        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
-        border.append(crop[rim][::3].ravel())
-        colour.append([*crop.mean((0, 1)), *crop.std((0, 1))])
+        # Images that are used in place may differ in size: all get that of the first one.
+        common_size = common_size or crop.shape[1::-1]
+        crop = cv2.resize(crop, common_size, interpolation=cv2.INTER_AREA)
+        border.append(_border(crop))
+        mean = crop.mean(axis=(0, 1))
+        deviation = crop.std(axis=(0, 1))
+        colour.append([*mean, *deviation])
         sizes.append([_jpeg_size(crop, quality) for quality in JPEG_QUALITIES])
     lists = (border, colour, place, sizes)
     border, colour, place, sizes = [np.array(values, np.float32) for values in lists]
@@ -200,9 +203,18 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
+def _border(crop: np.ndarray) -> np.ndarray:
+    """The channels of every third pixel along the edges of a crop."""
+    rim = np.ones(crop.shape[:2], bool)
+    rim[BORDER:-BORDER, BORDER:-BORDER] = False
+    return crop[rim][::3].ravel()
+
+
 def _jpeg_size(crop: np.ndarray, quality: int) -> int:
     """Bytes of a crop (H, W, 3) RGB as JPEG."""
-    return len(cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return len(encoded)
 
 
 def _folds(label: np.ndarray, cluster: np.ndarray) -> Folds:

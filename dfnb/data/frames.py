@@ -281,8 +281,12 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
     """
     real = frames.loc[frames["label"] == 0, "cluster"]
     fake = frames.loc[frames["label"] == 1, "cluster"]
-    clusters = sorted([real.nunique(), fake.nunique()])
-    if clusters[1 if made else 0] < 2:
+    enough_real = real.nunique() >= 2
+    enough_fake = fake.nunique() >= 2
+    enough = enough_real and enough_fake
+    if made:
+        enough = enough_real or enough_fake
+    if not enough:
         raise DfnbError(
             f"{frames.attrs['folder']}: split {split!r} has {len(real)} real frames of "
             f"{real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}, and "
@@ -302,7 +306,7 @@ def masked(frames: pd.DataFrame) -> np.ndarray:
 def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> pd.DataFrame:
     """The frames without their masks, except those of ``rows``, which are positions in the table.
 
-    Raises :class:`DfnbError` when ``rows`` is empty although it should be a ``share`` of something.
+    Raises :class:`DfnbError` when ``rows`` is empty although it should be a ``share`` of the fakes.
     """
     if share and not len(rows):
         raise DfnbError(
@@ -320,7 +324,8 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
-    shape = pixels.crop(fakes["path"].iloc[0], fakes["row"].iloc[0]).shape[:2]
+    first = fakes.iloc[0]
+    shape = pixels.crop(first["path"], first["row"]).shape[:2]
     total = np.zeros(shape)
     for path, row in zip(fakes["mask"], fakes["row"]):
         total += pixels.mask(path, row, shape)
@@ -329,9 +334,10 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    column = pa.table({"landmarks": pa.array(frames["landmarks"])})["landmarks"].combine_chunks()
+    table = pa.table({"landmarks": pa.array(frames["landmarks"])})
     unknown = pa.scalar([np.nan] * 10, POINTS)
-    return column.fill_null(unknown).flatten().to_numpy().reshape(-1, 5, 2).copy()
+    column = table["landmarks"].combine_chunks().fill_null(unknown)
+    return column.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
 
 # ---------------------------------------------------------------- pixels

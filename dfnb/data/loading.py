@@ -23,6 +23,7 @@ from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
+Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
 
 
 class Sample(NamedTuple):
@@ -76,7 +77,7 @@ class FrameDataset(Dataset):
         if seed is not None and split == "train":
             self.transform = settings.transform()
 
-    def __getitem__(self, index: Index) -> list[dict[str, Tensor]]:
+    def __getitem__(self, index: Index) -> list[Tensors]:
         epoch, position, row = index
         stored = self._stored(row)
         if self.seed is None:
@@ -88,10 +89,10 @@ class FrameDataset(Dataset):
                 f"samples() made {len(samples)} images, not samples_per_frame = "
                 f"{self.settings.samples_per_frame}; correct the paper's Settings"
             )
+        # One seed for all samples of a frame: they are augmented alike.
         augmentation = torch_seed("augment", self.seed, epoch, position, 0)
         items = []
         for sample in samples:
-            # The same seed for all samples of a frame: they are augmented alike.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(augmentation)
                 items.append(self._item(sample))
@@ -105,19 +106,19 @@ class FrameDataset(Dataset):
         has_mask = bool(mask_path) or label == 0
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
-    def _item(self, sample: Sample) -> dict[str, Tensor]:
+    def _item(self, sample: Sample) -> Tensors:
         """A sample resized, augmented and normalised."""
         shape = sample.image.shape[:2]
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(sample.mask)[None].to(torch.uint8))
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)
+        image = tv_tensors.Image(image)
+        mask = torch.from_numpy(sample.mask)[None]
+        mask = tv_tensors.Mask(mask.to(torch.uint8))
         points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
             image, mask, points = self._augmented(image, mask, points)
-        values = image.as_subclass(Tensor).float().div_(255)
-        values = v2.functional.normalize(
-            values, self.settings.mean, self.settings.std, inplace=True
-        )
+        values = image.as_subclass(Tensor).float() / 255
+        values = v2.functional.normalize(values, self.settings.mean, self.settings.std)
         return {
             "image": values,
             "label": torch.tensor(sample.label),
@@ -141,7 +142,7 @@ class FrameDataset(Dataset):
 
 
 def _handedness(points: Tensor) -> Tensor:
-    """The sign of the area that eyes and mouth (5, 2) span; it changes when a face is mirrored."""
+    """The sign of the area that eyes and mouth (5, 2) span; a mirrored face has the other sign."""
     across = points[1] - points[0]
     down = points[3:].mean(0) - points[:2].mean(0)
     return torch.sign(across[0] * down[1] - across[1] * down[0])
@@ -172,7 +173,7 @@ def loader(
     )
 
 
-def _collate(items: list[list[dict[str, Tensor]]]) -> dict[str, Tensor]:
+def _collate(items: list[list[Tensors]]) -> Tensors:
     return default_collate([*chain.from_iterable(items)])
 
 
@@ -184,7 +185,7 @@ def in_order(
     seed: int | None = None,
     split: str = "val",
     pixels: Pixels | None = None,
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
     With a ``seed`` they are the samples that the paper makes. Those of a frame are the same each
@@ -196,12 +197,12 @@ def in_order(
     yield from loader(data, batches, workers)
 
 
-def as_batch(frames: pd.DataFrame, settings: Any) -> dict[str, Tensor]:
+def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
     """All frames of a small table as one batch, as they are stored."""
     return next(in_order(frames, settings, batch_size=len(frames)))
 
 
-def pictures(batch: dict[str, Tensor], settings: Any) -> np.ndarray:
+def pictures(batch: Tensors, settings: Any) -> np.ndarray:
     """The images of a batch without their normalisation: (B, H, W, 3) uint8 RGB."""
     mean = torch.tensor(settings.mean).view(3, 1, 1)
     std = torch.tensor(settings.std).view(3, 1, 1)
@@ -269,13 +270,14 @@ class EpochSampler(Sampler[list[Index]]):
     def order(self, epoch: int) -> np.ndarray:
         """The rows of the table (n,) in the order of an epoch."""
         draw = rng("order", self.seed, epoch)
-        order = self._oversampled(draw) if self.oversampling else self._balanced(draw)
+        if self.oversampling:
+            order = draw.permutation(self.shown)
+            order = order[: self.n]
+        else:
+            order = self._balanced(draw)
         if len(self.always):
             order = self._with_always(order, draw)
         return order
-
-    def _oversampled(self, draw: np.random.Generator) -> np.ndarray:
-        return draw.permutation(self.shown)[: self.n]
 
     def _balanced(self, draw: np.random.Generator) -> np.ndarray:
         parts = []
@@ -293,8 +295,9 @@ class EpochSampler(Sampler[list[Index]]):
         n_always = batches * max(1, self.frames_per_batch // 8)
         fakes_first = np.argsort(self.is_real[order], kind="stable")
         others = np.delete(order, fakes_first[:n_always])
-        chosen = _in_turns(self.always, n_always, draw)
-        return np.hstack([chosen.reshape(batches, -1), others.reshape(batches, -1)]).ravel()
+        chosen = _in_turns(self.always, n_always, draw).reshape(batches, -1)
+        others = others.reshape(batches, -1)
+        return np.hstack([chosen, others]).ravel()
 
     def __len__(self) -> int:
         return self.n // self.frames_per_batch - self.skip
