@@ -3,6 +3,7 @@
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
 # make test-lab   every notebook by Run All in JupyterLab, in headless chromium (NOTEBOOK=02 one of them)
+# make test-release   environment.yml installed into an empty environment; fetches several GB
 # make test-slurm   the smoke profile on a Slurm of one node beside a local run; root, slurm-wlm and munge
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
 
-.PHONY: help demo report test test-lab test-slurm lab lint lock
+.PHONY: help demo report test test-lab test-slurm test-release lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -33,6 +34,9 @@ test-lab: $(VENV)/.installed
 test-slurm: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra slurm -c requirements.lock
 	@$(BIN)/python -m pytest tests/slurm
+
+test-release: $(VENV)/.installed
+	@$(BIN)/python -m pytest tests/release
 
 lab: $(VENV)/.installed
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb

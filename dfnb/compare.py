@@ -11,8 +11,9 @@ and ``high`` are over videos alone, and there is nothing over seeds (NaN).
 - ``line``, ``paper``, ``group``, ``arm``: of the :class:`dfnb.scores.Line`; ``minus``: the line that is subtracted, on
   the same units at shared seeds, or empty;
 - ``method``: ``all``, or one manipulation method together with the real frames;
-- ``test_set``: a test set, or ``away``: the mean over those that the line was not trained on (``mean_over``). They hold
-  other people, so their variances over videos add;
+- ``test_set``: a test set, or ``away``: the mean over those that the line was not trained on (``mean_over``), the same for
+  all lines of a training dataset: a line that lacks one of them has no mean. They hold other people, so their variances
+  over videos add;
 - ``condition``: empty (clean), ``JPEG 3``, ``JPEG`` and ``all corruptions`` (means over severities), ``map Grad-CAM``,
   ``sanity Grad-CAM``, ``chosen on test``. A line minus itself ``chosen on test`` is what that choice gains. ``with
   collapsed`` (clean) or ``with collapsed, JPEG``: the same with the collapsed runs in, which all other rows leave out;
@@ -47,7 +48,7 @@ from dfnb import core, metrics, papers, scores
 DECLARED = core.read_yaml(Path(__file__).with_suffix(".yaml"))
 KEYS, INTERVALS, COUNTS, FACTS = DECLARED["columns"].values()
 COLUMNS = (*KEYS, *INTERVALS, *COUNTS, *FACTS)
-VERSION = 7  # raised when the same scores give other numbers
+VERSION = 8  # raised when the same scores give other numbers
 ON_TEST, ALL_CORRUPTIONS, WITH_COLLAPSED, TRAINING, SEAMS, AWAY = DECLARED["names"].values()
 CONTRASTS = DECLARED["contrasts"]
 
@@ -186,27 +187,50 @@ def _results(report: scores.Report) -> pd.DataFrame:
 
 
 def _away(lines: Sequence[scores.Line], found: Sequence[Row]) -> Iterator[Row]:
-    """The rows of :data:`AWAY`: of every number that there is on each of the test sets a line was not trained on."""
+    """The rows of :data:`AWAY`: of every number that there is on each of the test sets a line was not trained on.
+
+    Means are compared, so all are over the same sets: those on which the main lines of a home have the condition (its arms
+    where no main line has it). A line that was tested on fewer has no mean.
+    """
     homes = {"": ""} | {line.name: _home(line) for line in lines}
-    by_number, test_sets = defaultdict(list), defaultdict(set)
+    heads = {line.name for line in lines if not line.group}
+    by_number, test_sets, tested = defaultdict(list), defaultdict(set), defaultdict(set)
     for row in found:
-        home = homes[row["line"]] or homes[row["minus"]]
-        of_map = row["condition"].removeprefix(f"{WITH_COLLAPSED}, ").startswith(("map ", "sanity "))
-        if home and row["test_set"] != home and row["method"] == "all" and not of_map:
-            compared = row["line"], row["minus"], row["condition"], row["level"]
+        home, condition = homes[row["line"]] or homes[row["minus"]], row["condition"]
+        condition = condition.removeprefix(WITH_COLLAPSED).removeprefix(", ")  # tested on the same sets
+        if (
+            home
+            and row["test_set"] != home
+            and row["method"] == "all"
+            and not condition.startswith(("map ", "sanity "))
+        ):
+            compared, of = (row["line"], row["minus"], row["condition"], row["level"]), (home, condition, row["level"])
             test_sets[compared].add(row["test_set"])
-            by_number[*compared, row["metric"]].append(row)
-    for (*compared, _), parts in by_number.items():
+            by_number[(*of, *compared, row["metric"])].append(row)
+            if homes[row["line"]] and not row["minus"]:
+                tested[*of, row["line"] in heads].add(row["test_set"])
+    for (*of, line, minus, of_condition, level, _), numbers in by_number.items():
+        wanted = tested[*of, True] or tested[*of, False]
+        parts = [part for part in numbers if part["test_set"] in wanted]
+        if not parts or not wanted <= test_sets[line, minus, of_condition, level]:
+            continue
         row, refused = parts[0], [part["refused"] for part in parts if "refused" in part]
         if not refused and len({part["seeds_list"] for part in parts}) > 1:
             refused = ["other seeds on one test set than on another; score all runs on all test sets"]
         keys = {name: row[name] for name in ("line", "minus", "method", "condition", "level", "metric")}
-        keys |= {"test_set": AWAY, "mean_over": ", ".join(sorted(test_sets[tuple(compared)]))}
+        keys |= {"test_set": AWAY, "mean_over": ", ".join(sorted(wanted))}
         if refused:
             yield keys | {"refused": refused[0]}
-        elif len(parts) == len(test_sets[tuple(compared)]):
+        elif len(parts) == len(wanted):
             facts = {name: row[name] for name in ("seeds_list", "collapsed")}
             yield keys | summary(*(part["outcome"] for part in parts)) | facts
+
+
+def named_sets(rows: pd.DataFrame) -> pd.Series:
+    """The test sets of these rows as tables and figures name them: means over unlike sets are told apart by their sets."""
+    if rows.loc[rows["mean_over"] != "", "mean_over"].nunique() < 2:
+        return rows["test_set"]
+    return rows["test_set"].where(rows["mean_over"] == "", rows["test_set"] + ": " + rows["mean_over"])
 
 
 def _training(lines: Sequence[scores.Line]) -> Iterator[Row]:
@@ -588,9 +612,10 @@ def _judged(claim: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
 
 def _verdict(claim: dict[str, Any], of: Any, limit: float) -> str:
     """The rule for a gain, or for no worse than ``limit``, on both ends of the interval."""
+    gain, delta = claim["kind"] == "gain", _delta(claim, of)
     if of.high < limit:
-        return "worse"
-    small = claim["kind"] == "gain" and of.high < _delta(claim, of)
+        return "worse, below material size" if gain and of.low > -delta else "worse"
+    small = gain and of.high < delta
     if of.low > limit:
         return "supported, below material size" if small else "supported"
     return "no material gain" if small else "undecided"

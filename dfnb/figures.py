@@ -17,7 +17,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 from sklearn.metrics import roc_curve
 
-from dfnb import core, metrics, papers, scores
+from dfnb import compare, core, metrics, papers, scores
 from dfnb.attribution import maps
 from dfnb.data.frames import Pixels, as_batch, load_frames, pictures, select
 from dfnb.papers import Run
@@ -193,7 +193,7 @@ def training_curves(runs: Sequence[Run]) -> Figure:
 
 def forest(rows: pd.DataFrame, look: Looks, report: scores.Report) -> Figure:
     """A value of each line on each test set, or of each method, with its interval and a dot per seed; of one metric."""
-    names = rows["test_set" if "all" in {*rows["method"]} else "method"]
+    names = compare.named_sets(rows) if "all" in {*rows["method"]} else rows["method"]
     lines, shown = list(rows["line"].unique()), list(names.unique())
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + len(shown) * max(0.4, 0.13 * len(lines))))
     for i, line in enumerate(lines):
@@ -216,7 +216,8 @@ def strip(rows: pd.DataFrame, look: Looks) -> Figure:
     for place, row in enumerate(rows.itertuples()):
         error = [[row.value - row.low], [row.high - row.value]]
         axes.errorbar(row.value, place, xerr=np.nan_to_num(error), **look[row.line], linestyle="", capsize=3)
-        axes.plot(np.asarray(row.by_seed.split(", "), float), [place] * row.seeds, ".", color="0.25", markersize=3)
+        seeds = np.asarray(row.by_seed.split(", "), float)
+        axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=3)
     if rows["minus"].any():
         axes.axvline(0, color="0.4", linestyle=":", linewidth=1)
     names = rows["line"].where(rows["minus"] == "", rows["line"] + "\n− " + rows["minus"])

@@ -15,16 +15,18 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from dfnb import compare, core, figures, papers, scores, tables
+from dfnb.attribution import maps
 
 
 def ranked(book: tables.Book, test_set: str) -> list[dict]:
     """The rows of the main lines on a test set or ``away``, best first.
 
     ``against``: the row of the difference between the best line and this one, either way round, None if there is none;
-    ``tied``: whether its interval holds zero.
+    ``tied``: whether its interval holds zero. Means over other sets than those of most lines are left out.
     """
     found = (book.tables[name].rows(book.results).dropna(subset="value") for name in ("cross_dataset", "differences"))
     rows, pairs = (table[table["test_set"] == test_set] for table in found)
+    rows = rows[rows["mean_over"].isin(rows["mean_over"].mode()[:1])]
     of_lines = {frozenset((pair["line"], pair["minus"])): pair for pair in pairs.to_dict("records")}
     result = rows.sort_values("value", ascending=False, kind="stable").to_dict("records")
     for row in result:
@@ -34,18 +36,27 @@ def ranked(book: tables.Book, test_set: str) -> list[dict]:
 
 
 def looks_at(book: tables.Book, line: str) -> dict:
-    """Of the map of a detector that puts most of its weight on the forgery at home: energy, chance, and its picture.
+    """Of a detector's maps that passed their sanity test the one with most of its weight on the forgery at home.
 
-    Besides the ``verdicts`` of the sanity tests of all its maps. Empty where no map of it was measured.
+    Its energy, that by chance, that of the mean training mask (NaN where it is not known), and a picture; and the
+    ``verdicts`` of all maps of the detector that were tested. Placebos are no maps of it. ``map`` is empty where none passed;
+    all is where none was measured.
     """
-    rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("line == @line and home == 'yes'")
+    rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("home == 'yes'")
+    constant = rows[(rows["line"] == tables.MEAN_MASK) & (rows["metric"] == "energy")]
+    rows = rows[(rows["line"] == line) & ~rows["map"].isin(maps.CONTROLS)]
     energy, chance = (rows[rows["metric"] == metric].set_index("map") for metric in ("energy", "chance"))
     if energy.empty:
         return {}
-    best, picture = energy["value"].idxmax(), f"figures/attribution_{core.slug(line)}.png"
-    row = {"map": best, "energy": energy.loc[best].to_dict(), "chance": chance.loc[best, "value"]}
-    row["picture"] = picture if (scores.report_folder(book.profile) / picture).exists() else ""
-    return row | {"verdicts": energy.loc[energy["verdict"] != "", "verdict"].to_dict()}
+    found = {"line": line, "map": "", "verdicts": energy.loc[energy["verdict"] != "", "verdict"].to_dict()}
+    passed = energy[energy["verdict"] == "passes"]
+    if passed.empty:
+        return found
+    best, picture = passed["value"].idxmax(), f"figures/attribution_{core.slug(line)}.png"
+    constant = constant.loc[constant["test_set"] == passed.loc[best, "test_set"], "value"]
+    found |= {"map": best, "energy": passed.loc[best].to_dict(), "chance": chance.loc[best, "value"]}
+    found["mean_mask"] = constant.iloc[0] if len(constant) else float("nan")
+    return found | {"picture": picture if (scores.report_folder(book.profile) / picture).exists() else ""}
 
 
 def picture(rows: Sequence[Mapping], book: tables.Book) -> str:
@@ -62,6 +73,17 @@ def verdicts(book: tables.Book) -> dict[tuple[str, str], list[dict[str, str]]]:
     titles = {name: papers.module(name).PAPER.title for name in papers.names()}
     groups = judged.replace({"paper": titles}).groupby(["paper", "claim"], sort=False)
     return {claim: rows.to_dict("records") for claim, rows in groups}
+
+
+def corrected(book: tables.Book) -> str:
+    """What Holm's correction leaves of the verdicts ``supported`` on claims of papers; empty where there is none."""
+    family = book.judged[book.judged["verdict"].str.startswith("supported") & (book.judged["p, Holm"] != "–")]
+    kept = (family["p, Holm"].str.strip("< ").astype(float) < 0.05).sum()
+    return (
+        f"Of {len(family)} supported claims of papers {kept} keep p < .05 after Holm's correction."
+        if len(family)
+        else ""
+    )
 
 
 def sections(profile: str, order: Sequence[str]) -> dict[str, dict]:
@@ -94,6 +116,7 @@ def rebuild(profile: str) -> Path:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters |= {"number": tables.cell, "picture": lambda rows: picture(rows, book)}
     facts = {"profile": profile, "lines": rows["line"].unique(), "board": board, "claims": verdicts(book)}
+    facts["corrected"] = corrected(book)
     facts["looks"] = looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {}
     facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
     facts["sections"] = sections(profile, [*book.tables, *book.figures])

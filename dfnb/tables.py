@@ -46,6 +46,7 @@ class Spec(core.Closed):
         if rows.empty:
             return pd.DataFrame()
         shown = rows.replace({"metric": metrics.LOCALISATION, "condition": {"": "our rule"}})
+        shown["test_set"] = compare.named_sets(rows)
         index = shown.set_index(list(self.index)).index
         if not self.columns:
             return _listed(rows).set_index(index)
@@ -68,6 +69,7 @@ def cell(row: Mapping[str, Any]) -> str:
 
 
 def _listed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences, one per row, with p and a verdict."""
     table = pd.DataFrame({"difference": rows.apply(cell, axis=1).to_numpy()})
     table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
     table["p"], table["p, Holm"] = metrics.p_texts(rows["p"]), metrics.p_texts(metrics.holm(rows["p"].to_numpy()))
@@ -77,6 +79,8 @@ def _listed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def extended(results: pd.DataFrame) -> pd.DataFrame:
     """The results with what tables need besides: ``home``, ``map``, the ``verdict`` of its sanity test, published AUC.
+
+    A map's verdict is of its own rank correlations alone: a difference of two lines is none.
 
     The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines share that were trained on the same
     forgeries, and their maps.
@@ -88,8 +92,11 @@ def extended(results: pd.DataFrame) -> pd.DataFrame:
     constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
     results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
     further = {"map": results["condition"].str.partition(" ")[2], "left chance": results["left_chance"].astype("Int64")}
+    further["seeds"] = results["seeds"].astype("Int64")  # refused rows have none
     results = results.assign(home=np.where(results["test_set"] == results["train_set"], "yes", "no"), **further)
-    tested = results[results["condition"].str.startswith("sanity ") & (results["method"] == "all")]
+    tested = results[
+        results["condition"].str.startswith("sanity ") & (results["method"] == "all") & (results["minus"] == "")
+    ]
     tested = tested.assign(fails=tested["value"] >= tested["metric"].map(FAILS).astype(float))
     verdicts = tested.groupby(["line", "map"])["fails"].any().map({True: "fails", False: "passes"}).rename("verdict")
     return compare.with_published(results.join(verdicts, on=["line", "map"]).fillna({"verdict": ""}))
@@ -106,7 +113,7 @@ def groups(results: pd.DataFrame, lines: Iterable[scores.Line]) -> dict[str, Spe
         if not group or any(re.fullmatch(pattern, group) for pattern in named):
             continue
         paper = rows.drop_duplicates("line")["paper"].mode()[0]
-        shown = {"group": {"", group}, "test_set": {*rows["test_set"]}}
+        shown = {"group": {"", group}, "test_set": {*rows["test_set"]}, "train_set": {*rows["train_set"]}}
         shown["line"] = {*rows["line"], *rows["minus"], MEAN_MASK} - {""}
         alone = {column: "|".join(map(re.escape, sorted(names))) for column, names in shown.items()}
         for ending, spec in specs("groups").items():
@@ -162,14 +169,24 @@ MADE |= {"findings": lambda book: findings(book.judged), "published": lambda _: 
 
 
 def conclusion(rows: pd.DataFrame) -> str:
-    """What these results come to: how many differences are decided, or which line is highest and lowest, of their first metric."""
+    """What these results come to: how many differences are decided, or which line is highest and lowest, of their first metric.
+
+    Lines are ranked on one test set, on which all have a value: the mean ``away``, if it is over the same sets for all, else
+    the first that they were not trained on.
+    """
     if rows["minus"].all():
         above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
         return f"Differences: {above} above zero, {below} below, {len(rows) - above - below} undecided."
     gain = "gain in pixel AP"  # over the mean training mask: of localisation the number that says something
     metric = gain if gain in set(rows["metric"]) else rows["metric"].iloc[0]
     rows, named = rows[rows["metric"] == metric].sort_values("value", kind="stable"), []
-    ranked = rows[rows["test_set"] == compare.AWAY] if compare.AWAY in set(rows["test_set"]) else rows
+    columns, sets = rows["line"].nunique(), rows.groupby("test_set", sort=False)[["line", "mean_over"]].nunique()
+    common = sets.index[(sets["line"] == columns) & (sets["mean_over"] == 1)]
+    home = rows.loc[rows["test_set"] == rows["train_set"], "test_set"]
+    common = sorted(common, key=lambda name: (name != compare.AWAY, name in {*home}))
+    if not common:
+        return f"{metrics.LOCALISATION.get(metric, metric)}: these lines share no test set, so none is highest."
+    ranked = rows[rows["test_set"] == common[0]]
     for word, row in (("highest", ranked.iloc[-1]), ("lowest", ranked.iloc[0])):
         where = row[["line", "test_set", "method", "condition"]].replace("all", "")
         named.append(f"{word} for {', '.join(filter(None, where))} ({cell(row)})")

@@ -502,6 +502,29 @@ def test_the_mean_over_the_sets_not_trained_on(tmp_path, monkeypatch):
     assert "other seeds on one test set than on another" in again["refused"] and np.isnan(again["value"])
 
 
+def test_a_mean_is_shown_and_compared_over_the_same_sets_alone(tmp_path, monkeypatch):
+    strengths = {
+        ("plain", "b"): 1.0,
+        ("plain", "c"): 1.0,
+        ("locating", "b"): 2.0,
+    }  # the weaker has no easier set left out
+    made = {(name, on, k): strong(name, on, k, by) for (name, on), by in strengths.items() for k in (0, 1)}
+    made |= {(name, "here", k): strong(name, "here", k) for name in ("plain", "locating") for k in (0, 1)}
+    found = report_of(tmp_path, monkeypatch, made)
+    means = rows(found, test_set=compare.AWAY)
+    assert set(zip(means["line"], means["minus"], means["mean_over"])) == {("plain", "", "b, c")}
+    assert row(found, line="locating", minus="plain", test_set="b")["value"] > 0
+    shown = rows(found, minus="", method="all", condition="", level="video", metric="AUC")
+    said = tables.conclusion(shown)
+    assert re.match(r"AUC: highest for locating, b \(.*; lowest for plain, b \(", said) and "away" not in said
+    apart = shown[(shown["line"] == "plain") == (shown["test_set"] == "c")]
+    assert "these lines share no test set, so none is highest" in tables.conclusion(apart)
+    unlike = shown[shown["test_set"] == compare.AWAY]
+    unlike = pd.concat([unlike, unlike.assign(line="locating", mean_over="b")])
+    assert "none is highest" in tables.conclusion(unlike)
+    assert set(compare.named_sets(unlike)) == {"away: b, c", "away: b"}
+
+
 def test_collapsed_runs_are_left_out_and_counted(tmp_path, monkeypatch):
     made = {
         (name, "here", k): strong(name, "here", k, 0.1 if k == 1 else 1.5)
@@ -619,6 +642,8 @@ OURS, PLAIN = "locate_and_verify", "xception"
     "value, low, high, verdict",
     [
         (-0.05, -0.08, -0.02, "worse"),
+        (-0.005, -0.008, -0.002, "worse, below material size"),
+        (-0.006, -0.012, -0.002, "worse"),
         (0.05, 0.02, 0.08, "supported"),
         (0.005, 0.002, 0.008, "supported, below material size"),
         (0.002, -0.004, 0.008, "no material gain"),

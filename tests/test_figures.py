@@ -27,7 +27,7 @@ def results(names, paper="xception", group="", **columns) -> pd.DataFrame:
     """Rows of the results on two test sets, one line per name."""
     rows = [{"line": name, "test_set": test_set} for name in names for test_set in ("home", "away")]
     table = pd.DataFrame(rows).assign(
-        paper=paper, group=group, arm="", level="video", metric="AUC", condition="", method="all"
+        paper=paper, group=group, arm="", level="video", metric="AUC", condition="", method="all", mean_over=""
     )
     value = np.linspace(0.6, 0.9, len(table))
     by_seed = [f"{each - 0.01:.4f}, {each + 0.01:.4f}" for each in value]

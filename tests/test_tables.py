@@ -370,13 +370,90 @@ def test_the_best_line_and_those_that_cannot_be_told_apart(book):
 ENDS = ["value", "low", "high"]
 
 
+def with_maps(results, **energies) -> pd.DataFrame:
+    """The results with further maps of the baseline: energy by name and verdict, joined by an underscore."""
+    like = results[
+        (results["line"] == "Baseline") & (results["condition"] == "map Grad-CAM") & (results["minus"] == "")
+    ]
+    added = []
+    for text, value in energies.items():
+        name, verdict = text.split("_")
+        rows = like[like["metric"].isin(["energy", "chance"]) & (like["method"] == "all")]
+        rows = rows.assign(map=name, condition=f"map {name}", verdict=verdict)
+        added.append(rows.assign(value=rows["value"].where(rows["metric"] == "chance", value)))
+    return pd.concat([results, *added], ignore_index=True)
+
+
 def test_where_a_detector_looks_and_whether_to_believe_it(book):
     found = page.looks_at(book, "Baseline")
-    rows = book.tables["attribution"].rows(book.results).query("line == 'Baseline'")
+    rows = book.tables["attribution"].rows(book.results).query("line == 'Baseline' and map == 'Grad-CAM'")
     energy, chance = (rows[rows["metric"] == name].set_index("map")["value"] for name in ("energy", "chance"))
-    assert found["energy"]["value"] == energy.max() and found["chance"] == chance[energy.idxmax()]
-    assert found["verdicts"] == {"Grad-CAM": "passes", "edges": "fails"}
+    assert found["map"] == "Grad-CAM" and found["energy"]["value"] == energy.item() and found["chance"] == chance.item()
+    assert np.isnan(found["mean_mask"])
+    assert found["verdicts"] == {"Grad-CAM": "passes"}  # edges is a placebo
     assert page.looks_at(book, "Locate and Verify") == {}
+
+
+def test_a_map_that_failed_is_not_shown_and_the_mean_mask_stands_beside_one_that_passed(book):
+    book.results = with_maps(book.results, best_fails=0.99, second_passes=0.98, random_passes=1.0)
+    mask = book.results[(book.results["map"] == "second") & (book.results["metric"] == "energy")]
+    book.results = pd.concat([book.results, mask.assign(line=tables.MEAN_MASK, map="none", value=0.57)])
+    found = page.looks_at(book, "Baseline")
+    assert (found["map"], found["energy"]["value"], found["mean_mask"]) == ("second", 0.98, 0.57)
+    assert found["verdicts"] == {"Grad-CAM": "passes", "best": "fails", "second": "passes"}
+    book.results = book.results[book.results["verdict"] != "passes"]
+    assert page.looks_at(book, "Baseline") == {"line": "Baseline", "map": "", "verdicts": {"best": "fails"}}
+
+
+def test_the_verdict_of_a_map_is_of_its_own_correlations_and_of_no_difference(home):
+    results = compare.results(scores.Report("hand"))
+    sane = results[(results["condition"] == "sanity Grad-CAM") & (results["minus"] == "")]
+    assert (sane.loc[sane["metric"] == "all", "value"] < 0.5).all() and len(sane)
+    difference = sane.assign(minus="Locate and Verify", value=0.9)
+    found = tables.extended(pd.concat([results, difference], ignore_index=True))
+    assert set(found.loc[found["map"] == "Grad-CAM", "verdict"]) == {"passes"}
+    own = tables.extended(pd.concat([results, sane.assign(value=0.9)], ignore_index=True))
+    assert set(own.loc[own["map"] == "Grad-CAM", "verdict"]) == {"fails"}
+
+
+def scores_of_a_tool(kind) -> pd.DataFrame:
+    """What another tool says of synth-a: a row per frame, or per video."""
+    frames = made("synth-a", 1.2, "tool")[["video", "frame", "label", "score"]]
+    videos = frames.groupby("video", as_index=False)[["label", "score"]].mean()
+    unknown = videos.assign(video=videos["video"].replace(videos["video"][0], "nobody/000"))
+    return {"frames": frames, "videos": videos, "unknown": unknown}[kind]
+
+
+@pytest.mark.parametrize("kind", ["videos", "frames", "unknown"])
+def test_the_page_is_made_with_the_scores_of_another_tool(home, kind):
+    run = [make_run(home, "xception", seed, f"beside {kind}") for seed in (0, 1)]
+    scores.pack(f"with-{kind}", [Line("Baseline", "xception", "", "", tuple(run))])
+    file = scores.report_folder(f"with-{kind}") / "other" / "Their tool" / "synth-a.csv"
+    file.parent.mkdir(parents=True)
+    scores_of_a_tool(kind).to_csv(file, index=False)
+    text = html.unescape(page.rebuild(f"with-{kind}").read_text(encoding="utf-8"))
+    board = text[text.index('id="board"') : text.index('id="claims"')]
+    table = tables.Book(f"with-{kind}").table("cross_dataset")
+    assert "Their tool" not in text[text.index('id="answers"') : text.index('id="board"')]  # it has no mean away
+    if kind == "unknown":
+        assert "Refused: " in text and "synth-a.csv has 1 videos that are not in synth-a (first: nobody/000)" in text
+        assert table.loc["Their tool", "synth-a"] == "refused"
+    else:
+        given = scores_of_a_tool(kind).groupby("video")[["label", "score"]].mean()
+        assert begins(table.loc["Their tool", "synth-a"], roc_auc_score(given["label"], given["score"]))
+        assert "<td>Their tool</td><td" in board
+
+
+def test_a_tool_with_the_name_of_our_line_is_refused_and_takes_no_row(home):
+    run = make_run(home, "xception", 0, "stolen")
+    scores.pack("stolen", [Line("Baseline", "xception", "", "", (run,))])
+    file = scores.report_folder("stolen") / "other" / "baseline" / "synth-a.csv"
+    file.parent.mkdir(parents=True)
+    scores_of_a_tool("videos").to_csv(file, index=False)
+    with pytest.raises(DfnbError, match="other/baseline has the name of our line Baseline; rename the folder"):
+        page.rebuild("stolen")
+    file.parent.rename(file.parent.with_name("their baseline"))
+    assert page.rebuild("stolen").exists()
 
 
 def test_the_page_folds_all_that_the_report_holds_into_sections(home):
