@@ -68,7 +68,7 @@ def write_video(
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``facts`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
-        facts: Whatever else shall be kept beside the rows, such as the number of drop-outs.
+        facts: Whatever else is kept beside the rows, such as the number of drop-outs.
     """
     content = dict(facts)
     with atomic(folder) as temporary:
@@ -270,7 +270,7 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     place = rows.cumcount()
     total = rows.transform("size")
     n = total.clip(upper=per_video)
-    # The n frames at which place * n / total passes the next whole number.
+    # A frame is kept where place * n / total passes a whole number, which it does n times.
     return frames[(place + 1) * n // total > place * n // total]
 
 

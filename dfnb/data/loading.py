@@ -43,8 +43,8 @@ class FrameDataset(Dataset):
     are augmented. Without one, a frame is its only sample, as it is stored.
 
     An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
-    The position, not the row, seeds the augmentation: an oversampled frame is augmented in another
-    way each time.
+    The position, not the row, seeds samples and augmentation: an oversampled frame gets new draws
+    each time.
 
     Args:
         frames: A frames table.
@@ -188,10 +188,10 @@ def in_order(
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
-    With a ``seed`` they are the samples that the paper makes. Those of a frame are the same each
-    time, because the frame's label in the table's index seeds them.
+    With a ``seed`` they are the samples that the paper makes, the same ones each time: a frame's
+    place in the table's index seeds them, also when only a part of the table is read.
     """
-    indices = [(0, label, row) for row, label in enumerate(frames.index)]
+    indices = [(0, place, row) for row, place in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, split, pixels)
     yield from loader(data, batches, workers)
