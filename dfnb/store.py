@@ -224,10 +224,10 @@ class Report:
         tool has the name of a detector.
         """
         detectors = self._our_detectors()
-        names = [detector.name for detector in detectors]
+        names = [detector.name.casefold() for detector in detectors]
         for folder in sorted(self.folder.glob("other/[!.]*/")):
             tool = check_title(folder.name, folder)
-            if tool in names:
+            if tool.casefold() in names:
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
             detectors.append(Detector(tool, "", "", "", ()))
         return detectors
