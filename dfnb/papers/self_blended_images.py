@@ -27,7 +27,9 @@ from numpy.random import Generator
 from pydantic import Field, model_validator
 from torch import nn
 
+from dfnb.data.codecs import recompressed
 from dfnb.data.loading import Sample
+from dfnb.geometry import face_axes, to_bytes
 from dfnb.papers import contract, xception
 
 if TYPE_CHECKING:
@@ -192,18 +194,6 @@ def displaced(image: np.ndarray, draw: Generator) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
 
 
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """An image in [0, 255] as uint8, rounded and clipped."""
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
-
-
-def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB, compressed as JPEG and read again."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
 # ---------------------------------------------------------------- the mask
 
 
@@ -248,7 +238,7 @@ def soft_mask(
 
 
 def mask_on_face(outline: Outline, landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) of an outline on the face with these landmarks (5, 2); zero without a face."""
+    """The mask (H, W) of an outline on the face with these landmarks; zero without a face."""
     s, t = face_coordinates(landmarks, shape)
     middle = (outline.top + outline.bottom) / 2
     half_height = (outline.bottom - outline.top) / 2
@@ -268,15 +258,12 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     The eyes lie at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). NaN where landmarks
     (5, 2) are unknown, or where they span less than a thousandth of the image.
     """
-    right_eye, left_eye, _, right_corner, left_corner = landmarks.astype(float)
-    eyes = (right_eye + left_eye) / 2
-    mouth = (right_corner + left_corner) / 2
-    axes = np.column_stack([(left_eye - right_eye) / 2, mouth - eyes])
+    axes, origin = face_axes(landmarks)
     area = abs(axes[0, 0] * axes[1, 1] - axes[0, 1] * axes[1, 0])
     smallest = shape[0] * shape[1] / 1000
     if np.isnan(area) or area <= smallest:
         return np.full((2, *shape), np.nan)
-    pixels = np.indices(shape)[::-1] - eyes[:, None, None]
+    pixels = np.indices(shape)[::-1] - origin[:, None, None]
     return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
