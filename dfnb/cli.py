@@ -110,7 +110,7 @@ def _scored(detector: "Run", network: "Network", image: Path, frames: int) -> st
     from dfnb.data.prepare import prepare_picture
 
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
-    faces = prepare_picture(image, crop["size"], crop.get("scale"), frames)
+    faces = prepare_picture(image, crop["size"], crop.get("scale", 1.3), frames)
     score = scoring.predict(network, faces, detector.settings)["score"].mean()
     panel = Path(f"{image.stem[:60]}-{detector.id}.png")
     with files.atomic(panel) as temporary:
@@ -173,7 +173,7 @@ def synth(
 
 @app.command()
 def data(root: Roots = None, links: Links = False) -> None:
-    """Show which published datasets are prepared, present, partly there or absent, and the remedy."""
+    """Show which published datasets are prepared, present, partly there or absent."""
     from dfnb.data import published
 
     for name, row in published.overview(root or [], links).iterrows():
@@ -190,12 +190,6 @@ def prepare(
         str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
     ] = None,
     root: Roots = None,
-    label: Annotated[
-        str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")
-    ] = None,
-    crops: Annotated[
-        bool, typer.Option(help="the images of the folder are faces: use them where they lie")
-    ] = False,
     links: Links = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
@@ -204,13 +198,37 @@ def prepare(
 ) -> None:
     """Prepare a dataset: find, follow and crop faces.
 
-    SOURCE is a folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which
-    a CSV is written first, or such a CSV, or a published dataset, searched for below --root. Exits
-    with 2 when something is missing or could not be used. Killed, the same command goes on.
+    SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
+    method, split, identity, cluster, mask and original; or a folder sorted into
+    [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is written first.
+    Exits with 2 when something is missing or could not be used. Killed, the same command goes on.
     """
-    from dfnb.data import prepare
+    from dfnb.data import prepare, published, videos
 
-    record = prepare.prepare(name, source)
+    name = name or Path(source).stem
+    values = {}
+    people = ""
+    problems = []
+    if source in files.described("real"):
+        description = published.load(source)
+        found = published.located(description, root or [], links)
+        if not found.videos:
+            facts = [*found.problems, description.layout, description.access]
+            remedy = "; ".join(fact for fact in facts if fact)
+            raise DfnbError(f"{source} is not below any --root; {remedy}")
+        table = found.videos
+        problems = found.problems
+        values = description.prepare
+        people = description.people
+    elif Path(source).suffix == ".csv":
+        table = videos.read_csv(Path(source))
+    else:
+        listing = Path(f"{files.dataset_folder(name)}.csv")
+        problems = videos.write_csv(listing, Path(source), links)
+        table = videos.read_csv(listing, Path(source))
+        typer.echo(f"the videos and what is known of them: {listing}")
+    checked = prepare.Settings.check({**values, **_settings(settings or [])}, "dfnb prepare --set")
+    record = prepare.prepare(name, table, checked, workers=workers, missing=problems, people=people)
     _tell(record, name)
 
 

@@ -9,19 +9,20 @@ read these files, or train by :func:`trained` what is missing when they are open
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
 
 from dfnb import corrupt, files, papers, parameters, records, scoring, store, synth, train
-from dfnb.attribution import measures
-from dfnb.parameters import Names, Parameters, Seeds, TrainingParameters
+from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
 from dfnb.store import Condition
 
-MAIN = ("", "")  # the role of a paper's training in the grid, beside its ablations' variants
+Role = tuple[str, str]  # ablation and variant
+MAIN: Role = ("", "")  # of a paper's training in the grid
 LOCK_S = 30  # how long a job waits for another that trains the same run
 RENAMED = {
     "arms": "ablations",
@@ -103,25 +104,14 @@ def profile(name: str) -> Profile:
     """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
     path = profile_path(name)
     content = read_yaml(path)
-    _refuse_old_names(content, path)
+    for key in [*content, *(content.get("notebooks") or ())]:
+        if key in RENAMED:
+            raise DfnbError(f"{path}: {key} is called {RENAMED[key]} now")
     checked = Profile.check(content, path)
-    unknown = sorted(set(checked.ablations) - set(papers.notebooks()))
-    if unknown:
-        raise DfnbError(f"{path} has ablations of {', '.join(unknown)}, which trains nothing")
-    for notebook, values in checked.notebooks.items():
-        if values and ("profile" in values or "seed" in values):
-            raise DfnbError(
-                f"{path}, {notebook}: the file's name is the profile, the grid has the seeds"
-            )
+    for notebook in checked.ablations:
+        if notebook not in papers.notebooks():
+            raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing")
     return checked
-
-
-def _refuse_old_names(content: Mapping[str, Any], path: Path) -> None:
-    notebooks = content.get("notebooks")
-    names = [*content, *(notebooks if isinstance(notebooks, dict) else ())]
-    for name in names:
-        if name in RENAMED:
-            raise DfnbError(f"{path}: {name} is called {RENAMED[name]} now")
 
 
 # ---------------------------------------------------------------- the plan
@@ -137,6 +127,7 @@ class Job(NamedTuple):
         needs: the outputs of other jobs that it waits for, relative to the home.
         devices: how many GPUs it uses, where there are any.
         roles: the pairs of ablation and variant that a training stands for in the report.
+        arguments: those of :func:`dfnb.train.train`.
     """
 
     name: str
@@ -144,11 +135,11 @@ class Job(NamedTuple):
     notebook: str
     parameters: Parameters
     output: Path
-    needs: tuple[Path, ...]
+    needs: tuple[Path, ...] = ()
     devices: int = 1
-    roles: tuple[tuple[str, str], ...] = ()
     run_id: str = ""
-    shuffled_labels: bool = False
+    roles: tuple[Role, ...] = ()
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def done(self) -> bool:
@@ -157,119 +148,89 @@ class Job(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """What the job prints, relative to the home."""
+        """Where what the job prints is written, relative to the home."""
         return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
-
-    @property
-    def executed(self) -> Path:
-        """The executed notebook, relative to the home."""
-        return Path("reports", self.parameters.profile, "notebooks", f"{self.notebook}.ipynb")
 
 
 def plan(name: str) -> list[Job]:
     """The jobs of a profile, each after those that it needs.
 
-    All parameters are checked here, before anything runs. Trainings that are the same are one job,
-    with several roles. Raises :class:`DfnbError` for wrong parameters, and for real datasets that
-    are not prepared.
+    All parameters are checked here, before anything runs. Trainings wait for the notebook that
+    makes the datasets, all other notebooks for the trainings, and the last one, which shows the
+    report, for the others. Raises :class:`DfnbError` for wrong parameters, and for real datasets
+    that are not prepared.
     """
     content = profile(name)
-    schemas = {notebook: parameters.schema(notebook) for notebook in content.notebooks}
-    first = [notebook for notebook, schema in schemas.items() if schema.reads == "nothing"]
-    datasets_made = tuple(_record_path(name, notebook) for notebook in first)
-    trainings = _trainings(name, content, schemas, datasets_made)
-    notebooks = _notebooks(name, content, schemas, trainings)
-    makes_datasets = [job for job in notebooks if job.notebook in first]
-    others = [job for job in notebooks if job.notebook not in first]
-    return [*makes_datasets, *trainings, *others]
+    trainings = _trainings(name, content)
+    score_files = tuple(job.output for job in trainings)
+    data_notebooks = []
+    notebooks = []
+    for notebook in content.notebooks:
+        checked = _notebook_parameters(name, content, notebook, trainings)
+        output = _record_path(name, notebook)
+        job = Job(notebook, "notebook", notebook, checked, output)
+        if isinstance(checked, DataParameters):
+            data_notebooks.append(job)
+        else:
+            notebooks.append(job._replace(needs=score_files))
+    others = tuple(job.output for job in notebooks[:-1])
+    notebooks[-1:] = [job._replace(needs=(*job.needs, *others)) for job in notebooks[-1:]]
+    datasets_made = tuple(job.output for job in data_notebooks)
+    trainings = [_waiting_for(datasets_made, job) for job in trainings]
+    return [*data_notebooks, *trainings, *notebooks]
 
 
-def _trainings(
-    name: str,
-    content: Profile,
-    schemas: Mapping[str, type[Parameters]],
-    needs: tuple[Path, ...],
-) -> list[Job]:
-    """The trainings of a profile, by paper those of the grid before those of the ablations."""
-    planned: dict[str, Job] = {}
-    for notebook, schema in schemas.items():
-        if not issubclass(schema, TrainingParameters):
+def _trainings(name: str, content: Profile) -> list[Job]:
+    """The trainings of a profile, paper by paper; trainings that are the same are one job."""
+    trainings: dict[str, Job] = {}
+    paper_notebooks = papers.notebooks()
+    for notebook in content.notebooks:
+        if notebook not in paper_notebooks:
             continue
-        for role, requested in _requested(name, content, notebook, schema):
-            job = _training(requested, role, needs, content.allow_random)
-            if job.run_id in planned:
-                job = _with_role(planned[job.run_id], role, requested)
-            planned[job.run_id] = job
-    trainings = list(planned.values())
-    if trainings and content.grid.maps and content.grid.maps.shuffled_labels:
-        control = trainings[0].parameters
-        trainings.append(
-            _training(control, MAIN, needs, content.allow_random, shuffled_labels=True)
-        )
-    names = [job.name for job in trainings]
-    for job in trainings:
-        if names.count(job.name) > 1:
-            raise DfnbError(f"profile {name} has two trainings {job.name}; rename a variant")
-    return trainings
+        for role, requested in _requested(name, content, notebook):
+            job = _training(requested, role, content.allow_random)
+            same = trainings.setdefault(job.run_id, job)
+            test_sets = [*same.parameters.test_sets, *job.parameters.test_sets]
+            merged = requested.model_copy(update={"test_sets": list(dict.fromkeys(test_sets))})
+            roles = tuple(dict.fromkeys([*same.roles, role]))
+            trainings[job.run_id] = same._replace(parameters=merged, roles=roles)
+    maps = content.grid.maps
+    if trainings and maps and maps.shuffled_labels:
+        first = next(iter(trainings.values()))
+        job = _training(first.parameters, None, content.allow_random, shuffled_labels=True)
+        trainings[job.run_id] = job
+    return list(trainings.values())
 
 
 def _requested(
-    name: str, content: Profile, notebook: str, schema: type[TrainingParameters]
-) -> Iterator[tuple[tuple[str, str], TrainingParameters]]:
+    name: str, content: Profile, notebook: str
+) -> Iterator[tuple[Role, TrainingParameters]]:
     """Role and parameters of every training of a paper: the grid's, then the ablations'."""
     grid = content.grid
+    schema = parameters.schema(notebook)
     shared = {"profile": name, "test_sets": grid.test_sets, **(content.notebooks[notebook] or {})}
     changes_by_role = {MAIN: {"seeds": grid.seeds}}
     for ablation, variants in content.ablations.get(notebook, {}).items():
         for variant, changes in variants.items():
-            # A variant is compared by its chosen checkpoint alone.
+            # Variants are compared by their chosen checkpoints alone.
             defaults = {"seeds": grid.seeds[:1], "epoch_scores": False}
             changes = changes.model_dump(exclude_unset=True)
             changes_by_role[ablation, variant] = {**defaults, **changes}
     for (role, changes), train_set in product(changes_by_role.items(), grid.train_sets):
         values = {**shared, "train_set": train_set, **changes}
-        source = f"profile {name}, {notebook}, {': '.join(role)}".rstrip(", :")
+        source = f"profile {name}, {notebook}, {' '.join(role)}"
         for seed in values.pop("seeds"):
             yield role, schema.check({**values, "seed": seed}, source)
 
 
 def _training(
-    requested: TrainingParameters,
-    role: tuple[str, str],
-    needs: tuple[Path, ...],
-    allow_random: bool,
-    shuffled_labels: bool = False,
+    p: TrainingParameters, role: Role | None, allow_random: bool, shuffled_labels: bool = False
 ) -> Job:
-    arguments = _arguments(requested, allow_random, shuffled_labels)
-    run_id = train.run_id(train.run_parameters(**arguments))
-    words = [requested.paper, requested.train_set, *map(files.slug, role), f"s{requested.seed}"]
-    roles = (role,)
-    if shuffled_labels:
-        words.append("shuffled-labels")
-        roles = ()
-    job = Job(
-        name="-".join(word for word in words if word),
-        kind="training",
-        notebook=papers.module(requested.paper).PAPER.notebook,
-        parameters=requested,
-        output=store.score_path(Path("reports", requested.profile), run_id),
-        needs=needs,
-        devices=requested.devices,
-        roles=roles,
-        run_id=run_id,
-        shuffled_labels=shuffled_labels,
-    )
-    if job.done:  # also where the scores were copied here and the datasets not made yet
-        job = job._replace(needs=tuple(path for path in needs if (files.home() / path).exists()))
-    return job
-
-
-def _arguments(p: TrainingParameters, allow_random: bool, shuffled_labels: bool) -> dict[str, Any]:
-    """The arguments of :func:`dfnb.train.train` for these parameters."""
+    """A training; without a ``role`` it appears in no table of the report."""
     epoch_tests = []
     if p.epoch_scores and not shuffled_labels:
         epoch_tests = p.test_sets
-    return {
+    arguments = {
         "paper": p.paper,
         "train_set": p.train_set,
         "settings": p.settings(),
@@ -281,54 +242,41 @@ def _arguments(p: TrainingParameters, allow_random: bool, shuffled_labels: bool)
         "allow_random": allow_random,
         "frames_per_video": p.frames_per_video,
     }
+    run_id = train.run_id(train.run_parameters(**arguments))
+    words = [p.paper, p.train_set, *map(files.slug, role or ["shuffled labels"]), f"s{p.seed}"]
+    return Job(
+        name="-".join(word for word in words if word),
+        kind="training",
+        notebook=papers.module(p.paper).PAPER.notebook,
+        parameters=p,
+        output=store.score_path(Path("reports", p.profile), run_id),
+        devices=p.devices,
+        run_id=run_id,
+        roles=(role,) if role else (),
+        arguments=arguments,
+    )
 
 
-def _with_role(job: Job, role: tuple[str, str], requested: TrainingParameters) -> Job:
-    """A training that stands for ``role``, too, and is tested on all that it is requested for."""
-    test_sets = list(dict.fromkeys([*job.parameters.test_sets, *requested.test_sets]))
-    roles = tuple(dict.fromkeys([*job.roles, role]))
-    merged = job.parameters.model_copy(update={"test_sets": test_sets})
-    return job._replace(parameters=merged, roles=roles)
-
-
-def _notebooks(
-    name: str,
-    content: Profile,
-    schemas: Mapping[str, type[Parameters]],
-    trainings: Sequence[Job],
-) -> list[Job]:
-    """The notebooks of a profile; that of a paper has the parameters of its first training."""
-    first_trainings: dict[str, Parameters] = {}
-    named_datasets = []
+def _notebook_parameters(
+    name: str, content: Profile, notebook: str, trainings: Sequence[Job]
+) -> Parameters:
+    """The parameters of a notebook; that of a paper shows its first training."""
+    datasets = []
     for job in trainings:
-        first_trainings.setdefault(job.notebook, job.parameters)
-        named_datasets += [job.parameters.train_set, *job.parameters.test_sets]
-    score_files = tuple(job.output for job in trainings)
-    records_of_others = []
-    for notebook, schema in schemas.items():
-        if schema.reads == "trainings":
-            records_of_others.append(_record_path(name, notebook))
-    waits_for = {
-        "nothing": (),
-        "trainings": score_files,
-        "other notebooks": (*score_files, *records_of_others),
-    }
-    notebooks = []
-    for notebook, schema in schemas.items():
-        checked = first_trainings.get(notebook)
-        if checked is None:
-            values = {"profile": name, **(content.notebooks[notebook] or {})}
-            if "datasets" in schema.model_fields:
-                values.setdefault("datasets", list(dict.fromkeys(named_datasets)))
-            checked = schema.check(values, f"profile {name}, {notebook}")
-        output = _record_path(name, notebook)
-        needs = waits_for[schema.reads]
-        notebooks.append(Job(notebook, "notebook", notebook, checked, output, needs))
-    return notebooks
+        if job.notebook == notebook:
+            return job.parameters
+        datasets += [job.parameters.train_set, *job.parameters.test_sets]
+    schema = parameters.schema(notebook)
+    values = {"profile": name, **(content.notebooks[notebook] or {})}
+    if issubclass(schema, DataParameters):
+        values.setdefault("datasets", list(dict.fromkeys(datasets)))
+    return schema.check(values, f"profile {name}, {notebook}")
 
 
-def _record_path(name: str, notebook: str) -> Path:
-    return Path("reports", name, "records", f"{notebook}.json")
+def _waiting_for(datasets_made: Sequence[Path], job: Job) -> Job:
+    """A training that waits for the datasets, but not where it is done and they are not here."""
+    needs = [path for path in datasets_made if not job.done or (files.home() / path).exists()]
+    return job._replace(needs=tuple(needs))
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call
@@ -355,14 +303,13 @@ def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
         p: The checked parameters of the notebook.
         shuffled_labels: The same training on labels exchanged between videos, which is not scored.
     """
-    allow_random = profile(p.profile).allow_random
-    job = _training(p, MAIN, (), allow_random, shuffled_labels)
-    if job.done:
-        return Run.open(job.run_id)
+    job = _training(p, None, profile(p.profile).allow_random, shuffled_labels)
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:
-            return train_and_score(planned)
-    return train_and_score(job._replace(roles=()))
+            job = planned
+    if job.done:
+        return Run.open(job.run_id)
+    return train_and_score(job)
 
 
 def ensure_trained(name: str) -> None:
@@ -386,19 +333,19 @@ def train_and_score(job: Job) -> Run:
 
     The score file is written last, and proves that the job ended.
     """
-    p = job.parameters
-    content = profile(p.profile)
-    datasets(p.train_set, *p.test_sets)
-    run = train.train(**_arguments(p, content.allow_random, job.shuffled_labels), wait_s=LOCK_S)
+    profile_name = job.parameters.profile
+    grid = profile(profile_name).grid
+    report = files.report_folder(profile_name)
+    datasets(job.parameters.train_set, *job.parameters.test_sets)
+    run = train.train(**job.arguments, wait_s=LOCK_S)
+    files.write_bytes(report / "profile.yaml", profile_path(profile_name).read_bytes())
+    if MAIN in job.roles and run.seed == grid.seeds[0]:
+        weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
+        files.write_bytes(store.weights_path(report, run.id), weights)
     tables = {}
-    if not job.shuffled_labels:
-        tables = _scores(job, run, content.grid)
-    report = files.report_folder(p.profile)
-    files.write_bytes(report / "profile.yaml", profile_path(p.profile).read_bytes())
-    if MAIN in job.roles and p.seed == content.grid.seeds[0]:
-        weights = files.run_folder(run.id) / "best.safetensors"
-        files.write_bytes(store.weights_path(report, run.id), weights.read_bytes())
-    store.write_scores(p.profile, run.record, run.id, job.roles, tables)
+    if not job.arguments["shuffled_labels"]:
+        tables = _scores(job, run, grid)
+    store.write_scores(profile_name, run.record, run.id, job.roles, tables)
     return run
 
 
@@ -426,6 +373,8 @@ def _corrupted(run: Run, corruptions: Corruptions) -> dict[Condition, pd.DataFra
 
 def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
     """Measures of the network's own maps and of Grad-CAM."""
+    from dfnb.attribution import measures  # captum takes its time to import
+
     train_set = run.parameters["train_set"]
     test_sets = maps.test_sets
     if train_set not in test_sets:  # the methods that the network knows are in no other dataset
@@ -451,20 +400,20 @@ def finish(
     Args:
         notebook: Name of the notebook.
         p: Its parameters.
-        clock: Started at the notebook's begin.
-        outputs: The files that it wrote, whose sha256 are recorded.
+        clock: Started at its beginning.
+        outputs: The files that it wrote, whose sha256 are recorded by their names.
         facts: Whatever else is worth recording.
     """
-    hashes = {}
-    for path in outputs:
-        name = path.resolve().relative_to(files.home()).as_posix()
-        hashes[name] = files.sha256(path)
     record = {
         "parameters": p.model_dump(mode="json"),
         **facts,
         **clock.facts(),
         "environment": records.environment(),
-        "outputs": hashes,
+        "outputs": {path.name: files.sha256(path) for path in outputs},
     }
     files.write_json(files.home() / _record_path(p.profile, notebook), record)
     return record
+
+
+def _record_path(name: str, notebook: str) -> Path:
+    return Path("reports", name, "records", f"{notebook}.json")

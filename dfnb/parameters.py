@@ -7,7 +7,7 @@ values in one sentence; papermill itself only warns of an unknown name.
 
 import ast
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import AfterValidator, Field, NonNegativeInt, create_model
@@ -29,9 +29,6 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_dis
 
 class Parameters(Closed):
     """What every notebook takes: the profile whose report it reads and adds to."""
-
-    # What has to be there before the notebook is executed as part of a profile.
-    reads: ClassVar[Literal["nothing", "trainings", "other notebooks"]] = "trainings"
 
     profile: Name = "smoke"
 
@@ -57,15 +54,11 @@ class TrainingParameters(Parameters):
 class StartParameters(Parameters):
     """What the first notebook takes; ``report_of`` is the profile whose results it shows."""
 
-    reads = "other notebooks"
-
     report_of: Name = "demo"
 
 
 class DataParameters(Parameters):
     """What the notebook takes that makes datasets, or looks at them where they are prepared."""
-
-    reads = "nothing"
 
     datasets: Names
 
@@ -82,12 +75,6 @@ class SeamsParameters(Parameters):
     test_set: Name = "seams"
 
 
-class ReportParameters(Parameters):
-    """What the notebook takes that shows the whole report."""
-
-    reads = "other notebooks"
-
-
 # All notebooks but those of the papers.
 NOTEBOOKS: dict[str, type[Parameters]] = {
     "00_start_here": StartParameters,
@@ -96,7 +83,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "08_attribution": AttributionParameters,
     "09_robustness": Parameters,
     "10_what_detectors_detect": SeamsParameters,
-    "11_report": ReportParameters,
+    "11_report": Parameters,
 }
 
 

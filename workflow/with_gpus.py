@@ -1,8 +1,9 @@
 """Run a command on GPUs of its own: ``python with_gpus.py N COMMAND...``.
 
-The command sees the first N GPUs of ``DFNB_GPUS`` that no other one has, locked in ``runs/`` as
-long as it runs; where fewer are free, it waits. Without that variable it just runs, as it does
-without GPUs and on a cluster that hands them out. On Linux it gets SIGTERM when its parent ends.
+The command sees N of the GPUs that this process sees, which no other command has; it waits for
+them. Each is locked by a file in ``runs/`` as long as the command runs. Without GPUs, and in a job
+of Slurm, which hands them out itself, the command just runs. On Linux it gets SIGTERM when the
+process that started it ends.
 """
 
 import ctypes
@@ -16,43 +17,50 @@ from pathlib import Path
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
-def lock(gpus: list[str], count: int) -> dict[str, int]:
-    """Lock ``count`` of the GPUs; returns the lock files by GPU, or nothing when too few are free.
+def visible_gpus() -> list[str]:
+    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    if "SLURM_JOB_ID" in os.environ:
+        return []
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [name for name in names if name not in ("", "-1")]
+    devices = list(Path("/dev").glob("nvidia[0-9]*"))
+    return [str(number) for number in range(len(devices))]
 
-    A lock is free again when the command that inherits the file has ended, however it did.
-    """
-    locked: dict[str, int] = {}
+
+def lock(gpus: list[str], count: int) -> list[str]:
+    """Lock ``count`` of the GPUs for this process and what it becomes; none if fewer are free."""
+    locked = {}
     for gpu in gpus:
         file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked[gpu] = file
         except BlockingIOError:
             os.close(file)
-            continue
-        locked[gpu] = file
         if len(locked) == count:
-            return locked
+            for file in locked.values():
+                os.set_inheritable(file, True)
+            return list(locked)
     for file in locked.values():
         os.close(file)
-    return {}
+    return []
 
 
 def main(count: int, command: list[str]) -> None:
     """Wait for the GPUs, then become the command."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    gpus = [gpu for gpu in os.environ.get("DFNB_GPUS", "").split(",") if gpu]
+    gpus = visible_gpus()
     if gpus:
         if count > len(gpus):
             sys.exit(f"{count} GPUs are needed and there are {len(gpus)}; lower devices")
         Path("runs").mkdir(exist_ok=True)
-        locked = lock(gpus, count)
-        while not locked:
+        own = lock(gpus, count)
+        while not own:
             time.sleep(1)
-            locked = lock(gpus, count)
-        for file in locked.values():
-            os.set_inheritable(file, True)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(locked)
+            own = lock(gpus, count)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     os.execvp(command[0], command)
 
 
