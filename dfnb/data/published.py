@@ -1,0 +1,269 @@
+"""Which published datasets exist, how they lie on disk as downloaded, and what of them is there.
+
+``data_manifest/<name>.yaml`` of kind ``real`` describes a published dataset. Its rules are
+templates of paths below the folder that the user names: ``{name}`` stands for anything without a
+slash, ``{name:regex}`` for what the regular expression matches. The values that a path and the
+dataset's own list give fill the other templates of the rule.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+from pydantic import Field
+
+from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
+from dfnb.files import dataset_folder, described, find, manifest, read_json, verified
+from dfnb.records import read_record
+from dfnb.settings import Closed, DfnbError, explained
+
+WITHOUT_MASKS = "files of masks or originals missing, prepared without masks"
+PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
+
+
+class Listing(Closed):
+    """A list that describes files.
+
+    CSV with a header, JSON with one object per key, or a text with one {name} per line.
+    """
+
+    file: str  # template of the path below the root; with a sha256 it ships with the manifest
+    sha256: str = ""
+    keys: tuple[str, ...]  # templates over a row, compared with a rule's key; {key} is JSON's key
+    fields: dict[str, str] = Field({})  # added to every row
+
+
+class Rule(Closed):
+    """Which files are videos (or crops) of the dataset, and what is known of them.
+
+    All but ``expected`` are templates or texts. See :class:`dfnb.data.videos.Video` for the fields.
+    """
+
+    files: str  # template of the path below the root
+    list: str = ""  # the list that describes the files
+    key: str = "{path}"  # where a file's row is in that list
+    otherwise: dict[str, str] | None = None  # row of a file that is not in it; None: left out
+    label: str
+    method: str = ""
+    split: str = "{split}"
+    video: str = "{method}/{stem}"
+    identity: str = ""
+    source: str = ""
+    cluster: str = "{video}"
+    mask: str = ""
+    original: str = ""
+    mask_optional: bool = False  # whether nobody need be told of a missing mask
+    crops: bool = False  # images of faces, used as they are; those of one video are its frames
+    expected: int = Field(0, ge=0)  # number of files, where it is known
+
+
+class Manifest(Closed):
+    """A published dataset: what a user must know about it, and the rules of its files."""
+
+    kind: Literal["real"]
+    title: str = ""
+    paper: str = ""
+    licence: str = ""
+    labels: str = ""  # as the dataset's own lists have them; here 0 is real
+    splits: str = ""
+    masks: str = ""
+    defects: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()  # what nobody has checked against the data
+    published: tuple[str, ...] = ()  # its names among the test sets of published.csv
+    access: str = "say where it is with --root"  # how to ask for it
+    space: str = "not known"  # as downloaded
+    layout: str = ""  # what the rules cannot say
+    people: str = ""  # the numbering of its people; in all datasets of one a name is one person
+    prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
+    videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones by split, where known
+    frames: int = Field(32, ge=1)  # of a video that are kept, on average
+    fields: dict[str, str] = Field({})  # values for the templates of all rules
+    lists: dict[str, Listing] = Field({})
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+
+class Found(NamedTuple):
+    """Where a dataset is, its videos, and one sentence per thing that is missing or wrong."""
+
+    places: list[Path]
+    videos: list[Video]
+    problems: list[str]
+
+
+def load(name: str) -> Manifest:
+    """The manifest of a published dataset; raises :class:`DfnbError` for an impossible entry."""
+    return Manifest.check(manifest(name), f"data_manifest/{name}.yaml")
+
+
+def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
+    """What is there of each described dataset.
+
+    Columns: ``state`` (prepared, present, partly, absent), and ``what``, one fact per line.
+    """
+    rows = {name: _state(name, roots, links) for name in described("real")}
+    return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
+
+
+def _state(name: str, roots: Sequence[Path], links: bool) -> tuple[str, str]:
+    description = load(name)
+    record = read_record(dataset_folder(name))
+    if record:
+        videos = sum(counts["videos"] for counts in record["n"].values())
+        return "prepared", "\n".join([f"{videos} videos", *record["missing"]])
+    found = located(description, roots, links)
+    if not found.videos:
+        return "absent", f"{description.access}\nspace: {description.space}"
+    state = "partly" if found.problems else "present"
+    places = [f"in {place}" for place in found.places]
+    return state, "\n".join([f"{len(found.videos)} videos", *places, *found.problems])
+
+
+def located(description: Manifest, roots: Sequence[Path], links: bool = False) -> Found:
+    """Find a dataset below the user's folders, each of which may hold it in a sub-folder.
+
+    Of a folder and its sub-folders the one counts with which the number of videos comes nearest to
+    the published one, or is largest where that is unknown. (Celeb-DF-v2 has all that the rules of
+    v1 ask for, and more.)
+    """
+    published = sum(rule.expected for rule in description.rules) or 10**9
+    best = Found([], [], [])
+    for root in roots:
+        candidates = []
+        for folder in (root, *sorted(root.glob("[!.]*/"))):
+            candidates.append(scan(description, [*best.places, folder], links))
+        numbers = [len(found.videos) for found in candidates]
+        nearest = min(numbers, key=lambda number: (number == 0, abs(number - published)))
+        best = candidates[numbers.index(nearest)]
+    return best
+
+
+def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> Found:
+    """Find the videos of a dataset whose layout begins in the user's folders.
+
+    Where two folders hold the same path, the first counts. Raises :class:`DfnbError` when two files
+    would be the same video, or when a list that ships with the manifest was changed.
+    """
+    files = {}
+    for root in reversed(roots):
+        files.update(files_below(root.resolve(), links)[0])
+    problems = defaultdict(list)
+    videos = {}
+    for rule in description.rules:
+        with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
+            for video in _apply(rule, description, files, problems):
+                key = (video.name, video.path)  # that is the same for all crops of a video
+                if key in videos:
+                    video = replace(video, crops=videos[key].crops + video.crops)
+                videos[key] = video
+    return Found(list(roots), list(videos.values()), sentences(problems))
+
+
+def _apply(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
+    """Yield the videos that a rule finds; adds to ``problems`` what is missing or left out."""
+    fixed = dict(description.fields)
+    if rule.method:
+        fixed["method"] = rule.method
+    # The template with the fixed values filled in; only what differs between files stays open.
+    where = PLACEHOLDER.sub(lambda match: fixed.get(match[1], match[0]), rule.files)
+    matches = _matches(where, files)
+    rows = {}
+    if rule.list:
+        listing = description.lists[rule.list]
+        rows = read_list(listing, files)
+    elif len(matches) < rule.expected:
+        problems[f"{where}: fewer than the {rule.expected} published files"] += matches
+    unseen = set(rows)
+    if rule.key == "{path}":
+        unseen &= set(_matches(where, rows))
+    for path, values in matches.items():
+        facts = {**fixed, **values, "path": path, "stem": PurePosixPath(path).stem}
+        if rule.list:
+            key = rule.key.format_map(facts)
+            unseen.discard(key)
+            row = rows.get(key, rule.otherwise)
+            if row is None:
+                problems[f"{where}: not in the list {listing.file}; left out"].append(path)
+                continue
+            facts.update(row)
+        yield _video(rule, facts, files, problems)
+    if unseen:
+        problems[f"{where}: named in {listing.file}, but missing"] += sorted(unseen)
+
+
+def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) -> Video:
+    """The video that a rule makes of ``facts``, the values for its templates."""
+    path = facts["path"]
+    label = LABELS.get(rule.label.format_map(facts).lower())
+    if label is None:
+        raise DfnbError(f"{path} is neither real nor fake in its list; download the list again")
+    if label == 0:
+        facts["method"] = "real"
+    for field in ("video", "split", "cluster", "identity", "source", "mask", "original"):
+        facts[field] = getattr(rule, field).format_map(facts)
+    for beside in (facts["mask"], facts["original"]):
+        if beside and beside not in files and not rule.mask_optional:
+            problems[f"{facts['method']}: {WITHOUT_MASKS}"].append(beside)
+    video = Video(
+        name=facts["video"],
+        path=files[path],
+        label=label,
+        method=facts["method"],
+        split=facts["split"],
+        cluster=facts["cluster"],
+        identity=facts["identity"],
+        source=facts["source"],
+        mask=files.get(facts["mask"]),
+        original=files.get(facts["original"]),
+    )
+    if not rule.crops:
+        return video
+    root = video.path.parents[path.count("/")]
+    mask = facts["mask"] if video.mask else ""
+    return replace(video, path=root, crops=((path, mask),), mask=None)
+
+
+def _matches(template: str, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The paths that a template fits, each with the values of its placeholders."""
+    pattern = re.compile(PLACEHOLDER.sub(_group, template))
+    matches = {}
+    for path in paths:
+        match = pattern.fullmatch(path)
+        if match:
+            matches[path] = match.groupdict()
+    return matches
+
+
+def _group(placeholder: re.Match) -> str:
+    """The group of a regular expression that stands for a placeholder."""
+    name, expression = placeholder.groups()
+    return f"(?P<{name}>{expression or '[^/]+'})"
+
+
+def read_list(listing: Listing, files: Files) -> dict[str, dict[str, str]]:
+    """The rows of a list by their keys, from all files that its template fits."""
+    matches = _matches(listing.file, files)
+    if listing.sha256:
+        shipped = find("data_manifest") / listing.file
+        verified(shipped, listing.sha256, "is missing or was changed; install the package again")
+        files = {listing.file: shipped}
+        matches = {listing.file: {}}
+    rows = {}
+    for path, values in matches.items():
+        for entry in _entries(files[path]):
+            row = {**entry, **listing.fields, **values}
+            for key in listing.keys:
+                rows[key.format_map(row)] = row
+    return rows
+
+
+def _entries(file: Path) -> list[dict]:
+    """The rows of a list as its file has them."""
+    if file.suffix == ".json":
+        return [{"key": key, **row} for key, row in read_json(file).items()]
+    header = ["name"] if file.suffix == ".txt" else None
+    table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
+    return table.to_dict("records")
