@@ -15,7 +15,6 @@ from types import ModuleType
 from dfnb import files
 from dfnb.settings import DfnbError, explained
 
-PACKAGE = str(Path(__file__).parent)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -26,19 +25,16 @@ def names() -> list[str]:
 
 def notebooks() -> dict[str, str]:
     """The names of all papers by their notebooks, in the order of the notebooks."""
-    own_folder = str(files.home() / "papers")
-    __path__[:] = [
-        PACKAGE,
-        own_folder,
-    ]  # papers of the home are imported as dfnb.papers.<name>, too
+    # Papers of the home are imported as dfnb.papers.<name>, like those of the package.
+    __path__[1:] = [str(files.home() / "papers")]
     papers = {}
     for entry in pkgutil.iter_modules(__path__):
         source = f"{entry.module_finder.path}/{entry.name}.py"
         with explained(source, "as a paper", "correct it"):
             candidate = import_module(f"{__name__}.{entry.name}")
             if hasattr(candidate, "PAPER"):
-                for name in ("Settings", "Network"):
-                    getattr(candidate, name)
+                for required in ("Settings", "Network"):
+                    getattr(candidate, required)  # an AttributeError names what is missing
                 papers[candidate.PAPER.notebook] = entry.name
     return dict(sorted(papers.items()))
 
@@ -52,7 +48,7 @@ def module(paper: str) -> ModuleType:
 
 
 def source_digest(paper: str) -> str:
-    """A fingerprint of a paper's code that neither comments, docstrings nor layout change."""
+    """A fingerprint of a paper's own file; comments, docstrings and layout do not change it."""
     source = Path(module(paper).__file__).read_text(encoding="utf-8")
     tree = ast.parse(source)
     for node in ast.walk(tree):

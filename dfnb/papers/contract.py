@@ -38,7 +38,7 @@ IGNORED = -100  # the class of an image or a position whose class is unknown
 # The limits of the settings. A paper that publishes another default repeats the type:
 # ``lr: LearningRate = 2e-4``.
 ImageSize = Annotated[int, Field(ge=32, le=2048)]
-Colour = tuple[float, float, float]
+Colour = tuple[float, float, float]  # red, green, blue
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 BatchSize = Annotated[int, Field(ge=2)]
 Count = Annotated[int, Field(ge=1)]

@@ -14,6 +14,7 @@ like ForensicTransfer (Cozzolino et al., arXiv 1812.02510).
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from functools import cache
 from itertools import pairwise
@@ -38,6 +39,8 @@ from dfnb.settings import DfnbError
 
 if TYPE_CHECKING:
     from dfnb.runs import Run
+
+log = logging.getLogger(__name__)
 
 PAPER = contract.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
@@ -118,7 +121,7 @@ class Settings(contract.Settings):
         return self
 
     def before(self) -> Settings | None:
-        """The settings of phase one, which are the same for all settings of phase two alone."""
+        """The settings of phase one, whatever those of phase two alone are."""
         if self.phase == "representation":
             return None
         phase_two_alone = {"attention_weight", "annotated", "selection", "clusters"}
@@ -128,29 +131,30 @@ class Settings(contract.Settings):
         values["lr"] = self.representation_lr
         return type(self)(**values)
 
-    def visible(self, table: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """All frames, with the masks of the annotated fakes of the train split alone.
 
         Raises :class:`DfnbError` when the budget or the number of masks leaves no annotated fake.
         """
-        is_train_split = (table["split"] == "train").any()
+        is_train_split = (frames["split"] == "train").any()
         if start is None or not self.attention_weight or not is_train_split:
-            return keep_masks(table, [])
-        return keep_masks(table, self.always(table, seed, start), self.annotated)
+            return keep_masks(frames, [])
+        annotated = self.always(frames, seed, start)
+        return keep_masks(frames, annotated, self.annotated)
 
-    def always(self, table: pd.DataFrame, seed: int, start: Run | None) -> np.ndarray:
-        """Positions in the table of the annotated fakes.
+    def always(self, frames: pd.DataFrame, seed: int, start: Run | None) -> np.ndarray:
+        """Positions in the train split of the annotated fakes.
 
-        Without an attention loss, too, they appear in every batch, so that a comparison shows the
-        effect of the masks alone.
+        They are the same without an attention loss, so that a comparison with and without it shows
+        the effect of their masks alone.
         """
         if start is None:
             return np.array([], int)
-        with_mask = masked(table)
-        budget = round(self.annotated * len(table))
+        with_mask = masked(frames)
+        budget = round(self.annotated * len(frames))
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
-        order = _rows_of_candidates(start, table, self.clusters)
+        order = _rows_of_candidates(start, frames, self.clusters)
         return order[np.isin(order, with_mask)][:budget]
 
 
@@ -172,11 +176,11 @@ class Network(contract.Network):
         std = _per_channel(settings.std)
         encoder_mean = mean
         encoder_std = std
-        if self.weights_from == "ImageNet":
+        if self.weights_from == "ImageNet":  # the encoder expects images as ImageNet's were
             encoder_mean = _per_channel(self.encoder.pretrained_cfg["mean"])
             encoder_std = _per_channel(self.encoder.pretrained_cfg["std"])
-        # Images are normalised for the encoder as its weights were trained. The checkpoint holds
-        # these buffers, because a finished run is opened without pretrained weights.
+        # From our normalisation to the encoder's. As buffers they are part of the checkpoint: a
+        # finished run is opened without pretrained weights.
         self.register_buffer("scale", std / encoder_std)
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
@@ -238,12 +242,11 @@ class Network(contract.Network):
         for name, term in terms.items():
             total = total + getattr(self.settings, f"{name}_weight") * term
         if self.adversary is not None:
-            of_images = self.adversary(batch["image"])
-            of_reconstructions = self.adversary(outputs["reconstruction"].detach())
-            # −log D(x) − log(1 − D(x'))
-            terms["adversary"] = (
-                F.softplus(-of_images).mean() + F.softplus(of_reconstructions).mean()
-            )
+            logits = self.adversary(batch["image"])
+            restored_logits = self.adversary(outputs["reconstruction"].detach())
+            image_loss = F.softplus(-logits).mean()  # −log D(x)
+            restored_loss = F.softplus(restored_logits).mean()  # −log(1 − D(x'))
+            terms["adversary"] = image_loss + restored_loss
         terms["total"] = total
         return terms
 
@@ -280,20 +283,20 @@ class Network(contract.Network):
         return images * std + mean
 
     def attention_loss(self, outputs: dict[str, Tensor], batch: contract.Batch) -> Tensor:
-        """Mean squared error of the attention: half of annotated fakes, half of real frames.
+        """The mean of two squared errors: on annotated fakes, and on real frames.
 
-        For annotated fakes, the located region is compared with the mask, which is reduced to the
-        grid of the map: the forged share of each cell. For real frames, the attention as it is,
-        not divided by its maximum, is compared with one for the real half and with zero for the
-        fake half. A half without frames in the batch is zero.
+        On annotated fakes, the located region is compared with the mask, which is reduced to the
+        grid of the map: the forged share of each cell. On real frames, the attention of the real
+        half is compared with one and that of the fake half with zero, both as they are, not divided
+        by their maximum. An error is zero where the batch has no such frames.
         """
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)[is_annotated]
         masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])[:, 0]
-        fake_loss = mean_square(located - masks[is_annotated])
+        fake_loss = mean_square(located - masks[is_annotated])  # |A_F / max A_F − m|²
         real_attention = outputs["attention"][batch["label"] == 0]
         target = real_attention.new_tensor([1, 0])[:, None, None]
-        real_loss = mean_square(real_attention - target)
+        real_loss = mean_square(real_attention - target)  # |A_T − 1|² and |A_F|²
         return 0.5 * fake_loss + 0.5 * real_loss
 
     def localise(self, outputs: dict[str, Tensor]) -> Tensor:
@@ -337,9 +340,7 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     with torch.random.fork_rng():
         features = backbones.create(name, pretrained=True, features_only=True)
     if features.weights_from == "random weights":
-        backbones.log.warning(
-            "The perceptual term is off: it needs the pretrained weights of %s.", name
-        )
+        log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
         return None
     normalise = v2.Normalize(features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
     network = nn.Sequential(normalise, features)

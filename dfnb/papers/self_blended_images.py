@@ -61,7 +61,7 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(contract.Settings):
-    """Training as README and configuration say, and otherwise the values of this interpretation.
+    """The training of the README and the configuration; the rest is this interpretation's.
 
     Fixed without a setting: the constants at the head of the module [R for the ranges, O for the
     ellipse]; the mask lies on the target's face and does not move with the source [O]; the real
@@ -117,7 +117,7 @@ class Settings(contract.Settings):
         return frames[frames["label"] == 0]
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
-        """The target as a real sample, and the blend as a fake one with the mask of its source."""
+        """The target as a real sample, and the blend as a fake one, forged where the mask lies."""
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         if draw.random() < self.jpeg_probability:
             quality = int(draw.integers(*QUALITY, endpoint=True))
@@ -134,10 +134,10 @@ class Settings(contract.Settings):
 def self_blended(
     image: np.ndarray, landmarks: np.ndarray, settings: Settings, draw: Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Target, blend and opacity of a real frame (H, W, 3) uint8.
+    """Target, blend and opacity, made of a real frame (H, W, 3) uint8.
 
-    Target and blend are like the frame. The opacity (H, W) in [0, 1] says how far the source
-    replaces the target; where it is zero, target and blend are equal.
+    Target and blend have the shape and type of the frame. The opacity (H, W) in [0, 1] is the share
+    of the source in the blend; where it is zero, target and blend are equal.
     """
     frame = image.astype(np.float32)
     transformed = frame
@@ -160,7 +160,7 @@ def self_blended(
 
 
 def recoloured(image: np.ndarray, draw: Generator) -> np.ndarray:
-    """An image (H, W, 3) in [0, 255] with another saturation, and at times contrast and levels."""
+    """An image (H, W, 3) in [0, 255] with another saturation, at times contrast or levels too."""
     grey = image.mean(axis=2, keepdims=True)
     saturation = 1 + SATURATION * draw.uniform(-1, 1)
     image = grey + saturation * (image - grey)
@@ -203,10 +203,9 @@ class Outline(NamedTuple):
     half_width: float  # the ellipse in face coordinates
     top: float
     bottom: float
-    waves: (
-        np.ndarray
-    )  # (2, 4, 4) in [-1, 1]: displacements in x and y at the nodes of a coarse grid
-    displacement: float  # what a wave of one displaces
+    # Displacements in x and y at the nodes of a coarse grid, (2, 4, 4) in [-1, 1]
+    waves: np.ndarray
+    displacement: float  # of a wave of one
     blurs: np.ndarray  # (2,), the deviations of the two blurs
 
 
@@ -301,7 +300,7 @@ class Network(xception.Network):
         self.sharpness = settings.sharpness
 
     def moved(self) -> AbstractContextManager | None:
-        """Up their gradient, where SAM takes its own gradient, unless ``sharpness`` is 0."""
+        """SAM's second pass: the weights moved up their gradient; None if ``sharpness`` is 0."""
         if self.sharpness == 0:
             return None
         return climbed(self, self.sharpness)
