@@ -187,18 +187,14 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
 
 
 def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
-    """Remove other trainings in the same role, and additions made with other weights of the run."""
+    """Remove the files of other trainings with one of the run's roles and its seed."""
     identity = itemgetter("paper", "train_set", "seed")
-    record = facts["record"]
     for path in folder.glob("scores/*.parquet"):
-        other = read_facts(path)
         other_id = path.stem.partition("@")[0]
-        if other_id == run_id:
-            if other["record"]["weights_sha256"] != record["weights_sha256"]:
-                path.unlink()
-            continue
+        other = read_facts(path)
         same_role = any(role in other["roles"] for role in facts["roles"])
-        if same_role and identity(other["record"]["parameters"]) == identity(record["parameters"]):
+        parameters = [each["record"]["parameters"] for each in (facts, other)]
+        if other_id != run_id and same_role and identity(parameters[0]) == identity(parameters[1]):
             path.unlink()
             weights_path(folder, other_id).unlink(missing_ok=True)
 

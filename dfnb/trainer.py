@@ -8,7 +8,7 @@ holds everything else.
 import io
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -201,17 +201,22 @@ class Trainer:
         for done, batch in enumerate(self.loader, start=1):
             self.train_step(batch)
             now = time.monotonic()
-            if done == TIMED_STEPS and not self.images_per_s:
-                self._print_time_left((now - started) / done)
-            # The first process decides for all.
-            if self.fabric.broadcast(self.end_signal > 0 or now - self.saved_at > CHECKPOINT_S):
+            is_due = self.end_signal > 0 or now - self.saved_at > CHECKPOINT_S
+            is_due = self.fabric.broadcast(is_due)  # the first process decides for all
+            if is_due or (done == TIMED_STEPS and not self.images_per_s):
+                self._print_progress((now - started) / done)
+            if is_due:
                 self.save()
         self.images_per_s = images / (time.monotonic() - started)
 
-    def _print_time_left(self, seconds_per_step: float) -> None:
-        done = self.progress.epoch * self.steps + self.progress.step
-        minutes = (self.settings.epochs * self.steps - done) * seconds_per_step / 60
-        self._print(f"about {minutes:.1f} min of training left")
+    def _print_progress(self, seconds_per_step: float) -> None:
+        progress = self.progress
+        steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
+        self._print(
+            f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}: "
+            f"loss {progress.sums['total'] / progress.step:.3f}, "
+            f"about {steps_left * seconds_per_step / 60:.1f} min of training left"
+        )
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
@@ -235,7 +240,7 @@ class Trainer:
         """Add the gradients of a batch's losses to those that are there; returns the losses."""
         torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
         losses = self.step_module(batch)
-        self._check_finite([losses["total"].detach()], "loss")
+        self._check_finite(losses["total"], "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.
         self.fabric.backward(losses["total"] + losses.get("adversary", 0))
         return losses
@@ -258,22 +263,25 @@ class Trainer:
         mixture = weight * image + (1 - weight) * image[partner]
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
-    def _check_finite(self, values: Iterable[Tensor], what: str) -> None:
+    def _check_finite(self, value: Tensor, what: str) -> None:
         """Stop all processes together; one that stops alone would leave the others waiting."""
-        is_lost = not all(torch.isfinite(value).all() for value in values)
-        lost = torch.tensor(float(is_lost), device=self.fabric.device)
-        if self.fabric.all_reduce(lost, reduce_op="sum"):
+        total = self.fabric.all_reduce(value.detach().clone(), reduce_op="sum")
+        if not torch.isfinite(total):
             progress = self.progress
             raise DfnbError(
                 f"{self.folder}: the {what} is no longer finite in epoch {progress.epoch + 1}, "
                 f"step {progress.step + 1}; lower lr (now {self.settings.lr})"
             )
 
+    def _check_weights(self) -> None:
+        norm = nn.utils.get_total_norm(list(self.network.parameters()))
+        self._check_finite(norm, "network")
+
     # ------------------------------------------------------------ after an epoch
 
     def judge_epoch(self) -> None:
         """Score validation split and test sets, keep the best weights, log, save."""
-        self._check_finite(self.network.parameters(), "network")
+        self._check_weights()
         progress = self.progress
         epoch = progress.epoch + 1
         validation = self._scores(self.splits["val"], makes_samples=self.makes_samples)
@@ -343,7 +351,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; then end, if a signal asked for it."""
         # Weights that are not finite must not replace good ones.
-        self._check_finite(self.network.parameters(), "network")
+        self._check_weights()
         if self.fabric.is_global_zero:
             state = {
                 "progress": asdict(self.progress),
