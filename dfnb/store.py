@@ -18,7 +18,6 @@ the report, and the fingerprints of its test sets. Nothing here imports torch.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,18 +187,31 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
 
 def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
     """Remove the files of other trainings with one of the run's roles and its seed."""
-    identity = itemgetter("paper", "train_set", "seed")
     for path in folder.glob("scores/*.parquet"):
         other_id = path.stem.partition("@")[0]
-        other = read_facts(path)
-        same_role = any(role in other["roles"] for role in facts["roles"])
-        parameters = [each["record"]["parameters"] for each in (facts, other)]
-        if other_id != run_id and same_role and identity(parameters[0]) == identity(parameters[1]):
+        if other_id != run_id and _same_role(read_facts(path), facts):
             path.unlink()
             weights_path(folder, other_id).unlink(missing_ok=True)
 
 
+def _same_role(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two score files are of one paper, training set and seed, and share a role."""
+    for name in ("paper", "train_set", "seed"):
+        if one["record"]["parameters"][name] != other["record"]["parameters"][name]:
+            return False
+    return any(role in other["roles"] for role in one["roles"])
+
+
 # ---------------------------------------------------------------- reading
+
+
+class _Role(NamedTuple):
+    """What runs stand for in a report, whatever their seeds."""
+
+    notebook: str
+    ablation: str
+    variant: str
+    train_set: str
 
 
 class Report:
@@ -262,25 +274,25 @@ class Report:
 
     def _our_detectors(self) -> list[Detector]:
         """The detectors that have runs, in their order in tables."""
-        variants = self._variants_in_profile()
-        main_train_sets = set()
         runs_by_role = defaultdict(list)
-        for path in self.folder.glob("scores/*.parquet"):
+        for path in sorted(self.folder.glob("scores/*.parquet")):
             facts = read_facts(path)
             run = StoredRun(path.stem, facts["record"])
-            roles = [] if "@" in run.id else facts["roles"]
-            for ablation, variant in roles:
-                beside_papers = ablation in ("", STANDING_ALONE)
-                key = (run.detector["notebook"], ablation, variant)
-                place = variants.index(key) if key in variants else -1
-                role = (not beside_papers, key[0], place, *key[1:], run.parameters["train_set"])
-                runs_by_role[role].append(run)
-                if not ablation:
-                    main_train_sets.add(run.parameters["train_set"])
+            roles = [] if "@" in path.stem else facts["roles"]
+            for role in roles:
+                key = _Role(run.detector["notebook"], *role, run.parameters["train_set"])
+                runs_by_role[key].append(run)
+        variants = self._variants_in_profile()
+        main_train_sets = {role.train_set for role in runs_by_role if not role.ablation}
+
+        def place(role: _Role) -> tuple:
+            beside_papers = role.ablation in ("", STANDING_ALONE)
+            in_profile = variants.index(role[:3]) if role[:3] in variants else -1
+            return (not beside_papers, role.notebook, in_profile, role.train_set)
+
         detectors = []
-        for role in sorted(runs_by_role):
-            runs = sorted(runs_by_role[role], key=lambda run: run.seed)
-            detectors.append(_detector(runs, *role[3:5], len(main_train_sets) > 1))
+        for role in sorted(runs_by_role, key=place):
+            detectors.append(_detector(role, runs_by_role[role], len(main_train_sets) > 1))
         return detectors
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
@@ -366,11 +378,11 @@ class Report:
         return table
 
 
-def _detector(
-    runs: Sequence[StoredRun], ablation: str, variant: str, several_train_sets: bool
-) -> Detector:
-    """The detector of runs in one role; its name tells the train set where there are several."""
+def _detector(role: _Role, runs: list[StoredRun], several_train_sets: bool) -> Detector:
+    """The detector of the runs in a role; its name tells the train set where there are several."""
     name = runs[0].detector["title"]
+    ablation = role.ablation
+    variant = role.variant
     if ablation == STANDING_ALONE:
         name = variant
         ablation = ""
@@ -378,5 +390,6 @@ def _detector(
     elif ablation:
         name = f"{name}, {ablation}: {variant}"
     if several_train_sets:
-        name = f"{name}, {runs[0].parameters['train_set']}"
-    return Detector(name, runs[0].parameters["paper"], ablation, variant, tuple(runs))
+        name = f"{name}, {role.train_set}"
+    ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    return Detector(name, runs[0].parameters["paper"], ablation, variant, ordered)
