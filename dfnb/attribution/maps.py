@@ -20,7 +20,6 @@ from dfnb.runs import Run
 from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
-from dfnb.store import FRAME
 
 PIXELS = 600_000  # of the images explained at once: 65 of 96², 6 of 299²
 
@@ -206,8 +205,7 @@ def explain(
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table."""
     network = network.to(DEVICE)
-    key_columns = frames[FRAME].astype({"video": str})
-    keys = list(key_columns.itertuples(index=False, name=None))
+    keys = list(zip(frames["video"].astype(str), frames["track"], frames["frame"]))
     maps: list[np.ndarray] = []
     for batch in batches(frames, settings):
         images = batch["image"].to(DEVICE)
