@@ -20,6 +20,6 @@ def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return axes, between_eyes
 
 
-def to_bytes(image: np.ndarray) -> np.ndarray:
+def rounded(image: np.ndarray) -> np.ndarray:
     """An image with values in [0, 255], rounded to uint8."""
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)

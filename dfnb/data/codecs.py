@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # One thread: there is one process per core. Even so, libx264's AVX-512 code encodes the same frames
 # differently once in about ten thousand small clips, and more often where the width is no multiple
-# of 32. "x264-params": "asm=SSE4.2" ends that, at the price of other frames in 4 % of all clips.
+# of 32. "x264-params": "asm=SSE4.2" ends that, at the price of other frames in 2 % of all clips.
 X264_OPTIONS = {"preset": "fast", "threads": "1"}
 
 
