@@ -23,11 +23,12 @@ class Run(StoredRun):
     """A finished training whose weights can be loaded."""
 
     @classmethod
-    def open(cls, run_id: str) -> "Run":
-        """The run with an id, from ``runs/`` or from the score files of a report.
+    def open(cls, run: str | Path) -> "Run":
+        """The run with an id, or in a folder of ``runs/``; else from a report's score files.
 
         Raises :class:`DfnbError` when there is no such run, or when it is not finished.
         """
+        run_id = Path(run).name
         record = read_record(run_folder(run_id))
         if record is not None:
             return cls(run_id, record)

@@ -160,29 +160,41 @@ def write_scores(
 
 
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a score file for a table, whose frames are added to those of its test set."""
-    path = test_set_path(folder, condition.test_set)
-    facts = {name: table.attrs[name] for name in TEST_SET_FACTS}
+    """The rows of a score file for a table; its frames join those of the stored test set."""
     keys = table[list(KEYS)].astype(KEY_TYPES)
-    stored = keys.head(0)
-    if path.exists():
-        stored = read_table(path)
-    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
-    is_other_version = stored.attrs and stored.attrs["fingerprint"] != facts["fingerprint"]
-    if is_other_version or frames.duplicated(["video", "track", "frame"]).any():
-        raise DfnbError(
-            f"{path} is of another version of {condition.test_set}; delete the folders scores and "
-            f"test_sets of {folder}, then run the profile again"
-        )
-    if len(frames) > len(stored):
-        write_table(path, frames, facts)
-    rows = table.drop(columns=[*KEYS, "score"], errors="ignore").assign(**condition._asdict())
-    places = pd.MultiIndex.from_frame(frames).get_indexer(pd.MultiIndex.from_frame(keys))
-    rows["frame_row"] = places.astype("int32")
+    frames = _with_frames(folder, condition.test_set, keys, table.attrs)
+    index = pd.MultiIndex.from_frame(frames)
+    places = index.get_indexer(pd.MultiIndex.from_frame(keys))
+    rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
+    rows = rows.assign(**condition._asdict(), frame_row=places.astype("int32"))
     if "log_odds" not in rows:
         rows["log_odds"] = np.nan
-    rows["log_odds"] = (rows["log_odds"] / LOG_ODDS_STEP).round() * LOG_ODDS_STEP
+    steps = (rows["log_odds"] / LOG_ODDS_STEP).round()
+    rows["log_odds"] = steps * LOG_ODDS_STEP
     return rows.round(MEASURE_DIGITS)
+
+
+def _with_frames(
+    folder: Path, name: str, keys: pd.DataFrame, attrs: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The stored frames of a test set; those of ``keys`` that it lacks are appended first."""
+    path = test_set_path(folder, name)
+    stored = keys.head(0)
+    version = attrs["fingerprint"]
+    if path.exists():
+        stored = read_table(path)
+        version = stored.attrs["fingerprint"]
+    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
+    has_conflict = frames.duplicated(["video", "track", "frame"]).any()
+    if version != attrs["fingerprint"] or has_conflict:
+        raise DfnbError(
+            f"{path} is of another version of {name}; delete the folders scores and test_sets "
+            f"of {folder}, then run the profile again"
+        )
+    if len(frames) > len(stored):
+        facts = {fact: attrs[fact] for fact in TEST_SET_FACTS}
+        write_table(path, frames, facts)
+    return frames
 
 
 def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
@@ -276,19 +288,22 @@ class Report:
         """The detectors that have runs, in their order in tables."""
         runs_by_role = defaultdict(list)
         for path in sorted(self.folder.glob("scores/*.parquet")):
+            if "@" in path.stem:
+                continue
             facts = read_facts(path)
             run = StoredRun(path.stem, facts["record"])
-            roles = [] if "@" in path.stem else facts["roles"]
-            for role in roles:
-                key = _Role(run.detector["notebook"], *role, run.parameters["train_set"])
-                runs_by_role[key].append(run)
+            notebook = run.detector["notebook"]
+            train_set = run.parameters["train_set"]
+            for ablation, variant in facts["roles"]:
+                role = _Role(notebook, ablation, variant, train_set)
+                runs_by_role[role].append(run)
         variants = self._variants_in_profile()
         main_train_sets = {role.train_set for role in runs_by_role if not role.ablation}
 
         def place(role: _Role) -> tuple:
             beside_papers = role.ablation in ("", STANDING_ALONE)
             in_profile = variants.index(role[:3]) if role[:3] in variants else -1
-            return (not beside_papers, role.notebook, in_profile, role.train_set)
+            return (not beside_papers, role.notebook, in_profile, role)
 
         detectors = []
         for role in sorted(runs_by_role, key=place):
@@ -298,12 +313,13 @@ class Report:
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""
         path = self.folder / "profile.yaml"
-        variants = []
-        if path.exists():
-            for notebook, ablations in read_yaml(path).get("ablations", {}).items():
-                for ablation, names in ablations.items():
-                    variants += [(notebook, ablation, name) for name in names]
-        return variants
+        profile = read_yaml(path) if path.exists() else {}
+        places = []
+        for notebook, ablations in profile.get("ablations", {}).items():
+            for ablation, variants in ablations.items():
+                for variant in variants:
+                    places.append((notebook, ablation, variant))
+        return places
 
     def _conditions(self, detector: Detector) -> list[Condition]:
         """All conditions of a detector, in the order in which they were written."""
@@ -336,12 +352,13 @@ class Report:
         if rows.attrs["fingerprint"] != test_set.attrs["fingerprint"]:
             raise DfnbError(
                 f"the scores of {run.id} are of another version of {condition.test_set} than "
-                f"those of other runs; score it again"
+                "those of other runs; score it again"
             )
         frames = test_set.iloc[rows["frame_row"]].reset_index(drop=True)
-        table = frames.assign(log_odds=rows["log_odds"].array, score=expit(rows["log_odds"].array))
-        measures = rows.drop(columns=["frame_row", "log_odds"]).dropna(axis=1, how="all")
-        table = table.join(measures.reset_index(drop=True))
+        log_odds = rows["log_odds"].to_numpy()
+        measures = rows.drop(columns=["frame_row", "log_odds"])
+        measures = measures.dropna(axis=1, how="all").reset_index(drop=True)
+        table = frames.assign(log_odds=log_odds, score=expit(log_odds)).join(measures)
         if not condition.map:
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
         table.attrs = {**test_set.attrs, **run.record["validation_threshold"], "seed": run.seed}

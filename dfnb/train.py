@@ -159,7 +159,7 @@ def _trained(parameters: dict[str, Any], settings: Settings, wait_s: float) -> R
                 visible[split] = settings.visible(frames, parameters["seed"], start)
             write_json(folder / "config.json", parameters)
             _launch(Trainer(folder, parameters, visible, always, start))
-    return Run.open(folder.name)
+    return Run.open(folder)
 
 
 def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.DataFrame]:
