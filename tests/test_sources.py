@@ -32,7 +32,9 @@ def home(tmp_path, monkeypatch, checkout):
 
 
 def prepared(found, missing=(), settings=SETTINGS):
-    record = prepare.prepare("set", found, settings, trees.Centre(), workers=1, progress=False, missing=missing)
+    record = prepare.prepare(
+        "set", found, settings, trees.Centre(), workers=1, progress=False, missing=missing
+    )
     return record, frames.load_frames("set")
 
 
@@ -61,13 +63,19 @@ def test_every_manifest_keeps_the_schema_and_every_tree_has_one():
 def test_every_published_figure_has_a_source_a_confidence_and_its_dataset(checkout):
     table = pd.read_csv(checkout / "data_manifest" / "published.csv", dtype=str)
     assert table[["source", "confidence", "value"]].notna().all(axis=None)
-    described = {test_set for name in core.described("real") for test_set in sources.load(name).about["published"]}
+    described = {
+        test_set
+        for name in core.described("real")
+        for test_set in sources.load(name).about["published"]
+    }
     known = set(table["test_set"])
     assert described <= known, described - known
     elsewhere = {"MMTD-Set", "DFFD (FaceApp, FFHQ)", "Seq-DeepFake"}
     summaries = ("average", "task ", "within", "cross")
     unknown = {name for name in known - described - elsewhere if not name.startswith(summaries)}
-    assert all(name.startswith("Celeb-DF (") for name in unknown), unknown  # the version is not stated
+    assert all(name.startswith("Celeb-DF (") for name in unknown), (
+        unknown
+    )  # the version is not stated
 
 
 def test_the_shipped_splits_are_the_published_ones(home):
@@ -79,12 +87,16 @@ def test_the_shipped_splits_are_the_published_ones(home):
     for version, counts in ((1, {"0": 38, "1": 62}), (2, {"0": 178, "1": 340})):
         rows = sources.read_list(sources.load(f"celeb-df-v{version}").lists["test"], {})
         assert pd.Series([row["label"] for row in rows.values()]).value_counts().to_dict() == counts
-        assert all((row["label"] == "1") == key.startswith("Celeb-synthesis") for key, row in rows.items())
+        assert all(
+            (row["label"] == "1") == key.startswith("Celeb-synthesis") for key, row in rows.items()
+        )
     text = (core.find("data_manifest") / "faceforensics-c23.yaml").read_text()
     (home / "data_manifest/splits").mkdir(parents=True)
     (home / "data_manifest/faceforensics-c23.yaml").write_text(text)
     (home / "data_manifest/splits/faceforensics_pairs.csv").write_text("a,b,split\n000,003,train\n")
-    with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv is missing or has another sha256"):
+    with pytest.raises(
+        DfnbError, match=r"faceforensics_pairs\.csv is missing or has another sha256"
+    ):
         sources.read_list(sources.load("faceforensics-c23").lists["fakes"], {})
 
 
@@ -112,13 +124,17 @@ def test_each_layout_is_read_and_prepared(root, name):
     expected = trees.TREES[name](root)
     found, problems = scan(name, root)
     assert {s.video: (s.label, s.method, s.split, s.cluster) for s in found} == expected
-    assert all("missing" in sentence or "fewer than" in sentence for sentence in problems)  # it is a miniature
+    assert all(
+        "missing" in sentence or "fewer than" in sentence for sentence in problems
+    )  # it is a miniature
     if name in ("faceforensics-raw", "faceforensics-c40", "faceshifter", "celeb-df-v1"):
         return  # prepared as the others of their family
     record, table = prepared(found, problems)
     assert record["quarantine"] == [] and record["missing"] == problems
     rows = table.drop_duplicates("video").set_index("video")
-    assert {video: (row.label, row.method) for video, row in rows.iterrows()} == {v: e[:2] for v, e in expected.items()}
+    assert {video: (row.label, row.method) for video, row in rows.iterrows()} == {
+        v: e[:2] for v, e in expected.items()
+    }
     pixels = frames.Pixels(table.attrs["folder"])
     assert set(masked(table)["method"]) == MASKED.get(name, set())
     for row in masked(table).itertuples():
@@ -163,19 +179,28 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
     trees.faceforensics(root)
     fakes = root / "manipulated_sequences"
     (fakes / "FaceSwap/c23/videos/054_071.mp4").unlink()
-    for path in [*(fakes / "NeuralTextures/c23/videos").iterdir(), *(fakes / "Face2Face/masks/videos").iterdir()]:
+    for path in [
+        *(fakes / "NeuralTextures/c23/videos").iterdir(),
+        *(fakes / "Face2Face/masks/videos").iterdir(),
+    ]:
         path.unlink()
     trees.real(root / "original_sequences/youtube/c23/videos/1234.mp4", 0)
     found, problems = scan("faceforensics-c23", root)
     text = "\n".join(problems)
     listed = "splits/faceforensics_pairs.csv"
     where = "manipulated_sequences/FaceSwap/c23/videos/{identity:[0-9]+}_{source:[0-9]+}.mp4"
-    assert f"{where}: named in {listed}, but missing: 995 (000_003" in text and "NeuralTextures" in text
+    assert (
+        f"{where}: named in {listed}, but missing: 995 (000_003" in text
+        and "NeuralTextures" in text
+    )
     assert (
         "Face2Face: files of masks or originals missing, prepared without masks: 6 (manipulated_sequences/Face2Face/masks/videos/"
         in text
     )
-    assert f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1234.mp4)" in text
+    assert (
+        f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1234.mp4)"
+        in text
+    )
     assert len(found) == 30 - 1 - 6
     record, table = prepared(found, problems)
     assert record["missing"] == problems and record["quarantine"] == []
@@ -185,7 +210,10 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
 def test_a_list_that_names_no_file_or_is_damaged_or_missing_is_told(root):
     trees.dfdc_p(root)
     about = core.read_json(root / "dataset.json")
-    gone, kept = "method_A/1/1_A/2_1_A_001.mp4", "method_B/1260311/1260311_C/1255229_1260311_C_001.mp4"
+    gone, kept = (
+        "method_A/1/1_A/2_1_A_001.mp4",
+        "method_B/1260311/1260311_C/1255229_1260311_C_001.mp4",
+    )
     core.write_json(root / "dataset.json", about | {gone: about[kept]})
     found, problems = scan("dfdc-p", root)
     assert len(found) == 4 and any(f"missing: 1 ({gone})" in sentence for sentence in problems)
@@ -206,7 +234,9 @@ def test_masks_of_another_length_or_size_and_truncated_videos_are_quarantined(ro
         trees.fake(root / f"fake/{name}.mp4", 71)
     cut = trees.real(root / "real/cut.mp4", 1)
     cut.write_bytes(cut.read_bytes()[:-2000])
-    trees.video(root / "mask/short.mp4", np.zeros((trees.FRAMES - 2, trees.SIZE, trees.SIZE, 3), np.uint8))
+    trees.video(
+        root / "mask/short.mp4", np.zeros((trees.FRAMES - 2, trees.SIZE, trees.SIZE, 3), np.uint8)
+    )
     trees.video(root / "mask/small.mp4", np.zeros((trees.FRAMES, 64, 64, 3), np.uint8))
     record, _ = prepared(*prepare.folder_sources(root))
     reasons = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
@@ -231,7 +261,11 @@ def test_folders_behind_links_are_left_out_and_names_may_have_spaces_and_letters
     (inner / "real").rename(tmp_path / "outside")
     (inner / "real").symlink_to(tmp_path / "outside", target_is_directory=True)
     found, problems = scan("uadfv", inner)
-    assert [s.label for s in found] == [1] and found[0].mask is None and "originals missing" in problems[1]
+    assert (
+        [s.label for s in found] == [1]
+        and found[0].mask is None
+        and "originals missing" in problems[1]
+    )
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeypatch):
@@ -256,15 +290,25 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeyp
 
 def test_the_difference_of_fake_and_original_is_the_mask(root):
     trees.uadfv(root)
-    trees.video(root / "real/0048.mp4", np.concatenate([trees.faces(5)[0]] * 2))  # twice as long as its fake
+    trees.video(
+        root / "real/0048.mp4", np.concatenate([trees.faces(5)[0]] * 2)
+    )  # twice as long as its fake
     trees.fake(root / "fake/0048_fake.mp4", 5)
     _, table = prepared(*scan("uadfv", root), prepare.Settings(size=trees.SIZE, frames_per_video=2))
-    assert set(table["video"]) == {"real/0047", "real/0048", "FakeApp/0047_fake", "FakeApp/0048_fake"}
+    assert set(table["video"]) == {
+        "real/0047",
+        "real/0048",
+        "FakeApp/0047_fake",
+        "FakeApp/0048_fake",
+    }
     assert set(masked(table)["video"]) == {"FakeApp/0047_fake"}
     folder = core.home() / "datasets/set"
     row = masked(table).iloc[0]
     box = [int(x) for x in row["crop_box"]]
-    truth = prepare.crop(trees.faces(4, forged=True)[1][row["frame"]].astype(np.uint8), box, trees.SIZE) > 0
+    truth = (
+        prepare.crop(trees.faces(4, forged=True)[1][row["frame"]].astype(np.uint8), box, trees.SIZE)
+        > 0
+    )
     region = frames.Pixels(folder).mask(row["mask"], row["row"], truth.shape)
     assert (region & truth).sum() / (region | truth).sum() > 0.8
 
@@ -273,12 +317,21 @@ def test_originals_beside_a_plain_folder_give_its_masks(root):
     for number, name in enumerate(("a", "b")):
         trees.fake(root / f"fake/swap/{name}.mp4", number)
     trees.real(root / "original/swap/a.mp4", 0)
-    trees.video(root / "original/swap/b.mp4", trees.faces(1)[0][:-1])  # of another length: it cannot be compared
-    record, table = prepared(*prepare.folder_sources(root), prepare.Settings(size=trees.SIZE, frames_per_video=2))
-    assert record["missing"] == record["quarantine"] == [] and set(masked(table)["video"]) == {"fake/swap/a"}
+    trees.video(
+        root / "original/swap/b.mp4", trees.faces(1)[0][:-1]
+    )  # of another length: it cannot be compared
+    record, table = prepared(
+        *prepare.folder_sources(root), prepare.Settings(size=trees.SIZE, frames_per_video=2)
+    )
+    assert record["missing"] == record["quarantine"] == [] and set(masked(table)["video"]) == {
+        "fake/swap/a"
+    }
     row, pixels = masked(table).iloc[0], frames.Pixels(table.attrs["folder"])
     box = [int(x) for x in row["crop_box"]]
-    truth = prepare.crop(trees.faces(0, forged=True)[1][row["frame"]].astype(np.uint8), box, trees.SIZE) > 0
+    truth = (
+        prepare.crop(trees.faces(0, forged=True)[1][row["frame"]].astype(np.uint8), box, trees.SIZE)
+        > 0
+    )
     region = pixels.mask(row["mask"], row["row"], truth.shape)
     assert (region & truth).sum() / (region | truth).sum() > 0.8
 
@@ -289,13 +342,21 @@ def test_originals_beside_a_plain_folder_give_its_masks(root):
 def test_a_tree_of_deepfakebench_is_read_in_place(root):
     file, rgb, expected = trees.deepfakebench(root)
     found, problems = deepfakebench.listed(file, rgb)
-    assert {s.video: (bool(s.label), s.split, s.cluster) for s in found} == expected and problems == []
+    assert {
+        s.video: (bool(s.label), s.split, s.cluster) for s in found
+    } == expected and problems == []
     _, table = prepared(found)
     assert table["frame"].tolist()[:3] == [0, 3, 10] and len(table) == 3 * len(expected)
     fakes = table[table["label"] == 1]
     assert len(masked(fakes)) == len(masked(table)) == len(fakes)
-    assert frames.landmarks_array(table).shape == (len(table), 5, 2) and np.isnan(frames.landmarks_array(table)).all()
-    row, pixels = fakes[fakes["frame"] == 10].iloc[0], frames.Pixels(core.home() / "datasets" / "set")
+    assert (
+        frames.landmarks_array(table).shape == (len(table), 5, 2)
+        and np.isnan(frames.landmarks_array(table)).all()
+    )
+    row, pixels = (
+        fakes[fakes["frame"] == 10].iloc[0],
+        frames.Pixels(core.home() / "datasets" / "set"),
+    )
     images, masks = trees.faces(int(row["identity"]), forged=True)
     assert (pixels.crop(row["path"], row["row"]) == images[10 % trees.FRAMES]).all()
     assert (pixels.mask(row["mask"], row["row"], masks.shape[1:]) == masks[10 % trees.FRAMES]).all()
@@ -340,11 +401,21 @@ def test_images_are_videos_of_one_frame(root):
         "test/real/b": "not an image, or truncated or damaged (UnidentifiedImageError)",
     }
     kinds = ("real", "fake/GL", "fake/ContextAtten")
-    assert set(table["video"]) == {f"{split}/{kind}/a" for split in ("train", "test") for kind in kinds}
-    assert set(masked(table)["method"]) == {"GL", "ContextAtten"} == set(table[table["label"] == 1]["method"])
+    assert set(table["video"]) == {
+        f"{split}/{kind}/a" for split in ("train", "test") for kind in kinds
+    }
+    assert (
+        set(masked(table)["method"])
+        == {"GL", "ContextAtten"}
+        == set(table[table["label"] == 1]["method"])
+    )
     row = table[table["video"] == "test/fake/GL/a"].iloc[0]
-    expected = prepare.crop(mask.astype(np.uint8) * 255, [int(x) for x in row["crop_box"]], 64) > 127
-    assert (frames.Pixels(table.attrs["folder"]).mask(row["mask"], row["row"], (64, 64)) == expected).all()
+    expected = (
+        prepare.crop(mask.astype(np.uint8) * 255, [int(x) for x in row["crop_box"]], 64) > 127
+    )
+    assert (
+        frames.Pixels(table.attrs["folder"]).mask(row["mask"], row["row"], (64, 64)) == expected
+    ).all()
 
 
 def test_folders_of_crops_are_used_in_place(root):
@@ -358,25 +429,34 @@ def test_folders_of_crops_are_used_in_place(root):
     assert {s.video: len(s.crops) for s in found if s.method == "GL"} == gl
     _, table = prepared(found)
     assert not list((core.home() / "datasets").rglob("*.npy"))
-    row, read = table[table["video"] == "test/fake/GL/a"].iloc[0], frames.Pixels(table.attrs["folder"])
+    row, read = (
+        table[table["video"] == "test/fake/GL/a"].iloc[0],
+        frames.Pixels(table.attrs["folder"]),
+    )
     assert (read.crop(row["path"], row["row"]) == pixels).all()
     assert (read.mask(row["mask"], row["row"], mask.shape) == mask).all()
     assert table[table["video"] == "test/real/clip"]["frame"].tolist() == [0, 1, 2, 3]
-    assert [s.video for s in prepare.folder_sources(root / "train/fake/GL", "fake", crops=True)[0]] == ["a", "clip"]
+    assert [
+        s.video for s in prepare.folder_sources(root / "train/fake/GL", "fake", crops=True)[0]
+    ] == ["a", "clip"]
 
 
 def test_the_overview_of_datasets_says_what_is_there(root):
     trees.uadfv(root / "UADFV")
     trees.dfdc(root / "DFDC")
     table = sources.overview()
-    assert sorted(table.index) == sorted(core.described("real")) and set(table["state"]) == {"absent"}
+    assert sorted(table.index) == sorted(core.described("real")) and set(table["state"]) == {
+        "absent"
+    }
     assert "docs.google.com/forms" in table.loc["faceforensics-c23", "what"]
     table = sources.overview([root])
     assert table.loc["uadfv", "state"] == "partly"
     assert "fewer than the 49 published files: 1" in table.loc["uadfv", "what"]
     assert table.loc["dfdc", "state"] == "present" and table.loc["dfd", "state"] == "absent"
     found, problems = scan("uadfv", root / "UADFV")
-    prepare.prepare("uadfv", found, SETTINGS, trees.Centre(), workers=1, progress=False, missing=problems)
+    prepare.prepare(
+        "uadfv", found, SETTINGS, trees.Centre(), workers=1, progress=False, missing=problems
+    )
     state, what = sources.overview().loc["uadfv"]
     assert state == "prepared" and what.startswith("2 videos\nreal/{name:[^/_]+}.mp4: fewer")
 
@@ -400,11 +480,24 @@ def test_prepare_takes_the_root_that_data_took_and_says_where_it_found_it(root, 
     trees.dfdc(root / "elsewhere")
     shown = dfnb("data", "--root", root).output
     assert f"in {root / 'elsewhere'}" in shown and shown.count(f"in {root / 'Celeb-DF'}\n") == 1
-    done = dfnb("prepare", "dfdc", "--root", root, "--workers", 1, "--set", "size=64", "--set", "frames_per_video=1")
+    done = dfnb(
+        "prepare",
+        "dfdc",
+        "--root",
+        root,
+        "--workers",
+        1,
+        "--set",
+        "size=64",
+        "--set",
+        "frames_per_video=1",
+    )
     assert f"dfdc is read from {root / 'elsewhere'}\n" in done.output and done.exit_code == 0
     for version in (1, 2):
         places, found, _ = sources.located(sources.load(f"celeb-df-v{version}"), [root])
-        assert places == [root / ("Celeb-DF" if version == 1 else "Celeb-DF-v2")] and len(found) in (5, 3005)
+        assert places == [root / ("Celeb-DF" if version == 1 else "Celeb-DF-v2")] and len(
+            found
+        ) in (5, 3005)
     empty = dfnb("prepare", "dfd", "--root", root)
     assert empty.exit_code == 1 and "nothing of dfd is there" in empty.output
 
@@ -412,8 +505,12 @@ def test_prepare_takes_the_root_that_data_took_and_says_where_it_found_it(root, 
 def test_a_second_root_is_found_below_its_folder_too(tmp_path, root, dfnb):
     trees.deeperforensics(root / "DeeperForensics")
     (tmp_path / "second/FaceForensics").mkdir(parents=True)
-    (root / "DeeperForensics/original_sequences").rename(tmp_path / "second/FaceForensics/original_sequences")
-    places, found, problems = sources.located(sources.load("deeperforensics"), [root, tmp_path / "second"])
+    (root / "DeeperForensics/original_sequences").rename(
+        tmp_path / "second/FaceForensics/original_sequences"
+    )
+    places, found, problems = sources.located(
+        sources.load("deeperforensics"), [root, tmp_path / "second"]
+    )
     assert places == [root / "DeeperForensics", tmp_path / "second/FaceForensics"]
     assert len(found) == 6 and problems == []
 
@@ -424,8 +521,21 @@ def test_links_are_followed_by_data_and_prepare_where_asked(tmp_path, root, dfnb
         (root / name).symlink_to(tmp_path / "disk" / name, target_is_directory=True)
     (tmp_path / "disk/test/loop").symlink_to(root, target_is_directory=True)
     assert sources.overview([root]).loc["dfdc", "state"] == "absent"
-    assert sources.overview([root], links=True).loc["dfdc", "what"].startswith(f"3 videos\nin {root}")
-    words = ("prepare", "dfdc", "--root", root, "--workers", 1, "--set", "size=64", "--set", "frames_per_video=1")
+    assert (
+        sources.overview([root], links=True).loc["dfdc", "what"].startswith(f"3 videos\nin {root}")
+    )
+    words = (
+        "prepare",
+        "dfdc",
+        "--root",
+        root,
+        "--workers",
+        1,
+        "--set",
+        "size=64",
+        "--set",
+        "frames_per_video=1",
+    )
     assert dfnb(*words).exit_code == 1
     done = dfnb(*words, "--links")
     assert done.exit_code == 0 and "train/real: 1 frames of 1 videos" in done.output
@@ -453,8 +563,14 @@ def test_folders_that_are_left_out_are_printed_and_the_status_is_2(root, dfnb):
     assert dfnb(*words).exit_code == 0
     trees.image(root / "test/Real/b.png", trees.faces(3)[0][0])
     done = dfnb(*words)
-    assert done.exit_code == 2 and "missing: test/Real/: no video or image of real/ or fake/" in done.output
-    assert "test/real: 1 frames of 1 videos" in done.output and "in all 1 missing, 0 unused" in done.output
+    assert (
+        done.exit_code == 2
+        and "missing: test/Real/: no video or image of real/ or fake/" in done.output
+    )
+    assert (
+        "test/real: 1 frames of 1 videos" in done.output
+        and "in all 1 missing, 0 unused" in done.output
+    )
     record = core.read_record(core.home() / "datasets/mine")
     assert len(record["missing"]) == 1 and str(root) not in record["missing"][0]
 
@@ -473,7 +589,9 @@ def test_the_dataset_that_contributing_describes_is_prepared(checkout, home, roo
     assert done.exit_code == 0, done.output
     table = frames.load_frames("my-set").astype({"split": str, "identity": str, "cluster": str})
     videos = table.drop_duplicates("video").set_index("video")
-    assert len(videos) == 6 and videos.loc["swap/bo_1", ["split", "identity", "cluster"]].tolist() == [
+    assert len(videos) == 6 and videos.loc[
+        "swap/bo_1", ["split", "identity", "cluster"]
+    ].tolist() == [
         "test",
         "bo",
         "bo",

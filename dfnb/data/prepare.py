@@ -35,7 +35,7 @@ TREE = "tree"  # in a dataset's folder: a link to the folder of the crops that a
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all rows of a video
-VIDEO_NAME = re.compile(r"([^/.\\][^/\\]{0,199}/)+")
+VIDEO_NAME = re.compile(r"([^/.][^/]*/)+")
 
 # Rows, crops (n, size, size, 3) uint8 or None, masks (n, size, size) bool or None, and facts of a
 # video, as dfnb.data.frames.write_video takes them.
@@ -250,6 +250,7 @@ def prepare_video(
     """
     place = folder / "videos" / video.name
     try:
+        check_storable(video.name)
         if (place / "video.json").exists():
             facts = read_json(place / "video.json")
             if facts.get("inputs") == inputs:
@@ -269,6 +270,15 @@ def prepare_video(
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
         return {"reason": str(error)}
+
+
+def check_storable(name: str) -> None:
+    """Raise :class:`Unusable` for a name that some systems cannot store."""
+    longest = max(len(part.encode()) for part in name.split("/"))
+    if longest > 200 or "\\" in name or not name.isprintable():
+        raise Unusable(
+            "its name has more than 200 bytes, a backslash or what is no character; rename it"
+        )
 
 
 # ---------------------------------------------------------------- a dataset
@@ -339,10 +349,10 @@ def check_names(videos: Sequence[Video]) -> None:
         check_title(video.method, f"{video.path}, its method")
         parents = {str(parent) for parent in PurePosixPath(video.name).parents}
         in_the_way = counts[video.name] > 1 or parents & counts.keys()
-        if in_the_way or not VIDEO_NAME.fullmatch(f"{video.name}/") or not video.name.isprintable():
+        if in_the_way or not VIDEO_NAME.fullmatch(f"{video.name}/"):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: another video is in its way, or a part "
-                "of the name is empty, hidden, longer than 200 letters or not printable; rename it"
+                "of the name is empty or hidden; rename it"
             )
 
 
@@ -412,8 +422,8 @@ def count_losses(videos: Sequence[Video], results: Sequence[Mapping]) -> dict:
             without_face=facts.get("without_face", 0),
         )
         if "reason" in facts:
-            file = printable(Path(video.path.name))
-            quarantine.append({"video": video.name, "file": file, "method": video.method, **facts})
+            entry = {"video": video.name, "file": video.path.name, "method": video.method}
+            quarantine.append({**entry, **facts})
     return {"faces": faces, "quarantine": quarantine}
 
 
@@ -461,4 +471,4 @@ def prepare_picture(
             f"{path}: {facts['reason']}; only faces of {settings.min_face} pixels or more are used"
         )
     write_dataset(folder, settings.model_dump())
-    return load_frames(folder.as_posix()).assign(method=printable(Path(path.name)))
+    return load_frames(folder.as_posix()).assign(method=printable(path.name))

@@ -4,6 +4,7 @@ A user's own videos are listed in a CSV, which :func:`read_csv` reads, and which
 makes of a sorted folder. Published datasets give the same table (:mod:`dfnb.data.published`).
 """
 
+import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ SORTED = re.compile(
 )
 TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # a README may lie beside the videos
 UNUSED = "no video or image of real/ or fake/, and no mask or original of one; left out"
-LINKS = "links to folders without --links, or no files; left out"
+NO_FILES = "links to folders without --links, no files, or names not in UTF-8; left out"
 
 Files = Mapping[str, Path]  # a path below some folder -> the file
 Problems = Mapping[str, Sequence[str]]  # what is wrong -> the paths of files with which it is
@@ -89,16 +90,15 @@ def read_csv(file: Path, root: Path | None = None) -> list[Video]:
     root = (root or folder).absolute()
     columns = ", ".join(Row.model_fields)
     with explained(file, "CSV", f"its first line names columns, some of {columns}"):
-        table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
-        )
+        text = file.read_text(encoding="utf-8-sig")
+        lines = list(csv.DictReader(text.splitlines()))
     videos = []
-    for line, cells in enumerate(table.to_dict("records"), 2):
+    for number, cells in enumerate(lines, 2):
         filled = {column: cell for column, cell in cells.items() if cell}
-        row = Row.check(filled, f"{file}, line {line}")
+        row = Row.check(filled, f"{file}, line {number}")
         path = folder / row.path
         with explained(path, "here", f"put it below {root}, or the CSV above all videos"):
-            name = printable(path.relative_to(root).with_suffix(""))
+            name = path.relative_to(root).with_suffix("").as_posix()
         label = LABELS[row.label]
         video = Video(
             name=name,
@@ -148,12 +148,12 @@ def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
             "them in a CSV, or follow links to folders with --links"
         )
     text = pd.DataFrame(rows, columns=list(Row.model_fields)).to_csv(index=False)
-    write_bytes(file, text.encode(errors="surrogateescape"))
+    write_bytes(file, text.encode())
     unused = []
     for name, path in files.items():
         if path not in used and path.suffix.lower() not in TEXTS:
             unused.append(name)
-    return sentences({LINKS: linked, UNUSED: unused})
+    return sentences({NO_FILES: linked, UNUSED: unused})
 
 
 # ---------------------------------------------------------------- files
@@ -162,10 +162,10 @@ def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
 def files_below(root: Path, links: bool = False) -> tuple[Files, list[str]]:
     """The files below a folder by their paths in it, and the paths of what was left out.
 
-    Hidden files do not count. Left out are links to folders, and what is no file, such as a pipe,
-    which could be read for ever. With ``links``, links to folders are followed, except one to a
-    folder in which it lies itself, where the way would never end. Raises :class:`DfnbError` where
-    there is no such folder.
+    Hidden files do not count. Left out are links to folders, names that are not UTF-8, and what is
+    no file, such as a pipe, which could be read for ever. With ``links``, links to folders are
+    followed, except one to a folder in which it lies itself, where the way would never end. Raises
+    :class:`DfnbError` where there is no such folder.
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
@@ -180,19 +180,20 @@ def files_below(root: Path, links: bool = False) -> tuple[Files, list[str]]:
         linked = [name for name in folders if not links and (here / name).is_symlink()]
         for name in [*names, *linked]:
             path = here / name
-            inner = printable(path.relative_to(root))
+            inner = path.relative_to(root).as_posix()
             if "/." in f"/{inner}":
                 continue
-            if path.is_file():
+            # Path.is_file raises an error for a link into a folder that may not be entered.
+            if os.path.isfile(path) and inner == printable(inner):  # noqa: PTH113
                 files[inner] = path
             else:
-                left_out.append(inner)
+                left_out.append(printable(inner))
     return dict(sorted(files.items())), sorted(left_out)
 
 
-def printable(path: Path) -> str:
-    """A path as text that can be written and shown, whatever bytes it has."""
-    return path.as_posix().encode(errors="backslashreplace").decode()
+def printable(name: str) -> str:
+    """The name of a file as text that can be written, also where its bytes are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def sentences(problems: Problems) -> list[str]:
