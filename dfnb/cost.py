@@ -34,7 +34,7 @@ def report(profile: str) -> str:
             if p.paper not in rows:
                 rows[p.paper] = {"trainings": 0, "million images": 0, **_measured(p)}
             rows[p.paper]["trainings"] += 1
-            rows[p.paper]["million images"] += _images(p) / 1e6
+            rows[p.paper]["million images"] += images(p) / 1e6
     table = pd.DataFrame(rows).T
     table["hours"] = table["million images"] / table["images per s"] * 1e6 / 3600
     at_once = torch.cuda.device_count() or os.cpu_count() or 1
@@ -42,25 +42,26 @@ def report(profile: str) -> str:
     for name in drawn:
         frames = sum(sum(_frames(name, split)) for split in SPLITS)
         disk += 3 * synth.preset(name).size ** 2 * frames
+    hours = table["hours"].sum() / at_once
     return (
         f"{table.round(2).to_string()}\n"
-        f"about {table['hours'].sum() / at_once:.1f} h with {at_once} trainings at once on {DEVICE}; "
+        f"about {hours:.1f} h with {at_once} trainings at once on {DEVICE}; "
         f"{disk / GIB:.1f} GiB of disk for drawn datasets"
     )
 
 
-def _images(p: TrainingParameters) -> float:
-    """The images that a training is shown; those that are scored count :data:`SCORING` each."""
+def images(p: TrainingParameters) -> float:
+    """The images that a training is shown; one that is only scored counts :data:`SCORING`."""
     real, fake = _frames(p.train_set, "train", p)
     validation = sum(_frames(p.train_set, "val", p))
-    images = SCORING * sum(sum(_frames(name, "test")) for name in p.test_sets)
+    total = SCORING * sum(sum(_frames(name, "test")) for name in p.test_sets)
     settings = p.settings()
     while settings is not None:
         epoch = real * (settings.oversampling or 1) + fake
         shown = min(settings.images_per_epoch or epoch, epoch)
-        images += settings.epochs * (shown + SCORING * validation)
+        total += settings.epochs * (shown + SCORING * validation)
         settings = settings.before()
-    return images
+    return total
 
 
 def _is_drawn(name: str) -> bool:

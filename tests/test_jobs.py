@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import yaml
 from conftest import CHECKOUT
+from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, jobs, papers, parameters, records, store
 from dfnb.runs import Run
@@ -18,28 +19,6 @@ from dfnb.settings import DfnbError
 from dfnb.store import Condition
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
-BASELINE = "02_xception_baseline"
-LOCATE = "04_locate_and_verify"
-SETTINGS = {
-    "backbone": "dfnb_plain7",
-    "image_size": 96,
-    "epochs": 1,
-    "batch_size": 16,
-    "images_per_epoch": 32,
-    "optimiser": "adamw",
-    "lr": 0.002,
-    "schedule": "onecycle",
-}
-GRID = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [0]}
-
-
-def write_profile(home, grid=GRID, notebooks=None, **more):
-    """The profile ``mine`` of a home: by default one training of the baseline."""
-    notebooks = notebooks or {BASELINE: SETTINGS}
-    path = home / "notebooks" / "profiles" / "mine.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"description": "a test's", "grid": grid, "notebooks": notebooks, **more}
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def trainings(name="mine"):
