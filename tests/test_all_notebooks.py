@@ -1,4 +1,4 @@
-"""Every notebook, as a user runs them: ``dfnb run smoke``. First in the alphabet: it takes longest."""
+"""Every notebook, as a user runs them: ``dfnb run smoke``; it takes longest, so it starts first."""
 
 import json
 import re
