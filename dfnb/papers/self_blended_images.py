@@ -29,7 +29,7 @@ from torch import nn
 
 from dfnb.data.codecs import recompressed
 from dfnb.data.loading import Sample
-from dfnb.geometry import face_axes, to_bytes
+from dfnb.geometry import face_axes, rounded
 from dfnb.papers import contract, xception
 
 if TYPE_CHECKING:
@@ -150,13 +150,13 @@ def self_blended(
         target = image
     else:
         source = frame
-        target = to_bytes(transformed)
+        target = rounded(transformed)
     if "geometry" in settings.transforms:
         source = displaced(source, draw)
     mask = soft_mask(landmarks, image.shape[:2], settings.deformation, draw)
     opacity = mask * draw.choice(settings.ratios)
     blend = target + opacity[..., None] * (source - target)  # I = M · source + (1 − M) · target
-    return target, to_bytes(blend), opacity
+    return target, rounded(blend), opacity
 
 
 def recoloured(image: np.ndarray, draw: Generator) -> np.ndarray:
