@@ -9,7 +9,7 @@ from torch import nn
 from dfnb import train
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import FrameDataset, Sample
-from dfnb.geometry import to_bytes
+from dfnb.geometry import rounded
 from dfnb.papers import self_blended_images as sbi
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
@@ -25,7 +25,7 @@ def image():
     noise = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE, 3)).astype(np.float32)
     fine = cv2.GaussianBlur(noise, (0, 0), 1)
     coarse = cv2.GaussianBlur(noise, (0, 0), 4)
-    return to_bytes(128 + 40 * fine + 160 * coarse)
+    return rounded(128 + 40 * fine + 160 * coarse)
 
 
 def blended(image, draw, **changes):
