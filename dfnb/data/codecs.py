@@ -12,9 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-# One thread: there is one process per core. Even so, libx264's AVX-512 code encodes the same frames
-# differently once in about ten thousand small clips, and more often where the width is no multiple
-# of 32. "x264-params": "asm=SSE4.2" ends that, at the price of other frames in 2 % of all clips.
+# One thread: there is one process per core. Even so, processors with AVX-512 may encode the same
+# frames differently: libx264's code for them is not repeatable where it weighs macroblocks by how
+# often others refer to them ("mbtree"). That is rare in small clips, and usual in large ones and in
+# those of odd sizes. "x264-params": "asm=SSE4.2" ends it, and changes 2 % of the small clips.
 X264_OPTIONS = {"preset": "fast", "threads": "1"}
 
 
