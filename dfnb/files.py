@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,16 @@ def described(kind: str | None = None) -> list[str]:
     """Names of the datasets in ``data_manifest/``; of one ``kind``, synth or real, or of both."""
     names = []
     for path in sorted(find("data_manifest").glob("*.yaml")):
-        declared = read_yaml(path).get("kind")
+        declared = _declared_kind(path, path.stat().st_mtime_ns)
         if declared is not None and kind in (None, declared):
             names.append(path.stem)
     return names
+
+
+@cache
+def _declared_kind(path: Path, modified_ns: int) -> Any:
+    """The kind of a manifest; planning a profile asks for it hundreds of times."""
+    return read_yaml(path).get("kind")
 
 
 # ---------------------------------------------------------------- writing

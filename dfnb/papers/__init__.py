@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,11 @@ def module(paper: str) -> ModuleType:
 
 def source_digest(paper: str) -> str:
     """A fingerprint of a paper's own file; comments, docstrings and layout do not change it."""
-    source = Path(module(paper).__file__).read_text(encoding="utf-8")
+    return _code_digest(Path(module(paper).__file__).read_text(encoding="utf-8"))
+
+
+@cache
+def _code_digest(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         can_have_docstring = isinstance(node, DOCUMENTED)
