@@ -323,7 +323,7 @@ def prepare(
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     inputs = {video.name: inputs_digest(video, parameters) for video in videos}
     sources = digest([inputs, missing], 16)
-    with locked(folder):
+    with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
         if record:
