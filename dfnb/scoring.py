@@ -103,7 +103,10 @@ def _regions(
     masks = batch["mask"][:, 0].numpy() > 0.5
     measures = []
     for i in range(len(located)):
-        measures.append(region(located[i], masks[i], constant) if is_known[i] else {})
+        of_frame = {}
+        if is_known[i]:
+            of_frame = region(located[i], masks[i], constant)
+        measures.append(of_frame)
     return measures
 
 

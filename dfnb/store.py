@@ -94,6 +94,11 @@ class Detector(NamedTuple):
     variant: str
     runs: tuple[StoredRun, ...]
 
+    @property
+    def train_set(self) -> str:
+        """The dataset trained on; empty for another tool."""
+        return self.runs[0].parameters["train_set"] if self.runs else ""
+
 
 def score_path(folder: Path, run_id: str) -> Path:
     """The score file of a run in a report's ``folder``."""
@@ -140,7 +145,9 @@ def write_scores(
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    path = score_path(folder, f"{run_id}@{what}" if what else run_id)
+    path = score_path(folder, run_id)
+    if what:
+        path = score_path(folder, f"{run_id}@{what}")
     fingerprints = {}
     parts = []
     with locked(folder / "test_sets", wait_s=600):

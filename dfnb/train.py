@@ -97,12 +97,14 @@ def run_parameters(
             f"the pretrained weights of {settings.backbone} cannot be fetched; start once where "
             "there is a network, or set allow_random in the profile"
         )
+    if seen_methods is not None:
+        seen_methods = sorted(seen_methods)
     return {
         "paper": paper,
         "train_set": train_set,
         "data": _data_identity(train_set),
         "seed": seed,
-        "seen_methods": sorted(seen_methods) if seen_methods else None,
+        "seen_methods": seen_methods,
         "epoch_tests": {name: _data_identity(name) for name in epoch_tests},
         "devices": devices,
         "shuffled_labels": shuffled_labels,

@@ -389,7 +389,9 @@ class Trainer:
             judged = "the paper's own samples of " if self.makes_samples else ""
             rule = f"highest frame AUC on {judged}the validation split of {train_set}"
         images_seen = self.settings.epochs * self.steps * self.settings.batch_size
+        start_id = None
         if self.start:
+            start_id = self.start.id
             images_seen += self.start.record["images_seen"]
         published = self.paper.Settings().model_dump(mode="json")
         datasets = [train_set, *self.parameters["epoch_tests"]]
@@ -406,7 +408,7 @@ class Trainer:
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
             collapsed=collapsed(progress.log[-1], progress.chosen["auc"], self.settings.chance),
-            start=self.start.id if self.start else None,
+            start=start_id,
             images_seen=images_seen,
             fingerprints={name: dataset_record(name)["fingerprint"] for name in datasets},
             **self.clock.facts(),
