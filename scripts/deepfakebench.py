@@ -42,8 +42,8 @@ def listed(
         video = f"{kind}/{name}"
         images = _inside(entry["frames"], root, links)
         if len(images) < len(entry["frames"]):
-            found = f"{len(images)} of {len(entry['frames'])} frames"
-            missing.append(f"{video}: {found} are below {root.name}")
+            total = len(entry["frames"])
+            missing.append(f"{video}: {len(images)} of {total} frames are below {root.name}")
         masks = {}
         if is_fake:
             for mask in _inside(entry.get("masks", []), root, links):

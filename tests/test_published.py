@@ -45,8 +45,8 @@ def own_home(tmp_path, monkeypatch):
 
 
 def scan(name, *roots, links=False):
-    found = published.scan(published.load(name), roots, links)
-    return found.videos, found.problems
+    location = published.scan(published.load(name), roots, links)
+    return location.videos, location.problems
 
 
 def prepared(videos, missing=(), size=64):
@@ -111,10 +111,10 @@ def test_a_mistake_in_a_manifest_is_named(home):
 def test_each_layout_is_read_and_prepared(root, name):
     expected = trees.TREES[name](root)
     videos, problems = scan(name, root)
-    found = {
+    rows = {
         video.name: (video.label, video.method, video.split, video.cluster) for video in videos
     }
-    assert found == expected
+    assert rows == expected
     assert all("missing" in problem or "fewer than" in problem for problem in problems)
     record, table = prepared(videos, problems)
     assert record["quarantine"] == [] and record["missing"] == problems
@@ -167,12 +167,12 @@ def test_a_dataset_is_found_below_several_roots(tmp_path, root):
     second.mkdir(parents=True)
     manifest = published.load("deeperforensics")
     (root / "DeeperForensics/original_sequences").rename(second / "original_sequences")
-    found = published.located(manifest, [root])
-    assert {video.label for video in found.videos} == {1}
-    found = published.located(manifest, [root, second.parent])
-    assert found.places == [root / "DeeperForensics", second] and found.problems == []
-    assert len(found.videos) == 6
-    assert all(video.original for video in found.videos if video.label)
+    location = published.located(manifest, [root])
+    assert {video.label for video in location.videos} == {1}
+    location = published.located(manifest, [root, second.parent])
+    assert location.places == [root / "DeeperForensics", second] and location.problems == []
+    assert len(location.videos) == 6
+    assert all(video.original for video in location.videos if video.label)
 
 
 def test_a_version_is_told_by_its_number_of_videos(root):
@@ -181,8 +181,8 @@ def test_a_version_is_told_by_its_number_of_videos(root):
     for number in range(3000):  # the rules of v1 fit them, but v1 has fewer
         (root / f"v2/Celeb-synthesis/id7_id8_{number:04d}.mp4").touch()
     for version in (1, 2):
-        found = published.located(published.load(f"celeb-df-v{version}"), [root])
-        assert found.places == [root / f"v{version}"]
+        location = published.located(published.load(f"celeb-df-v{version}"), [root])
+        assert location.places == [root / f"v{version}"]
 
 
 def test_the_overview_says_what_is_there(root):

@@ -86,7 +86,7 @@ class Manifest(Closed):
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
-class Found(NamedTuple):
+class Location(NamedTuple):
     """Where a dataset is, its videos, and one sentence per thing that is missing or wrong."""
 
     places: list[Path]
@@ -109,20 +109,21 @@ def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
 
 
 def _state(name: str, roots: Sequence[Path], links: bool) -> tuple[str, str]:
+    """The row of the overview of one dataset."""
     description = load(name)
     record = read_record(dataset_folder(name))
     if record:
         videos = sum(counts["videos"] for counts in record["n"].values())
         return "prepared", "\n".join([f"{videos} videos", *record["missing"]])
-    found = located(description, roots, links)
-    if not found.videos:
+    places, videos, problems = located(description, roots, links)
+    if not videos:
         return "absent", f"{description.access}\nspace: {description.space}"
-    state = "partly" if found.problems else "present"
-    places = [f"in {place}" for place in found.places]
-    return state, "\n".join([f"{len(found.videos)} videos", *places, *found.problems])
+    state = "partly" if problems else "present"
+    lines = [f"{len(videos)} videos", *(f"in {place}" for place in places), *problems]
+    return state, "\n".join(lines)
 
 
-def located(description: Manifest, roots: Sequence[Path], links: bool = False) -> Found:
+def located(description: Manifest, roots: Sequence[Path], links: bool = False) -> Location:
     """Find a dataset below the user's folders, each of which may hold it in a sub-folder.
 
     Of a folder and its sub-folders the one counts with which the number of videos comes nearest to
@@ -130,22 +131,22 @@ def located(description: Manifest, roots: Sequence[Path], links: bool = False) -
     v1 ask for, and more.)
     """
     published = sum(rule.expected for rule in description.rules) or 10**9
-    best = Found([], [], [])
+    best = Location([], [], [])
     for root in roots:
         candidates = []
         for folder in (root, *sorted(root.glob("[!.]*/"))):
             candidates.append(scan(description, [*best.places, folder], links))
-        numbers = [len(found.videos) for found in candidates]
+        numbers = [len(candidate.videos) for candidate in candidates]
         nearest = min(numbers, key=lambda number: (number == 0, abs(number - published)))
         best = candidates[numbers.index(nearest)]
     return best
 
 
-def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> Found:
+def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> Location:
     """Find the videos of a dataset whose layout begins in the user's folders.
 
-    Where two folders hold the same path, the first counts. Raises :class:`DfnbError` when two files
-    would be the same video, or when a list that ships with the manifest was changed.
+    Where two folders hold the same path, the first counts. Raises :class:`DfnbError` for a list
+    that cannot be read, or that ships with the manifest and was changed.
     """
     files = {}
     for root in reversed(roots):
@@ -154,15 +155,15 @@ def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> F
     videos = {}
     for rule in description.rules:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
-            for video in _apply(rule, description, files, problems):
+            for video in _videos(rule, description, files, problems):
                 key = (video.name, video.path)  # that is the same for all crops of a video
                 if key in videos:
                     video = replace(video, crops=videos[key].crops + video.crops)
                 videos[key] = video
-    return Found(list(roots), list(videos.values()), sentences(problems))
+    return Location(list(roots), list(videos.values()), sentences(problems))
 
 
-def _apply(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
+def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; adds to ``problems`` what is missing or left out."""
     fixed = dict(description.fields)
     if rule.method:

@@ -18,9 +18,7 @@ from dfnb.files import write_bytes
 from dfnb.settings import Closed, DfnbError, Title, explained
 
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-SORTED = re.compile(
-    r"((?P<split>train|val|test)/)?(?P<kind>real|fake/(?P<method>[^/]+)|fake)/(?P<below>.+)"
-)
+SORTED = re.compile(r"(?:(train|val|test)/)?(real|fake)/(.+)")
 TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # a README may lie beside the videos
 UNUSED = "no video or image of real/ or fake/, and no mask or original of one; left out"
 NO_FILES = "links to folders without --links, no files, or names not in UTF-8; left out"
@@ -84,14 +82,14 @@ def read_csv(file: Path, root: Path | None = None) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
     Videos are named by their paths below ``root``, by default the folder of the CSV. Raises
-    :class:`DfnbError`, with the number of the line, for what cannot be.
+    :class:`DfnbError`, which names the line or the path, for what cannot be.
     """
     folder = file.parent.absolute()
     root = (root or folder).absolute()
     columns = ", ".join(Row.model_fields)
-    with explained(file, "CSV", f"its first line names columns, some of {columns}"):
-        text = file.read_text(encoding="utf-8-sig")
-        lines = list(csv.DictReader(text.splitlines()))
+    remedy = f"write a table in UTF-8 whose first line names columns, some of {columns}"
+    with explained(file, "CSV", remedy), file.open(encoding="utf-8-sig", newline="") as text:
+        lines = list(csv.DictReader(text))
     videos = []
     for number, cells in enumerate(lines, 2):
         filled = {column: cell for column, cell in cells.items() if cell}
@@ -100,16 +98,19 @@ def read_csv(file: Path, root: Path | None = None) -> list[Video]:
         with explained(path, "here", f"put it below {root}, or the CSV above all videos"):
             name = path.relative_to(root).with_suffix("").as_posix()
         label = LABELS[row.label]
+        method = row.method if label == 1 else "real"
+        mask = folder / row.mask if row.mask else None
+        original = folder / row.original if row.original else None
         video = Video(
             name=name,
             path=path,
             label=label,
-            method=row.method if label else "real",
+            method=method,
             split=row.split,
             cluster=row.cluster or row.identity or name,
             identity=row.identity,
-            mask=folder / row.mask if row.mask else None,
-            original=folder / row.original if row.original else None,
+            mask=mask,
+            original=original,
         )
         videos.append(video)
     return videos
@@ -133,10 +134,11 @@ def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
         match = SORTED.fullmatch(name)
         if not match:
             continue
-        row = {"path": path, "label": "real", "split": match["split"]}
-        if match["kind"] != "real":
-            row["label"] = "fake"
-            row["method"] = match["method"]
+        split, label, below = match.groups()
+        row = {"path": path, "label": label, "split": split}
+        if label == "fake":
+            if "/" in below:
+                row["method"] = below.split("/")[0]
             for column in ("mask", "original"):
                 twin = Path(name.replace("fake/", f"{column}/", 1))
                 row[column] = by_stem.get(twin.with_suffix(""))
