@@ -57,7 +57,6 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         DfnbError: The layer has no such map.
     """
     outputs: list[Tensor] = []
-
     parts = set((layer or network).modules())
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:

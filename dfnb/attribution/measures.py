@@ -87,15 +87,23 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.join(pd.concat(curves, ignore_index=True))
     parts = network.maps().get(name)
     if isinstance(parts, tuple):
-        part_maps = [maps.of(run, forged, part) for part in parts]
-        overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
-        table["apart"] = 1 - pd.DataFrame(overlaps).mean()
-        images = [batch["image"] for batch in maps.batches(forged, run.settings)]
-        likeness = branch_likeness(network, torch.cat(images).to(DEVICE))
-        pairs = np.triu_indices(len(likeness), 1)
-        table["CKA"] = likeness.to_numpy()[pairs].mean()
+        table["apart"] = _distance_of_parts(run, forged, parts)
+        table["CKA"] = _likeness_of_branches(run, forged, network)
     table.attrs = test_set_facts(forged)
     return table
+
+
+def _distance_of_parts(run: Run, forged: pd.DataFrame, parts: Sequence[str]) -> pd.Series:
+    part_maps = [maps.of(run, forged, part) for part in parts]
+    overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
+    return 1 - pd.DataFrame(overlaps).mean()
+
+
+def _likeness_of_branches(run: Run, forged: pd.DataFrame, network: Network) -> float:
+    images = [batch["image"] for batch in maps.batches(forged, run.settings)]
+    likeness = branch_likeness(network, torch.cat(images).to(DEVICE)).to_numpy()
+    pairs = np.triu_indices(len(likeness), 1)
+    return likeness[pairs].mean()
 
 
 def _keys(frames: pd.DataFrame) -> pd.DataFrame:
@@ -217,14 +225,13 @@ def cascade(network: Network, image: Tensor) -> dict[str, Network]:
     normal numbers with the mean square of its weights.
     """
     from_the_decision = _layers_in_order(network, image)[::-1]
-    count = len(from_the_decision)
+    total = len(from_the_decision)
     copies = {}
-    layers_to_randomise = {"quarter": count // 4, "half": count // 2, "all": count}
-    for stage, randomised in layers_to_randomise.items():
+    for stage, count in {"quarter": total // 4, "half": total // 2, "all": total}.items():
         copies[stage] = copy.deepcopy(network)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(torch_seed("sanity"))
-            for name in from_the_decision[:randomised]:
+            for name in from_the_decision[:count]:
                 _randomise(copies[stage].get_submodule(name))
     return copies
 

@@ -10,7 +10,7 @@ one, fused from all of them. P, the teacher, is the softmax at temperature T of 
 f_1 to f_n together. No gradient passes through P.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +91,7 @@ class Settings(contract.Settings):
     channel_order: contract.Variant = "released"
 
     @model_validator(mode="after")
-    def _check_information_losses(self) -> "Settings":
+    def _check_information_losses(self) -> Self:
         if len(set(self.information_losses)) < len(self.information_losses):
             raise ValueError("information_losses names a term twice; name lil and gil once at most")
         if "lil" in self.information_losses and self.branches < 2:

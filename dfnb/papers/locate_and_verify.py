@@ -10,8 +10,10 @@ to y6 are their maps after the seven stages of the backbone (:func:`backbones.st
 x5, g × g, is the grid of patches: each position of x5 stands for one patch of the image.
 """
 
+from __future__ import annotations
+
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import pandas as pd
 import torch
@@ -89,18 +91,18 @@ class Settings(contract.Settings):
     projection_width: int = Field(256, ge=1)
 
     @model_validator(mode="after")
-    def _check_modules(self) -> "Settings":
+    def _check_modules(self) -> Self:
         if self.sspsl and self.mixup_probability:
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
-        exchanging = {"srm", "cmce", "lfga"}.intersection(self.modules)
-        if exchanging and "second_stream" not in self.modules:
+        parts_of_second = {"srm", "cmce", "lfga"}.intersection(self.modules)
+        if parts_of_second and "second_stream" not in self.modules:
             raise ValueError(
                 "srm, cmce and lfga need the second_stream; name it in modules, or leave all four "
                 "out"
             )
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: "Run | None") -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """Hide the masks of all fakes of the train split but the share ``annotated``.
 
         Raises:
@@ -260,9 +262,9 @@ class MPFF(nn.Module):
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
         super().__init__()
-        self.project = nn.ModuleList()
-        for count in channels:
-            convolution = nn.Conv2d(count, width, 1, bias=False)
+        self.project = nn.ModuleList()  # x_i to p_i
+        for in_channels in channels:
+            convolution = nn.Conv2d(in_channels, width, 1, bias=False)
             self.project.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU()))
         self.sides = [strides[5] // stride for stride in strides[:5]]  # k of each map
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
@@ -403,15 +405,15 @@ class Network(contract.Network):
         rgb, channels, strides = backbones.stages(settings.backbone, settings.pretrained)
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
-        self.second = "second_stream" in modules
+        self.has_second_stream = "second_stream" in modules
         pretrained = rgb.weights_from != "random weights"
         second, _, _ = backbones.stages(settings.backbone, pretrained)
-        self.srm = second if self.second else second[6:]
+        self.srm = second if self.has_second_stream else second[6:]
         self.residual = srm_residual if "srm" in modules else nn.Identity()
         self.lfga = nn.ModuleList()
         if "lfga" in modules:
-            for count in channels[3:6]:
-                self.lfga.append(LFGA(count, settings.attention_reduction))
+            for map_channels in channels[3:6]:
+                self.lfga.append(LFGA(map_channels, settings.attention_reduction))
         self.mpff = None
         patch_channels = channels[5]
         if "mpff" in modules:
@@ -455,10 +457,10 @@ class Network(contract.Network):
         y = self.residual(images)
         xs, ys = [], []
         for i in range(6):
-            if i == 3 and self.second:
+            if i == 3 and self.has_second_stream:
                 x = y = x + y
             x = self.rgb[i](x)
-            y = self.srm[i](y) if self.second else x
+            y = self.srm[i](y) if self.has_second_stream else x
             if i < 3 and "cmce" in self.settings.modules:
                 x, y = cmce(x, y, self.settings.cmce_update)
             elif i >= 3 and self.lfga:
@@ -531,7 +533,7 @@ class Network(contract.Network):
     def maps(self) -> dict[str, str]:
         """The located patches, and Grad-CAM of the streams."""
         maps = {"located patches": "localise", "RGB stream": "rgb"}
-        if self.second:
+        if self.has_second_stream:
             maps["SRM stream"] = "srm"
         return maps
 
