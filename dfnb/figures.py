@@ -159,7 +159,7 @@ def _draw_row(axes: Axes, row: Mapping[str, Any], place: float, look: Mapping[st
     bar = {"linestyle": "", "capsize": 3, "label": row["detector"]}
     axes.errorbar(row["value"], place, xerr=error, **look, **bar)
     seeds = [float(text) for text in row["by_seed"].split(", ")]
-    axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=2.5)
+    axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=4, zorder=3)
 
 
 def _name_places(axes: Axes, names: Sequence[str]) -> None:
@@ -167,10 +167,9 @@ def _name_places(axes: Axes, names: Sequence[str]) -> None:
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
 
 
-def forest(rows: pd.DataFrame, looks: Looks) -> Figure:
-    """The first metric of the rows, per test set (of kinds of images: per kind) and detector."""
+def forest(rows: pd.DataFrame, column: str, looks: Looks) -> Figure:
+    """The first metric of the rows, per detector and per value of a column like the test set."""
     rows = rows[rows["metric"] == rows["metric"].iloc[0]]
-    column = "method" if rows["kinds"].all() else "test_set"
     names = list(rows[column].unique())
     detectors = list(rows["detector"].unique())
     height = max(0.4, 0.13 * len(detectors))
@@ -201,27 +200,3 @@ def strip(rows: Sequence[Mapping[str, Any]], looks: Looks) -> Figure:
         names.append(name)
     _name_places(axes, names)
     return figure
-
-
-def robustness(rows: pd.DataFrame, looks: Looks) -> Figure | None:
-    """Video AUC against severity, 0 without corruption; one panel per corruption.
-
-    Of the first test set that was corrupted; None where none was.
-    """
-    corrupted = rows[rows["corruption"] != ""]
-    if corrupted.empty:
-        return None
-    rows = rows[rows["test_set"] == corrupted["test_set"].iloc[0]]
-    rows = rows[rows["detector"].isin(corrupted["detector"])].sort_values("severity", kind="stable")
-    names = corrupted["corruption"].unique()
-    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 2), sharey=True, squeeze=False)
-    for axes, name in zip(panels[0], names):
-        of_panel = rows[rows["corruption"].isin(["", name])]
-        for detector, curve in of_panel.groupby("detector", sort=False):
-            look = looks[detector]
-            axes.plot(curve["severity"], curve["value"], **look, markersize=3, label=detector)
-            band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
-            axes.fill_between(curve["severity"], curve["low"], curve["high"], **band)
-        axes.set(title=name, xlabel="severity")
-    panels[0, 0].set_ylabel("video AUC")
-    return with_legend(figure)

@@ -1,124 +1,210 @@
-"""The page of a report: four answers, the leaderboard and the claims at its head, all else folded by section.
+"""The page of a report: four answers, the leaderboard and the claims, then every table and figure.
 
-Every sentence is made from ``results.parquet`` and the verdicts. The page is one HTML file that needs no network.
+Every sentence is made from the results and the verdicts. The page is one HTML file that needs no
+network; it links to the report's notebooks, its tables as Markdown, and its figures.
 """
 
 import csv
 import io
-import re
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
-from dfnb import compare, core, figures, papers, scores, tables
-from dfnb.attribution import maps
+from dfnb import figures, tables
+from dfnb.files import slug, write_bytes
+
+QUESTIONS = ("Which detector generalises best?", "Where does it look?")
+PLACEBOS = ("edges", "random")  # maps that look at no network
+OTHERS = "other notebooks"  # whose tables and figures tables.yaml does not declare
+Row = dict[str, Any]  # of the results
 
 
-def ranked(book: tables.Book, test_set: str) -> list[dict]:
-    """The rows of the main lines on a test set or ``away``, best first.
+class Card(NamedTuple):
+    """An answer at the head of the page."""
 
-    ``against``: the row of the difference between the best line and this one, either way round, None if there is none;
-    ``tied``: whether its interval holds zero. Means over other sets than those of most lines are left out.
+    question: str
+    verdict: str = "undecided"  # or supported: the colour
+    number: str = "not measured"
+    sentences: Sequence[str] = ("This report has nothing that answers it.",)
+    picture: str = ""  # its address
+
+
+# ---------------------------------------------------------------- the leaderboard
+
+
+def leaderboard(results: pd.DataFrame) -> dict[str, list[Row]]:
+    """By test set the rows of the main detectors, best first; a mean comes before single sets.
+
+    A row has two further values: ``against``, the row of the difference between the best detector
+    and this one, either way round, or None; and ``tied``, whether nothing shows this one to be
+    worse.
     """
-    found = (book.tables[name].rows(book.results).dropna(subset="value") for name in ("cross_dataset", "differences"))
-    rows, pairs = (table[table["test_set"] == test_set] for table in found)
-    rows = rows[rows["mean_over"].isin(rows["mean_over"].mode()[:1])]
-    of_lines = {frozenset((pair["line"], pair["minus"])): pair for pair in pairs.to_dict("records")}
-    result = rows.sort_values("value", ascending=False, kind="stable").to_dict("records")
-    for row in result:
-        pair = of_lines.get(frozenset((result[0]["line"], row["line"])))
-        row |= {"against": pair, "tied": pair is None or pair["low"] <= 0 <= pair["high"]}
-    return result
+    rows = tables.chosen(results, {}).dropna(subset="value")
+    differences = tables.chosen(results, {"minus": "some"}).dropna(subset="value")
+    of_pairs = {}
+    for row in differences.to_dict("records"):
+        of_pairs[row["test_set"], frozenset([row["detector"], row["minus"]])] = row
+    means_first = rows.sort_values("mean_over", ascending=False, kind="stable")
+    board = {test_set: [] for test_set in means_first["test_set"].unique()}
+    rows = rows.sort_values("value", ascending=False, kind="stable")
+    for row in rows.to_dict("records"):
+        ranked = board[row["test_set"]]
+        ranked.append(row)
+        pair = frozenset([ranked[0]["detector"], row["detector"]])
+        against = of_pairs.get((row["test_set"], pair))
+        row["against"] = against
+        row["tied"] = against is None or against["low"] <= 0 <= against["high"]
+    return board
 
 
-def looks_at(book: tables.Book, line: str) -> dict:
-    """Of a detector's maps that passed their sanity test the one with most of its weight on the forgery at home.
+# ---------------------------------------------------------------- the answers
 
-    Its energy, that by chance, that of the mean training mask (NaN where it is not known), and a picture; and the
-    ``verdicts`` of all maps of the detector that were tested. Placebos are no maps of it. ``map`` is empty where none passed;
-    all is where none was measured.
+
+def best_detector(ranked: Sequence[Row], looks: figures.Looks) -> Card:
+    """Which detector is best, and how sure that is, by rows of the leaderboard."""
+    best = ranked[0]
+    tied = [row["detector"] for row in ranked[1:] if row["tied"]]
+    verdict = "undecided"
+    sentences = [f"{best['detector']} has the highest mean video AUC on datasets not trained on."]
+    if tied:
+        sentences.append(f"{' and '.join(tied)} cannot be told apart from it.")
+    elif len(ranked) > 1 and best["seeds"] > 1:
+        sentences.append("All others are worse.")
+        verdict = "supported"
+    if len(ranked) > 1 and ranked[1]["against"]:
+        pair = ranked[1]["against"]
+        difference = f"{pair['detector']} minus {pair['minus']} on the same videos"
+        basis = f"seeds: {pair['seeds']}"
+        sentences.append(f"{difference}: {tables.cell(pair)} ({basis}).")
+    return Card(QUESTIONS[0], verdict, tables.cell(best), sentences, picture(ranked, looks))
+
+
+def best_map(maps: pd.DataFrame, detector: str, folder: Path) -> Card:
+    """Where a detector looks: its map with most energy on forgeries of those that passed.
+
+    Args:
+        maps: Rows of energy and chance, also of the mean training mask.
+        detector: Its name.
+        folder: That of the report, with the picture if a notebook drew it.
     """
-    rows = book.tables["attribution"].rows(book.results).dropna(subset="value").query("home == 'yes'")
-    constant = rows[(rows["line"] == tables.MEAN_MASK) & (rows["metric"] == "energy")]
-    rows = rows[(rows["line"] == line) & ~rows["map"].isin(maps.CONTROLS)]
-    energy, chance = (rows[rows["metric"] == metric].set_index("map") for metric in ("energy", "chance"))
-    if energy.empty:
-        return {}
-    found = {"line": line, "map": "", "verdicts": energy.loc[energy["verdict"] != "", "verdict"].to_dict()}
-    passed = energy[energy["verdict"] == "passes"]
+    energy = maps[(maps["detector"] == detector) & (maps["metric"] == "energy")]
+    tested = energy[(energy["verdict"] != "") & ~energy["map"].isin(PLACEBOS)]
+    passed = tested[tested["verdict"] == "passes"]
+    if tested.empty:
+        return Card(QUESTIONS[1])
+    sentences = [f"{len(passed)} of {len(tested)} maps of {detector} passed their sanity check."]
     if passed.empty:
-        return found
-    best, picture = passed["value"].idxmax(), f"figures/attribution_{core.slug(line)}.png"
-    constant = constant.loc[constant["test_set"] == passed.loc[best, "test_set"], "value"]
-    found |= {"map": best, "energy": passed.loc[best].to_dict(), "chance": chance.loc[best, "value"]}
-    found["mean_mask"] = constant.iloc[0] if len(constant) else float("nan")
-    return found | {"picture": picture if (scores.report_folder(book.profile) / picture).exists() else ""}
+        return Card(QUESTIONS[1], number="no map to trust", sentences=sentences)
+    best = passed.loc[passed["value"].idxmax()]
+    sentences.append(f"This is the share of {best['map']} that lies on forged pixels.")
+    values = maps.set_index(["test_set", "detector", "map", "metric"])["value"]
+    limit = values[best["test_set"], detector, best["map"], "chance"]
+    sentences.append(f"By chance it would be {limit:.3f}.")
+    of_mask = values.get((best["test_set"], tables.MEAN_MASK, "none", "energy"))
+    if of_mask is not None:
+        sentences.append(f"The mean training mask, which looks at no picture, has {of_mask:.3f}.")
+        limit = max(limit, of_mask)
+    verdict = "supported" if best["low"] > limit else "undecided"
+    image = f"figures/attribution_{slug(detector)}.png"
+    if not (folder / image).exists():
+        image = ""
+    return Card(QUESTIONS[1], verdict, tables.cell(best), sentences, image)
 
 
-def picture(rows: Sequence[Mapping], book: tables.Book) -> str:
-    """A small picture of these rows, for the page itself."""
-    content, figure = io.BytesIO(), figures.strip(pd.DataFrame(rows), figures.looks(book.results))
+def answers(report: tables.Report, board: Mapping[str, Sequence[Row]]) -> list[Card]:
+    """The answers, if the leaderboard begins with a cross-dataset mean."""
+    ranked = next(iter(board.values()), [{"mean_over": ""}])
+    if not ranked[0]["mean_over"]:
+        return [Card(question) for question in QUESTIONS]
+    where = {"within": True, "map": "some", "level": "frame", "metric": ["energy", "chance"]}
+    maps = tables.chosen(report.results, where).dropna(subset="value")
+    return [
+        best_detector(ranked, figures.looks(report.detectors)),
+        best_map(maps, ranked[0]["detector"], report.store.folder),
+    ]
+
+
+def picture(rows: Sequence[Row], looks: figures.Looks) -> str:
+    """A small picture of these rows, as the address of an image in the page itself."""
+    content = io.BytesIO()
+    figure = figures.strip(rows, looks)
     figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)
     return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
 
 
-def verdicts(book: tables.Book) -> dict[tuple[str, str], list[dict[str, str]]]:
-    """Per paper and claim that could be tested the rows of the table of claims, one per dataset."""
-    judged = book.judged[~book.judged["verdict"].str.startswith("not ")].reset_index()  # testable, judged
-    titles = {name: papers.module(name).PAPER.title for name in papers.names()}
-    groups = judged.replace({"paper": titles}).groupby(["paper", "claim"], sort=False)
-    return {claim: rows.to_dict("records") for claim, rows in groups}
+# ---------------------------------------------------------------- claims and sections
 
 
-def corrected(book: tables.Book) -> str:
-    """What Holm's correction leaves of the verdicts ``supported`` on claims of papers; empty where there is none."""
-    family = book.judged[book.judged["verdict"].str.startswith("supported") & (book.judged["p, Holm"] != "–")]
-    kept = (family["p, Holm"].str.strip("< ").astype(float) < 0.05).sum()
-    return (
-        f"Of {len(family)} supported claims of papers {kept} keep p < .05 after Holm's correction."
-        if len(family)
-        else ""
-    )
+def verdicts(report: tables.Report) -> dict[tuple[str, str], list[Row]]:
+    """By paper and claim, of those that could be tested, the verdict on each dataset."""
+    titles = {}
+    for detector in report.detectors:
+        if detector.runs:
+            titles[detector.paper] = detector.runs[0].detector["title"]
+    judged = report.judged.reset_index()
+    judged = judged[~judged["verdict"].str.startswith("not ")].replace({"paper": titles})
+    by_claim = judged.groupby(["paper", "claim"], sort=False)
+    return {claim: rows.to_dict("records") for claim, rows in by_claim}
 
 
-def sections(profile: str, order: Sequence[str]) -> dict[str, dict]:
-    """The tables and figures in the report's folders, with their captions, by the sections of ``tables.yaml``.
+def corrected(judged: pd.DataFrame) -> str:
+    """What Holm's correction leaves of the supported claims; empty where there is none."""
+    p = judged.loc[judged["verdict"].str.startswith("supported"), "p, Holm"]
+    p = p[p != "–"].str.strip("< ").astype(float)
+    if p.empty:
+        return ""
+    kept = (p < 0.05).sum()
+    return f"Of {len(p)} supported claims of papers {kept} keep p < .05 after Holm's correction."
 
-    Those named in ``order`` come first.
-    """
-    paths, found = sorted(scores.report_folder(profile).glob("[tf]*/*.txt"), key=lambda path: path.stem), []
-    for path in sorted(paths, key=lambda path: [*order, path.stem].index(path.stem)):
-        cells = path.with_suffix(".csv").read_text(encoding="utf-8") if path.parent.name == "tables" else ""
-        item = {"folder": path.parent.name, "name": path.stem, "caption": path.read_text(encoding="utf-8")}
-        found.append(item | {"rows": list(csv.reader(io.StringIO(cells, newline="")))})
-    result = core.read_yaml(tables.MANIFEST)["sections"]
-    for section in result.values():
-        section["items"] = [item for item in found if re.fullmatch(section["names"], item["name"])]
-        found = [item for item in found if item not in section["items"]]
-    return result
+
+def sections(report: tables.Report) -> dict[str, list[Row]]:
+    """The tables and figures in the folder of a report, with captions, by notebook."""
+    items = defaultdict(list)
+    for kind in ("tables", "figures"):
+        for path in sorted(report.store.folder.glob(f"{kind}/*.txt")):
+            item = {"kind": kind, "name": path.stem, "caption": path.read_text(encoding="utf-8")}
+            if kind == "tables":
+                with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+                    item["rows"] = list(csv.reader(file))
+            notebook = OTHERS
+            if path.stem in report.tables:
+                notebook = report.tables[path.stem].notebook
+            items[notebook].append(item)
+    return dict(sorted(items.items()))
 
 
 def rebuild(profile: str) -> Path:
-    """Make every table and figure of a report and its page again from its store, with the same bytes; returns the page."""
+    """Make every table and figure of a report, and its page; returns the path of the page.
+
+    The same scores give the same bytes.
+    """
     figures.style()
-    book, report = tables.Book(profile), scores.report_folder(profile)
-    for make, names in ((book.table, book.tables), (book.figure, book.figures)):
-        for name in names:
-            make(name)
-    rows = book.tables["cross_dataset"].rows(book.results).dropna(subset="value")
-    test_sets = sorted(rows["test_set"].unique(), key=lambda name: name != compare.AWAY)
-    board, caption = {name: ranked(book, name) for name in test_sets}, report / "tables" / "cross_dataset.txt"
+    report = tables.Report(profile)
+    for name, spec in report.tables.items():
+        report.table(name)
+        if spec.figure:
+            report.figure(name)
+    folder = report.store.folder
+    board = leaderboard(report.results)
+    main = tables.chosen(report.results, {})
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"number": tables.cell, "picture": lambda rows: picture(rows, book)}
-    facts = {"profile": profile, "lines": rows["line"].unique(), "board": board, "claims": verdicts(book)}
-    facts["corrected"] = corrected(book)
-    facts["looks"] = looks_at(book, board[compare.AWAY][0]["line"]) if compare.AWAY in board else {}
-    facts["caption"] = caption.read_text(encoding="utf-8") if caption.exists() else ""
-    facts["sections"] = sections(profile, [*book.tables, *book.figures])
-    facts["notebooks"] = [path.stem for path in sorted((report / "notebooks").glob("*.ipynb"))]
-    return core.write_bytes(report / "index.html", environment.get_template("page.html.jinja").render(facts).encode())
+    environment.filters["cell"] = tables.cell
+    text = environment.get_template("page.html.jinja").render(
+        profile=profile,
+        cards=answers(report, board),
+        board=board,
+        detectors=main["detector"].unique(),
+        conditions=tables.conditions(main, profile),
+        claims=verdicts(report),
+        corrected=corrected(report.judged),
+        sections=sections(report),
+        notebooks=[path.stem for path in sorted(folder.glob("notebooks/*.ipynb"))],
+    )
+    return write_bytes(folder / "index.html", text.encode())

@@ -1,288 +1,423 @@
-"""The tables of a report: each is a choice of rows of ``results.parquet`` and a pivot of them, as ``tables.yaml`` says.
+"""The tables and figures of a report: choices of rows of its results, as ``tables.yaml`` declares.
 
-With the figures they make the page, one HTML file that needs no network. Nothing here computes a metric, runs a network
-or reads a dataset, so a table is the same wherever the report lies.
+Nothing here computes a metric, runs a network or reads a dataset, so a table is the same wherever
+the report lies.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown, display
-from jinja2 import Template
 from pydantic import Field
 
-from dfnb import compare, core, figures, metrics, papers, scores
-from dfnb.attribution.measures import FAILS
+from dfnb import claims, figures, metrics, results, store
+from dfnb.files import find, read_table, report_folder, slug, write_bytes
+from dfnb.settings import Closed, read_yaml
+from dfnb.statistics import holm
+from dfnb.store import Detector, StoredRun
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
-MEAN_MASK = "mean training mask"
-SIGNS, TEX = map(str.maketrans, core.read_yaml(MANIFEST)["latex"].values())
+DECLARED = read_yaml(MANIFEST)
+MEAN_MASK = "mean training mask"  # stands as a detector in tables of localisation
 
 
-class Spec(core.Closed):
-    """A table or figure: which rows of the results it holds, and whose values name its rows and columns (``tables.yaml``)."""
+# ---------------------------------------------------------------- what is declared
 
+
+class Spec(Closed):
+    """A table, and its figure if it has one; the head of ``tables.yaml`` explains the fields."""
+
+    notebook: str
     lead: str
-    where: dict[str, str] = Field({})  # column to the pattern that its values must match
-    index: tuple[str, ...] = ("line",)
-    columns: tuple[str, ...] = ("test_set",)
-    beside: tuple[str, ...] = ()
-    draw: Literal["forest", "roc", "robustness_curves", "deletion_curves"] = "forest"
-
-    def rows(self, results: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the :func:`extended` results that the table holds."""
-        patterns = core.read_yaml(MANIFEST)["everywhere"] | self.where
-        matching = [results[column].str.fullmatch(pattern) for column, pattern in patterns.items()]
-        return results[np.logical_and.reduce(matching)]
-
-    def table(self, results: pd.DataFrame) -> pd.DataFrame:
-        """The table as texts ``value [low, high]``, its rows and columns in the order of the results."""
-        rows = self.rows(results)
-        if rows.empty:
-            return pd.DataFrame()
-        shown = rows.replace({"metric": metrics.LOCALISATION, "condition": {"": "our rule"}})
-        shown["test_set"] = compare.named_sets(rows)
-        index = shown.set_index(list(self.index)).index
-        if not self.columns:
-            return _listed(rows).set_index(index)
-        shown = shown.assign(column=shown[[*self.columns]].agg(", ".join, axis=1), text=rows.apply(cell, axis=1))
-        table = shown.pivot_table("text", list(self.index), "column", aggfunc="last", sort=False)
-        beside = shown.groupby(list(self.index))[list(self.beside)].max()
-        return table.rename_axis(columns=None).reindex(index.unique()).join(beside).astype(object).fillna("–")
+    where: dict[str, Any] = Field({})
+    index: list[str] = Field(["detector"])
+    columns: list[str] = Field(["test_set"])
+    beside: list[str] = Field([])
+    figure: bool = False
 
 
-def specs(kind: str) -> dict[str, Spec]:
-    """The ``tables``, the tables of ``groups`` by their endings, or the ``figures`` of ``tables.yaml``."""
-    return {name: Spec.check(values, f"tables.yaml, {name}") for name, values in core.read_yaml(MANIFEST)[kind].items()}
+def declared() -> dict[str, Spec]:
+    """The tables of ``tables.yaml`` by name, but for those of ablations."""
+    specs = {}
+    for notebook, tables in DECLARED["tables"].items():
+        for name, values in tables.items():
+            specs[name] = Spec.check({**values, "notebook": notebook}, MANIFEST)
+    return specs
+
+
+def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Spec]:
+    """The tables ``<paper>_<ablation>…`` of the ablations among the detectors of a report.
+
+    Args:
+        table: The :func:`extended` results.
+        detectors: Those of the report.
+    """
+    specs = {}
+    for detector in detectors:
+        if detector.variant in ("", results.MAIN):
+            continue
+        ablation = detector.ablation
+        name = slug(f"{detector.paper} {ablation}").replace("-", "_")
+        rows = table[table["ablation"] == ablation]
+        with_compared = {
+            "ablation": ["", ablation],
+            "detector": [*rows["detector"].unique(), *rows["minus"].unique(), MEAN_MASK],
+            "test_set": list(rows["test_set"].unique()),
+        }
+        run = detector.runs[0]
+        for ending, values in DECLARED["ablations"].items():
+            if "by_method" in ending and not run.parameters["seen_methods"]:
+                continue
+            changes = {
+                "notebook": run.detector["notebook"],
+                "lead": f"{run.detector['title']}, {ablation}. {values['lead']}",
+                "where": {**with_compared, **values.get("where", {})},
+            }
+            specs[name + ending] = Spec.check({**values, **changes}, MANIFEST)
+    return specs
+
+
+# ---------------------------------------------------------------- the rows
+
+
+def extended(table: pd.DataFrame) -> pd.DataFrame:
+    """The results with what tables need besides.
+
+    - ``within``: whether the test set is the one trained on;
+    - ``loss``: the metric, where it is a term of the loss;
+    - ``verdict``: of the sanity check of the map;
+    - the published AUC, see :func:`dfnb.claims.with_published`;
+    - what the mean training mask reaches, in the results a metric such as "constant iou", as rows
+      of a detector :data:`MEAN_MASK`.
+    """
+    is_constant = table["metric"].str.startswith(metrics.CONSTANT)
+    of_mask = _of_mean_mask(table[is_constant & ~table["collapsed_included"]])
+    table = pd.concat([table[~is_constant], of_mask], ignore_index=True)
+    table["within"] = table["test_set"] == table["train_set"]
+    table["loss"] = table["metric"].where(table["metric"].str.startswith("loss_"), "")
+    table = table.join(_sanity_verdicts(table), on=["detector", "map"])
+    table["verdict"] = table["verdict"].fillna("")
+    return claims.with_published(table)
+
+
+def _of_mean_mask(constant: pd.DataFrame) -> pd.DataFrame:
+    """One row per number, because detectors trained on the same forgeries share the mask."""
+    rows = constant.sort_values("ablation", kind="stable")  # those of main detectors first
+    rows = rows.assign(detector=MEAN_MASK, collapsed="")
+    rows["metric"] = rows["metric"].str.removeprefix(metrics.CONSTANT)
+    rows["map"] = rows["map"].where(rows["map"] == "", "none")
+    return rows.drop_duplicates(["test_set", "method", "map", "level", "metric", "value"])
+
+
+def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
+    """Whether each map, by detector and map, passes or fails its sanity check.
+
+    Only its own measures count: a difference of two detectors is no correlation.
+    """
+    where = {"ablation": "any", "map": "some", "sanity": True, "level": "frame", "metric": "any"}
+    tested = chosen(table, where).dropna(subset="value")
+    fails = tested["value"] >= tested["metric"].map(metrics.SANITY_LIMITS)
+    any_fails = fails.groupby([tested["detector"], tested["map"]]).any()
+    return any_fails.map({True: "fails", False: "passes"}).rename("verdict")
+
+
+def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of the :func:`extended` results that the head of ``tables.yaml`` describes.
+
+    Means over different test sets are named apart, because they must not be compared.
+    """
+    keep = np.full(len(table), True)
+    for column, wanted in {**DECLARED["everywhere"], **where}.items():
+        if wanted == "some":
+            keep &= table[column] != ""
+        elif isinstance(wanted, list):
+            keep &= table[column].isin(wanted)
+        elif wanted != "any":
+            keep &= table[column] == wanted
+    rows = table[keep]
+    is_mean = rows["mean_over"] != ""
+    if rows.loc[is_mean, "mean_over"].nunique() > 1:
+        full_name = rows["test_set"] + ": " + rows["mean_over"]
+        rows = rows.assign(test_set=rows["test_set"].mask(is_mean, full_name))
+    return rows
+
+
+# ---------------------------------------------------------------- rows as a table
 
 
 def cell(row: Mapping[str, Any]) -> str:
     """A row's value with its interval; that it was refused, or a dash, where it has none."""
     if np.isnan(row["value"]):
         return "refused" if row["refused"] else "–"
-    return metrics.interval(row["value"], row["low"], row["high"], "+" if row["minus"] else "")
+    sign = "+" if row["minus"] else ""
+    return metrics.interval_text(row["value"], row["low"], row["high"], sign)
 
 
-def _listed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Differences, one per row, with p and a verdict."""
-    table = pd.DataFrame({"difference": rows.apply(cell, axis=1).to_numpy()})
-    table["over videos"] = [f"[{low:+.3f}, {high:+.3f}]" for low, high in zip(rows["low_videos"], rows["high_videos"])]
-    table["p"], table["p, Holm"] = metrics.p_texts(rows["p"]), metrics.p_texts(metrics.holm(rows["p"].to_numpy()))
-    table["verdict"] = np.select([rows["low"] > 0, rows["high"] < 0], ["above zero", "below zero"], "undecided")
-    return table.join(rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes().reset_index(drop=True))
+def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+    """Rows as a table of texts ``value [low, high]``, in the order of the results.
 
-
-def extended(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with what tables need besides: ``home``, ``map``, the ``verdict`` of its sanity test, published AUC.
-
-    A map's verdict is of its own rank correlations alone: a difference of two lines is none.
-
-    The columns ``constant iou``, ... become rows of the line MEAN_MASK, which all lines share that were trained on the same
-    forgeries, and their maps.
+    It is empty where the rows are of the mean training mask alone.
     """
-    constant = results[results["metric"].str.startswith("constant ")]
-    renamed = {"metric": {"^constant ": ""}, "condition": {"^map .*": "map none"}}
-    constant = constant.replace(renamed, regex=True).assign(line=MEAN_MASK, collapsed="")
-    same = ["value", *(name for name in compare.KEYS if name not in ("paper", "group", "arm"))]
-    constant = constant.sort_values("group", kind="stable").drop_duplicates(same)
-    results = pd.concat([results[~results["metric"].str.startswith("constant ")], constant], ignore_index=True)
-    further = {"map": results["condition"].str.partition(" ")[2], "left chance": results["left_chance"].astype("Int64")}
-    further["seeds"] = results["seeds"].astype("Int64")  # refused rows have none
-    results = results.assign(home=np.where(results["test_set"] == results["train_set"], "yes", "no"), **further)
-    tested = results[
-        results["condition"].str.startswith("sanity ") & (results["method"] == "all") & (results["minus"] == "")
-    ]
-    tested = tested.assign(fails=tested["value"] >= tested["metric"].map(FAILS).astype(float))
-    verdicts = tested.groupby(["line", "map"])["fails"].any().map({True: "fails", False: "passes"}).rename("verdict")
-    return compare.with_published(results.join(verdicts, on=["line", "map"]).fillna({"verdict": ""}))
-
-
-def groups(results: pd.DataFrame, lines: Iterable[scores.Line]) -> dict[str, Spec]:
-    """The tables of all groups of arms in the results, ``<paper>_<group>…``, of the paper that has most arms in the group.
-
-    Groups that ``tables.yaml`` names have none. Tables by method are of groups whose arms saw some methods only.
-    """
-    found, named = {}, {spec.where.get("group", ".*") for spec in specs("tables").values()} - {".*"}
-    partial = {line.group for line in lines if line.runs and line.runs[0].parameters["seen_methods"]}
-    for group, rows in results.groupby("group", sort=False):
-        if not group or any(re.fullmatch(pattern, group) for pattern in named):
-            continue
-        paper = rows.drop_duplicates("line")["paper"].mode()[0]
-        shown = {"group": {"", group}, "test_set": {*rows["test_set"]}, "train_set": {*rows["train_set"]}}
-        shown["line"] = {*rows["line"], *rows["minus"], MEAN_MASK} - {""}
-        alone = {column: "|".join(map(re.escape, sorted(names))) for column, names in shown.items()}
-        for ending, spec in specs("groups").items():
-            if group in partial or not ending.startswith("_by_method"):
-                lead = f"{papers.module(paper).PAPER.title}, {group}. {spec.lead}"
-                where = ({"group": re.escape(group)} if "minus" in spec.where else alone) | spec.where
-                name = re.sub("[^a-z0-9]+", "_", f"{paper}_{group}".lower()).strip("_") + ending
-                found[name] = spec.model_copy(update={"lead": lead, "where": where})
-    return found
-
-
-def _overview(book: "Book") -> pd.DataFrame:
-    """One row per run: what it started from, on how much, and which epoch was chosen."""
-    rows = {}
-    for line in book.report.lines():
-        for run in line.runs:
-            record, chosen = run.record, run.record["chosen"]
-            row = {"start": f"{run.settings.backbone} from {record['weights_from']}"}
-            row |= {"chosen epoch": f"{chosen['epoch']} of {len(run.log)}", "validation AUC": f"{chosen['auc']:.3f}"}
-            row |= {"frames of the split": record["n"]["train"], "images seen": record["images_seen"]}
-            rows[line.name, run.parameters["seed"]] = row  # no times: a run that was interrupted gives the same table
-    return pd.DataFrame(rows).T.rename_axis(["line", "seed"])
-
-
-def findings(judged: pd.DataFrame) -> pd.DataFrame:
-    """What a paper's claims came to, from the table of claims: how many were tested and decided, and a sentence per verdict."""
-    tested = judged.assign(more=judged.get("to decide", "–"))[judged["p"] != "–"].reset_index()
-    if tested.empty:
+    if (rows["detector"] == MEAN_MASK).all():
         return pd.DataFrame()
-    more = tested["more"].str.replace("^(?!–$)", "; would take ", regex=True).str.strip("–")
-    tested["text"] = tested["claim"].str.rstrip(".") + " (" + tested["on"] + ": " + tested["ours"] + more + ")"
-    tested["decided"] = ~tested["verdict"].str.startswith("undecided")
-    counts = tested.groupby("paper", sort=False)["decided"].agg(tested="size", decided="sum")
-    alike = tested.groupby(["paper", "verdict"], sort=False)["text"].agg("; ".join).reset_index("verdict")
-    sentences = alike["verdict"].str.capitalize() + ": " + alike["text"] + "."
-    return counts.assign(findings=sentences.groupby("paper").agg("\n".join))
+    rows = rows.replace({"metric": metrics.LOCALISATION})
+    rows["text"] = [cell(row) for row in rows.to_dict("records")]
+    if not spec.columns:
+        return _differences(rows.set_index(spec.index))
+    rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
+    table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
+    in_order = rows.set_index(spec.index).index.unique()
+    beside = rows.groupby(spec.index)[spec.beside].max().convert_dtypes()
+    table = table.rename_axis(columns=None).reindex(in_order).join(beside)
+    return table.astype(object).fillna("–")
 
 
-def found(paper: str) -> Markdown:
-    """What the committed study says of a paper's claims, a paragraph per verdict, from its ``results.parquet`` alone."""
-    path = core.find("reports/study") / "results.parquet"
-    told = findings(compare.judge(extended(core.read_table(path)))) if path.exists() else pd.DataFrame()
-    if paper not in told.index:
-        return Markdown("*This checkout does not hold the study's results; `dfnb run study` makes them.*")
-    row = told.loc[paper]
-    head = f"*From the study (`dfnb run study`): {row['decided']} of {row['tested']} tested claims are decided.*"
-    return Markdown("\n\n".join([head, *row["findings"].split("\n")]))
+def _differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences, one per row, with p and a verdict."""
+    counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
+    table = rows[["text"]].rename(columns={"text": "difference"})
+    table["p"] = metrics.p_texts(rows["p"])
+    table["p, Holm"] = metrics.p_texts(holm(rows["p"].to_numpy()))
+    decided = [rows["low"] > 0, rows["high"] < 0]
+    table["verdict"] = np.select(decided, ["above zero", "below zero"], "undecided")
+    return pd.concat([table, counts], axis=1)
 
 
-# Tables of ``tables.yaml`` that are no pivot of the results.
-MADE: dict[str, Callable[["Book"], pd.DataFrame]] = {"overview": _overview, "claims": lambda book: book.judged}
-MADE |= {"findings": lambda book: findings(book.judged), "published": lambda _: compare.published().set_index("paper")}
+# ---------------------------------------------------------------- sentences
 
 
 def conclusion(rows: pd.DataFrame) -> str:
-    """What these results come to: how many differences are decided, or which line is highest and lowest, of their first metric.
+    """A sentence: how many differences are decided, or which detector is highest and lowest.
 
-    Lines are ranked on one test set, on which all have a value: the mean ``away``, if it is over the same sets for all, else
-    the first that they were not trained on.
+    Detectors are ranked by the first metric (by the gain over the mean training mask, where there
+    is one), on one test set that all of them have: the cross-dataset mean, else the first
+    cross-dataset set, else the one trained on.
     """
+    rows = rows[rows["detector"] != MEAN_MASK]
     if rows["minus"].all():
-        above, below = (rows["low"] > 0).sum(), (rows["high"] < 0).sum()
-        return f"Differences: {above} above zero, {below} below, {len(rows) - above - below} undecided."
-    gain = "gain in pixel AP"  # over the mean training mask: of localisation the number that says something
-    metric = gain if gain in set(rows["metric"]) else rows["metric"].iloc[0]
-    rows, named = rows[rows["metric"] == metric].sort_values("value", kind="stable"), []
-    columns, sets = rows["line"].nunique(), rows.groupby("test_set", sort=False)[["line", "mean_over"]].nunique()
-    common = sets.index[(sets["line"] == columns) & (sets["mean_over"] == 1)]
-    home = rows.loc[rows["test_set"] == rows["train_set"], "test_set"]
-    common = sorted(common, key=lambda name: (name != compare.AWAY, name in {*home}))
-    if not common:
-        return f"{metrics.LOCALISATION.get(metric, metric)}: these lines share no test set, so none is highest."
-    ranked = rows[rows["test_set"] == common[0]]
-    for word, row in (("highest", ranked.iloc[-1]), ("lowest", ranked.iloc[0])):
-        where = row[["line", "test_set", "method", "condition"]].replace("all", "")
-        named.append(f"{word} for {', '.join(filter(None, where))} ({cell(row)})")
-    return f"{metrics.LOCALISATION.get(metric, metric)}: {'; '.join(named)}."
+        above = (rows["low"] > 0).sum()
+        below = (rows["high"] < 0).sum()
+        undecided = len(rows) - above - below
+        return f"Differences: {above} above zero, {below} below, {undecided} undecided."
+    metric = rows["metric"].iloc[0]
+    if metrics.GAIN in set(rows["metric"]):
+        metric = metrics.GAIN
+    name = metrics.LOCALISATION.get(metric, metric)
+    rows = rows[rows["metric"] == metric]
+    rows = rows.assign(
+        is_single=rows["mean_over"] == "",
+        is_within=rows.groupby("test_set")["within"].transform("any"),
+    )
+    rows = rows.sort_values(["is_single", "is_within"], kind="stable")
+    for _, of_set in rows.groupby("test_set", sort=False):
+        if of_set["detector"].nunique() == rows["detector"].nunique():
+            ranked = of_set.sort_values("value", kind="stable").to_dict("records")
+            return f"{name}: highest for {_named(ranked[-1])}; lowest for {_named(ranked[0])}."
+    return f"{name}: these detectors share no test set, so none is highest."
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    names = [row[column] for column in ("detector", "test_set", "method", "corruption", "map")]
+    names = [name for name in names if name not in ("", "all")]
+    return f"{', '.join(names)} ({cell(row)})"
 
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
-    """The sentences under a table or figure of these results: training, n, intervals, data, rule, weights and command."""
+    """The sentences under a table or figure of these rows: how its numbers were made."""
     sound = rows[rows["refused"] == ""]
-    facts = {"rows": sound, "refused": rows["refused"].unique(), "profile": profile, "metrics": metrics}
-    of_sets = sound[sound["test_set"] != compare.AWAY].groupby(["test_set", "level"], sort=False)
-    facts["tests"] = [found.sort_values("n", na_position="first").iloc[-1].to_dict() for _, found in of_sets]
-    facts["away"] = sorted(set(sound.loc[sound["test_set"] == compare.AWAY, "mean_over"]))
-    facts["seeds"] = sorted({int(seed) for text in sound["seeds_list"] for seed in text.split(", ") if seed})
-    auc = sound[(sound["metric"] == "AUC") & (sound["minus"] == "")]
-    facts["chance"] = len(auc) and ((auc["low"] <= 0.5) & (auc["high"] >= 0.5)).all()
-    collapsed = sound[sound["collapsed"].str.match("[1-9]")].drop_duplicates(["line", "minus", "collapsed"])
-    facts["collapsed"] = collapsed.to_dict("records")
-    return Template(core.read_yaml(MANIFEST)["conditions"]).render(facts)
+    sentences = []
+    if len(sound):
+        sentences = [*_circumstances(sound), *_warnings(sound)]
+    sentences.append(f"Made by `dfnb run {profile}`.")
+    for reason in rows["refused"].unique():
+        if reason:
+            sentences.append(f"Refused: {reason}.")
+    return " ".join(sentences)
+
+
+def _circumstances(rows: pd.DataFrame) -> list[str]:
+    """How the detectors were trained and tested."""
+    backbone = rows["backbone"] + " from " + rows["weights_from"]
+    sentences = [
+        f"Trained on {_listing(rows['train_set'])}; seeds {_listing(rows['seeds_list'])}.",
+        f"Checkpoint: {_listing(rows['rule'])}.",
+        f"Backbone: {_listing(backbone)}.",
+    ]
+    counted = rows[rows["mean_over"] == ""].dropna(subset="n").sort_values("n")
+    for (test_set, level), of_set in counted.groupby(["test_set", "level"], sort=False):
+        most = of_set.iloc[-1]
+        units = f"{most.n_real:.0f} real + {most.n_fake:.0f} fake {level}s"
+        data = f"{most.clusters:.0f} clusters, {most.compression}, data {most.fingerprint[:8]}"
+        sentences.append(f"Test: {test_set}, {units} ({data}).")
+    if rows["mean_over"].any():
+        sentences.append(f"The {results.CROSS_DATASET_MEAN} is over {_listing(rows['mean_over'])}.")
+    sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
+    return sentences
+
+
+def _warnings(rows: pd.DataFrame) -> list[str]:
+    """What these rows leave out or do not show."""
+    sentences = []
+    auc = rows[(rows["metric"] == "AUC") & (rows["minus"] == "")]
+    if len(auc) and auc["low"].max() <= 0.5 <= auc["high"].min():
+        nothing = "these videos show nothing about these detectors"
+        sentences.append(f"Every interval holds chance: {nothing}.")
+    left_out = rows[rows["collapsed"].str.match("[1-9]") & ~rows["collapsed_included"]]
+    if len(left_out):
+        names = _listing(left_out["collapsed"] + " of " + left_out["detector"])
+        sentences.append(f"Collapsed runs are left out: {names}.")
+    return sentences
+
+
+def _listing(values: pd.Series) -> str:
+    return "; ".join(sorted(set(values) - {""}))
+
+
+# ---------------------------------------------------------------- files
 
 
 def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
-    """Save a table as CSV (plain), Markdown and LaTeX (booktabs; needs graphicx) with the caption, and the caption alone."""
-    plain = table.reset_index() if any(table.index.names) else table.rename_axis("").reset_index()
-    plain.columns = [", ".join(column) if isinstance(column, tuple) else str(column) for column in plain]
-    plain = plain.astype(object).where(plain.notna(), "–").astype(str)
-    marked = plain.rename(columns=_markdown).map(_markdown).to_markdown(index=False, disable_numparse=True)
-    tex = plain.to_latex(index=False, escape=True, caption=caption.translate(SIGNS), label=f"tab:{name}").translate(TEX)
-    tex = re.sub(r"\\begin{tabular}.*\\end{tabular}", r"\\resizebox{\\linewidth}{!}{\g<0>}", tex, flags=re.DOTALL)
-    texts = {"csv": core.csv(plain), "md": f"{marked}\n\n{caption}\n", "tex": tex, "txt": f"{caption}\n"}
-    folder = scores.report_folder(profile) / "tables"
-    return [core.write_bytes(folder / f"{name}.{suffix}", text.encode()) for suffix, text in texts.items()]
+    """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
+
+    The LaTeX needs booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
+    """
+    table = table.reset_index().astype(object).fillna("–").astype(str)
+    markdown = table.to_markdown(index=False, disable_numparse=True)
+    texts = {
+        "csv": table.to_csv(index=False),
+        "md": f"{markdown}\n\n{caption}\n",
+        "tex": f"% {caption}\n{table.to_latex(index=False, escape=True)}",
+        "txt": f"{caption}\n",
+    }
+    paths = []
+    for suffix, text in texts.items():
+        path = report_folder(profile) / "tables" / f"{name}.{suffix}"
+        paths.append(write_bytes(path, text.encode()))
+    return paths
 
 
-def _markdown(text: str) -> str:
-    return re.sub(r"(\||<(?=[\w/!?]))", r"\\\1", text).replace("\n", " ")
+# ---------------------------------------------------------------- tables of something else
 
 
-def deviations(run: papers.Run) -> pd.DataFrame:
-    """The settings of a run that differ from the published ones, which are the defaults of the paper's ``Settings``."""
-    used, defaults = run.settings.model_dump(), papers.module(run.parameters["paper"]).Settings().model_dump()
-    table = pd.DataFrame({"published": defaults, "this run": used}, dtype=object).map(str).rename_axis("setting")
+def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
+    """One row per run: what it started from, on how much, and which epoch was chosen.
+
+    No times: a training that was interrupted gives the same table.
+    """
+    rows = {}
+    for detector in detectors:
+        for run in detector.runs:
+            record = run.record
+            backbone = run.parameters["settings"]["backbone"]
+            rows[detector.name, run.seed] = {
+                "start": f"{backbone} from {record['weights_from']}",
+                "chosen epoch": f"{record['chosen']['epoch']} of {len(run.log)}",
+                "validation AUC": f"{record['chosen']['auc']:.3f}",
+                "training frames": record["n"]["train"],
+                "images seen": record["images_seen"],
+            }
+    return pd.DataFrame(rows).T.rename_axis(["detector", "seed"])
+
+
+def deviations(run: StoredRun) -> pd.DataFrame:
+    """The settings of a run that differ from the published ones."""
+    settings = {"published": run.detector["defaults"], "this run": run.parameters["settings"]}
+    table = pd.DataFrame(settings, dtype=object).map(str).rename_axis("setting")
     table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]
 
 
-class Book:
-    """The tables and figures of a report, made from its store alone.
+def findings(judged: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts on the claims that were tested, from those of :func:`dfnb.claims.judge`."""
+    return judged.loc[judged["p"] != "–", ["ours", "verdict"]]
+
+
+def study_findings(paper: str) -> pd.DataFrame | Markdown:
+    """The verdicts of the committed study on a paper's claims."""
+    path = find("reports/study") / "results.parquet"
+    if not path.exists():
+        return Markdown("*The study's results are not here; `dfnb run study` makes them.*")
+    return findings(claims.judge(extended(read_table(path)))).loc[paper]
+
+
+# ---------------------------------------------------------------- a report
+
+
+class Report:
+    """The tables and figures of a report, made from its files alone.
 
     Attributes:
-        judged: the claims, each on every dataset it names, with its verdict.
-        saved: the files written so far.
+        store: The scores.
+        detectors: All detectors, in their order in tables.
+        results: The :func:`extended` results.
+        tables: What is declared, by name.
+        saved: The files written so far.
     """
 
-    judged = cached_property(lambda self: compare.judge(self.results))  # seconds, and most notebooks show no claim
-
     def __init__(self, profile: str) -> None:
-        self.profile, self.saved = profile, []
-        self.report = scores.Report(profile)
-        self.results = extended(compare.results(self.report))
-        of_groups = groups(self.results, self.report.lines())
-        self.tables = specs("tables") | of_groups
-        self.figures = specs("figures") | {name: of_groups[name] for name in of_groups if f"{name}_maps" in of_groups}
+        self.profile = profile
+        self.store = store.Report(profile)
+        self.detectors = self.store.detectors()
+        self.results = extended(results.load(profile))
+        self.tables = {**declared(), **of_ablations(self.results, self.detectors)}
+        self.saved: list[Path] = []
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The claims, each on every dataset it names, with its verdict."""
+        return claims.judge(self.results)
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """The results in a table; none if the report has nothing for it."""
+        if name in MADE or name not in self.tables:
+            return self.results.head(0)
+        return chosen(self.results, self.tables[name].where)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Make a table and save it; where the report holds nothing for it, it is empty and not saved."""
-        spec = _known(name, self.tables)
-        table = MADE[name](self) if name in MADE else spec.table(self.results)
+        """Make a table and save it; it is empty and not saved if the report has nothing for it."""
+        table = pivot(self.rows(name), self.tables.get(name))
+        if name in MADE:
+            table = MADE[name](self)
         if len(table):
-            self.saved += save(table, self.profile, name, self._caption(spec))
+            self.saved += save(table, self.profile, name, self._caption(name))
         return table
 
     def show(self, name: str) -> None:
-        """Display a table and, under it, what it comes to; nothing where the report holds nothing for it."""
-        table, lines = self.table(name), self.results[self.results["line"] != MEAN_MASK]
-        if len(table):
-            rows = _known(name, self.tables).rows(lines).dropna(subset="value")
-            unbroken = table.replace(r" (?=[\[+\-\d])", "\u00a0", regex=True)  # an interval stays on one line
-            display(unbroken, *[Markdown(conclusion(rows))] if len(rows) else [])
+        """Display a table and what it comes to, or that the report has nothing for it."""
+        table = self.table(name)
+        if table.empty:
+            display(NOTHING)
+            return
+        unbroken = table.replace(r" (?=[\[+\-\d])", "\u00a0", regex=True)
+        display(unbroken)
+        rows = self.rows(name).dropna(subset="value")
+        if len(rows):
+            display(Markdown(conclusion(rows)))
 
-    def figure(self, name: str) -> Image | None:
-        """Draw and save a figure: the picture with its caption as alternative text; None where there is nothing to draw."""
-        spec = _known(name, self.figures)
-        rows = spec.rows(self.results).dropna(subset="value")
-        figure = getattr(figures, spec.draw)(rows, figures.looks(self.results), self.report) if len(rows) else None
-        if figure is None:
-            return None
-        self.saved += figures.save(figure, self.profile, name, self._caption(spec))
-        return figures.described(self.saved[-3:])
+    def figure(self, name: str) -> Image | Markdown:
+        """Draw and save the rows of a table; returns the figure, or that there is none."""
+        rows = self.rows(name).dropna(subset="value")
+        if rows.empty:
+            return NOTHING
+        column = self.tables[name].columns[0]
+        figure = figures.forest(rows, column, figures.looks(self.detectors))
+        paths = figures.save(figure, self.profile, name, self._caption(name))
+        self.saved += paths
+        return figures.shown(paths)
 
-    def _caption(self, spec: Spec) -> str:
-        return f"{spec.lead} {conditions(spec.rows(self.results), self.profile)}"
+    def _caption(self, name: str) -> str:
+        return f"{self.tables[name].lead} {conditions(self.rows(name), self.profile)}"
 
 
-def _known(name: str, known: dict[str, Spec]) -> Spec:
-    """A specification by name; one that nothing fits for a group of arms that this report does not hold."""
-    if name not in known and not name.startswith(tuple(papers.names())):
-        raise core.DfnbError(f"there is no table or figure {name!r}; there are {', '.join(known)}")
-    return known.get(name, Spec(lead="", where={"line": ""}))
+NOTHING = Markdown("*This profile trains nothing for this.*")
+# Tables that are no choice of rows.
+MADE = {
+    "overview": lambda report: overview(report.detectors),
+    "claims": lambda report: report.judged,
+    "findings": lambda report: findings(report.judged),
+    "published": lambda report: claims.published(),
+}
