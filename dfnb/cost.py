@@ -32,11 +32,11 @@ def report(profile: str) -> str:
             p = job.parameters
             drawn.update(name for name in (p.train_set, *p.test_sets) if _is_drawn(name))
             if p.paper not in rows:
-                rows[p.paper] = {"trainings": 0, "million images": 0, **_measured(p)}
+                rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
             rows[p.paper]["trainings"] += 1
-            rows[p.paper]["million images"] += images(p) / 1e6
-    table = pd.DataFrame(rows).T
-    table["hours"] = table["million images"] / table["images per s"] * 1e6 / 3600
+            rows[p.paper]["images"] += images(p)
+    table = pd.DataFrame(rows).T.astype({"trainings": int, "images": int})
+    table["hours"] = table["images"] / table["images per s"] / 3600
     at_once = torch.cuda.device_count() or os.cpu_count() or 1
     disk = 0
     for name in drawn:

@@ -25,5 +25,5 @@ def test_a_report_has_a_row_per_detector_and_sums(own_home):
     done = CliRunner().invoke(app, ["cost", "mine"])
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}
-    assert rows["xception"][0] == rows["locate_and_verify"][0] == "2.0"
+    assert rows["xception"][0] == rows["locate_and_verify"][0] == "2"
     assert "GiB of disk" in done.output and not (own_home / "runs").exists()
