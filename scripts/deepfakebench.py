@@ -104,21 +104,23 @@ def _inside(paths: list[str], root: Path, links: bool) -> list[str]:
 def main(
     file: Path,
     name: str,
-    root: Path,
+    root: Annotated[Path, typer.Option(help="the folder in which the paths in FILE.json begin")],
     links: Annotated[bool, typer.Option("--links", help="follow symbolic links")] = False,
 ) -> None:
-    """Use the crops that FILE.json lists, below the folder in which its paths begin.
-
-    Exits with 2 when some are missing.
-    """
-    from dfnb.cli import tell
-
+    """Use the crops that FILE.json lists where they lie. Exits with 2 when some are missing."""
     try:
         videos, missing = listed(file, root, links=links)
         people = published.load("faceforensics-c23").people
-        tell(prepare.prepare(name, videos, missing=missing, people=people), name)
+        record = prepare.prepare(name, videos, missing=missing, people=people)
     except DfnbError as error:
-        sys.exit(f"dfnb: {error}")
+        sys.exit(f"deepfakebench.py: {error}")
+    typer.echo(prepare.dropouts(record).to_string())
+    for sentence in missing:
+        typer.echo(f"missing: {sentence}", err=True)
+    for entry in record["quarantine"]:
+        typer.echo(f"not used: {entry['video']}: {entry['reason']}", err=True)
+    if missing or record["quarantine"]:
+        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

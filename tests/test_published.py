@@ -111,9 +111,7 @@ def test_a_mistake_in_a_manifest_is_named(home):
 def test_each_layout_is_read_and_prepared(root, name):
     expected = trees.TREES[name](root)
     videos, problems = scan(name, root)
-    rows = {
-        video.name: (video.label, video.method, video.split, video.cluster) for video in videos
-    }
+    rows = {video.name: (video.label, video.method, video.split, video.cluster) for video in videos}
     assert rows == expected
     assert all("missing" in problem or "fewer than" in problem for problem in problems)
     record, table = prepared(videos, problems)

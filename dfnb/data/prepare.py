@@ -417,7 +417,7 @@ def count_losses(videos: Sequence[Video], results: Sequence[Mapping]) -> dict:
     for video, facts in zip(videos, results):
         faces[f"{video.split}/{video.method}"].update(
             videos=1,
-            quarantined="reason" in facts,
+            quarantined=int("reason" in facts),
             frames=facts.get("frames", 0),
             without_face=facts.get("without_face", 0),
         )

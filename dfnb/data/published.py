@@ -56,7 +56,6 @@ class Rule(Closed):
     cluster: str = "{video}"
     mask: str = ""
     original: str = ""
-    mask_optional: bool = False  # whether nobody need be told of a missing mask
     crops: bool = False  # images of faces, used as they are; those of one video are its frames
     expected: int = Field(0, ge=0)  # number of files, where it is known
 
@@ -206,7 +205,7 @@ def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) 
     for field in ("video", "split", "cluster", "identity", "source", "mask", "original"):
         facts[field] = getattr(rule, field).format_map(facts)
     for beside in (facts["mask"], facts["original"]):
-        if beside and beside not in files and not rule.mask_optional:
+        if beside and beside not in files and not rule.crops:
             problems[f"{facts['method']}: {WITHOUT_MASKS}"].append(beside)
     video = Video(
         name=facts["video"],
