@@ -1,5 +1,6 @@
 """A finished training: its record, its weights, and what can be computed from them."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,18 @@ from dfnb.store import Condition, StoredRun
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
+
+
+def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
+    """Those of the runs whose weights are on this machine, in ``runs/`` or in a report."""
+    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
+
+
+def _weight_files(run_id: str) -> list[Path]:
+    """The files with weights of that run that there are."""
+    in_reports = sorted(home().glob(f"reports/*/weights/{run_id}.safetensors"))
+    paths = [run_folder(run_id) / "best.safetensors", *in_reports]
+    return [path for path in paths if path.is_file()]
 
 
 class Run(StoredRun):
@@ -61,9 +74,8 @@ class Run(StoredRun):
         return network.eval()
 
     def _weights(self) -> Path:
-        in_reports = home().glob(f"reports/*/weights/{self.id}.safetensors")
-        for path in [self.folder / "best.safetensors", *sorted(in_reports)]:
-            if path.is_file() and sha256(path) == self.record["weights_sha256"]:
+        for path in _weight_files(self.id):
+            if sha256(path) == self.record["weights_sha256"]:
                 return path
         raise DfnbError(
             f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
