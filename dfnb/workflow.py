@@ -51,9 +51,10 @@ def run(profile: str, cores: int) -> None:
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages: {messages.name}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
+    page = report / "index.html"
     if main_table.exists():
         print(main_table.read_text(encoding="utf-8"))
-    print(f"report: {report / 'index.html'}")
+    print(f"report: {page if page.exists() else report}")
 
 
 def _end_with_parent() -> None:

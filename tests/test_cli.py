@@ -76,7 +76,7 @@ def small_run(own_home):
     write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 4}})
     parameters = nbformat.v4.new_code_cell('profile = "mine"', metadata={"tags": ["parameters"]})
     cells = [parameters, nbformat.v4.new_code_cell(NOTEBOOK)]
-    kernel = {"name": "python3", "display_name": "Python 3"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, own_home / "notebooks" / f"{BASELINE}.ipynb")
     return own_home
