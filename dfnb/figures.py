@@ -105,15 +105,13 @@ def training_curves(runs: Sequence[StoredRun]) -> Figure:
     A training that starts from another of these ``runs`` goes on where that one ended.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
-    dashes = {}  # by loss term
     for number, run in enumerate(runs):
         colour = f"C{number}"
         earlier_epochs = sum(len(other.log) for other in runs if other.id == run.record["start"])
         epochs = run.log["epoch"] + earlier_epochs
-        for column, values in run.log.filter(like="loss_").items():
-            term = column.removeprefix("loss_")
-            dash = dashes.setdefault(term, DASHES[len(dashes) % len(DASHES)])
-            left.plot(epochs, values, marker=".", linestyle=dash, color=colour, label=term)
+        losses = run.log.filter(like="loss_")
+        for dash, (name, values) in zip(cycle(DASHES), losses.items()):
+            left.plot(epochs, values, marker=".", linestyle=dash, color=colour, label=name)
         label = f"{run.detector['title']}, seed {run.seed}"
         if earlier_epochs:
             label = f"{label}, second phase"
@@ -121,7 +119,7 @@ def training_curves(runs: Sequence[StoredRun]) -> Figure:
         chosen = run.record["chosen"]
         star = {"color": colour, "markersize": 13, "markeredgecolor": "white"}
         right.plot(chosen["epoch"] + earlier_epochs, chosen["auc"], "*", **star)
-    left.set(title="training loss", xlabel="epoch")
+    left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation AUC, star: chosen epoch", xlabel="epoch", ylim=(0.45, 1.01))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)

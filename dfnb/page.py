@@ -4,7 +4,6 @@ Every sentence is made from the results and the verdicts. The page is one HTML f
 network; it links to the report's notebooks, its tables as Markdown, and its figures.
 """
 
-import csv
 import io
 from base64 import b64encode
 from collections import defaultdict
@@ -21,6 +20,7 @@ from dfnb.files import slug, write_bytes
 
 QUESTIONS = ("Which detector generalises best?", "Where does it look?")
 PLACEBOS = ("edges", "random")  # maps that look at no network
+MOST_COLUMNS = 8  # of a table
 OTHERS = "other notebooks"  # whose tables and figures tables.yaml does not declare
 Row = dict[str, Any]  # of the results
 
@@ -93,21 +93,21 @@ def best_map(maps: pd.DataFrame, detector: str, folder: Path) -> Card:
         detector: Its name.
         folder: That of the report, with the picture if a notebook drew it.
     """
-    energy = maps[(maps["detector"] == detector) & (maps["metric"] == "energy")]
-    tested = energy[(energy["verdict"] != "") & ~energy["map"].isin(PLACEBOS)]
-    passed = tested[tested["verdict"] == "passes"]
+    tested = maps[(maps["detector"] == detector) & (maps["metric"] == "energy")]
+    tested = tested[(tested["verdict"] != "") & ~tested["map"].isin(PLACEBOS)]
     if tested.empty:
         return Card(QUESTIONS[1])
+    passed = tested[tested["verdict"] == "passes"].sort_values("value")
     sentences = [f"{len(passed)} of {len(tested)} maps of {detector} passed their sanity check."]
     if passed.empty:
         return Card(QUESTIONS[1], number="no map to trust", sentences=sentences)
-    best = passed.loc[passed["value"].idxmax()]
-    sentences.append(f"This is the share of {best['map']} that lies on forged pixels.")
+    best = passed.iloc[-1]
     values = maps.set_index(["test_set", "detector", "map", "metric"])["value"]
     limit = values[best["test_set"], detector, best["map"], "chance"]
+    sentences.append(f"This is the share of {best['map']} that lies on forged pixels.")
     sentences.append(f"By chance it would be {limit:.3f}.")
     of_mask = values.get((best["test_set"], tables.MEAN_MASK, "none", "energy"))
-    if of_mask is not None:
+    if of_mask:
         sentences.append(f"The mean training mask, which looks at no picture, has {of_mask:.3f}.")
         limit = max(limit, of_mask)
     verdict = "supported" if best["low"] > limit else "undecided"
@@ -119,8 +119,8 @@ def best_map(maps: pd.DataFrame, detector: str, folder: Path) -> Card:
 
 def answers(report: tables.Report, board: Mapping[str, Sequence[Row]]) -> list[Card]:
     """The answers, if the leaderboard begins with a cross-dataset mean."""
-    ranked = next(iter(board.values()), [{"mean_over": ""}])
-    if not ranked[0]["mean_over"]:
+    ranked = next(iter(board.values()), [])
+    if not ranked or not ranked[0]["mean_over"]:
         return [Card(question) for question in QUESTIONS]
     where = {"within": True, "map": "some", "level": "frame", "metric": ["energy", "chance"]}
     maps = tables.chosen(report.results, where).dropna(subset="value")
@@ -139,19 +139,7 @@ def picture(rows: Sequence[Row], looks: figures.Looks) -> str:
     return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
 
 
-# ---------------------------------------------------------------- claims and sections
-
-
-def verdicts(report: tables.Report) -> dict[tuple[str, str], list[Row]]:
-    """By paper and claim, of those that could be tested, the verdict on each dataset."""
-    titles = {}
-    for detector in report.detectors:
-        if detector.runs:
-            titles[detector.paper] = detector.runs[0].detector["title"]
-    judged = report.judged.reset_index()
-    judged = judged[~judged["verdict"].str.startswith("not ")].replace({"paper": titles})
-    by_claim = judged.groupby(["paper", "claim"], sort=False)
-    return {claim: rows.to_dict("records") for claim, rows in by_claim}
+# ---------------------------------------------------------------- the page
 
 
 def corrected(judged: pd.DataFrame) -> str:
@@ -164,19 +152,18 @@ def corrected(judged: pd.DataFrame) -> str:
     return f"Of {len(p)} supported claims of papers {kept} keep p < .05 after Holm's correction."
 
 
-def sections(report: tables.Report) -> dict[str, list[Row]]:
+def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """The tables and figures in the folder of a report, with captions, by notebook."""
     items = defaultdict(list)
-    for kind in ("tables", "figures"):
-        for path in sorted(report.store.folder.glob(f"{kind}/*.txt")):
-            item = {"kind": kind, "name": path.stem, "caption": path.read_text(encoding="utf-8")}
-            if kind == "tables":
-                with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
-                    item["rows"] = list(csv.reader(file))
-            notebook = OTHERS
-            if path.stem in report.tables:
-                notebook = report.tables[path.stem].notebook
-            items[notebook].append(item)
+    for path in sorted(report.store.folder.glob("[tf]*/*.txt")):
+        item = {"name": path.stem, "caption": path.read_text(encoding="utf-8"), "table": ""}
+        if path.parent.name == "tables":
+            table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            item["table"] = table.to_html(index=False, border=0, max_cols=MOST_COLUMNS)
+        notebook = OTHERS
+        if path.stem in report.tables:
+            notebook = report.tables[path.stem].notebook
+        items[notebook].append(item)
     return dict(sorted(items.items()))
 
 
@@ -202,9 +189,9 @@ def rebuild(profile: str) -> Path:
         board=board,
         detectors=main["detector"].unique(),
         conditions=tables.conditions(main, profile),
-        claims=verdicts(report),
+        claims=tables.findings(report.judged).to_html(border=0),
         corrected=corrected(report.judged),
         sections=sections(report),
-        notebooks=[path.stem for path in sorted(folder.glob("notebooks/*.ipynb"))],
+        notebooks=[path.stem for path in folder.glob("notebooks/*.ipynb")],
     )
     return write_bytes(folder / "index.html", text.encode())

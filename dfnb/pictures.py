@@ -30,8 +30,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         titles: Above the columns.
     """
     columns = max(len(images) for _, images, _, _ in rows)
-    side = WIDTH / (max(columns, 5) + 0.6)
-    size = (WIDTH, len(rows) * side + 0.35)
+    size = (WIDTH, 0.4 + len(rows) * WIDTH / max(columns, 5))
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
         for axis, image, mask in zip(axes_of_row, images, masks):
@@ -88,10 +87,10 @@ def frames_panel(
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
         brightest = float(np.nanquantile(values, 0.99))
-        rows.append((name, values.float(), masks, {"cmap": "gray", "vmin": 0, "vmax": brightest}))
+        rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0, "vmax": brightest}))
     for name, where in network.maps().items():
         if where == "localise":
-            rows.append((name, network.localise(outputs), masks, MAP))
+            rows.append((name, network.localise(outputs).numpy(), masks, MAP))
     if not isinstance(shown_maps, Mapping):
         shown_maps = {name: maps.of(run, frames, name) for name in shown_maps}
     rows += [(name, values, masks, MAP) for name, values in shown_maps.items()]
@@ -106,15 +105,12 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     """First frames of videos of a dataset with their true masks, one row per method, real first."""
     videos = select(load_frames(name), split).drop_duplicates("video")
     pixels = Pixels(videos.attrs["folder"])
+    real_first = videos.sort_values("label", kind="stable")
     rows = []
-    by_method = videos.sort_values("label", kind="stable").groupby(
-        "method", sort=False, observed=True
-    )
-    for method, of_method in by_method:
-        step = max(1, len(of_method) // columns)
+    for method, of_method in real_first.groupby("method", sort=False, observed=True):
         crops = []
         masks = []
-        for frame in of_method[::step].head(columns).itertuples():
+        for frame in of_method.head(columns).itertuples():
             crop = pixels.crop(frame.path, frame.row)
             crops.append(crop)
             masks.append(pixels.mask(frame.mask, frame.row, crop.shape[:2]))

@@ -150,11 +150,12 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def cell(row: Mapping[str, Any]) -> str:
-    """A row's value with its interval; that it was refused, or a dash, where it has none."""
+    """A row's value with its interval, unbreakable; "refused", or a dash, where it has none."""
     if np.isnan(row["value"]):
         return "refused" if row["refused"] else "–"
     sign = "+" if row["minus"] else ""
-    return metrics.interval_text(row["value"], row["low"], row["high"], sign)
+    text = metrics.interval_text(row["value"], row["low"], row["high"], sign)
+    return text.replace(" ", "\u00a0")
 
 
 def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
@@ -166,24 +167,23 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
         return pd.DataFrame()
     rows = rows.replace({"metric": metrics.LOCALISATION})
     rows["text"] = [cell(row) for row in rows.to_dict("records")]
+    named = rows.set_index(spec.index)
     if not spec.columns:
-        return _differences(rows.set_index(spec.index))
+        return _differences(named)
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
     table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
-    in_order = rows.set_index(spec.index).index.unique()
     beside = rows.groupby(spec.index)[spec.beside].max().convert_dtypes()
-    table = table.rename_axis(columns=None).reindex(in_order).join(beside)
+    table = table.rename_axis(columns=None).reindex(named.index.unique()).join(beside)
     return table.astype(object).fillna("–")
 
 
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Differences, one per row, with p and a verdict."""
-    counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
-    table = rows[["text"]].rename(columns={"text": "difference"})
-    table["p"] = metrics.p_texts(rows["p"])
-    table["p, Holm"] = metrics.p_texts(holm(rows["p"].to_numpy()))
     decided = [rows["low"] > 0, rows["high"] < 0]
+    table = pd.DataFrame({"difference": rows["text"], "p": metrics.p_texts(rows["p"])})
+    table["p, Holm"] = metrics.p_texts(holm(rows["p"].to_numpy()))
     table["verdict"] = np.select(decided, ["above zero", "below zero"], "undecided")
+    counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
     return pd.concat([table, counts], axis=1)
 
 
@@ -208,10 +208,8 @@ def conclusion(rows: pd.DataFrame) -> str:
         metric = metrics.GAIN
     name = metrics.LOCALISATION.get(metric, metric)
     rows = rows[rows["metric"] == metric]
-    rows = rows.assign(
-        is_single=rows["mean_over"] == "",
-        is_within=rows.groupby("test_set")["within"].transform("any"),
-    )
+    within = set(rows.loc[rows["within"], "test_set"])
+    rows = rows.assign(is_single=rows["mean_over"] == "", is_within=rows["test_set"].isin(within))
     rows = rows.sort_values(["is_single", "is_within"], kind="stable")
     for _, of_set in rows.groupby("test_set", sort=False):
         if of_set["detector"].nunique() == rows["detector"].nunique():
@@ -228,10 +226,10 @@ def _named(row: Mapping[str, Any]) -> str:
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these rows: how its numbers were made."""
-    sound = rows[rows["refused"] == ""]
     sentences = []
+    sound = rows[rows["refused"] == ""]
     if len(sound):
-        sentences = [*_circumstances(sound), *_warnings(sound)]
+        sentences = _circumstances(sound)
     sentences.append(f"Made by `dfnb run {profile}`.")
     for reason in rows["refused"].unique():
         if reason:
@@ -240,36 +238,28 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
 
 
 def _circumstances(rows: pd.DataFrame) -> list[str]:
-    """How the detectors were trained and tested."""
+    """How the detectors were trained and tested, and what is left out."""
     backbone = rows["backbone"] + " from " + rows["weights_from"]
     sentences = [
         f"Trained on {_listing(rows['train_set'])}; seeds {_listing(rows['seeds_list'])}.",
         f"Checkpoint: {_listing(rows['rule'])}.",
         f"Backbone: {_listing(backbone)}.",
     ]
-    counted = rows[rows["mean_over"] == ""].dropna(subset="n").sort_values("n")
-    for (test_set, level), of_set in counted.groupby(["test_set", "level"], sort=False):
-        most = of_set.iloc[-1]
-        units = f"{most.n_real:.0f} real + {most.n_fake:.0f} fake {level}s"
-        data = f"{most.clusters:.0f} clusters, {most.compression}, data {most.fingerprint[:8]}"
-        sentences.append(f"Test: {test_set}, {units} ({data}).")
+    tests = rows[rows["mean_over"] == ""].dropna(subset="n").sort_values("n", ascending=False)
+    for row in tests.drop_duplicates(["test_set", "level"]).itertuples():
+        units = f"{row.n_real:.0f} real + {row.n_fake:.0f} fake {row.level}s"
+        data = f"{row.clusters:.0f} clusters, {row.compression}, data {row.fingerprint[:8]}"
+        sentences.append(f"Test: {row.test_set}, {units} ({data}).")
     if rows["mean_over"].any():
         sentences.append(f"The {results.CROSS_DATASET_MEAN} is over {_listing(rows['mean_over'])}.")
     sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
-    return sentences
-
-
-def _warnings(rows: pd.DataFrame) -> list[str]:
-    """What these rows leave out or do not show."""
-    sentences = []
-    auc = rows[(rows["metric"] == "AUC") & (rows["minus"] == "")]
-    if len(auc) and auc["low"].max() <= 0.5 <= auc["high"].min():
-        nothing = "these videos show nothing about these detectors"
-        sentences.append(f"Every interval holds chance: {nothing}.")
     left_out = rows[rows["collapsed"].str.match("[1-9]") & ~rows["collapsed_included"]]
     if len(left_out):
         names = _listing(left_out["collapsed"] + " of " + left_out["detector"])
         sentences.append(f"Collapsed runs are left out: {names}.")
+    auc = rows[(rows["metric"] == "AUC") & (rows["minus"] == "")]
+    if len(auc) and auc["low"].max() <= 0.5 <= auc["high"].min():
+        sentences.append("Every interval holds chance, so the table shows nothing.")
     return sentences
 
 
@@ -293,11 +283,8 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
         "tex": f"% {caption}\n{table.to_latex(index=False, escape=True)}",
         "txt": f"{caption}\n",
     }
-    paths = []
-    for suffix, text in texts.items():
-        path = report_folder(profile) / "tables" / f"{name}.{suffix}"
-        paths.append(write_bytes(path, text.encode()))
-    return paths
+    path = report_folder(profile) / "tables" / name
+    return [write_bytes(Path(f"{path}.{suffix}"), texts[suffix].encode()) for suffix in texts]
 
 
 # ---------------------------------------------------------------- tables of something else
@@ -392,8 +379,7 @@ class Report:
         if table.empty:
             display(NOTHING)
             return
-        unbroken = table.replace(r" (?=[\[+\-\d])", "\u00a0", regex=True)
-        display(unbroken)
+        display(table)
         rows = self.rows(name).dropna(subset="value")
         if len(rows):
             display(Markdown(conclusion(rows)))
