@@ -300,7 +300,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
     ``detect`` is a ``faces.YuNet``.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = _photograph(path)
     if image is None:
         return "not readable as an image"
     shrink = min(1, DETECTOR_SIZE / max(image.shape))
@@ -326,9 +326,17 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     return Portrait(str(path), landmarks, brightness)
 
 
+def _photograph(path: str | Path) -> Array | None:
+    """The pixels (H, W, 3) uint8 BGR of an image file; None if it is none."""
+    content = np.fromfile(path, np.uint8)  # cv2.imread crashes at a name that is not UTF-8
+    if not content.size:
+        return None
+    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+
+
 def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
     """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light."""
-    image = cv2.cvtColor(cv2.imread(portrait.path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
     eyes = portrait.landmarks[:2].mean(axis=0)
     mouth = portrait.landmarks[3:].mean(axis=0)
