@@ -51,7 +51,7 @@ from dfnb.settings import DfnbError, read_yaml
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-import goldens
+import goldens  # noqa: E402
 
 PARTS = ("golden", "steps", "loader", "training")
 PARITY = 1e-4  # of outputs and losses in float32, as a share of the largest golden value
@@ -629,17 +629,17 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
     settings, started = baseline(epochs, precision), time.monotonic()
     workers = scoring.WORKERS if device == "cuda" else 0
     with (
-        mock.patch.multiple(train, DEVICE=device, WORKERS=workers),
+        mock.patch.object(train, "DEVICE", device),
+        mock.patch.multiple(trainer, DEVICE=device, WORKERS=workers),
         arithmetic(tf32=False),
         redirect_stdout(None),
     ):
         run = train.train("xception", "smoke-a", settings)
         seconds = time.monotonic() - started
-        scores = scoring.predict(
-            run.network().to(device), select(load_frames("smoke-a"), "test"), settings
-        )
-    estimates = metrics.measure(metrics.align([scores], "video"), "AUC")
-    found = compare.summary(compare.outcome([estimates]))
+        frames = select(load_frames("smoke-a"), "test")
+        scores = scoring.predict(run.network().to(device), frames, settings)
+    videos = metrics.align([scores], "video")
+    found = results.summary([results.outcome(results.difference([videos], "AUC"))])
     row = {
         "precision": precision,
         "train_s": round(seconds, 2),
