@@ -78,9 +78,9 @@ class Settings(Closed):
     # How much a mark in the corner tells about the label, see forgeries.mark.
     cue: float | None = Field(None, ge=0, le=1)
     portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
-    # Another dataset, whose test people are shown in the same films, if both have the same
-    # identities, camera and so on; and all methods forge each film. Without it, this setting is no
-    # part of the dataset's identity, which so is the same as before there was the setting.
+    # Another dataset, with the same identities, camera and so on. Its test people are shown in the
+    # same films, and each film is forged by every method. None is left out of the dataset's
+    # identity, which is therefore what it was before this setting existed.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Pairs of methods that results compare within the same films; no part of the identity.
     contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
@@ -156,8 +156,8 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     Of portraits all are used, whatever number ``identities`` has.
 
     Returns:
-        The people; and facts for the dataset's record, which of portraits are ``portraits``, who is
-        in which file, and ``quarantine``, the files that are not used, with the reason.
+        The people, and facts for the dataset's record. With portraits, these are ``portraits``, the
+        file of each person, and ``quarantine``, the files that are not used, with the reason.
 
     Raises:
         DfnbError: A split has fewer than two people.
@@ -309,9 +309,10 @@ def make_videos(
 
 
 def _sources(target: Person, donor: Person, video: int, settings: Settings) -> dict[str, str]:
-    """The methods that forge a video, "real" first, and the number of the donor of each.
+    """The methods that forge a video, and the number of each one's donor.
 
-    It is empty where the target's own face takes the donor's place.
+    The number is empty where the target's own face takes the donor's place, and for "real", the
+    first.
     """
     methods = settings.methods
     if not settings.people_of:  # the methods take turns
@@ -434,7 +435,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
         return
     stored = read_json(description) if description.exists() else {}
     changed = []
-    for key in sorted({*stored, *parameters}):
+    for key in sorted({*parameters, *Settings.model_fields}):
         if stored.get(key) != parameters.get(key):
             changed.append(key)
     if changed:

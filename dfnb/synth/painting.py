@@ -21,12 +21,15 @@ NOSTRIL = np.float32([0.3, 0.2, 0.18])
 LID_FOLD = np.float32([0.62, 0.5, 0.47])
 LOWER_LID = np.float32([0.6, 0.45, 0.42])
 BARE_LIP = np.float32([0.88, 0.66, 0.64])
-CLOSED_LIPS = np.float32([0.35, 0.28, 0.28])  # this one the lips' colour
+# Of the line between closed lips: it multiplies their colour.
+LIP_LINE = np.float32([0.35, 0.28, 0.28])
 # Colours as they are.
 LIPSTICK = np.float32([0.72, 0.30, 0.30])
 MOUTH_HOLE = np.float32([0.22, 0.07, 0.07])
 TEETH = np.float32([0.93, 0.91, 0.87])
-EYE_WHITE, PUPIL, GLINT = 0.92, 0.03, 1.0
+EYE_WHITE = 0.92
+PUPIL = 0.03
+GLINT = 1.0
 # How much freckles and blush take of each colour.
 FRECKLE = np.float32([0.36, 0.6, 0.66])
 BLUSH = np.float32([0.0, 1.6, 1.5])
@@ -39,7 +42,10 @@ NECK_SHADOW = np.float32([0.9, 1.05, 1.1])
 
 
 def bump(x: Array, y: Array, at: tuple, size: tuple[float, float]) -> Array:
-    """A Gaussian bump of height 1 at ``at``, which falls to 1/e in the distances ``size``."""
+    """A Gaussian bump of height 1 about the place ``at``.
+
+    It falls to 1/e in the distances ``size`` to the side and up or down.
+    """
     centre_x, centre_y = at
     width, height = size
     x = (x - centre_x) / width
@@ -112,6 +118,7 @@ class Head:
         first, second = self.turn
         self.across = first[0] * self.x + first[1] * self.y
         self.along = second[0] * self.x + second[1] * self.y
+        # The point (a, b, z) of the sphere.
         a = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         b = np.sign(self.along) * bent
@@ -142,9 +149,9 @@ class Head:
         z = math.cos(pose.azimuth) * level
         self.light = (x, y, z)
         relief = self._relief()
-        pixels = self.radius / 8  # Sobel's filter sums eight differences of neighbours
-        slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * pixels
-        slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * pixels
+        scale = self.radius / 8  # Sobel's filter gives eight times the slope per pixel
+        slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
+        slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
         normal_x = 0.9 * self.sphere_x - slope_x
         normal_y = 0.9 * self.sphere_y - slope_y
         normal_z = self.sphere_z + 0.12
@@ -264,7 +271,7 @@ class Hair:
     """The hair of a head.
 
     Attributes:
-        strand: Brightness (S, S) of the strands, about 0.
+        strand: Brightness (S, S) of the strands; its mean is about 0.
         colour: Their lit colour (S, S, 3).
         grown: How far inside the hair's outline a pixel lies: 1 at the middle, 0 on the outline.
     """
@@ -284,10 +291,9 @@ class Hair:
         light = light[..., None]
         colour = look.hair * light + 0.04 * (light - 0.5)
         self.colour = np.clip(colour, 0, 1)
-        half_width = look.broad + look.hair_volume
-        half_height = 1 + look.hair_volume
-        lower = (along + 0.02) / half_height
-        self.grown = 1 - (across / half_width) ** 2 - lower**2
+        x = across / (look.broad + look.hair_volume)
+        y = (along + 0.02) / (1 + look.hair_volume)
+        self.grown = 1 - x**2 - y**2
 
     def paint_behind(self, canvas: Array, head: Head) -> None:
         """Long hair falls behind the shoulders."""
@@ -407,22 +413,24 @@ def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
     density = np.clip(density, 0, 1)
     density *= 1 - head.in_middle(look.mouth_v + 0.02, 0.2, 0.07)
     opacity = look.beard * density * (0.75 + 0.12 * mottling)
-    lay_over(skin, look.hair * 0.9 + 0.02, np.clip(opacity, 0, 1))
+    colour = look.hair * 0.9 + 0.02
+    lay_over(skin, colour, np.clip(opacity, 0, 1))
 
 
 def _paint_eye(canvas: Array, head: Head, side: int) -> None:
     """One eye with its lids and brow; side is -1 left in the image, 1 right."""
     look = head.look
-    half_width = look.eye_size * head.radius  # in pixels
+    half_width = look.eye_size * head.radius  # of the eye, in pixels
     view, u, v, shade = head.window(canvas, side * look.eye_u, look.eye_v - 0.1, 0.45)
     # The eye's coordinates: x from -1, inner corner, to 1, outer corner, and y on the same scale.
     x = side * (u - side * look.eye_u) * look.broad / look.eye_size
     y = (v - look.eye_v) / look.eye_size + look.eye_tilt * x
     arch = np.clip(1 - x * x, 0, 1)
     along = edge((1.05 - np.abs(x)) * half_width * 0.6)
+    # The edges of the lids. The upper one is highest at blink = 0, and below the middle at 1.
     blink = head.pose.blink
-    opened = 0.3 * blink - look.eye_open * (1 - blink)
-    upper = 1.15 * power(arch, 0.75) * opened
+    middle_of_upper = 0.3 * blink - look.eye_open * (1 - blink)
+    upper = 1.15 * power(arch, 0.75) * middle_of_upper
     lower = 0.36 * arch
     below_upper = edge((y - upper) * half_width)
     above_lower = edge((lower - y) * half_width)
@@ -482,7 +490,7 @@ def _paint_mouth(canvas: Array, head: Head) -> tuple[float, float]:
     pose = head.pose
     view, u, v, shade = head.window(canvas, 0, look.mouth_v, 0.55)
     half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
-    pixels = half_width * head.radius
+    pixels = half_width * head.radius  # per unit of x and y
     # The mouth's coordinates: x from -1 to 1 between the corners, and y on the same scale.
     x = u * look.broad / half_width
     y = (v - look.mouth_v) / half_width + 0.22 * pose.smile * x * x
@@ -493,7 +501,8 @@ def _paint_mouth(canvas: Array, head: Head) -> tuple[float, float]:
     cupids_bow = 1 - 0.3 * np.exp(-((x / 0.16) ** 2))
     upper = hole_top - look.upper_lip * power(arch, 0.6) * cupids_bow
     lower = hole_bottom + look.lower_lip * power(arch, 0.7)
-    lipstick = LIPSTICK * (0.35 + 0.65 * float(look.skin.mean())) / 0.75
+    lightness = float(look.skin.mean())
+    lipstick = LIPSTICK * (0.35 + 0.65 * lightness) / 0.75
     lip = look.skin * BARE_LIP * (1 - look.rouge) + lipstick * look.rouge
     fullest = hole_bottom + 0.5 * look.lower_lip
     swelling = bump(x, y, (0, fullest), (ANYWHERE, 0.1))
@@ -508,10 +517,11 @@ def _paint_mouth(canvas: Array, head: Head) -> tuple[float, float]:
     lay_over(view, MOUTH_HOLE, hole)
     upper_teeth = edge((hole_top + 0.28 - y) * pixels)
     teeth = hole * upper_teeth * edge((0.85 - np.abs(x)) * pixels)
-    lay_over(view, TEETH * (0.6 + 0.4 * float(shade.mean())), teeth)
+    light = 0.6 + 0.4 * float(shade.mean())
+    lay_over(view, TEETH * light, teeth)
     middle = (hole_top + hole_bottom) / 2
     line = bump(x, y, (0, middle), (ANYWHERE, 0.05))
     line = (pose.open < 0.25) * (1 - hole) * line
     ends = edge((1.03 - np.abs(x)) * pixels * 0.4)
-    lay_over(view, lip * CLOSED_LIPS, 0.75 * line * ends)
+    lay_over(view, lip * LIP_LINE, 0.75 * line * ends)
     return half_width / look.broad, look.mouth_v - 0.22 * pose.smile * half_width
