@@ -110,7 +110,7 @@ def _scored(detector: "Run", network: "Network", image: Path, frames: int) -> st
     from dfnb.data.prepare import prepare_picture
 
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
-    faces = prepare_picture(image, crop["size"], crop.get("scale", 1.3), frames)
+    faces = prepare_picture(image, crop.get("size"), crop.get("scale"), frames)
     score = scoring.predict(network, faces, detector.settings)["score"].mean()
     panel = Path(f"{image.stem[:60]}-{detector.id}.png")
     with files.atomic(panel) as temporary:

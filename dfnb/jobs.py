@@ -173,8 +173,10 @@ def plan(name: str) -> list[Job]:
             data_notebooks.append(job)
         else:
             notebooks.append(job._replace(needs=score_files))
-    others = tuple(job.output for job in notebooks[:-1])
-    notebooks[-1:] = [job._replace(needs=(*job.needs, *others)) for job in notebooks[-1:]]
+    if notebooks:
+        last = notebooks.pop()
+        others = tuple(job.output for job in notebooks)
+        notebooks.append(last._replace(needs=(*last.needs, *others)))
     datasets_made = tuple(job.output for job in data_notebooks)
     trainings = [_waiting_for(datasets_made, job) for job in trainings]
     return [*data_notebooks, *trainings, *notebooks]
@@ -190,10 +192,12 @@ def _trainings(name: str, content: Profile) -> list[Job]:
         for role, requested in _requested(name, content, notebook):
             job = _training(requested, role, content.allow_random)
             same = trainings.setdefault(job.run_id, job)
-            test_sets = [*same.parameters.test_sets, *job.parameters.test_sets]
-            merged = requested.model_copy(update={"test_sets": list(dict.fromkeys(test_sets))})
-            roles = tuple(dict.fromkeys([*same.roles, role]))
-            trainings[job.run_id] = same._replace(parameters=merged, roles=roles)
+            test_sets = [*same.parameters.test_sets, *requested.test_sets]
+            changes = {"test_sets": list(dict.fromkeys(test_sets))}
+            trainings[job.run_id] = same._replace(
+                parameters=same.parameters.model_copy(update=changes),
+                roles=tuple(dict.fromkeys([*same.roles, role])),
+            )
     maps = content.grid.maps
     if trainings and maps and maps.shuffled_labels:
         first = next(iter(trainings.values()))
