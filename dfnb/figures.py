@@ -157,7 +157,7 @@ def _draw_row(axes: Axes, row: Mapping[str, Any], place: float, look: Mapping[st
     bar = {"linestyle": "", "capsize": 3, "label": row["detector"]}
     axes.errorbar(row["value"], place, xerr=error, **look, **bar)
     seeds = [float(text) for text in row["by_seed"].split(", ")]
-    axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=4, zorder=3)
+    axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=3, zorder=3)
 
 
 def _name_places(axes: Axes, names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import io
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,7 @@ from dfnb.files import slug, write_bytes
 
 QUESTIONS = ("Which detector generalises best?", "Where does it look?")
 PLACEBOS = ("edges", "random")  # maps that look at no network
-MOST_COLUMNS = 8  # of a table
-OTHERS = "other notebooks"  # whose tables and figures tables.yaml does not declare
+OTHERS = "other_notebooks"  # whose tables and figures tables.yaml does not declare
 Row = dict[str, Any]  # of the results
 
 
@@ -29,7 +29,7 @@ class Card(NamedTuple):
     """An answer at the head of the page."""
 
     question: str
-    verdict: str = "undecided"  # or supported: the colour
+    verdict: str = "undecided"  # or decided
     number: str = "not measured"
     sentences: Sequence[str] = ("This report has nothing that answers it.",)
     picture: str = ""  # its address
@@ -76,12 +76,11 @@ def best_detector(ranked: Sequence[Row], looks: figures.Looks) -> Card:
         sentences.append(f"{' and '.join(tied)} cannot be told apart from it.")
     elif len(ranked) > 1 and best["seeds"] > 1:
         sentences.append("All others are worse.")
-        verdict = "supported"
+        verdict = "decided"
     if len(ranked) > 1 and ranked[1]["against"]:
         pair = ranked[1]["against"]
-        difference = f"{pair['detector']} minus {pair['minus']} on the same videos"
-        basis = f"seeds: {pair['seeds']}"
-        sentences.append(f"{difference}: {tables.cell(pair)} ({basis}).")
+        compared = f"{pair['detector']} minus {pair['minus']} on the same videos"
+        sentences.append(f"{compared}: {tables.cell(pair)}, seeds: {pair['seeds']}.")
     return Card(QUESTIONS[0], verdict, tables.cell(best), sentences, picture(ranked, looks))
 
 
@@ -110,7 +109,7 @@ def best_map(maps: pd.DataFrame, detector: str, folder: Path) -> Card:
     if of_mask:
         sentences.append(f"The mean training mask, which looks at no picture, has {of_mask:.3f}.")
         limit = max(limit, of_mask)
-    verdict = "supported" if best["low"] > limit else "undecided"
+    verdict = "decided" if best["low"] > limit else "undecided"
     image = f"figures/attribution_{slug(detector)}.png"
     if not (folder / image).exists():
         image = ""
@@ -155,11 +154,13 @@ def corrected(judged: pd.DataFrame) -> str:
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """The tables and figures in the folder of a report, with captions, by notebook."""
     items = defaultdict(list)
-    for path in sorted(report.store.folder.glob("[tf]*/*.txt")):
+    folder = report.store.folder
+    captions = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
+    for path in sorted(captions, key=attrgetter("stem")):
         item = {"name": path.stem, "caption": path.read_text(encoding="utf-8"), "table": ""}
         if path.parent.name == "tables":
             table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
-            item["table"] = table.to_html(index=False, border=0, max_cols=MOST_COLUMNS)
+            item["table"] = table.to_html(index=False, border=0)
         notebook = OTHERS
         if path.stem in report.tables:
             notebook = report.tables[path.stem].notebook

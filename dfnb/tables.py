@@ -120,7 +120,8 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     """
     where = {"ablation": "any", "map": "some", "sanity": True, "level": "frame", "metric": "any"}
     tested = chosen(table, where).dropna(subset="value")
-    fails = tested["value"] >= tested["metric"].map(metrics.SANITY_LIMITS)
+    limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
+    fails = tested["value"] >= limits
     any_fails = fails.groupby([tested["detector"], tested["map"]]).any()
     return any_fails.map({True: "fails", False: "passes"}).rename("verdict")
 
@@ -328,7 +329,7 @@ def study_findings(paper: str) -> pd.DataFrame | Markdown:
     path = find("reports/study") / "results.parquet"
     if not path.exists():
         return Markdown("*The study's results are not here; `dfnb run study` makes them.*")
-    return findings(claims.judge(extended(read_table(path)))).loc[paper]
+    return findings(claims.judge(read_table(path))).loc[paper]
 
 
 # ---------------------------------------------------------------- a report

@@ -90,7 +90,7 @@ def energies(**maps):
 def test_only_a_map_that_passed_is_shown_with_the_mean_mask_beside_it(home):
     maps = energies(best=(0.9, "fails"), second=(0.7, "passes"), random=(1, "passes"), new=(1, ""))
     card = page.best_map(maps, "a", home)
-    assert card.number.startswith("0.70") and card.verdict == "supported" and not card.picture
+    assert card.number.startswith("0.70") and card.verdict == "decided" and not card.picture
     text = " ".join(card.sentences)
     assert "1 of 2 maps of a passed" in text and "share of second" in text
     assert "By chance it would be 0.200" in text and "looks at no picture, has 0.570" in text
