@@ -236,8 +236,8 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     """The values of ``--set KEY=VALUE``, read as YAML."""
     values = {}
     for text in texts:
-        with explained(f"--set {text}", "here", "write KEY=VALUE, as in --set size=256"):
-            key, value = text.split("=", 1)
+        key, _, value = text.partition("=")
+        with explained(f"--set {text}", "YAML", "write KEY=VALUE, as in --set size=256"):
             values[key] = parse_yaml(value)
     return values
 
@@ -251,15 +251,14 @@ def _tell(record: dict, name: str) -> None:
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    missing = record.get("missing", [])
-    quarantine = record.get("quarantine", [])
-    for sentence in missing:
-        typer.echo(f"missing: {sentence}", err=True)
-    for entry in quarantine:
+    problems = [f"missing: {sentence}" for sentence in record.get("missing", [])]
+    is_complete = not problems
+    for entry in record.get("quarantine", []):
         video = entry.get("video", "portrait")
-        typer.echo(f"not used: {video} ({entry['file']}): {entry['reason']}", err=True)
-    typer.echo(f"in all {len(missing)} missing, {len(quarantine)} unused", err=True)
-    if missing or not all(entry.get("usable") for entry in quarantine):
+        problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
+        is_complete = is_complete and entry.get("usable", False)
+    typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)
+    if not is_complete:
         raise typer.Exit(2)
 
 

@@ -1,13 +1,14 @@
 """What the trainings of a profile take on this machine, estimated from ten steps per detector."""
 
-import os
-import time
+from functools import cache
+from timeit import timeit
 
 import pandas as pd
 import torch
 
-from dfnb import files, jobs, papers, records, synth
-from dfnb.data.frames import SPLITS, load_frames, select, thinned
+from dfnb import files, jobs, papers, records
+from dfnb.data.frames import load_frames, select, thinned
+from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Batch
 from dfnb.parameters import TrainingParameters
 from dfnb.scoring import DEVICE, single_thread
@@ -20,40 +21,41 @@ GIB = 2**30
 
 
 def report(profile: str) -> str:
-    """Trainings, images, hours and memory per detector, and the disk space of drawn datasets.
+    """Trainings, images, hours and memory per detector, and the disk space of the datasets.
 
-    A variant is taken to be as fast as its detector, and a dataset that is not built to be trained
-    on as a whole. Drawing, loading, maps and notebooks are not counted.
+    Drawn datasets are built first. A variant is taken to be as fast as its detector. Drawing,
+    loading, maps and notebooks are not counted.
     """
     rows: dict[str, dict[str, float]] = {}
-    drawn = set()
+    datasets = set()
     for job in jobs.plan(profile):
         if job.kind == "training":
             p = job.parameters
-            drawn.update(name for name in (p.train_set, *p.test_sets) if _is_drawn(name))
+            datasets.update([p.train_set, *p.test_sets])
+            jobs.datasets(*datasets)
             if p.paper not in rows:
                 rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
             rows[p.paper]["trainings"] += 1
             rows[p.paper]["images"] += images(p)
     table = pd.DataFrame(rows).T.astype({"trainings": int, "images": int})
     table["hours"] = table["images"] / table["images per s"] / 3600
-    at_once = torch.cuda.device_count() or os.cpu_count() or 1
     disk = 0
-    for name in drawn:
-        frames = sum(sum(_frames(name, split)) for split in SPLITS)
-        disk += 3 * synth.preset(name).size ** 2 * frames
-    hours = table["hours"].sum() / at_once
+    for name in datasets:
+        disk += sum(path.stat().st_size for path in files.dataset_folder(name).rglob("*.*"))
     return (
         f"{table.round(2).to_string()}\n"
-        f"about {hours:.1f} h with {at_once} trainings at once on {DEVICE}; "
-        f"{disk / GIB:.1f} GiB of disk for drawn datasets"
+        f"{table['hours'].sum():.1f} hours of training on one {DEVICE}, and "
+        f"{disk / GIB:.1f} GiB of disk for the datasets"
     )
 
 
 def images(p: TrainingParameters) -> float:
     """The images that a training is shown; one that is only scored counts :data:`SCORING`."""
-    real, fake = _frames(p.train_set, "train", p)
-    validation = sum(_frames(p.train_set, "val", p))
+    methods = None
+    if p.seen_methods:
+        methods = tuple(p.seen_methods)
+    real, fake = _frames(p.train_set, "train", methods, p.frames_per_video)
+    validation = sum(_frames(p.train_set, "val", methods, p.frames_per_video))
     total = SCORING * sum(sum(_frames(name, "test")) for name in p.test_sets)
     settings = p.settings()
     while settings is not None:
@@ -64,20 +66,13 @@ def images(p: TrainingParameters) -> float:
     return total
 
 
-def _is_drawn(name: str) -> bool:
-    return name in files.described("synth")
-
-
-def _frames(name: str, split: str, p: TrainingParameters | None = None) -> tuple[int, int]:
-    """Real and fake frames of a split, of a training those that it uses."""
-    if _is_drawn(name):
-        preset = synth.preset(name)
-        real = preset.identities.get(split, 0) * preset.videos * preset.frames
-        return real, real
-    frames = select(load_frames(name), split, p and p.seen_methods)
-    frames = thinned(frames, p and p.frames_per_video)
-    fake = int(frames["label"].sum())
-    return len(frames) - fake, fake
+@cache
+def _frames(
+    name: str, split: str, methods: tuple[str, ...] | None = None, per_video: int | None = None
+) -> tuple[int, int]:
+    """The numbers of real and fake frames of a split."""
+    labels = thinned(select(load_frames(name), split, methods), per_video)["label"]
+    return int((labels == 0).sum()), int((labels == 1).sum())
 
 
 @single_thread()
@@ -89,42 +84,30 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     size = settings.batch_size // p.devices
     if DEVICE == "cpu":
         size = min(size, max(2, CPU_PIXELS // settings.image_size**2))
-    batch = _noise(size, settings.image_size)
-    for number in range(STEPS + 1):
-        if number == 1:  # the first step is slower
-            start = time.perf_counter()
-        _backward(step, batch, settings.precision)
+    frames = select(load_frames(p.train_set), "train", p.seen_methods)
+    stored = as_batch(frames.groupby("label").head(size // 2), settings)
+    batch = {name: value.to(DEVICE) for name, value in stored.items()}
+    batch = {**batch, "epoch": 0, "partner": None, "weight": 1.0}
+
+    def train_step() -> None:
+        _backward(step, batch)
         moved = step.network.moved()
         if moved is not None:
             with moved:
-                _backward(step, batch, settings.precision)
+                _backward(step, batch)
         optimiser.step()
         optimiser.zero_grad()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+
+    train_step()  # the first step is slower
+    seconds = timeit(train_step, number=STEPS)
     memory = records.Clock().facts()["peak_memory_mb"] / 1024
     if DEVICE == "cuda":
         memory = torch.cuda.max_memory_allocated() / GIB
-    return {"images per s": STEPS * size / seconds, "memory GiB": memory}
+    return {"images per s": STEPS * len(batch["label"]) / seconds, "memory GiB": memory}
 
 
-def _backward(step: Step, batch: Batch, precision: str) -> None:
-    with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        losses = step(batch)
+def _backward(step: Step, batch: Batch) -> None:
+    losses = step(batch)
     (losses["total"] + losses.get("adversary", 0)).backward()
-
-
-def _noise(size: int, side: int) -> Batch:
-    """A batch of noise: every second image is fake, and forged everywhere."""
-    label = torch.arange(size, device=DEVICE) % 2
-    return {
-        "image": torch.randn(size, 3, side, side, device=DEVICE),
-        "label": label,
-        "mask": label.float().view(-1, 1, 1, 1).expand(-1, 1, side, side),
-        "has_mask": label >= 0,
-        "landmarks": side * torch.rand(size, 5, 2, device=DEVICE),
-        "epoch": 0,
-        "partner": None,
-        "weight": 1.0,
-    }

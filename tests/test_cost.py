@@ -21,7 +21,8 @@ def test_images_are_counted_as_they_are_trained_on_and_scored(own_home):
 
 
 def test_a_report_has_a_row_per_detector_and_sums(own_home):
-    write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: SETTINGS})
+    small = {**SETTINGS, "mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
+    write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: small})
     done = CliRunner().invoke(app, ["cost", "mine"])
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}

@@ -21,11 +21,10 @@ def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if "SLURM_JOB_ID" in os.environ:
         return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        return [name for name in names if name not in ("", "-1")]
     devices = list(Path("/dev").glob("nvidia[0-9]*"))
-    return [str(number) for number in range(len(devices))]
+    everything = ",".join(str(number) for number in range(len(devices)))
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
+    return [name for name in names.split(",") if name not in ("", "-1")]
 
 
 def lock(gpus: list[str], count: int) -> list[str]:
