@@ -26,7 +26,17 @@ import numpy as np
 import pandas as pd
 
 from dfnb.settings import DfnbError
-from dfnb.statistics import NAN, Design, auc, bootstrap_curve_metrics, class_mean, curve_metrics
+from dfnb.statistics import (
+    NAN,
+    Design,
+    Spread,
+    auc,
+    bootstrap_curve_metrics,
+    bounded_interval,
+    class_mean,
+    curve_metrics,
+    t_quantile,
+)
 
 Level = Literal["frame", "video"]
 LEVELS: dict[Level, list[str]] = {"frame": ["video", "track", "frame"], "video": ["video"]}
@@ -241,7 +251,7 @@ def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
 
 @dataclass(frozen=True)
 class Estimates:
-    """A metric of several tables on one design.
+    """A metric of several tables on one design, or the difference of two.
 
     Attributes:
         values: (tables,).
@@ -252,6 +262,7 @@ class Estimates:
         how: The way to the interval, see the head of this module.
         independent: The number of independent observations behind an estimate of exactly 0 or 1.
         signed: Whether the metric may be negative.
+        least_variance: A lower bound of the variance over clusters.
     """
 
     values: np.ndarray
@@ -261,6 +272,7 @@ class Estimates:
     how: Literal["delong", "linearised", "bootstrap", "none"]
     independent: int
     signed: bool = False
+    least_variance: float = 0.0
 
     def over_conditions(self, conditions: int) -> "Estimates":
         """The mean over conditions.
@@ -272,6 +284,27 @@ class Estimates:
         spread = self.spread.reshape(conditions, seeds, -1).mean(axis=0)
         return replace(self, values=values, spread=spread)
 
+    def minus(self, other: "Estimates") -> "Estimates":
+        """The difference on the same units, table by table; one table is compared with each.
+
+        An estimate of exactly 0 or 1 has no standard error. Unless the scores are the same, that of
+        the difference is then at least the width of the interval of such an estimate.
+        """
+        least = max(self.least_variance, other.least_variance)
+        is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
+        if is_exact and self.bounded and not np.array_equal(self.column, other.column):
+            degrees = self.design.fewest - 1
+            low, high = bounded_interval(1, Spread(0, degrees), self.independent)
+            least = ((high - low) / t_quantile(degrees)) ** 2
+        return replace(
+            self,
+            values=self.values - other.values,
+            spread=self.spread - other.spread,
+            how="none" if other.how == "none" else self.how,
+            signed=True,
+            least_variance=least,
+        )
+
     @property
     def bounded(self) -> bool:
         """Whether the metric lies in [0, 1]."""
@@ -282,8 +315,10 @@ class Estimates:
         if self.how == "none" or self.design.fewest < 2:
             return NAN
         if self.how == "bootstrap":
-            return float(np.nanvar(spread, ddof=1))
-        return self.design.variance(spread)
+            variance = float(np.nanvar(spread, ddof=1))
+        else:
+            variance = self.design.variance(spread)
+        return max(variance, self.least_variance)
 
 
 def measure(data: Units, metric: str) -> Estimates:

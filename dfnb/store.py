@@ -243,6 +243,7 @@ class Report:
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
         self._tables: dict[str, dict[Condition, pd.DataFrame]] = {}  # by run id, once read
+        self._test_sets: dict[str, pd.DataFrame] = {}
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
@@ -269,7 +270,9 @@ class Report:
 
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
-        return read_table(test_set_path(self.folder, name))
+        if name not in self._test_sets:
+            self._test_sets[name] = read_table(test_set_path(self.folder, name))
+        return self._test_sets[name]
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
         """The tables of a detector under a condition, one per seed that has one, in order.
@@ -345,9 +348,11 @@ class Report:
             additions = sorted(self.folder.glob(f"scores/{run_id}@*.parquet"))
             for path in [score_path(self.folder, run_id), *additions]:
                 stored = read_table(path)
+                fingerprints = stored.attrs["fingerprints"]
+                stored.attrs = {}  # pandas would copy the record with every selection of rows
                 for values, rows in stored.groupby(CONDITION, sort=False):
                     condition = Condition(*values)
-                    rows.attrs = {"fingerprint": stored.attrs["fingerprints"][condition.test_set]}
+                    rows.attrs = {"fingerprint": fingerprints[condition.test_set]}
                     tables[condition] = rows.drop(columns=CONDITION)
             self._tables[run_id] = tables
         return self._tables[run_id]

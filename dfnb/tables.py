@@ -168,14 +168,12 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
         return pd.DataFrame()
     rows = rows.replace({"metric": metrics.LOCALISATION})
     rows["text"] = [cell(row) for row in rows.to_dict("records")]
-    named = rows.set_index(spec.index)
     if not spec.columns:
-        return _differences(named)
+        return _differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
     table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
     beside = rows.groupby(spec.index)[spec.beside].max().convert_dtypes()
-    table = table.rename_axis(columns=None).reindex(named.index.unique()).join(beside)
-    return table.astype(object).fillna("–")
+    return table.join(beside).rename_axis(columns=None).astype(object).fillna("–")
 
 
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -327,9 +325,11 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
     """The verdicts of the committed study on a paper's claims."""
     path = find("reports/study") / "results.parquet"
-    if not path.exists():
-        return Markdown("*The study's results are not here; `dfnb run study` makes them.*")
-    return findings(claims.judge(read_table(path))).loc[paper]
+    if path.exists():
+        tested = findings(claims.judge(read_table(path)))
+        if paper in tested.index:
+            return tested.loc[paper]
+    return Markdown("*The study tests no claim of this paper, or its results are not here.*")
 
 
 # ---------------------------------------------------------------- a report
