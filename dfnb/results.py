@@ -562,9 +562,9 @@ def _metrics(sides: Sequence[Side], columns: Iterable[str]) -> tuple[list[str], 
         if name not in ("score", CALLED) and (is_alone or not name.startswith(CONSTANT)):
             measures.append(name)
     is_main = is_alone and not sides[0].detector.ablation
-    if condition.map:
+    if condition.map:  # the points of curves are of main detectors only
         without_curves = [name for name in measures if not name[-1].isdigit()]
-        return (measures if is_main else without_curves), without_curves
+        return (measures if is_main else without_curves), []
     if sides[0].level == "frame":
         measures = ["balanced accuracy", AT_THRESHOLD]  # localisation is averaged over videos
     few = ["AUC", *measures]
