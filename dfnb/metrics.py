@@ -116,7 +116,8 @@ class Units:
     """What several score tables, such as those of a detector's seeds, say of the same n units.
 
     Attributes:
-        index: One row per unit: its key, cluster, label and method, sorted by key.
+        frame: Key, cluster, label and method of all units of the tables, sorted by key.
+        places: (n,) the places in ``frame`` of these units.
         design: The labels and clusters of the n units.
         columns: Name to values (tables, n): the score; at frame level also every further column
             of numbers, :data:`DIFFERENCES` of two of them, CALLED, and AT_THRESHOLD, which says
@@ -125,17 +126,23 @@ class Units:
         validation_clusters: On how many clusters the thresholds rest, the fewest of any table.
     """
 
-    index: pd.DataFrame
+    frame: pd.DataFrame
+    places: np.ndarray
     design: Design
     columns: dict[str, np.ndarray]
     seeds: list[int | None]
     validation_clusters: int = 0
 
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row per unit: its key, cluster, label and method."""
+        return self.frame.iloc[self.places].reset_index(drop=True)
+
     def rows(self, chosen: np.ndarray) -> "Units":
         """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
         return replace(
             self,
-            index=self.index.iloc[_places(chosen)].reset_index(drop=True),
+            places=self.places[chosen],
             design=Design(self.design.label[chosen], self.design.cluster[chosen]),
             columns={name: values[:, chosen] for name, values in self.columns.items()},
         )
@@ -163,10 +170,6 @@ class Units:
             values = curve_metrics(score, self.design.label)
             curves.append((values, bootstrap_curve_metrics(score, self.design)))
         return curves
-
-
-def _places(chosen: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen
 
 
 def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
@@ -220,7 +223,8 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         columns |= _at_thresholds(columns, design.label, facts)
     clusters = min(attrs.get("threshold_clusters", 0) for attrs in facts)
     seeds = [attrs.get("seed") for attrs in facts]
-    return Units(indices[0], design, columns, seeds, clusters)
+    places = np.arange(len(indices[0]))
+    return Units(indices[0], places, design, columns, seeds, clusters)
 
 
 def _at_thresholds(
