@@ -12,6 +12,7 @@ from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
 POLL_S = 1
+LAST_LINES = 15  # that are shown of the log of a failed job
 GRACE_S = 60  # after Ctrl-C, for trainings to save their state
 
 
@@ -46,8 +47,9 @@ def run(profile: str, cores: int) -> None:
         for job in planned:
             log = files.home() / job.log
             if log.exists() and not job.done:
-                text = log.read_text(encoding="utf-8", errors="replace")
-                print(f"{job.name} failed:\n{text}", file=sys.stderr)
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                last_lines = "\n".join(lines[-LAST_LINES:])
+                print(f"{job.name} failed: {log}\n{last_lines}", file=sys.stderr)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages: {messages.name}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
