@@ -148,7 +148,7 @@ def corrected(judged: pd.DataFrame) -> str:
     if p.empty:
         return ""
     kept = (p < 0.05).sum()
-    return f"Of {len(p)} supported claims of papers {kept} keep p < .05 after Holm's correction."
+    return f"{kept} of {len(p)} supported claims of papers keep p < .05 after Holm's correction."
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:

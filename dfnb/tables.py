@@ -107,7 +107,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
 def _of_mean_mask(constant: pd.DataFrame) -> pd.DataFrame:
     """One row per number, because detectors trained on the same forgeries share the mask."""
     rows = constant.sort_values("ablation", kind="stable")  # those of main detectors first
-    rows = rows.assign(detector=MEAN_MASK, collapsed="")
+    rows = rows.assign(detector=MEAN_MASK, paper="", collapsed="")
     rows["metric"] = rows["metric"].str.removeprefix(metrics.CONSTANT)
     rows["map"] = rows["map"].where(rows["map"] == "", "none")
     return rows.drop_duplicates(["test_set", "method", "map", "level", "metric", "value"])

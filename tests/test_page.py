@@ -110,7 +110,7 @@ def test_what_holms_correction_leaves_is_a_sentence():
     p = ["0.010", "0.300", "< 0.001", "–"]
     verdicts = ["supported", "supported, below material size", "undecided", "supported"]
     judged = pd.DataFrame({"verdict": verdicts, "p, Holm": p})
-    assert page.corrected(judged).startswith("Of 2 supported claims of papers 1 keep p < .05")
+    assert page.corrected(judged).startswith("1 of 2 supported claims of papers keep p < .05")
     assert page.corrected(judged.tail(2)) == ""
 
 
