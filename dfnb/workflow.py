@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from dfnb import files, jobs
 from dfnb.settings import DfnbError
@@ -26,37 +27,50 @@ def run(profile: str, cores: int) -> None:
         cores: How many jobs run at the same time; 0: as many as there are cores.
     """
     planned = jobs.plan(profile)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
-    command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    command += ["--cores", str(cores or "all")]
-    command += ["--nolock"]  # instead there is a lock that no killed process leaves behind
     folder = files.home() / ".snakemake"
-    with files.locked(folder), (folder / "messages.txt").open("w") as messages:
-        for job in planned:  # then a log means that its job has begun
-            (files.home() / job.log).unlink(missing_ok=True)
-        process = subprocess.Popen(command, stderr=messages, preexec_fn=_end_with_parent)
-        try:
-            _print_progress(process, planned)
-        except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
-            raise DfnbError("stopped; the same command goes on from here") from None
-        finally:
-            process.kill()
-    if process.returncode:
-        for job in planned:
-            log = files.home() / job.log
-            if log.exists() and not job.done:
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-                last_lines = "\n".join(lines[-LAST_LINES:])
-                print(f"{job.name} failed: {log}\n{last_lines}", file=sys.stderr)
-        raise DfnbError(f"profile {profile} did not end; Snakemake's messages: {messages.name}")
+    messages = folder / "messages.txt"
+    with files.locked(folder):
+        exit_status = _run_snakemake(profile, cores, planned, messages)
+    if exit_status:
+        _print_failures(planned)
+        raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
     page = report / "index.html"
     if main_table.exists():
         print(main_table.read_text(encoding="utf-8"))
     print(f"report: {page if page.exists() else report}")
+
+
+def _run_snakemake(profile: str, cores: int, planned: Sequence[jobs.Job], messages: Path) -> int:
+    """Run Snakemake on this terminal, and print what ends; returns its exit status."""
+    for job in planned:  # then a log means that its job has begun
+        (files.home() / job.log).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
+    command += ["--directory", files.home(), "--config", f"profile={profile}"]
+    command += ["--cores", str(cores or "all")]
+    command += ["--nolock"]  # the caller holds a lock that no killed process leaves behind
+    with messages.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(command, stderr=file, preexec_fn=_end_with_parent)
+    try:
+        _print_progress(process, planned)
+    except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        raise DfnbError("stopped; the same command goes on from here") from None
+    finally:
+        process.kill()
+    return process.returncode
+
+
+def _print_failures(planned: Sequence[jobs.Job]) -> None:
+    """Print the last lines of the logs of the jobs that began and did not end."""
+    for job in planned:
+        log = files.home() / job.log
+        if log.exists() and not job.done:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            last_lines = "\n".join(lines[-LAST_LINES:])
+            print(f"{job.name} failed: {log}\n{last_lines}", file=sys.stderr)
 
 
 def _end_with_parent() -> None:
