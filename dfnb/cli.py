@@ -11,6 +11,7 @@ from dfnb import files
 from dfnb.settings import DfnbError, explained, parse_yaml
 
 if TYPE_CHECKING:
+    from dfnb.data.videos import Video
     from dfnb.papers.contract import Network
     from dfnb.runs import Run
 
@@ -199,37 +200,49 @@ def prepare(
     """Prepare a dataset: find, follow and crop faces.
 
     SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
-    method, split, identity, cluster, mask and original; or a folder sorted into
-    [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is written first.
-    Exits with 2 when something is missing or could not be used. Killed, the same command goes on.
+    method, split, identity, cluster, mask and original, of videos below its folder or --root; or a
+    folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is
+    written first. Exits with 2 when something is missing or could not be used. Killed, the same
+    command goes on.
     """
-    from dfnb.data import prepare, published, videos
+    from dfnb.data import prepare, published
 
     name = name or Path(source).stem
-    values = {}
+    values = _settings(settings or [])
     people = ""
-    problems = []
     if source in files.described("real"):
         description = published.load(source)
-        found = published.located(description, root or [], links)
+        values = {**description.prepare, **values}
+        people = description.people
+    checked = prepare.Settings.check(values, "dfnb prepare --set")
+    videos, missing = _videos(source, name, root or [], links)
+    record = prepare.prepare(name, videos, checked, workers=workers, missing=missing, people=people)
+    _tell(record, name)
+
+
+def _videos(
+    source: str, name: str, roots: list[Path], links: bool
+) -> tuple[list["Video"], list[str]]:
+    """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
+    from dfnb.data import published, videos
+
+    if source in files.described("real"):
+        description = published.load(source)
+        found = published.located(description, roots, links)
         if not found.videos:
             facts = [*found.problems, description.layout, description.access]
             remedy = "; ".join(fact for fact in facts if fact)
             raise DfnbError(f"{source} is not below any --root; {remedy}")
-        table = found.videos
-        problems = found.problems
-        values = description.prepare
-        people = description.people
-    elif Path(source).suffix == ".csv":
-        table = videos.read_csv(Path(source))
-    else:
-        listing = Path(f"{files.dataset_folder(name)}.csv")
-        problems = videos.write_csv(listing, Path(source), links)
-        table = videos.read_csv(listing, Path(source))
-        typer.echo(f"the videos and what is known of them: {listing}")
-    checked = prepare.Settings.check({**values, **_settings(settings or [])}, "dfnb prepare --set")
-    record = prepare.prepare(name, table, checked, workers=workers, missing=problems, people=people)
-    _tell(record, name)
+        return found.videos, found.problems
+    file = Path(source)
+    if file.suffix == ".csv":
+        folder = roots[0] if roots else file.parent
+        return videos.read_csv(file, folder), []
+    listing = Path(f"{files.dataset_folder(name)}.csv")
+    problems = videos.write_csv(listing, file, links)
+    typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
+    typer.echo(f"    dfnb prepare {listing} {name} --root {source}")
+    return videos.read_csv(listing, file), problems
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

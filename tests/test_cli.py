@@ -43,7 +43,8 @@ def output_of(*words):
         (("synth", "synth-z"), "synth-z.yaml does not exist"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 is not below any --root"),
-        (("prepare", "nowhere.csv", "--set", "size"), "nowhere.csv"),
+        (("prepare", "nowhere.csv"), "nowhere.csv"),
+        (("prepare", "nowhere", "--set", "size"), "size = None: input should be"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(own_home, words, sentence):
