@@ -319,7 +319,7 @@ def deviations(run: StoredRun) -> pd.DataFrame:
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """The verdicts on the claims that were tested, from those of :func:`dfnb.claims.judge`."""
-    return judged.loc[judged["p"] != "–", ["ours", "verdict"]]
+    return judged[judged["p"] != "–"].reindex(columns=["ours", "verdict"])
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
