@@ -1,6 +1,5 @@
 """What the trainings of a profile take on this machine, estimated from ten steps per detector."""
 
-from functools import cache
 from timeit import timeit
 
 import pandas as pd
@@ -15,7 +14,6 @@ from dfnb.scoring import DEVICE, single_thread
 from dfnb.trainer import Step
 
 STEPS = 10
-SCORING = 1 / 3  # scoring an image costs about a third of a training step: no backward pass
 CPU_PIXELS = 300_000  # of a timed batch on the CPU, where a published batch would take minutes
 GIB = 2**30
 
@@ -23,8 +21,8 @@ GIB = 2**30
 def report(profile: str) -> str:
     """Trainings, images, hours and memory per detector, and the disk space of the datasets.
 
-    Drawn datasets are built first. A variant is taken to be as fast as its detector. Drawing,
-    loading, maps and notebooks are not counted.
+    Drawn datasets are built first. A variant is taken to be as fast as its detector. Loading,
+    scores, maps and notebooks are not counted.
     """
     rows: dict[str, dict[str, float]] = {}
     datasets = set()
@@ -49,30 +47,19 @@ def report(profile: str) -> str:
     )
 
 
-def images(p: TrainingParameters) -> float:
-    """The images that a training is shown; one that is only scored counts :data:`SCORING`."""
-    methods = None
-    if p.seen_methods:
-        methods = tuple(p.seen_methods)
-    real, fake = _frames(p.train_set, "train", methods, p.frames_per_video)
-    validation = sum(_frames(p.train_set, "val", methods, p.frames_per_video))
-    total = SCORING * sum(sum(_frames(name, "test")) for name in p.test_sets)
+def images(p: TrainingParameters) -> int:
+    """The images that a training is shown, in all of its phases."""
+    frames = select(load_frames(p.train_set), "train", p.seen_methods)
+    labels = thinned(frames, p.frames_per_video)["label"]
+    fake = int(labels.sum())
+    real = len(labels) - fake
+    total = 0
     settings = p.settings()
     while settings is not None:
         epoch = real * (settings.oversampling or 1) + fake
-        shown = min(settings.images_per_epoch or epoch, epoch)
-        total += settings.epochs * (shown + SCORING * validation)
+        total += settings.epochs * min(settings.images_per_epoch or epoch, epoch)
         settings = settings.before()
     return total
-
-
-@cache
-def _frames(
-    name: str, split: str, methods: tuple[str, ...] | None = None, per_video: int | None = None
-) -> tuple[int, int]:
-    """The numbers of real and fake frames of a split."""
-    labels = thinned(select(load_frames(name), split, methods), per_video)["label"]
-    return int((labels == 0).sum()), int((labels == 1).sum())
 
 
 @single_thread()

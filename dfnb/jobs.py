@@ -167,16 +167,14 @@ def plan(name: str) -> list[Job]:
     notebooks = []
     for notebook in content.notebooks:
         checked = _notebook_parameters(name, content, notebook, trainings)
-        output = _record_path(name, notebook)
-        job = Job(notebook, "notebook", notebook, checked, output)
+        job = Job(notebook, "notebook", notebook, checked, _record_path(name, notebook))
         if isinstance(checked, DataParameters):
             data_notebooks.append(job)
         else:
             notebooks.append(job._replace(needs=score_files))
     if notebooks:
-        last = notebooks.pop()
-        others = tuple(job.output for job in notebooks)
-        notebooks.append(last._replace(needs=(*last.needs, *others)))
+        others = [job.output for job in notebooks[:-1]]
+        notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
     datasets_made = tuple(job.output for job in data_notebooks)
     trainings = [_waiting_for(datasets_made, job) for job in trainings]
     return [*data_notebooks, *trainings, *notebooks]
