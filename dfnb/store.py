@@ -99,6 +99,11 @@ class Detector(NamedTuple):
         """The dataset trained on; empty for another tool."""
         return self.runs[0].parameters["train_set"] if self.runs else ""
 
+    @property
+    def collapsed(self) -> set[int]:
+        """The seeds of the trainings that learned nothing."""
+        return {run.seed for run in self.runs if run.collapsed}
+
 
 def score_path(folder: Path, run_id: str) -> Path:
     """The score file of a run in a report's ``folder``."""
@@ -178,7 +183,8 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
         rows["log_odds"] = np.nan
     steps = (rows["log_odds"] / LOG_ODDS_STEP).round()
     rows["log_odds"] = steps * LOG_ODDS_STEP
-    return rows.round(MEASURE_DIGITS)
+    # In one order, equal columns of many conditions pack to a fraction.
+    return rows.round(MEASURE_DIGITS).sort_values("frame_row", ignore_index=True)
 
 
 def _with_frames(
