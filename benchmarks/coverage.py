@@ -81,10 +81,10 @@ def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
     if name == results.ROBUSTNESS:
         scores = np.concatenate([units.columns[f"score {level}"] for level in CORRUPTIONS])
         corrupted = replace(units, columns={"score": scores})
-        return results.difference([corrupted], "AUC", len(CORRUPTIONS))
+        return metrics.measure(corrupted, "AUC").over_conditions(len(CORRUPTIONS))
     if name == results.ROBUSTNESS_KEPT:
         return estimate(units, results.ROBUSTNESS).minus(estimate(units, "AUC"))
-    return results.difference([units], name)
+    return metrics.measure(units, name)
 
 
 def truth(strength: float, spread: float) -> dict[str, float]:
@@ -109,7 +109,7 @@ def coverage(
     covered = defaultdict(list)
 
     def judge(name: str, estimates: Sequence[metrics.Estimates], value: float) -> None:
-        row = results.summary([results.outcome(of_set) for of_set in estimates])
+        row = statistics.summary([of_set.outcome() for of_set in estimates])
         covered[name].append(row["low"] <= value <= row["high"])
 
     for repetition in range(repetitions):

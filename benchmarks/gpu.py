@@ -36,7 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from dfnb import metrics, papers, results, scoring, synth, train, trainer
+from dfnb import metrics, papers, scoring, statistics, synth, train, trainer
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, slug
@@ -639,7 +639,7 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
         frames = select(load_frames("smoke-a"), "test")
         scores = scoring.predict(run.network().to(device), frames, settings)
     videos = metrics.align([scores], "video")
-    found = results.summary([results.outcome(results.difference([videos], "AUC"))])
+    found = statistics.summary([metrics.measure(videos, "AUC").outcome()])
     row = {
         "precision": precision,
         "train_s": round(seconds, 2),

@@ -1,10 +1,10 @@
 """What the papers claim, and whether the results of a report support it.
 
-The claims, and the rule of each verdict, are in ``data_manifest/claims.yaml``; its head explains
-the fields. Published figures are in ``data_manifest/published.csv``. Nothing here imports torch.
+The claims are in ``data_manifest/claims.yaml``, whose head explains the fields and the rule of each
+verdict; published figures are in ``data_manifest/published.csv``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any, Literal
 
@@ -15,19 +15,14 @@ from pydantic import Field
 from dfnb.files import find
 from dfnb.metrics import Level, interval_text, p_texts
 from dfnb.settings import Closed, Name, explained, read_yaml
-from dfnb.statistics import Spread, holm, p_value
+from dfnb.statistics import NAN, Spread, holm, p_value
 
 FEWEST_SEEDS = 5  # of a verdict
 MOST_COLLAPSED = 2  # runs that may be left out of a verdict
-CROSS_DATASET_MEAN = "cross-dataset mean"  # as a test set
-ALL_CORRUPTIONS = "all corruptions"
-CONTROL = "control"  # in the place of the paper: a claim that shows whether the rules work
-
-Identity = tuple[str, str, str]  # of a detector: paper, ablation and variant
 
 
 class Claim(Closed):
-    """An entry of ``claims.yaml``, whose head explains the fields."""
+    """An entry of ``claims.yaml``."""
 
     id: Name
     paper: Name
@@ -35,84 +30,38 @@ class Claim(Closed):
     source: str
     kind: Literal["gain", "no worse", "figure", "shown"]
     metric: str
-    sets: list[str] = Field(min_length=1)
-    registered: str
-    delta: float | None = Field(None, gt=0)
-    level: Level = "video"
-    detector: str = "main"
+    detector: str
     against: str = ""
+    sets: list[str] = Field(min_length=1)
+    level: Level = "video"
     method: str = "all"
     map: str = ""
-    published: float | None = Field(None, ge=0, le=1)
-    where: list[str] = Field([], max_length=2)
-    control: bool = False
+    corruption: str = ""
+    published: float = NAN
+    only_if: str = ""
+    family: bool = True
+    delta: float | None = None
+    registered: str = ""
 
 
-class MaterialSizes(Closed):
-    """What counts as material, where a claim does not say."""
+class Content(Closed):
+    """The content of ``claims.yaml``."""
 
-    within: float
-    cross: float
-    accuracy: float
-    localisation: float
-
-
-class PublishedPaper(Closed):
-    """How ``published.csv`` names a paper, and the backbone of its published figures."""
-
-    name: str
-    backbone: str
-
-
-class Manifest(Closed):
-    """``data_manifest/claims.yaml``."""
-
-    delta: MaterialSizes
+    delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
-    papers: dict[Name, PublishedPaper]
     datasets: dict[Name, list[str]]
-    claims: list[dict[str, Any]]
+    claims: list[Claim]
 
 
-def manifest() -> Manifest:
-    """The content of ``claims.yaml``; raises :class:`DfnbError` that names the file."""
+def content() -> Content:
+    """The content of ``claims.yaml``; raises :class:`DfnbError` that names what is wrong in it."""
     path = find("data_manifest") / "claims.yaml"
-    return Manifest.check(read_yaml(path), path)
+    return Content.check(read_yaml(path), path)
 
 
-def registered() -> list[Claim]:
-    """All claims; raises :class:`DfnbError` that names the one that is wrong."""
-    content = manifest()
-    claims = []
-    for entry in content.claims:
-        source = f"claims.yaml, {entry.get('id')}"
-        claims.append(Claim.check({"registered": content.registered, **entry}, source))
-    return claims
-
-
-def identity(name: str, paper: str) -> Identity:
-    """The detector that a claim about ``paper`` names, see the head of ``claims.yaml``.
-
-    It is ``main``, ``ablation/variant``, another paper, or ``paper:ablation/variant``.
-    """
-    other, _, rest = name.rpartition(":")
-    ablation, _, variant = rest.rpartition("/")
-    if ablation:
-        return other or paper, ablation, variant
-    if rest == "main":
-        return paper, "", ""
-    return rest, "", ""
-
-
-def compared() -> list[tuple[Identity, Identity]]:
-    """The detectors that claims compare, first minus second."""
-    pairs = []
-    for claim in registered():
-        for names in ((claim.detector, claim.against), claim.where):
-            if all(names) and names:
-                first, second = (identity(name, claim.paper) for name in names)
-                pairs.append((first, second))
-    return pairs
+def compared() -> list[tuple[str, str]]:
+    """The names of the detectors that claims compare; the second is subtracted from the first."""
+    return [(claim.detector, claim.against) for claim in content().claims]
 
 
 # ---------------------------------------------------------------- verdicts
@@ -122,118 +71,122 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
     ``p`` is against no difference; for "no worse", against a difference of -delta. "p, Holm" is
-    adjusted for all claims of papers that are judged. The index is paper, claim and dataset.
+    adjusted for all claims of the family. The index is paper, claim and dataset.
     """
+    known = content()
     rows = {}
-    for claim in registered():
-        paper = CONTROL if claim.control else claim.paper
-        for test_set, is_judged in _test_sets(claim, _measured(claim, results)):
-            row = _judged(claim, results[results["test_set"] == test_set], is_judged)
-            rows[paper, claim.says, test_set] = row
-    judged = pd.DataFrame(rows).T.rename_axis(["paper", "claim", "on"])
-    p = judged["p"].astype(float)
-    of_papers = p.notna() & (p.index.get_level_values("paper") != CONTROL)
-    adjusted = p.where(of_papers)
-    adjusted[of_papers] = holm(p[of_papers].to_numpy())
-    judged["p"] = p_texts(p)
-    judged["p, Holm"] = p_texts(adjusted)
-    return judged.fillna("–")
+    for claim in known.claims:
+        numbers = _numbers(claim, results)
+        for test_set, is_judged in _test_sets(claim, numbers):
+            row = {
+                "paper": claim.paper,
+                "claim": claim.says,
+                "on": test_set,
+                "source": claim.source,
+                "registered": claim.registered or known.registered,
+                "kind": claim.kind if is_judged else "shown",
+                "published": f"{claim.published:.3f}".replace("nan", "–"),
+                "p": NAN,
+                "family": claim.family,
+            }
+            row.update(_judged(claim, numbers[numbers["test_set"] == test_set], known.delta))
+            premise = rows.get((claim.only_if, test_set), {"verdict": ""})["verdict"]
+            if not is_judged:
+                row.update(verdict="not judged", p=NAN)
+            elif claim.only_if and not premise.startswith("supported"):
+                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
+            rows[claim.id, test_set] = row
+    judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
+    is_adjusted = judged.pop("family") & judged["p"].notna()
+    adjusted = judged["p"].where(is_adjusted)
+    adjusted[is_adjusted] = holm(adjusted[is_adjusted])
+    return judged.assign(**{"p": p_texts(judged["p"]), "p, Holm": p_texts(adjusted)}).fillna("–")
 
 
-def _measured(
-    claim: Claim, results: pd.DataFrame, collapsed_included: bool = False
-) -> pd.DataFrame:
-    """The results that a claim is about, one row per test set."""
-    is_robustness = claim.metric.startswith("robustness")
-    is_of_frames = claim.map or claim.metric.startswith("loss_")
-    paper, ablation, variant = identity(claim.detector, claim.paper)
+def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
+    """The results that a claim is about: with and without collapsed runs, one per test set.
+
+    A difference that is there the other way round is turned.
+    """
     wanted = {
-        "paper": paper,
-        "ablation": ablation,
-        "variant": variant,
-        "minus": _name(claim.against, claim.paper, results),
+        "detector": claim.detector,
+        "minus": claim.against,
         "method": claim.method,
-        "corruption": ALL_CORRUPTIONS if is_robustness else "",
+        "paired_methods": False,
+        "corruption": claim.corruption,
         "severity": 0,
         "map": claim.map,
         "sanity": False,
         "selection": "validation",
-        "collapsed_included": collapsed_included,
-        "level": "frame" if is_of_frames else claim.level,
+        "level": claim.level,
         "metric": claim.metric,
     }
-    matches = (results[list(wanted)] == pd.Series(wanted)).all(axis=1)
-    return results[matches]
+    numbers = results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    if len(numbers) or not claim.against:
+        return numbers
+    wanted.update(detector=claim.against, minus=claim.detector)
+    turned = results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    return turned.assign(value=-turned["value"], low=-turned["high"], high=-turned["low"])
 
 
-def _name(detector: str, paper: str, results: pd.DataFrame) -> str:
-    """The name in the results of a detector that a claim names; as written if there is none."""
-    if not detector:
-        return ""
-    paper, ablation, variant = identity(detector, paper)
-    is_it = (results["paper"] == paper) & (results["ablation"] == ablation)
-    names = results.loc[is_it & (results["variant"] == variant), "detector"]
-    return names.iloc[0] if len(names) else detector
-
-
-def _test_sets(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, bool]]:
-    """The test sets that the claim names, and whether it is judged there.
+def _test_sets(claim: Claim, numbers: pd.DataFrame) -> Iterator[tuple[str, bool]]:
+    """The test sets that a claim names, and whether it is judged there.
 
     Beside the cross-dataset mean are its single test sets, on which nothing is judged. A name that
     no test set has stays, as not testable.
     """
-    is_within = rows["test_set"] == rows["train_set"]
+    numbers = numbers.drop_duplicates("test_set")
+    is_within = numbers["test_set"] == numbers["train_set"]
+    is_mean = numbers["mean_over"] != ""
     for name in claim.sets:
+        fits = [fnmatch(test_set, name) for test_set in numbers["test_set"]]
         if name == "within":
-            names = list(rows.loc[is_within, "test_set"])
+            fits = is_within
         elif name == "cross":
-            names = [CROSS_DATASET_MEAN]
-        else:
-            names = [test_set for test_set in rows["test_set"] if fnmatch(test_set, name)]
-        for test_set in dict.fromkeys(names or [name]):
+            fits = is_mean
+        for test_set in list(numbers.loc[fits, "test_set"]) or [name]:
             yield test_set, True
         if name == "cross":
-            for test_set in rows.loc[~is_within, "test_set"]:
-                if test_set != CROSS_DATASET_MEAN:
-                    yield test_set, False
+            for test_set in numbers.loc[~is_within & ~is_mean, "test_set"]:
+                yield test_set, False
 
 
-def _judged(claim: Claim, results: pd.DataFrame, is_judged: bool) -> dict[str, Any]:
-    """One row of :func:`judge`; ``p`` is NaN where nothing is judged."""
+def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> dict[str, Any]:
+    """What a claim's numbers on one test set come to; ``p`` where an interval decides."""
+    kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")
+    if kept.empty:
+        missing = f"no {claim.metric} of {claim.detector}"
+        if claim.against:
+            missing += f" minus {claim.against}"
+        return {"verdict": f"not testable: {''.join(numbers['refused'].unique()) or missing}"}
+    number = kept.iloc[0]
     row = {
-        "source": claim.source,
-        "registered": claim.registered,
-        "kind": claim.kind if is_judged else "shown",
-        "published": "–" if claim.published is None else f"{claim.published:.3f}",
-        "p": np.nan,
+        "ours": interval_text(number["value"], number["low"], number["high"]),
+        "seeds": str(number["seeds"]),
+        "clusters": f"{number['clusters']:.0f}".replace("nan", "–"),
+        "collapsed": number["collapsed"],
     }
-    measured = _measured(claim, results)
-    if measured["value"].isna().all():
-        compared_with = f" minus {claim.against}" if claim.against else ""
-        reason = "".join(measured["refused"]) or f"no {claim.metric} of {claim.detector}"
-        return {**row, "verdict": f"not testable: {reason}{compared_with}"}
-    number = measured.iloc[0]
-    row["ours"] = interval_text(number["value"], number["low"], number["high"])
-    row["seeds"] = str(number["seeds"])
-    row["clusters"] = f"{number['clusters']:.0f}"
-    row["collapsed"] = number["collapsed"]
-    reason = _not_judged(claim, number, results, is_judged)
-    if reason:
-        return {**row, "verdict": reason}
-    row["verdict"] = verdict(claim, number)
-    if claim.kind != "figure":
-        limit = _limit(claim, number)
-        row["p"] = p_value(number["value"] - limit, Spread(number["error"] ** 2, number["degrees"]))
-        with_all = _measured(claim, results, collapsed_included=True)["value"]
-        if row["verdict"].startswith("supported") and (with_all <= limit).any():
-            row["verdict"] = "not supported: the sign turns with the collapsed runs included"
+    if claim.kind == "shown":
+        return {**row, "verdict": "not judged"}
+    row["verdict"] = _without_verdict(number)
+    if row["verdict"]:
+        return row
+    if claim.kind == "figure":
+        where = "inside" if number["low"] <= claim.published <= number["high"] else "outside"
+        half = (number["high"] - number["low"]) / 2
+        return {**row, "verdict": f"published figure {where} our interval (± {half:.3f})"}
+    delta = claim.delta or sizes[_kind_of_size(claim, number)]
+    limit = -delta if claim.kind == "no worse" else 0.0
+    row["verdict"] = verdict(claim.kind, number["low"], number["high"], delta)
+    row["p"] = p_value(number["value"] - limit, Spread(number["error"] ** 2, number["degrees"]))
+    with_all = numbers.loc[numbers["collapsed_included"], "value"]
+    if row["verdict"].startswith("supported") and (with_all <= limit).any():
+        row["verdict"] = "not supported: the sign turns with the collapsed runs included"
     return row
 
 
-def _not_judged(claim: Claim, number: pd.Series, results: pd.DataFrame, is_judged: bool) -> str:
-    """Why there is no verdict on a number; empty where there is one."""
-    if claim.kind == "shown" or not is_judged:
-        return "not judged"
+def _without_verdict(number: pd.Series) -> str:
+    """Why a number gets no verdict; empty where it does."""
     left_out, runs = map(int, number["collapsed"].split(" of "))
     if left_out == runs or left_out > MOST_COLLAPSED:
         return f"not judged: {number['collapsed']} runs collapsed"
@@ -241,28 +194,25 @@ def _not_judged(claim: Claim, number: pd.Series, results: pd.DataFrame, is_judge
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
     if np.isnan(number["low"]):
         return "undecided: no interval, too few clusters"
-    if claim.where:
-        detector, against = claim.where
-        update = {"kind": "gain", "detector": detector, "against": against}
-        gain = claim.model_copy(update=update)
-        shown = _measured(gain, results)
-        if shown.empty or not verdict(gain, shown.iloc[0]).startswith("supported"):
-            return f"not judged: {detector} was not shown to beat {against}"
     return ""
 
 
-def verdict(claim: Claim, number: pd.Series) -> str:
-    """What the 95 % interval of a number says of a claim."""
-    low, high = number["low"], number["high"]
-    if claim.kind == "figure":
-        where = "inside" if low <= claim.published <= high else "outside"
-        return f"published figure {where} our interval (± {(high - low) / 2:.3f})"
-    if claim.kind == "no worse":
-        limit = _limit(claim, number)
-        if low > limit:
+def _kind_of_size(claim: Claim, number: pd.Series) -> str:
+    """Which of the material sizes holds for a claim."""
+    if claim.metric == "AUC" or claim.metric.startswith("robustness"):
+        return "within" if number["test_set"] == number["train_set"] else "cross"
+    return "accuracy" if "accuracy" in claim.metric else "localisation"
+
+
+def verdict(kind: str, low: float, high: float, delta: float) -> str:
+    """What a 95 % interval says of a gain, or of a detector that should be no worse.
+
+    ``delta`` is the least difference that counts as material.
+    """
+    if kind == "no worse":
+        if low > -delta:
             return "supported"
-        return "worse" if high < limit else "undecided"
-    delta = _material_size(claim, number)
+        return "worse" if high < -delta else "undecided"
     if high < 0:
         return "worse, below material size" if low > -delta else "worse"
     if low > 0:
@@ -270,35 +220,23 @@ def verdict(claim: Claim, number: pd.Series) -> str:
     return "no material gain" if high < delta else "undecided"
 
 
-def _limit(claim: Claim, number: pd.Series) -> float:
-    """The difference above which a claim is supported."""
-    return -_material_size(claim, number) if claim.kind == "no worse" else 0.0
-
-
-def _material_size(claim: Claim, number: pd.Series) -> float:
-    if claim.delta is not None:
-        return claim.delta
-    sizes = manifest().delta
-    if claim.metric == "AUC" or claim.metric.startswith("robustness"):
-        return sizes.within if number["test_set"] == number["train_set"] else sizes.cross
-    return sizes.accuracy if "accuracy" in claim.metric else sizes.localisation
-
-
 # ---------------------------------------------------------------- published figures
 
 
-def published() -> pd.DataFrame:
-    """What ``published.csv`` has of the papers here; ``paper`` is the name of their module."""
-    modules = {known.name: module for module, known in manifest().papers.items()}
+def published(names: Iterable[str]) -> pd.DataFrame:
+    """The rows of ``published.csv`` of the papers with these names; ``paper`` is the name.
+
+    A name is what the column ``paper`` begins with, or all of the column ``method``.
+    """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):
         table = pd.read_csv(path, dtype={"value": float})
-        names = table["paper"].str.extract(f"^({'|'.join(modules)})", expand=False)
-    table["paper"] = names.map(modules)
-    # DeepfakeBench published figures of many detectors; the baseline here is its Xception.
-    is_other = (table["paper"] == "xception") & (table["method"] != "Xception (Xception)")
-    table = table[table["paper"].notna() & ~is_other]
-    return table.rename(columns={"level(frame/video/image)": "level"})
+        table = table.rename(columns={"level(frame/video/image)": "level"})
+    parts = [table.head(0)]
+    for name in names:
+        is_of_paper = table["paper"].str.startswith(name) | (table["method"] == name)
+        parts.append(table[is_of_paper].assign(paper=name))
+    return pd.concat(parts, ignore_index=True)
 
 
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
@@ -307,24 +245,22 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     Adds ``published`` and ``Δ``, ours minus published, as texts, ``source`` and ``confidence``; all
     are empty where no figure is known.
     """
-    content = manifest()
     names = {}
-    for name, theirs in content.datasets.items():
-        names.update(dict.fromkeys(theirs, name))
-    figures = published().query("metric == 'AUC' and not method.str.startswith('previous best')")
-    figures = figures.replace({"train_set": names, "test_set": names})
-    figures["backbone"] = [content.papers[paper].backbone for paper in figures["paper"]]
-    keys = ["paper", "backbone", "train_set", "test_set", "level"]
-    figures = figures.rename(columns={"value": "published"}).drop_duplicates(keys)
-    results = results.merge(
-        figures[[*keys, "published", "source", "confidence"]], on=keys, how="left"
-    )
-    differences = results[["value", "low", "high"]].sub(results["published"], axis=0)
-    results["Δ"] = ""
-    is_known = results["published"].notna()
-    for place in results.index[is_known]:
-        results.loc[place, "Δ"] = interval_text(*differences.loc[place], sign="+")
-    results["published"] = [
-        f"{figure:.3f}" if figure == figure else "" for figure in results["published"]
-    ]
-    return results
+    for ours, theirs in content().datasets.items():
+        names.update(dict.fromkeys(theirs, ours))
+    figures = published(set(results["published_as"]) - {""})
+    is_own = (figures["metric"] == "AUC") & ~figures["method"].str.startswith("previous best")
+    figures = figures[is_own].replace({"train_set": names, "test_set": names})
+    figures = figures.rename(columns={"paper": "published_as", "value": "published"})
+    keys = ["published_as", "train_set", "test_set", "level"]
+    figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)
+    results = results.merge(figures, on=keys, how="left")
+    texts = []
+    differences = []
+    for figure, *numbers in results[["published", "value", "low", "high"]].to_numpy():
+        is_known = not np.isnan(figure)
+        texts.append(f"{figure:.3f}" if is_known else "")
+        differences.append(
+            interval_text(*(np.array(numbers) - figure), sign="+") if is_known else ""
+        )
+    return results.assign(published=texts, Δ=differences)

@@ -29,6 +29,7 @@ from dfnb.settings import DfnbError
 from dfnb.statistics import (
     NAN,
     Design,
+    Outcome,
     Spread,
     auc,
     bootstrap_curve_metrics,
@@ -116,8 +117,7 @@ class Units:
     """What several score tables, such as those of a detector's seeds, say of the same n units.
 
     Attributes:
-        frame: Key, cluster, label and method of all units of the tables, sorted by key.
-        places: (n,) the places in ``frame`` of these units.
+        index: One row per unit: its key, cluster, label and method, sorted by key.
         design: The labels and clusters of the n units.
         columns: Name to values (tables, n): the score; at frame level also every further column
             of numbers, :data:`DIFFERENCES` of two of them, CALLED, and AT_THRESHOLD, which says
@@ -126,23 +126,17 @@ class Units:
         validation_clusters: On how many clusters the thresholds rest, the fewest of any table.
     """
 
-    frame: pd.DataFrame
-    places: np.ndarray
+    index: pd.DataFrame
     design: Design
     columns: dict[str, np.ndarray]
     seeds: list[int | None]
     validation_clusters: int = 0
 
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """One row per unit: its key, cluster, label and method."""
-        return self.frame.iloc[self.places].reset_index(drop=True)
-
     def rows(self, chosen: np.ndarray) -> "Units":
         """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
         return replace(
             self,
-            places=self.places[chosen],
+            index=self.index[chosen] if chosen.dtype == bool else self.index.iloc[chosen],
             design=Design(self.design.label[chosen], self.design.cluster[chosen]),
             columns={name: values[:, chosen] for name, values in self.columns.items()},
         )
@@ -223,8 +217,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         columns |= _at_thresholds(columns, design.label, facts)
     clusters = min(attrs.get("threshold_clusters", 0) for attrs in facts)
     seeds = [attrs.get("seed") for attrs in facts]
-    places = np.arange(len(indices[0]))
-    return Units(indices[0], places, design, columns, seeds, clusters)
+    return Units(indices[0], design, columns, seeds, clusters)
 
 
 def _at_thresholds(
@@ -278,15 +271,26 @@ class Estimates:
     signed: bool = False
     least_variance: float = 0.0
 
+    def tables(self, places: Sequence[int]) -> "Estimates":
+        """The estimates of the tables at these places."""
+        places = list(places)
+        return replace(
+            self,
+            values=self.values[places],
+            spread=self.spread[places],
+            column=self.column[places],
+        )
+
     def over_conditions(self, conditions: int) -> "Estimates":
         """The mean over conditions.
 
         The tables are those of all seeds under the first condition, then under the next, and so on.
         """
         seeds = len(self.values) // conditions
-        values = self.values.reshape(conditions, seeds).mean(axis=0)
-        spread = self.spread.reshape(conditions, seeds, -1).mean(axis=0)
-        return replace(self, values=values, spread=spread)
+        parts = []
+        for array in (self.values, self.spread, self.column):
+            parts.append(array.reshape(conditions, seeds, -1).mean(axis=0))
+        return replace(self, values=parts[0][:, 0], spread=parts[1], column=parts[2])
 
     def minus(self, other: "Estimates") -> "Estimates":
         """The difference on the same units, table by table; one table is compared with each.
@@ -324,14 +328,41 @@ class Estimates:
             variance = self.design.variance(spread)
         return max(variance, self.least_variance)
 
+    def outcome(self) -> Outcome:
+        """What the estimates of all seeds come to; the seeds share the videos."""
+        degrees = self.design.fewest - 1
+        left_chance = NAN
+        if self.how == "delong" and not self.signed:
+            left_chance = 0.0
+            for value, spread in zip(self.values, self.spread):
+                low, high = Spread(self.variance(spread), degrees).interval(value)
+                left_chance += low > 0.5 or high < 0.5
+        return Outcome(
+            self.values,
+            Spread(self.variance(self.spread.mean(axis=0)), degrees),
+            self.bounded,
+            self.independent,
+            self.how,
+            self.design.counts(),
+            left_chance,
+        )
 
-def measure(data: Units, metric: str) -> Estimates:
+
+def measure(data: Units, metric: str) -> Estimates | None:
     """A metric of :data:`METRICS`, or the mean of a column of values, of each table.
 
     All of METRICS lie in [0, 1]; of EER and Brier, lower is better. Accuracy: a score above .5 says
     fake, as the argmax of two logits does. Balanced accuracy, and accuracy at a threshold, are the
-    mean of both classes' accuracies. Units without a value (NaN) must be left out before.
+    mean of both classes' accuracies. The mean of a column is over the units that have a value in
+    every table; None where there is none.
     """
+    if metric not in METRICS:
+        if metric not in data.columns:
+            return None
+        has_value = ~np.isnan(data.columns[metric]).any(axis=0)
+        if not has_value.any():
+            return None
+        data = data.rows(has_value)
     design = data.design
     if metric == "AUC":
         score = data.columns["score"]

@@ -1,8 +1,8 @@
 """The long table of a report: one number per row. Tables, figures and claims read nothing else.
 
-:class:`ResultRow` documents the columns. On each test set and under each :class:`View`, every
-detector is measured, then the differences of two detectors, on the same units and at the same
-seeds; cross-dataset means and the movement of the losses in training follow.
+:class:`ResultRow` documents the columns. On each test set and under each condition, every detector
+is measured, then the differences of two detectors, on the same units and at the same seeds;
+cross-dataset means and the movement of the losses in training follow.
 
 One rule makes every interval, at 95 %. The variance over videos is that of :mod:`dfnb.metrics`; the
 variance over seeds is that of the seeds' values, divided by their number. The two are added, with
@@ -14,18 +14,16 @@ difference or a signed value has a Wald interval. The p value is from the same e
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property
 from itertools import chain, combinations, product
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dfnb import claims
-from dfnb.claims import ALL_CORRUPTIONS, CROSS_DATASET_MEAN
 from dfnb.files import find, read_facts, read_table, sha256, write_table
 from dfnb.metrics import (
     AT_THRESHOLD,
@@ -41,38 +39,18 @@ from dfnb.metrics import (
     measure,
 )
 from dfnb.settings import DfnbError
-from dfnb.statistics import NAN, Spread, bounded_interval, p_value
+from dfnb.statistics import NAN, Outcome, summary
 from dfnb.store import Condition, Detector, Report
 
+CROSS_DATASET_MEAN = "cross-dataset mean"
+ALL_CORRUPTIONS = "all corruptions"
 ALL_METHODS = "all"
 ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
-BEST_EPOCH = -1
-VERSUS = " − "  # between two methods that are compared
 MAIN = "main"  # the variant with which the others of its ablation are compared
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A metric on one test set, or a difference, before it becomes a row.
-
-    Attributes:
-        values: (seeds,).
-        over_videos: How the mean over seeds varies with the videos.
-        bounded: Whether the value lies in [0, 1].
-        independent: The number of independent observations behind a value of exactly 0 or 1.
-        how: As ``ResultRow.interval_method``.
-        counts: Of units and clusters, see :meth:`dfnb.statistics.Design.counts`.
-        left_chance: As ``ResultRow.left_chance``.
-    """
-
-    values: np.ndarray
-    over_videos: Spread
-    bounded: bool
-    independent: int
-    how: str
-    counts: dict[str, int]
-    left_chance: float
+BEST_EPOCH = -1  # in a condition: the epoch with the highest AUC on the test set
+SeedPairs = list[tuple[int | None, int | None]]
+VERSUS = " − "  # between two methods that are compared
 
 
 @dataclass(frozen=True)
@@ -126,6 +104,9 @@ class ResultRow:
     rule: str = ""  # that chose the epoch
     backbone: str = ""
     weights_from: str = ""  # what the training started from
+    published_as: str = (
+        ""  # the paper's name in published.csv, if the backbone is the published one
+    )
     compression: str = ""  # of the test set
     fingerprint: str = ""  # of the test set
     seeds_list: str = ""
@@ -205,173 +186,184 @@ def between(first: str, second: str) -> pd.DataFrame:
                 raise DfnbError(f"{first} and {second} saw different data as {test_set}")
             clean = Condition(test_set)
             side = Side(report.read, detector, "video", clean, [clean])
-            rows += _compare(side, Side(other.read, twin, "video", clean, [clean]))
+            rows += _compare(side, replace(side, read=other.read, detector=twin))
     if not rows:
         raise DfnbError(f"{first} and {second} share no detector and test set")
     table = _table(rows).assign(minus=f"in {second}")
     return table[(table["metric"] == "AUC") & (table["method"] == ALL_METHODS)]
 
 
-# ---------------------------------------------------------------- one number
+# ---------------------------------------------------------------- what is measured
 
 
-def difference(units: Sequence[Units], metric: str, conditions: int = 1) -> Estimates | None:
-    """A metric of the first, minus that of the second if there are two.
-
-    Args:
-        units: One or two; units without a value in one of the tables are left out.
-        metric: One of METRICS or a column of values.
-        conditions: Over how many the metric is averaged, see :meth:`Estimates.over_conditions`.
-
-    Returns:
-        None where no unit has a value.
-    """
-    if metric not in METRICS:
-        if not all(metric in side.columns for side in units):
-            return None
-        columns = np.concatenate([side.columns[metric] for side in units])
-        has_value = ~np.isnan(columns).any(axis=0)
-        if not has_value.any():
-            return None
-        units = [side.rows(has_value) for side in units]
-    estimates = [measure(side, metric).over_conditions(conditions) for side in units]
-    return reduce(Estimates.minus, estimates)
-
-
-def outcome(estimates: Estimates) -> Outcome:
-    """What the estimates of all seeds come to."""
-    degrees = estimates.design.fewest - 1
-    left_chance = NAN
-    if estimates.how == "delong" and not estimates.signed:
-        left_chance = 0.0
-        for value, spread in zip(estimates.values, estimates.spread):
-            low, high = Spread(estimates.variance(spread), degrees).interval(value)
-            left_chance += low > 0.5 or high < 0.5
-    return Outcome(
-        values=estimates.values,
-        over_videos=Spread(estimates.variance(estimates.spread.mean(axis=0)), degrees),
-        bounded=estimates.bounded,
-        independent=estimates.independent,
-        how=estimates.how,
-        counts=estimates.design.counts(),
-        left_chance=left_chance,
-    )
-
-
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The columns of a row from ``value`` to ``interval_method``, and ``by_seed``.
-
-    The value is the mean over seeds and, of several outcomes, over test sets, which share no video.
-    """
-    first = outcomes[0]
-    sets = len(outcomes)
-    values = np.mean([of_set.values for of_set in outcomes], axis=0)
-    value = float(values.mean())
-    seeds = len(values)
-    shares = []
-    for of_set in outcomes:
-        shares.append(Spread(of_set.over_videos.variance / sets**2, of_set.over_videos.degrees))
-    over_videos = reduce(Spread.plus, shares)
-    over_seeds = Spread(NAN, 0)
-    over_both = over_videos
-    if seeds > 1:
-        over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
-        over_both = over_videos.plus(over_seeds)
-    columns = {
-        "value": value,
-        "sd": (over_seeds.variance * seeds) ** 0.5,
-        "p": NAN if first.bounded else p_value(value, over_both),
-        "error": over_both.error,
-        "degrees": over_both.degrees,
-        "seeds": seeds,
-        "left_chance": first.left_chance if sets == 1 else NAN,
-        "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
-        "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
-    }
-    independent = sum(of_set.independent for of_set in outcomes)
-    for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
-        low, high = spread.interval(value)
-        if first.bounded:
-            low, high = bounded_interval(value, spread, independent)
-        columns[f"low{name}"] = low
-        columns[f"high{name}"] = high
-    for name in first.counts:
-        columns[name] = sum(of_set.counts[name] for of_set in outcomes)
-    return columns
-
-
-# ---------------------------------------------------------------- what is compared
-
-
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Side:
     """The scores of a detector under a condition, at one level; one side of a comparison.
 
     Attributes:
-        read: Reads its tables, see :meth:`dfnb.store.Report.read`.
-        condition: It may be made of several ``stored`` ones: severity 0 is the mean over all
-            severities, and BEST_EPOCH the one that is best on the test set.
+        read: Reads tables, see :meth:`dfnb.store.Report.read`.
+        condition: It is made of the ``stored`` ones: of all severities, or of all epochs.
+        contrasts: The pairs of methods that the test set compares.
     """
 
     read: Callable[[Detector, Condition], list[pd.DataFrame]]
     detector: Detector
     level: Level
     condition: Condition
-    stored: list[Condition]
-
-    @cached_property
-    def units(self) -> Units:
-        """The tables of all seeds, one stored condition after the other; or of the best epochs."""
-        tables = []
-        for condition in self.stored:
-            tables += self.read(self.detector, condition)
-        units = align(tables, self.level)
-        if self.condition.epoch != BEST_EPOCH:
-            return units
-        auc = pd.Series(measure(units, "AUC").values)
-        return units.tables(auc.groupby(units.seeds).idxmax())
+    stored: Sequence[Condition]
+    contrasts: Sequence[Sequence[str]] = ()
 
     @property
-    def averaged(self) -> int:
-        """The number of conditions over which a metric is averaged."""
-        return 1 if self.condition.epoch == BEST_EPOCH else len(self.stored)
-
-    @property
-    def seeds(self) -> list[int | None]:
-        """The seeds that have all stored conditions; None for another tool."""
-        seeds = self.units.seeds
-        return [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) == self.averaged]
-
-    @property
-    def collapsed(self) -> set[int]:
-        """The seeds whose run learned nothing."""
-        return {run.seed for run in self.detector.runs if run.collapsed}
-
-    @cached_property
     def clean(self) -> "Side":
         """The same detector's scores without corruption, by the usual selection."""
         clean = Condition(self.condition.test_set)
         return replace(self, condition=clean, stored=[clean])
 
-    def of_seeds(self, seeds: Sequence[int | None]) -> Units:
-        """The tables of these seeds."""
-        places = [place for place, seed in enumerate(self.units.seeds) if seed in seeds]
-        return self.units.tables(places)
+    @cached_property
+    def units(self) -> Units:
+        """The tables of the seeds that have all stored conditions, or of each seed's best epoch."""
+        tables = []
+        for condition in self.stored:
+            tables += self.read(self.detector, condition)
+        units = align(tables, self.level)
+        seeds = units.seeds
+        if self.condition.epoch:
+            auc = pd.Series(measure(units, "AUC").values)
+            return units.tables(auc.groupby(seeds).idxmax())
+        has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
+        return units.tables(np.flatnonzero(has_all))
+
+    @property
+    def seeds(self) -> list[int | None]:
+        """The seeds of the estimates; None for another tool."""
+        return list(dict.fromkeys(self.units.seeds))
+
+    @cached_property
+    def metrics(self) -> tuple[list[str], list[str]]:
+        """The metrics that are compared with other detectors, and those that are not."""
+        if self.condition.corruption or self.condition.epoch:
+            return ["AUC"], []
+        measures = []
+        constants = []
+        curves = []
+        for name in self.units.columns:
+            if name.startswith(CONSTANT):
+                constants.append(name)
+            elif name[-1].isdigit():
+                curves.append(name)
+            elif name not in ("score", CALLED):
+                measures.append(name)
+        is_main = not self.detector.ablation
+        if self.condition.map:
+            return measures, constants + curves * is_main
+        if self.level == "frame":  # localisation is averaged over videos
+            measures = ["balanced accuracy", AT_THRESHOLD]
+            constants = []
+        compared = ["AUC", *measures]
+        more = [metric for metric in METRICS if metric not in compared]
+        return compared, constants + more * is_main
+
+    def measured(self, method: str, metric: str, seeds: Sequence[int | None]) -> Estimates | None:
+        """A metric of these seeds, or None where it is not measured."""
+        estimates = self.estimates.get((method, metric))
+        if estimates is None:
+            return None
+        return estimates.tables([self.seeds.index(seed) for seed in seeds])
+
+    @cached_property
+    def estimates(self) -> dict[tuple[str, str], Estimates | None]:
+        """Everything that is measured, by method and metric."""
+        if self.contrasts:
+            return _contrasted(self.units, self.contrasts)
+        if self.condition.corruption and not self.condition.severity:
+            return self._robustness()
+        compared, others = self.metrics
+        estimates = {}
+        for metric in [*compared, *others]:
+            estimates[ALL_METHODS, metric] = measure(self.units, metric)
+        if self.condition == self.clean.condition:
+            of_unit = self.units.index["method"]
+            for method in sorted(set(of_unit) - {"real"}):
+                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
+                for metric in compared:
+                    estimates[method, metric] = measure(units, metric)
+        return estimates
+
+    def _robustness(self) -> dict[tuple[str, str], Estimates]:
+        """The mean AUC over severities, and that minus the AUC of the same units uncorrupted."""
+        robust = measure(self.units, "AUC").over_conditions(len(self.stored))
+        clean = self.clean.units.only(self.units.index)
+        clean = clean.tables([clean.seeds.index(seed) for seed in self.seeds])
+        return {
+            (ALL_METHODS, ROBUSTNESS): robust,
+            (ALL_METHODS, ROBUSTNESS_KEPT): robust.minus(measure(clean, "AUC")),
+        }
+
+
+def _contrasted(
+    units: Units, contrasts: Sequence[Sequence[str]]
+) -> dict[tuple[str, str], Estimates | None]:
+    """AUC and share called fake of each method, and the differences of contrasted methods.
+
+    The AUC is against the same real frames. A share is also that of the real frames. The units of
+    two methods follow one another alike, so that the variance over clusters of a difference is that
+    of differences within people.
+    """
+    places = units.index.groupby("method").indices
+    clusters = units.index["cluster"].to_numpy()
+    methods = [name for name in dict.fromkeys(chain(*contrasts)) if name in places]
+    estimates = {}
+    for metric, beside in (("AUC", places["real"]), (CALLED, places["real"][:0])):
+        for method in methods:
+            chosen = units.rows(np.append(beside, places[method]))
+            estimates[method, metric] = measure(chosen, metric)
+        for first, second in contrasts:
+            is_measured = estimates.get((first, metric)) and estimates.get((second, metric))
+            if is_measured and np.array_equal(clusters[places[first]], clusters[places[second]]):
+                difference = estimates[first, metric].minus(estimates[second, metric])
+                estimates[f"{first}{VERSUS}{second}", metric] = difference
+    estimates["real", CALLED] = measure(units.rows(places["real"]), CALLED)
+    return estimates
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
+    """The rows of one test set: of each condition those of the detectors, then the differences."""
+    contrasts = report.test_set(test_set).attrs["contrasts"]
+    read = cache(report.read)  # both levels and several conditions read the same tables
+    by_condition = defaultdict(dict)
+    for detector in detectors:
+        for stored in report.conditions(detector, test_set):
+            for condition, level in product(_conditions_with(stored), LEVELS):
+                if level == "frame" or not (condition.map or contrasts):
+                    side = Side(read, detector, level, condition, [], contrasts)
+                    sides = by_condition[condition, level]
+                    sides.setdefault(detector, side).stored.append(stored)
+    rows = []
+    for sides in by_condition.values():
+        for side in sides.values():
+            rows += _compare(side)
+            if side.condition.epoch:  # what the choice on the test set gains
+                rows += _compare(side, side.clean)
+        for first, second in _differences(detectors):
+            if first in sides and second in sides and not contrasts:
+                rows += _compare(sides[first], sides[second])
+    return rows
 
 
 def _conditions_with(stored: Condition) -> list[Condition]:
     """The conditions of the table that scores under a stored condition are part of."""
     if stored.epoch:
-        return [Condition(stored.test_set, epoch=BEST_EPOCH)]
-    conditions = [stored]
-    if stored.corruption:
-        conditions.append(stored._replace(severity=0))
-        conditions.append(Condition(stored.test_set, ALL_CORRUPTIONS))
-    return conditions
+        return [stored._replace(epoch=BEST_EPOCH)]
+    if not stored.corruption:
+        return [stored]
+    return [stored, stored._replace(severity=0), Condition(stored.test_set, ALL_CORRUPTIONS)]
 
 
-def _differences(detectors: Sequence[Detector]) -> list[tuple[str, str]]:
-    """Which detectors are compared, by name; the second is subtracted from the first.
+def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
+    """Which detectors are compared; the second is subtracted from the first.
 
     With one training set: every two main detectors; every variant and the variant MAIN of its
     ablation, or else the main detector of its paper; the variants MAIN of ablations of one name.
@@ -382,7 +374,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[str, str]]:
     for second, first in combinations(mains, 2):
         train_sets = {first.train_set, second.train_set} - {""}
         if first.ablation == second.ablation and len(train_sets) < 2:
-            pairs.append((first.name, second.name))
+            pairs.append((first, second))
     for variant in detectors:
         bases = []
         for main in mains:
@@ -391,42 +383,13 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[str, str]]:
                 bases.append(main)
         if variant not in mains and bases:
             own_ablation_first = max(bases, key=attrgetter("ablation"))
-            pairs.append((variant.name, own_ablation_first.name))
-    names = defaultdict(list)
-    for detector in detectors:
-        names[detector.paper, detector.ablation, detector.variant].append(detector)
-    for first_identity, second_identity in claims.compared():
-        for first, second in product(names[first_identity], names[second_identity]):
-            pair = (first.name, second.name)
-            is_new = pair not in pairs and pair[::-1] not in pairs
-            if is_new and first.train_set == second.train_set:
-                pairs.append(pair)
+            pairs.append((variant, own_ablation_first))
+    by_name = {detector.name: detector for detector in detectors}
+    for names in claims.compared():
+        pair = tuple(by_name.get(name) for name in names)
+        if None not in pair and pair not in pairs and pair[::-1] not in pairs:
+            pairs.append(pair)
     return pairs
-
-
-def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
-    """The rows of one test set: of each condition those of the detectors, then the differences."""
-    read = cache(report.read)  # both levels and several conditions read the same tables
-    by_condition = defaultdict(dict)
-    for detector in detectors:
-        for stored in report.conditions(detector, test_set):
-            for condition, level in product(_conditions_with(stored), LEVELS):
-                if level == "frame" or not condition.map:
-                    side = Side(read, detector, level, condition, [])
-                    sides = by_condition[condition, level]
-                    sides.setdefault(detector.name, side).stored.append(stored)
-    differences = _differences(detectors)
-    rows = []
-    for sides in by_condition.values():
-        for side in sides.values():
-            rows += _compare(side)
-        for first, second in differences:
-            if first in sides and second in sides:
-                rows += _compare(sides[first], sides[second])
-        for side in sides.values():
-            if side.condition.epoch:  # what the choice on the test set gains
-                rows += _compare(side, side.clean)
-    return rows
 
 
 def _compare(*sides: Side) -> list[ResultRow]:
@@ -438,6 +401,7 @@ def _compare(*sides: Side) -> list[ResultRow]:
         minus=sides[1].detector.name if len(sides) > 1 else "",
         train_set=first.detector.train_set or sides[-1].detector.train_set,
         test_set=test_set,
+        paired_methods=bool(first.contrasts),
         corruption=corruption,
         severity=severity,
         map=map_name,
@@ -451,146 +415,76 @@ def _compare(*sides: Side) -> list[ResultRow]:
         return [replace(row, refused=str(error))]
 
 
-def _blank(detector: Detector) -> ResultRow:
-    """A row of a detector without a number."""
-    name, paper, ablation, variant, runs = detector
-    if not runs:
-        return ResultRow(name, rule=f"that of {name}", backbone=name, weights_from="elsewhere")
-    return ResultRow(
-        name,
-        paper,
-        ablation,
-        variant,
-        train_set=detector.train_set,
-        rule=runs[0].record["rule"],
-        backbone=runs[0].parameters["settings"]["backbone"],
-        weights_from=runs[0].record["weights_from"],
-    )
-
-
 def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison; none where the sides share neither seeds nor severities.
 
-    Collapsed runs are left out, unless all collapsed; with them, everything is measured again.
+    Collapsed runs are left out, unless all collapsed; with them, everything is said again.
     """
-    if row.corruption and sides[0].stored != sides[-1].stored:
+    first = sides[0]
+    last = sides[-1]
+    if row.corruption and first.stored != last.stored:
         return
-    check_same_units(sides[0].units.index, sides[-1].units.index)
-    collapsed = sides[0].collapsed | sides[-1].collapsed
-    shared = _shared_seeds(sides)
-    kept = [seeds for seeds in shared if collapsed.isdisjoint(seeds)]
-    facts = sides[0].read(sides[0].detector, sides[0].stored[0])[0].attrs
+    check_same_units(first.units.index, last.units.index)
+    facts = first.read(first.detector, first.stored[0])[0].attrs
+    collapsed = first.detector.collapsed | last.detector.collapsed
+    pairs = _seed_pairs(first.seeds, last.seeds)
+    kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(
         row,
-        paired_methods=bool(facts["contrasts"]),
         compression=facts["compression"],
         fingerprint=facts["fingerprint"],
-        collapsed=f"{len(shared) - len(kept)} of {len(shared)}",
+        collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}",
     )
-    cases = {False: kept or shared}
-    if len(kept) < len(shared):
-        cases[True] = shared
-    for collapsed_included, pairs in cases.items():
-        units = [side.of_seeds(seeds) for side, seeds in zip(sides, zip(*pairs))]
-        seeds = sorted(set(chain(*pairs)) - {None})
-        for method, metric, estimates in _measured(sides, units, facts["contrasts"]):
-            if estimates is None:
+    yield from _numbers(sides, kept or pairs, row)
+    if len(kept) < len(pairs):
+        yield from _numbers(sides, pairs, replace(row, collapsed_included=True))
+
+
+def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
+    """The rows of a comparison at these seeds."""
+    first = sides[0]
+    last = sides[-1]
+    seeds = sorted(set(chain(*pairs)) - {None})
+    row = replace(row, seeds_list=", ".join(map(str, seeds)))
+    for method, metric in first.estimates:
+        estimates = first.measured(method, metric, [pair[0] for pair in pairs])
+        if len(sides) > 1 and estimates:
+            subtrahend = last.measured(method, metric, [pair[1] for pair in pairs])
+            if metric in first.metrics[1] or not subtrahend:
                 continue
-            yield replace(
-                row,
-                minus=row.detector if VERSUS in method else row.minus,
-                method=method,
-                metric=metric,
-                collapsed_included=collapsed_included,
-                seeds_list=", ".join(map(str, seeds)),
-                outcomes=(outcome(estimates),),
-            )
+            estimates = estimates.minus(subtrahend)
+        if estimates:
+            minus = row.detector if VERSUS in method else row.minus
+            number = (estimates.outcome(),)
+            yield replace(row, method=method, metric=metric, minus=minus, outcomes=number)
 
 
-def _shared_seeds(sides: Sequence[Side]) -> list[tuple[int | None, ...]]:
-    """The seeds that are compared, one of each side.
+def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
+    """Which seeds are compared: those that both have; where they share none, all in their order.
 
-    Those that both sides have; where they share none, all in their order. The one table of another
-    tool is compared with every seed.
+    The one table of another tool is compared with every seed.
     """
-    seeds = [side.seeds for side in sides]
-    if [None] in seeds:
-        return list(product(*seeds))
-    shared = [seed for seed in seeds[0] if seed in seeds[-1]]
-    if shared:
-        seeds = [shared for _ in sides]
-    return list(zip(*seeds))
+    if None in (*first, *second):
+        return list(product(first, second))
+    shared = [seed for seed in first if seed in second]
+    return list(zip(shared or first, shared or second))
 
 
-Measured = Iterator[tuple[str, str, Estimates]]  # method, metric, and its estimates
-
-
-def _measured(
-    sides: Sequence[Side], units: Sequence[Units], contrasts: Sequence[Sequence[str]]
-) -> Measured:
-    """Everything that is measured of ``units``, which are those of the sides."""
-    condition = sides[0].condition
-    index = units[0].index
-    if contrasts:
-        if len(sides) == 1 and condition == sides[0].clean.condition and "frame" in index:
-            yield from _contrasted(units[0], contrasts)
-        return
-    if condition.corruption and not condition.severity:
-        robust = difference(units, "AUC", sides[0].averaged)
-        yield ALL_METHODS, ROBUSTNESS, robust
-        clean = [side.clean.of_seeds(own.seeds).only(index) for side, own in zip(sides, units)]
-        yield ALL_METHODS, ROBUSTNESS_KEPT, robust.minus(difference(clean, "AUC"))
-        return
-    of_all, of_methods = _metrics(sides, units[0].columns)
-    for metric in of_all:
-        yield ALL_METHODS, metric, difference(units, metric)
-    for method in sorted(set(index["method"]) - {"real"}):
-        is_chosen = index["method"].isin(["real", method]).to_numpy()
-        chosen = [side.rows(is_chosen) for side in units]
-        for metric in of_methods:
-            yield method, metric, difference(chosen, metric)
-
-
-def _metrics(sides: Sequence[Side], columns: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The metrics of all methods together, and those of single methods."""
-    condition = sides[0].condition
-    if condition.corruption or condition.epoch:
-        return ["AUC"], []
-    is_alone = len(sides) == 1
-    measures = []
-    for name in columns:
-        if name not in ("score", CALLED) and (is_alone or not name.startswith(CONSTANT)):
-            measures.append(name)
-    is_main = is_alone and not sides[0].detector.ablation
-    if condition.map:  # the points of curves are of main detectors only
-        without_curves = [name for name in measures if not name[-1].isdigit()]
-        return (measures if is_main else without_curves), []
-    if sides[0].level == "frame":
-        measures = ["balanced accuracy", AT_THRESHOLD]  # localisation is averaged over videos
-    few = ["AUC", *measures]
-    return (list(dict.fromkeys([*METRICS, *few])) if is_main else few), few
-
-
-def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
-    """AUC and share called fake of each method, and the differences of contrasted methods.
-
-    The AUC is against the same real frames. A share is also that of the real frames. The units of
-    two methods follow one another alike, so that the variance over clusters of a difference is that
-    of differences within people.
-    """
-    places = units.index.groupby("method").indices
-    methods = [name for name in dict.fromkeys(chain(*contrasts)) if name in places]
-    real = places["real"]
-    for metric, shown, beside in (("AUC", methods, real), (CALLED, ["real", *methods], real[:0])):
-        parts = {name: units.rows(np.append(beside, places[name])) for name in shown}
-        for name, part in parts.items():
-            yield name, metric, difference([part], metric)
-        for pair in contrasts:
-            if parts.keys() >= set(pair):
-                compared = [parts[name] for name in pair]
-                clusters = [part.index["cluster"] for part in compared]
-                if clusters[0].equals(clusters[1]):
-                    yield VERSUS.join(pair), metric, difference(compared, metric)
+def _blank(detector: Detector) -> ResultRow:
+    """A row of a detector without a number."""
+    name, paper, ablation, variant, runs = detector
+    row = ResultRow(name, paper, ablation, variant, train_set=detector.train_set)
+    if not runs:
+        return replace(row, rule=f"that of {name}", backbone=name, weights_from="elsewhere")
+    backbone = runs[0].parameters["settings"]["backbone"]
+    facts = runs[0].detector
+    return replace(
+        row,
+        rule=runs[0].record["rule"],
+        backbone=backbone,
+        weights_from=runs[0].record["weights_from"],
+        published_as=facts["published"] if backbone == facts["defaults"]["backbone"] else "",
+    )
 
 
 # ---------------------------------------------------------------- over test sets, and in training
@@ -600,46 +494,28 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """The means over test sets that were not trained on.
 
     The means of a training set are over the same test sets: those on which its main detectors have
-    scores under the condition, or its variants where no main detector has. What lacks one of them
-    has no mean. Maps and test sets with contrasts have none.
+    scores under the condition, or its variants where no main detector has. What lacks one of them,
+    or has other seeds there, has no mean. Maps and test sets with contrasts have none.
     """
-    numbers = defaultdict(list)
+    numbers = defaultdict(dict)
     test_sets = defaultdict(set)
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
         if is_cross and row.method == ALL_METHODS and not row.map and not row.paired_methods:
             scope = (row.train_set, row.corruption, row.severity, row.selection, row.level)
-            compared = (row.detector, row.minus, row.collapsed_included)
-            numbers[scope, compared, row.metric].append(row)
-            test_sets[scope, compared].add(row.test_set)
-            if not row.minus and not row.refused:
-                test_sets[scope, "variants" if row.ablation else "main"].add(row.test_set)
+            number = (row.detector, row.minus, row.collapsed_included, row.metric)
+            numbers[scope, number][row.test_set] = row
+            if not row.minus:
+                test_sets[scope, bool(row.ablation)].add(row.test_set)
     means = []
-    for (scope, compared, _), of_number in numbers.items():
-        wanted = test_sets[scope, "main"] or test_sets[scope, "variants"]
-        parts = [row for row in of_number if row.test_set in wanted]
-        if parts and wanted <= test_sets[scope, compared]:
-            means += _mean(parts, wanted)
+    for (scope, _), by_set in numbers.items():
+        wanted = sorted(test_sets[scope, False] or test_sets[scope, True])
+        parts = [by_set[name] for name in wanted if name in by_set and not by_set[name].refused]
+        if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
+            mean = replace(parts[0], test_set=CROSS_DATASET_MEAN, mean_over=", ".join(wanted))
+            outcomes = tuple(chain(*(row.outcomes for row in parts)))
+            means.append(replace(mean, compression="", fingerprint="", outcomes=outcomes))
     return means
-
-
-def _mean(parts: Sequence[ResultRow], test_sets: set[str]) -> list[ResultRow]:
-    """The mean of one number; nothing where it is not measured on all of the test sets."""
-    refused = [row.refused for row in parts if row.refused]
-    if len({row.seeds_list for row in parts}) > 1:
-        refused.append("other seeds on one test set than on another; score all runs on all of them")
-    if not refused and len(parts) < len(test_sets):
-        return []
-    mean = replace(
-        parts[0],
-        test_set=CROSS_DATASET_MEAN,
-        mean_over=", ".join(sorted(test_sets)),
-        compression="",
-        fingerprint="",
-    )
-    if refused:
-        return [replace(mean, refused=refused[0], outcomes=())]
-    return [replace(mean, outcomes=tuple(chain(*(row.outcomes for row in parts))))]
 
 
 def _losses(detector: Detector) -> list[ResultRow]:

@@ -16,7 +16,8 @@ variance (NaN).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -285,12 +286,81 @@ def p_value(difference: float, spread: Spread) -> float:
     return float(2 * stdtr(spread.degrees, -t))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A metric on one test set, or a difference of two detectors, at every seed.
+
+    Attributes:
+        values: (seeds,).
+        over_videos: How their mean varies over videos.
+        bounded: Whether the metric lies in [0, 1].
+        independent: The number of independent observations behind a value of exactly 0 or 1.
+        how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
+        counts: Those of :meth:`Design.counts`.
+        left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
+    """
+
+    values: np.ndarray
+    over_videos: Spread
+    bounded: bool
+    independent: int
+    how: str
+    counts: dict[str, int]
+    left_chance: float
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The mean over seeds and, of several outcomes, over test sets that share no video.
+
+    Returns:
+        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``, and
+        ``by_seed``. The variance over seeds, that of the values divided by their number, is added
+        to that over videos; with one seed, the interval is over videos alone.
+    """
+    first = outcomes[0]
+    sets = len(outcomes)
+    values = np.mean([outcome.values for outcome in outcomes], axis=0)
+    value = float(values.mean())
+    seeds = len(values)
+    shares = []
+    for outcome in outcomes:
+        over_videos = outcome.over_videos
+        shares.append(Spread(over_videos.variance / sets**2, over_videos.degrees))
+    over_videos = reduce(Spread.plus, shares)
+    over_seeds = Spread(NAN, 0)
+    over_both = over_videos
+    if seeds > 1:
+        over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
+        over_both = over_videos.plus(over_seeds)
+    columns = {
+        "value": value,
+        "sd": (over_seeds.variance * seeds) ** 0.5,
+        "p": NAN if first.bounded else p_value(value, over_both),
+        "error": over_both.error,
+        "degrees": over_both.degrees,
+        "seeds": seeds,
+        "left_chance": first.left_chance if sets == 1 else NAN,
+        "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
+        "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
+    }
+    independent = sum(outcome.independent for outcome in outcomes)
+    for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
+        low, high = spread.interval(value)
+        if first.bounded:
+            low, high = bounded_interval(value, spread, independent)
+        columns[f"low{name}"] = low
+        columns[f"high{name}"] = high
+    for name in first.counts:
+        columns[name] = sum(outcome.counts[name] for outcome in outcomes)
+    return columns
+
+
 def holm(p: Sequence[float]) -> np.ndarray:
     """p values (m,) adjusted for their number (Holm, Scandinavian J. of Statistics 6:65, 1979).
 
     NaN stays NaN and counts as a comparison.
     """
-    ascending = pd.Series(p, dtype=float).sort_values()  # NaN last
+    ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
     factors = np.arange(len(ascending), 0, -1)
     adjusted = (ascending * factors).cummax().clip(upper=1)
     return adjusted.sort_index().to_numpy()
