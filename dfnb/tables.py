@@ -309,6 +309,13 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["detector", "seed"])
 
 
+def published(detectors: Sequence[Detector]) -> pd.DataFrame:
+    """The figures that the papers of these detectors print."""
+    runs = [detector.runs[0] for detector in detectors if detector.runs]
+    names = dict.fromkeys(run.detector["published"] for run in runs)
+    return claims.published(names).set_index("paper")
+
+
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from the published ones."""
     settings = {"published": run.detector["defaults"], "this run": run.parameters["settings"]}
@@ -406,5 +413,5 @@ MADE = {
     "overview": lambda report: overview(report.detectors),
     "claims": lambda report: report.judged,
     "findings": lambda report: findings(report.judged),
-    "published": lambda report: claims.published(),
+    "published": lambda report: published(report.detectors),
 }

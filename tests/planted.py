@@ -40,7 +40,8 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     notebook = f"{list(TITLES).index(paper)}_{paper}"
-    detector = {"title": TITLES[paper], "notebook": notebook, "colour": "#0072b2", "marker": "o"}
+    title = TITLES[paper]
+    detector = {"title": title, "published": title, "notebook": notebook}
     record = {
         "parameters": {
             "paper": paper,
@@ -49,7 +50,12 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
             "seen_methods": ["swap"] if paper == "lae" else None,
             "settings": {"backbone": "small", "lr": 0.01},
         },
-        "detector": {**detector, "defaults": {"backbone": "large", "lr": 0.01}},
+        "detector": {
+            **detector,
+            "colour": "#0072b2",
+            "marker": "o",
+            "defaults": {"backbone": "large", "lr": 0.01},
+        },
         "rule": "best epoch",
         "weights_from": "random weights",
         "weights_sha256": "",
