@@ -89,7 +89,7 @@ def frames_panel(
         brightest = float(np.nanquantile(values, 0.99))
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0, "vmax": brightest}))
     for name, where in network.maps().items():
-        if where == "localise":
+        if where == "localise" and name not in shown_maps:
             rows.append((name, network.localise(outputs).numpy(), masks, MAP))
     if not isinstance(shown_maps, Mapping):
         shown_maps = {name: maps.of(run, frames, name) for name in shown_maps}
