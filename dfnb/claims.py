@@ -73,9 +73,9 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     ``p`` is against no difference; for "no worse", against a difference of -delta. "p, Holm" is
     adjusted for all claims of the family. The index is paper, claim and dataset.
     """
-    known = content()
+    registry = content()
     rows = {}
-    for claim in known.claims:
+    for claim in registry.claims:
         numbers = _numbers(claim, results)
         for test_set, is_judged in _test_sets(claim, numbers):
             row = {
@@ -83,13 +83,13 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
                 "claim": claim.says,
                 "on": test_set,
                 "source": claim.source,
-                "registered": claim.registered or known.registered,
+                "registered": claim.registered or registry.registered,
                 "kind": claim.kind if is_judged else "shown",
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "p": NAN,
                 "family": claim.family,
             }
-            row.update(_judged(claim, numbers[numbers["test_set"] == test_set], known.delta))
+            row.update(_judged(claim, numbers[numbers["test_set"] == test_set], registry.delta))
             premise = rows.get((claim.only_if, test_set), {"verdict": ""})["verdict"]
             if not is_judged:
                 row.update(verdict="not judged", p=NAN)

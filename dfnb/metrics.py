@@ -181,7 +181,8 @@ def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
     keys = [name for name in keys if name in ("table", "video")]
     columns = [*keys, "cluster", "label", "method"]
     videos = frames[columns].drop_duplicates(keys, ignore_index=True)
-    means = frames.groupby(keys)[_number_columns(frames)].mean()
+    # Rounding, because the noise of float64 must not rank videos whose means are equal.
+    means = frames.groupby(keys)[_number_columns(frames)].mean().round(12)
     return videos.join(means.reset_index(drop=True))
 
 
@@ -291,6 +292,10 @@ class Estimates:
         for array in (self.values, self.spread, self.column):
             parts.append(array.reshape(conditions, seeds, -1).mean(axis=0))
         return replace(self, values=parts[0][:, 0], spread=parts[1], column=parts[2])
+
+    def fits(self, other: "Estimates") -> bool:
+        """Whether the units that have a value are as many, in the same clusters."""
+        return np.array_equal(self.design.cluster, other.design.cluster)
 
     def minus(self, other: "Estimates") -> "Estimates":
         """The difference on the same units, table by table; one table is compared with each.

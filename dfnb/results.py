@@ -104,9 +104,7 @@ class ResultRow:
     rule: str = ""  # that chose the epoch
     backbone: str = ""
     weights_from: str = ""  # what the training started from
-    published_as: str = (
-        ""  # the paper's name in published.csv, if the backbone is the published one
-    )
+    published_as: str = ""  # the name in published.csv, where the backbone is the published one
     compression: str = ""  # of the test set
     fingerprint: str = ""  # of the test set
     seeds_list: str = ""
@@ -253,15 +251,15 @@ class Side:
                 curves.append(name)
             elif name not in ("score", CALLED):
                 measures.append(name)
-        is_main = not self.detector.ablation
         if self.condition.map:
-            return measures, constants + curves * is_main
+            return measures, constants if self.detector.ablation else [*constants, *curves]
         if self.level == "frame":  # localisation is averaged over videos
             measures = ["balanced accuracy", AT_THRESHOLD]
             constants = []
         compared = ["AUC", *measures]
-        more = [metric for metric in METRICS if metric not in compared]
-        return compared, constants + more * is_main
+        if self.detector.ablation:
+            return compared, constants
+        return compared, constants + [metric for metric in METRICS if metric not in compared]
 
     def measured(self, method: str, metric: str, seeds: Sequence[int | None]) -> Estimates | None:
         """A metric of these seeds, or None where it is not measured."""
@@ -341,13 +339,15 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
                     side = Side(read, detector, level, condition, [], contrasts)
                     sides = by_condition[condition, level]
                     sides.setdefault(detector, side).stored.append(stored)
+    differences = _differences(detectors)
     rows = []
     for sides in by_condition.values():
-        for side in sides.values():
+        for detector, side in sides.items():
             rows += _compare(side)
             if side.condition.epoch:  # what the choice on the test set gains
-                rows += _compare(side, side.clean)
-        for first, second in _differences(detectors):
+                usual = by_condition.get((side.clean.condition, side.level), {})
+                rows += _compare(side, usual.get(detector, side.clean))
+        for first, second in differences:
             if first in sides and second in sides and not contrasts:
                 rows += _compare(sides[first], sides[second])
     return rows
@@ -418,16 +418,18 @@ def _compare(*sides: Side) -> list[ResultRow]:
 def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison; none where the sides share neither seeds nor severities.
 
-    Collapsed runs are left out, unless all collapsed; with them, everything is said again.
+    Collapsed runs are left out, unless all collapsed; each number has a second row that includes
+    them.
     """
     first = sides[0]
     last = sides[-1]
-    if row.corruption and first.stored != last.stored:
+    pairs = _seed_pairs(first.seeds, last.seeds)
+    has_other_severities = row.corruption and first.stored != last.stored
+    if has_other_severities or not pairs:
         return
     check_same_units(first.units.index, last.units.index)
     facts = first.read(first.detector, first.stored[0])[0].attrs
     collapsed = first.detector.collapsed | last.detector.collapsed
-    pairs = _seed_pairs(first.seeds, last.seeds)
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(
         row,
@@ -442,15 +444,15 @@ def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
 
 def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds."""
-    first = sides[0]
-    last = sides[-1]
     seeds = sorted(set(chain(*pairs)) - {None})
     row = replace(row, seeds_list=", ".join(map(str, seeds)))
-    for method, metric in first.estimates:
-        estimates = first.measured(method, metric, [pair[0] for pair in pairs])
-        if len(sides) > 1 and estimates:
-            subtrahend = last.measured(method, metric, [pair[1] for pair in pairs])
-            if metric in first.metrics[1] or not subtrahend:
+    seeds_of_first, seeds_of_second = zip(*pairs)
+    for method, metric in sides[0].estimates:
+        estimates = sides[0].measured(method, metric, seeds_of_first)
+        if row.minus:
+            subtrahend = sides[1].measured(method, metric, seeds_of_second)
+            is_compared = metric not in sides[0].metrics[1]
+            if not (is_compared and estimates and subtrahend and estimates.fits(subtrahend)):
                 continue
             estimates = estimates.minus(subtrahend)
         if estimates:
