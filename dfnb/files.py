@@ -116,7 +116,7 @@ def _declared_kind(path: Path, modified_ns: int) -> Any:
 
 @contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while ``path`` is written, such as a full disk, into DfnbError."""
+    """Turn what the system refuses while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
     except FileNotFoundError:  # a source is missing, which says nothing about the target
@@ -217,7 +217,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """A table of :func:`write_table`, its facts as ``attrs``; ``options`` are pandas.read_parquet's.
+    """A table of :func:`write_table`, its facts as ``attrs``; ``options`` are those of pandas.
 
     Raises :class:`DfnbError` when the file is missing or damaged.
     """

@@ -76,7 +76,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """What git answers about the checkout that holds this package; empty without git or checkout."""
+    """What git answers about the checkout of this package; empty without git or checkout."""
     if not shutil.which("git"):
         return ""
     checkout = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Random streams: every random number depends on a purpose and a place, never on what ran before."""
+"""Random streams: a random number depends on a purpose and a place, never on what ran before."""
 
 import zlib
 

@@ -1,7 +1,7 @@
 """What is given from outside (parameters, profiles, manifests), checked at the door.
 
-YAML files are read by :func:`read_yaml`, and their values pass a closed schema (:class:`Closed`). Whatever is wrong ends in
-one sentence (:class:`DfnbError`) that names the file and what to do.
+YAML files are read by :func:`read_yaml`, and their values pass a closed schema (:class:`Closed`).
+Whatever is wrong ends in one sentence (:class:`DfnbError`) that names the file and what to do.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Safe YAML without duplicate keys; keys are the text that is written, also ``no`` and 0.010."""
+    """Safe YAML without duplicate keys; keys are the text as written, also ``no`` and 0.010."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
