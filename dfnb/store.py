@@ -183,8 +183,7 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
         rows["log_odds"] = np.nan
     steps = (rows["log_odds"] / LOG_ODDS_STEP).round()
     rows["log_odds"] = steps * LOG_ODDS_STEP
-    # In one order, equal columns of many conditions pack to a fraction.
-    return rows.round(MEASURE_DIGITS).sort_values("frame_row", ignore_index=True)
+    return rows.round(MEASURE_DIGITS)
 
 
 def _with_frames(
