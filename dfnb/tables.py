@@ -62,7 +62,9 @@ def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str
             continue
         ablation = detector.ablation
         name = slug(f"{detector.paper} {ablation}").replace("-", "_")
-        rows = table[table["ablation"] == ablation]
+        # A baseline is trained like the main variant where a paper compares itself with one.
+        is_compared = (table["paper"] == detector.paper) | (table["variant"] == results.MAIN)
+        rows = table[(table["ablation"] == ablation) & is_compared]
         with_compared = {
             "ablation": ["", ablation],
             "detector": [*rows["detector"].unique(), *rows["minus"].unique(), MEAN_MASK],
@@ -110,7 +112,10 @@ def _of_mean_mask(constant: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(detector=MEAN_MASK, paper="", collapsed="")
     rows["metric"] = rows["metric"].str.removeprefix(metrics.CONSTANT)
     rows["map"] = rows["map"].where(rows["map"] == "", "none")
-    return rows.drop_duplicates(["test_set", "method", "map", "level", "metric", "value"])
+    # Means over different numbers of seeds differ in their last digits.
+    rows["rounded"] = rows["value"].round(9)
+    key = ["test_set", "method", "map", "level", "metric", "rounded"]
+    return rows.drop_duplicates(key).drop(columns="rounded")
 
 
 def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
