@@ -264,7 +264,7 @@ class Trainer:
         seed = self.seed if self.makes_samples else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
-        self._check_finite(validation["log_odds"].sum(), "validation score")
+        self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
         if auc > progress.chosen["auc"] or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
