@@ -27,25 +27,24 @@ def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
 
 def _weight_files(run_id: str) -> list[Path]:
     """The files with weights of that run that there are."""
-    in_reports = sorted(home().glob(f"reports/*/weights/{run_id}.safetensors"))
-    paths = [run_folder(run_id) / "best.safetensors", *in_reports]
-    return [path for path in paths if path.is_file()]
+    in_runs = run_folder(run_id).glob("best.safetensors")
+    in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
+    return [*in_runs, *in_reports]
 
 
 class Run(StoredRun):
     """A finished training whose weights can be loaded."""
 
     @classmethod
-    def open(cls, run: str | Path) -> "Run":
-        """The run with an id, or in a folder of ``runs/``; else from a report's score files.
+    def open(cls, run_id: str) -> "Run":
+        """The run with an id, from ``runs/`` or from a report's score files.
 
         Raises :class:`DfnbError` when there is no such run, or when it is not finished.
         """
-        run_id = Path(run).name
         record = read_record(run_folder(run_id))
         if record is not None:
             return cls(run_id, record)
-        for path in sorted(home().glob(f"reports/*/scores/{run_id}.parquet")):
+        for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
             return cls(run_id, read_facts(path)["record"])
         raise DfnbError(
             f"{run_folder(run_id)} holds no finished training, and no report has its scores"
@@ -82,18 +81,17 @@ class Run(StoredRun):
             "and no report has the weights; delete the folder and train again"
         )
 
+    @cache  # noqa: B019, runs are few, and reading all masks takes long
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the training's fakes, whether it read them or not.
 
         None where no mask is known, or where the training set is not here.
         """
-        methods = self.parameters["seen_methods"]
-        if methods is not None:
-            methods = tuple(methods)
-        frames_per_video = self.parameters.get("frames_per_video")
-        return _mean_mask(
-            str(dataset_folder(self.parameters["train_set"])), methods, frames_per_video
-        )
+        train_set = self.parameters["train_set"]
+        if read_record(dataset_folder(train_set)) is None:
+            return None
+        frames = select(load_frames(train_set), "train", self.parameters["seen_methods"])
+        return mean_mask(thinned(frames, self.parameters.get("frames_per_video")))
 
     def epoch_scores(self) -> dict[Condition, pd.DataFrame]:
         """The scores of test sets after each epoch, as far as the training was asked for them."""
@@ -103,13 +101,3 @@ class Run(StoredRun):
             condition = Condition(table.attrs["test_set"], epoch=table.attrs["epoch"])
             tables[condition] = table
         return tables
-
-
-@cache
-def _mean_mask(
-    train_set: str, methods: tuple[str, ...] | None, frames_per_video: int | None
-) -> np.ndarray | None:
-    if read_record(Path(train_set)) is None:
-        return None
-    frames = select(load_frames(train_set), "train", methods)
-    return mean_mask(thinned(frames, frames_per_video))

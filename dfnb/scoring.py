@@ -78,39 +78,29 @@ def predict(
         images = batch["image"].to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = contract.outputs_of(network, images)
-        log_odds += network.log_odds(outputs).tolist()
-        labels += batch["label"].tolist()
         if localises:
             located = network.localise(outputs).cpu().numpy()
-            regions += _regions(located, batch, constant)
-    samples_per_frame = 1 if seed is None else settings.samples_per_frame
+            masks = batch["mask"][:, 0].numpy() > 0.5
+            for frame_map, mask in zip(located, masks):
+                regions.append(region(frame_map, mask, constant))
+        log_odds += network.log_odds(outputs).tolist()
+        labels += batch["label"].tolist()
+    samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
-        names = list(metrics.LOCALISATION)
-        if constant is not None:
-            names += [f"constant {name}" for name in metrics.LOCALISATION]
-        table = table.join(pd.DataFrame(regions, columns=names))
+        table = table.join(pd.DataFrame(regions))
+        # The best threshold of each frame is known only where its mask is.
+        table = table.drop(columns=["best_iou", "constant best_iou"], errors="ignore")
     return table
 
 
-def _regions(
-    located: np.ndarray, batch: dict[str, torch.Tensor], constant: np.ndarray | None
-) -> list[dict[str, float]]:
-    """The localisation measures of each frame of a batch; none where no forged region is known."""
-    is_known = batch["has_mask"] & (batch["label"] == 1)
-    masks = batch["mask"][:, 0].numpy() > 0.5
-    measures = []
-    for i in range(len(located)):
-        of_frame = {}
-        if is_known[i]:
-            of_frame = region(located[i], masks[i], constant)
-        measures.append(of_frame)
-    return measures
-
-
-def region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -> dict[str, float]:
+def region(
+    located: np.ndarray,
+    mask: np.ndarray,
+    constant: np.ndarray | None,
+) -> dict[str, float]:
     """``metrics.localisation`` of a map (h, w) against a mask (H, W).
 
     With a ``constant`` map, its measures stand beside them as ``constant <name>``.
@@ -123,7 +113,11 @@ def region(located: np.ndarray, mask: np.ndarray, constant: np.ndarray | None) -
 
 
 def score(
-    run: Run, test_set: str, corruption: str = "", severity: int = 0, videos: int | None = None
+    run: Run,
+    test_set: str,
+    corruption: str = "",
+    severity: int = 0,
+    videos: int | None = None,
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 

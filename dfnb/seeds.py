@@ -11,12 +11,16 @@ def rng(*key: int | str) -> np.random.Generator:
     The parts (names or non-negative integers) are hashed together, never summed, so that no two
     keys share a stream.
     """
-    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
-    # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length in front tells them apart.
-    return np.random.default_rng([len(words), *words])
+    words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length does not
+    for part in key:
+        if isinstance(part, str):
+            part = zlib.crc32(part.encode())
+        words.append(int(part))
+    return np.random.default_rng(words)
 
 
 def torch_seed(*key: int | str) -> int:
     """A 63-bit seed for ``torch.manual_seed``, hashed from the key as in :func:`rng`."""
     seed_sequence = rng(*key).bit_generator.seed_seq
-    return int(seed_sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    (state,) = seed_sequence.generate_state(1, np.uint64)
+    return int(state) >> 1

@@ -5,15 +5,13 @@ weights of the chosen epoch and, written last, ``record.json``. The loop itself 
 :mod:`dfnb.trainer`.
 """
 
-import builtins
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from torch.multiprocessing import ProcessExitedException
 
 from dfnb import papers, synth
 from dfnb.data.frames import both_classes, dataset_record, identity, load_frames, select, thinned
@@ -60,7 +58,16 @@ def train(
     longer finite, or when another process trains the same run.
     """
     parameters = run_parameters(paper, train_set, settings, seed, **options)
-    return _trained(parameters, settings, wait_s)
+    folder = run_folder(run_id(parameters))
+    with locked(folder, wait_s):
+        if read_record(folder) is None:
+            start = None
+            before = settings.before()
+            if before is not None:
+                options["epoch_tests"] = ()
+                start = train(paper, train_set, before, seed, wait_s=-1, **options)
+            _train(folder, parameters, settings, start)
+    return Run.open(folder.name)
 
 
 def run_parameters(
@@ -129,39 +136,44 @@ def run_id(parameters: dict[str, Any]) -> str:
     Settings that have their published values are no part of the hash, so that a new setting does
     not rename the trainings that do not use it.
     """
-    published = papers.module(parameters["paper"]).Settings().model_dump(mode="json")
+    paper = parameters["paper"]
+    published = papers.module(paper).Settings().model_dump(mode="json")
     changed = {}
     for name, value in parameters["settings"].items():
         if value != published[name]:
             changed[name] = value
     hashed = digest({**parameters, "settings": changed}, 8)
-    return f"{parameters['paper']}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
+    return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 
 
-def _trained(parameters: dict[str, Any], settings: Settings, wait_s: float) -> Run:
-    """The run with these parameters; trained first where it is not finished."""
+def _train(
+    folder: Path,
+    parameters: dict[str, Any],
+    settings: Settings,
+    start: Run | None,
+) -> None:
+    """Train in this process or, on several devices, in one process per device."""
     devices = parameters["devices"]
     size = settings.batch_size
-    if size % (devices * settings.samples_per_frame) or size < 2 * devices:
-        raise DfnbError(
-            f"batch_size {size} gives {devices} devices unequal shares or single images"
-        )
+    if size % (devices * settings.samples_per_frame):
+        raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
-    folder = run_folder(run_id(parameters))
-    with locked(folder, wait_s):
-        if read_record(folder) is None:
-            start = None
-            before = settings.before()
-            if before is not None:
-                changed = {"settings": before.model_dump(mode="json"), "epoch_tests": {}}
-                start = _trained({**parameters, **changed}, before, wait_s=-1)
-            always = settings.always(splits["train"], parameters["seed"], start)
-            visible = {}
-            for split, frames in splits.items():
-                visible[split] = settings.visible(frames, parameters["seed"], start)
-            write_json(folder / "config.json", parameters)
-            _launch(Trainer(folder, parameters, visible, always, start))
-    return Run.open(folder)
+    seed = parameters["seed"]
+    always = settings.always(splits["train"], seed, start)
+    visible = {}
+    for split, frames in splits.items():
+        visible[split] = settings.visible(frames, seed, start)
+    write_json(folder / "config.json", parameters)
+    strategy = "auto"
+    if devices > 1:
+        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
+    fabric = Fabric(
+        accelerator=DEVICE,
+        strategy=strategy,
+        devices=devices,
+        precision=settings.precision,
+    )
+    fabric.launch(Trainer(folder, parameters, visible, always, start))
 
 
 def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.DataFrame]:
@@ -187,22 +199,3 @@ def _shuffled(frames: pd.DataFrame, seed: int) -> pd.DataFrame:
     exchanged = exchanged.loc[texts["video"]].set_axis(frames.index)
     mask = texts["mask"].where(exchanged["label"] == 1, "")
     return frames.assign(method=exchanged["method"], label=exchanged["label"], mask=mask)
-
-
-def _launch(trainer: Trainer) -> None:
-    """Train in this process or, on several devices, in one process per device."""
-    devices = trainer.parameters["devices"]
-    precision = trainer.parameters["settings"]["precision"]
-    strategy = "auto"
-    if devices > 1:
-        if hasattr(builtins, "__IPYTHON__"):
-            raise DfnbError(f"a notebook cannot train on {devices} devices; use `dfnb train`")
-        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
-    fabric = Fabric(accelerator=DEVICE, strategy=strategy, devices=devices, precision=precision)
-    try:
-        fabric.launch(trainer)
-    except (MemoryError, torch.OutOfMemoryError, ProcessExitedException) as error:
-        raise DfnbError(
-            f"{trainer.folder}: {type(error).__name__}: {error}; start again, and the training "
-            "goes on from its checkpoint; if memory is short, lower batch_size"
-        ) from None

@@ -5,10 +5,9 @@ are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and
 holds everything else.
 """
 
-import io
-import signal
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,17 +17,16 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save
+from safetensors.torch import save_model
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
-from torch.utils.data import DataLoader
 
 from dfnb import metrics, papers
 from dfnb.data.frames import dataset_record, load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import sha256, write_bytes, write_table
+from dfnb.files import atomic, sha256, write_table
 from dfnb.papers.contract import Batch, Network, Settings
 from dfnb.records import Clock, write_record
 from dfnb.runs import Run
@@ -44,36 +42,23 @@ LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Deterministic algorithms and one thread; on GPUs TF32, as cuDNN's convolutions have it."""
+    """Deterministic algorithms; on GPUs TF32, as cuDNN's convolutions have it."""
+    matmul = torch.backends.cuda.matmul
     deterministic = torch.are_deterministic_algorithms_enabled()
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tf32 = matmul.allow_tf32
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with single_thread():
-            yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-
-
-@contextmanager
-def _handled_signals(handler: Callable) -> Iterator[None]:
-    """Let ``handler`` take Ctrl-C and SIGTERM."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, handler) for number in numbers]
+    matmul.allow_tf32 = True
     try:
         yield
     finally:
-        for number, previous_handler in zip(numbers, previous, strict=True):
-            signal.signal(number, previous_handler)
+        torch.use_deterministic_algorithms(deterministic)
+        matmul.allow_tf32 = tf32
 
 
 @dataclass
 class Progress:
     """How far a training is; a checkpoint holds it beside weights, optimisers and schedule."""
 
-    weights_from: str
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch after them
     sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
@@ -92,8 +77,6 @@ class Trainer:
         splits: The frames of train and val, as the paper may see them.
         always: Positions in the train split of frames of which every batch shows some.
         start: The run of the phase before, whose weights the network starts from.
-        end_signal: The number of the signal that asked this process to end; 0: none.
-        images_per_s: In the last epoch of this process.
     """
 
     folder: Path
@@ -101,48 +84,37 @@ class Trainer:
     splits: dict[str, pd.DataFrame]
     always: Sequence[int]
     start: Run | None
-    end_signal: int = 0
-    images_per_s: float = 0.0
 
+    @single_thread()
+    @_reproducible()
     def __call__(self, fabric: Fabric) -> None:
         """Train to the end, from the start or from the checkpoint, and write the record."""
         self.fabric = fabric
         self.clock = Clock()
-        self.saved_at = time.monotonic()
-        with _reproducible(), _handled_signals(self._ask_to_end):
-            self.set_up()
-            while self.progress.epoch < self.settings.epochs:
-                self.train_epoch()
-                self.judge_epoch()
-            if fabric.is_global_zero:
-                self.write_record()
-
-    def _ask_to_end(self, number: int, frame: object) -> None:
-        """End the training once its state is saved; a second signal ends it at once."""
-        if self.end_signal:
-            raise KeyboardInterrupt
-        self.end_signal = number
+        self.set_up()
+        while self.progress.epoch < self.settings.epochs:
+            images_per_s = self.train_epoch()
+            self.end_epoch(images_per_s)
+        if fabric.is_global_zero:
+            self.write_record()
 
     def _print(self, text: str) -> None:
-        self.fabric.print(
-            f"{self.parameters['paper']} on {self.parameters['train_set']}, "
-            f"seed {self.parameters['seed']}: {text}"
-        )
+        self.fabric.print(f"{self.folder.name}: {text}")
 
     # ------------------------------------------------------------ set-up
 
     def set_up(self) -> None:
-        """Make network, batches and optimisers, and load the checkpoint if there is one."""
+        """Make batches, network and optimisers, and load the checkpoint if there is one."""
         self.seed = self.parameters["seed"]
         self.paper = papers.module(self.parameters["paper"])
         self.settings = self.paper.Settings.check(self.parameters["settings"], self.folder)
-        self.checkpoint = self.folder / "last.ckpt"
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
-        torch.manual_seed(torch_seed("init", self.seed))
-        network = self._initial_network()
-        self.progress = Progress(network.weights_from)
-        self.sampler, self.loader = self._batches()
+        self.progress = Progress()
+        self.sampler = self._sampler()
         self.steps = len(self.sampler)  # per epoch
+        data = FrameDataset(self.splits["train"], self.settings, self.seed)
+        self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
+        network = self._initial_network()
         optimiser, self.scheduler = optimisation(network, self.settings, self.steps)
         optimisers = [optimiser]
         adversary = getattr(network, "adversary", None)
@@ -150,28 +122,17 @@ class Trainer:
             optimisers.append(Adam(adversary.parameters(), self.settings.adversary_lr))
         self.step_module, *self.optimisers = self.fabric.setup(Step(network), *optimisers)
         self.network = self.step_module.module.network
+        self._print(f"training from {network.weights_from} on {self.fabric.device}")
+        self.checkpoint = self.folder / "last.ckpt"
+        self.saved_at = time.monotonic()
         if self.checkpoint.exists():
             self._load()
             self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
-        else:
-            self._print(f"training from {self.progress.weights_from} on {self.fabric.device}")
 
-    def _initial_network(self) -> Network:
-        """The network with the weights that the training starts from."""
-        settings = self.settings
-        if self.start or self.checkpoint.exists():
-            settings = settings.model_copy(update={"pretrained": False})
-        network = self.paper.Network(settings)
-        if self.start:
-            network.load_state_dict(self.start.network().state_dict())
-            network.weights_from = self.start.record["weights_from"]
-        return network.to(memory_format=torch.channels_last)
-
-    def _batches(self) -> tuple[EpochSampler, DataLoader]:
-        """The order of the epochs, and the batches of this process in it."""
-        frames = self.splits["train"]
+    def _sampler(self) -> EpochSampler:
+        """The order of the epochs; on several devices, the part of it that this one sees."""
         sampler = EpochSampler(
-            frames,
+            self.splits["train"],
             self.settings.batch_size,
             self.seed,
             self.settings.images_per_epoch,
@@ -181,41 +142,51 @@ class Trainer:
         )
         sampler.rank = self.fabric.global_rank
         sampler.world = self.fabric.world_size
-        data = FrameDataset(frames, self.settings, self.seed)
-        return sampler, loader(data, sampler, WORKERS, pin=DEVICE == "cuda")
+        return sampler
+
+    def _initial_network(self) -> Network:
+        """The network with the weights that the training starts from."""
+        torch.manual_seed(torch_seed("init", self.seed))
+        network = self.paper.Network(self.settings)
+        if self.start:
+            network.load_state_dict(self.start.network().state_dict())
+        return network.to(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------ an epoch
 
-    def train_epoch(self) -> None:
-        """Train on what is left of an epoch, saving the state from time to time."""
+    def train_epoch(self) -> float:
+        """Train on what is left of an epoch; returns the images per second.
+
+        The state is saved from time to time.
+        """
         progress = self.progress
-        restarts = self.settings.optimiser_restarts == "released"
-        if restarts and progress.epoch and not progress.step:
+        steps_before = progress.step
+        if self.settings.optimiser_restarts == "released" and steps_before == 0:
             optimiser, self.scheduler = optimisation(self.network, self.settings, self.steps)
             self.optimisers[0] = self.fabric.setup_optimizers(optimiser)
         self.step_module.train()
         self.sampler.epoch = progress.epoch
-        self.sampler.skip = progress.step
-        images = (self.steps - progress.step) * self.settings.batch_size
+        self.sampler.skip = steps_before
         started = time.monotonic()
-        for done, batch in enumerate(self.loader, start=1):
+        for batch in self.loader:
             self.train_step(batch)
             now = time.monotonic()
-            is_due = self.end_signal > 0 or now - self.saved_at > CHECKPOINT_S
-            is_due = self.fabric.broadcast(is_due)  # the first process decides for all
-            if is_due or (done == TIMED_STEPS and not self.images_per_s):
-                self._print_progress((now - started) / done)
+            is_due = now - self.saved_at > CHECKPOINT_S
+            is_timed = progress.epoch == 0 and progress.step == TIMED_STEPS
+            if is_due or is_timed:
+                self._print_progress((now - started) / (progress.step - steps_before))
             if is_due:
                 self.save()
-        self.images_per_s = images / (time.monotonic() - started)
+        images = (self.steps - steps_before) * self.settings.batch_size
+        return images / (time.monotonic() - started)
 
     def _print_progress(self, seconds_per_step: float) -> None:
         progress = self.progress
         steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
+        minutes_left = steps_left * seconds_per_step / 60
         self._print(
-            f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}: "
-            f"loss {progress.sums['total'] / progress.step:.3f}, "
-            f"about {steps_left * seconds_per_step / 60:.1f} min of training left"
+            f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}; "
+            f"about {minutes_left:.1f} min of training left"
         )
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
@@ -236,15 +207,6 @@ class Trainer:
         for name, value in losses.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
-    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Add the gradients of a batch's losses to those that are there; returns the losses."""
-        torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
-        losses = self.step_module(batch)
-        self._check_finite(losses["total"], "loss")
-        # total and adversary have disjoint gradients, so one backward pass serves both.
-        self.fabric.backward(losses["total"] + losses.get("adversary", 0))
-        return losses
-
     def _on_device(self, batch: dict[str, Tensor]) -> Batch:
         batch = self.fabric.to_device(batch)
         return {**batch, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
@@ -258,39 +220,57 @@ class Trainer:
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
-        weight = float(draw.beta(self.settings.mixup_alpha, self.settings.mixup_alpha))  # λ
+        alpha = self.settings.mixup_alpha
+        weight = float(draw.beta(alpha, alpha))  # λ
         partner = torch.from_numpy(draw.permutation(len(image))).to(image.device)
         mixture = weight * image + (1 - weight) * image[partner]
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
-    def _check_finite(self, value: Tensor, what: str) -> None:
-        """Stop all processes together; one that stops alone would leave the others waiting."""
-        total = self.fabric.all_reduce(value.detach().clone(), reduce_op="sum")
-        if not torch.isfinite(total):
-            progress = self.progress
-            raise DfnbError(
-                f"{self.folder}: the {what} is no longer finite in epoch {progress.epoch + 1}, "
-                f"step {progress.step + 1}; lower lr (now {self.settings.lr})"
-            )
+    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """Add the gradients of a batch's losses to those that are there; returns the losses."""
+        torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
+        losses = self.step_module(batch)
+        self._check_finite(losses["total"].item(), "loss")
+        # total and adversary have disjoint gradients, so one backward pass serves both.
+        self.fabric.backward(losses["total"] + losses.get("adversary", 0))
+        return losses
 
-    def _check_weights(self) -> None:
-        norm = nn.utils.get_total_norm(list(self.network.parameters()))
-        self._check_finite(norm, "network")
+    def _check_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise DfnbError(
+                f"{self.folder}: the {what} is no longer finite in epoch "
+                f"{self.progress.epoch + 1}; lower lr (now {self.settings.lr})"
+            )
 
     # ------------------------------------------------------------ after an epoch
 
-    def judge_epoch(self) -> None:
-        """Score validation split and test sets, keep the best weights, log, save."""
-        self._check_weights()
+    def end_epoch(self, images_per_s: float) -> None:
+        """Judge the weights, begin the next epoch, and save.
+
+        The first process judges alone; the others wait for it in their next step.
+        """
+        progress = self.progress
+        if self.fabric.is_global_zero:
+            self._judge(images_per_s)
+        progress.epoch += 1
+        progress.step = 0
+        progress.sums = {}
+        self.save()
+
+    def _judge(self, images_per_s: float) -> None:
+        """Score validation split and test sets, keep the best weights, and log."""
         progress = self.progress
         epoch = progress.epoch + 1
-        validation = self._scores(self.splits["val"], makes_samples=self.makes_samples)
+        seed = self.seed if self.makes_samples else None
+        frames = self.splits["val"]
+        validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
+        self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
         if auc > progress.chosen["auc"] or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
-            if self.fabric.is_global_zero:
-                self._write_weights()
+            with atomic(self.folder / "best.safetensors") as temporary:
+                save_model(self.network, temporary)
         for test_set in self.parameters["epoch_tests"]:
             self._score_test_set(test_set, epoch)
         row = {"epoch": epoch}
@@ -298,50 +278,30 @@ class Trainer:
             row[f"loss_{name}"] = value / self.steps
         row["lr"] = self.scheduler.get_last_lr()[0]
         row["validation_auc"] = auc
-        row["images_per_s"] = self.images_per_s
+        row["images_per_s"] = images_per_s
         for name, value in self._monitored().items():
             row[f"validation_{name}"] = round(float(value), 4)
         progress.log.append(row)
-        progress.epoch = epoch
-        progress.step = 0
-        progress.sums = {}
-        self.save()
         self._print(
             f"epoch {epoch} of {self.settings.epochs}: loss {row['loss_total']:.3f}, "
-            f"validation AUC {auc:.3f}, {self.images_per_s:.0f} images/s"
+            f"validation AUC {auc:.3f}, {images_per_s:.0f} images/s"
         )
-
-    def _scores(self, frames: pd.DataFrame, makes_samples: bool = False) -> pd.DataFrame:
-        """The scores of frames, or of the samples made of them; each process scores a share."""
-        world = self.fabric.world_size
-        rows = np.array_split(np.arange(len(frames)), world)[self.fabric.global_rank]
-        seed = self.seed if makes_samples else None
-        share = predict(self.network, frames.iloc[rows], self.settings, locate=False, seed=seed)
-        shares = [share] * world
-        if world > 1:
-            torch.distributed.all_gather_object(shares, share)
-        return pd.concat(shares, ignore_index=True)
 
     def _score_test_set(self, test_set: str, epoch: int) -> None:
         frames = select(load_frames(test_set), "test")
-        table = metrics.check_scores(self._scores(frames), test_set)
-        if self.fabric.is_global_zero:
-            facts = {"test_set": test_set, "epoch": epoch, **test_set_facts(frames)}
-            write_table(self.folder / "epochs" / f"{test_set}-{epoch}.parquet", table, facts)
-
-    def _write_weights(self) -> None:
-        weights = {}
-        for name, value in self.network.state_dict().items():
-            weights[name] = value.contiguous()
-        write_bytes(self.folder / "best.safetensors", save(weights))
+        table = predict(self.network, frames, self.settings, locate=False)
+        metrics.check_scores(table, test_set)
+        facts = {"test_set": test_set, "epoch": epoch, **test_set_facts(frames)}
+        path = self.folder / "epochs" / f"{test_set}-{epoch}.parquet"
+        write_table(path, table, facts)
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:
         """What the paper follows (``Network.monitor``), on one balanced batch of validation."""
         frames = self.splits["val"]
         sampler = EpochSampler(frames, min(len(frames), 256), self.seed)
-        batch = next(iter(loader(FrameDataset(frames, self.settings), sampler)))
-        batch = self._on_device(batch)
+        batches = loader(FrameDataset(frames, self.settings), sampler)
+        batch = self._on_device(next(iter(batches)))
         with self.fabric.autocast():
             outputs = self.network(batch["image"])
         return self.network.monitor(outputs, batch)
@@ -349,9 +309,8 @@ class Trainer:
     # ------------------------------------------------------------ checkpoint and record
 
     def save(self) -> None:
-        """Write the checkpoint; then end, if a signal asked for it."""
-        # Weights that are not finite must not replace good ones.
-        self._check_weights()
+        """Write the checkpoint; the processes hold the same state, and the first one writes it."""
+        self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             state = {
                 "progress": asdict(self.progress),
@@ -359,15 +318,8 @@ class Trainer:
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "scheduler": self.scheduler.state_dict(),
             }
-            content = io.BytesIO()
-            torch.save(state, content)
-            write_bytes(self.checkpoint, content.getbuffer())
-        self.saved_at = time.monotonic()
-        number = self.fabric.broadcast(self.end_signal)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if number:
-            raise SystemExit(128 + number)
+            with atomic(self.checkpoint) as temporary:
+                torch.save(state, temporary)
 
     def _load(self) -> None:
         """Take everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
@@ -394,7 +346,6 @@ class Trainer:
             start_id = self.start.id
             images_seen += self.start.record["images_seen"]
         published = self.paper.Settings().model_dump(mode="json")
-        datasets = [train_set, *self.parameters["epoch_tests"]]
         write_record(
             self.folder,
             self.parameters,
@@ -403,14 +354,14 @@ class Trainer:
             rule=rule,
             chosen=progress.chosen,
             validation_threshold=progress.validation_threshold,
-            weights_from=progress.weights_from,
+            weights_from=self.network.weights_from,
             weights_sha256=sha256(self.folder / "best.safetensors"),
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
             collapsed=collapsed(progress.log[-1], progress.chosen["auc"], self.settings.chance),
             start=start_id,
             images_seen=images_seen,
-            fingerprints={name: dataset_record(name)["fingerprint"] for name in datasets},
+            fingerprints={train_set: dataset_record(train_set)["fingerprint"]},
             **self.clock.facts(),
         )
 
@@ -433,11 +384,12 @@ class Step(nn.Module):
 def optimisation(network: Network, settings: Settings, steps: int) -> tuple[Optimizer, LRScheduler]:
     """The optimiser, and its schedule, which is stepped after every batch; ``steps`` per epoch."""
     groups = network.parameter_groups(settings.weight_decay)
-    if settings.optimiser == "sgd":
-        optimiser = SGD(groups, settings.lr, momentum=0.9)
+    if settings.optimiser == "adam":
+        optimiser = Adam(groups, settings.lr)
+    elif settings.optimiser == "adamw":
+        optimiser = AdamW(groups, settings.lr)
     else:
-        kind = Adam if settings.optimiser == "adam" else AdamW
-        optimiser = kind(groups, settings.lr)
+        optimiser = SGD(groups, settings.lr, momentum=0.9)
     total_steps = steps * settings.epochs
     if settings.schedule == "onecycle":
         highest = [group["lr"] for group in optimiser.param_groups]

@@ -14,7 +14,7 @@ from dfnb.settings import DfnbError
 
 POLL_S = 1
 LAST_LINES = 15  # that are shown of the log of a failed job
-GRACE_S = 60  # after Ctrl-C, for trainings to save their state
+GRACE_S = 60  # after Ctrl-C, for the jobs to end
 
 
 def run(profile: str, cores: int) -> None:

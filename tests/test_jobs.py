@@ -62,6 +62,7 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
         ({"epochs": "many"}, "epochs = 'many': input should be a valid integer"),
         ({"epochs": True}, "epochs = True"),
         ({"lr": "1e-4"}, "lr = '1e-4': input should be a valid number"),
+        ({"lr": 0.0}, "lr = 0.0: input should be greater than 0"),
         ({"schedule": "linear"}, "schedule = 'linear'"),
         ({"profile": "../x"}, "profile = '../x'"),
         ({"test_sets": []}, r"test_sets = \[\]: list should have at least 1 item"),

@@ -8,7 +8,6 @@ from torchvision import tv_tensors
 
 from dfnb import papers
 from dfnb.papers import contract, released
-from dfnb.settings import DfnbError
 
 PAPERS = papers.names()
 # Settings with which the total is the plain sum of the terms; test_lae and others have the weights.
@@ -126,15 +125,10 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("paper", PUBLISHED)
-def test_published_settings_are_the_defaults_and_keep_their_limits(paper):
-    schema = papers.module(paper).Settings
-    settings = schema()
+def test_published_settings_are_the_defaults(paper):
+    settings = papers.module(paper).Settings()
     assert tuple(getattr(settings, name) for name in NAMES) == PUBLISHED[paper]
     assert settings.augmentation == "released"
-    for wrong in ({"lr": 0.0}, {"batch_size": 1}, {"epochs": 10**30}, {"mixup_probability": 1.1}):
-        with pytest.raises(DfnbError) as error:
-            schema.check(wrong, "profile.yaml")
-        assert str(error.value).startswith(f"profile.yaml: {next(iter(wrong))} = ")
 
 
 # ---------------------------------------------------------------- released augmentations

@@ -59,15 +59,11 @@ def test_scores_and_regions_are_those_of_each_frame(home):
     np.testing.assert_allclose(table["log_odds"], turned["log_odds"].iloc[::-1], atol=1e-5)
 
 
-def test_facts_of_the_test_set_come_with_the_scores(home):
-    attrs = scoring.score(UntrainedRun(), "smoke-a", videos=4).attrs
-    assert set(attrs) == set(store.TEST_SET_FACTS)
-    assert attrs["fingerprint"] == identity(dataset_record("smoke-a"))
-
-
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
+    assert set(clean.attrs) == set(store.TEST_SET_FACTS)
+    assert clean.attrs["fingerprint"] == identity(dataset_record("smoke-a"))
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)
@@ -84,13 +80,3 @@ def test_nan_is_refused(home, monkeypatch):
     monkeypatch.setattr(locate_and_verify.Network, "log_odds", log_odds)
     with pytest.raises(DfnbError, match=r"the scores of untrained on smoke-a has .* NaN"):
         scoring.score(UntrainedRun(), "smoke-a")
-
-
-def test_the_threads_are_as_they_were_after_an_error():
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ZeroDivisionError), scoring.single_thread():
-            assert torch.get_num_threads() == 1 / 0
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)

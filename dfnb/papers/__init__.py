@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
-from dfnb.settings import DfnbError, explained
+from dfnb.settings import DfnbError
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -30,13 +30,9 @@ def notebooks() -> dict[str, str]:
     __path__[1:] = [str(files.home() / "papers")]
     papers = {}
     for entry in pkgutil.iter_modules(__path__):
-        source = f"{entry.module_finder.path}/{entry.name}.py"
-        with explained(source, "as a paper", "correct it"):
-            candidate = import_module(f"{__name__}.{entry.name}")
-            if hasattr(candidate, "PAPER"):
-                for required in ("Settings", "Network"):
-                    getattr(candidate, required)  # an AttributeError names what is missing
-                papers[candidate.PAPER.notebook] = entry.name
+        candidate = import_module(f"{__name__}.{entry.name}")
+        if hasattr(candidate, "PAPER"):
+            papers[candidate.PAPER.notebook] = entry.name
     return dict(sorted(papers.items()))
 
 
@@ -50,14 +46,14 @@ def module(paper: str) -> ModuleType:
 
 def source_digest(paper: str) -> str:
     """A fingerprint of a paper's own file; comments, docstrings and layout do not change it."""
-    return _code_digest(Path(module(paper).__file__).read_text(encoding="utf-8"))
+    path = Path(module(paper).__file__)
+    return _code_digest(path.read_text(encoding="utf-8"))
 
 
 @cache
 def _code_digest(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        can_have_docstring = isinstance(node, DOCUMENTED)
-        if can_have_docstring and ast.get_docstring(node) is not None:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body[0] = ast.Pass()
     return files.digest(ast.unparse(tree))

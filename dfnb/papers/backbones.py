@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,10 +133,7 @@ def start(name: str, pretrained: bool) -> Start:
     try:
         file = _fetched(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        log.warning(
-            "No pretrained weights for %s (%s): starting from random weights.", name, reason
-        )
+        log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
     digest = sha256(file)
     if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
@@ -163,12 +159,10 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     ``torch.manual_seed`` before the call determines them. Raises as :func:`start`.
     """
     begin = start(name, pretrained)
-    overrides = {}
     if begin.file:
-        overrides = {"file": str(begin.file), "custom_load": False}
-    model = timm.create_model(
-        name, pretrained=bool(begin.file), pretrained_cfg_overlay=overrides, **timm_kwargs
-    )
+        timm_kwargs["pretrained"] = True
+        timm_kwargs["pretrained_cfg_overlay"] = {"file": str(begin.file), "custom_load": False}
+    model = timm.create_model(name, **timm_kwargs)
     model.weights_from = begin.weights_from
     return model
 
@@ -211,10 +205,10 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         model.conv2.padding = (1, 1)
     result = nn.ModuleList()
     for part_names in STAGES[type(model)]:
-        parts = OrderedDict()
+        stage = nn.Sequential()
         for part_name in part_names:
-            parts[part_name.replace(".", "_")] = model.get_submodule(part_name)
-        result.append(nn.Sequential(parts))
+            stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
+        result.append(stage)
     result.weights_from = model.weights_from
     channels, strides = _map_shapes(result)
     return result, channels, strides

@@ -168,10 +168,10 @@ class Settings(Closed):
 
 def light() -> v2.Transform:
     """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
-    nearest = v2.InterpolationMode.NEAREST
-    shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16), interpolation=nearest)
+    mirror = v2.RandomHorizontalFlip()
+    shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
     colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-    return v2.Compose([v2.RandomHorizontalFlip(), shift, colours])
+    return v2.Compose([mirror, shift, colours])
 
 
 class Network(nn.Module):
@@ -243,10 +243,12 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     Targets that are ``IGNORED`` do not count; if all are, the loss is zero.
     """
     loss = _mean_cross_entropy(logits, target)
-    if batch["partner"] is None:
+    partner = batch["partner"]
+    if partner is None:
         return loss
-    partner_loss = _mean_cross_entropy(logits, target[batch["partner"]])
-    return batch["weight"] * loss + (1 - batch["weight"]) * partner_loss
+    partner_loss = _mean_cross_entropy(logits, target[partner])
+    weight = batch["weight"]
+    return weight * loss + (1 - weight) * partner_loss
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -266,16 +268,17 @@ def shapes(network: Network, images: Tensor) -> dict[str, str]:
 
     By name: first the output of every module in the order of execution, then the network's outputs.
     """
-    module_names = {module: name for name, module in network.named_modules()}
-    values: dict[str, object] = {}
+    names = {module: name for name, module in network.named_modules()}
+    result = {}
 
     def remember(module: nn.Module, inputs: tuple, output: object) -> None:
-        values[module_names[module]] = output
+        values = {names[module]: output}
+        if module is network:
+            values = output
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                result[name] = "×".join(map(str, value.shape[1:]))
 
     with nn.modules.module.register_module_forward_hook(remember):
-        values.update(network(images))
-    result = {}
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            result[name] = "×".join(str(size) for size in value.shape[1:])
+        network(images)
     return result

@@ -25,22 +25,27 @@ def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
     return v2.Lambda(partial(_recoloured, change), tv_tensors.Image)
 
 
-def _recoloured(change: Callable[[Tensor], Tensor], image: tv_tensors.Image) -> tv_tensors.Image:
+def _recoloured(
+    change: Callable[[Tensor], Tensor],
+    image: tv_tensors.Image,
+) -> tv_tensors.Image:
     pixels = change(image.as_subclass(Tensor).float())
     return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
     """Transforms one after the other; each step is (its probability, the transform)."""
-    return v2.Compose([v2.RandomApply([transform], p=chance) for chance, transform in steps])
+    transforms = []
+    for chance, transform in steps:
+        transforms.append(v2.RandomApply([transform], p=chance))
+    return v2.Compose(transforms)
 
 
 def one_colour(limit: float = 0.2) -> v2.Transform:
     """One of brightness and contrast (up to ``limit``), PCA lighting, hue and saturation."""
     brightness = partial(brightness_contrast, limit=limit)
-    return v2.RandomChoice(
-        [recolour(brightness), recolour(pca_lighting), recolour(hue_saturation_value)]
-    )
+    changes = [brightness, pca_lighting, hue_saturation_value]
+    return v2.RandomChoice([recolour(change) for change in changes])
 
 
 def blur(size: int) -> v2.Transform:
@@ -80,16 +85,23 @@ def pca_lighting(pixels: Tensor) -> Tensor:
     Krizhevsky et al., NeurIPS 2012. As in albumentations, there is one α ~ N(0, 0.1²) for the
     three axes.
     """
-    variances, axes = torch.linalg.eigh(torch.cov(pixels.flatten(1) / 255))
+    covariance = torch.cov(pixels.flatten(1) / 255)
+    variances, axes = torch.linalg.eigh(covariance)
     shift = axes @ variances  # Σ_i λ_i v_i
-    return pixels + 255 * shift[:, None, None] * 0.1 * torch.randn(())
+    shift = shift[:, None, None]
+    return pixels + 255 * shift * 0.1 * torch.randn(())
 
 
 def hue_saturation_value(pixels: Tensor) -> Tensor:
     """Add up to ± 40° to the hue, ± 30 of 255 to the saturation and ± 20 of 255 to the value."""
     # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
-    hsv = cv2.cvtColor(pixels.permute(1, 2, 0).numpy() / 255, cv2.COLOR_RGB2HSV)
-    hsv += [_uniform(40), _uniform(30 / 255), _uniform(20 / 255)]
+    image = pixels.permute(1, 2, 0).numpy()
+    hsv = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)
+    hsv += [
+        _uniform(40),
+        _uniform(30 / 255),
+        _uniform(20 / 255),
+    ]
     hsv[..., 0] %= 360
     hsv = hsv.clip(0, (360, 1, 1)).astype("float32")
     rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
