@@ -1,8 +1,5 @@
 """The store: a report reads what was written into it, and refuses unsound scores."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,9 +186,3 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
         assert "\n" not in str(error.value)
     with pytest.raises(DfnbError, match="baseline has the name of a detector"):
         their(videos, folder="baseline")
-
-
-def test_a_report_is_read_without_torch():
-    code = "import sys, dfnb.store; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
