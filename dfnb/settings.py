@@ -55,11 +55,11 @@ class Closed(BaseModel):
 def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or "value"
-        message = problem["msg"]
+        message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
             yield f"there is no parameter {field!r}; known are {', '.join(schema.model_fields)}"
         elif problem["type"] == "value_error":
-            yield message.removeprefix("Value error, ")
+            yield str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
             yield f"{field}: {message}"
         else:
