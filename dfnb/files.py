@@ -89,10 +89,9 @@ def manifest(name: str) -> dict[str, Any]:
     if "like" not in content:
         return content
     base = manifest(content.pop("like"))
-    merged = {**base, **content}
-    if "parameters" in merged:
-        merged["parameters"] = {**base.get("parameters", {}), **content.get("parameters", {})}
-    return merged
+    if "parameters" in base and "parameters" in content:
+        content["parameters"] = {**base["parameters"], **content["parameters"]}
+    return {**base, **content}
 
 
 def described(kind: str) -> list[str]:

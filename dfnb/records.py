@@ -83,7 +83,10 @@ def _git(*arguments: str) -> str:
 
 
 def write_record(
-    folder: Path, parameters: Mapping[str, Any], outputs: Sequence[str], **facts: Any
+    folder: Path,
+    parameters: Mapping[str, Any],
+    outputs: Sequence[str],
+    **facts: Any,
 ) -> dict[str, Any]:
     """Write ``folder/record.json`` and return its content.
 

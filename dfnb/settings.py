@@ -67,22 +67,19 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             yield f"{field} = {value}: {message}"
 
 
-class _Named(Closed):
-    name: Name
+class _Text(Closed):
+    name: Name = "name"
+    title: Title = "title"
 
 
 def check_name(name: str, source: object) -> str:
     """Return ``name`` if it can be the name of a file and of a folder, else raise DfnbError."""
-    return _Named.check({"name": name}, source).name
-
-
-class _Titled(Closed):
-    title: Title
+    return _Text.check({"name": name}, source).name
 
 
 def check_title(title: str, source: object) -> str:
     """Return ``title`` if it can stand in every table, else raise :class:`DfnbError`."""
-    return _Titled.check({"title": title}, source).title
+    return _Text.check({"title": title}, source).title
 
 
 @contextmanager

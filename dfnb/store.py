@@ -184,7 +184,11 @@ def write_scores(
             fingerprints[condition.test_set] = table.attrs["fingerprint"]
             parts.append(_stored_rows(folder, condition, table))
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        facts = {"record": record, "roles": list(roles), "fingerprints": fingerprints}
+        facts = {
+            "record": record,
+            "roles": list(roles),
+            "fingerprints": fingerprints,
+        }
         write_table(path, rows, facts)
         if not what:
             _remove_replaced(folder, run, roles)
@@ -199,9 +203,7 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
     frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
     rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
     rows = rows.assign(**condition._asdict(), frame_row=frame_row)
-    if "log_odds" not in rows:
-        rows["log_odds"] = np.nan
-    steps = (rows["log_odds"] / LOG_ODDS_STEP).round()
+    steps = np.round(rows.get("log_odds", np.nan) / LOG_ODDS_STEP)
     rows["log_odds"] = steps * LOG_ODDS_STEP
     return rows.round(MEASURE_DIGITS)
 
@@ -251,9 +253,8 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        # What was read: rows by condition of each run id, and frames of each test set.
-        self._tables: dict[str, dict[Condition, pd.DataFrame]] = {}
-        self._test_sets: dict[str, pd.DataFrame] = {}
+        self._tables = {}  # what was read: by run id, the rows of each condition
+        self._test_sets = {}  # by name
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
@@ -319,11 +320,13 @@ class Report:
                 notebook = run.detector["notebook"]
                 place = (is_variant, notebook, ablation, variant != "main", variant, train_set)
                 runs_by_place[place].append(run)
+        several_train_sets = len(main_train_sets) > 1
         detectors = []
         for place in sorted(runs_by_place):
             _, _, ablation, _, variant, _ = place
             runs = sorted(runs_by_place[place], key=attrgetter("seed"))
-            detectors.append(_detector(ablation, variant, runs, len(main_train_sets) > 1))
+            detector = _detector(ablation, variant, runs, several_train_sets)
+            detectors.append(detector)
         return detectors
 
     def _conditions(self, detector: Detector) -> list[Condition]:
@@ -365,8 +368,8 @@ class Report:
         log_odds = rows["log_odds"].to_numpy()
         table["log_odds"] = log_odds
         table["score"] = expit(log_odds)
-        measures = rows.drop(columns=["frame_row", "log_odds"]).dropna(axis=1, how="all")
-        table = table.join(measures.reset_index(drop=True))
+        measures = rows.drop(columns=["frame_row", "log_odds"]).reset_index(drop=True)
+        table = table.join(measures.dropna(axis=1, how="all"))
         if not condition.map:
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
         table.attrs = {
