@@ -285,7 +285,8 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     (5, 2) are unknown, or where they span less than a thousandth of the image.
     """
     axes, origin = face_axes(landmarks)
-    area = abs(np.linalg.det(axes))
+    (a, b), (c, d) = axes
+    area = abs(a * d - b * c)  # the determinant; numpy's would warn of NaN
     smallest = shape[0] * shape[1] / 1000
     if np.isnan(area) or area <= smallest:
         return np.full((2, *shape), np.nan)
