@@ -96,7 +96,7 @@ class LocateAndVerify(nn.Module):
         super().__init__()
         self.rgb, channels, strides = backbones.stages(settings.backbone, pretrained=False)
         self.srm, _, _ = backbones.stages(settings.backbone, pretrained=False)
-        self.register_buffer("kernel", lv.SRM[:, None].repeat(1, 3, 1, 1), persistent=False)
+        self.register_buffer("kernel", lv.SRM.repeat(1, 3, 1, 1), persistent=False)
         self.lfga = nn.ModuleList(Attention(c, settings.attention_reduction) for c in channels[3:6])
         width, hidden, out = settings.mpff_width, settings.fusion_width, settings.fusion_out
         projections = [

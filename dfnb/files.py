@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from dfnb.settings import DfnbError, check_name, explained, plain, read_yaml
+from dfnb.settings import DfnbError, check_name, explained, plain, read_mapping, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,9 @@ def home() -> Path:
 
     ``$DFNB_HOME``, else the nearest parent folder with ``data_manifest/``, else the current folder.
     """
-    if os.environ.get("DFNB_HOME"):
-        return Path(os.environ["DFNB_HOME"]).expanduser().resolve()
+    chosen = os.environ.get("DFNB_HOME")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "data_manifest").is_dir():
@@ -47,16 +48,13 @@ def home() -> Path:
 def find(relative: str) -> Path:
     """A file or folder that ships with the project: in the home, the checkout, or the package.
 
-    ``workflow/`` is never taken from the home: its code must fit this package.
+    Where none of them has it, its place in the home.
     """
     package = Path(__file__).resolve().parent
-    places = [package.parent / relative, package / "share" / relative]
-    if relative != "workflow":
-        places.insert(0, home() / relative)
-    for place in places:
-        if place.exists():
-            return place
-    return places[0]
+    for root in (home(), package.parent, package / "share"):
+        if (root / relative).exists():
+            return root / relative
+    return home() / relative
 
 
 def report_folder(profile: str) -> Path:
@@ -66,7 +64,9 @@ def report_folder(profile: str) -> Path:
 
 def dataset_folder(name: str | Path) -> Path:
     """``datasets/<name>`` in the home, or the folder itself where ``name`` is a path."""
-    return Path(name) if "/" in str(name) else home() / "datasets" / name
+    if "/" in str(name):
+        return Path(name)
+    return home() / "datasets" / name
 
 
 def run_folder(run_id: str) -> Path:
@@ -84,30 +84,24 @@ def manifest(name: str) -> dict[str, Any]:
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
     if not path.is_file():
-        raise DfnbError(f"there is no manifest {path}; known are {', '.join(described())}")
+        raise DfnbError(f"there is no manifest {path}")
     content = read_yaml(path)
     if "like" not in content:
         return content
     base = manifest(content.pop("like"))
-    merged = {**base, **content}
-    if "parameters" in merged:
-        merged["parameters"] = {**base.get("parameters", {}), **content.get("parameters", {})}
-    return merged
+    if "parameters" in base and "parameters" in content:
+        content["parameters"] = {**base["parameters"], **content["parameters"]}
+    return {**base, **content}
 
 
-def described(kind: str | None = None) -> list[str]:
-    """Names of the datasets in ``data_manifest/``; of one ``kind``, synth or real, or of both."""
-    names = []
-    for path in sorted(find("data_manifest").glob("*.yaml")):
-        declared = _declared_kind(path, path.stat().st_mtime_ns)
-        if declared is not None and kind in (None, declared):
-            names.append(path.stem)
-    return names
+def described(kind: str) -> list[str]:
+    """Names of the datasets of a kind, synth or real, in ``data_manifest/``."""
+    paths = sorted(find("data_manifest").glob("*.yaml"))
+    return [path.stem for path in paths if _declared_kind(path) == kind]
 
 
-@cache
-def _declared_kind(path: Path, modified_ns: int) -> Any:
-    """The kind of a manifest; planning a profile asks for it hundreds of times."""
+@cache  # planning a profile asks for it hundreds of times
+def _declared_kind(path: Path) -> str | None:
     return read_yaml(path).get("kind")
 
 
@@ -184,11 +178,8 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises :class:`DfnbError` that names the file when it is none."""
-    with explained(path, "JSON", "delete it and run the step that wrote it again"):
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds {type(content).__name__} instead of names and values")
-        return content
+    remedy = "delete it and run the step that wrote it again"
+    return read_mapping(path, json.loads, "JSON", remedy)
 
 
 def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
@@ -227,8 +218,8 @@ def read_facts(path: Path) -> dict[str, Any]:
         return json.loads(parquet.read_metadata(path).metadata[b"dfnb"])
 
 
-def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """A table of :func:`write_table`, its facts as ``attrs``; ``options`` are those of pandas.
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of :func:`write_table`, its facts as ``attrs``.
 
     Raises :class:`DfnbError` when the file is missing or damaged.
     """
@@ -238,7 +229,7 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
         raise DfnbError(f"there is no {path}; run the step that makes it")
     facts = read_facts(path)
     with explained(path, "as a table of dfnb", "delete it and make it again"):
-        table = pd.read_parquet(path, **options)
+        table = pd.read_parquet(path)
     table.attrs = facts
     return table
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
-from dfnb.settings import DfnbError
+from dfnb.settings import explained
 
 PACKAGES = (
     "dfnb",
@@ -55,8 +55,7 @@ class Clock:
 def environment() -> dict[str, Any]:
     """What a number may depend on beside data and settings. No path, no host name.
 
-    ``code`` is git's hash of the folder ``dfnb`` at HEAD; ``commit`` ends in -dirty where tracked
-    files outside ``reports/`` differ from it.
+    ``commit`` ends in -dirty where tracked files outside ``reports/`` differ from it.
     """
     import torch
 
@@ -69,7 +68,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": f"{commit}-dirty" if dirty else commit,
-        "code": _git("rev-parse", "HEAD:dfnb") or "unknown",
         "device": device,
         "threads": torch.get_num_threads(),
     }
@@ -77,17 +75,18 @@ def environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str:
     """What git answers about the checkout of this package; empty without git or checkout."""
-    if not shutil.which("git"):
-        return ""
     checkout = Path(__file__).resolve().parents[1]
-    if not (checkout / ".git").exists():
+    if not (checkout / ".git").exists() or not shutil.which("git"):
         return ""
     command = ["git", "-C", str(checkout), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def write_record(
-    folder: Path, parameters: Mapping[str, Any], outputs: Sequence[str], **facts: Any
+    folder: Path,
+    parameters: Mapping[str, Any],
+    outputs: Sequence[str],
+    **facts: Any,
 ) -> dict[str, Any]:
     """Write ``folder/record.json`` and return its content.
 
@@ -117,9 +116,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    if not isinstance(record.get("outputs"), dict) or not isinstance(
-        record.get("parameters"), dict
-    ):
-        raise DfnbError(f"{path} is not a record; delete it and run the step again")
-    complete = all((folder / name).exists() for name in record["outputs"])
+    with explained(path, "as a record", "delete it and run the step again"):
+        outputs = [folder / name for name in record["outputs"]]
+    complete = all(output.exists() for output in outputs)
     return record if complete else None

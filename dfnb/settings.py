@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -21,8 +21,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 # Variants, methods and other tools are named in tables: no table format may read markup in them.
 Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
-# A path that stays inside its folder.
-InnerPath = Annotated[str, StringConstraints(pattern=r"^\w[^/]{0,199}(/\w[^/]{0,199})*$")]
 
 
 class DfnbError(Exception):
@@ -57,36 +55,31 @@ class Closed(BaseModel):
 def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or "value"
+        message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
             yield f"there is no parameter {field!r}; known are {', '.join(schema.model_fields)}"
         elif problem["type"] == "value_error":
             yield str(problem["ctx"]["error"])
+        elif problem["type"] == "missing":
+            yield f"{field}: {message}"
         else:
-            value = "" if problem["type"] == "missing" else f" = {_short(problem['input'])}"
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            yield f"{field}{value}: {message}"
+            value = textwrap.shorten(repr(problem["input"]), 80)
+            yield f"{field} = {value}: {message}"
 
 
-def _short(value: object) -> str:
-    return textwrap.shorten(repr(value), 80)
-
-
-class _Named(Closed):
-    name: Name
+class _Text(Closed):
+    name: Name = "name"
+    title: Title = "title"
 
 
 def check_name(name: str, source: object) -> str:
     """Return ``name`` if it can be the name of a file and of a folder, else raise DfnbError."""
-    return _Named.check({"name": name}, source).name
-
-
-class _Titled(Closed):
-    title: Title
+    return _Text.check({"name": name}, source).name
 
 
 def check_title(title: str, source: object) -> str:
     """Return ``title`` if it can stand in every table, else raise :class:`DfnbError`."""
-    return _Titled.check({"title": title}, source).title
+    return _Text.check({"title": title}, source).title
 
 
 @contextmanager
@@ -108,15 +101,15 @@ class _Loader(yaml.CSafeLoader):
     """Safe YAML without duplicate keys; keys are the text as written, also ``no`` and 0.010."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        duplicates = {key for key in written if written.count(key) > 1}
-        if duplicates:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{duplicates.pop()!r} is written twice", node.start_mark
-            )
+        names = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"
+            if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``
+                continue
+            if key.value in names:
+                problem = f"{key.value!r} is written twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            names.add(key.value)
+            key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
 
@@ -127,11 +120,21 @@ def parse_yaml(text: str) -> Any:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises :class:`DfnbError` for anything else."""
-    with explained(path, "YAML", "correct it"):
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+    return read_mapping(path, parse_yaml, "YAML", "correct it")
+
+
+def read_mapping(
+    path: Path,
+    parse: Callable[[str], Any],
+    kind: str,
+    remedy: str,
+) -> dict[str, Any]:
+    """The names and values in a file; ``kind`` and ``remedy`` stand in :func:`explained`."""
+    with explained(path, kind, remedy):
+        content = parse(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise TypeError(f"it holds {type(content).__name__} instead of names and values")
-        return content
+    return content
 
 
 def plain(value: Any) -> Any:

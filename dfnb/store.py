@@ -7,7 +7,7 @@ The report's folder is the store, and nothing else is needed to make the report 
                       scores/<run id>.parquet           of a training, written by it
                       scores/<run id>@<what>.parquet    what a notebook adds beside it
                       weights/<run id>.safetensors      of the main detectors' first seeds
-                      other/<tool>/<test set>.csv       scores of another tool (or .parquet)
+                      other/<tool>/<test set>.csv       scores of another tool
 
 A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
 the table of the test set; the values are ``log_odds``, those of the frame being fake, and measures
@@ -18,6 +18,7 @@ the report, and the fingerprints of its test sets. Nothing here imports torch.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +28,9 @@ from scipy.special import expit, logit
 
 from dfnb import metrics
 from dfnb.files import locked, read_facts, read_table, report_folder, write_table
-from dfnb.settings import DfnbError, check_name, check_title, explained, read_yaml
+from dfnb.settings import DfnbError, check_title, explained
 
-KEYS = ("video", "track", "frame", "cluster", "label", "method")
-KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+KEYS = tuple(metrics.KEY_TYPES)  # video, track, frame, cluster, label and method
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
@@ -50,6 +50,7 @@ class Condition(NamedTuple):
 
 
 CONDITION = list(Condition._fields)
+Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class StoredRun:
     def parameters(self) -> dict[str, Any]:
         """Paper, training set, seed, settings, and whatever else identifies the training."""
         return self.record["parameters"]
+
+    @property
+    def purpose(self) -> list[Any]:
+        """Paper, training set and seed, which a training with other settings shares."""
+        return [self.parameters[name] for name in ("paper", "train_set", "seed")]
 
     @property
     def seed(self) -> int:
@@ -89,15 +95,17 @@ class Detector(NamedTuple):
     """Trainings that differ in their seed alone; or another tool, which has no runs."""
 
     name: str  # in tables, unique in a report
-    paper: str
-    ablation: str  # both are empty for main detectors and for other tools
-    variant: str
-    runs: tuple[StoredRun, ...]
+    paper: str = ""
+    ablation: str = ""  # both are empty for main detectors and for other tools
+    variant: str = ""
+    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
 
     @property
     def train_set(self) -> str:
         """The dataset trained on; empty for another tool."""
-        return self.runs[0].parameters["train_set"] if self.runs else ""
+        if not self.runs:
+            return ""
+        return self.runs[0].parameters["train_set"]
 
     @property
     def collapsed(self) -> set[int]:
@@ -110,6 +118,11 @@ def score_path(folder: Path, run_id: str) -> Path:
     return folder / "scores" / f"{run_id}.parquet"
 
 
+def _score_paths(folder: Path, run_id: str) -> list[Path]:
+    """The score file of a run, and those that notebooks added."""
+    return sorted(folder.glob(f"scores/{run_id}[.@]*"))
+
+
 def weights_path(folder: Path, run_id: str) -> Path:
     """Where a report's ``folder`` keeps the weights of a run, if it does."""
     return folder / "weights" / f"{run_id}.safetensors"
@@ -117,7 +130,19 @@ def weights_path(folder: Path, run_id: str) -> Path:
 
 def test_set_path(folder: Path, name: str) -> Path:
     """The frames of a test set in a report's ``folder``."""
-    return folder / "test_sets" / f"{check_name(name, folder)}.parquet"
+    return folder / "test_sets" / f"{name}.parquet"
+
+
+def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
+    """The runs with scores in a report's ``folder``, each with its roles."""
+    runs = []
+    for path in sorted(folder.glob("scores/*.parquet")):
+        if "@" not in path.stem:
+            facts = read_facts(path)
+            run = StoredRun(path.stem, facts["record"])
+            roles = [tuple(role) for role in facts["roles"]]
+            runs.append((run, roles))
+    return runs
 
 
 # ---------------------------------------------------------------- writing
@@ -127,7 +152,7 @@ def write_scores(
     profile: str,
     record: Mapping[str, Any],
     run_id: str,
-    roles: Sequence[Sequence[str]],
+    roles: Sequence[Role],
     tables: Mapping[Condition, pd.DataFrame],
     what: str = "",
 ) -> Path:
@@ -141,7 +166,7 @@ def write_scores(
         profile: Name of the report.
         record: The record of the run.
         run_id: Name of the run.
-        roles: Pairs of ablation and variant that the run stands for in the report; ``[["", ""]]``
+        roles: Pairs of ablation and variant that the run stands for in the report; ``[("", "")]``
             is the main detector. A run without roles appears in no table.
         tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both, and with
             :data:`TEST_SET_FACTS` as ``attrs``.
@@ -150,9 +175,8 @@ def write_scores(
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    path = score_path(folder, run_id)
-    if what:
-        path = score_path(folder, f"{run_id}@{what}")
+    run = StoredRun(run_id, dict(record))
+    path = score_path(folder, f"{run_id}@{what}" if what else run_id)
     fingerprints = {}
     parts = []
     with locked(folder / "test_sets", wait_s=600):
@@ -162,80 +186,62 @@ def write_scores(
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         facts = {
             "record": record,
-            "roles": [list(role) for role in roles],
+            "roles": list(roles),
             "fingerprints": fingerprints,
         }
         write_table(path, rows, facts)
         if not what:
-            _remove_replaced(folder, run_id, facts)
+            _remove_replaced(folder, run, roles)
     return path
 
 
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; its frames join those of the stored test set."""
-    keys = table[list(KEYS)].astype(KEY_TYPES)
+    keys = table[list(KEYS)].astype(metrics.KEY_TYPES)
     frames = _with_frames(folder, condition.test_set, keys, table.attrs)
-    index = pd.MultiIndex.from_frame(frames)
-    places = index.get_indexer(pd.MultiIndex.from_frame(keys))
+    frames["frame_row"] = np.arange(len(frames), dtype="int32")
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
     rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
-    rows = rows.assign(**condition._asdict(), frame_row=places.astype("int32"))
-    if "log_odds" not in rows:
-        rows["log_odds"] = np.nan
-    steps = (rows["log_odds"] / LOG_ODDS_STEP).round()
+    rows = rows.assign(**condition._asdict(), frame_row=frame_row)
+    steps = np.round(rows.get("log_odds", np.nan) / LOG_ODDS_STEP)
     rows["log_odds"] = steps * LOG_ODDS_STEP
     return rows.round(MEASURE_DIGITS)
 
 
 def _with_frames(
-    folder: Path, name: str, keys: pd.DataFrame, attrs: Mapping[str, Any]
+    folder: Path,
+    name: str,
+    keys: pd.DataFrame,
+    attrs: Mapping[str, Any],
 ) -> pd.DataFrame:
     """The stored frames of a test set; those of ``keys`` that it lacks are appended first."""
     path = test_set_path(folder, name)
     stored = keys.head(0)
-    version = attrs["fingerprint"]
     if path.exists():
         stored = read_table(path)
-        version = stored.attrs["fingerprint"]
+        if stored.attrs["fingerprint"] != attrs["fingerprint"]:
+            raise DfnbError(
+                f"{path} is of another version of {name}; delete the folders scores and test_sets "
+                f"of {folder}, then run the profile again"
+            )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
-    has_conflict = frames.duplicated(["video", "track", "frame"]).any()
-    if version != attrs["fingerprint"] or has_conflict:
-        raise DfnbError(
-            f"{path} is of another version of {name}; delete the folders scores and test_sets "
-            f"of {folder}, then run the profile again"
-        )
     if len(frames) > len(stored):
         facts = {fact: attrs[fact] for fact in TEST_SET_FACTS}
         write_table(path, frames, facts)
     return frames
 
 
-def _remove_replaced(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
-    """Remove the files of other trainings with one of the run's roles and its seed."""
-    for path in folder.glob("scores/*.parquet"):
-        other_id = path.stem.partition("@")[0]
-        if other_id != run_id and _same_role(read_facts(path), facts):
-            path.unlink()
-            weights_path(folder, other_id).unlink(missing_ok=True)
-
-
-def _same_role(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two score files are of one paper, training set and seed, and share a role."""
-    for name in ("paper", "train_set", "seed"):
-        if one["record"]["parameters"][name] != other["record"]["parameters"][name]:
-            return False
-    return any(role in other["roles"] for role in one["roles"])
+def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
+    """Remove scores and weights of other trainings with one of the new one's roles and its seed."""
+    for run, roles in _runs_with_roles(folder):
+        is_other_version = run.id != new.id and run.purpose == new.purpose
+        if is_other_version and set(roles).intersection(new_roles):
+            weights_path(folder, run.id).unlink(missing_ok=True)
+            for path in _score_paths(folder, run.id):
+                path.unlink()
 
 
 # ---------------------------------------------------------------- reading
-
-
-class _Role(NamedTuple):
-    """What runs stand for in a report, whatever their seeds."""
-
-    notebook: str
-    ablation: str
-    variant: str
-    train_set: str
 
 
 class Report:
@@ -247,14 +253,14 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        self._tables: dict[str, dict[Condition, pd.DataFrame]] = {}  # by run id, once read
-        self._test_sets: dict[str, pd.DataFrame] = {}
+        self._tables = {}  # what was read: by run id, the rows of each condition
+        self._test_sets = {}  # by name
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
 
-        Variants stand in the order of ``profile.yaml``. Raises :class:`DfnbError` when another
-        tool has the name of a detector.
+        Variants stand in the order of their names, but ``main`` is the first of its ablation.
+        Raises :class:`DfnbError` when another tool has the name of a detector.
         """
         detectors = self._our_detectors()
         names = [detector.name.casefold() for detector in detectors]
@@ -262,16 +268,18 @@ class Report:
             tool = check_title(folder.name, folder)
             if tool.casefold() in names:
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
-            detectors.append(Detector(tool, "", "", "", ()))
+            detectors.append(Detector(tool))
         return detectors
 
     def test_sets(self, detector: Detector) -> list[str]:
         """The test sets on which a detector has scores or measures."""
-        return list(dict.fromkeys(each.test_set for each in self._conditions(detector)))
+        test_sets = [condition.test_set for condition in self._conditions(detector)]
+        return list(dict.fromkeys(test_sets))
 
     def conditions(self, detector: Detector, test_set: str) -> list[Condition]:
         """The conditions on a test set under which any run of a detector has a table."""
-        return [each for each in self._conditions(detector) if each.test_set == test_set]
+        conditions = self._conditions(detector)
+        return [condition for condition in conditions if condition.test_set == test_set]
 
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
@@ -301,66 +309,51 @@ class Report:
 
     def _our_detectors(self) -> list[Detector]:
         """The detectors that have runs, in their order in tables."""
-        runs_by_role = defaultdict(list)
-        for path in sorted(self.folder.glob("scores/*.parquet")):
-            if "@" in path.stem:
-                continue
-            facts = read_facts(path)
-            run = StoredRun(path.stem, facts["record"])
-            notebook = run.detector["notebook"]
+        runs_by_place = defaultdict(list)
+        main_train_sets = set()
+        for run, roles in _runs_with_roles(self.folder):
             train_set = run.parameters["train_set"]
-            for ablation, variant in facts["roles"]:
-                role = _Role(notebook, ablation, variant, train_set)
-                runs_by_role[role].append(run)
-        variants = self._variants_in_profile()
-        main_train_sets = {role.train_set for role in runs_by_role if not role.ablation}
-
-        def place(role: _Role) -> tuple:
-            beside_papers = role.ablation in ("", STANDING_ALONE)
-            in_profile = variants.index(role[:3]) if role[:3] in variants else -1
-            return (not beside_papers, role.notebook, in_profile, role)
-
+            for ablation, variant in roles:
+                if not ablation:
+                    main_train_sets.add(train_set)
+                is_variant = ablation not in ("", STANDING_ALONE)
+                notebook = run.detector["notebook"]
+                place = (is_variant, notebook, ablation, variant != "main", variant, train_set)
+                runs_by_place[place].append(run)
+        several_train_sets = len(main_train_sets) > 1
         detectors = []
-        for role in sorted(runs_by_role, key=place):
-            detectors.append(_detector(role, runs_by_role[role], len(main_train_sets) > 1))
+        for place in sorted(runs_by_place):
+            _, _, ablation, _, variant, _ = place
+            runs = sorted(runs_by_place[place], key=attrgetter("seed"))
+            detector = _detector(ablation, variant, runs, several_train_sets)
+            detectors.append(detector)
         return detectors
-
-    def _variants_in_profile(self) -> list[tuple[str, str, str]]:
-        """Notebook, ablation and variant of the profile's variants, in its order."""
-        path = self.folder / "profile.yaml"
-        profile = read_yaml(path) if path.exists() else {}
-        places = []
-        for notebook, ablations in profile.get("ablations", {}).items():
-            for ablation, variants in ablations.items():
-                for variant in variants:
-                    places.append((notebook, ablation, variant))
-        return places
 
     def _conditions(self, detector: Detector) -> list[Condition]:
         """All conditions of a detector, in the order in which they were written."""
         if not detector.runs:
-            paths = sorted(self.folder.glob(f"other/{detector.name}/[!.]*"))
+            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
             return [Condition(path.stem) for path in paths]
-        conditions = []
+        conditions = {}
         for run in detector.runs:
-            conditions += self._tables_of(run.id)
-        return list(dict.fromkeys(conditions))
+            conditions.update(self._tables_of(run.id))
+        return list(conditions)
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
         """The stored rows of a run by condition, with those that were added."""
-        if run_id not in self._tables:
-            tables = {}
-            additions = sorted(self.folder.glob(f"scores/{run_id}@*.parquet"))
-            for path in [score_path(self.folder, run_id), *additions]:
-                stored = read_table(path)
-                fingerprints = stored.attrs["fingerprints"]
-                stored.attrs = {}  # pandas would copy the record with every selection of rows
-                for values, rows in stored.groupby(CONDITION, sort=False):
-                    condition = Condition(*values)
-                    rows.attrs = {"fingerprint": fingerprints[condition.test_set]}
-                    tables[condition] = rows.drop(columns=CONDITION)
-            self._tables[run_id] = tables
-        return self._tables[run_id]
+        if run_id in self._tables:
+            return self._tables[run_id]
+        tables = {}
+        for path in _score_paths(self.folder, run_id):
+            stored = read_table(path)
+            fingerprints = stored.attrs["fingerprints"]
+            stored.attrs = {}  # pandas would copy the record with every selection of rows
+            for values, rows in stored.groupby(CONDITION, sort=False):
+                condition = Condition(*values)
+                rows.attrs = {"fingerprint": fingerprints[condition.test_set]}
+                tables[condition] = rows.drop(columns=CONDITION)
+        self._tables[run_id] = tables
+        return tables
 
     def _of_run(self, run: StoredRun, condition: Condition) -> pd.DataFrame:
         """The table of one run under a condition; see :meth:`read`."""
@@ -371,14 +364,19 @@ class Report:
                 f"the scores of {run.id} are of another version of {condition.test_set} than "
                 "those of other runs; score it again"
             )
-        frames = test_set.iloc[rows["frame_row"]].reset_index(drop=True)
+        table = test_set.iloc[rows["frame_row"]].reset_index(drop=True)
         log_odds = rows["log_odds"].to_numpy()
-        measures = rows.drop(columns=["frame_row", "log_odds"])
-        measures = measures.dropna(axis=1, how="all").reset_index(drop=True)
-        table = frames.assign(log_odds=log_odds, score=expit(log_odds)).join(measures)
+        table["log_odds"] = log_odds
+        table["score"] = expit(log_odds)
+        measures = rows.drop(columns=["frame_row", "log_odds"]).reset_index(drop=True)
+        table = table.join(measures.dropna(axis=1, how="all"))
         if not condition.map:
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
-        table.attrs = {**test_set.attrs, **run.record["validation_threshold"], "seed": run.seed}
+        table.attrs = {
+            **test_set.attrs,
+            **run.record["validation_threshold"],
+            "seed": run.seed,
+        }
         return table
 
     def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
@@ -387,18 +385,16 @@ class Report:
         Cluster and method of the videos are those that we know. Raises :class:`DfnbError` unless
         its videos and their labels are ours.
         """
-        path = next(self.folder.glob(f"other/{tool}/{test_set}.*"))
+        path = self.folder / "other" / tool / f"{test_set}.csv"
         frames = self.test_set(test_set)
         with explained(path, "as a table of scores", "it needs the columns video, label and score"):
-            if path.suffix == ".parquet":
-                table = pd.read_parquet(path)
-            else:
-                table = pd.read_csv(path, dtype={"video": str})
-            table = table.reindex(columns=TOOL_COLUMNS).fillna({"track": 0, "frame": -1})
+            table = pd.read_csv(path, dtype={"video": str})
+            table = table.reindex(columns=TOOL_COLUMNS)
+            table = table.fillna({"track": 0, "frame": -1})
             table = table.astype(TOOL_COLUMNS)
         videos = frames.drop_duplicates("video").set_index("video")
-        ours = videos["label"].items()
-        differing = set(ours) ^ set(zip(table["video"], table["label"], strict=True))
+        our_labels = set(videos["label"].items())
+        differing = our_labels.symmetric_difference(zip(table["video"], table["label"]))
         if differing:
             video, label = min(differing)
             raise DfnbError(
@@ -408,15 +404,24 @@ class Report:
         table = table.join(videos[["cluster", "method"]], on="video")
         table = metrics.check_scores(table, path)
         table["log_odds"] = logit(table["score"])
-        table.attrs = {**frames.attrs, "seed": None, "threshold": None, "threshold_clusters": 0}
+        table.attrs = {
+            **frames.attrs,
+            "seed": None,
+            "threshold": None,
+            "threshold_clusters": 0,
+        }
         return table
 
 
-def _detector(role: _Role, runs: list[StoredRun], several_train_sets: bool) -> Detector:
-    """The detector of the runs in a role; its name tells the train set where there are several."""
-    name = runs[0].detector["title"]
-    ablation = role.ablation
-    variant = role.variant
+def _detector(
+    ablation: str,
+    variant: str,
+    runs: list[StoredRun],
+    several_train_sets: bool,
+) -> Detector:
+    """The detector of runs; where there are several training sets, its name tells which it has."""
+    first = runs[0]
+    name = first.detector["title"]
     if ablation == STANDING_ALONE:
         name = variant
         ablation = ""
@@ -424,6 +429,5 @@ def _detector(role: _Role, runs: list[StoredRun], several_train_sets: bool) -> D
     elif ablation:
         name = f"{name}, {ablation}: {variant}"
     if several_train_sets:
-        name = f"{name}, {role.train_set}"
-    ordered = tuple(sorted(runs, key=lambda run: run.seed))
-    return Detector(name, runs[0].parameters["paper"], ablation, variant, ordered)
+        name = f"{name}, {first.parameters['train_set']}"
+    return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))

@@ -1,13 +1,10 @@
 """Exposing the Deception: its losses by hand, its switches, its heads, and optimal transport."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import batch_of, small
-from scipy.optimize import linear_sum_assignment
 
-from dfnb.papers import backbones
 from dfnb.papers import exposing_the_deception as etd
 
 
@@ -39,16 +36,14 @@ def losses_of(outputs, **changes):
 @pytest.mark.parametrize(
     ("changes", "distance"),
     [
-        ({}, lambda s, p: F.kl_div(p.log(), s, reduction="none").mean()),
         ({"kl_reduction": "corrected"}, lambda s, p: F.kl_div(p.log(), s, reduction="batchmean")),
         ({"kl_direction": "corrected"}, lambda s, p: F.kl_div(s.log(), p, reduction="none").mean()),
-        ({"estimator": "sinkhorn"}, lambda s, p: etd.sinkhorn(p.log(), s)),
         (
             {"estimator": "sinkhorn", "sinkhorn_points": "corrected"},
             lambda s, p: etd.sinkhorn(p, s),
         ),
     ],
-    ids=["released", "reduction", "direction", "sinkhorn", "sinkhorn points"],
+    ids=["reduction", "direction", "sinkhorn points"],
 )
 def test_gil_and_lil_compare_the_heads_with_the_teacher(outputs, changes, distance):
     losses = losses_of(outputs, **changes)
@@ -79,18 +74,12 @@ def test_the_teacher_has_its_own_loss_where_it_should(kinds, teacher_loss):
         assert (parameter.grad is None) == (name.startswith("joint_head") and not is_taught)
 
 
-def test_the_weights_of_the_terms(outputs):
-    learned = losses_of(outputs)
-    ce, gil, lil = learned["ce"], learned["gil"], learned["lil"]
-    # Σ L / (2 s²) + log(1 + s²) with s² of 1, 1/4 and 4
-    expected = ce / 2 + np.log(2) + gil / 0.5 + np.log(1.25) + lil / 8 + np.log(5)
-    assert learned["total"] == pytest.approx(expected, rel=1e-5)
+def test_a_term_keeps_its_fixed_weight_without_the_others(outputs):
     outputs.pop("balance")
-    fixed = {"weighting": "fixed", "weights": (0.5, 3.0, 7.0)}
-    total = losses_of(outputs, **fixed)["total"]
-    assert total == pytest.approx(0.5 * ce + 3 * gil + 7 * lil, rel=1e-5)
-    total = losses_of(outputs, information_losses=("lil",), **fixed)["total"]
-    assert total == pytest.approx(0.5 * ce + 7 * lil, rel=1e-5)  # LIL keeps its weight
+    weights = (0.5, 3.0, 7.0)  # of CE, GIL and LIL
+    losses = losses_of(outputs, information_losses=("lil",), weighting="fixed", weights=weights)
+    expected = 0.5 * losses["ce"] + 7 * losses["lil"]
+    assert losses["total"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["released", "corrected"])
@@ -104,18 +93,6 @@ def test_certainty_gives_no_nan(estimator, direction):
     losses["total"].backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(sure.grad).all()
-
-
-def test_sinkhorn_is_the_optimal_assignment_of_points_far_apart():
-    """Points 1 apart are moved by a tenth of that, so that entropy at ε = 0.01 blurs nothing."""
-    x = torch.cartesian_prod(torch.arange(3.0), torch.arange(2.0))
-    y = x[torch.randperm(6)] + 0.1 * torch.randn(6, 2)
-    cost = torch.cdist(x, y).square()
-    rows, columns = linear_sum_assignment(cost.numpy())
-    expected = cost[rows, columns].mean().item()
-    assert cost.diagonal().mean() > 2 * expected
-    assert etd.sinkhorn(x, y).item() == pytest.approx(expected, rel=1e-4)
-    assert etd.sinkhorn(x, x[torch.randperm(6)]).item() < 1e-6
 
 
 # ---------------------------------------------------------------- the network
@@ -134,12 +111,6 @@ def test_released_channels_are_blue_first():
         torch.testing.assert_close(features, network.branches[2](expected), rtol=1e-3, atol=1e-4)
 
 
-def test_one_branch_has_no_left_out_heads():
-    network = small("exposing_the_deception", branches=1, information_losses=("gil",))
-    assert "left_out" not in network(torch.randn(2, 3, 96, 96))
-    assert network.maps() == {"branch 1": "branches.0", "union": ("branch 1",)}
-
-
 def test_recomputed_branches_give_the_same_gradients_and_update_their_statistics_once(monkeypatch):
     images = torch.randn(4, 3, 96, 96)
     results = []
@@ -152,23 +123,6 @@ def test_recomputed_branches_give_the_same_gradients_and_update_their_statistics
         gradients = [parameter.grad for parameter in network.branches.parameters()]
         results.append(gradients + list(network.branches.buffers()))
     torch.testing.assert_close(*results, rtol=0, atol=0)
-
-
-def test_a_branch_keeps_as_much_memory_as_is_reckoned_with():
-    branch = backbones.create("resnet34", False, num_classes=0).train()
-    storages = {}
-
-    def remember(tensor):
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        branch(torch.randn(2, 3, 224, 224))
-    for weights in branch.parameters():
-        storages.pop(weights.untyped_storage().data_ptr(), None)
-    kept = sum(storage.nbytes() for storage in storages.values())
-    assert kept / (2 * 224 * 224) == pytest.approx(etd.BYTES_PER_PIXEL, rel=0.01)
 
 
 @pytest.mark.parametrize(("gib", "short"), [(24, True), (40, True), (80, False), (141, False)])

@@ -227,18 +227,6 @@ def test_real_patches_count_once_more_in_the_first_epochs():
     assert "warm" not in network.losses(outputs, batch)
 
 
-def test_the_monitor_compares_pseudo_labels_with_masks(monkeypatch):
-    network, batch = sspsl().eval(), batch_of()
-    batch["has_mask"][3] = False
-    labels = torch.zeros(4, 12, 12).long()
-    labels[1, 3:9] = 1  # the upper six rows are forged
-    labels[3] = 1  # of a fake without a mask
-    monkeypatch.setattr(network, "pseudo", lambda outputs, batch: labels)
-    values = network.monitor(network(batch["image"]), batch)
-    expected = {"pseudo_iou": 3 / 9, "pseudo_precision": 3 / 6, "pseudo_recall": 3 / 6}
-    assert values == pytest.approx(expected)
-
-
 def shared_case():
     draw = torch.Generator().manual_seed(0)
     projection = F.normalize(torch.randn(8, 6, 3, 3, generator=draw), dim=1)

@@ -29,6 +29,7 @@ PAPER = contract.Paper(
     colour="#de8f05",
     marker="^",
 )
+Outputs = dict[str, Tensor]  # of the network, by name
 BYTES_PER_PIXEL = 643  # that a ResNet-34 keeps for its backward pass, in float32
 
 
@@ -152,7 +153,8 @@ class Network(contract.Network):
         self.left_out_heads = nn.ModuleList()
         if "lil" in kinds:
             for _ in range(n):
-                self.left_out_heads.append(nn.Linear((n - 1) * width, 2))
+                head = nn.Linear((n - 1) * width, 2)
+                self.left_out_heads.append(head)
         self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
         z_width = settings.fusion_widths[2]
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(z_width, 2))
@@ -165,7 +167,7 @@ class Network(contract.Network):
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)
         self.register_buffer("swapped_shift", (mean.flip(0) - mean) / std, persistent=False)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> Outputs:
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
@@ -175,7 +177,11 @@ class Network(contract.Network):
             features = backbones.recomputed(branch, images) if short_of_memory else branch(images)
             local.append(features)
         together = torch.cat(local, 1)
-        outputs = {"cls": self.cls_head(self.fusion(together)), "local": torch.stack(local)}
+        z = self.fusion(together)
+        outputs = {
+            "cls": self.cls_head(z),
+            "local": torch.stack(local),
+        }
         if self.joint_head:
             outputs["joint"] = self.joint_head(together)
         if self.left_out_heads:
@@ -200,7 +206,7 @@ class Network(contract.Network):
         needed = BYTES_PER_PIXEL * len(self.branches) * pixels
         return needed > torch.cuda.get_device_properties(images.device).total_memory / 2
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the paper, those of ``information_losses`` included, and ``total``.
 
         - ``ce``: the sum of all heads' cross-entropies;
@@ -221,11 +227,13 @@ class Network(contract.Network):
         if kinds:
             teacher = self.probabilities(outputs["joint"]).detach()  # P
         if "gil" in kinds:
-            terms["gil"] = self.distance(self.probabilities(outputs["cls"]), teacher)
+            student = self.probabilities(outputs["cls"])
+            terms["gil"] = self.distance(student, teacher)
         if "lil" in kinds:
-            distances = sum(
-                self.distance(self.probabilities(logits), teacher) for logits in left_out
-            )
+            distances = 0
+            for logits in left_out:
+                student = self.probabilities(logits)
+                distances = distances + self.distance(student, teacher)
             terms["lil"] = torch.exp(-distances)
         total = self.weighted_sum(terms, outputs.get("balance"))
         return {**terms, "cls": cls.detach(), "total": total}
@@ -235,7 +243,8 @@ class Network(contract.Network):
 
         It is clamped, so that the logarithm of certainty, and its gradient, are finite.
         """
-        return (logits / self.settings.temperature).softmax(1).clamp_min(1e-38)
+        probabilities = (logits / self.settings.temperature).softmax(1)
+        return probabilities.clamp_min(1e-38)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """D(student, teacher): how far probabilities (B, 2) are from those of the teacher."""
@@ -257,7 +266,8 @@ class Network(contract.Network):
         """
         if s_squared is not None:
             losses = torch.stack(list(terms.values()))
-            return (losses / (2 * s_squared) + torch.log1p(s_squared)).sum()
+            weighted = losses / (2 * s_squared) + torch.log1p(s_squared)
+            return weighted.sum()
         weights = dict(zip(("ce", "gil", "lil"), self.settings.weights))
         return sum(weights[name] * term for name, term in terms.items())
 
@@ -268,7 +278,11 @@ class Network(contract.Network):
 
 
 def sinkhorn(
-    x: Tensor, y: Tensor, epsilon: float = 0.01, iterations: int = 100, enough: float = 0.1
+    x: Tensor,
+    y: Tensor,
+    epsilon: float = 0.01,
+    iterations: int = 100,
+    enough: float = 0.1,
 ) -> Tensor:
     """Optimal transport with entropic regularisation between points x (B, d) and y (B, d).
 
@@ -278,19 +292,24 @@ def sinkhorn(
     The 1e-6 is that of the released code. It keeps the logarithm of an empty sum finite, and lets
     the potentials climb in small steps, so that early batches end short of the optimum.
     """
-    cost = (x[:, None] - y[None]).square().sum(-1)
+    difference = x[:, None] - y[None]
+    cost = difference.square().sum(-1)
     log_share = torch.full_like(cost[0], 1 / len(x)).log()
     u = torch.zeros_like(log_share)
     v = torch.zeros_like(log_share)
     for _ in range(iterations):
         previous_u = u
-        u = epsilon * (log_share - (plan(cost, u, v, epsilon).sum(1) + 1e-6).log()) + u
-        v = epsilon * (log_share - (plan(cost, u, v, epsilon).sum(0) + 1e-6).log()) + v
+        log_row_sums = (plan(cost, u, v, epsilon).sum(1) + 1e-6).log()
+        u = epsilon * (log_share - log_row_sums) + u
+        log_column_sums = (plan(cost, u, v, epsilon).sum(0) + 1e-6).log()
+        v = epsilon * (log_share - log_column_sums) + v
         if (u - previous_u).abs().sum() < enough:
             break
-    return (plan(cost, u, v, epsilon) * cost).sum()
+    transport = plan(cost, u, v, epsilon)
+    return (transport * cost).sum()
 
 
 def plan(cost: Tensor, u: Tensor, v: Tensor, epsilon: float) -> Tensor:
     """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε) of potentials u and v."""
-    return ((-cost + u[:, None] + v[None]) / epsilon).exp()
+    gain = -cost + u[:, None] + v[None]
+    return (gain / epsilon).exp()

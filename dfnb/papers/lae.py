@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 PAPER = contract.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
+Outputs = dict[str, Tensor]  # of the network, by name
 
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -155,7 +156,8 @@ class Settings(contract.Settings):
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
         order = _rows_of_candidates(start, frames, self.clusters)
-        return order[np.isin(order, with_mask)][:budget]
+        with_mask_in_order = order[np.isin(order, with_mask)]
+        return with_mask_in_order[:budget]
 
 
 # ---------------------------------------------------------------- the network
@@ -189,7 +191,7 @@ class Network(contract.Network):
         if settings.adversarial_weight:
             self.adversary = discriminator(settings.adversary_widths)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> Outputs:
         """Outputs by name.
 
         - ``latent`` (B, latent): z, its first half for real;
@@ -203,7 +205,8 @@ class Network(contract.Network):
         maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
-        activation = latent.unflatten(1, (2, -1)).abs().mean(2)  # a_c = |z_c|_1 / K_c
+        halves = latent.unflatten(1, (2, -1))
+        activation = halves.abs().mean(2)  # a_c = |z_c|_1 / K_c
         weights = self.channel_weights(latent)
         outputs = {
             "latent": latent,
@@ -228,7 +231,7 @@ class Network(contract.Network):
         unit_weights = self.to_latent.weight.unflatten(0, (2, -1))
         return torch.einsum("bcu,cuk->bck", signs, unit_weights) / signs.shape[2]
 
-    def losses(self, outputs: dict[str, Tensor], batch: contract.Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """The terms by name, their weighted sum ``total``, and the discriminator's ``adversary``.
 
         ``total`` and ``adversary`` have disjoint gradients, so one backward pass serves both
@@ -250,9 +253,7 @@ class Network(contract.Network):
         terms["total"] = total
         return terms
 
-    def reconstruction_losses(
-        self, outputs: dict[str, Tensor], batch: contract.Batch
-    ) -> dict[str, Tensor]:
+    def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """How far reconstructions x' are from images x: ``pixel``, ``perceptual``, ``adversarial``.
 
         A term whose weight is zero is left out.
@@ -266,12 +267,16 @@ class Network(contract.Network):
         if settings.perceptual_weight:
             compared = comparator(settings.comparator, images.device)
             if compared is not None:
-                features = zip(compared(self.pixels(restored)), compared(self.pixels(images)))
-                distances = [F.l1_loss(ours, theirs) for ours, theirs in features]
+                of_restored = compared(self.pixels(restored))
+                of_images = compared(self.pixels(images))
+                distances = [
+                    F.l1_loss(ours, theirs) for ours, theirs in zip(of_restored, of_images)
+                ]
                 terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x')|_1
         if self.adversary is not None:
             # The discriminator's own weights get no gradient from this term.
-            frozen = {name: value.detach() for name, value in self.adversary.named_parameters()}
+            weights = dict(self.adversary.named_parameters())
+            frozen = {name: weight.detach() for name, weight in weights.items()}
             logits = torch.func.functional_call(self.adversary, frozen, (restored,))
             terms["adversarial"] = F.logsigmoid(-logits).mean()  # log(1 − D(x'))
         return terms
@@ -282,7 +287,7 @@ class Network(contract.Network):
         std = images.new_tensor(self.settings.std)[:, None, None]
         return images * std + mean
 
-    def attention_loss(self, outputs: dict[str, Tensor], batch: contract.Batch) -> Tensor:
+    def attention_loss(self, outputs: Outputs, batch: contract.Batch) -> Tensor:
         """The mean of two squared errors: on annotated fakes, and on real frames.
 
         On annotated fakes, the located region is compared with the mask, which is reduced to the
@@ -292,37 +297,41 @@ class Network(contract.Network):
         """
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)[is_annotated]
-        masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])[:, 0]
-        fake_loss = mean_square(located - masks[is_annotated])  # |A_F / max A_F − m|²
+        masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])
+        masks = masks[is_annotated, 0]
+        fake_loss = mean_square(located - masks)  # |A_F / max A_F − m|²
         real_attention = outputs["attention"][batch["label"] == 0]
         target = real_attention.new_tensor([1, 0])[:, None, None]
         real_loss = mean_square(real_attention - target)  # |A_T − 1|² and |A_F|²
         return 0.5 * fake_loss + 0.5 * real_loss
 
-    def localise(self, outputs: dict[str, Tensor]) -> Tensor:
+    def localise(self, outputs: Outputs) -> Tensor:
         """The positive attention of the fake half (B, h, w), each map divided by its maximum."""
         attention = outputs["attention"][:, 1].clamp(min=0)
-        return attention / attention.amax((1, 2), keepdim=True).clamp(min=EPSILON)
+        largest = attention.amax((1, 2), keepdim=True)
+        return attention / largest.clamp(min=EPSILON)
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
         """The attention of the fake half."""
         return {"attention": "localise"}
 
-    def monitor(self, outputs: dict[str, Tensor], batch: contract.Batch) -> dict[str, float]:
+    def monitor(self, outputs: Outputs, batch: contract.Batch) -> dict[str, float]:
         """The latent loss: does phase two still tell real from fake while the attention moves?"""
-        return {"latent": latent_loss(outputs, batch["label"]).mean().item()}
+        losses = latent_loss(outputs, batch["label"])
+        return {"latent": losses.mean().item()}
 
 
 def _per_channel(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values).view(3, 1, 1)
 
 
-def latent_loss(outputs: dict[str, Tensor], label: Tensor) -> Tensor:
+def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
     """|a_T − (1 − y)| + |a_F − y| of each image (B,), where y is its label.
 
     The half of the image's class should have activation one, the other half zero.
     """
-    return (outputs["activation"] - F.one_hot(label, 2)).abs().sum(1)
+    target = F.one_hot(label, 2)
+    return (outputs["activation"] - target).abs().sum(1)
 
 
 def mean_square(difference: Tensor) -> Tensor:
@@ -342,7 +351,8 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     if features.weights_from == "random weights":
         log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
         return None
-    normalise = v2.Normalize(features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
+    trained_with = features.pretrained_cfg
+    normalise = v2.Normalize(trained_with["mean"], trained_with["std"])
     network = nn.Sequential(normalise, features)
     return network.eval().requires_grad_(False).to(device)
 
@@ -364,8 +374,12 @@ def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
     layers.append(nn.Upsample(scale_factor=2))
     layers.append(nn.Conv2d(widths[-1], 3, 3, padding=1))
     layers.append(nn.Sigmoid())
-    parts = OrderedDict(start=start, shape=nn.Unflatten(1, shape), layers=nn.Sequential(*layers))
-    return nn.Sequential(parts)
+    parts = {
+        "start": start,
+        "shape": nn.Unflatten(1, shape),
+        "layers": nn.Sequential(*layers),
+    }
+    return nn.Sequential(OrderedDict(parts))
 
 
 def discriminator(widths: tuple[int, ...]) -> nn.Module:
@@ -395,9 +409,11 @@ _orders: dict[tuple, np.ndarray] = {}
 
 def _rows_of_candidates(start: Run, table: pd.DataFrame, clusters: int) -> np.ndarray:
     """The column ``row`` of :func:`candidates`, computed once per process."""
-    key = (start.id, digest(table["video"].astype(str).tolist()), clusters)
+    videos = table["video"].astype(str)
+    key = (start.id, digest(videos.tolist()), clusters)
     if key not in _orders:
-        _orders[key] = candidates(start, table, clusters)["row"].to_numpy()
+        order = candidates(start, table, clusters)
+        _orders[key] = order["row"].to_numpy()
     return _orders[key]
 
 
@@ -427,24 +443,24 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
         )
     vectors, losses = concepts(start.network(), table)
     cluster, distance = clustered(vectors, clusters, start.parameters["seed"])
+    challenge = pd.Series(losses).groupby(cluster).transform("mean")
     frames = pd.DataFrame(
         {
             "row": np.arange(len(table)),
             "video": table["video"].astype(str).to_numpy(),
             "frame": table["frame"].to_numpy(),
             "cluster": cluster,
-            "challenge": pd.Series(losses).groupby(cluster).transform("mean"),
+            "challenge": challenge,
             "distance": distance,
         }
     )
-    frames["is_easy"] = frames["challenge"] <= losses.mean()
+    frames["is_easy"] = challenge <= losses.mean()
+    frames["hardest_first"] = -challenge
     fakes = frames[table["label"].to_numpy() == 1]
     fakes = fakes.sort_values(["cluster", "distance", "row"])
     fakes["turn"] = fakes.groupby("cluster").cumcount()
-    fakes = fakes.sort_values(
-        ["is_easy", "turn", "challenge", "row"], ascending=[True, True, False, True]
-    )
-    return fakes.drop(columns=["is_easy", "turn"]).reset_index(drop=True)
+    fakes = fakes.sort_values(["is_easy", "turn", "hardest_first", "row"], ignore_index=True)
+    return fakes.drop(columns=["is_easy", "turn", "hardest_first"])
 
 
 @single_thread()
@@ -456,10 +472,13 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     network = network.to(DEVICE)
     vectors = []
     losses = []
-    for batch in in_order(keep_masks(table, []), network.settings):
-        outputs = contract.outputs_of(network, batch["image"].to(DEVICE))
+    without_masks = keep_masks(table, [])
+    for batch in in_order(without_masks, network.settings):
+        images = batch["image"].to(DEVICE)
+        label = batch["label"].to(DEVICE)
+        outputs = contract.outputs_of(network, images)
         vectors.append(outputs["channels"].cpu())
-        losses.append(latent_loss(outputs, batch["label"].to(DEVICE)).cpu())
+        losses.append(latent_loss(outputs, label).cpu())
     return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
 
 
@@ -470,4 +489,5 @@ def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray
     random_state = torch_seed("clusters", seed) % 2**32
     means = KMeans(clusters, n_init=4, random_state=random_state).fit(vectors)
     centres = means.cluster_centers_[means.labels_]
-    return means.labels_, np.linalg.norm(vectors - centres, axis=1)
+    distances = np.linalg.norm(vectors - centres, axis=1)
+    return means.labels_, distances

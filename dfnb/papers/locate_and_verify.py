@@ -35,13 +35,10 @@ if TYPE_CHECKING:
     from dfnb.runs import Run
 
 PAPER = contract.Paper(
-    title="Locate and Verify",
-    notebook="04_locate_and_verify",
-    published="Locate and Verify",
-    colour="#029e73",
-    marker="D",
+    "Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D"
 )
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
+Outputs = dict[str, Tensor]  # of the network, by name
 
 
 class Settings(contract.Settings):
@@ -128,8 +125,10 @@ class Settings(contract.Settings):
         Its last row and column are lost, and nothing is resized.
         """
         size = self.image_size
-        if self.augmentation == "released" and sample.image.shape[:2] == (size + 1, size + 1):
-            image, mask = sample.image[:size, :size], sample.mask[:size, :size]
+        height, width, _ = sample.image.shape
+        if self.augmentation == "released" and height == width == size + 1:
+            image = sample.image[:size, :size]
+            mask = sample.mask[:size, :size]
             sample = sample._replace(image=image, mask=mask)
         return [sample]
 
@@ -139,12 +138,10 @@ class Settings(contract.Settings):
         The square covers 30 to 100 % of the area; the affine map turns by up to 45°, shifts by up
         to 1/16 and scales by up to 20 %.
         """
-        mirror = v2.RandomChoice(
-            [v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), v2.RandomRotation((180, 180))]
-        )
-        quarter_turn = v2.RandomChoice(
-            [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
-        )
+        turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
+        quarter_turn = v2.RandomChoice(turns)
+        half_turn = turns[2]
+        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
         square = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(
             (0.5, mirror),
@@ -162,30 +159,20 @@ class Settings(contract.Settings):
 # ---------------------------------------------------------------- the parts of the network
 
 # Three high-pass filters of the Spatial Rich Model (Fridrich and Kodovský, IEEE TIFS 2012).
-SRM_FILTERS = [
-    [
-        [0, 0, 0, 0, 0],
-        [0, -1, 2, -1, 0],
-        [0, 2, -4, 2, 0],
-        [0, -1, 2, -1, 0],
-        [0, 0, 0, 0, 0],
-    ],
+SECOND_DIFFERENCE = torch.tensor([1.0, -2.0, 1.0])
+SRM = torch.zeros(3, 1, 5, 5)
+SRM[0, 0, 1:4, 1:4] = -torch.outer(SECOND_DIFFERENCE, SECOND_DIFFERENCE) / 4
+SRM[1, 0] = torch.tensor(
     [
         [-1, 2, -2, 2, -1],
         [2, -6, 8, -6, 2],
         [-2, 8, -12, 8, -2],
         [2, -6, 8, -6, 2],
         [-1, 2, -2, 2, -1],
-    ],
-    [
-        [0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0],
-        [0, 1, -2, 1, 0],
-        [0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0],
-    ],
-]
-SRM = torch.tensor(SRM_FILTERS) / torch.tensor([4.0, 12.0, 2.0]).view(3, 1, 1)
+    ]
+)
+SRM[1, 0] /= 12
+SRM[2, 0, 2, 1:4] = SECOND_DIFFERENCE / 2
 
 
 def srm_residual(images: Tensor) -> Tensor:
@@ -194,7 +181,8 @@ def srm_residual(images: Tensor) -> Tensor:
     The three filters see the sum of R, G and B, and their answers are cut at ±3.
     """
     summed = images.sum(1, keepdim=True)
-    return F.conv2d(summed, SRM[:, None].to(images), padding=2).clamp(-3, 3)
+    residual = F.conv2d(summed, SRM.to(images), padding=2)
+    return residual.clamp(-3, 3)
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -237,11 +225,17 @@ class LFGA(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        query = self.query(x).flatten(2).transpose(1, 2)  # (B, H·W, C / reduction)
-        key = self.key(x).flatten(2).transpose(1, 2)
-        value = self.value(y).flatten(2).transpose(1, 2)  # (B, H·W, C)
+        query = positions(self.query(x))  # (B, H·W, C / reduction)
+        key = positions(self.key(x))
+        value = positions(self.value(y))  # (B, H·W, C)
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return F.relu(y + self.gamma * attended.transpose(1, 2).view_as(y))
+        attended = attended.transpose(1, 2).view_as(y)
+        return F.relu(y + self.gamma * attended)
+
+
+def positions(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) as one vector per position, (B, H·W, C)."""
+    return x.flatten(2).transpose(1, 2)
 
 
 class MPFF(nn.Module):
@@ -265,21 +259,24 @@ class MPFF(nn.Module):
         self.project = nn.ModuleList()  # x_i to p_i
         for in_channels in channels:
             convolution = nn.Conv2d(in_channels, width, 1, bias=False)
-            self.project.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU()))
+            projection = nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
+            self.project.append(projection)
         self.sides = [strides[5] // stride for stride in strides[:5]]  # k of each map
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         grid = maps[5].shape[-2:]
-        p5 = self.project[5](maps[5]).permute(2, 0, 3, 1)  # (g, B, g, D)
-        patches = p5.flatten(1, 2)[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
+        p5 = self.project[5](maps[5])  # (B, D, g, g)
+        p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
+        patches = p5[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
         fused = []
         for x, projection, k in zip(maps[:5], self.project, self.sides):
             weight, bias = folded(x, projection[0], projection[1])
             rows = []
             for window, patch in zip(windows(x, k, grid), patches):
                 rows.append(backbones.checkpointed(likeness, window, weight, bias, patch))
-            t = torch.stack(rows).unflatten(1, (len(x), -1))  # (g, B, g, k²)
+            t = torch.stack(rows)  # (g, B·g, k²)
+            t = t.unflatten(1, (len(x), -1))  # (g, B, g, k²)
             fused.append(t.permute(1, 3, 0, 2))
         return torch.cat([*fused, maps[5]], 1)
 
@@ -303,13 +300,17 @@ def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
     Where x does not fill the grid (g_h, g_w), its border is repeated, the odd row and column at the
     end.
     """
-    down = grid[0] * k - x.shape[2]
-    right = grid[1] * k - x.shape[3]
-    borders = (right // 2, right - right // 2, down // 2, down - down // 2)
+    missing_rows = grid[0] * k - x.shape[2]
+    missing_columns = grid[1] * k - x.shape[3]
+    left = missing_columns // 2
+    top = missing_rows // 2
+    borders = (left, missing_columns - left, top, missing_rows - top)
     x = F.pad(x, borders, mode="replicate")
-    x = x.unflatten(3, (-1, k)).unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
+    x = x.unflatten(3, (-1, k))
+    x = x.unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
     x = x.permute(2, 0, 4, 3, 5, 1)  # (g_h, B, g_w, k, k, C)
-    return x.flatten(3, 4).flatten(1, 2).unbind()
+    x = x.flatten(3, 4)
+    return x.flatten(1, 2).unbind()
 
 
 def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -333,15 +334,17 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     They follow from the mean μ (C,) and the covariance Σ (C, C) of x (B, C, H, W): W·μ and
     diag(W·Σ·Wᵀ). As in the norm, they carry gradients and update the running statistics.
     """
-    points = x.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)  # (n, C)
+    points = x.permute(0, 2, 3, 1).flatten(0, 2)  # (n, C)
+    points = points.to(weight.dtype)
     n = len(points)
     centred = points - points.mean(0)
     covariance = centred.T @ centred / n
     mean = weight @ points.mean(0)
     variance = (weight @ covariance * weight).sum(1).clamp_min(0)
     with torch.no_grad():
+        unbiased_variance = variance * (n / (n - 1))
         norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * (n / (n - 1)), norm.momentum)
+        norm.running_var.lerp_(unbiased_variance, norm.momentum)
         norm.num_batches_tracked += 1
     return mean, variance
 
@@ -378,7 +381,8 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     The released code pads it by replication first; a copied border is no new maximum, so
     max_pool2d's own padding gives the same.
     """
-    kernel, padding = [], []
+    kernel = []
+    padding = []
     for size, cells in zip(x.shape[2:], grid):
         side = math.ceil(size / cells)
         kernel.append(side)
@@ -432,16 +436,20 @@ class Network(contract.Network):
         self.cls_norm = nn.BatchNorm1d(out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(out, 2))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> Outputs:
         """Logits of each image and of each patch, real first."""
         xs, ys = self.streams(images)
         last = self.srm[-1](ys[5])  # y6
-        # y0 to y3 and y5 (in the released code not y4) are pooled to the grid of y6, fused with it
-        finer = torch.cat([pooled(y, last.shape[-2:]) for y in (*ys[:4], ys[5])], 1)
-        fused = self.fusion(finer.flatten(2).transpose(1, 2), last.flatten(2).transpose(1, 2))
-        normed = F.relu(self.cls_norm(fused.transpose(1, 2)))  # (B, C, positions of y6)
-        outputs = {"cls": self.cls_head(normed.mean(2))}
-        outputs["seg"] = self.seg_head(self.mpff(xs) if self.mpff else xs[5])
+        # y0 to y3 and y5, in the released code not y4, are pooled to the grid of y6
+        finer = [pooled(y, last.shape[-2:]) for y in (*ys[:4], ys[5])]
+        fused = self.fusion(positions(torch.cat(finer, 1)), positions(last))
+        normed = self.cls_norm(fused.transpose(1, 2))  # (B, C, positions of y6)
+        image_features = F.relu(normed).mean(2)
+        patch_features = self.mpff(xs) if self.mpff else xs[5]
+        outputs = {
+            "cls": self.cls_head(image_features),
+            "seg": self.seg_head(patch_features),
+        }
         if self.projection:
             projected = self.projection(xs[5].detach())
             outputs["projection"] = F.normalize(projected, dim=1)
@@ -455,10 +463,12 @@ class Network(contract.Network):
         """
         x = images
         y = self.residual(images)
-        xs, ys = [], []
+        xs = []
+        ys = []
         for i in range(6):
             if i == 3 and self.has_second_stream:
-                x = y = x + y
+                x = x + y
+                y = x
             x = self.rgb[i](x)
             y = self.srm[i](y) if self.has_second_stream else x
             if i < 3 and "cmce" in self.settings.modules:
@@ -469,7 +479,7 @@ class Network(contract.Network):
             ys.append(y)
         return xs, ys
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
 
         A patch is taught by the mask where that is known, else by its pseudo-label, else not at
@@ -495,19 +505,19 @@ class Network(contract.Network):
             terms["warm"] = cross_entropy(outputs["seg"], real_patches, batch)
         return {**terms, "total": sum(terms.values())}
 
-    def pseudo(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+    def pseudo(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks.
 
         In training the processes of a distributed run share their anchors.
         """
         projection = outputs["projection"]
         image_size = batch["image"].shape[-2:]
-        region = reference_region(
-            batch["landmarks"], image_size, projection.shape[-2:], self.settings.reference
-        )
+        grid = projection.shape[-2:]
+        part = self.settings.reference
+        region = reference_region(batch["landmarks"], image_size, grid, part)
         return pseudo_labels(projection, batch["label"], region, together=self.training)
 
-    def monitor(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+    def monitor(self, outputs: Outputs, batch: Batch) -> dict[str, float]:
         """How well SSPSL's pseudo-labels of the fakes fit their true patches.
 
         IoU, precision and recall; NaN where there is nothing to compare: no masks, or no patch that
@@ -520,13 +530,14 @@ class Network(contract.Network):
         forged = patches[masked_fakes] == 1
         called = self.pseudo(outputs, batch)[masked_fakes] == 1
         correct = (called & forged).sum()
-        return {
-            "pseudo_iou": (correct / (called | forged).sum()).item(),
-            "pseudo_precision": (correct / called.sum()).item(),
-            "pseudo_recall": (correct / forged.sum()).item(),
+        values = {
+            "pseudo_iou": correct / (called | forged).sum(),
+            "pseudo_precision": correct / called.sum(),
+            "pseudo_recall": correct / forged.sum(),
         }
+        return {name: value.item() for name, value in values.items()}
 
-    def localise(self, outputs: dict[str, Tensor]) -> Tensor:
+    def localise(self, outputs: Outputs) -> Tensor:
         """P(forged) of each patch, (B, g, g)."""
         return outputs["seg"].float().softmax(1)[:, 1]
 
@@ -537,14 +548,16 @@ class Network(contract.Network):
             maps["SRM stream"] = "srm"
         return maps
 
-    def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def panel(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """What the second stream sees, and the pseudo-labels of this batch (NaN where unknown)."""
         pictures = {}
         if "srm" in self.settings.modules:
-            pictures["SRM residual"] = srm_residual(batch["image"]).abs().mean(1)
+            residual = srm_residual(batch["image"])
+            pictures["SRM residual"] = residual.abs().mean(1)
         if self.settings.sspsl:
             labels = self.pseudo(outputs, batch)
-            pictures["pseudo-labels"] = labels.float().masked_fill(labels == IGNORED, torch.nan)
+            is_unknown = labels == IGNORED
+            pictures["pseudo-labels"] = labels.float().masked_fill(is_unknown, torch.nan)
         return pictures
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
@@ -563,8 +576,9 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     height, width = grid
     kernel = (mask.shape[2] // height, mask.shape[3] // width)
-    largest = F.max_pool2d(mask, kernel)[:, 0, :height, :width]
-    return (largest > 0).long()
+    largest = F.max_pool2d(mask, kernel)
+    is_forged = largest[:, 0, :height, :width] > 0
+    return is_forged.long()
 
 
 # Half width and half height of the reference region, in eye distances: about the boxes of dlib's 68
@@ -586,23 +600,31 @@ def reference_region(
         grid: Rows and columns of patches.
         part: ``mouth``, ``nose`` or ``eyes``.
     """
-    left_eye, right_eye, nose = landmarks[:, 0], landmarks[:, 1], landmarks[:, 2]
     eyes = landmarks[:, :2].mean(1)
+    nose = landmarks[:, 2]
     mouth = landmarks[:, 3:].mean(1)
     centre = {"mouth": mouth, "nose": (nose + eyes) / 2, "eyes": eyes}[part]
-    across = right_eye - left_eye
+    across = landmarks[:, 1] - landmarks[:, 0]  # from the left eye to the right one
     down = torch.stack([-across[:, 1], across[:, 0]], 1)  # across, turned by 90°
+    squared_eye_distance = across.square().sum(1).clamp_min(1e-6)
 
-    patch_y = (torch.arange(grid[0], device=landmarks.device) + 0.5) * size[0] / grid[0] - 0.5
-    patch_x = (torch.arange(grid[1], device=landmarks.device) + 0.5) * size[1] / grid[1] - 0.5
-    patch_centres = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
-    offset = patch_centres - centre[:, None, None]  # (B, rows, columns, 2)
-    # In eye distances, the part of the offset along an axis is offset·axis / |axis|².
-    squared_eye_distance = across.square().sum(1)[:, None, None].clamp_min(1e-6)
-    x = (offset * across[:, None, None]).sum(-1).abs() / squared_eye_distance
-    y = (offset * down[:, None, None]).sum(-1).abs() / squared_eye_distance
+    patch_y = middles(size[0], grid[0]).to(landmarks.device)
+    patch_x = middles(size[1], grid[1]).to(landmarks.device)
+    patches = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
+    offset = patches - centre[:, None, None]  # (B, rows, columns, 2)
+
+    def along(axis: Tensor) -> Tensor:
+        """The length of the offset's part along an axis (B, 2), in eye distances."""
+        product = (offset * axis[:, None, None]).sum(-1)
+        return product.abs() / squared_eye_distance[:, None, None]
+
     half_width, half_height = REFERENCE[part]
-    return (x <= half_width) & (y <= half_height)
+    return (along(across) <= half_width) & (along(down) <= half_height)
+
+
+def middles(side: int, cells: int) -> Tensor:
+    """The middle of each cell, as a pixel, of a side that is divided into cells."""
+    return (torch.arange(cells) + 0.5) * side / cells - 0.5
 
 
 @torch.no_grad()
@@ -624,7 +646,9 @@ def pseudo_labels(
     patches = projection.float().permute(0, 2, 3, 1)
     real = (label == 0)[:, None, None].expand_as(region)
     fake = region & ~real
-    anchors = torch.stack([patches[real].sum(0), patches[fake].sum(0)])
+    real_anchor = patches[real].sum(0)
+    fake_anchor = patches[fake].sum(0)
+    anchors = torch.stack([real_anchor, fake_anchor])
     counts = torch.stack([real.sum(), fake.sum()])
     if together and torch.distributed.is_initialized():
         torch.distributed.all_reduce(anchors)

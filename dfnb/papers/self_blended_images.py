@@ -40,7 +40,15 @@ PAPER = contract.Paper(
 )
 
 # Eyes, nose tip and mouth corners as shares of a crop's sides, for frames without a known face.
-AVERAGE_FACE = np.float32([[0.39, 0.46], [0.61, 0.46], [0.5, 0.59], [0.41, 0.71], [0.59, 0.71]])
+AVERAGE_FACE = np.float32(
+    [
+        [0.39, 0.46],
+        [0.61, 0.46],
+        [0.5, 0.59],
+        [0.41, 0.71],
+        [0.59, 0.71],
+    ]
+)
 # The ellipse in face coordinates (see face_coordinates).
 HALF_WIDTH = (1.6, 2.2)
 TOP = (-0.8, -0.4)  # the brows
@@ -124,7 +132,12 @@ class Settings(contract.Settings):
             target = recompressed(target, quality)
             blend = recompressed(blend, quality)
         real = sample._replace(image=target)
-        fake = real._replace(image=blend, mask=opacity > 0, label=1, has_mask=True)
+        fake = real._replace(
+            image=blend,
+            mask=opacity > 0,
+            label=1,
+            has_mask=True,
+        )
         return [real, fake]
 
 
@@ -177,10 +190,13 @@ def refocused(image: np.ndarray, reduction: tuple[float, float], draw: Generator
     """An image (H, W, 3) with stronger fine detail or, as often, with less resolution."""
     if draw.random() < 0.5:
         strength = draw.uniform(*SHARPENING)
-        return image + strength * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
+        fine_detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
+        return image + strength * fine_detail
     height, width = image.shape[:2]
     factor = draw.uniform(*reduction)
-    small_size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    small_width = max(1, round(width / factor))
+    small_height = max(1, round(height / factor))
+    small_size = (small_width, small_height)
     small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -190,8 +206,10 @@ def displaced(image: np.ndarray, draw: Generator) -> np.ndarray:
     height, width = image.shape[:2]
     scale = draw.uniform(1 - RESIZE, 1 / (1 - RESIZE))
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, scale)
-    matrix[:, 2] += draw.uniform(-1, 1, 2) * SHIFT * np.array([width, height])
-    return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    size = (width, height)
+    shift = draw.uniform(-1, 1, 2) * SHIFT * np.array(size)
+    matrix[:, 2] += shift
+    return cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
 
 
 # ---------------------------------------------------------------- the mask
@@ -211,18 +229,25 @@ class Outline(NamedTuple):
 
 def drawn_outline(deformation: float, draw: Generator) -> Outline:
     """A random outline that is displaced by at most ``deformation`` eye distances."""
+    half_width = draw.uniform(*HALF_WIDTH)
+    top = draw.uniform(*TOP)
+    bottom = draw.uniform(*BOTTOM)
+    waves = draw.uniform(-1, 1, (2, 4, 4))
     return Outline(
-        half_width=draw.uniform(*HALF_WIDTH),
-        top=draw.uniform(*TOP),
-        bottom=draw.uniform(*BOTTOM),
-        waves=draw.uniform(-1, 1, (2, 4, 4)).astype(np.float32),
+        half_width=half_width,
+        top=top,
+        bottom=bottom,
+        waves=waves.astype(np.float32),
         displacement=deformation * draw.random(),
         blurs=draw.uniform(*SOFTENING, 2),
     )
 
 
 def soft_mask(
-    landmarks: np.ndarray, shape: tuple[int, int], deformation: float, draw: Generator
+    landmarks: np.ndarray,
+    shape: tuple[int, int],
+    deformation: float,
+    draw: Generator,
 ) -> np.ndarray:
     """A mask (H, W) in [0, 1]: an ellipse from brows to chin, deformed and softened.
 
@@ -232,7 +257,8 @@ def soft_mask(
     outline = drawn_outline(deformation, draw)
     mask = mask_on_face(outline, landmarks, shape)
     if not mask.any():
-        mask = mask_on_face(outline, AVERAGE_FACE * np.float32(shape[::-1]), shape)
+        size = np.float32(shape[::-1])
+        mask = mask_on_face(outline, AVERAGE_FACE * size, shape)
     return mask
 
 
@@ -242,7 +268,8 @@ def mask_on_face(outline: Outline, landmarks: np.ndarray, shape: tuple[int, int]
     middle = (outline.top + outline.bottom) / 2
     half_height = (outline.bottom - outline.top) / 2
     # (s / a)² + ((t − t_0) / b)² < 1
-    ellipse = np.hypot(s / outline.half_width, (t - middle) / half_height) < 1
+    radius = np.hypot(s / outline.half_width, (t - middle) / half_height)
+    ellipse = radius < 1
     if not ellipse.any():
         return np.zeros(shape, np.float32)
     eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
@@ -258,11 +285,13 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     (5, 2) are unknown, or where they span less than a thousandth of the image.
     """
     axes, origin = face_axes(landmarks)
-    area = abs(axes[0, 0] * axes[1, 1] - axes[0, 1] * axes[1, 0])
+    (a, b), (c, d) = axes
+    area = abs(a * d - b * c)  # the determinant; numpy's would warn of NaN
     smallest = shape[0] * shape[1] / 1000
     if np.isnan(area) or area <= smallest:
         return np.full((2, *shape), np.nan)
-    pixels = np.indices(shape)[::-1] - origin[:, None, None]
+    columns_and_rows = np.indices(shape)[::-1]
+    pixels = columns_and_rows - origin[:, None, None]
     return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
@@ -272,8 +301,12 @@ def deformed(mask: np.ndarray, length: float, waves: np.ndarray) -> np.ndarray:
     The waves (2, n, n) in [-1, 1] are interpolated between the nodes of their grid.
     """
     size = mask.shape[::-1]
-    shifts = [length * cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC) for wave in waves]
-    columns, rows = np.float32(np.indices(mask.shape)[::-1] + np.stack(shifts))
+    shifts = []
+    for wave in waves:
+        smooth_wave = cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC)
+        shifts.append(length * smooth_wave)
+    columns_and_rows = np.indices(mask.shape)[::-1]
+    columns, rows = np.float32(columns_and_rows + np.stack(shifts))
     return cv2.remap(mask, columns, rows, cv2.INTER_LINEAR)
 
 
@@ -284,8 +317,9 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
     its own. So the mask shrinks if the first blur is the wider one, and otherwise grows.
     """
     first_blur, second_blur = np.maximum(blurs, 0.3)
-    core = cv2.GaussianBlur(mask, (0, 0), first_blur) > 1 - VISIBLE
-    mask = cv2.GaussianBlur(core.astype(np.float32), (0, 0), second_blur)
+    mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
+    core = np.float32(mask > 1 - VISIBLE)
+    mask = cv2.GaussianBlur(core, (0, 0), second_blur)
     return np.where(mask > VISIBLE, mask.clip(max=1), 0)
 
 

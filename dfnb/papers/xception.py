@@ -33,10 +33,10 @@ class Settings(contract.Settings):
 
         Its configuration also names a rotation by up to 10°, with probability 0.
         """
-        blurs = v2.RandomChoice([released.blur(size) for size in (3, 5, 7)])
+        blurs = [released.blur(size) for size in (3, 5, 7)]
         return released.in_turn(
             (0.5, v2.RandomHorizontalFlip(1)),
-            (0.5, blurs),
+            (0.5, v2.RandomChoice(blurs)),
             (0.5, released.one_colour(0.1)),
             (0.5, v2.JPEG((40, 100))),
         )
