@@ -4,6 +4,7 @@ A corruption takes all frames of a stored video together, because a video codec 
 video, severity and corruption give the same frames.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,21 +37,25 @@ def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
 
 def blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """Gaussian blur of a standard deviation in per cent of the width."""
-    deviation = percent / 100 * clip.shape[-1]
-    radius = int(np.ceil(3 * deviation))
+    width = clip.shape[-1]
+    deviation = percent / 100 * width
+    radius = math.ceil(3 * deviation)
     return functional.gaussian_blur(clip, 2 * radius + 1, deviation)
 
 
 def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
     """Gaussian noise of a standard deviation, independent in every pixel and channel."""
-    noisy = clip + torch.from_numpy(draw.normal(0, deviation, clip.shape))
+    noise = draw.normal(0, deviation, clip.shape)
+    noisy = clip + torch.from_numpy(noise)
     return noisy.round().clamp(0, 255).byte()
 
 
 def resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
-    """The frames reduced to a share of their sides, of 8 pixels at least."""
-    sides = [max(8, round(side * percent / 100)) for side in clip.shape[-2:]]
-    return functional.resize(clip, sides)
+    """The frames reduced to a share of their sides."""
+    height, width = clip.shape[-2:]
+    reduced_height = round(height * percent / 100)
+    reduced_width = round(width * percent / 100)
+    return functional.resize(clip, [reduced_height, reduced_width])
 
 
 def contrast(clip: Tensor, factor: float, draw: Generator) -> Tensor:
@@ -71,7 +76,9 @@ def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     block_width = round(width * share_of_side)
     top = int(draw.integers(0, height - block_height + 1))
     left = int(draw.integers(0, width - block_width + 1))
-    return functional.erase(clip, top, left, block_height, block_width, torch.tensor(128))
+    clip = clip.clone()
+    clip[..., top : top + block_height, left : left + block_width] = 128
+    return clip
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Corrupted(Pixels):
         if name not in CORRUPTIONS or severity not in range(1, 6):
             names = ", ".join(CORRUPTIONS)
             raise DfnbError(f"there is no corruption {name} {severity}; {names} go from 1 to 5")
-        self.key = ("corruption", name, severity)
+        self.name = name
+        self.severity = severity
         self.corruption = CORRUPTIONS[name]
         self.strength = self.corruption.values[severity - 1]
         self.last_path = ""
@@ -126,7 +134,8 @@ class Corrupted(Pixels):
             if not is_video:
                 frames = frames[None]
             clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-            self.last_clip = self.corruption.apply(clip, self.strength, rng(*self.key, path))
+            draw = rng("corruption", self.name, self.severity, path)
+            self.last_clip = self.corruption.apply(clip, self.strength, draw)
             self.last_path = path
         frame = self.last_clip[row if is_video else 0]
         return frame.permute(1, 2, 0).contiguous().numpy()
