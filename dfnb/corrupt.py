@@ -52,10 +52,8 @@ def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
 
 def resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """The frames reduced to a share of their sides."""
-    height, width = clip.shape[-2:]
-    reduced_height = round(height * percent / 100)
-    reduced_width = round(width * percent / 100)
-    return functional.resize(clip, [reduced_height, reduced_width])
+    shorter_side = min(clip.shape[-2:])
+    return functional.resize(clip, round(shorter_side * percent / 100))
 
 
 def contrast(clip: Tensor, factor: float, draw: Generator) -> Tensor:
