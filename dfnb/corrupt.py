@@ -18,7 +18,6 @@ from torchvision.transforms.v2 import functional
 from dfnb.data import codecs
 from dfnb.data.frames import Pixels
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 
 # Every function below takes the frames of a video (n, 3, H, W) uint8, the strength at a severity,
 # and a random stream, and returns the frames corrupted.
@@ -26,13 +25,15 @@ from dfnb.settings import DfnbError
 
 def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
     """Every frame after JPEG of a quality."""
-    return torch.stack([codecs.jpeg(frame, quality) for frame in clip])
+    frames = [codecs.jpeg(frame, quality) for frame in clip]
+    return torch.stack(frames)
 
 
 def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
     """The video after H.264 of a constant rate factor."""
     frames = clip.permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(codecs.h264(frames, crf)).permute(0, 3, 1, 2)
+    decoded = codecs.h264(frames, crf)
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2)
 
 
 def blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:
@@ -89,14 +90,46 @@ class Corruption:
 
 
 CORRUPTIONS = {
-    "JPEG": Corruption("quality", (80, 60, 40, 20, 10), jpeg),
-    "H.264": Corruption("constant rate factor", (23, 28, 33, 38, 43), h264),
-    "blur": Corruption("deviation, % of the width", (0.5, 1, 1.5, 2, 3), blur),
-    "noise": Corruption("deviation, of 255", (4, 8, 16, 24, 32), noise),
-    "resize": Corruption("side left, %", (75, 50, 35, 25, 15), resize),
-    "contrast": Corruption("factor", (0.8, 0.6, 0.4, 0.3, 0.2), contrast),
-    "saturation": Corruption("factor", (0.8, 0.6, 0.4, 0.2, 0), saturation),
-    "occlusion": Corruption("area under a grey block, %", (2, 5, 10, 20, 30), occlusion),
+    "JPEG": Corruption(
+        "quality",
+        (80, 60, 40, 20, 10),
+        jpeg,
+    ),
+    "H.264": Corruption(
+        "constant rate factor",
+        (23, 28, 33, 38, 43),
+        h264,
+    ),
+    "blur": Corruption(
+        "deviation, % of the width",
+        (0.5, 1, 1.5, 2, 3),
+        blur,
+    ),
+    "noise": Corruption(
+        "deviation, of 255",
+        (4, 8, 16, 24, 32),
+        noise,
+    ),
+    "resize": Corruption(
+        "side left, %",
+        (75, 50, 35, 25, 15),
+        resize,
+    ),
+    "contrast": Corruption(
+        "factor",
+        (0.8, 0.6, 0.4, 0.3, 0.2),
+        contrast,
+    ),
+    "saturation": Corruption(
+        "factor",
+        (0.8, 0.6, 0.4, 0.2, 0),
+        saturation,
+    ),
+    "occlusion": Corruption(
+        "area under a grey block, %",
+        (2, 5, 10, 20, 30),
+        occlusion,
+    ),
 }
 
 
@@ -107,16 +140,10 @@ class Corrupted(Pixels):
         frames: The table.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
-
-    Raises:
-        DfnbError: There is no such corruption or severity.
     """
 
     def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
         super().__init__(frames.attrs["folder"])
-        if name not in CORRUPTIONS or severity not in range(1, 6):
-            names = ", ".join(CORRUPTIONS)
-            raise DfnbError(f"there is no corruption {name} {severity}; {names} go from 1 to 5")
         self.name = name
         self.severity = severity
         self.corruption = CORRUPTIONS[name]

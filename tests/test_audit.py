@@ -170,7 +170,7 @@ def blurred(crop, draw):
         ("border pixels", {"plant": bordered}),
         ("colour statistics", {"plant": lighter}),
         ("colour statistics", {"plant": flatter}),
-        ("three file sizes", {"plant": blurred}),
+        ("file size", {"plant": blurred}),
         ("place and size", {"fake_box": [10, 10, 80, 80]}),
     ],
 )

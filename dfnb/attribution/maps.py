@@ -67,11 +67,17 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     with nn.modules.module.register_module_forward_hook(remember):
         log_odds = evidence(network)(watched_images).sum()
     for output in reversed(outputs):
-        (gradient,) = torch.autograd.grad(log_odds, output, retain_graph=True, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            log_odds,
+            output,
+            retain_graph=True,
+            allow_unused=True,
+        )
         if gradient is not None:  # else the map lies beside the way to the decision
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
             maps = (weights * output).sum(1, keepdim=True).relu()  # ReLU(Σ_k α_k A_k), eq. 2
-            resized = F.interpolate(maps.detach(), images.shape[-2:], mode="bilinear")
+            size = images.shape[-2:]
+            resized = F.interpolate(maps.detach(), size, mode="bilinear")
             return resized[:, 0]
     raise DfnbError(
         "this part of the network has no map with an effect on the decision; choose another layer"
@@ -81,7 +87,8 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 def _is_map(output: object) -> bool:
     if not isinstance(output, Tensor) or output.ndim != 4:
         return False
-    return output.requires_grad and min(output.shape[-2:]) > 1
+    height, width = output.shape[-2:]
+    return output.requires_grad and height > 1 and width > 1
 
 
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
@@ -114,7 +121,8 @@ def segments(images: Tensor) -> Tensor:
     numbers = []
     for picture in pictures:
         numbers.append(slic(picture, n_segments=64, sigma=1, start_label=0))
-    return torch.from_numpy(np.stack(numbers)[:, None]).long().to(images.device)
+    segmented = torch.from_numpy(np.stack(numbers))
+    return segmented[:, None].long().to(images.device)
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
@@ -210,7 +218,8 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     """
     draws = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
-        draws.append(rng("random map", *key).random((1, 8, 8)))
+        draw = rng("random map", *key)
+        draws.append(draw.random((1, 8, 8)))
     blocks = torch.from_numpy(np.stack(draws)).float()
     maps = F.interpolate(blocks, (side, side), mode="nearest")
     return _scaled(maps[:, 0]).numpy()

@@ -45,7 +45,8 @@ def sample(
     count = max(1, round(forged / (len(rows_by_method) - 1)))
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count).round()
+        last = len(rows) - 1
+        places = np.linspace(0, last, count).round()
         chosen.append(rows[places.astype(int)])
     return test.iloc[np.unique(np.concatenate(chosen))]
 
@@ -87,7 +88,8 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
         images = [batch["image"] for batch in maps.batches(forged, run.settings)]
-        comparison = network.compare(part_maps, torch.cat(images).to(DEVICE))
+        images = torch.cat(images).to(DEVICE)
+        comparison = network.compare(part_maps, images)
         table = table.assign(**comparison)
     table.attrs = test_set_facts(forged)
     return table
@@ -167,7 +169,8 @@ def sanity(
             changed = maps.explain(network, run.settings, forged, name)
             table[stage] = similarity(frame_maps, changed)
         for title, other in others.items():
-            table[title] = similarity(frame_maps, maps.of(other, forged, name))
+            changed = maps.of(other, forged, name)
+            table[title] = similarity(frame_maps, changed)
         is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
         table["empty"] = is_empty.astype(float)
         table.attrs = test_set_facts(forged)

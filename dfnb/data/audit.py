@@ -23,7 +23,7 @@ WAVES = 16  # cosine waves per direction; a hash has 16² - 1 bits
 MOST_BITS = 24  # in which the hashes of two frames of one scene may differ
 PROBED_FRAMES = 1500  # about as many frames are probed for shortcuts, evenly spaced over the table
 BORDER = 4  # pixels at each edge of the crop
-JPEG_QUALITIES = (50, 75, 95)  # the sizes of the files show how much detail there is
+JPEG_QUALITY = 75  # of the files whose size shows how much detail there is
 FOLDS = 10  # of clusters
 SHORTCUT_AUC = 0.55  # a shortcut when the whole interval lies above
 CLEAR_AUC = 0.65  # nothing in sight when the whole interval lies below
@@ -103,9 +103,11 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     videos = pd.concat(parts, ignore_index=True)
     bits = np.stack(videos.pop("hash")).astype(np.float32)
     # The squared Euclidean distance of two vectors of bits is the number of bits that differ.
-    near = radius_neighbors_graph(bits, np.sqrt(MOST_BITS + 0.5)).tocoo()
-    others = videos.add_prefix("other_").iloc[near.col].reset_index(drop=True)
-    pairs = videos.iloc[near.row].reset_index(drop=True).join(others)
+    radius = np.sqrt(MOST_BITS + 0.5)
+    near = radius_neighbors_graph(bits, radius).tocoo()
+    first = videos.iloc[near.row].reset_index(drop=True)
+    second = videos.iloc[near.col].reset_index(drop=True)
+    pairs = first.join(second.add_prefix("other_"))
     in_other_split = pairs["split"] != pairs["other_split"]
     in_other_dataset = pairs["dataset"] != pairs["other_dataset"]
     return pairs[in_other_split | in_other_dataset].drop_duplicates(ignore_index=True)
@@ -139,7 +141,8 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     probed = frames.iloc[::step]
     label = probed["label"]
     cluster = probed["cluster"].astype(str)
-    too_few = cluster.groupby(label).nunique().min() < 2 * FOLDS or label.nunique() < 2
+    clusters = cluster.groupby(label).nunique()
+    too_few = len(clusters) < 2 or clusters.min() < 2 * FOLDS
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     rows = {}
     for name, values in features(probed).items():
@@ -189,8 +192,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))
         values["colour statistics"].append(np.ravel(cv2.meanStdDev(crop)))
-        file_sizes = [_jpeg_size(crop, quality) for quality in JPEG_QUALITIES]
-        values["three file sizes"].append(file_sizes)
+        values["file size"].append([_jpeg_size(crop)])
     return {name: np.array(rows) for name, rows in values.items()}
 
 
@@ -201,8 +203,8 @@ def _border(crop: np.ndarray) -> np.ndarray:
     return crop[rim][::6].ravel()
 
 
-def _jpeg_size(crop: np.ndarray, quality: int) -> int:
+def _jpeg_size(crop: np.ndarray) -> int:
     """Bytes of a crop (H, W, 3) RGB as JPEG."""
     bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return len(encoded)
+    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return len(file)

@@ -77,7 +77,8 @@ def write_video(
             np.save(temporary / "frames.npy", crops)
             content["crops_hash"] = _bytes_hash(temporary / "frames.npy")
         if masks is not None:
-            np.save(temporary / "masks.npy", np.packbits(masks, axis=-1))
+            packed = np.packbits(masks, axis=-1)
+            np.save(temporary / "masks.npy", packed)
             content["masks_hash"] = _bytes_hash(temporary / "masks.npy")
         content["rows"] = rows
         write_json(temporary / "video.json", content, indent=None)
@@ -93,11 +94,16 @@ def images_hash(folder: Path, rows: Rows) -> str:
     images = []
     for row in rows:
         files = [row.get(column) for column in ("path", "mask")]
-        images.append([sha256(folder / file) if file else "" for file in files])
+        hashes = [sha256(folder / file) if file else "" for file in files]
+        images.append(hashes)
     return digest(images, 64)
 
 
-def write_dataset(folder: Path, parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+def write_dataset(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    **facts: Any,
+) -> dict[str, Any]:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
@@ -188,9 +194,17 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         table = table.cast(pa.schema(fields))
     lists = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     # Each column is freed once it is converted: two million rows must not lie in memory twice.
-    frames = table.to_pandas(types_mapper=lists.get, split_blocks=True, self_destruct=True)
+    frames = table.to_pandas(
+        types_mapper=lists.get,
+        split_blocks=True,
+        self_destruct=True,
+    )
     _check(frames, path)
-    frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
+    frames.attrs = {
+        "folder": str(folder),
+        "fingerprint": record["fingerprint"],
+        "record": record,
+    }
     return frames
 
 
@@ -199,7 +213,8 @@ def _check(frames: pd.DataFrame, table: Path) -> None:
 
     Images that are used in place lie below the folder's own link ``tree``.
     """
-    for file in {*frames["path"].unique(), *frames["mask"].unique()}:
+    files = {*frames["path"].unique(), *frames["mask"].unique()}
+    for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise DfnbError(f"{table}: {file} lies outside the dataset's folder; {REMEDY}")
     for method in frames["method"].unique():
@@ -274,7 +289,9 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     total = rows.transform("size")
     n = total.clip(upper=per_video)
     # A frame is kept where place * n / total passes a whole number, which it does n times.
-    return frames[(place + 1) * n // total > place * n // total]
+    before = place * n // total
+    after = (place + 1) * n // total
+    return frames[after > before]
 
 
 def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
@@ -299,10 +316,15 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
     """Positions in the table of the fake frames that have a mask."""
-    return np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
+    has_mask = frames["mask"].astype(str) != ""
+    return np.flatnonzero((frames["label"] == 1) & has_mask)
 
 
-def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> pd.DataFrame:
+def keep_masks(
+    frames: pd.DataFrame,
+    rows: Sequence[int],
+    share: float = 0,
+) -> pd.DataFrame:
     """The frames without their masks, except those of ``rows``, which are positions in the table.
 
     Raises :class:`DfnbError` when ``rows`` is empty although it should be a ``share`` of the fakes.
@@ -313,8 +335,9 @@ def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> p
             f"and the share annotated = {share:g} is none; raise it, prepare the dataset with "
             "masks, or learn without masks: annotated = 0"
         )
-    kept = np.isin(np.arange(len(frames)), rows)
-    return frames.assign(mask=frames["mask"].astype(str).where(kept, ""))
+    is_kept = np.isin(np.arange(len(frames)), rows)
+    masks = frames["mask"].astype(str).where(is_kept, "")
+    return frames.assign(mask=masks)
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
@@ -356,7 +379,8 @@ class Pixels:
         """
         try:
             if not path.endswith(".npy"):
-                return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
+                image = cv2.imread(str(self.folder / path))
+                return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             stored = np.lib.format.open_memmap(self.folder / path, mode="r")
             # A copy, so that the file is closed: there are more videos than a process may open.
             return np.array(stored if row is None else stored[row])

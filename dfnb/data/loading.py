@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 from torchvision import tv_tensors
@@ -93,7 +94,8 @@ class FrameDataset(Dataset):
     def _stored(self, row: int) -> Sample:
         image = self.pixels.crop(self.paths[row], self.rows[row])
         mask_path = self.mask_paths[row]
-        mask = self.pixels.mask(mask_path, self.rows[row], image.shape[:2])
+        shape = image.shape[:2]
+        mask = self.pixels.mask(mask_path, self.rows[row], shape)
         label = int(self.labels[row])
         has_mask = bool(mask_path) or label == 0
         return Sample(image, mask, self.landmarks[row], label, has_mask)
@@ -101,9 +103,12 @@ class FrameDataset(Dataset):
     def _item(self, sample: Sample) -> Tensors:
         """A sample resized, augmented and normalised."""
         shape = sample.image.shape[:2]
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(sample.mask)[None].to(torch.uint8))
-        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)
+        mask = torch.from_numpy(sample.mask)[None]
+        points = torch.from_numpy(sample.landmarks)
+        image = tv_tensors.Image(image)
+        mask = tv_tensors.Mask(mask.to(torch.uint8))
+        points = tv_tensors.KeyPoints(points, canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
             handedness = _handedness(points)
@@ -194,7 +199,8 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
     mean = torch.tensor(settings.mean).view(3, 1, 1)
     std = torch.tensor(settings.std).view(3, 1, 1)
     values = (batch["image"].float().cpu() * std + mean) * 255
-    return values.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    pixels = values.round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).numpy()
 
 
 # ---------------------------------------------------------------- the order of an epoch
@@ -262,21 +268,23 @@ class EpochSampler(Sampler[list[Index]]):
             order = self._with_always(order, draw)
         return order
 
-    def _oversampled(self, draw: np.random.Generator) -> np.ndarray:
+    def _oversampled(self, draw: Generator) -> np.ndarray:
         order = draw.permutation(self.shown)
         return order[: self.n]
 
-    def _balanced(self, draw: np.random.Generator) -> np.ndarray:
+    def _balanced(self, draw: Generator) -> np.ndarray:
         parts = []
+        # What does not divide goes to the first class, and within a class to the last methods.
+        left = self.n
         for i, methods in enumerate(self.classes):
-            # What does not divide goes to the first class, and within a class to the last methods.
-            n_class = (self.n + len(self.classes) - 1 - i) // len(self.classes)
+            n_class = math.ceil(left / (len(self.classes) - i))
+            left -= n_class
             for j, rows in enumerate(methods):
                 n_method = (n_class + j) // len(methods)
                 parts.append(_in_turns(rows, n_method, draw))
         return draw.permutation(np.concatenate(parts))
 
-    def _with_always(self, order: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with the first frames of every batch drawn from ``always``."""
         batches = self.n // self.frames_per_batch
         n_always = batches * max(1, self.frames_per_batch // 8)
@@ -313,8 +321,9 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     return [rows_by_method for rows_by_method in (real, fakes) if rows_by_method]
 
 
-def _in_turns(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
+def _in_turns(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
     """n of the rows in a drawn order; all are used up before any of them comes again."""
-    turns = math.ceil(n / len(rows))
-    orders = [draw.permutation(rows) for _ in range(turns)]
-    return np.concatenate([rows[:0], *orders])[:n]
+    orders = [rows[:0]]
+    for _ in range(math.ceil(n / len(rows))):
+        orders.append(draw.permutation(rows))
+    return np.concatenate(orders)[:n]
