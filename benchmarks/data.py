@@ -257,7 +257,7 @@ def table_(
             opened, table = timed(lambda: load_frames(Path(scratch, "large")))
             memory = peak() - before
             split, train = timed(lambda table=table: select(table, "train"))
-            method, _ = timed(lambda table=table: select(table, methods=["FaceSwap"]))
+            method, _ = timed(lambda table=table: select(table, "train", ["FaceSwap"]))
             sampler = EpochSampler(train, 32, seed=0)
             order, first = timed(lambda sampler=sampler: sampler.order(0))
             if not (first == sampler.order(0)).all():

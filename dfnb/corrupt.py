@@ -4,6 +4,7 @@ A corruption takes all frames of a stored video together, because a video codec 
 video, severity and corruption give the same frames.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from torchvision.transforms.v2 import functional
 from dfnb.data import codecs
 from dfnb.data.frames import Pixels
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 
 # Every function below takes the frames of a video (n, 3, H, W) uint8, the strength at a severity,
 # and a random stream, and returns the frames corrupted.
@@ -25,32 +25,36 @@ from dfnb.settings import DfnbError
 
 def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
     """Every frame after JPEG of a quality."""
-    return torch.stack([codecs.jpeg(frame, quality) for frame in clip])
+    frames = [codecs.jpeg(frame, quality) for frame in clip]
+    return torch.stack(frames)
 
 
 def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
     """The video after H.264 of a constant rate factor."""
     frames = clip.permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(codecs.h264(frames, crf)).permute(0, 3, 1, 2)
+    decoded = codecs.h264(frames, crf)
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2)
 
 
 def blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """Gaussian blur of a standard deviation in per cent of the width."""
-    deviation = percent / 100 * clip.shape[-1]
-    radius = int(np.ceil(3 * deviation))
+    width = clip.shape[-1]
+    deviation = percent / 100 * width
+    radius = math.ceil(3 * deviation)
     return functional.gaussian_blur(clip, 2 * radius + 1, deviation)
 
 
 def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
     """Gaussian noise of a standard deviation, independent in every pixel and channel."""
-    noisy = clip + torch.from_numpy(draw.normal(0, deviation, clip.shape))
+    noise = draw.normal(0, deviation, clip.shape)
+    noisy = clip + torch.from_numpy(noise)
     return noisy.round().clamp(0, 255).byte()
 
 
 def resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
-    """The frames reduced to a share of their sides, of 8 pixels at least."""
-    sides = [max(8, round(side * percent / 100)) for side in clip.shape[-2:]]
-    return functional.resize(clip, sides)
+    """The frames reduced to a share of their sides."""
+    shorter_side = min(clip.shape[-2:])
+    return functional.resize(clip, round(shorter_side * percent / 100))
 
 
 def contrast(clip: Tensor, factor: float, draw: Generator) -> Tensor:
@@ -71,7 +75,9 @@ def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     block_width = round(width * share_of_side)
     top = int(draw.integers(0, height - block_height + 1))
     left = int(draw.integers(0, width - block_width + 1))
-    return functional.erase(clip, top, left, block_height, block_width, torch.tensor(128))
+    clip = clip.clone()
+    clip[..., top : top + block_height, left : left + block_width] = 128
+    return clip
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,46 @@ class Corruption:
 
 
 CORRUPTIONS = {
-    "JPEG": Corruption("quality", (80, 60, 40, 20, 10), jpeg),
-    "H.264": Corruption("constant rate factor", (23, 28, 33, 38, 43), h264),
-    "blur": Corruption("deviation, % of the width", (0.5, 1, 1.5, 2, 3), blur),
-    "noise": Corruption("deviation, of 255", (4, 8, 16, 24, 32), noise),
-    "resize": Corruption("side left, %", (75, 50, 35, 25, 15), resize),
-    "contrast": Corruption("factor", (0.8, 0.6, 0.4, 0.3, 0.2), contrast),
-    "saturation": Corruption("factor", (0.8, 0.6, 0.4, 0.2, 0), saturation),
-    "occlusion": Corruption("area under a grey block, %", (2, 5, 10, 20, 30), occlusion),
+    "JPEG": Corruption(
+        "quality",
+        (80, 60, 40, 20, 10),
+        jpeg,
+    ),
+    "H.264": Corruption(
+        "constant rate factor",
+        (23, 28, 33, 38, 43),
+        h264,
+    ),
+    "blur": Corruption(
+        "deviation, % of the width",
+        (0.5, 1, 1.5, 2, 3),
+        blur,
+    ),
+    "noise": Corruption(
+        "deviation, of 255",
+        (4, 8, 16, 24, 32),
+        noise,
+    ),
+    "resize": Corruption(
+        "side left, %",
+        (75, 50, 35, 25, 15),
+        resize,
+    ),
+    "contrast": Corruption(
+        "factor",
+        (0.8, 0.6, 0.4, 0.3, 0.2),
+        contrast,
+    ),
+    "saturation": Corruption(
+        "factor",
+        (0.8, 0.6, 0.4, 0.2, 0),
+        saturation,
+    ),
+    "occlusion": Corruption(
+        "area under a grey block, %",
+        (2, 5, 10, 20, 30),
+        occlusion,
+    ),
 }
 
 
@@ -102,17 +140,12 @@ class Corrupted(Pixels):
         frames: The table.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
-
-    Raises:
-        DfnbError: There is no such corruption or severity.
     """
 
     def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
         super().__init__(frames.attrs["folder"])
-        if name not in CORRUPTIONS or severity not in range(1, 6):
-            names = ", ".join(CORRUPTIONS)
-            raise DfnbError(f"there is no corruption {name} {severity}; {names} go from 1 to 5")
-        self.key = ("corruption", name, severity)
+        self.name = name
+        self.severity = severity
         self.corruption = CORRUPTIONS[name]
         self.strength = self.corruption.values[severity - 1]
         self.last_path = ""
@@ -126,7 +159,8 @@ class Corrupted(Pixels):
             if not is_video:
                 frames = frames[None]
             clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-            self.last_clip = self.corruption.apply(clip, self.strength, rng(*self.key, path))
+            draw = rng("corruption", self.name, self.severity, path)
+            self.last_clip = self.corruption.apply(clip, self.strength, draw)
             self.last_path = path
         frame = self.last_clip[row if is_video else 0]
         return frame.permute(1, 2, 0).contiguous().numpy()

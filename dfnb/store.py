@@ -28,7 +28,7 @@ from scipy.special import expit, logit
 
 from dfnb import metrics
 from dfnb.files import locked, read_facts, read_table, report_folder, write_table
-from dfnb.settings import DfnbError, check_title, explained
+from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
 KEYS = tuple(metrics.KEY_TYPES)  # video, track, frame, cluster, label and method
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
@@ -311,6 +311,7 @@ class Report:
         """The detectors that have runs, in their order in tables."""
         runs_by_place = defaultdict(list)
         main_train_sets = set()
+        in_profile = self._variants_in_profile()
         for run, roles in _runs_with_roles(self.folder):
             train_set = run.parameters["train_set"]
             for ablation, variant in roles:
@@ -318,16 +319,29 @@ class Report:
                     main_train_sets.add(train_set)
                 is_variant = ablation not in ("", STANDING_ALONE)
                 notebook = run.detector["notebook"]
-                place = (is_variant, notebook, ablation, variant != "main", variant, train_set)
+                role = (notebook, ablation, variant)
+                position = in_profile.index(role) if role in in_profile else -1
+                place = (is_variant, notebook, position, ablation, variant, train_set)
                 runs_by_place[place].append(run)
         several_train_sets = len(main_train_sets) > 1
         detectors = []
         for place in sorted(runs_by_place):
-            _, _, ablation, _, variant, _ = place
+            _, _, _, ablation, variant, _ = place
             runs = sorted(runs_by_place[place], key=attrgetter("seed"))
             detector = _detector(ablation, variant, runs, several_train_sets)
             detectors.append(detector)
         return detectors
+
+    def _variants_in_profile(self) -> list[tuple[str, str, str]]:
+        """Notebook, ablation and variant of the profile's variants, in its order."""
+        path = self.folder / "profile.yaml"
+        profile = read_yaml(path) if path.exists() else {}
+        places = []
+        for notebook, ablations in profile.get("ablations", {}).items():
+            for ablation, variants in ablations.items():
+                for variant in variants:
+                    places.append((notebook, ablation, variant))
+        return places
 
     def _conditions(self, detector: Detector) -> list[Condition]:
         """All conditions of a detector, in the order in which they were written."""

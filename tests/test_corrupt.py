@@ -11,7 +11,6 @@ from dfnb.data.frames import Pixels, load_frames, select
 from dfnb.data.loading import as_batch, in_order, pictures
 from dfnb.papers import xception
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 
 
 @pytest.fixture
@@ -65,9 +64,3 @@ def test_pictures_are_corrupted_in_the_order_of_the_table_and_masks_are_empty(fr
         # A grey block of 30 % of 96 × 96 pixels.
         assert np.ptp(y) + 1 == np.ptp(x) + 1 == 53
         assert (picture[y.min() : y.max() + 1, x.min() : x.max() + 1] == 128).all()
-
-
-@pytest.mark.parametrize(("name", "severity"), [("fog", 1), ("blur", 6)])
-def test_an_unknown_corruption_is_refused(frames, name, severity):
-    with pytest.raises(DfnbError, match=f"there is no corruption {name} {severity}"):
-        corrupt.Corrupted(frames, name, severity)

@@ -137,3 +137,36 @@ def test_the_published_training_recomputes_on_small_gpus(monkeypatch, gib, short
     network = small("exposing_the_deception", branches=4)
     assert network.train().short_of_memory(Images) == short
     assert not network.eval().short_of_memory(Images)
+
+
+# ---------------------------------------------------------------- how much branches differ
+
+
+def test_branches_are_compared_by_their_maps_and_features():
+    network = small("exposing_the_deception").eval()
+    maps = np.random.default_rng(0).random((3, 4, 8, 8))
+    comparison = network.compare(maps, torch.randn(4, 3, 96, 96))
+    overlaps = [etd.overlap(maps[i], maps[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(comparison["apart"], 1 - np.mean(overlaps, axis=0))
+    assert 0 < comparison["CKA"] <= 1
+
+
+def test_overlap_is_the_shared_part_of_two_maps():
+    a, b = np.zeros((2, 2, 48, 48))
+    a[:, :24, :24] = 1
+    b[0, :24, 12:36] = 1
+    np.testing.assert_array_equal(etd.overlap(a, b), [12 / 36, np.nan])
+
+
+def test_branches_that_are_the_same_have_likeness_one():
+    class Branches(torch.nn.Module):
+        def forward(self, images):
+            first = images.flatten(1)
+            rotation = torch.linalg.qr(torch.ones(12, 12).triu())[0]
+            rotated = 3 * first @ rotation + 1
+            return {"local": torch.stack([first, rotated, torch.randn_like(first)])}
+
+    torch.manual_seed(0)
+    likeness = etd.branch_likeness(Branches(), torch.randn(40, 3, 2, 2))
+    assert likeness.loc["branch 1", "branch 2"] == pytest.approx(1, abs=1e-6)
+    assert likeness.loc["branch 1", "branch 3"] < 0.6

@@ -136,16 +136,6 @@ def test_the_samples_of_a_frame_are_augmented_alike(table):
     assert not torch.equal(one["landmarks"], data[0, 1, 8][0]["landmarks"])
 
 
-def test_what_a_paper_makes_wrongly_is_refused(table):
-    shrunk = FrameDataset(table, Settings(transform=v2.Resize([20, 20])), seed=0)
-    with pytest.raises(DfnbError, match="its side must stay 37"):
-        shrunk[0, 0, 0]
-    settings = Settings()
-    settings.samples_per_frame = 2
-    with pytest.raises(DfnbError, match="made 1 images, not samples_per_frame = 2"):
-        FrameDataset(table, settings, seed=0)[0, 0, 0]
-
-
 def test_there_may_be_more_videos_than_a_process_may_open(table):
     many = pd.concat([table] * 30, ignore_index=True).assign(row=0, mask="")
     many.attrs = table.attrs

@@ -4,7 +4,7 @@ The methods here explain any network. A paper declares maps of its own in ``Netw
 here knows a paper.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -67,11 +67,17 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     with nn.modules.module.register_module_forward_hook(remember):
         log_odds = evidence(network)(watched_images).sum()
     for output in reversed(outputs):
-        (gradient,) = torch.autograd.grad(log_odds, output, retain_graph=True, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            log_odds,
+            output,
+            retain_graph=True,
+            allow_unused=True,
+        )
         if gradient is not None:  # else the map lies beside the way to the decision
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
             maps = (weights * output).sum(1, keepdim=True).relu()  # ReLU(Σ_k α_k A_k), eq. 2
-            resized = F.interpolate(maps.detach(), images.shape[-2:], mode="bilinear")
+            size = images.shape[-2:]
+            resized = F.interpolate(maps.detach(), size, mode="bilinear")
             return resized[:, 0]
     raise DfnbError(
         "this part of the network has no map with an effect on the decision; choose another layer"
@@ -81,7 +87,8 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 def _is_map(output: object) -> bool:
     if not isinstance(output, Tensor) or output.ndim != 4:
         return False
-    return output.requires_grad and min(output.shape[-2:]) > 1
+    height, width = output.shape[-2:]
+    return output.requires_grad and height > 1 and width > 1
 
 
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
@@ -114,7 +121,8 @@ def segments(images: Tensor) -> Tensor:
     numbers = []
     for picture in pictures:
         numbers.append(slic(picture, n_segments=64, sigma=1, start_label=0))
-    return torch.from_numpy(np.stack(numbers)[:, None]).long().to(images.device)
+    segmented = torch.from_numpy(np.stack(numbers))
+    return segmented[:, None].long().to(images.device)
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
@@ -122,18 +130,9 @@ def edges(network: Network, images: Tensor) -> Tensor:
 
     The sanity test must find that it does. Images (n, 3, H, W) to maps (n, H, W).
     """
-    gradients = torch.gradient(images.mean(1), dim=(1, 2))
+    grey = images.mean(1)
+    gradients = torch.gradient(grey, dim=(1, 2))
     return torch.linalg.vector_norm(torch.stack(gradients), dim=0)
-
-
-def random(images: Tensor, keys: Sequence[tuple]) -> Tensor:
-    """Random blocks, 8 by 8: a control that shows chance.
-
-    Images (n, 3, H, W) to maps (n, H, W), drawn from the key (video, track, frame) of each image.
-    """
-    draws = [rng("random map", *key).random((1, 8, 8)) for key in keys]
-    blocks = torch.from_numpy(np.stack(draws)).float().to(images.device)
-    return F.interpolate(blocks, images.shape[-2:], mode="nearest")[:, 0]
 
 
 EXPLAINERS = {
@@ -149,12 +148,7 @@ CONTROLS = ("edges", "random")
 # ---------------------------------------------------------------- maps of frames
 
 
-def compute(
-    network: Network,
-    images: Tensor,
-    name: str,
-    keys: Sequence[tuple] = (),
-) -> np.ndarray:
+def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
 
     A map is zero throughout where nothing speaks for fake. A paper's ``localise`` is taken as it
@@ -163,30 +157,31 @@ def compute(
     Args:
         network: A detector, in evaluation mode.
         images: (n, 3, H, W), normalised, on the device of the network.
-        name: One of :data:`METHODS` or of ``network.maps()``.
-        keys: (video, track, frame) of each image, for the map ``random``.
+        name: One of :data:`EXPLAINERS` or of ``network.maps()``.
 
     Raises:
         DfnbError: The network has no map of this name.
     """
     declared = network.maps().get(name)  # by the paper
     if isinstance(declared, tuple):
-        parts = [compute(network, images, part, keys) for part in declared]
+        parts = [compute(network, images, part) for part in declared]
         return np.max(parts, axis=0)
     if declared == "localise":
         return network.localise(outputs_of(network, images)).cpu().numpy()
     if declared:
         values = grad_cam(network, images, network.get_submodule(declared))
-    elif name == "random":
-        values = random(images, keys)
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
         available = ", ".join([*network.maps(), *METHODS])
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
-    values = values.clamp(min=0)
-    highest = values.amax((1, 2), keepdim=True)
-    return (values / highest.clamp(min=1e-12)).cpu().numpy()
+    return _scaled(values).cpu().numpy()
+
+
+def _scaled(values: Tensor) -> Tensor:
+    positive = values.clamp(min=0)
+    highest = positive.amax((1, 2), keepdim=True)
+    return positive / highest.clamp(min=1e-12)
 
 
 def batches(frames: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Tensor]]:
@@ -202,15 +197,32 @@ def explain(
     frames: pd.DataFrame,
     name: str,
 ) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table."""
+    """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table.
+
+    ``name`` is one of :data:`METHODS` or of ``network.maps()``.
+    """
+    if name == "random":
+        return random(frames, settings.image_size)
     network = network.to(DEVICE)
-    keys = list(zip(frames["video"].astype(str), frames["track"], frames["frame"]))
-    maps: list[np.ndarray] = []
+    maps = []
     for batch in batches(frames, settings):
         images = batch["image"].to(DEVICE)
-        batch_keys = keys[len(maps) : len(maps) + len(images)]
-        maps.extend(compute(network, images, name, batch_keys))
-    return np.stack(maps)
+        maps.append(compute(network, images, name))
+    return np.concatenate(maps)
+
+
+def random(frames: pd.DataFrame, side: int) -> np.ndarray:
+    """Random blocks, 8 by 8, for each row of a frames table: a control that shows chance.
+
+    The maps (n, side, side) in [0, 1] are drawn from video, track and frame.
+    """
+    draws = []
+    for key in zip(frames["video"], frames["track"], frames["frame"]):
+        draw = rng("random map", *key)
+        draws.append(draw.random((1, 8, 8)))
+    blocks = torch.from_numpy(np.stack(draws)).float()
+    maps = F.interpolate(blocks, (side, side), mode="nearest")
+    return _scaled(maps[:, 0]).numpy()
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need

@@ -6,7 +6,6 @@ made from these rows.
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -46,7 +45,8 @@ def sample(
     count = max(1, round(forged / (len(rows_by_method) - 1)))
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count).round()
+        last = len(rows) - 1
+        places = np.linspace(0, last, count).round()
         chosen.append(rows[places.astype(int)])
     return test.iloc[np.unique(np.concatenate(chosen))]
 
@@ -64,9 +64,7 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
       NaN without a mask;
     - ``chance``, the forged share of the frame; NaN without a mask;
     - those of :func:`faithfulness`;
-    - for a map that is the maximum of others, ``apart``, one minus the mean :func:`overlap` of
-      their pairs, and ``CKA``, the mean :func:`branch_likeness` of the pairs of branches, which is
-      the same in all rows.
+    - for a map that is the maximum of others, those of ``Network.compare``.
     """
     forged = frames[frames["label"] == 1]
     frame_maps = maps.of(run, forged, name)
@@ -76,7 +74,8 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     curves = []
     for batch in maps.batches(forged, run.settings):
         images = batch["image"].to(DEVICE)
-        batch_maps = frame_maps[len(regions) : len(regions) + len(images)]
+        start = len(regions)
+        batch_maps = frame_maps[start : start + len(images)]
         curves.append(faithfulness(network, images, batch_maps))
         masks = batch["mask"][:, 0].numpy() > 0
         for frame_map, mask in zip(batch_maps, masks):
@@ -87,23 +86,13 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.join(pd.concat(curves, ignore_index=True))
     parts = network.maps().get(name)
     if isinstance(parts, tuple):
-        table["apart"] = _distance_of_parts(run, forged, parts)
-        table["CKA"] = _likeness_of_branches(run, forged, network)
+        part_maps = [maps.of(run, forged, part) for part in parts]
+        images = [batch["image"] for batch in maps.batches(forged, run.settings)]
+        images = torch.cat(images).to(DEVICE)
+        comparison = network.compare(part_maps, images)
+        table = table.assign(**comparison)
     table.attrs = test_set_facts(forged)
     return table
-
-
-def _distance_of_parts(run: Run, forged: pd.DataFrame, parts: Sequence[str]) -> pd.Series:
-    part_maps = [maps.of(run, forged, part) for part in parts]
-    overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
-    return 1 - pd.DataFrame(overlaps).mean()
-
-
-def _likeness_of_branches(run: Run, forged: pd.DataFrame, network: Network) -> float:
-    images = [batch["image"] for batch in maps.batches(forged, run.settings)]
-    likeness = branch_likeness(network, torch.cat(images).to(DEVICE)).to_numpy()
-    pairs = np.triu_indices(len(likeness), 1)
-    return likeness[pairs].mean()
 
 
 def _keys(frames: pd.DataFrame) -> pd.DataFrame:
@@ -132,54 +121,25 @@ def faithfulness(
         the areas under the two curves as ``deletion``, low where the map is good, and
         ``insertion``.
     """
+    size = images.shape[-2:]
     coarse = torch.from_numpy(frame_maps)[:, None].to(images.device)
-    values = F.interpolate(coarse, images.shape[-2:], mode="bilinear")
-    draw = rng("ties").random(images.shape[-2:])
+    values = F.interpolate(coarse, size, mode="bilinear")
+    draw = rng("ties").random(size)
     ties = torch.from_numpy(draw).to(images.device) * 1e-6
     order = (values + ties).flatten(1).argsort(1, descending=True)
     rank = order.argsort(1).view_as(values)  # 0: the highest pixel
     columns = {}
     for step in range(STEPS + 1):
+        percent = 100 * step // STEPS
         top = rank < step / STEPS * rank[0].numel()
         for kind, shown in (("deletion", ~top), ("insertion", top)):
             scores = network.score(network(images * shown))
-            percent = 100 * step // STEPS
             columns[f"{kind} {percent}"] = scores.cpu().numpy()
     table = pd.DataFrame(columns)
     for kind in ("deletion", "insertion"):
         curve = table.filter(like=f"{kind} ")
         table[kind] = np.trapezoid(curve, dx=1 / STEPS)
     return table
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ min / Σ max over the pixels of maps (n, h, w) and (n, h, w): (n,) in [0, 1].
-
-    NaN where one of the two is empty.
-    """
-    shared = np.minimum(a, b).sum((1, 2))
-    whole = np.maximum(a, b).sum((1, 2))
-    both = a.any((1, 2)) & b.any((1, 2))
-    return np.where(both, shared / np.maximum(whole, 1e-12), np.nan)
-
-
-def branch_likeness(network: Network, images: Tensor) -> pd.DataFrame:
-    """Linear CKA in [0, 1] of the features of a network's branches, branches by branches.
-
-    1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019, sec. 3).
-    The features are the output ``local`` (branches, n, D) of images (n, 3, H, W).
-    """
-    features = []
-    with torch.no_grad():
-        for part in images.split(32):  # bounds the memory of the activations
-            features.append(network(part)["local"].double())
-    local = torch.cat(features, 1)
-    local -= local.mean(1, keepdim=True)
-    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|)
-    gram = F.normalize((local @ local.mT).flatten(1))
-    likeness = gram @ gram.T
-    names = [f"branch {i + 1}" for i in range(len(local))]
-    return pd.DataFrame(likeness.cpu().numpy(), names, names)
 
 
 # ---------------------------------------------------------------- sanity
@@ -209,7 +169,8 @@ def sanity(
             changed = maps.explain(network, run.settings, forged, name)
             table[stage] = similarity(frame_maps, changed)
         for title, other in others.items():
-            table[title] = similarity(frame_maps, maps.of(other, forged, name))
+            changed = maps.of(other, forged, name)
+            table[title] = similarity(frame_maps, changed)
         is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
         table["empty"] = is_empty.astype(float)
         table.attrs = test_set_facts(forged)
@@ -224,35 +185,36 @@ def cascade(network: Network, image: Tensor) -> dict[str, Network]:
     (1, 3, H, W) (Adebayo et al., NeurIPS 2018, sec. 3.1). A layer that cannot reset itself gets
     normal numbers with the mean square of its weights.
     """
-    from_the_decision = _layers_in_order(network, image)[::-1]
-    total = len(from_the_decision)
+    layers = _layers_in_order(network, image)
+    total = len(layers)
+    counts = {"quarter": total // 4, "half": total // 2, "all": total}
     copies = {}
-    for stage, count in {"quarter": total // 4, "half": total // 2, "all": total}.items():
-        copies[stage] = copy.deepcopy(network)
+    for stage, count in counts.items():
+        randomised = copy.deepcopy(network)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(torch_seed("sanity"))
-            for name in from_the_decision[:count]:
-                _randomise(copies[stage].get_submodule(name))
+            for name in layers[:count]:
+                _randomise(randomised.get_submodule(name))
+        copies[stage] = randomised
     return copies
 
 
 @torch.inference_mode()
 def _layers_in_order(network: Network, image: Tensor) -> list[str]:
-    """Names of the layers with weights in the order of execution; first those that are not used."""
-    names = {}
-    for name, layer in network.named_modules():
-        if list(layer.parameters(recurse=False)):
-            names[layer] = name
-    executed = []
+    """Names of the layers with weights, last executed first; at the end those that are not used."""
+    executed: dict[nn.Module, None] = {}
 
     def remember(layer: nn.Module, inputs: tuple, output: object) -> None:
-        if layer in names and names[layer] not in executed:
-            executed.append(names[layer])
+        executed.setdefault(layer)
 
     with nn.modules.module.register_module_forward_hook(remember):
         network(image)
-    unused = [name for name in names.values() if name not in executed]
-    return unused + executed
+    places = {layer: place for place, layer in enumerate(executed)}
+    names = {}
+    for name, layer in network.named_modules():
+        if list(layer.parameters(recurse=False)):
+            names[name] = places.get(layer, -1)
+    return sorted(names, key=names.get, reverse=True)
 
 
 def _randomise(layer: nn.Module) -> None:

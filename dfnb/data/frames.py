@@ -6,7 +6,7 @@ packed to one bit per pixel along the row, in ``masks.npy``. :mod:`dfnb.data.loa
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ def write_video(
             np.save(temporary / "frames.npy", crops)
             content["crops_hash"] = _bytes_hash(temporary / "frames.npy")
         if masks is not None:
-            np.save(temporary / "masks.npy", np.packbits(masks, axis=-1))
+            packed = np.packbits(masks, axis=-1)
+            np.save(temporary / "masks.npy", packed)
             content["masks_hash"] = _bytes_hash(temporary / "masks.npy")
         content["rows"] = rows
         write_json(temporary / "video.json", content, indent=None)
@@ -93,11 +94,16 @@ def images_hash(folder: Path, rows: Rows) -> str:
     images = []
     for row in rows:
         files = [row.get(column) for column in ("path", "mask")]
-        images.append([sha256(folder / file) if file else "" for file in files])
+        hashes = [sha256(folder / file) if file else "" for file in files]
+        images.append(hashes)
     return digest(images, 64)
 
 
-def write_dataset(folder: Path, parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+def write_dataset(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    **facts: Any,
+) -> dict[str, Any]:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
@@ -113,31 +119,39 @@ def write_dataset(folder: Path, parameters: Mapping[str, Any], **facts: Any) -> 
     path = folder / "frames.parquet"
     schema = pa.schema(COLUMNS)
     video_digests = []
-    counts: dict[str, Counter] = {}
-    unwritten = []  # a part of the rows at a time, so that five million fit in memory
+    counts: dict[str, Counter] = defaultdict(Counter)
+    unwritten: list[dict] = []  # a part of the rows at a time, so that five million fit in memory
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video = file.parent.relative_to(folder / "videos").as_posix()
             content = read_json(file)
             rows = _complete_rows(video, content)
             video_digests.append([video, _video_digest(content, rows)])
-            _count(rows, counts)
+            kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
+            for kind, n_frames in kinds.items():
+                counts[kind].update(frames=n_frames, videos=1)
             unwritten += rows
             if len(unwritten) >= ROW_GROUP or file == files[-1]:
                 writer.write_table(pa.Table.from_pylist(unwritten, schema))
                 unwritten = []
-    fingerprint = digest([parameters, video_digests], 16)
-    n = dict(sorted(counts.items()))
-    return write_record(folder, parameters, [path.name], fingerprint=fingerprint, n=n, **facts)
+    return write_record(
+        folder,
+        parameters,
+        [path.name],
+        fingerprint=digest([parameters, video_digests], 16),
+        n=dict(sorted(counts.items())),
+        **facts,
+    )
 
 
 def _complete_rows(video: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a video with the columns that :func:`write_video` leaves out."""
-    path = f"videos/{video}/frames.npy"
-    mask = f"videos/{video}/masks.npy" if "masks_hash" in content else ""
+    files = {"path": f"videos/{video}/frames.npy", "mask": ""}
+    if "masks_hash" in content:
+        files["mask"] = f"videos/{video}/masks.npy"
     rows = []
     for number, row in enumerate(content["rows"]):
-        rows.append({"video": video, "path": path, "mask": mask, "row": number, **row})
+        rows.append({"video": video, "row": number, **files, **row})
     return rows
 
 
@@ -147,13 +161,6 @@ def _video_digest(content: Mapping[str, Any], rows: Rows) -> str:
     for row in rows:
         values.append([row[column] for column in COLUMNS])
     return digest([hashes, values], 64)
-
-
-def _count(rows: Rows, counts: dict[str, Counter]) -> None:
-    """Add the frames of one video, and the video, to the counts by split and method."""
-    frames = Counter(f"{row['split']}/{row['method']}" for row in rows)
-    for kind, number in frames.items():
-        counts.setdefault(kind, Counter()).update(frames=number, videos=1)
 
 
 # ---------------------------------------------------------------- reading
@@ -179,37 +186,47 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     folder = dataset_folder(name)
     record = dataset_record(name)
     path = folder / "frames.parquet"
-    required = [pa.field(name, kind, nullable=name in UNKNOWN) for name, kind in COLUMNS.items()]
+    fields = []
+    for column, kind in COLUMNS.items():
+        fields.append(pa.field(column, kind, nullable=column in UNKNOWN))
     with explained(path, "as a table of frames", REMEDY):
-        table = parquet.read_table(path, memory_map=True).select([*COLUMNS])
-        table = table.cast(pa.schema(required))
-    arrow_types = {kind: pd.ArrowDtype(kind) for kind in (POINTS, BOX)}
+        table = parquet.read_table(path).select([*COLUMNS])
+        table = table.cast(pa.schema(fields))
+    lists = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     # Each column is freed once it is converted: two million rows must not lie in memory twice.
-    frames = table.to_pandas(types_mapper=arrow_types.get, split_blocks=True, self_destruct=True)
-    pa.default_memory_pool().release_unused()
-    _check_files(frames, folder)
-    _check_rows(frames, path)
-    frames.attrs = {"folder": str(folder), "fingerprint": record["fingerprint"], "record": record}
+    frames = table.to_pandas(
+        types_mapper=lists.get,
+        split_blocks=True,
+        self_destruct=True,
+    )
+    _check(frames, path)
+    frames.attrs = {
+        "folder": str(folder),
+        "fingerprint": record["fingerprint"],
+        "record": record,
+    }
     return frames
 
 
-def _check_files(frames: pd.DataFrame, folder: Path) -> None:
-    """Refuse files outside the folder; images used in place lie below its own link ``tree``."""
-    for file in {*frames["path"].unique(), *frames["mask"].unique()}:
+def _check(frames: pd.DataFrame, table: Path) -> None:
+    """Refuse impossible rows, and files outside the folder of the table.
+
+    Images that are used in place lie below the folder's own link ``tree``.
+    """
+    files = {*frames["path"].unique(), *frames["mask"].unique()}
+    for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise DfnbError(f"{folder}: {file} lies outside the dataset's folder; {REMEDY}")
-
-
-def _check_rows(frames: pd.DataFrame, path: Path) -> None:
+            raise DfnbError(f"{table}: {file} lies outside the dataset's folder; {REMEDY}")
     for method in frames["method"].unique():
-        check_title(method, f"{path}, a method")
+        check_title(method, f"{table}, a method")
     is_fake = frames["method"] != "real"
-    possible = frames["label"].isin([0, 1]) & (frames["label"] == is_fake)
-    possible &= frames["split"].isin(SPLITS) & (frames["row"] >= 0)
+    possible = frames["label"] == is_fake
+    possible &= frames["split"].isin(SPLITS)
+    possible &= frames["row"] >= 0
     if not possible.all():
         columns = ["video", "split", "method", "label", "row"]
         first = frames.loc[possible.idxmin(), columns].to_dict()
-        raise DfnbError(f"{path} has {first}, which cannot be (label: 0 real, 1 fake); {REMEDY}")
+        raise DfnbError(f"{table} has {first}, which cannot be (label: 0 real, 1 fake); {REMEDY}")
 
 
 def identity(record: Mapping[str, Any]) -> str:
@@ -227,18 +244,19 @@ def identity(record: Mapping[str, Any]) -> str:
 
 
 def select(
-    frames: pd.DataFrame, split: str | None = None, methods: Sequence[str] | None = None
+    frames: pd.DataFrame,
+    split: str,
+    methods: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The rows of a split, of real frames and of some manipulation methods; None chooses all.
+    """The rows of a split: real frames and those of some manipulation methods; None chooses all.
 
     Raises :class:`DfnbError` when no row is left, or when the table lacks one of the methods.
     """
-    selected = frames
-    if split is not None:
-        selected = selected[selected["split"] == split]
+    selected = frames[frames["split"] == split]
+    missing = set()
     if methods is not None:
         selected = selected[selected["method"].isin([*methods, "real"])]
-    missing = set(methods or ()) - set(frames["method"].unique())
+        missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
         pairs = frames["split"].astype(str) + "/" + frames["method"].astype(str)
         raise DfnbError(
@@ -271,7 +289,9 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     total = rows.transform("size")
     n = total.clip(upper=per_video)
     # A frame is kept where place * n / total passes a whole number, which it does n times.
-    return frames[(place + 1) * n // total > place * n // total]
+    before = place * n // total
+    after = (place + 1) * n // total
+    return frames[after > before]
 
 
 def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
@@ -279,19 +299,15 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
 
     One class is enough when the other is ``made`` from it during training.
     """
-    real = frames.loc[frames["label"] == 0, "cluster"]
-    fake = frames.loc[frames["label"] == 1, "cluster"]
-    enough_real = real.nunique() >= 2
-    enough_fake = fake.nunique() >= 2
-    enough = enough_real and enough_fake
-    if made:
-        enough = enough_real or enough_fake
-    if not enough:
+    clusters = frames.groupby("label")["cluster"].nunique()
+    n_real = clusters.get(0, 0)
+    n_fake = clusters.get(1, 0)
+    fewest = max(n_real, n_fake) if made else min(n_real, n_fake)
+    if fewest < 2:
         raise DfnbError(
-            f"{frames.attrs['folder']}: split {split!r} has {len(real)} real frames of "
-            f"{real.nunique()} clusters and {len(fake)} fake frames of {fake.nunique()}, and "
-            "training needs two clusters of each; choose other methods or data, or add videos of "
-            "other people"
+            f"{frames.attrs['folder']}: split {split!r} has {n_real} clusters of real frames and "
+            f"{n_fake} of fake ones, and training needs two of each; choose other methods or "
+            "data, or add videos of other people"
         )
 
 
@@ -300,10 +316,15 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
 
 def masked(frames: pd.DataFrame) -> np.ndarray:
     """Positions in the table of the fake frames that have a mask."""
-    return np.flatnonzero((frames["label"] == 1) & (frames["mask"].astype(str) != ""))
+    has_mask = frames["mask"].astype(str) != ""
+    return np.flatnonzero((frames["label"] == 1) & has_mask)
 
 
-def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> pd.DataFrame:
+def keep_masks(
+    frames: pd.DataFrame,
+    rows: Sequence[int],
+    share: float = 0,
+) -> pd.DataFrame:
     """The frames without their masks, except those of ``rows``, which are positions in the table.
 
     Raises :class:`DfnbError` when ``rows`` is empty although it should be a ``share`` of the fakes.
@@ -314,8 +335,9 @@ def keep_masks(frames: pd.DataFrame, rows: Sequence[int], share: float = 0) -> p
             f"and the share annotated = {share:g} is none; raise it, prepare the dataset with "
             "masks, or learn without masks: annotated = 0"
         )
-    kept = np.isin(np.arange(len(frames)), rows)
-    return frames.assign(mask=frames["mask"].astype(str).where(kept, ""))
+    is_kept = np.isin(np.arange(len(frames)), rows)
+    masks = frames["mask"].astype(str).where(is_kept, "")
+    return frames.assign(mask=masks)
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
@@ -357,7 +379,8 @@ class Pixels:
         """
         try:
             if not path.endswith(".npy"):
-                return cv2.cvtColor(cv2.imread(str(self.folder / path)), cv2.COLOR_BGR2RGB)
+                image = cv2.imread(str(self.folder / path))
+                return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             stored = np.lib.format.open_memmap(self.folder / path, mode="r")
             # A copy, so that the file is closed: there are more videos than a process may open.
             return np.array(stored if row is None else stored[row])
@@ -369,8 +392,7 @@ class Pixels:
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool of the given shape; all False where ``path`` is empty.
 
-        A mask that is an image may be larger or smaller than its frame. Raises :class:`DfnbError`
-        when its sides have another ratio.
+        A mask that is an image may be larger or smaller than its frame.
         """
         if not path:
             return np.zeros(shape, bool)
@@ -378,10 +400,5 @@ class Pixels:
         stored = self.crop(path, row)
         if path.endswith(".npy"):
             return np.unpackbits(stored, axis=-1, count=width).astype(bool)
-        mask = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        if mask.shape[0] * width != mask.shape[1] * height:
-            raise DfnbError(
-                f"{self.folder / path} is no mask of {width} × {height} pixels; "
-                "prepare its video again"
-            )
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 127
+        grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127

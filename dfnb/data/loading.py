@@ -6,13 +6,13 @@ resumed training, and any number of workers or devices, sees the same images.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 from torchvision import tv_tensors
@@ -83,25 +83,19 @@ class FrameDataset(Dataset):
         if self.seed is None:
             return [self._item(stored)]
         draw = rng("samples", self.split, self.seed, epoch, position)
-        samples = self.settings.samples(stored, draw)
-        if len(samples) != self.settings.samples_per_frame:
-            raise DfnbError(
-                f"samples() made {len(samples)} images, not samples_per_frame = "
-                f"{self.settings.samples_per_frame}; correct the paper's Settings"
-            )
-        # One seed for all samples of a frame: they are augmented alike.
-        augmentation = torch_seed("augment", self.seed, epoch, position, 0)
         items = []
-        for sample in samples:
+        for sample in self.settings.samples(stored, draw):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(augmentation)
+                # One seed for all samples of a frame: they are augmented alike.
+                torch.manual_seed(torch_seed("augment", self.seed, epoch, position, 0))
                 items.append(self._item(sample))
         return items
 
     def _stored(self, row: int) -> Sample:
         image = self.pixels.crop(self.paths[row], self.rows[row])
         mask_path = self.mask_paths[row]
-        mask = self.pixels.mask(mask_path, self.rows[row], image.shape[:2])
+        shape = image.shape[:2]
+        mask = self.pixels.mask(mask_path, self.rows[row], shape)
         label = int(self.labels[row])
         has_mask = bool(mask_path) or label == 0
         return Sample(image, mask, self.landmarks[row], label, has_mask)
@@ -110,13 +104,18 @@ class FrameDataset(Dataset):
         """A sample resized, augmented and normalised."""
         shape = sample.image.shape[:2]
         image = torch.from_numpy(sample.image).permute(2, 0, 1)
-        image = tv_tensors.Image(image)
         mask = torch.from_numpy(sample.mask)[None]
+        points = torch.from_numpy(sample.landmarks)
+        image = tv_tensors.Image(image)
         mask = tv_tensors.Mask(mask.to(torch.uint8))
-        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
+        points = tv_tensors.KeyPoints(points, canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
-            image, mask, points = self._augmented(image, mask, points)
+            handedness = _handedness(points)
+            image, mask, points = self.transform(image, mask, points)
+            if _handedness(points) * handedness < 0:
+                # In a mirrored face, right and left eye and mouth corner change places.
+                points = points[[1, 0, 2, 4, 3]]
         values = image.as_subclass(Tensor).float() / 255
         values = v2.functional.normalize(values, self.settings.mean, self.settings.std)
         return {
@@ -127,32 +126,22 @@ class FrameDataset(Dataset):
             "landmarks": points.as_subclass(Tensor).float(),
         }
 
-    def _augmented(self, image: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-        side = self.settings.image_size
-        handedness = _handedness(points)
-        image, mask, points = self.transform(image, mask, points)
-        if _handedness(points) * handedness < 0:
-            # In a mirrored face, right and left eye and mouth corner change places.
-            points = points[[1, 0, 2, 4, 3]]
-        if image.shape[-2:] != (side, side):
-            raise DfnbError(
-                f"the augmentation made an image of {list(image.shape)}; its side must stay {side}"
-            )
-        return image, mask, points
-
 
 def _handedness(points: Tensor) -> Tensor:
-    """The sign of the area that eyes and mouth (5, 2) span; a mirrored face has the other sign."""
+    """A number of landmarks (5, 2) that has the other sign in a mirrored face."""
     across = points[1] - points[0]
     down = points[3:].mean(0) - points[:2].mean(0)
-    return torch.sign(across[0] * down[1] - across[1] * down[0])
+    return across[0] * down[1] - across[1] * down[0]  # their cross product
 
 
 # ---------------------------------------------------------------- batches
 
 
 def loader(
-    data: FrameDataset, batches: Iterable[list[Index]], workers: int = 0, pin: bool = False
+    data: FrameDataset,
+    batches: Iterable[list[Index]],
+    workers: int = 0,
+    pin: bool = False,
 ) -> DataLoader:
     """Batches (dicts of tensors, see ``papers.contract.Batch``) for lists of indices.
 
@@ -174,7 +163,10 @@ def loader(
 
 
 def _collate(items: list[list[Tensors]]) -> Tensors:
-    return default_collate([*chain.from_iterable(items)])
+    samples = []
+    for samples_of_frame in items:
+        samples += samples_of_frame
+    return default_collate(samples)
 
 
 def in_order(
@@ -207,7 +199,8 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
     mean = torch.tensor(settings.mean).view(3, 1, 1)
     std = torch.tensor(settings.std).view(3, 1, 1)
     values = (batch["image"].float().cpu() * std + mean) * 255
-    return values.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    pixels = values.round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).numpy()
 
 
 # ---------------------------------------------------------------- the order of an epoch
@@ -257,11 +250,11 @@ class EpochSampler(Sampler[list[Index]]):
         self.classes = _rows_by_class_and_method(frames)
         times = np.where(self.is_real, oversampling or 1, 1)
         self.shown = np.arange(len(frames)).repeat(times)
-        self.frames_per_batch = batch_size // samples_per_frame
         n = len(self.shown)
         if limit:
             n = min(n, limit // samples_per_frame)
-        self.n = n // self.frames_per_batch * self.frames_per_batch
+        self.frames_per_batch = batch_size // samples_per_frame
+        self.n = n - n % self.frames_per_batch
         if self.n == 0:
             raise DfnbError(
                 f"{frames.attrs['folder']} has {n} frames, fewer than one batch; lower batch_size"
@@ -270,26 +263,28 @@ class EpochSampler(Sampler[list[Index]]):
     def order(self, epoch: int) -> np.ndarray:
         """The rows of the table (n,) in the order of an epoch."""
         draw = rng("order", self.seed, epoch)
-        if self.oversampling:
-            order = draw.permutation(self.shown)
-            order = order[: self.n]
-        else:
-            order = self._balanced(draw)
+        order = self._oversampled(draw) if self.oversampling else self._balanced(draw)
         if len(self.always):
             order = self._with_always(order, draw)
         return order
 
-    def _balanced(self, draw: np.random.Generator) -> np.ndarray:
+    def _oversampled(self, draw: Generator) -> np.ndarray:
+        order = draw.permutation(self.shown)
+        return order[: self.n]
+
+    def _balanced(self, draw: Generator) -> np.ndarray:
         parts = []
+        # What does not divide goes to the first class, and within a class to the last methods.
+        left = self.n
         for i, methods in enumerate(self.classes):
-            # What does not divide goes to the first class, and within a class to the last methods.
-            n_class = (self.n + len(self.classes) - 1 - i) // len(self.classes)
+            n_class = math.ceil(left / (len(self.classes) - i))
+            left -= n_class
             for j, rows in enumerate(methods):
                 n_method = (n_class + j) // len(methods)
                 parts.append(_in_turns(rows, n_method, draw))
         return draw.permutation(np.concatenate(parts))
 
-    def _with_always(self, order: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with the first frames of every batch drawn from ``always``."""
         batches = self.n // self.frames_per_batch
         n_always = batches * max(1, self.frames_per_batch // 8)
@@ -303,24 +298,32 @@ class EpochSampler(Sampler[list[Index]]):
         return self.n // self.frames_per_batch - self.skip
 
     def __iter__(self) -> Iterator[list[Index]]:
-        order = self.order(self.epoch)
+        order = self.order(self.epoch).tolist()
         size = self.frames_per_batch
         for start in range(self.skip * size, self.n, size):
-            positions = range(start + self.rank, start + size, self.world)
-            yield [(self.epoch, position, int(order[position])) for position in positions]
+            batch = []
+            for position in range(start + self.rank, start + size, self.world):
+                batch.append((self.epoch, position, order[position]))
+            yield batch
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     """The rows of the real frames, and of the fakes by method; an empty class is left out."""
-    classes: list[list[np.ndarray]] = [[], []]
-    rows_by_group = frames.groupby(["label", frames["method"].astype(str)]).indices
+    methods = frames["method"].astype(str)
+    rows_by_group = frames.groupby(["label", methods]).indices
+    real = []
+    fakes = []
     for (label, _), rows in sorted(rows_by_group.items()):
-        classes[label].append(rows)
-    return [methods for methods in classes if methods]
+        if label:
+            fakes.append(rows)
+        else:
+            real.append(rows)
+    return [rows_by_method for rows_by_method in (real, fakes) if rows_by_method]
 
 
-def _in_turns(rows: np.ndarray, n: int, draw: np.random.Generator) -> np.ndarray:
+def _in_turns(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
     """n of the rows in a drawn order; all are used up before any of them comes again."""
-    turns = math.ceil(n / len(rows))
-    orders = [draw.permutation(rows) for _ in range(turns)]
-    return np.concatenate([rows[:0], *orders])[:n]
+    orders = [rows[:0]]
+    for _ in range(math.ceil(n / len(rows))):
+        orders.append(draw.permutation(rows))
+    return np.concatenate(orders)[:n]

@@ -208,8 +208,15 @@ class Network(nn.Module):
         """The paper's own maps by name.
 
         The value is ``"localise"``, the name of a layer for Grad-CAM at that layer, or a tuple of
-        names of other maps for their maximum. A network with such a maximum has ``local``
-        (branches, B, D) among its outputs, and the similarity of the branches is measured.
+        names of other maps for their maximum.
+        """
+        return {}
+
+    def compare(self, part_maps: Sequence[np.ndarray], images: Tensor) -> dict[str, np.ndarray]:
+        """Measures of how much the maps differ of which a maximum is made, by name.
+
+        ``part_maps`` are (B, h, w) in [0, 1], of the images (B, 3, H, W). A measure has a value
+        (B,) per image, or one for all.
         """
         return {}
 

@@ -10,8 +10,12 @@ one, fused from all of them. P, the teacher, is the softmax at temperature T of 
 f_1 to f_n together. No gradient passes through P.
 """
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Literal, Self
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -276,6 +280,19 @@ class Network(contract.Network):
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
 
+    def compare(
+        self, part_maps: Sequence[np.ndarray], images: Tensor
+    ) -> dict[str, np.ndarray | float]:
+        """How much the branches differ, by their maps (B, h, w) and by their features.
+
+        ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps, and ``CKA`` the
+        mean :func:`branch_likeness` of the pairs of branches, one number for all images.
+        """
+        overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
+        likeness = branch_likeness(self, images).to_numpy()
+        pairs = np.triu_indices(len(likeness), 1)
+        return {"apart": 1 - pd.DataFrame(overlaps).mean(), "CKA": likeness[pairs].mean()}
+
 
 def sinkhorn(
     x: Tensor,
@@ -313,3 +330,33 @@ def plan(cost: Tensor, u: Tensor, v: Tensor, epsilon: float) -> Tensor:
     """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε) of potentials u and v."""
     gain = -cost + u[:, None] + v[None]
     return (gain / epsilon).exp()
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ min / Σ max over the pixels of maps (n, h, w) and (n, h, w): (n,) in [0, 1].
+
+    NaN where one of the two is empty.
+    """
+    shared = np.minimum(a, b).sum((1, 2))
+    whole = np.maximum(a, b).sum((1, 2))
+    both = a.any((1, 2)) & b.any((1, 2))
+    return np.where(both, shared / np.maximum(whole, 1e-12), np.nan)
+
+
+def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
+    """Linear CKA in [0, 1] of the features of a network's branches, branches by branches.
+
+    1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019, sec. 3).
+    The features are the output ``local`` (branches, n, D) of images (n, 3, H, W).
+    """
+    features = []
+    with torch.no_grad():
+        for part in images.split(32):  # bounds the memory of the activations
+            features.append(network(part)["local"].double())
+    local = torch.cat(features, 1)
+    local -= local.mean(1, keepdim=True)
+    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|)
+    gram = F.normalize((local @ local.mT).flatten(1))
+    likeness = gram @ gram.T
+    names = [f"branch {i + 1}" for i in range(len(local))]
+    return pd.DataFrame(likeness.cpu().numpy(), names, names)
