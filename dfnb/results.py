@@ -14,11 +14,12 @@ difference or a signed value has a Wald interval. The p value is from the same e
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import chain, combinations, product
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from dfnb.metrics import (
     AT_THRESHOLD,
     CALLED,
     CONSTANT,
+    CROSS_DATASET_MEAN,
     LEVELS,
     METRICS,
     Estimates,
@@ -42,7 +44,6 @@ from dfnb.settings import DfnbError
 from dfnb.statistics import NAN, Outcome, summary
 from dfnb.store import Condition, Detector, Report
 
-CROSS_DATASET_MEAN = "cross-dataset mean"
 ALL_CORRUPTIONS = "all corruptions"
 ALL_METHODS = "all"
 ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
@@ -111,7 +112,7 @@ class ResultRow:
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
-    outcomes: tuple[Outcome, ...] = ()  # what the number is the mean of; not in the table
+    outcomes: Sequence[Outcome] = ()  # what the number is the mean of; not in the table
 
 
 # ---------------------------------------------------------------- the table
@@ -138,7 +139,7 @@ def make(report: Report) -> pd.DataFrame:
     """The table of a report; its columns are the fields of :class:`ResultRow` but ``outcomes``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy and localisation.
+    accuracy and localisation. Under corruptions there is the AUC of videos alone.
     """
     detectors = report.detectors()
     test_sets = []
@@ -156,14 +157,7 @@ def make(report: Report) -> pd.DataFrame:
 
 
 def _table(rows: Sequence[ResultRow]) -> pd.DataFrame:
-    table = []
-    for row in rows:
-        columns = vars(row).copy()
-        outcomes = columns.pop("outcomes")
-        if outcomes:
-            columns.update(summary(outcomes))
-        table.append(columns)
-    return pd.DataFrame(table)
+    return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcomes")
 
 
 def between(first: str, second: str) -> pd.DataFrame:
@@ -180,10 +174,11 @@ def between(first: str, second: str) -> pd.DataFrame:
         for test_set in report.test_sets(detector):
             if twin is None or test_set not in other.test_sets(twin):
                 continue
-            if report.test_set(test_set).attrs != other.test_set(test_set).attrs:
+            facts = report.test_set(test_set).attrs
+            if facts != other.test_set(test_set).attrs:
                 raise DfnbError(f"{first} and {second} saw different data as {test_set}")
             clean = Condition(test_set)
-            side = Side(report.read, detector, "video", clean, [clean])
+            side = Side(report.read, detector, "video", facts, clean, [clean])
             rows += _compare(side, replace(side, read=other.read, detector=twin))
     if not rows:
         raise DfnbError(f"{first} and {second} share no detector and test set")
@@ -200,22 +195,19 @@ class Side:
 
     Attributes:
         read: Reads tables, see :meth:`dfnb.store.Report.read`.
+        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set.
         condition: It is made of the ``stored`` ones: of all severities, or of all epochs.
-        contrasts: The pairs of methods that the test set compares.
+        clean: The same detector's scores without corruption, by the usual selection, if this side
+            has a condition that is compared with it.
     """
 
     read: Callable[[Detector, Condition], list[pd.DataFrame]]
     detector: Detector
     level: Level
+    facts: Mapping[str, Any]
     condition: Condition
     stored: Sequence[Condition]
-    contrasts: Sequence[Sequence[str]] = ()
-
-    @property
-    def clean(self) -> "Side":
-        """The same detector's scores without corruption, by the usual selection."""
-        clean = Condition(self.condition.test_set)
-        return replace(self, condition=clean, stored=[clean])
+    clean: "Side | None" = None
 
     @cached_property
     def units(self) -> Units:
@@ -231,7 +223,7 @@ class Side:
         has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
         return units.tables(np.flatnonzero(has_all))
 
-    @property
+    @cached_property
     def seeds(self) -> list[int | None]:
         """The seeds of the estimates; None for another tool."""
         return list(dict.fromkeys(self.units.seeds))
@@ -243,16 +235,14 @@ class Side:
             return ["AUC"], []
         measures = []
         constants = []
-        curves = []
         for name in self.units.columns:
+            is_place_on_curve = name[-1].isdigit()  # such as "deletion 10"
             if name.startswith(CONSTANT):
                 constants.append(name)
-            elif name[-1].isdigit():
-                curves.append(name)
-            elif name not in ("score", CALLED):
+            elif name not in ("score", CALLED) and not is_place_on_curve:
                 measures.append(name)
         if self.condition.map:
-            return measures, constants if self.detector.ablation else [*constants, *curves]
+            return measures, constants
         if self.level == "frame":  # localisation is averaged over videos
             measures = ["balanced accuracy", AT_THRESHOLD]
             constants = []
@@ -261,25 +251,18 @@ class Side:
             return compared, constants
         return compared, constants + [metric for metric in METRICS if metric not in compared]
 
-    def measured(self, method: str, metric: str, seeds: Sequence[int | None]) -> Estimates | None:
-        """A metric of these seeds, or None where it is not measured."""
-        estimates = self.estimates.get((method, metric))
-        if estimates is None:
-            return None
-        return estimates.tables([self.seeds.index(seed) for seed in seeds])
-
     @cached_property
     def estimates(self) -> dict[tuple[str, str], Estimates | None]:
-        """Everything that is measured, by method and metric."""
-        if self.contrasts:
-            return _contrasted(self.units, self.contrasts)
+        """Everything that is measured, by method and metric; None where no unit has a value."""
+        if self.facts["contrasts"]:
+            return _contrasted(self.units, self.facts["contrasts"])
         if self.condition.corruption and not self.condition.severity:
             return self._robustness()
         compared, others = self.metrics
         estimates = {}
         for metric in [*compared, *others]:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
-        if self.condition == self.clean.condition:
+        if self.clean is None:
             of_unit = self.units.index["method"]
             for method in sorted(set(of_unit) - {"real"}):
                 units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
@@ -329,26 +312,33 @@ def _contrasted(
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: of each condition those of the detectors, then the differences."""
-    contrasts = report.test_set(test_set).attrs["contrasts"]
+    facts = report.test_set(test_set).attrs
     read = cache(report.read)  # both levels and several conditions read the same tables
+    usual = Condition(test_set)
     by_condition = defaultdict(dict)
     for detector in detectors:
+        parts = defaultdict(list)
         for stored in report.conditions(detector, test_set):
-            for condition, level in product(_conditions_with(stored), LEVELS):
-                if level == "frame" or not (condition.map or contrasts):
-                    side = Side(read, detector, level, condition, [], contrasts)
-                    sides = by_condition[condition, level]
-                    sides.setdefault(detector, side).stored.append(stored)
-    differences = _differences(detectors)
+            for condition in _conditions_with(stored):
+                parts[condition].append(stored)
+        clean = {}
+        for level in LEVELS:
+            clean[level] = Side(read, detector, level, facts, usual, [usual])
+        for condition, stored in parts.items():
+            for level in _levels(condition, facts["contrasts"]):
+                side = clean[level]
+                if condition != usual:
+                    side = replace(side, condition=condition, stored=stored, clean=side)
+                by_condition[condition, level][detector] = side
+    differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
     for sides in by_condition.values():
-        for detector, side in sides.items():
+        for side in sides.values():
             rows += _compare(side)
             if side.condition.epoch:  # what the choice on the test set gains
-                usual = by_condition.get((side.clean.condition, side.level), {})
-                rows += _compare(side, usual.get(detector, side.clean))
+                rows += _compare(side, side.clean)
         for first, second in differences:
-            if first in sides and second in sides and not contrasts:
+            if first in sides and second in sides:
                 rows += _compare(sides[first], sides[second])
     return rows
 
@@ -360,6 +350,13 @@ def _conditions_with(stored: Condition) -> list[Condition]:
     if not stored.corruption:
         return [stored]
     return [stored, stored._replace(severity=0), Condition(stored.test_set, ALL_CORRUPTIONS)]
+
+
+def _levels(condition: Condition, contrasts: Sequence[Sequence[str]]) -> list[Level]:
+    """The levels at which scores under a condition are measured."""
+    if condition.map or contrasts:
+        return ["frame"]
+    return ["video"] if condition.corruption else list(LEVELS)
 
 
 def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
@@ -384,28 +381,29 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
         if variant not in mains and bases:
             own_ablation_first = max(bases, key=attrgetter("ablation"))
             pairs.append((variant, own_ablation_first))
-    by_name = {detector.name: detector for detector in detectors}
-    for names in claims.compared():
-        pair = tuple(by_name.get(name) for name in names)
-        if None not in pair and pair not in pairs and pair[::-1] not in pairs:
-            pairs.append(pair)
+    by_name = {}
+    for detector in detectors:
+        plain_name = detector.name.removesuffix(f", {detector.train_set}")
+        by_name[plain_name, detector.train_set] = detector
+    for name, against in claims.compared():
+        for train_set in dict.fromkeys(detector.train_set for detector in detectors):
+            pair = (by_name.get((name, train_set)), by_name.get((against, train_set)))
+            if None not in pair and pair not in pairs and pair[::-1] not in pairs:
+                pairs.append(pair)
     return pairs
 
 
 def _compare(*sides: Side) -> list[ResultRow]:
     """The rows of a side, or of the first minus the second; or one that says why there are none."""
     first = sides[0]
-    test_set, corruption, severity, epoch, map_name, sanity = first.condition
+    condition = first.condition._asdict()
+    epoch = condition.pop("epoch")
     row = replace(
         _blank(first.detector),
+        **condition,
         minus=sides[1].detector.name if len(sides) > 1 else "",
         train_set=first.detector.train_set or sides[-1].detector.train_set,
-        test_set=test_set,
-        paired_methods=bool(first.contrasts),
-        corruption=corruption,
-        severity=severity,
-        map=map_name,
-        sanity=sanity,
+        paired_methods=bool(first.facts["contrasts"]),
         selection="test" if epoch else "validation",
         level=first.level,
     )
@@ -428,13 +426,12 @@ def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
     if has_other_severities or not pairs:
         return
     check_same_units(first.units.index, last.units.index)
-    facts = first.read(first.detector, first.stored[0])[0].attrs
     collapsed = first.detector.collapsed | last.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(
         row,
-        compression=facts["compression"],
-        fingerprint=facts["fingerprint"],
+        compression=first.facts["compression"],
+        fingerprint=first.facts["fingerprint"],
         collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}",
     )
     yield from _numbers(sides, kept or pairs, row)
@@ -444,21 +441,34 @@ def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
 
 def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds."""
+    first = sides[0]
+    last = sides[-1]
     seeds = sorted(set(chain(*pairs)) - {None})
-    row = replace(row, seeds_list=", ".join(map(str, seeds)))
-    seeds_of_first, seeds_of_second = zip(*pairs)
-    for method, metric in sides[0].estimates:
-        estimates = sides[0].measured(method, metric, seeds_of_first)
+    row = replace(row, seeds_list=_listing(seeds))
+    places = [first.seeds.index(seed) for seed, _ in pairs]
+    places_of_last = [last.seeds.index(seed) for _, seed in pairs]
+    not_compared = first.metrics[1] if row.minus else []
+    for (method, metric), estimates in first.estimates.items():
+        subtrahend = last.estimates.get((method, metric))
+        if metric in not_compared or not (estimates and subtrahend):
+            continue
+        number = estimates.tables(places)
         if row.minus:
-            subtrahend = sides[1].measured(method, metric, seeds_of_second)
-            is_compared = metric not in sides[0].metrics[1]
-            if not (is_compared and estimates and subtrahend and estimates.fits(subtrahend)):
+            if not estimates.fits(subtrahend):
                 continue
-            estimates = estimates.minus(subtrahend)
-        if estimates:
-            minus = row.detector if VERSUS in method else row.minus
-            number = (estimates.outcome(),)
-            yield replace(row, method=method, metric=metric, minus=minus, outcomes=number)
+            number = number.minus(subtrahend.tables(places_of_last))
+        minus = row.detector if VERSUS in method else row.minus
+        named = replace(row, method=method, metric=metric, minus=minus)
+        yield _measured(named, [number.outcome()])
+
+
+def _measured(row: ResultRow, outcomes: Sequence[Outcome]) -> ResultRow:
+    """The row with the mean of these outcomes as its number."""
+    return replace(row, outcomes=outcomes, **summary(outcomes))
+
+
+def _listing(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
@@ -514,9 +524,15 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
         wanted = sorted(test_sets[scope, False] or test_sets[scope, True])
         parts = [by_set[name] for name in wanted if name in by_set and not by_set[name].refused]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
-            mean = replace(parts[0], test_set=CROSS_DATASET_MEAN, mean_over=", ".join(wanted))
-            outcomes = tuple(chain(*(row.outcomes for row in parts)))
-            means.append(replace(mean, compression="", fingerprint="", outcomes=outcomes))
+            mean = replace(
+                parts[0],
+                test_set=CROSS_DATASET_MEAN,
+                mean_over=", ".join(wanted),
+                compression="",
+                fingerprint="",
+            )
+            outcomes = [part.outcomes[0] for part in parts]
+            means.append(_measured(mean, outcomes))
     return means
 
 
@@ -525,15 +541,23 @@ def _losses(detector: Detector) -> list[ResultRow]:
 
     A term that ends before the last epoch, such as that of a warm-up, has no row.
     """
-    moved = []
+    moved = {}
     for run in detector.runs:
         if not run.collapsed and len(run.log) > 1:
             terms = run.log.filter(regex="^loss_")
-            moved.append(terms.iloc[0] - terms.iloc[-1])
+            moved[run.seed] = terms.iloc[0] - terms.iloc[-1]
     rows = []
-    for term, values in pd.DataFrame(moved).dropna(axis=1).items():
-        row = replace(_blank(detector), test_set=detector.train_set, metric=term)
-        rows.append(replace(row, value=values.mean(), sd=values.std(), seeds=len(values)))
+    for term, values in pd.DataFrame(moved).T.dropna(axis=1).items():
+        row = replace(
+            _blank(detector),
+            test_set=detector.train_set,
+            metric=term,
+            value=values.mean(),
+            sd=values.std(),
+            seeds=len(values),
+            seeds_list=_listing(moved),
+        )
+        rows.append(row)
     return rows
 
 

@@ -175,9 +175,10 @@ def bootstrap_curve_metrics(score: np.ndarray, design: Design) -> dict[str, np.n
     distinct, place = np.unique(-score, return_inverse=True)
     thresholds = min(len(distinct), MOST_THRESHOLDS)
     threshold = place * thresholds // len(distinct)
-    counts = np.zeros((2, design.clusters, thresholds))
-    np.add.at(counts, (design.label.astype(int), design.cluster, threshold), 1)
-    real, fake = counts
+    shape = (2, design.clusters, thresholds)
+    place = np.ravel_multi_index((design.label.astype(int), design.cluster, threshold), shape)
+    counts = np.bincount(place, minlength=np.prod(shape)).astype(float)
+    real, fake = counts.reshape(shape)
     return curve_metrics_of_weights(design.resampled @ fake, design.resampled @ real)
 
 

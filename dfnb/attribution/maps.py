@@ -143,7 +143,6 @@ EXPLAINERS = {
     "edges": edges,
 }
 METHODS = (*EXPLAINERS, "random")
-CONTROLS = ("edges", "random")
 
 
 # ---------------------------------------------------------------- maps of frames
