@@ -19,7 +19,7 @@ one of four ways (column ``interval_method`` of the results):
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -270,12 +270,8 @@ class Estimates:
             parts.append(array.reshape(conditions, seeds, -1).mean(axis=0))
         return replace(self, values=parts[0][:, 0], spread=parts[1], column=parts[2])
 
-    def fits(self, other: "Estimates") -> bool:
-        """Whether the units that have a value are as many, in the same clusters."""
-        return np.array_equal(self.design.cluster, other.design.cluster)
-
     def minus(self, other: "Estimates") -> "Estimates":
-        """The difference on the same units, table by table; one table is compared with each.
+        """The difference on the same units, table by table.
 
         An estimate of exactly 0 or 1 has no standard error. Unless the scores are the same, that of
         the difference is then at least the width of the interval of such an estimate.
@@ -319,13 +315,20 @@ class Estimates:
             for value, spread in zip(self.values, self.spread):
                 low, high = Spread(self.variance(spread), degrees).interval(value)
                 left_chance += low > 0.5 or high < 0.5
+        label = self.design.label
+        counts = {
+            "n": len(label),
+            "n_real": np.count_nonzero(~label),
+            "n_fake": np.count_nonzero(label),
+            "clusters": self.design.clusters,
+        }
         return Outcome(
             self.values,
             Spread(self.variance(self.spread.mean(axis=0)), degrees),
             self.bounded,
             self.independent,
             self.how,
-            self.design.counts(),
+            counts,
             left_chance,
         )
 
@@ -344,7 +347,8 @@ def measure(data: Units, metric: str) -> Estimates | None:
         has_value = ~np.isnan(data.columns[metric]).any(axis=0)
         if not has_value.any():
             return None
-        data = data.rows(has_value)
+        if not has_value.all():
+            data = data.rows(has_value)
     design = data.design
     if metric == "AUC":
         score = data.columns["score"]

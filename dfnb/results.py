@@ -14,44 +14,27 @@ difference or a signed value has a Wald interval. The p value is from the same e
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain, combinations, product
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dfnb import claims
 from dfnb.files import find, read_facts, read_table, sha256, write_table
-from dfnb.metrics import (
-    AT_THRESHOLD,
-    CALLED,
-    CONSTANT,
-    CROSS_DATASET_MEAN,
-    LEVELS,
-    METRICS,
-    Estimates,
-    Level,
-    Units,
-    align,
-    check_same_units,
-    measure,
-)
+from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
 from dfnb.settings import DfnbError
+from dfnb.sides import ALL_METHODS, VERSUS, Side
 from dfnb.statistics import NAN, Outcome, summary
 from dfnb.store import Condition, Detector, Report
 
 ALL_CORRUPTIONS = "all corruptions"
-ALL_METHODS = "all"
-ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
-ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 MAIN = "main"  # the variant with which the others of its ablation are compared
 BEST_EPOCH = -1  # in a condition: the epoch with the highest AUC on the test set
 SeedPairs = list[tuple[int | None, int | None]]
-VERSUS = " − "  # between two methods that are compared
 
 
 @dataclass(frozen=True)
@@ -186,132 +169,29 @@ def between(first: str, second: str) -> pd.DataFrame:
     return table[(table["metric"] == "AUC") & (table["method"] == ALL_METHODS)]
 
 
-# ---------------------------------------------------------------- what is measured
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """The scores of a detector under a condition, at one level; one side of a comparison.
-
-    Attributes:
-        read: Reads tables, see :meth:`dfnb.store.Report.read`.
-        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set.
-        condition: It is made of the ``stored`` ones: of all severities, or of all epochs.
-        clean: The same detector's scores without corruption, by the usual selection, if this side
-            has a condition that is compared with it.
-    """
-
-    read: Callable[[Detector, Condition], list[pd.DataFrame]]
-    detector: Detector
-    level: Level
-    facts: Mapping[str, Any]
-    condition: Condition
-    stored: Sequence[Condition]
-    clean: "Side | None" = None
-
-    @cached_property
-    def units(self) -> Units:
-        """The tables of the seeds that have all stored conditions, or of each seed's best epoch."""
-        tables = []
-        for condition in self.stored:
-            tables += self.read(self.detector, condition)
-        units = align(tables, self.level)
-        seeds = units.seeds
-        if self.condition.epoch:
-            auc = pd.Series(measure(units, "AUC").values)
-            return units.tables(auc.groupby(seeds).idxmax())
-        has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
-        return units.tables(np.flatnonzero(has_all))
-
-    @cached_property
-    def seeds(self) -> list[int | None]:
-        """The seeds of the estimates; None for another tool."""
-        return list(dict.fromkeys(self.units.seeds))
-
-    @cached_property
-    def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics that are compared with other detectors, and those that are not."""
-        if self.condition.corruption or self.condition.epoch:
-            return ["AUC"], []
-        measures = []
-        constants = []
-        for name in self.units.columns:
-            is_place_on_curve = name[-1].isdigit()  # such as "deletion 10"
-            if name.startswith(CONSTANT):
-                constants.append(name)
-            elif name not in ("score", CALLED) and not is_place_on_curve:
-                measures.append(name)
-        if self.condition.map:
-            return measures, constants
-        if self.level == "frame":  # localisation is averaged over videos
-            measures = ["balanced accuracy", AT_THRESHOLD]
-            constants = []
-        compared = ["AUC", *measures]
-        if self.detector.ablation:
-            return compared, constants
-        return compared, constants + [metric for metric in METRICS if metric not in compared]
-
-    @cached_property
-    def estimates(self) -> dict[tuple[str, str], Estimates | None]:
-        """Everything that is measured, by method and metric; None where no unit has a value."""
-        if self.facts["contrasts"]:
-            return _contrasted(self.units, self.facts["contrasts"])
-        if self.condition.corruption and not self.condition.severity:
-            return self._robustness()
-        compared, others = self.metrics
-        estimates = {}
-        for metric in [*compared, *others]:
-            estimates[ALL_METHODS, metric] = measure(self.units, metric)
-        if self.clean is None:
-            of_unit = self.units.index["method"]
-            for method in sorted(set(of_unit) - {"real"}):
-                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
-                for metric in compared:
-                    estimates[method, metric] = measure(units, metric)
-        return estimates
-
-    def _robustness(self) -> dict[tuple[str, str], Estimates]:
-        """The mean AUC over severities, and that minus the AUC of the same units uncorrupted."""
-        robust = measure(self.units, "AUC").over_conditions(len(self.stored))
-        clean = self.clean.units.only(self.units.index)
-        clean = clean.tables([clean.seeds.index(seed) for seed in self.seeds])
-        return {
-            (ALL_METHODS, ROBUSTNESS): robust,
-            (ALL_METHODS, ROBUSTNESS_KEPT): robust.minus(measure(clean, "AUC")),
-        }
-
-
-def _contrasted(
-    units: Units, contrasts: Sequence[Sequence[str]]
-) -> dict[tuple[str, str], Estimates | None]:
-    """AUC and share called fake of each method, and the differences of contrasted methods.
-
-    The AUC is against the same real frames. A share is also that of the real frames. The units of
-    two methods follow one another alike, so that the variance over clusters of a difference is that
-    of differences within people.
-    """
-    places = units.index.groupby("method").indices
-    clusters = units.index["cluster"].to_numpy()
-    methods = [name for name in dict.fromkeys(chain(*contrasts)) if name in places]
-    estimates = {}
-    for metric, beside in (("AUC", places["real"]), (CALLED, places["real"][:0])):
-        for method in methods:
-            chosen = units.rows(np.append(beside, places[method]))
-            estimates[method, metric] = measure(chosen, metric)
-        for first, second in contrasts:
-            is_measured = estimates.get((first, metric)) and estimates.get((second, metric))
-            if is_measured and np.array_equal(clusters[places[first]], clusters[places[second]]):
-                difference = estimates[first, metric].minus(estimates[second, metric])
-                estimates[f"{first}{VERSUS}{second}", metric] = difference
-    estimates["real", CALLED] = measure(units.rows(places["real"]), CALLED)
-    return estimates
-
-
 # ---------------------------------------------------------------- what is compared
 
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: of each condition those of the detectors, then the differences."""
+    differences = _differences(detectors)
+    rows = []
+    for sides in _sides(report, detectors, test_set):
+        for side in sides.values():
+            rows += _compare(side)
+            if side.condition.epoch:  # what the choice on the test set gains
+                rows += _compare(side, side.clean)
+        for first, second in differences:
+            both_have_scores = first in sides and second in sides
+            if both_have_scores and not sides[first].facts["contrasts"]:
+                rows += _compare(sides[first], sides[second])
+    return rows
+
+
+def _sides(
+    report: Report, detectors: Sequence[Detector], test_set: str
+) -> list[dict[Detector, Side]]:
+    """The sides of all detectors on one test set; those of one condition and level together."""
     facts = report.test_set(test_set).attrs
     read = cache(report.read)  # both levels and several conditions read the same tables
     usual = Condition(test_set)
@@ -330,17 +210,7 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
                 if condition != usual:
                     side = replace(side, condition=condition, stored=stored, clean=side)
                 by_condition[condition, level][detector] = side
-    differences = [] if facts["contrasts"] else _differences(detectors)
-    rows = []
-    for sides in by_condition.values():
-        for side in sides.values():
-            rows += _compare(side)
-            if side.condition.epoch:  # what the choice on the test set gains
-                rows += _compare(side, side.clean)
-        for first, second in differences:
-            if first in sides and second in sides:
-                rows += _compare(sides[first], sides[second])
-    return rows
+    return list(by_condition.values())
 
 
 def _conditions_with(stored: Condition) -> list[Condition]:
@@ -454,17 +324,19 @@ def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterato
             continue
         number = estimates.tables(places)
         if row.minus:
-            if not estimates.fits(subtrahend):
+            has_same_units = np.array_equal(estimates.design.cluster, subtrahend.design.cluster)
+            if not has_same_units:
                 continue
             number = number.minus(subtrahend.tables(places_of_last))
-        minus = row.detector if VERSUS in method else row.minus
-        named = replace(row, method=method, metric=metric, minus=minus)
-        yield _measured(named, [number.outcome()])
-
-
-def _measured(row: ResultRow, outcomes: Sequence[Outcome]) -> ResultRow:
-    """The row with the mean of these outcomes as its number."""
-    return replace(row, outcomes=outcomes, **summary(outcomes))
+        outcomes = [number.outcome()]
+        yield replace(
+            row,
+            method=method,
+            metric=metric,
+            minus=row.detector if VERSUS in method else row.minus,
+            outcomes=outcomes,
+            **summary(outcomes),
+        )
 
 
 def _listing(seeds: Iterable[int]) -> str:
@@ -524,15 +396,17 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
         wanted = sorted(test_sets[scope, False] or test_sets[scope, True])
         parts = [by_set[name] for name in wanted if name in by_set and not by_set[name].refused]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
+            outcomes = [part.outcomes[0] for part in parts]
             mean = replace(
                 parts[0],
                 test_set=CROSS_DATASET_MEAN,
                 mean_over=", ".join(wanted),
                 compression="",
                 fingerprint="",
+                outcomes=outcomes,
+                **summary(outcomes),
             )
-            outcomes = [part.outcomes[0] for part in parts]
-            means.append(_measured(mean, outcomes))
+            means.append(mean)
     return means
 
 

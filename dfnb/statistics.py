@@ -82,16 +82,6 @@ class Design:
         of_both = 2 * _unbiased(self.clusters) * real @ fake
         return float(of_real + of_fake + of_both)
 
-    def counts(self) -> dict[str, int]:
-        """The numbers of units, of real and of fake units, and of clusters."""
-        fakes = int(self.label.sum())
-        return {
-            "n": len(self.label),
-            "n_real": len(self.label) - fakes,
-            "n_fake": fakes,
-            "clusters": self.clusters,
-        }
-
     @cached_property
     def resampled(self) -> np.ndarray:
         """Bootstrap weights (REPLICATES, clusters), the same for every table of this design.
@@ -297,7 +287,7 @@ class Outcome:
         bounded: Whether the metric lies in [0, 1].
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
-        counts: Those of :meth:`Design.counts`.
+        counts: The numbers of units (n, n_real, n_fake) and of clusters.
         left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
     """
 

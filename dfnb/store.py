@@ -31,6 +31,8 @@ from dfnb.settings import DfnbError, check_name, check_title, explained, read_ya
 
 KEYS = ("video", "track", "frame", "cluster", "label", "method")
 KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+# Tables of categories are sorted and compared several times as fast as those of texts.
+CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
@@ -277,9 +279,7 @@ class Report:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
         if name not in self._test_sets:
             frames = read_table(test_set_path(self.folder, name))
-            # Tables of categories are sorted and compared several times as fast.
-            texts = dict.fromkeys(("video", "cluster", "method"), "category")
-            self._test_sets[name] = frames.astype(texts)
+            self._test_sets[name] = frames.astype(CATEGORIES)
         return self._test_sets[name]
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
@@ -409,7 +409,7 @@ class Report:
                 "score all videos of the test set and no others, labelled 0 real and 1 fake"
             )
         table = table.join(videos[["cluster", "method"]], on="video")
-        table = metrics.check_scores(table, path)
+        table = metrics.check_scores(table.astype(CATEGORIES), path)
         table["log_odds"] = logit(table["score"])
         table.attrs = {**frames.attrs, "seed": None, "threshold": None, "threshold_clusters": 0}
         return table

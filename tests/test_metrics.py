@@ -110,11 +110,12 @@ def test_a_video_has_the_mean_score_of_its_frames():
     video = np.repeat(names, [2, 2, 2, 1])
     score = [0.9, 0.1, 0.8, 0.6, 0.4, 0.2, 0.6]
     scores = table(score, [1, 1, 1, 1, 0, 0, 0], video, [0] * 6 + [1])
-    means = metrics.units(scores, "video").set_index("video")["score"]
-    assert means[names].tolist() == pytest.approx([0.5, 0.7, 0.3, 0.6])
     data = metrics.align([scores], "video")
-    assert metrics.measure(data, "AUC").values == 0.75
-    assert data.design.counts() == {"n": 4, "n_real": 2, "n_fake": 2, "clusters": 2}
+    means = dict(zip(data.index["video"], data.columns["score"][0]))
+    assert [means[name] for name in names] == pytest.approx([0.5, 0.7, 0.3, 0.6])
+    auc = metrics.measure(data, "AUC")
+    assert auc.values == 0.75
+    assert auc.outcome().counts == {"n": 4, "n_real": 2, "n_fake": 2, "clusters": 2}
 
 
 @pytest.mark.parametrize("level", metrics.LEVELS)
@@ -275,13 +276,16 @@ def one(value):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cluster": None}, "8 rows with no cluster"),
+        ({"cluster": None}, "8 rows with no video, track, frame, cluster"),
         ({"score": np.nan}, "8 rows with a score that is NaN .* video 0, track 0, frame 0"),
         ({"score": 1.2}, r"outside \[0, 1\]"),
         ({"label": 1 - HAND["label"]}, "8 rows with a label that is not 0 real and 1 fake"),
         ({"video": "a", "frame": 1}, "occurs twice"),
         ({"video": "a"}, "a video of more than one label"),
-        ({"video": HAND["label"], "cluster": HAND["frame"]}, "a video of more than one cluster"),
+        (
+            {"video": HAND["label"], "cluster": HAND["frame"]},
+            "a video of more than one label or cluster",
+        ),
         ({"label": 1, "method": "swap"}, "lacks real or fake frames"),
         ({"iou": one(-0.1)}, r"1 rows with a iou outside \[0, 1\]"),
         ({"pixel_ap": 0.5}, "4 rows with a pixel_ap .* or of a real frame"),
