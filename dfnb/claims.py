@@ -139,18 +139,16 @@ def _judged_in(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
     """The results that a claim is about: with and without collapsed runs, one per test set."""
+    own = claim.model_dump(
+        include={"detector", "method", "corruption", "map", "level", "metric"},
+    )
     wanted = {
-        "detector": claim.detector,
+        **own,
         "minus": claim.against,
-        "method": claim.method,
         "paired_methods": False,
-        "corruption": claim.corruption,
         "severity": 0,
-        "map": claim.map,
         "sanity": False,
         "selection": "validation",
-        "level": claim.level,
-        "metric": claim.metric,
     }
     return results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
@@ -236,10 +234,11 @@ def verdict(kind: str, low: float, high: float, delta: float) -> str:
         if low > -delta:
             return "supported"
         return "worse" if high < -delta else "undecided"
+    is_small = -delta < low and high < delta
     if high < 0:
-        return "worse, below material size" if low > -delta else "worse"
+        return "worse, below material size" if is_small else "worse"
     if low > 0:
-        return "supported, below material size" if high < delta else "supported"
+        return "supported, below material size" if is_small else "supported"
     return "no material gain" if high < delta else "undecided"
 
 

@@ -265,10 +265,11 @@ class Estimates:
         The tables are those of all seeds under the first condition, then under the next, and so on.
         """
         seeds = len(self.values) // conditions
-        parts = []
-        for array in (self.values, self.spread, self.column):
-            parts.append(array.reshape(conditions, seeds, -1).mean(axis=0))
-        return replace(self, values=parts[0][:, 0], spread=parts[1], column=parts[2])
+        means = {}
+        for name in ("values", "spread", "column"):
+            array = getattr(self, name)
+            means[name] = array.reshape(conditions, seeds, *array.shape[1:]).mean(axis=0)
+        return replace(self, **means)
 
     def minus(self, other: "Estimates") -> "Estimates":
         """The difference on the same units, table by table.
@@ -356,18 +357,21 @@ def measure(data: Units, metric: str) -> Estimates | None:
         return Estimates(values, influence, score, design, "delong", design.pairs)
     if metric in CURVE_METRICS:
         return _measure_curve(data, metric)
-    column = _column(data, metric)
+    source = data.columns["score" if metric in METRICS else metric]
+    column = source
+    if metric == "Brier":
+        column = (source - design.label) ** 2
+    elif metric in METRICS:
+        column = ((source > 0.5) == design.label).astype(float)
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
-    how = "linearised"
-    if metric in (AT_THRESHOLD, CALLED) and data.validation_clusters < FEWEST_VALIDATION:
-        how = "none"
+    rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     return Estimates(
         values,
         influence,
-        column=data.columns["score"] if metric in METRICS else column,
-        design=design,
-        how=how,
+        source,
+        design,
+        how="none" if metric in (AT_THRESHOLD, CALLED) and rests_on_few else "linearised",
         independent=design.pairs if balanced else design.clusters,
         signed=metric in DIFFERENCES,
     )
@@ -380,16 +384,6 @@ def _measure_curve(data: Units, metric: str) -> Estimates:
     enough = design.clusters_per_class[0] >= FEWEST_REAL.get(metric, 2)
     how = "bootstrap" if enough else "none"
     return Estimates(values, replicates, data.columns["score"], design, how, design.pairs)
-
-
-def _column(data: Units, metric: str) -> np.ndarray:
-    """The values (tables, n) whose mean is the metric."""
-    if metric in data.columns:
-        return data.columns[metric]
-    score = data.columns["score"]
-    if metric == "Brier":
-        return (score - data.design.label) ** 2
-    return ((score > 0.5) == data.design.label).astype(float)
 
 
 def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -360,14 +360,15 @@ def _blank(detector: Detector) -> ResultRow:
     row = ResultRow(name, paper, ablation, variant, train_set=detector.train_set)
     if not runs:
         return replace(row, rule=f"that of {name}", backbone=name, weights_from="elsewhere")
-    backbone = runs[0].parameters["settings"]["backbone"]
-    facts = runs[0].detector
+    run = runs[0]
+    backbone = run.parameters["settings"]["backbone"]
+    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return replace(
         row,
-        rule=runs[0].record["rule"],
+        rule=run.record["rule"],
         backbone=backbone,
-        weights_from=runs[0].record["weights_from"],
-        published_as=facts["published"] if backbone == facts["defaults"]["backbone"] else "",
+        weights_from=run.record["weights_from"],
+        published_as=run.detector["published"] if has_published_backbone else "",
     )
 
 

@@ -160,6 +160,17 @@ def test_a_published_figure_is_inside_our_interval_or_outside(judge):
     assert judged["published"].tolist() == ["0.900", "0.950"]
 
 
+def test_detectors_of_several_training_sets_are_judged_apart(judge):
+    numbers = []
+    for train_set, low in (("a", 0.02), ("b", -0.08)):
+        names = {"detector": f"Ours, {train_set}", "minus": f"Plain, {train_set}"}
+        sets = {"train_set": train_set, "test_set": train_set}
+        numbers.append(number(low + 0.03, low, low + 0.06, **names, **sets))
+    judged = judge(numbers, {})
+    assert judged["on"].tolist() == ["a, trained on a", "b, trained on b"]
+    assert judged["verdict"].tolist() == ["supported", "worse"]
+
+
 @pytest.mark.parametrize("changed", [{"kind": "gains"}, {"line": "x"}, {"sets": []}, {"level": 3}])
 def test_a_mistyped_claim_is_named(judge, changed):
     with pytest.raises(DfnbError, match=rf"claims\.yaml: .*claims\.0\.{next(iter(changed))}"):
