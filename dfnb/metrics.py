@@ -348,8 +348,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
         has_value = ~np.isnan(data.columns[metric]).any(axis=0)
         if not has_value.any():
             return None
-        if not has_value.all():
-            data = data.rows(has_value)
+        data = data.rows(has_value)
     design = data.design
     if metric == "AUC":
         score = data.columns["score"]
