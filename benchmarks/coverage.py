@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from dfnb import metrics, results, statistics
+from dfnb import metrics, sides, statistics
 from dfnb.files import atomic, home
 from dfnb.seeds import rng
 
 METRICS = [name for name in metrics.METRICS if name != "TPR at 1% FPR"]
 METRICS += [metrics.AT_THRESHOLD]
 COLUMNS = ["iou", metrics.GAIN]
-ROBUST = [results.ROBUSTNESS, results.ROBUSTNESS_KEPT]
+ROBUST = [sides.ROBUSTNESS, sides.ROBUSTNESS_KEPT]
 COMPARED = ["AUC", *COLUMNS, *ROBUST]
 VALIDATION = metrics.FEWEST_VALIDATION
 TEST_SETS = 3
@@ -78,12 +78,12 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
 
 def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
     """A metric, a column of values, or robustness, of all trainings."""
-    if name == results.ROBUSTNESS:
+    if name == sides.ROBUSTNESS:
         scores = np.concatenate([units.columns[f"score {level}"] for level in CORRUPTIONS])
         corrupted = replace(units, columns={"score": scores})
         return metrics.measure(corrupted, "AUC").over_conditions(len(CORRUPTIONS))
-    if name == results.ROBUSTNESS_KEPT:
-        return estimate(units, results.ROBUSTNESS).minus(estimate(units, "AUC"))
+    if name == sides.ROBUSTNESS_KEPT:
+        return estimate(units, sides.ROBUSTNESS).minus(estimate(units, "AUC"))
     return metrics.measure(units, name)
 
 

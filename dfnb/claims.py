@@ -4,8 +4,8 @@ The claims are in ``data_manifest/claims.yaml``, whose head explains the fields 
 verdict; published figures are in ``data_manifest/published.csv``.
 """
 
+import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatch
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.files import find
-from dfnb.metrics import Level, interval_text, p_texts
+from dfnb.metrics import CROSS_DATASET_MEAN, Level, interval_text, p_texts
 from dfnb.settings import Closed, Name, explained, read_yaml
 from dfnb.statistics import NAN, Spread, holm, p_value
 
@@ -71,13 +71,51 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
     ``p`` is against no difference; for "no worse", against a difference of -delta. "p, Holm" is
-    adjusted for all claims of the family. The index is paper, claim and dataset.
+    adjusted for all claims of the family. The index is paper, claim and dataset. Detectors that
+    were trained on different datasets are judged apart.
     """
+    train_sets = sorted(set(results["train_set"]) - {""})
+    parts = []
+    for train_set in train_sets:
+        part = _judged_in(_of_train_set(results, train_set), train_set)
+        if len(train_sets) > 1:
+            part["on"] += f", trained on {train_set}"
+        parts.append(part)
+    judged = pd.concat(parts).set_index(["paper", "claim", "on"])
+    is_adjusted = judged.pop("family") & judged["p"].notna()
+    adjusted = judged["p"].where(is_adjusted)
+    adjusted[is_adjusted] = holm(adjusted[is_adjusted])
+    judged["p"] = p_texts(judged["p"])
+    judged["p, Holm"] = p_texts(adjusted)
+    return judged.fillna("–")
+
+
+def _of_train_set(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
+    """The results of the detectors that were trained on one dataset, under plain names.
+
+    Every difference is there in both directions.
+    """
+    results = results[results["train_set"] == train_set].copy()
+    for column in ("detector", "minus"):
+        results[column] = results[column].str.removesuffix(f", {train_set}")
+    differences = results[results["minus"] != ""]
+    turned = differences.assign(
+        detector=differences["minus"],
+        minus=differences["detector"],
+        value=-differences["value"],
+        low=-differences["high"],
+        high=-differences["low"],
+    )
+    return pd.concat([results, turned])
+
+
+def _judged_in(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
+    """The claims judged by the results of :func:`_of_train_set`, one row per claim and dataset."""
     registry = content()
     rows = {}
     for claim in registry.claims:
         numbers = _numbers(claim, results)
-        for test_set, is_judged in _test_sets(claim, numbers):
+        for test_set, is_judged in _test_sets(claim, numbers, train_set):
             row = {
                 "paper": claim.paper,
                 "claim": claim.says,
@@ -96,59 +134,40 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
             elif claim.only_if and not premise.startswith("supported"):
                 row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
             rows[claim.id, test_set] = row
-    judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
-    is_adjusted = judged.pop("family") & judged["p"].notna()
-    adjusted = judged["p"].where(is_adjusted)
-    adjusted[is_adjusted] = holm(adjusted[is_adjusted])
-    return judged.assign(**{"p": p_texts(judged["p"]), "p, Holm": p_texts(adjusted)}).fillna("–")
+    return pd.DataFrame(rows.values())
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
-    """The results that a claim is about: with and without collapsed runs, one per test set.
-
-    A difference that is there the other way round is turned.
-    """
+    """The results that a claim is about: with and without collapsed runs, one per test set."""
+    own = claim.model_dump(
+        include={"detector", "method", "corruption", "map", "level", "metric"},
+    )
     wanted = {
-        "detector": claim.detector,
+        **own,
         "minus": claim.against,
-        "method": claim.method,
         "paired_methods": False,
-        "corruption": claim.corruption,
         "severity": 0,
-        "map": claim.map,
         "sanity": False,
         "selection": "validation",
-        "level": claim.level,
-        "metric": claim.metric,
     }
-    numbers = results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-    if len(numbers) or not claim.against:
-        return numbers
-    wanted.update(detector=claim.against, minus=claim.detector)
-    turned = results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-    return turned.assign(value=-turned["value"], low=-turned["high"], high=-turned["low"])
+    return results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
-def _test_sets(claim: Claim, numbers: pd.DataFrame) -> Iterator[tuple[str, bool]]:
+def _test_sets(claim: Claim, numbers: pd.DataFrame, train_set: str) -> Iterator[tuple[str, bool]]:
     """The test sets that a claim names, and whether it is judged there.
 
     Beside the cross-dataset mean are its single test sets, on which nothing is judged. A name that
     no test set has stays, as not testable.
     """
-    numbers = numbers.drop_duplicates("test_set")
-    is_within = numbers["test_set"] == numbers["train_set"]
-    is_mean = numbers["mean_over"] != ""
+    test_sets = numbers["test_set"].unique()
+    named = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     for name in claim.sets:
-        fits = [fnmatch(test_set, name) for test_set in numbers["test_set"]]
-        if name == "within":
-            fits = is_within
-        elif name == "cross":
-            fits = is_mean
-        for test_set in list(numbers.loc[fits, "test_set"]) or [name]:
+        for test_set in fnmatch.filter(test_sets, named.get(name, name)) or [name]:
             yield test_set, True
         if name == "cross":
-            for test_set in numbers.loc[~is_within & ~is_mean, "test_set"]:
-                yield test_set, False
+            for test_set in test_sets:
+                if test_set not in named.values():
+                    yield test_set, False
 
 
 def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> dict[str, Any]:
@@ -158,27 +177,29 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
         missing = f"no {claim.metric} of {claim.detector}"
         if claim.against:
             missing += f" minus {claim.against}"
-        return {"verdict": f"not testable: {''.join(numbers['refused'].unique()) or missing}"}
+        reason = "".join(numbers["refused"].unique())
+        return {"verdict": f"not testable: {reason or missing}"}
     number = kept.iloc[0]
+    value = number["value"]
+    low = number["low"]
+    high = number["high"]
     row = {
-        "ours": interval_text(number["value"], number["low"], number["high"]),
+        "ours": interval_text(value, low, high),
         "seeds": str(number["seeds"]),
         "clusters": f"{number['clusters']:.0f}".replace("nan", "–"),
         "collapsed": number["collapsed"],
     }
-    if claim.kind == "shown":
-        return {**row, "verdict": "not judged"}
-    row["verdict"] = _without_verdict(number)
-    if row["verdict"]:
-        return row
+    no_verdict = "not judged" if claim.kind == "shown" else _without_verdict(number)
+    if no_verdict:
+        return {**row, "verdict": no_verdict}
     if claim.kind == "figure":
-        where = "inside" if number["low"] <= claim.published <= number["high"] else "outside"
-        half = (number["high"] - number["low"]) / 2
+        where = "inside" if low <= claim.published <= high else "outside"
+        half = (high - low) / 2
         return {**row, "verdict": f"published figure {where} our interval (± {half:.3f})"}
     delta = claim.delta or sizes[_kind_of_size(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
-    row["verdict"] = verdict(claim.kind, number["low"], number["high"], delta)
-    row["p"] = p_value(number["value"] - limit, Spread(number["error"] ** 2, number["degrees"]))
+    row["verdict"] = verdict(claim.kind, low, high, delta)
+    row["p"] = p_value(value - limit, Spread(number["error"] ** 2, number["degrees"]))
     with_all = numbers.loc[numbers["collapsed_included"], "value"]
     if row["verdict"].startswith("supported") and (with_all <= limit).any():
         row["verdict"] = "not supported: the sign turns with the collapsed runs included"
@@ -213,10 +234,11 @@ def verdict(kind: str, low: float, high: float, delta: float) -> str:
         if low > -delta:
             return "supported"
         return "worse" if high < -delta else "undecided"
+    is_small = -delta < low and high < delta
     if high < 0:
-        return "worse, below material size" if low > -delta else "worse"
+        return "worse, below material size" if is_small else "worse"
     if low > 0:
-        return "supported, below material size" if high < delta else "supported"
+        return "supported, below material size" if is_small else "supported"
     return "no material gain" if high < delta else "undecided"
 
 
@@ -255,12 +277,9 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     keys = ["published_as", "train_set", "test_set", "level"]
     figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
-    texts = []
-    differences = []
-    for figure, *numbers in results[["published", "value", "low", "high"]].to_numpy():
-        is_known = not np.isnan(figure)
-        texts.append(f"{figure:.3f}" if is_known else "")
-        differences.append(
-            interval_text(*(np.array(numbers) - figure), sign="+") if is_known else ""
-        )
-    return results.assign(published=texts, Δ=differences)
+    results["Δ"] = ""
+    for place, row in results[results["published"].notna()].iterrows():
+        shifted = row[["value", "low", "high"]] - row["published"]
+        results.loc[place, "Δ"] = interval_text(*shifted, sign="+")
+    texts = results["published"].map("{:.3f}".format)
+    return results.assign(published=texts.replace("nan", ""))

@@ -19,7 +19,7 @@ one of four ways (column ``interval_method`` of the results):
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -41,7 +41,9 @@ from dfnb.statistics import (
 
 Level = Literal["frame", "video"]
 LEVELS: dict[Level, list[str]] = {"frame": ["video", "track", "frame"], "video": ["video"]}
-COLUMNS = ("video", "track", "frame", "cluster", "label", "method", "score")
+CROSS_DATASET_MEAN = "cross-dataset mean"  # stands as a test set
+PLACEBOS = ("edges", "random")  # maps that look at no network
+KEYS = ["video", "track", "frame", "cluster", "label", "method"]
 LOCALISATION = {
     "iou": "IoU",
     "pixel_auc": "pixel AUC",
@@ -62,51 +64,36 @@ FEWEST_VALIDATION = 100  # clusters, for an interval at the validation threshold
 # A map fails its sanity check where one of these means reaches its limit: rank correlations with
 # the maps of other weights, and the share of empty maps.
 SANITY_LIMITS = {"all": 0.5, "shuffled labels": 0.5, "empty": 0.5}
-KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
-    rescore = "score the run again, as P(fake)"
-    relabel = "correct the label in frames.parquet (0 real, 1 fake) and score again"
-    rename = "make video unique by method and name together, and score again"
-    for name in COLUMNS[:-1]:
-        _refuse(scores, scores[name].isna(), source, f"no {name}", rescore)
-    _refuse(
-        scores,
-        ~scores["score"].between(0, 1),
-        source,
-        "a score that is NaN or outside [0, 1]",
-        rescore,
-    )
-    mislabelled = scores["label"] != (scores["method"] != "real")
-    _refuse(scores, mislabelled, source, "a label that is not 0 real and 1 fake", relabel)
-    repeated = scores.duplicated(LEVELS["frame"])
-    _refuse(scores, repeated, source, "a (video, track, frame) that occurs twice", rename)
-    videos = scores.groupby("video", observed=True)
-    for name in ("label", "cluster"):
-        several = videos[name].transform("nunique") > 1
-        _refuse(scores, several, source, f"a video of more than one {name}", rename)
+    label = scores["label"]
+    videos = scores[["video", "label", "cluster"]].drop_duplicates()
+    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    wrong = {
+        "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
+        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
+        "a (video, track, frame) that occurs twice": scores.duplicated(LEVELS["frame"]),
+        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+    }
     for name in scores.columns.intersection(list(LOCALISATION)):
         # a real frame has no forged region: its only possible value is 0
-        impossible = ~scores[name].fillna(0).between(0, scores["label"])
-        _refuse(scores, impossible, source, f"a {name} outside [0, 1] or of a real frame", rescore)
-    if scores["label"].nunique() < 2:
+        impossible = ~scores[name].fillna(0).between(0, label)
+        wrong[f"a {name} outside [0, 1] or of a real frame"] = impossible
+    for problem, is_wrong in wrong.items():
+        if is_wrong.any():
+            first = scores[is_wrong.to_numpy()].iloc[0]
+            raise DfnbError(
+                f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
+                f"track {first.track}, frame {first.frame}); correct them, then score again"
+            )
+    if label.nunique() < 2:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )
     return scores
-
-
-def _refuse(
-    scores: pd.DataFrame, wrong: pd.Series, source: object, problem: str, remedy: str
-) -> None:
-    if wrong.any():
-        first = scores[wrong.to_numpy()].iloc[0]
-        raise DfnbError(
-            f"{source} has {wrong.sum()} rows with {problem} (first: video {first.video}, track "
-            f"{first.track}, frame {first.frame}); {remedy}"
-        )
 
 
 # ---------------------------------------------------------------- the units of several tables
@@ -166,32 +153,6 @@ class Units:
         return curves
 
 
-def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The frames of a table, or one row per video with the means of its frames' numbers.
-
-    Sorted, so that the order of rows changes nothing. A column ``table`` tells the rows of several
-    tables apart.
-    """
-    keys = ["table", *LEVELS["frame"]] if "table" in scores else LEVELS["frame"]
-    frames = scores.astype(KEY_TYPES).sort_values(keys, ignore_index=True)
-    if level == "frame":
-        if (frames["frame"] < 0).any():
-            raise DfnbError("a score table has one score per video: no frame level")
-        return frames
-    keys = [name for name in keys if name in ("table", "video")]
-    columns = [*keys, "cluster", "label", "method"]
-    videos = frames[columns].drop_duplicates(keys, ignore_index=True)
-    # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    means = frames.groupby(keys)[_number_columns(frames)].mean().round(12)
-    return videos.join(means.reset_index(drop=True))
-
-
-def _number_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of numbers that describe a unit and do not name it."""
-    names = {"table", "track", "frame", "label", "log_odds"}
-    return [name for name in table.select_dtypes("number") if name not in names]
-
-
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units.
 
@@ -199,13 +160,13 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
     numbered = [table.assign(table=number) for number, table in enumerate(tables)]
-    data = units(pd.concat(numbered, join="inner"), level)
+    data = _of_level(pd.concat(numbered, join="inner"), level)
     names = [*LEVELS[level], "cluster", "label", "method"]
-    indices = [rows[names].reset_index(drop=True) for _, rows in data.groupby("table")]
+    indices = [rows.reset_index(drop=True) for _, rows in data[names].groupby(data["table"])]
     for index in indices:
         check_same_units(indices[0], index)
     columns = {}
-    for name in _number_columns(data):
+    for name in _measures(data):
         values = data[name].to_numpy(float).reshape(len(tables), -1)
         if not np.isnan(values).all():
             columns[name] = values
@@ -214,22 +175,38 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
             columns[name] = columns[first] - columns[second]
     design = Design(indices[0]["label"].to_numpy(), indices[0]["cluster"].to_numpy())
     facts = [table.attrs for table in tables]
-    if level == "frame" and design.clusters_per_class.all():
-        columns |= _at_thresholds(columns, design.label, facts)
+    thresholds = [attrs.get("threshold") for attrs in facts]
+    has_threshold = "score" in columns and None not in thresholds
+    if has_threshold and level == "frame" and design.clusters_per_class.all():
+        called = columns["score"] > np.array(thresholds)[:, None]
+        columns[AT_THRESHOLD] = (called == design.label).astype(float)
+        columns[CALLED] = called.astype(float)
     clusters = min(attrs.get("threshold_clusters", 0) for attrs in facts)
     seeds = [attrs.get("seed") for attrs in facts]
     return Units(indices[0], design, columns, seeds, clusters)
 
 
-def _at_thresholds(
-    columns: dict[str, np.ndarray], label: np.ndarray, facts: Sequence[dict[str, Any]]
-) -> dict[str, np.ndarray]:
-    """What the thresholds of the tables call fake, and rightly so; empty where a table has none."""
-    thresholds = [attrs.get("threshold") for attrs in facts]
-    if None in thresholds or "score" not in columns:
-        return {}
-    called = columns["score"] > np.array(thresholds)[:, None]
-    return {AT_THRESHOLD: (called == label).astype(float), CALLED: called.astype(float)}
+def _of_level(frames: pd.DataFrame, level: Level) -> pd.DataFrame:
+    """The frames of several tables, or per table one row per video with the means of its numbers.
+
+    Sorted, so that the order of rows changes nothing.
+    """
+    frames = frames.sort_values(["table", *LEVELS["frame"]], ignore_index=True)
+    if level == "frame":
+        if (frames["frame"] < 0).any():
+            raise DfnbError("a score table has one score per video: no frame level")
+        return frames
+    keys = ["table", "video"]
+    videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
+    # Rounding, because the noise of float64 must not rank videos whose means are equal.
+    means = frames.groupby(keys, observed=True)[_measures(frames)].mean().round(12)
+    return videos.join(means.reset_index(drop=True))
+
+
+def _measures(table: pd.DataFrame) -> list[str]:
+    """The columns of numbers that describe a unit and do not name it."""
+    names = {"table", "track", "frame", "cluster", "label", "log_odds"}
+    return [name for name in table.select_dtypes("number") if name not in names]
 
 
 def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
@@ -288,17 +265,14 @@ class Estimates:
         The tables are those of all seeds under the first condition, then under the next, and so on.
         """
         seeds = len(self.values) // conditions
-        parts = []
-        for array in (self.values, self.spread, self.column):
-            parts.append(array.reshape(conditions, seeds, -1).mean(axis=0))
-        return replace(self, values=parts[0][:, 0], spread=parts[1], column=parts[2])
-
-    def fits(self, other: "Estimates") -> bool:
-        """Whether the units that have a value are as many, in the same clusters."""
-        return np.array_equal(self.design.cluster, other.design.cluster)
+        means = {}
+        for name in ("values", "spread", "column"):
+            array = getattr(self, name)
+            means[name] = array.reshape(conditions, seeds, *array.shape[1:]).mean(axis=0)
+        return replace(self, **means)
 
     def minus(self, other: "Estimates") -> "Estimates":
-        """The difference on the same units, table by table; one table is compared with each.
+        """The difference on the same units, table by table.
 
         An estimate of exactly 0 or 1 has no standard error. Unless the scores are the same, that of
         the difference is then at least the width of the interval of such an estimate.
@@ -342,13 +316,20 @@ class Estimates:
             for value, spread in zip(self.values, self.spread):
                 low, high = Spread(self.variance(spread), degrees).interval(value)
                 left_chance += low > 0.5 or high < 0.5
+        label = self.design.label
+        counts = {
+            "n": len(label),
+            "n_real": np.count_nonzero(~label),
+            "n_fake": np.count_nonzero(label),
+            "clusters": self.design.clusters,
+        }
         return Outcome(
             self.values,
             Spread(self.variance(self.spread.mean(axis=0)), degrees),
             self.bounded,
             self.independent,
             self.how,
-            self.design.counts(),
+            counts,
             left_chance,
         )
 
@@ -375,18 +356,21 @@ def measure(data: Units, metric: str) -> Estimates | None:
         return Estimates(values, influence, score, design, "delong", design.pairs)
     if metric in CURVE_METRICS:
         return _measure_curve(data, metric)
-    column = _column(data, metric)
+    source = data.columns["score" if metric in METRICS else metric]
+    column = source
+    if metric == "Brier":
+        column = (source - design.label) ** 2
+    elif metric in METRICS:
+        column = ((source > 0.5) == design.label).astype(float)
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
-    how = "linearised"
-    if metric in (AT_THRESHOLD, CALLED) and data.validation_clusters < FEWEST_VALIDATION:
-        how = "none"
+    rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     return Estimates(
         values,
         influence,
-        column=data.columns["score"] if metric in METRICS else column,
-        design=design,
-        how=how,
+        source,
+        design,
+        how="none" if metric in (AT_THRESHOLD, CALLED) and rests_on_few else "linearised",
         independent=design.pairs if balanced else design.clusters,
         signed=metric in DIFFERENCES,
     )
@@ -399,16 +383,6 @@ def _measure_curve(data: Units, metric: str) -> Estimates:
     enough = design.clusters_per_class[0] >= FEWEST_REAL.get(metric, 2)
     how = "bootstrap" if enough else "none"
     return Estimates(values, replicates, data.columns["score"], design, how, design.pairs)
-
-
-def _column(data: Units, metric: str) -> np.ndarray:
-    """The values (tables, n) whose mean is the metric."""
-    if metric in data.columns:
-        return data.columns[metric]
-    score = data.columns["score"]
-    if metric == "Brier":
-        return (score - data.design.label) ** 2
-    return ((score > 0.5) == data.design.label).astype(float)
 
 
 def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -18,9 +18,9 @@ from jinja2 import Environment, FileSystemLoader
 
 from dfnb import figures, tables
 from dfnb.files import slug, write_bytes
+from dfnb.metrics import PLACEBOS
 
 QUESTIONS = ("Which detector generalises best?", "Where does it look?")
-PLACEBOS = ("edges", "random")  # maps that look at no network
 OTHERS = "other_notebooks"  # whose tables and figures tables.yaml does not declare
 Row = dict[str, Any]  # of the results
 

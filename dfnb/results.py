@@ -14,9 +14,9 @@ difference or a signed value has a Wald interval. The p value is from the same e
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain, combinations, product
 from operator import attrgetter
 
@@ -25,32 +25,16 @@ import pandas as pd
 
 from dfnb import claims
 from dfnb.files import find, read_facts, read_table, sha256, write_table
-from dfnb.metrics import (
-    AT_THRESHOLD,
-    CALLED,
-    CONSTANT,
-    LEVELS,
-    METRICS,
-    Estimates,
-    Level,
-    Units,
-    align,
-    check_same_units,
-    measure,
-)
+from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
 from dfnb.settings import DfnbError
+from dfnb.sides import ALL_METHODS, VERSUS, Side
 from dfnb.statistics import NAN, Outcome, summary
 from dfnb.store import Condition, Detector, Report
 
-CROSS_DATASET_MEAN = "cross-dataset mean"
 ALL_CORRUPTIONS = "all corruptions"
-ALL_METHODS = "all"
-ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
-ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 MAIN = "main"  # the variant with which the others of its ablation are compared
 BEST_EPOCH = -1  # in a condition: the epoch with the highest AUC on the test set
 SeedPairs = list[tuple[int | None, int | None]]
-VERSUS = " − "  # between two methods that are compared
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ class ResultRow:
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
-    outcomes: tuple[Outcome, ...] = ()  # what the number is the mean of; not in the table
+    outcomes: Sequence[Outcome] = ()  # what the number is the mean of; not in the table
 
 
 # ---------------------------------------------------------------- the table
@@ -138,7 +122,7 @@ def make(report: Report) -> pd.DataFrame:
     """The table of a report; its columns are the fields of :class:`ResultRow` but ``outcomes``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy and localisation.
+    accuracy and localisation. Under corruptions there is the AUC of videos alone.
     """
     detectors = report.detectors()
     test_sets = []
@@ -156,14 +140,7 @@ def make(report: Report) -> pd.DataFrame:
 
 
 def _table(rows: Sequence[ResultRow]) -> pd.DataFrame:
-    table = []
-    for row in rows:
-        columns = vars(row).copy()
-        outcomes = columns.pop("outcomes")
-        if outcomes:
-            columns.update(summary(outcomes))
-        table.append(columns)
-    return pd.DataFrame(table)
+    return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcomes")
 
 
 def between(first: str, second: str) -> pd.DataFrame:
@@ -180,10 +157,11 @@ def between(first: str, second: str) -> pd.DataFrame:
         for test_set in report.test_sets(detector):
             if twin is None or test_set not in other.test_sets(twin):
                 continue
-            if report.test_set(test_set).attrs != other.test_set(test_set).attrs:
+            facts = report.test_set(test_set).attrs
+            if facts != other.test_set(test_set).attrs:
                 raise DfnbError(f"{first} and {second} saw different data as {test_set}")
             clean = Condition(test_set)
-            side = Side(report.read, detector, "video", clean, [clean])
+            side = Side(report.read, detector, "video", facts, clean, [clean])
             rows += _compare(side, replace(side, read=other.read, detector=twin))
     if not rows:
         raise DfnbError(f"{first} and {second} share no detector and test set")
@@ -191,166 +169,48 @@ def between(first: str, second: str) -> pd.DataFrame:
     return table[(table["metric"] == "AUC") & (table["method"] == ALL_METHODS)]
 
 
-# ---------------------------------------------------------------- what is measured
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """The scores of a detector under a condition, at one level; one side of a comparison.
-
-    Attributes:
-        read: Reads tables, see :meth:`dfnb.store.Report.read`.
-        condition: It is made of the ``stored`` ones: of all severities, or of all epochs.
-        contrasts: The pairs of methods that the test set compares.
-    """
-
-    read: Callable[[Detector, Condition], list[pd.DataFrame]]
-    detector: Detector
-    level: Level
-    condition: Condition
-    stored: Sequence[Condition]
-    contrasts: Sequence[Sequence[str]] = ()
-
-    @property
-    def clean(self) -> "Side":
-        """The same detector's scores without corruption, by the usual selection."""
-        clean = Condition(self.condition.test_set)
-        return replace(self, condition=clean, stored=[clean])
-
-    @cached_property
-    def units(self) -> Units:
-        """The tables of the seeds that have all stored conditions, or of each seed's best epoch."""
-        tables = []
-        for condition in self.stored:
-            tables += self.read(self.detector, condition)
-        units = align(tables, self.level)
-        seeds = units.seeds
-        if self.condition.epoch:
-            auc = pd.Series(measure(units, "AUC").values)
-            return units.tables(auc.groupby(seeds).idxmax())
-        has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
-        return units.tables(np.flatnonzero(has_all))
-
-    @property
-    def seeds(self) -> list[int | None]:
-        """The seeds of the estimates; None for another tool."""
-        return list(dict.fromkeys(self.units.seeds))
-
-    @cached_property
-    def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics that are compared with other detectors, and those that are not."""
-        if self.condition.corruption or self.condition.epoch:
-            return ["AUC"], []
-        measures = []
-        constants = []
-        curves = []
-        for name in self.units.columns:
-            if name.startswith(CONSTANT):
-                constants.append(name)
-            elif name[-1].isdigit():
-                curves.append(name)
-            elif name not in ("score", CALLED):
-                measures.append(name)
-        if self.condition.map:
-            return measures, constants if self.detector.ablation else [*constants, *curves]
-        if self.level == "frame":  # localisation is averaged over videos
-            measures = ["balanced accuracy", AT_THRESHOLD]
-            constants = []
-        compared = ["AUC", *measures]
-        if self.detector.ablation:
-            return compared, constants
-        return compared, constants + [metric for metric in METRICS if metric not in compared]
-
-    def measured(self, method: str, metric: str, seeds: Sequence[int | None]) -> Estimates | None:
-        """A metric of these seeds, or None where it is not measured."""
-        estimates = self.estimates.get((method, metric))
-        if estimates is None:
-            return None
-        return estimates.tables([self.seeds.index(seed) for seed in seeds])
-
-    @cached_property
-    def estimates(self) -> dict[tuple[str, str], Estimates | None]:
-        """Everything that is measured, by method and metric."""
-        if self.contrasts:
-            return _contrasted(self.units, self.contrasts)
-        if self.condition.corruption and not self.condition.severity:
-            return self._robustness()
-        compared, others = self.metrics
-        estimates = {}
-        for metric in [*compared, *others]:
-            estimates[ALL_METHODS, metric] = measure(self.units, metric)
-        if self.condition == self.clean.condition:
-            of_unit = self.units.index["method"]
-            for method in sorted(set(of_unit) - {"real"}):
-                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
-                for metric in compared:
-                    estimates[method, metric] = measure(units, metric)
-        return estimates
-
-    def _robustness(self) -> dict[tuple[str, str], Estimates]:
-        """The mean AUC over severities, and that minus the AUC of the same units uncorrupted."""
-        robust = measure(self.units, "AUC").over_conditions(len(self.stored))
-        clean = self.clean.units.only(self.units.index)
-        clean = clean.tables([clean.seeds.index(seed) for seed in self.seeds])
-        return {
-            (ALL_METHODS, ROBUSTNESS): robust,
-            (ALL_METHODS, ROBUSTNESS_KEPT): robust.minus(measure(clean, "AUC")),
-        }
-
-
-def _contrasted(
-    units: Units, contrasts: Sequence[Sequence[str]]
-) -> dict[tuple[str, str], Estimates | None]:
-    """AUC and share called fake of each method, and the differences of contrasted methods.
-
-    The AUC is against the same real frames. A share is also that of the real frames. The units of
-    two methods follow one another alike, so that the variance over clusters of a difference is that
-    of differences within people.
-    """
-    places = units.index.groupby("method").indices
-    clusters = units.index["cluster"].to_numpy()
-    methods = [name for name in dict.fromkeys(chain(*contrasts)) if name in places]
-    estimates = {}
-    for metric, beside in (("AUC", places["real"]), (CALLED, places["real"][:0])):
-        for method in methods:
-            chosen = units.rows(np.append(beside, places[method]))
-            estimates[method, metric] = measure(chosen, metric)
-        for first, second in contrasts:
-            is_measured = estimates.get((first, metric)) and estimates.get((second, metric))
-            if is_measured and np.array_equal(clusters[places[first]], clusters[places[second]]):
-                difference = estimates[first, metric].minus(estimates[second, metric])
-                estimates[f"{first}{VERSUS}{second}", metric] = difference
-    estimates["real", CALLED] = measure(units.rows(places["real"]), CALLED)
-    return estimates
-
-
 # ---------------------------------------------------------------- what is compared
 
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: of each condition those of the detectors, then the differences."""
-    contrasts = report.test_set(test_set).attrs["contrasts"]
-    read = cache(report.read)  # both levels and several conditions read the same tables
-    by_condition = defaultdict(dict)
-    for detector in detectors:
-        for stored in report.conditions(detector, test_set):
-            for condition, level in product(_conditions_with(stored), LEVELS):
-                if level == "frame" or not (condition.map or contrasts):
-                    side = Side(read, detector, level, condition, [], contrasts)
-                    sides = by_condition[condition, level]
-                    sides.setdefault(detector, side).stored.append(stored)
     differences = _differences(detectors)
     rows = []
-    for sides in by_condition.values():
-        for detector, side in sides.items():
+    for sides in _sides(report, detectors, test_set):
+        for side in sides.values():
             rows += _compare(side)
             if side.condition.epoch:  # what the choice on the test set gains
-                usual = by_condition.get((side.clean.condition, side.level), {})
-                rows += _compare(side, usual.get(detector, side.clean))
+                rows += _compare(side, side.clean)
         for first, second in differences:
-            if first in sides and second in sides and not contrasts:
+            both_have_scores = first in sides and second in sides
+            if both_have_scores and not sides[first].facts["contrasts"]:
                 rows += _compare(sides[first], sides[second])
     return rows
+
+
+def _sides(
+    report: Report, detectors: Sequence[Detector], test_set: str
+) -> list[dict[Detector, Side]]:
+    """The sides of all detectors on one test set; those of one condition and level together."""
+    facts = report.test_set(test_set).attrs
+    read = cache(report.read)  # both levels and several conditions read the same tables
+    usual = Condition(test_set)
+    by_condition = defaultdict(dict)
+    for detector in detectors:
+        parts = defaultdict(list)
+        for stored in report.conditions(detector, test_set):
+            for condition in _conditions_with(stored):
+                parts[condition].append(stored)
+        clean = {}
+        for level in LEVELS:
+            clean[level] = Side(read, detector, level, facts, usual, [usual])
+        for condition, stored in parts.items():
+            for level in _levels(condition, facts["contrasts"]):
+                side = clean[level]
+                if condition != usual:
+                    side = replace(side, condition=condition, stored=stored, clean=side)
+                by_condition[condition, level][detector] = side
+    return list(by_condition.values())
 
 
 def _conditions_with(stored: Condition) -> list[Condition]:
@@ -360,6 +220,13 @@ def _conditions_with(stored: Condition) -> list[Condition]:
     if not stored.corruption:
         return [stored]
     return [stored, stored._replace(severity=0), Condition(stored.test_set, ALL_CORRUPTIONS)]
+
+
+def _levels(condition: Condition, contrasts: Sequence[Sequence[str]]) -> list[Level]:
+    """The levels at which scores under a condition are measured."""
+    if condition.map or contrasts:
+        return ["frame"]
+    return ["video"] if condition.corruption else list(LEVELS)
 
 
 def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
@@ -384,28 +251,29 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
         if variant not in mains and bases:
             own_ablation_first = max(bases, key=attrgetter("ablation"))
             pairs.append((variant, own_ablation_first))
-    by_name = {detector.name: detector for detector in detectors}
-    for names in claims.compared():
-        pair = tuple(by_name.get(name) for name in names)
-        if None not in pair and pair not in pairs and pair[::-1] not in pairs:
-            pairs.append(pair)
+    by_name = {}
+    for detector in detectors:
+        plain_name = detector.name.removesuffix(f", {detector.train_set}")
+        by_name[plain_name, detector.train_set] = detector
+    for name, against in claims.compared():
+        for train_set in dict.fromkeys(detector.train_set for detector in detectors):
+            pair = (by_name.get((name, train_set)), by_name.get((against, train_set)))
+            if None not in pair and pair not in pairs and pair[::-1] not in pairs:
+                pairs.append(pair)
     return pairs
 
 
 def _compare(*sides: Side) -> list[ResultRow]:
     """The rows of a side, or of the first minus the second; or one that says why there are none."""
     first = sides[0]
-    test_set, corruption, severity, epoch, map_name, sanity = first.condition
+    condition = first.condition._asdict()
+    epoch = condition.pop("epoch")
     row = replace(
         _blank(first.detector),
+        **condition,
         minus=sides[1].detector.name if len(sides) > 1 else "",
         train_set=first.detector.train_set or sides[-1].detector.train_set,
-        test_set=test_set,
-        paired_methods=bool(first.contrasts),
-        corruption=corruption,
-        severity=severity,
-        map=map_name,
-        sanity=sanity,
+        paired_methods=bool(first.facts["contrasts"]),
         selection="test" if epoch else "validation",
         level=first.level,
     )
@@ -428,13 +296,12 @@ def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
     if has_other_severities or not pairs:
         return
     check_same_units(first.units.index, last.units.index)
-    facts = first.read(first.detector, first.stored[0])[0].attrs
     collapsed = first.detector.collapsed | last.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(
         row,
-        compression=facts["compression"],
-        fingerprint=facts["fingerprint"],
+        compression=first.facts["compression"],
+        fingerprint=first.facts["fingerprint"],
         collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}",
     )
     yield from _numbers(sides, kept or pairs, row)
@@ -444,21 +311,36 @@ def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
 
 def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds."""
+    first = sides[0]
+    last = sides[-1]
     seeds = sorted(set(chain(*pairs)) - {None})
-    row = replace(row, seeds_list=", ".join(map(str, seeds)))
-    seeds_of_first, seeds_of_second = zip(*pairs)
-    for method, metric in sides[0].estimates:
-        estimates = sides[0].measured(method, metric, seeds_of_first)
+    row = replace(row, seeds_list=_listing(seeds))
+    places = [first.seeds.index(seed) for seed, _ in pairs]
+    places_of_last = [last.seeds.index(seed) for _, seed in pairs]
+    not_compared = first.metrics[1] if row.minus else []
+    for (method, metric), estimates in first.estimates.items():
+        subtrahend = last.estimates.get((method, metric))
+        if metric in not_compared or not (estimates and subtrahend):
+            continue
+        number = estimates.tables(places)
         if row.minus:
-            subtrahend = sides[1].measured(method, metric, seeds_of_second)
-            is_compared = metric not in sides[0].metrics[1]
-            if not (is_compared and estimates and subtrahend and estimates.fits(subtrahend)):
+            has_same_units = np.array_equal(estimates.design.cluster, subtrahend.design.cluster)
+            if not has_same_units:
                 continue
-            estimates = estimates.minus(subtrahend)
-        if estimates:
-            minus = row.detector if VERSUS in method else row.minus
-            number = (estimates.outcome(),)
-            yield replace(row, method=method, metric=metric, minus=minus, outcomes=number)
+            number = number.minus(subtrahend.tables(places_of_last))
+        outcomes = [number.outcome()]
+        yield replace(
+            row,
+            method=method,
+            metric=metric,
+            minus=row.detector if VERSUS in method else row.minus,
+            outcomes=outcomes,
+            **summary(outcomes),
+        )
+
+
+def _listing(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
@@ -478,14 +360,15 @@ def _blank(detector: Detector) -> ResultRow:
     row = ResultRow(name, paper, ablation, variant, train_set=detector.train_set)
     if not runs:
         return replace(row, rule=f"that of {name}", backbone=name, weights_from="elsewhere")
-    backbone = runs[0].parameters["settings"]["backbone"]
-    facts = runs[0].detector
+    run = runs[0]
+    backbone = run.parameters["settings"]["backbone"]
+    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return replace(
         row,
-        rule=runs[0].record["rule"],
+        rule=run.record["rule"],
         backbone=backbone,
-        weights_from=runs[0].record["weights_from"],
-        published_as=facts["published"] if backbone == facts["defaults"]["backbone"] else "",
+        weights_from=run.record["weights_from"],
+        published_as=run.detector["published"] if has_published_backbone else "",
     )
 
 
@@ -514,9 +397,17 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
         wanted = sorted(test_sets[scope, False] or test_sets[scope, True])
         parts = [by_set[name] for name in wanted if name in by_set and not by_set[name].refused]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
-            mean = replace(parts[0], test_set=CROSS_DATASET_MEAN, mean_over=", ".join(wanted))
-            outcomes = tuple(chain(*(row.outcomes for row in parts)))
-            means.append(replace(mean, compression="", fingerprint="", outcomes=outcomes))
+            outcomes = [part.outcomes[0] for part in parts]
+            mean = replace(
+                parts[0],
+                test_set=CROSS_DATASET_MEAN,
+                mean_over=", ".join(wanted),
+                compression="",
+                fingerprint="",
+                outcomes=outcomes,
+                **summary(outcomes),
+            )
+            means.append(mean)
     return means
 
 
@@ -525,15 +416,23 @@ def _losses(detector: Detector) -> list[ResultRow]:
 
     A term that ends before the last epoch, such as that of a warm-up, has no row.
     """
-    moved = []
+    moved = {}
     for run in detector.runs:
         if not run.collapsed and len(run.log) > 1:
             terms = run.log.filter(regex="^loss_")
-            moved.append(terms.iloc[0] - terms.iloc[-1])
+            moved[run.seed] = terms.iloc[0] - terms.iloc[-1]
     rows = []
-    for term, values in pd.DataFrame(moved).dropna(axis=1).items():
-        row = replace(_blank(detector), test_set=detector.train_set, metric=term)
-        rows.append(replace(row, value=values.mean(), sd=values.std(), seeds=len(values)))
+    for term, values in pd.DataFrame(moved).T.dropna(axis=1).items():
+        row = replace(
+            _blank(detector),
+            test_set=detector.train_set,
+            metric=term,
+            value=values.mean(),
+            sd=values.std(),
+            seeds=len(values),
+            seeds_list=_listing(moved),
+        )
+        rows.append(row)
     return rows
 
 

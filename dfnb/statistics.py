@@ -52,10 +52,9 @@ class Design:
         self.label = np.asarray(label, bool)
         self.cluster, names = pd.factorize(np.asarray(cluster))
         self.clusters = len(names)
-        every_cluster = np.arange(self.clusters)
-        has_real = np.isin(every_cluster, self.cluster[~self.label])
-        has_fake = np.isin(every_cluster, self.cluster[self.label])
-        self.has_class = np.array([has_real, has_fake])
+        reals = np.bincount(self.cluster, ~self.label, self.clusters)
+        fakes = np.bincount(self.cluster, self.label, self.clusters)
+        self.has_class = np.array([reals, fakes]) > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         present = self.clusters_per_class[self.clusters_per_class > 0]
         self.fewest = int(present.min(initial=self.clusters))
@@ -81,16 +80,6 @@ class Design:
         of_fake = _unbiased(k_fake) * fake @ fake
         of_both = 2 * _unbiased(self.clusters) * real @ fake
         return float(of_real + of_fake + of_both)
-
-    def counts(self) -> dict[str, int]:
-        """The numbers of units, of real and of fake units, and of clusters."""
-        fakes = int(self.label.sum())
-        return {
-            "n": len(self.label),
-            "n_real": len(self.label) - fakes,
-            "n_fake": fakes,
-            "clusters": self.clusters,
-        }
 
     @cached_property
     def resampled(self) -> np.ndarray:
@@ -125,21 +114,24 @@ def auc(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
     21:1389, 2014, eq. 5 and 6).
     """
+    real = ~label
     fakes = np.count_nonzero(label)
-    reals = np.count_nonzero(~label)
+    reals = np.count_nonzero(real)
     rank = rankdata(score, axis=1)
     rank_in_fakes = rankdata(score[:, label], axis=1)
-    rank_in_reals = rankdata(score[:, ~label], axis=1)
+    rank_in_reals = rankdata(score[:, real], axis=1)
     component = np.empty(score.shape)
     component[:, label] = (rank[:, label] - rank_in_fakes) / reals
-    component[:, ~label] = 1 - (rank[:, ~label] - rank_in_reals) / fakes
+    component[:, real] = 1 - (rank[:, real] - rank_in_reals) / fakes
     values = component[:, label].mean(axis=1)
     influence = (component - values[:, None]) / np.where(label, fakes, reals)
     return values, influence
 
 
 def class_mean(
-    column: np.ndarray, label: np.ndarray, balanced: bool = False
+    column: np.ndarray,
+    label: np.ndarray,
+    balanced: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
@@ -150,10 +142,13 @@ def class_mean(
     for of_class in (label, ~label):
         if not of_class.any():
             continue
-        mean = column[:, of_class].mean(axis=1)
+        values = column[:, of_class]
+        mean = values.mean(axis=1)
         means.append(mean)
-        weight = 0.5 / np.count_nonzero(of_class) if balanced else 1 / len(label)
-        influence[:, of_class] = (column[:, of_class] - mean[:, None]) * weight
+        weight = 1 / len(label)
+        if balanced:
+            weight = 0.5 / np.count_nonzero(of_class)
+        influence[:, of_class] = (values - mean[:, None]) * weight
     values = np.mean(means, axis=0) if balanced else column.mean(axis=1)
     return values, influence
 
@@ -175,10 +170,12 @@ def bootstrap_curve_metrics(score: np.ndarray, design: Design) -> dict[str, np.n
     distinct, place = np.unique(-score, return_inverse=True)
     thresholds = min(len(distinct), MOST_THRESHOLDS)
     threshold = place * thresholds // len(distinct)
-    counts = np.zeros((2, design.clusters, thresholds))
-    np.add.at(counts, (design.label.astype(int), design.cluster, threshold), 1)
-    real, fake = counts
-    return curve_metrics_of_weights(design.resampled @ fake, design.resampled @ real)
+    shape = (2, design.clusters, thresholds)
+    place = np.ravel_multi_index((design.label.astype(int), design.cluster, threshold), shape)
+    counts = np.bincount(place, minlength=np.prod(shape)).astype(float)
+    real, fake = counts.reshape(shape)
+    weights = design.resampled
+    return curve_metrics_of_weights(weights @ fake, weights @ real)
 
 
 def curve_metrics_of_weights(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,7 +201,8 @@ def curve_metrics_of_weights(fake: np.ndarray, real: np.ndarray) -> dict[str, np
     for percent in (1, 5):
         within = fpr <= percent / 100 + 1e-9
         metrics[f"TPR at {percent}% FPR"] = np.where(within, tpr, 0).max(axis=1)
-    metrics["AUC"] = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
+    height = tpr[:, 1:] + tpr[:, :-1]
+    metrics["AUC"] = (np.diff(fpr) * height).sum(axis=1) / 2
     metrics["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
     metrics["best IoU"] = iou.max(axis=1)
     metrics["EER"] = _equal_error_rate(fpr, tpr)
@@ -215,10 +213,10 @@ def _equal_error_rate(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
     """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
     excess = fpr + tpr - 1
     curve = np.arange(len(fpr))
-    after = np.argmax(excess >= 0, axis=1)
-    before = after - 1
-    share = excess[curve, before] / (excess[curve, before] - excess[curve, after])
-    return fpr[curve, before] + (fpr[curve, after] - fpr[curve, before]) * share
+    after = (curve, np.argmax(excess >= 0, axis=1))
+    before = (curve, after[1] - 1)
+    share = excess[before] / (excess[before] - excess[after])
+    return fpr[before] + (fpr[after] - fpr[before]) * share
 
 
 # ---------------------------------------------------------------- intervals and tests
@@ -259,7 +257,11 @@ def t_quantile(degrees: float, probability: float = 0.975) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[float, float]:
+def bounded_interval(
+    value: float,
+    spread: Spread,
+    independent: int,
+) -> tuple[float, float]:
     """The 95 % interval of a value in [0, 1]: on the logit scale, with a t quantile, and back.
 
     A value of exactly 1 has no standard error. Its interval is [.025^(1/k), 1] with k =
@@ -271,9 +273,12 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
         return NAN, NAN
     if min(value, 1 - value) < 1e-12:
         bound = 0.025 ** (1 / independent)
-        return (bound, 1.0) if value > 0.5 else (0.0, 1 - bound)
+        if value > 0.5:
+            return bound, 1.0
+        return 0.0, 1 - bound
     half = t_quantile(spread.degrees) * np.sqrt(spread.variance) / (value * (1 - value))
-    return float(expit(logit(value) - half)), float(expit(logit(value) + half))
+    middle = logit(value)
+    return float(expit(middle - half)), float(expit(middle + half))
 
 
 def p_value(difference: float, spread: Spread) -> float:
@@ -296,7 +301,7 @@ class Outcome:
         bounded: Whether the metric lies in [0, 1].
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
-        counts: Those of :meth:`Design.counts`.
+        counts: The numbers of units (n, n_real, n_fake) and of clusters.
         left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
     """
 
@@ -319,14 +324,14 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     first = outcomes[0]
     sets = len(outcomes)
+    shares = []
+    for outcome in outcomes:
+        share = outcome.over_videos.variance / sets**2
+        shares.append(Spread(share, outcome.over_videos.degrees))
+    over_videos = reduce(Spread.plus, shares)
     values = np.mean([outcome.values for outcome in outcomes], axis=0)
     value = float(values.mean())
     seeds = len(values)
-    shares = []
-    for outcome in outcomes:
-        over_videos = outcome.over_videos
-        shares.append(Spread(over_videos.variance / sets**2, over_videos.degrees))
-    over_videos = reduce(Spread.plus, shares)
     over_seeds = Spread(NAN, 0)
     over_both = over_videos
     if seeds > 1:

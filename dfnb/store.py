@@ -30,7 +30,10 @@ from dfnb import metrics
 from dfnb.files import locked, read_facts, read_table, report_folder, write_table
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
-KEYS = tuple(metrics.KEY_TYPES)  # video, track, frame, cluster, label and method
+KEYS = ("video", "track", "frame", "cluster", "label", "method")
+KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+# Tables of categories are sorted and compared several times as fast as those of texts.
+CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
@@ -197,7 +200,7 @@ def write_scores(
 
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; its frames join those of the stored test set."""
-    keys = table[list(KEYS)].astype(metrics.KEY_TYPES)
+    keys = table[list(KEYS)].astype(KEY_TYPES)
     frames = _with_frames(folder, condition.test_set, keys, table.attrs)
     frames["frame_row"] = np.arange(len(frames), dtype="int32")
     frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
@@ -284,7 +287,8 @@ class Report:
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
         if name not in self._test_sets:
-            self._test_sets[name] = read_table(test_set_path(self.folder, name))
+            frames = read_table(test_set_path(self.folder, name))
+            self._test_sets[name] = frames.astype(CATEGORIES)
         return self._test_sets[name]
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
@@ -416,7 +420,7 @@ class Report:
                 "score all videos of the test set and no others, labelled 0 real and 1 fake"
             )
         table = table.join(videos[["cluster", "method"]], on="video")
-        table = metrics.check_scores(table, path)
+        table = metrics.check_scores(table.astype(CATEGORIES), path)
         table["log_odds"] = logit(table["score"])
         table.attrs = {
             **frames.attrs,

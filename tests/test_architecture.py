@@ -20,7 +20,7 @@ synth corrupt
 store metrics statistics
 papers runs scoring
 trainer train attribution
-results claims tables figures pictures page
+results claims sides tables figures pictures page
 parameters
 jobs
 workflow cost

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dfnb import metrics
 from dfnb.attribution import maps, measures
 from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
@@ -18,7 +19,7 @@ from dfnb.settings import DfnbError
 from dfnb.store import KEYS
 
 SIDE, MARK = 48, 12
-EXPLAIN = [name for name in maps.METHODS if name not in maps.CONTROLS]
+EXPLAIN = [name for name in maps.METHODS if name not in metrics.PLACEBOS]
 
 
 class Planted(Network):

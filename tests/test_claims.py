@@ -9,7 +9,7 @@ import yaml
 from scipy.stats import t
 
 from dfnb import claims
-from dfnb.metrics import interval_text
+from dfnb.metrics import CROSS_DATASET_MEAN, interval_text
 from dfnb.settings import DfnbError
 
 HEAD = {
@@ -17,7 +17,7 @@ HEAD = {
     "registered": "2026-01-01",
     "datasets": {},
 }
-KEPT = {"collapsed": "0 of 10", "collapsed_included": False, "refused": "", "mean_over": ""}
+KEPT = {"collapsed": "0 of 10", "collapsed_included": False, "refused": ""}
 
 
 def number(value, low, high, detector="Ours", minus="Plain", **columns):
@@ -112,10 +112,10 @@ def test_numbers_without_a_verdict(judge, columns, expected):
 def test_what_is_material_depends_on_metric_and_test_set(judge):
     numbers = [number(0.012, 0.009, 0.015), number(0.04, 0.035, 0.045, metric="energy")]
     numbers.append(number(0.012, 0.009, 0.015, test_set="there"))
-    numbers.append(number(0.012, 0.009, 0.015, test_set="the mean", mean_over="there"))
+    numbers.append(number(0.012, 0.009, 0.015, test_set=CROSS_DATASET_MEAN))
     judged = judge(numbers, {"sets": ["within", "cross"]}, {"metric": "energy"}, {"delta": 0.02})
     small = "supported, below material size"
-    assert judged["on"].tolist() == ["here", "the mean", "there", "here", "here"]
+    assert judged["on"].tolist() == ["here", CROSS_DATASET_MEAN, "there", "here", "here"]
     assert judged["verdict"].tolist() == ["supported", small, "not judged", small, small]
     assert judged["kind"].tolist() == ["gain", "gain", "shown", "gain", "gain"]
 
@@ -158,6 +158,17 @@ def test_a_published_figure_is_inside_our_interval_or_outside(judge):
         "published figure outside our interval (± 0.020)",
     ]
     assert judged["published"].tolist() == ["0.900", "0.950"]
+
+
+def test_detectors_of_several_training_sets_are_judged_apart(judge):
+    numbers = []
+    for train_set, low in (("a", 0.02), ("b", -0.08)):
+        names = {"detector": f"Ours, {train_set}", "minus": f"Plain, {train_set}"}
+        sets = {"train_set": train_set, "test_set": train_set}
+        numbers.append(number(low + 0.03, low, low + 0.06, **names, **sets))
+    judged = judge(numbers, {})
+    assert judged["on"].tolist() == ["a, trained on a", "b, trained on b"]
+    assert judged["verdict"].tolist() == ["supported", "worse"]
 
 
 @pytest.mark.parametrize("changed", [{"kind": "gains"}, {"line": "x"}, {"sets": []}, {"level": 3}])

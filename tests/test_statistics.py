@@ -21,18 +21,6 @@ def clustered_noise(random, tables, cluster, shared):
 # ---------------------------------------------------------------- variances over clusters
 
 
-def test_without_clusters_the_variance_of_auc_is_that_of_delong():
-    random = rng("delong")
-    fake = random.normal(1, 1, 30).round(1)
-    real = random.normal(0, 1, 20).round(1)
-    wins = (fake[:, None] > real) + 0.5 * (fake[:, None] == real)
-    expected = wins.mean(axis=1).var(ddof=1) / 30 + wins.mean(axis=0).var(ddof=1) / 20
-    label = np.repeat([True, False], [30, 20])
-    values, influence = statistics.auc(np.concatenate([fake, real])[None], label)
-    assert values[0] == pytest.approx(wins.mean())
-    assert Design(label, np.arange(50)).variance(influence[0]) == pytest.approx(expected)
-
-
 def test_clusters_of_both_classes_by_hand():
     score = np.array([0.9, 0.7, 0.4, 0.8, 0.3, 0.5, 0.1])
     label = np.array([1, 1, 1, 0, 0, 0, 0], bool)
@@ -71,10 +59,6 @@ def test_a_balanced_mean_weighs_both_classes_alike():
     assert np.isnan(one_real_cluster.variance(influence[0]))
 
 
-def test_independent_pairs_come_from_different_clusters():
-    assert Design(np.arange(20) % 2, np.arange(20) // 2).pairs == 5  # 10 clusters of both classes
-
-
 # ---------------------------------------------------------------- curves and the bootstrap
 
 
@@ -111,19 +95,6 @@ def test_resampling_is_unbiased_and_keeps_to_the_strata(monkeypatch):
         np.testing.assert_allclose(weights[:, first : first + 2].sum(axis=1), 2)
     # With values 0 and 1, a mean over k = 2 clusters has variance s²/k = .5/2.
     assert (weights[:, 2] / 2).var() == pytest.approx(0.25, rel=0.02)
-
-
-def test_replicates_vary_as_clusters_drawn_again_do():
-    cluster = np.arange(1200) // 10  # more distinct scores than thresholds
-    label = cluster % 2 == 1
-    score = clustered_noise(rng("replicates"), 1, cluster, shared=0.5)[0] + 1.2 * label
-    replicates = statistics.bootstrap_curve_metrics(score, Design(label, cluster))
-    values = []
-    for key in range(400):
-        drawn = rng("drawn", key).integers(0, 60, (2, 60)) * 2 + np.array([[0], [1]])
-        rows = (10 * drawn.reshape(-1, 1) + np.arange(10)).ravel()
-        values.append(average_precision_score(label[rows], score[rows]))
-    assert replicates["AP"].std() == pytest.approx(np.std(values), rel=0.12)
 
 
 # ---------------------------------------------------------------- intervals and tests

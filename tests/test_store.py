@@ -67,9 +67,8 @@ def test_a_table_is_read_as_it_was_written():
     assert report.conditions(detector, "a") == list(tables)[:3]
     for condition, written in tables.items():
         (table,) = report.read(detector, condition)
-        pd.testing.assert_frame_equal(
-            table[KEYS], written[KEYS].reset_index(drop=True), check_dtype=False
-        )
+        frames = written[KEYS].reset_index(drop=True)
+        pd.testing.assert_frame_equal(table[KEYS].astype(frames.dtypes), frames)
         assert table.attrs["fingerprint"] == "first" and table.attrs["compression"] == "c23"
         assert table.attrs["seed"] == 3 and table.attrs["threshold"] == 0.75
         if condition.map:
@@ -169,7 +168,7 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
     write("x-1", record())
     ours = scores().assign(score=0.3)
     per_frame = their(ours[["video", "track", "frame", "label", "score"]])
-    pd.testing.assert_frame_equal(per_frame[KEYS], ours[KEYS], check_dtype=False)
+    pd.testing.assert_frame_equal(per_frame[KEYS].astype(ours[KEYS].dtypes), ours[KEYS])
     assert per_frame.attrs["seed"] is None and per_frame.attrs["fingerprint"] == "first"
     videos = ours.drop_duplicates("video")[["video", "label", "score"]]
     assert their(videos)["frame"].tolist() == [-1] * 8

@@ -142,7 +142,6 @@ EXPLAINERS = {
     "edges": edges,
 }
 METHODS = (*EXPLAINERS, "random")
-CONTROLS = ("edges", "random")
 
 
 # ---------------------------------------------------------------- maps of frames
