@@ -1,7 +1,7 @@
 """Exposing the Deception: its losses by hand, its switches, its heads, and optimal transport."""
 
-import pytest
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from networks import batch_of, small

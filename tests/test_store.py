@@ -93,22 +93,24 @@ def test_an_addition_is_read_with_the_run():
     assert len(Report("demo").conditions(detector, "a")) == 2
 
 
-def test_detectors_stand_in_the_order_of_notebooks_and_ablations():
+def test_detectors_stand_in_the_order_of_notebooks_and_of_the_profile():
     lae = {"notebook": "03_lae", "title": "LAE"}
     write("lae-2", record(seed=10, **lae))
     write("lae-1", record(seed=2, **lae))
     write("x-1", record(), roles=[("", ""), ("loss", "CE")])
     write("lae-3", record(**lae), roles=[("masks", "0 %")])
-    write("lae-4", record(**lae), roles=[("masks", "main")])
+    write("lae-4", record(**lae), roles=[("masks", "100 %")])
     write("x-2", record(), roles=[("baselines", "ResNet")])
     write("x-3", record(), roles=[], tables={})
+    profile = "ablations:\n  03_lae:\n    masks: {100 %: {}, 0 %: {}}\n"
+    (report_folder("demo") / "profile.yaml").write_text(profile, encoding="utf-8")
     detectors = Report("demo").detectors()
     assert [detector.name for detector in detectors] == [
         "Baseline",
         "ResNet",
         "LAE",
         "Baseline, loss: CE",
-        "LAE, masks: main",
+        "LAE, masks: 100 %",
         "LAE, masks: 0 %",
     ]
     assert [run.seed for run in detectors[2].runs] == [2, 10]
