@@ -15,7 +15,7 @@ from pydantic import Field
 from dfnb.data.codecs import h264, recompressed
 from dfnb.geometry import face_axes, rounded
 from dfnb.settings import Closed
-from dfnb.synth.painting import bump, edge
+from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
 
 VISIBLE = 0.05  # opacity from which on a pixel counts as forged
