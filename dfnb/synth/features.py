@@ -62,14 +62,22 @@ def paint_skin(canvas: Array, head: Head) -> None:
         _grow_beard(colour, head, mottling)
     light = _light_on_skin(head)
     gloss = head.gloss * (0.065 + 0.04 * look.nose_height)
-    lay_over(canvas, colour * light + gloss[..., None], head.inside)
+    lay_over(
+        canvas,
+        colour=colour * light + gloss[..., None],
+        opacity=head.inside,
+    )
     nostrils = head.beside_nose(
         u=look.nose_width * 0.5,
         v=look.nose_v + 0.075,
         width=0.04,
         height=0.022,
     )
-    lay_over(canvas, look.skin * NOSTRIL, 0.85 * nostrils)
+    lay_over(
+        canvas,
+        colour=look.skin * NOSTRIL,
+        opacity=0.85 * nostrils,
+    )
 
 
 def _skin_colour(head: Head, mottling: Array) -> Array:
@@ -127,7 +135,11 @@ def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
     density *= 1 - mouth
     opacity = look.beard * density * (0.75 + 0.12 * mottling)
     colour = look.hair * 0.9 + 0.02
-    lay_over(skin, colour, np.clip(opacity, 0, 1))
+    lay_over(
+        skin,
+        colour=colour,
+        opacity=np.clip(opacity, 0, 1),
+    )
 
 
 # ---------------------------------------------------------------- eyes
@@ -172,15 +184,27 @@ class Eye:
         """Paint the eye, and then what lies over it."""
         between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
         fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
-        lay_over(self.view, self.look.skin * LID_FOLD, 0.45 * between_corners * fold)
+        lay_over(
+            self.view,
+            colour=self.look.skin * LID_FOLD,
+            opacity=0.45 * between_corners * fold,
+        )
         white = self._paint_white()
         self._paint_iris(white)
         self._paint_glint(white)
         lashes = stripe(self.x, self.y, self.upper - 0.03, 0.11)
         lash_colour = self.look.hair * 0.35 + self.look.skin * 0.08
-        lay_over(self.view, lash_colour, 0.85 * between_corners * lashes)
+        lay_over(
+            self.view,
+            colour=lash_colour,
+            opacity=0.85 * between_corners * lashes,
+        )
         lower_lid = stripe(self.x, self.y, self.lower + 0.04, 0.09)
-        lay_over(self.view, self.look.skin * LOWER_LID, 0.4 * between_corners * lower_lid)
+        lay_over(
+            self.view,
+            colour=self.look.skin * LOWER_LID,
+            opacity=0.4 * between_corners * lower_lid,
+        )
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
@@ -194,7 +218,11 @@ class Eye:
         white = below_upper * above_lower * (np.abs(self.x) < 1)
         lid_shadow = 1 - 0.35 * stripe(self.x, self.y, self.upper, 0.25)
         light = EYE_WHITE * (0.55 + 0.45 * self.mean_shade)
-        lay_over(self.view, light * lid_shadow[..., None], white)
+        lay_over(
+            self.view,
+            colour=light * lid_shadow[..., None],
+            opacity=white,
+        )
         return white
 
     def _paint_iris(self, white: Array) -> None:
@@ -205,9 +233,17 @@ class Eye:
         lower_half = np.clip(self.y + 0.1, 0, 0.4)
         light = 0.8 + 0.9 * lower_half - 0.45 * rim
         iris = self._edge(IRIS_RADIUS - distance)
-        lay_over(self.view, self.look.iris * light[..., None], white * iris)
+        lay_over(
+            self.view,
+            colour=self.look.iris * light[..., None],
+            opacity=white * iris,
+        )
         pupil = self._edge(PUPIL_RADIUS - distance)
-        lay_over(self.view, PUPIL, white * pupil)
+        lay_over(
+            self.view,
+            colour=PUPIL,
+            opacity=white * pupil,
+        )
 
     def _paint_glint(self, white: Array) -> None:
         """Paint the light's reflection, which lies to the light's side of the pupil."""
@@ -216,7 +252,11 @@ class Eye:
         x = self.x - gaze - towards_light
         distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)
         glint = self._edge(GLINT_RADIUS - distance)
-        lay_over(self.view, GLINT, 0.9 * white * glint)
+        lay_over(
+            self.view,
+            colour=GLINT,
+            opacity=0.9 * white * glint,
+        )
 
     def _paint_brow(self) -> None:
         look = self.look
@@ -234,7 +274,11 @@ class Eye:
         hairs = hairs * np.exp(-(from_middle**4))
         ends = self._edge(1 - np.abs(x), sharpness=0.5)
         colour = look.hair * 0.6 + look.skin * 0.06
-        lay_over(self.view, colour, hairs * ends)
+        lay_over(
+            self.view,
+            colour=colour,
+            opacity=hairs * ends,
+        )
 
 
 # ---------------------------------------------------------------- mouth
@@ -283,17 +327,29 @@ class Mouth:
         lip_colour = self._lip_colour()
         self._paint_lips(lip_colour)
         hole = self._between(self.hole_top, self.hole_bottom)
-        lay_over(self.view, MOUTH_HOLE, hole)
+        lay_over(
+            self.view,
+            colour=MOUTH_HOLE,
+            opacity=hole,
+        )
         upper_teeth = self._edge(self.hole_top + 0.28 - self.y)
         sides = self._edge(0.85 - np.abs(self.x))
         light = 0.6 + 0.4 * float(self.shade.mean())
-        lay_over(self.view, TEETH * light, hole * upper_teeth * sides)
+        lay_over(
+            self.view,
+            colour=TEETH * light,
+            opacity=hole * upper_teeth * sides,
+        )
         middle = (self.hole_top + self.hole_bottom) / 2
         line = stripe(self.x, self.y, middle, 0.05)
         is_closed = self.pose.open < 0.25
         line = is_closed * (1 - hole) * line
         ends = self._edge(1.03 - np.abs(self.x), sharpness=0.4)
-        lay_over(self.view, lip_colour * LIP_LINE, 0.75 * line * ends)
+        lay_over(
+            self.view,
+            colour=lip_colour * LIP_LINE,
+            opacity=0.75 * line * ends,
+        )
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
         """An :func:`edge` at a distance in the mouth's coordinates; less sharp is softer."""
@@ -321,4 +377,8 @@ class Mouth:
         swelling = stripe(self.x, self.y, fullest, 0.1)
         is_upper_lip = self.y < self.hole_top
         light = self.shade * (1 + 0.22 * swelling - 0.15 * is_upper_lip)
-        lay_over(self.view, colour * light[..., None], self._between(upper, lower))
+        lay_over(
+            self.view,
+            colour=colour * light[..., None],
+            opacity=self._between(upper, lower),
+        )

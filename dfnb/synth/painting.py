@@ -12,8 +12,11 @@ from dfnb.synth.features import Eye, Mouth, looked_up, paint_skin
 from dfnb.synth.head import NOSE_DEPTH, Head
 from dfnb.synth.people import Array, Look, Pose, Shot
 
-# How much of each colour of the skin's light an ear reflects.
+# Colour by which the skin's is multiplied.
 EAR = np.float32([1.05, 0.93, 0.92])
+# Where the hair beside the face ends, in radii below the head's middle.
+LONG_HAIR_END = 0.3
+SHORT_HAIR_END = 0.05
 # Exponents of light: shadows of skin are red.
 NECK_SHADOW = np.float32([0.9, 1.05, 1.1])
 
@@ -54,9 +57,9 @@ def render(look: Look, pose: Pose, behind: Array, size: int) -> Shot:
         (corner_u, corner_v),
     ]
     landmarks = np.float32([head.pixel(u, v) for u, v in places])
-    # Half a pixel more and less, since pixel 0 is where the first pixel's centre lies.
     scale = size / len(behind)
-    return Shot(image, (landmarks + 0.5) * scale - 0.5)
+    from_corner = (landmarks + 0.5) * scale  # a pixel's centre is half a pixel from its corner
+    return Shot(image, from_corner - 0.5)
 
 
 # ---------------------------------------------------------------- hair
@@ -79,7 +82,11 @@ class Hair:
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6
         distance = np.sqrt(head.across * head.across + from_crown**2)
-        self.strand = looked_up(look.strands, angle * 55 + 128, distance * 8 + 2)
+        self.strand = looked_up(
+            look.strands,
+            angle * 55 + 128,
+            distance * 8 + 2,
+        )
         light = self._light()[..., None]
         colour = look.hair * light + 0.04 * (light - 0.5)
         self.colour = np.clip(colour, 0, 1)
@@ -93,8 +100,13 @@ class Hair:
         head = self.head
         band = bell(head.along + 0.72, 0.16)
         light_z = head.light[2]
-        sheen = 0.25 * light_z * band * (0.6 + 0.3 * self.strand)
-        light = head.diffuse(head.sphere_x, head.sphere_y - 0.3, 0.6)
+        sheen_on_strands = 0.6 + 0.3 * self.strand
+        sheen = 0.25 * light_z * band * sheen_on_strands
+        light = head.diffuse(
+            head.sphere_x,
+            head.sphere_y - 0.3,
+            0.6,
+        )
         return light * (0.8 + 0.13 * self.strand) + sheen
 
     def paint_behind(self, canvas: Array) -> None:
@@ -107,28 +119,51 @@ class Hair:
         sides = np.where(head.along < 0, self.inside, below_centre)
         above_end = look.hair_length - head.along
         inside = np.minimum(sides, above_end)
-        lay_over(canvas, self.colour * 0.75, edge(inside * head.radius))
+        lay_over(
+            canvas,
+            colour=self.colour * 0.75,
+            opacity=edge(inside * head.radius),
+        )
+
+    def _fringe(self) -> Array:
+        """v (S, S) of the fringe's lower edge, above every pixel."""
+        look = self.head.look
+        u = self.head.u
+        fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
+        on_face = np.clip(1 - u * u, 0, 1)
+        fringe += look.hair_slant * u * on_face
+        fringe += 0.012 * self.strand
+        return fringe
 
     def paint_front(self, canvas: Array) -> None:
         """The fringe on the forehead with its shadow, and the rim about the head."""
         head = self.head
         look = head.look
-        u = head.u
-        fringe = look.hairline + look.hair_curve * power(head.side_u, 2.2)
-        fringe += look.hair_slant * u * np.clip(1 - u * u, 0, 1)
-        fringe += 0.012 * self.strand
-        end = 0.3 if look.hair_length else 0.05
-        on_forehead = edge((fringe - head.v) * head.radius * 0.7)
-        above_end = np.clip((end + 0.12 - head.along) * 8, 0, 1)
-        front = on_forehead * above_end * head.inside
+        fringe = self._fringe()
+        end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
+        above_fringe = fringe - head.v
+        on_forehead = edge(above_fringe * head.radius * 0.7)
+        above_end = end + 0.12 - head.along
+        front = on_forehead * np.clip(above_end * 8, 0, 1) * head.inside
         outline = edge(self.inside * head.radius)
-        above_end = np.clip((end - head.along) * 8, 0, 1)
-        rim = outline * above_end * (1 - head.inside)
-        below_fringe = edge((fringe + 0.06 - head.v) * head.radius * 0.25)
-        shadow = np.clip(head.inside * below_fringe - front, 0, 1)
-        lay_over(canvas, canvas * 0.75, 0.5 * shadow)
+        above_end = end - head.along
+        outside = 1 - head.inside
+        rim = outline * np.clip(above_end * 8, 0, 1) * outside
+        above_shadow_end = fringe + 0.06 - head.v
+        in_shadow = edge(above_shadow_end * head.radius * 0.25)
+        shadow = head.inside * in_shadow - front
+        shadow = np.clip(shadow, 0, 1)
+        lay_over(
+            canvas,
+            colour=canvas * 0.75,
+            opacity=0.5 * shadow,
+        )
         density = np.clip(0.97 + 0.03 * self.strand, 0, 1)
-        lay_over(canvas, self.colour, (front + rim) * density)
+        lay_over(
+            canvas,
+            colour=self.colour,
+            opacity=(front + rim) * density,
+        )
 
 
 # ---------------------------------------------------------------- body
@@ -141,11 +176,18 @@ def _paint_neck(canvas: Array, head: Head) -> None:
     y = head.y[body]
     below_chin = np.clip(y - 1.05, 0, 1)
     half_width = 0.57 * look.broad + 0.5 * below_chin**2
-    chin_shadow = np.clip(0.52 + 0.7 * (y - 1.0), 0.52, 0.87)
-    light = chin_shadow * (0.85 + 0.3 * head.light[0] * x)
+    light_x = head.light[0]
+    from_the_side = 0.85 + 0.3 * light_x * x
+    chin_shadow = 0.52 + 0.7 * (y - 1.0)
+    chin_shadow = np.clip(chin_shadow, 0.52, 0.87)
+    light = chin_shadow * from_the_side
     colour = look.skin * power(light[..., None], NECK_SHADOW)
     inside = half_width - np.abs(x)
-    lay_over(canvas[body], colour, edge(inside * head.radius))
+    lay_over(
+        canvas[body],
+        colour=colour,
+        opacity=edge(inside * head.radius),
+    )
 
 
 def _paint_clothes(canvas: Array, head: Head) -> None:
@@ -158,12 +200,24 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
     opening = look.collar - from_middle - 0.75 * (y - 1.22)
-    opening = edge(opening * head.radius * 0.8) * (from_middle < 0.6)
+    opening = edge(opening * head.radius * 0.8)
+    opening = opening * (from_middle < 0.6)
     folds = 0.12 * np.sin(7 * x + 3 * y)
-    chin_shadow = 0.25 * bump(x, y, (0, 1.2), (0.6, 0.25))
-    light = 0.75 + 0.35 * head.light[0] * x + folds - chin_shadow
-    covered = edge(torso * 0.45 * head.radius) * (1 - opening)
-    lay_over(canvas[body], look.cloth * light[..., None], covered)
+    chin_shadow = 0.25 * bump(
+        x,
+        y,
+        at=(0, 1.2),
+        size=(0.6, 0.25),
+    )
+    light_x = head.light[0]
+    light = 0.75 + 0.35 * light_x * x + folds - chin_shadow
+    covered = edge(torso * 0.45 * head.radius)
+    covered = covered * (1 - opening)
+    lay_over(
+        canvas[body],
+        colour=look.cloth * light[..., None],
+        opacity=covered,
+    )
 
 
 def _rows_of_body(head: Head) -> slice:
@@ -179,11 +233,21 @@ def _paint_ear(canvas: Array, head: Head, side: int) -> None:
     x = (head.across - middle) / 0.13
     y = (head.along - 0.14) / 0.24
     inside = 1 - x**2 - y**2
-    hollow = bump(head.across, head.along, (middle, 0.14), (0.06, 0.13))
-    light = 0.72 + 0.2 * side * head.light[0] - 0.25 * hollow
+    hollow = bump(
+        head.across,
+        head.along,
+        at=(middle, 0.14),
+        size=(0.06, 0.13),
+    )
+    light_x = head.light[0]
+    light = 0.72 + 0.2 * side * light_x - 0.25 * hollow
     light = np.clip(light, 0, 1)
     # A turned head hides one of its ears.
     visible = 0.9 - 2.5 * side * head.sin_yaw
     visible = min(max(visible, 0), 1)
     opacity = edge(inside * 0.06 * head.radius) * visible
-    lay_over(canvas, look.skin * light[..., None] * EAR, opacity)
+    lay_over(
+        canvas,
+        colour=look.skin * light[..., None] * EAR,
+        opacity=opacity,
+    )
