@@ -187,17 +187,19 @@ class Head:
             width=0.3,
             height=0.08,
         )
-        cheeks = self.on_sides(
+        relief = look.nose_height * (0.05 * bridge + 0.1 * tip)
+        relief += 0.035 * wings
+        relief -= 0.055 * eye_sockets
+        relief += 0.03 * brows + 0.05 * self._cheeks()
+        return relief
+
+    def _cheeks(self) -> Array:
+        return self.on_sides(
             u=0.5,
             v=0.34,
             width=0.25,
             height=0.2,
         )
-        relief = look.nose_height * (0.05 * bridge + 0.1 * tip)
-        relief += 0.035 * wings
-        relief -= 0.055 * eye_sockets
-        relief += 0.03 * brows + 0.05 * cheeks
-        return relief
 
     def _add_lower_relief(self, relief: Array) -> None:
         """Add the folds beside the mouth, chin and lips to the relief, in place."""
