@@ -13,7 +13,7 @@ from dfnb import synth
 from dfnb.cli import app
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
-from dfnb.data.frames import Pixels, identity, landmarks_array, load_frames
+from dfnb.data.frames import Pixels, identity, load_frames
 from dfnb.files import dataset_folder, described
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
@@ -72,12 +72,12 @@ def test_the_seed_alone_decides_the_bytes(home, monkeypatch):
 def test_a_killed_build_goes_on_where_it_was(home):
     first = make()
     folder = dataset_folder("synth-a")
-    lost, *others = sorted(path.parent for path in (folder / "videos/real").rglob("video.json"))
+    lost, kept, *_ = sorted((folder / "videos/real").iterdir())
     (folder / "record.json").unlink()
     shutil.rmtree(lost)
-    before = {path: (path / "frames.npy").stat().st_mtime_ns for path in others}
+    before = (kept / "frames.npy").stat()
     assert make()["fingerprint"] == first["fingerprint"]
-    assert before == {path: (path / "frames.npy").stat().st_mtime_ns for path in others}
+    assert (kept / "frames.npy").stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
@@ -85,6 +85,11 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
     assert make() == first  # also its wall time
     with pytest.raises(DfnbError, match=r"made from other settings \(seed\); delete the folder"):
         make(seed=5)
+    pair = ["swap", "warp"]
+    compared = make(contrasts=[pair])  # contrasts are no part of the identity
+    assert compared["contrasts"] == [pair]
+    assert compared["fingerprint"] == first["fingerprint"]
+    assert identity(compared) == identity(first)
 
 
 @pytest.mark.parametrize("name", described("synth"))
@@ -98,22 +103,10 @@ def test_a_dataset_is_identified_before_it_is_built(home):
     assert {name: synth.identity(name) for name in STUDIED} == STUDIED
 
 
-@pytest.mark.parametrize("name", STUDIED)
-def test_the_study_has_more_people_of_the_same(name):
-    study = synth.preset(name).model_dump()
-    smaller = synth.preset(name.replace("-study", "")).model_dump()
-    assert study.pop("identities")["test"] == 400 > smaller.pop("identities")["test"]
-    study.pop("people_of", None)
-    smaller.pop("people_of", None)
-    assert study == smaller
-
-
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
         ("nowhere", {}, "nowhere.yaml does not exist; the embedded datasets are "),
-        ("synth-a", {"sead": 1}, "synth-a.yaml: there is no parameter 'sead'"),
-        ("synth-a", {"methods": ["magic"]}, "methods.0 = 'magic': input should be 'swap'"),
         ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of seams"),
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
@@ -146,18 +139,6 @@ def test_masks_are_exact(method, blend):
         assert 0.01 < mask.mean() < 0.35
 
 
-@pytest.mark.parametrize(
-    "methods", [("swap", "composite", "moved"), ("resynthesis", "whole", "reduced")]
-)
-def test_methods_that_are_compared_draw_the_same_numbers(methods):
-    states = []
-    for method in methods:
-        draw = rng(3)
-        synth.forge(method, shot_of(0), shot_of(1), FORGERIES, draw)
-        states.append(draw.bit_generator.state)
-    assert states[0] == states[1] == states[2] != rng(3).bit_generator.state
-
-
 @pytest.mark.parametrize("method", WHOLE_FRAME)
 def test_what_replaces_the_whole_frame_has_no_other_colours(method):
     """Without grain, and at full resolution, the image that is given comes back."""
@@ -177,9 +158,6 @@ def test_every_family_is_there_with_the_right_truth(home):
     assert {*table["method"]} == {"real", "swap", "resynthesis", "warp", "mouth"}
     assert table.groupby("label").size().tolist() == [64, 64]
     assert ((table["source"] == "") == (table["label"] == 0)).all()
-    x, y = landmarks_array(table).transpose(2, 1, 0)  # eyes, nose tip, mouth corners
-    assert (x[0] < x[1]).all() and (x[3] < x[4]).all()
-    assert (y[0] < y[2]).all() and (y[2] < y[3]).all()
     fakes = table[table["label"] == 1]
     masks = masks_of(fakes)
     assert masks[:, 8:-8, 8:-8].sum() == masks.sum()
@@ -193,48 +171,30 @@ def test_every_family_is_there_with_the_right_truth(home):
 
 def test_two_datasets_share_no_person():
     settings = synth.preset("smoke-b")
-    first, second = (synth.cast(name, settings)[0] for name in ("one", "two"))
+    first, _ = synth.cast("one", settings)
+    second, _ = synth.cast("two", settings)
     assert not {person.tone for person in first} & {person.tone for person in second}
-
-
-def stored_videos(name):
-    """The crops of a dataset by video."""
-    folder = dataset_folder(name) / "videos"
-    crops = {}
-    for path in folder.rglob("frames.npy"):
-        crops[path.parent.relative_to(folder).as_posix()] = np.load(path)
-    return crops
 
 
 def test_seams_show_the_test_people_of_another_dataset_in_every_kind(home):
     make()
     settings = synth.preset("seams", **FEW)
-    record = synth.build("seams", settings, workers=1)
-    assert record["contrasts"][0] == ["swap", "composite"]
-    theirs = stored_videos("synth-a")
-    ours = stored_videos("seams")
-    shared = theirs.keys() & ours.keys()
-    assert len([name for name in shared if name.startswith("real/")]) == 6
-    assert {name.split("/")[0] for name in shared} == {"real", "swap", "resynthesis"}
-    for name in shared:  # the same films, faces and draws
-        assert (theirs[name] == ours[name]).all()
+    synth.build("seams", settings, workers=1)
+    theirs = dataset_folder("synth-a") / "videos"
+    shared = set()
+    for path in theirs.rglob("frames.npy"):
+        name = path.relative_to(theirs)
+        ours = dataset_folder("seams") / "videos" / name
+        if ours.exists():  # the same films, faces and draws
+            assert ours.read_bytes() == path.read_bytes()
+            shared.add(name.parts[0])
+    assert shared == {"real", "swap", "resynthesis"}
     table = load_frames("seams").astype({"source": str, "method": str})
-    assert {*table["split"]} == {"test"}
     assert {*table["method"]} == {"real", *settings.methods}
     has_donor = table["method"].isin(["swap", "resynthesis", "whole"])
     assert ((table["source"] != "") == has_donor).all()
-    assert masks_of(table[table["method"].isin(WHOLE_FRAME)]).all()
     swapped = masks_of(table[table["method"] == "swap"])
     assert (swapped == masks_of(table[table["method"] == "composite"])).all()
-
-
-def test_contrasts_change_the_record_alone(home):
-    first = make()
-    pair = ["swap", "warp"]
-    second = make(contrasts=[pair])
-    assert (first["contrasts"], second["contrasts"]) == ([], [pair])
-    assert second["fingerprint"] == first["fingerprint"]
-    assert identity(second) == identity(first)
 
 
 def test_a_mark_tells_the_label_as_often_as_the_cue_says(home):
@@ -275,8 +235,6 @@ def test_every_portrait_is_used_or_listed(home):
     unused = [entry["file"] for entry in record["quarantine"]]
     names = sorted(path.name for path in folder.iterdir())
     assert sorted([*record["portraits"].values(), *unused]) == names
-    points = landmarks_array(load_frames("photographs"))
-    assert ((points > 5) & (points < 91)).all()
 
 
 @pytest.mark.parametrize(
@@ -320,7 +278,6 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(portraits
         assert code == 2
         assert "not used: portrait (more): is a folder; put its photographs" in output
     (portraits / "more").rmdir()
-    assert status("whole")[0] == 0
     # People of a split that the dataset does not have stay out, and nothing is wrong.
     code, output = status("tested", "smoke-b")
     assert code == 0

@@ -15,7 +15,7 @@ from pydantic import Field
 from dfnb.data.codecs import h264, recompressed
 from dfnb.geometry import face_axes, rounded
 from dfnb.settings import Closed
-from dfnb.synth.painting import bump, edge
+from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
 
 VISIBLE = 0.05  # opacity from which on a pixel counts as forged
@@ -24,6 +24,10 @@ DETAIL_OF_NOISE = 0.75  # share of white noise's variance that is in its fine de
 MEDIAN_OF_CHI_SQUARED = 0.4549  # with one degree of freedom: median over mean of squared noise
 WARM = np.float32([0.9, 0.5, 0.2])
 COLD = np.float32([0.2, 0.5, 0.9])
+# Places in face coordinates that a warp pulls, beside the corners of the mouth.
+LOWER_LIP = (0, 1.25)
+RIGHT_BROW = (-1, -0.4)
+LEFT_BROW = (1, -0.4)
 
 
 class Camera(Closed):
@@ -56,35 +60,6 @@ class Delivery(Closed):
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
 
-class Region(NamedTuple):
-    """Where a method forges: a superellipse in face coordinates (see ``geometry.face_axes``).
-
-    A forgery draws the values named in ``drawn`` from their spans, in this order, on which the
-    pixels of all datasets depend. The others have spans of length 0.
-    """
-
-    wide: Span  # half width
-    high: Span  # half height
-    middle: Span  # second coordinate of its centre
-    aside: Span = (0, 0)  # first coordinate of its centre
-    exponent: int = 2  # 2: an ellipse; 4: a box with rounded corners
-    drawn: tuple[str, ...] = ("wide", "high", "middle")
-
-
-FACE = Region(wide=(1.75, 2.05), high=(1.1, 1.25), middle=(0.42, 0.52))
-BOX = Region(wide=(1.6, 1.85), high=(1.0, 1.15), middle=(0.4, 0.5), exponent=4)
-HOLE = Region(  # anywhere in the face
-    wide=(1.0, 1.4),
-    high=(0.7, 1.0),
-    middle=(0.0, 1.0),
-    aside=(-0.8, 0.8),
-    drawn=("aside", "middle", "wide", "high"),
-)
-MOUTH = Region((1.05, 1.3), (0.45, 0.6), middle=(1.03, 1.03), drawn=("wide", "high"))
-EYES = Region((1.8, 2.1), (0.6, 0.8), middle=(0.1, 0.1), drawn=("wide", "high"))
-HAIR = Region((1.8, 2.2), (0.8, 1.0), middle=(-1.1, -0.9))  # and forehead
-
-
 # ---------------------------------------------------------------- camera
 
 
@@ -95,25 +70,37 @@ def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot
     noise = draw.uniform(*camera.noise)
     captured = []
     for shot in shots:
-        image = cv2.GaussianBlur(_resolved(shot.image, resolution), (0, 0), blur)
-        image = image + noise * _grain(image, draw).astype(np.float32)
-        captured.append(Shot(np.clip(image, 0, 1), shot.landmarks))
+        image = _resolved(shot.image, resolution)
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+        grain = _grain(image, draw).astype(np.float32)
+        image = np.clip(image + noise * grain, 0, 1)
+        captured.append(Shot(image, shot.landmarks))
     return captured
 
 
 def _grain(image: Array, draw: Generator) -> Array:
     """Noise of variance 1 in the image's shape, which is grey for its larger part."""
-    grey = draw.standard_normal((*image.shape[:2], 1))
+    height, width, _ = image.shape
+    grey = draw.standard_normal((height, width, 1))
     coloured = draw.standard_normal(image.shape)
     return 0.8 * grey + 0.6 * coloured
 
 
 def _resolved(image: Array, share: float) -> Array:
     """The image as it looks when only a share of its sides is resolved."""
-    size = image.shape[1::-1]
-    small_size = [max(round(side * share), 1) for side in size]
-    small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)
+    height, width, _ = image.shape
+    small_width = max(round(width * share), 1)
+    small_height = max(round(height * share), 1)
+    small = cv2.resize(
+        image,
+        (small_width, small_height),
+        interpolation=cv2.INTER_AREA,
+    )
+    return cv2.resize(
+        small,
+        (width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
 
 
 def to_bytes(image: Array) -> Array:
@@ -121,72 +108,165 @@ def to_bytes(image: Array) -> Array:
     return rounded(image * 255)
 
 
-# ---------------------------------------------------------------- geometry and blending
+# ---------------------------------------------------------------- regions
 
 
-def _to_pixels(shot: Shot) -> Array:
-    """Homogeneous matrix (3, 3) from face coordinates to pixels."""
-    axes, origin = face_axes(shot.landmarks)
-    return np.vstack([np.column_stack([axes, origin]), [0, 0, 1]])
+class Region(NamedTuple):
+    """Where a method forges: a superellipse in face coordinates (see ``geometry.face_axes``).
+
+    Its values are ``wide``, half the width, ``high``, half the height, and ``aside`` and
+    ``middle``, the coordinates of its centre.
+    """
+
+    drawn: dict[str, Span]  # values that a forgery draws, in an order on which all pixels depend
+    middle: float = 0  # where it is not drawn
+    exponent: int = 2  # 2: an ellipse; 4: a box with rounded corners
+
+
+FACE = Region(
+    {
+        "wide": (1.75, 2.05),
+        "high": (1.1, 1.25),
+        "middle": (0.42, 0.52),
+    },
+)
+BOX = Region(
+    {
+        "wide": (1.6, 1.85),
+        "high": (1.0, 1.15),
+        "middle": (0.4, 0.5),
+    },
+    exponent=4,
+)
+HOLE = Region(  # anywhere in the face
+    {
+        "aside": (-0.8, 0.8),
+        "middle": (0.0, 1.0),
+        "wide": (1.0, 1.4),
+        "high": (0.7, 1.0),
+    },
+)
+MOUTH = Region(
+    {
+        "wide": (1.05, 1.3),
+        "high": (0.45, 0.6),
+    },
+    middle=1.03,
+)
+EYES = Region(
+    {
+        "wide": (1.8, 2.1),
+        "high": (0.6, 0.8),
+    },
+    middle=0.1,
+)
+HAIR = Region(  # and forehead
+    {
+        "wide": (1.8, 2.2),
+        "high": (0.8, 1.0),
+        "middle": (-1.1, -0.9),
+    },
+)
+
+
+def _opacity(shot: Shot, region: Region, feather: Span, draw: Generator) -> Array:
+    """Opacity (H, W) of a region: 0 at its rim, 1 from ``feather`` of its radius inwards."""
+    shape = {"aside": 0, "middle": region.middle}
+    for name, span in region.drawn.items():
+        shape[name] = draw.uniform(*span)
+    feather_width = draw.uniform(*feather)
+    s, t = _face_coordinates(shot)
+    across = np.abs((s - shape["aside"]) / shape["wide"])
+    down = np.abs((t - shape["middle"]) / shape["high"])
+    power = region.exponent
+    radius = (across**power + down**power) ** (1 / power)
+    ramp = np.clip((1 - radius) / feather_width, 0, 1)
+    smooth = ramp * ramp * (3 - 2 * ramp)
+    return smooth.astype(np.float32)
 
 
 def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
     """Face coordinates s and t (H, W) of a frame's pixels."""
     height, width = shot.image.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    row_s, row_t, _ = np.linalg.inv(_to_pixels(shot))
+    to_face = np.linalg.inv(_to_pixels(shot))
+    row_s, row_t, _ = to_face
     s = row_s[0] * x + row_s[1] * y + row_s[2]
     t = row_t[0] * x + row_t[1] * y + row_t[2]
     return s, t
+
+
+def _to_pixels(shot: Shot) -> Array:
+    """Homogeneous matrix (3, 3) from face coordinates to pixels."""
+    axes, origin = face_axes(shot.landmarks)
+    affine = np.column_stack([axes, origin])
+    return np.vstack([affine, [0, 0, 1]])
+
+
+# ---------------------------------------------------------------- moving and blending
+
+
+class Inputs(NamedTuple):
+    """What every method gets."""
+
+    target: Shot  # the frame to forge
+    donor: Shot  # a frame of the person whose face is used
+    opacity: Array | None  # (H, W) of the method's region, if it has one
+    forgery: Forgery
+    draw: Generator
+
+
+Layer = tuple[Array, Array]  # an image (H, W, 3), and how opaque (H, W) it lies over the target
+
+
+def _fitted(donor: Shot, target: Shot) -> Array:
+    """The donor's frame, moved so that eyes and mouth lie on the target's."""
+    matrix = _to_pixels(target) @ np.linalg.inv(_to_pixels(donor))
+    return _moved(donor.image, matrix[:2])
+
+
+def _moved(image: Array, matrix: Array) -> Array:
+    """The image, moved by a matrix (2, 3) and mirrored at its borders."""
+    height, width, _ = image.shape
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
 
 
 def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
     """The frame warped by a pull (2, H, W) in face coordinates; and the pull in pixels."""
     axes, _ = face_axes(shot.landmarks)
     shift = np.einsum("ij,jhw->ihw", axes, pull)
-    pixels = np.indices(shift.shape[1:])[::-1]
-    source_x, source_y = np.float32(pixels - shift)
-    return cv2.remap(shot.image, source_x, source_y, cv2.INTER_LINEAR), shift
+    y, x = np.indices(shift.shape[1:])
+    source_x = np.float32(x - shift[0])
+    source_y = np.float32(y - shift[1])
+    warped = cv2.remap(
+        shot.image,
+        source_x,
+        source_y,
+        cv2.INTER_LINEAR,
+    )
+    return warped, shift
 
 
-def _opacity(shot: Shot, region: Region, feather: Span, draw: Generator) -> Array:
-    """Opacity (H, W) of a region: 0 at its rim, 1 from ``feather`` of its radius inwards."""
-    values = {name: getattr(region, name)[0] for name in ("wide", "high", "middle", "aside")}
-    for name in region.drawn:
-        values[name] = draw.uniform(*getattr(region, name))
-    feather_width = draw.uniform(*feather)
-    s, t = _face_coordinates(shot)
-    across = np.abs((s - values["aside"]) / values["wide"])
-    down = np.abs((t - values["middle"]) / values["high"])
-    power = region.exponent
-    radius = (across**power + down**power) ** (1 / power)
-    ramp = np.clip((1 - radius) / feather_width, 0, 1)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
-
-
-def _fitted(donor: Shot, target: Shot) -> Array:
-    """The donor's frame, moved so that eyes and mouth lie on the target's."""
-    matrix = _to_pixels(target) @ np.linalg.inv(_to_pixels(donor))
-    size = donor.image.shape[1::-1]
-    return cv2.warpAffine(donor.image, matrix[:2], size, borderMode=cv2.BORDER_REFLECT_101)
-
-
-def _blend(
-    image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def _blend(image: Array, inputs: Inputs) -> Layer:
     """Fit an image to the region of the target that it replaces.
 
     Each channel gets the target's mean and deviation in the region, and a cast. An image that
     replaces the whole frame stays as it is, while the same numbers are drawn.
-
-    Returns:
-        The image (H, W, 3), and how opaque (H, W) it lies over the target.
     """
+    target, _, opacity, forgery, draw = inputs
     weight = opacity[..., None] / opacity.sum()
     mean, variance = _moments(image, weight)
     target_mean, target_variance = _moments(target.image, weight)
-    gain = np.sqrt(np.clip(target_variance / np.maximum(variance, 1e-6), 0.25, 4))
-    cast = 1 + draw.uniform(*forgery.cast) * draw.choice([-1, 1], 3)
+    ratio = target_variance / np.maximum(variance, 1e-6)
+    gain = np.sqrt(np.clip(ratio, 0.25, 4))
+    error = draw.uniform(*forgery.cast)
+    signs = draw.choice([-1, 1], 3)
+    cast = 1 + error * signs
     if (opacity == 1).all():
         return image, opacity
     matched = ((image - mean) * gain + target_mean) * cast
@@ -199,12 +279,13 @@ def _blend(
 def _moments(image: Array, weight: Array) -> tuple[Array, Array]:
     """Weighted mean (3,) and variance (3,) of an image's channels."""
     mean = (weight * image).sum(axis=(0, 1))
-    variance = (weight * (image - mean) ** 2).sum(axis=(0, 1))
+    squared = (image - mean) ** 2
+    variance = (weight * squared).sum(axis=(0, 1))
     return mean, variance
 
 
-def _poisson(image: Array, background: Array, region: Array) -> tuple[Array, Array]:
-    """The image cloned into a region of the background by Poisson's equation; its opacity."""
+def _poisson(image: Array, background: Array, region: Array) -> Layer:
+    """The image cloned into a region of the background by Poisson's equation."""
     mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
     middle = (x + width // 2, y + height // 2)
@@ -215,158 +296,162 @@ def _poisson(image: Array, background: Array, region: Array) -> tuple[Array, Arr
         middle,
         cv2.NORMAL_CLONE,
     )
-    return cloned.astype(np.float32) / 255, region.astype(np.float32)
+    cloned = cloned.astype(np.float32) / 255
+    return cloned, region.astype(np.float32)
 
 
 # ---------------------------------------------------------------- methods
-# Every method takes the same arguments: the target's frame, the donor's, the opacity (H, W) of its
-# region, the settings, and the random stream. It returns a forged frame (H, W, 3) float32, and how
-# opaque (H, W) that lies over the target's.
-
-Method = Callable[[Shot, Shot, Array, Forgery, Generator], tuple[Array, Array]]
 
 
-def swap(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def swap(inputs: Inputs) -> Layer:
     """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
-    return _blend(_fitted(donor, target), target, opacity, forgery, draw)
+    fitted = _fitted(inputs.donor, inputs.target)
+    return _blend(fitted, inputs)
 
 
-def resynthesis(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def resynthesis(inputs: Inputs) -> Layer:
     """The donor's face, generated at a low resolution, in a rounded box (as Deepfakes)."""
-    resolution = draw.uniform(*forgery.low_resolution)
-    generated = _resolved(_fitted(donor, target), resolution)
-    return _blend(generated, target, opacity, forgery, draw)
+    resolution = inputs.draw.uniform(*inputs.forgery.low_resolution)
+    fitted = _fitted(inputs.donor, inputs.target)
+    generated = _resolved(fitted, resolution)
+    return _blend(generated, inputs)
 
 
-def warp(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    It moves mouth corners, lower lip and brows, and forges where a pixel moves: ``opacity`` is not
-    used.
+    It moves mouth corners, lower lip and brows, and forges where a pixel moves.
     """
+    draw = inputs.draw
+    target = inputs.target
     corners = _mouth_corners(target)
-    corner_pulls = _mouth_corners(donor) - corners + draw.normal(0, 0.1, (2, 2))
-    longest = float(np.linalg.norm(corner_pulls, axis=1).max())
-    length = draw.uniform(*forgery.motion)
+    towards_donor = _mouth_corners(inputs.donor) - corners
+    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))
+    lengths = np.linalg.norm(corner_pulls, axis=1)
+    longest = float(lengths.max())
+    length = draw.uniform(*inputs.forgery.motion)
     corner_pulls *= length / max(longest, 1e-3)
-    lip_pull = length * draw.choice([-1, 1]) * draw.uniform(0.5, 1)
+    up_or_down = draw.choice([-1, 1])
+    lip_pull = length * up_or_down * draw.uniform(0.5, 1)
     brow_pull = length * draw.uniform(-0.8, 0.8)
-    lip, right_brow, left_brow = (0, 1.25), (-1, -0.4), (1, -0.4)
-    places = [*corners, lip, right_brow, left_brow]
-    pulls = np.vstack([corner_pulls, [[0, lip_pull], [0, brow_pull], [0, brow_pull]]])
+    pulls = [
+        (corners[0], corner_pulls[0]),
+        (corners[1], corner_pulls[1]),
+        (LOWER_LIP, [0, lip_pull]),
+        (RIGHT_BROW, [0, brow_pull]),
+        (LEFT_BROW, [0, brow_pull]),
+    ]
     s, t = _face_coordinates(target)
     pull = np.zeros((2, *s.shape))
-    for place, vector in zip(places, pulls):
-        pull += vector[:, None, None] * bump(s, t, place, (0.5, 0.35))
+    for place, vector in pulls:
+        near = bump(s, t, place, (0.5, 0.35))
+        pull += np.reshape(vector, (2, 1, 1)) * near
     warped, shift = _warped(target, pull)
-    return warped, (np.hypot(*shift) > 0.3).astype(np.float32)
+    is_moved = np.hypot(*shift) > 0.3
+    return warped, is_moved.astype(np.float32)
 
 
 def _mouth_corners(shot: Shot) -> Array:
     """Right and left corner of the mouth (2, 2) in face coordinates."""
-    homogeneous = np.vstack([shot.landmarks[3:].T, [1, 1]])
+    corners = shot.landmarks[3:].T
+    homogeneous = np.vstack([corners, [1, 1]])
     return np.linalg.solve(_to_pixels(shot), homogeneous)[:2].T
 
 
-def mouth(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def mouth(inputs: Inputs) -> Layer:
     """The donor's texture, softened, in and around the mouth (as NeuralTextures)."""
-    softness = draw.uniform(*forgery.soften)
-    texture = cv2.GaussianBlur(_fitted(donor, target), (0, 0), softness)
-    return _blend(texture, target, opacity, forgery, draw)
+    softness = inputs.draw.uniform(*inputs.forgery.soften)
+    fitted = _fitted(inputs.donor, inputs.target)
+    texture = cv2.GaussianBlur(fitted, (0, 0), softness)
+    return _blend(texture, inputs)
 
 
-def diffuse(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def diffuse(inputs: Inputs) -> Layer:
     """A hole in the face, filled smoothly from its rim.
 
     It stands for inpainting by globally and locally consistent completion.
     """
-    hole = (opacity > 0).astype(np.uint8)
-    filled = cv2.inpaint(to_bytes(target.image), hole, 3, cv2.INPAINT_TELEA)
-    return filled.astype(np.float32) / 255, opacity
+    hole = inputs.opacity > 0
+    filled = cv2.inpaint(
+        to_bytes(inputs.target.image),
+        hole.astype(np.uint8),
+        3,  # pixels about each one that it is filled from
+        cv2.INPAINT_TELEA,
+    )
+    return filled.astype(np.float32) / 255, inputs.opacity
 
 
-def patch(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def patch(inputs: Inputs) -> Layer:
     """A hole in the face, filled in full detail with what lies elsewhere in the frame.
 
     It stands for inpainting by contextual attention.
     """
-    angle = draw.uniform(0, 2 * math.pi)
-    eye_distance = np.linalg.norm(target.landmarks[1] - target.landmarks[0])
-    distance = eye_distance * draw.uniform(0.4, 0.7)
+    target = inputs.target
+    angle = inputs.draw.uniform(0, 2 * math.pi)
+    right_eye, left_eye = target.landmarks[:2]
+    eye_distance = np.linalg.norm(left_eye - right_eye)
+    distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
     shift_x = distance * math.cos(angle)
     shift_y = distance * math.sin(angle)
     matrix = np.float32([[1, 0, shift_x], [0, 1, shift_y]])
-    size = target.image.shape[1::-1]
-    copied = cv2.warpAffine(target.image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
-    return _blend(copied, target, opacity, forgery, draw)
+    return _blend(_moved(target.image, matrix), inputs)
 
 
-def recolour(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def recolour(inputs: Inputs) -> Layer:
     """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours)."""
+    draw = inputs.draw
+    forgery = inputs.forgery
     resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*forgery.low_resolution)
-    generated = _resolved(target.image, resolution)
-    change = draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3)
-    return (generated * (1 + change)).astype(np.float32), opacity
+    generated = _resolved(inputs.target.image, resolution)
+    amounts = draw.uniform(*forgery.cast, 3)
+    signs = draw.choice([-1, 1], 3)
+    recoloured = generated * (1 + amounts * signs)
+    return recoloured.astype(np.float32), inputs.opacity
 
 
-def retouch(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def retouch(inputs: Inputs) -> Layer:
     """Larger eyes, generated at a low resolution (as an edit in the latent space of Glow)."""
-    s, t = _face_coordinates(target)
+    draw = inputs.draw
+    s, t = _face_coordinates(inputs.target)
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
-    outwards = np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
-    pull = draw.uniform(0.15, 0.3) * outwards
-    resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*forgery.low_resolution)
-    generated = _resolved(_warped(target, pull)[0], resolution)
-    return _blend(generated, target, opacity, forgery, draw)
+    aside = right * (s + 1) + left * (s - 1)
+    down = (right + left) * t
+    pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
+    resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*inputs.forgery.low_resolution)
+    enlarged, _ = _warped(inputs.target, pull)
+    generated = _resolved(enlarged, resolution)
+    return _blend(generated, inputs)
 
 
 # The next two show what the traces of a forgery are made of. They draw the same numbers from their
 # stream as `swap` and `resynthesis`, so that they differ from these in what is named here alone.
 
 
-def moved(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def moved(inputs: Inputs) -> Layer:
     """The whole of another frame of the same film, fitted as for a swap.
 
     Its pixels are resampled; it has no seam, no colour cast and no forgery.
     """
-    return swap(target, donor, np.ones_like(opacity), forgery, draw)
+    everywhere = np.ones_like(inputs.opacity)
+    return swap(inputs._replace(opacity=everywhere))
 
 
-def whole(
-    target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator
-) -> tuple[Array, Array]:
+def whole(inputs: Inputs) -> Layer:
     """The donor, filmed in the target's scene, the whole frame generated at a low resolution.
 
     It is a forgery without a seam.
     """
-    in_place = Shot(donor.image, target.landmarks)
-    return resynthesis(target, in_place, np.ones_like(opacity), forgery, draw)
+    in_place = Shot(inputs.donor.image, inputs.target.landmarks)
+    everywhere = np.ones_like(inputs.opacity)
+    return resynthesis(inputs._replace(donor=in_place, opacity=everywhere))
 
 
 # In place of a donor, these three get the target itself: its frame that lies so many frames later.
 # `composite` is a seam without a forgery, `reduced` a low resolution without one.
 FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
 
-METHODS: dict[str, tuple[Method, Region | None]] = {
+METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
     "warp": (warp, None),
@@ -405,19 +490,21 @@ def forge(
     opacity = None
     if region is not None:
         opacity = _opacity(target, region, forgery.feather, draw)
-    image, opacity = make(target, donor, opacity, forgery, draw)
+    image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
     mask = opacity > VISIBLE
-    lost_variance = _fine_variance(target.image, mask) - _fine_variance(image, mask)
-    lost = max(float(lost_variance) / MEDIAN_OF_CHI_SQUARED, 0.0)
-    amount = math.sqrt(lost / DETAIL_OF_NOISE) * draw.uniform(*forgery.regrain)
+    lost_detail = _squared_detail(target.image, mask) - _squared_detail(image, mask)
+    lost_variance = max(float(lost_detail) / MEDIAN_OF_CHI_SQUARED, 0.0)
+    lost_grain = math.sqrt(lost_variance / DETAIL_OF_NOISE)
+    amount = lost_grain * draw.uniform(*forgery.regrain)
     grainy = image + amount * _grain(image, draw)
     mixed = target.image + opacity[..., None] * (grainy - target.image)
-    forged = np.where(mask[..., None], np.clip(mixed, 0, 1), target.image)
+    mixed = np.clip(mixed, 0, 1)
+    forged = np.where(mask[..., None], mixed, target.image)
     return forged.astype(np.float32), mask
 
 
-def _fine_variance(image: Array, mask: Array) -> np.floating:
-    """Median squared fine detail of an image within a mask."""
+def _squared_detail(image: Array, mask: Array) -> np.floating:
+    """Median square of an image's fine detail within a mask."""
     detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
     return np.median(detail[mask] ** 2)
 
@@ -439,8 +526,9 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     radius = draw.uniform(0.06, 0.08)
     if draw.random() < 0.5:
         disc_x = 1 - disc_x
-    inside = radius - np.hypot(x - disc_x, y - disc_y)
-    opacity = 0.8 * edge(inside * size)[..., None]
+    distance = np.hypot(x - disc_x, y - disc_y)
+    inside = (radius - distance) * size
+    opacity = 0.8 * edge(inside)[..., None]
     colour = WARM if warm else COLD
     return [image + opacity * (colour - image) for image in images]
 
@@ -451,17 +539,20 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     Returns:
         (n, H, W, 3) uint8 RGB.
     """
-    gain = 1 + delivery.white_balance * draw.uniform(-1, 1, 3).astype(np.float32)
+    gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)
+    gain = 1 + delivery.white_balance * gain_or_loss
     contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
     level = delivery.contrast / 2 * draw.uniform(-1, 1)
-    noise = draw.uniform(*delivery.noise)
+    amount_of_noise = draw.uniform(*delivery.noise)
     frames = []
     for image in images:
         toned = (image * gain - 0.5) * contrast + 0.5 + level
-        noisy = toned + noise * draw.standard_normal(image.shape)
+        noise = draw.standard_normal(image.shape)
+        noisy = toned + amount_of_noise * noise
         frames.append(to_bytes(noisy))
     if delivery.h264 is not None:
         return h264(np.stack(frames), delivery.h264)
     low, high = sorted(delivery.jpeg)
     quality = int(draw.integers(low, high, endpoint=True))
-    return np.stack([recompressed(frame, quality) for frame in frames])
+    compressed = [recompressed(frame, quality) for frame in frames]
+    return np.stack(compressed)

@@ -25,12 +25,36 @@ MIN_EYE_DISTANCE = 0.18  # of a portrait, by the side of the frames that are mad
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 # Per cent of red, green and blue.
-SKIN_TONES = [[97, 83, 74], [91, 73, 60], [80, 60, 45], [62, 43, 31], [40, 27, 20]]  # from light on
-DARK_HAIR = [[7, 6, 6], [20, 13, 9]]
-OTHER_HAIR = [[36, 23, 14], [48, 22, 11], [74, 58, 36], [60, 60, 60]]  # chestnut, red, blond, grey
+SKIN_TONES = [  # from light to dark
+    [97, 83, 74],
+    [91, 73, 60],
+    [80, 60, 45],
+    [62, 43, 31],
+    [40, 27, 20],
+]
+DARK_HAIR = [
+    [7, 6, 6],
+    [20, 13, 9],
+]
+OTHER_HAIR = [
+    [36, 23, 14],  # chestnut
+    [48, 22, 11],  # red
+    [74, 58, 36],  # blond
+    [60, 60, 60],  # grey
+]
 HAIR_SHARES = [0.22, 0.26, 0.2, 0.08, 0.14, 0.1]  # of both lists, among people with light skin
-BROWN_EYES = [[28, 16, 8], [42, 27, 12]]
-OTHER_EYES = [[28, 42, 52], [33, 44, 28], [38, 42, 45]]  # blue, green, grey
+BROWN_EYES = [
+    [28, 16, 8],
+    [42, 27, 12],
+]
+OTHER_EYES = [
+    [28, 42, 52],  # blue
+    [33, 44, 28],  # green
+    [38, 42, 45],  # grey
+]
+# Skin tones below which the other colours occur.
+LIGHT_HAIR_BELOW = 2.2
+LIGHT_EYES_BELOW = 1.6
 
 # The shape of a face, in face coordinates (see painting.Head) but where Look says otherwise.
 FACE: dict[str, Span] = {
@@ -185,38 +209,39 @@ class Portrait(NamedTuple):
 def person(draw: Generator, tone: float) -> Look:
     """Draw the looks of a person with a skin tone from 0, light, to 4, dark."""
     man = draw.random() < 0.5
-    texture = _mottling(draw)
-    strands = draw.standard_normal((24, 256)).astype(np.float32)
-    strands = cv2.GaussianBlur(strands, (0, 0), sigmaX=1.3, sigmaY=8)
-    skin = np.float32([np.interp(tone, range(5), channel) for channel in _colours(SKIN_TONES).T])
-    if tone < 2.2:
-        hair = draw.choice(_colours(DARK_HAIR + OTHER_HAIR), p=HAIR_SHARES)
-    else:
-        hair = draw.choice(_colours(DARK_HAIR))
+    skin_texture = _mottling(draw)
+    strands = _strands(draw)
+    skin = _skin(tone)
+    hair = _hair_colour(tone, draw)
     skin = skin * draw.uniform(0.95, 1.04, 3).astype(np.float32)
     hair = hair * draw.uniform(0.8, 1.2)
-    eye_colours = BROWN_EYES + OTHER_EYES if tone < 1.6 else BROWN_EYES
+    eye_colours = BROWN_EYES
+    if tone < LIGHT_EYES_BELOW:
+        eye_colours = BROWN_EYES + OTHER_EYES
     iris = draw.choice(_colours(eye_colours))
     face = _values(FACE, man, draw)
-    beard = 0.0
-    if man:
-        beard = draw.choice([0.0, 0.0, draw.uniform(0.15, 0.45), draw.uniform(0.6, 0.85)])
+    beard = _beard(draw) if man else 0.0
     hair_shape = _values(HAIR, man, draw)
     bald = man and draw.random() < 0.08
-    short = man or draw.random() < 0.25
+    is_short = man or draw.random() < 0.25
+    hair_length = 0.0
+    if not is_short:
+        hair_length = draw.uniform(0.9, 1.7)
+    brightness = draw.uniform(0.08, 0.8)
+    cloth = brightness * draw.uniform(0.55, 1, 3)
     return Look(
         man=man,
         skin=skin,
         hair=hair,
         iris=iris,
-        skin_texture=texture,
-        strands=strands / float(strands.std()),
+        skin_texture=skin_texture,
+        strands=strands,
         **face,
         beard=beard,
         **hair_shape,
         bald=bald,
-        hair_length=0.0 if short else draw.uniform(0.9, 1.7),
-        cloth=(draw.uniform(0.08, 0.8) * draw.uniform(0.55, 1, 3)).astype(np.float32),
+        hair_length=hair_length,
+        cloth=cloth.astype(np.float32),
         collar=draw.uniform(0.15, 0.6),
     )
 
@@ -232,6 +257,33 @@ def _mottling(draw: Generator) -> Array:
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
     coarse = cv2.GaussianBlur(grain, (0, 0), 8.0) * 9.6
     return fine + middle + coarse
+
+
+def _strands(draw: Generator) -> Array:
+    """Vertical stripes (24, 256) of random brightness, with mean about 0 and deviation 1."""
+    grain = draw.standard_normal((24, 256)).astype(np.float32)
+    stripes = cv2.GaussianBlur(grain, (0, 0), sigmaX=1.3, sigmaY=8)
+    return stripes / float(stripes.std())
+
+
+def _skin(tone: float) -> Array:
+    """The colour (3,) of a tone, interpolated between the two next to it."""
+    channels = _colours(SKIN_TONES).T
+    tones = range(len(SKIN_TONES))
+    return np.float32([np.interp(tone, tones, channel) for channel in channels])
+
+
+def _hair_colour(tone: float, draw: Generator) -> Array:
+    if tone < LIGHT_HAIR_BELOW:
+        return draw.choice(_colours(DARK_HAIR + OTHER_HAIR), p=HAIR_SHARES)
+    return draw.choice(_colours(DARK_HAIR))
+
+
+def _beard(draw: Generator) -> float:
+    """How dense a man's beard is: half of them have none, a quarter stubble."""
+    stubble = draw.uniform(0.15, 0.45)
+    full = draw.uniform(0.6, 0.85)
+    return draw.choice([0.0, 0.0, stubble, full])
 
 
 def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, float]:
@@ -252,8 +304,9 @@ def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pos
     for name, wave in EXPRESSION_AND_LIGHT_WAVES.items():
         curves[name] = _curve(wave, times, expression_draw)
     poses = []
-    for values in zip(*curves.values()):
-        poses.append(Pose(**dict(zip(curves, values))))
+    for frame in range(n):
+        values = {name: curve[frame] for name, curve in curves.items()}
+        poses.append(Pose(**values))
     return poses
 
 
@@ -261,35 +314,69 @@ def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
     slow = _sine(times, SLOW_PERIODS, draw)
     fast = _sine(times, FAST_PERIODS, draw)
     mean = draw.uniform(wave.low, wave.high)
-    return np.clip(mean + wave.swing * (0.6 * slow + 0.4 * fast), *wave.limits).tolist()
+    swing = 0.6 * slow + 0.4 * fast
+    values = mean + wave.swing * swing
+    return np.clip(values, *wave.limits).tolist()
 
 
 def _sine(times: Array, periods: Span, draw: Generator) -> Array:
     period = draw.uniform(*periods)
     phase = draw.random()
-    return np.sin(2 * np.pi * (times / period + phase))
+    turns = times / period + phase
+    return np.sin(2 * np.pi * turns)
 
 
 def backdrop(draw: Generator, size: int) -> Array:
     """What is behind a person (S, S, 3): a ramp of two colours, a few shapes, out of focus."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    ends = draw.uniform([[0.25], [0.15]], [[0.9], [0.75]], (2, 3)).astype(np.float32)
-    ends = 0.4 * ends + 0.6 * ends.mean(axis=1, keepdims=True)
-    angle = draw.uniform(0, 2 * np.pi)
-    ramp = 0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)
-    ramp = np.clip(ramp, 0, 1)[..., None]
-    canvas = ends[0] * ramp + ends[1] * (1 - ramp)
+    canvas = _ramp(draw, size)
     mean = canvas.mean(axis=(0, 1))
     for _ in range(draw.integers(2, 9)):
-        colour = mean * draw.uniform(0.5, 1.5) * draw.uniform(0.85, 1.15, 3)
-        colour = colour.clip(0, 1).tolist()
-        place = draw.uniform(0, size, 2).astype(int)
-        extent = (draw.uniform(0.05, 0.4, 2) * size).astype(int)
-        if draw.random() < 0.5:
-            cv2.ellipse(canvas, place.tolist(), extent.tolist(), 0, 0, 360, colour, -1)
-        else:
-            cv2.rectangle(canvas, place.tolist(), (place + extent).tolist(), colour, -1)
-    return cv2.GaussianBlur(canvas, (0, 0), draw.uniform(1.5, 8))
+        brightness = draw.uniform(0.5, 1.5)
+        colour = mean * brightness * draw.uniform(0.85, 1.15, 3)
+        _draw_shape(canvas, colour.clip(0, 1).tolist(), draw)
+    blur = draw.uniform(1.5, 8)
+    return cv2.GaussianBlur(canvas, (0, 0), blur)
+
+
+def _ramp(draw: Generator, size: int) -> Array:
+    """A picture (S, S, 3) that goes from one colour to another in a random direction."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    lowest = [[0.25], [0.15]]  # of the channels of the first and of the second colour
+    highest = [[0.9], [0.75]]
+    colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)
+    greys = colours.mean(axis=1, keepdims=True)
+    first, second = 0.4 * colours + 0.6 * greys
+    angle = draw.uniform(0, 2 * np.pi)
+    share = 0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)
+    share = np.clip(share, 0, 1)[..., None]
+    return first * share + second * (1 - share)
+
+
+def _draw_shape(canvas: Array, colour: list[float], draw: Generator) -> None:
+    """Draw an ellipse or a rectangle on the canvas (S, S, 3), in place."""
+    size = len(canvas)
+    place = draw.uniform(0, size, 2).astype(int)
+    extent = draw.uniform(0.05, 0.4, 2) * size
+    extent = extent.astype(int)
+    if draw.random() < 0.5:
+        cv2.ellipse(
+            canvas,
+            place.tolist(),
+            extent.tolist(),
+            angle=0,
+            startAngle=0,
+            endAngle=360,
+            color=colour,
+            thickness=cv2.FILLED,
+        )
+    else:
+        cv2.rectangle(
+            canvas,
+            place.tolist(),
+            (place + extent).tolist(),
+            colour,
+            thickness=cv2.FILLED,
+        )
 
 
 # ---------------------------------------------------------------- portraits
@@ -304,7 +391,13 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if image is None:
         return "not readable as an image"
     shrink = min(1, DETECTOR_SIZE / max(image.shape))
-    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        image,
+        None,
+        fx=shrink,
+        fy=shrink,
+        interpolation=cv2.INTER_AREA,
+    )
     # One row per face: box (4), landmarks (10), confidence.
     faces = np.float32(detect(small))
     faces = faces[faces[:, 14] >= MIN_CONFIDENCE]
@@ -318,12 +411,19 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     height, width = image.shape[:2]
     if (landmarks < 0).any() or (landmarks >= (width, height)).any():
         return "the face is cut by the frame"
-    if np.linalg.norm(landmarks[1] - landmarks[0]) < MIN_EYE_DISTANCE * size:
+    eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
+    if eye_distance < MIN_EYE_DISTANCE * size:
         return f"the face is too small for frames of {size} pixels"
+    return Portrait(str(path), landmarks, _brightness(image, landmarks))
+
+
+def _brightness(image: Array, landmarks: Array) -> float:
+    """The mean brightness of an image (H, W, 3) uint8 BGR between the landmarks of a face."""
+    mask = np.zeros(image.shape[:2], np.uint8)
     hull = cv2.convexHull(landmarks.astype(np.int32))
-    mask = cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, 1)
-    brightness = float(cv2.mean(image, mask)[0:3] @ BRIGHTNESS_OF_BGR)
-    return Portrait(str(path), landmarks, brightness)
+    cv2.fillConvexPoly(mask, hull, 1)
+    mean = cv2.mean(image, mask)[0:3]
+    return float(mean @ BRIGHTNESS_OF_BGR)
 
 
 def _photograph(path: str | Path) -> Array | None:
@@ -338,28 +438,42 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
     """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light."""
     image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
+    x = np.linspace(-1, 1, size, dtype=np.float32)
+    shots = []
+    for pose in poses:
+        matrix, shift, zoom = _placement(portrait, pose, size)
+        smooth = image
+        if zoom < 0.5:  # warping alone would alias
+            smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
+        frame = cv2.warpAffine(
+            smooth,
+            np.column_stack([matrix, shift]),
+            (size, size),
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        darkness = 0.3 * (0.6 - pose.ambient)
+        from_the_side = 0.12 * math.sin(pose.azimuth)
+        light = 1.1 - darkness + from_the_side * x
+        frame = np.clip(frame * light[:, None], 0, 1)
+        landmarks = portrait.landmarks @ matrix.T + shift
+        shots.append(Shot(frame, landmarks))
+    return shots
+
+
+def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:
+    """How a portrait gets into a frame: matrix (2, 2), shift (2,) in pixels, and scale."""
     eyes = portrait.landmarks[:2].mean(axis=0)
     mouth = portrait.landmarks[3:].mean(axis=0)
     down = mouth - eyes
     length = np.linalg.norm(down)
+    zoom = 0.22 * size * pose.scale / length
     upright = np.float32([[down[1], -down[0]], [down[0], down[1]]]) / length
-    x = np.linspace(-1, 1, size, dtype=np.float32)
-    shots = []
-    for pose in poses:
-        zoom = 0.22 * size * pose.scale / length
-        sin, cos = math.sin(pose.roll), math.cos(pose.roll)
-        roll = np.float32([[cos, -sin], [sin, cos]])
-        narrowing = np.diag([math.cos(pose.yaw), math.cos(pose.pitch)]).astype(np.float32)
-        matrix = zoom * narrowing @ roll @ upright
-        centre = size * np.float32([0.5 + pose.shift_x, 0.52 + pose.shift_y])
-        shift = centre - matrix @ (eyes + down / 2)
-        smooth = image
-        if zoom < 0.5:  # warping alone would alias
-            smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
-        affine = np.column_stack([matrix, shift])
-        edges = cv2.BORDER_REPLICATE
-        frame = cv2.warpAffine(smooth, affine, (size, size), borderMode=edges)
-        light = 1.1 - 0.3 * (0.6 - pose.ambient) + 0.12 * math.sin(pose.azimuth) * x
-        frame = np.clip(frame * light[:, None], 0, 1)
-        shots.append(Shot(frame, portrait.landmarks @ matrix.T + shift))
-    return shots
+    sin = math.sin(pose.roll)
+    cos = math.cos(pose.roll)
+    roll = np.float32([[cos, -sin], [sin, cos]])
+    narrowing = np.diag([math.cos(pose.yaw), math.cos(pose.pitch)]).astype(np.float32)
+    matrix = zoom * narrowing @ roll @ upright
+    middle_of_face = eyes + down / 2
+    centre = size * np.float32([0.5 + pose.shift_x, 0.52 + pose.shift_y])
+    shift = centre - matrix @ middle_of_face
+    return matrix, shift, zoom
