@@ -30,8 +30,7 @@ def answer(report: tables.Report, best: str) -> str:
     pairs = pairs[is_of_best & (pairs["mean_over"] != "")]
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
-    is_decided = (pairs["low"] > 0) | (pairs["high"] < 0)
-    undecided = pairs[~is_decided]
+    undecided = pairs[tables.verdicts(pairs) == "undecided"]
     tied = {*undecided["detector"], *undecided["minus"]} - {best}
     if tied:
         return f"{best} is first, but cannot be told apart from {', '.join(sorted(tied))}."

@@ -22,7 +22,7 @@ from dfnb.store import Detector, StoredRun
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 DECLARED = read_yaml(MANIFEST)
-RANKED = ("AUC", results.ROBUSTNESS, metrics.GAIN)  # metrics by which detectors are ranked
+RANKED = ("AUC", metrics.GAIN)  # metrics by which detectors are ranked
 
 
 # ---------------------------------------------------------------- what is declared
@@ -93,7 +93,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     - ``verdict``: of the sanity check of the map;
     - the published AUC, see :func:`dfnb.claims.with_published`.
     """
-    table["within"] = table["test_set"] == table["train_set"]
+    table = table.assign(within=table["test_set"] == table["train_set"])
     table = table.join(_sanity_verdicts(table), on=["detector", "map"])
     table["verdict"] = table["verdict"].fillna("")
     return claims.with_published(table)
@@ -104,12 +104,14 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
 
     Differences of two detectors do not count, because they are no correlations.
     """
-    is_tested = table["sanity"] & (table["minus"] == "") & ~table["collapsed_included"]
+    is_difference = table["minus"] != ""
+    is_tested = table["sanity"] & ~is_difference & ~table["collapsed_included"]
     tested = table[is_tested].dropna(subset="value")
-    limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
-    fails = tested["value"] >= limits
-    verdicts = fails.groupby([tested["detector"], tested["map"]]).any().rename("verdict")
-    return verdicts.map({True: "fails", False: "passes"})
+    limits = tested["metric"].map(metrics.SANITY_LIMITS)
+    fails = tested["value"] >= limits.astype(float)
+    by_map = fails.groupby([tested["detector"], tested["map"]])
+    verdicts = by_map.any().map({True: "fails", False: "passes"})
+    return verdicts.rename("verdict")
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -142,34 +144,56 @@ def cell(row: Mapping[str, Any]) -> str:
     if np.isnan(row["value"]):
         return "–"
     sign = "+" if row["minus"] else ""
-    text = metrics.interval_text(row["value"], row["low"], row["high"], sign)
+    text = metrics.interval_text(
+        row["value"],
+        row["low"],
+        row["high"],
+        sign,
+    )
     return text.replace(" ", "\u00a0")
 
 
 def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     """Rows as a table of texts ``value [low, high]``, in the order of the results."""
+    if rows.empty:
+        return pd.DataFrame()
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
     rows["text"] = [cell(row) for row in rows.to_dict("records")]
     if not spec.columns:
         return _differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
-    table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
-    beside = rows.groupby(spec.index)[spec.beside].max().convert_dtypes()
-    return table.join(beside).rename_axis(columns=None).astype(object).fillna("–")
+    table = rows.pivot_table(
+        "text",
+        spec.index,
+        "column",
+        aggfunc="last",
+        sort=False,
+    )
+    beside = rows.groupby(spec.index)[spec.beside].max()
+    table = table.join(beside.convert_dtypes())
+    table = table.rename_axis(columns=None)
+    return table.astype(object).fillna("–")
 
 
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Differences, one per row, with p and a verdict."""
     p = rows["p"].to_numpy()
-    is_decided = [rows["low"] > 0, rows["high"] < 0]
     columns = {
         "difference": rows["text"],
         "p": metrics.p_texts(p),
         "p, Holm": metrics.p_texts(holm(p)),
-        "verdict": np.select(is_decided, ["above zero", "below zero"], "undecided"),
+        "verdict": verdicts(rows),
     }
     counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
-    return counts.assign(**columns)[[*columns, *counts]]
+    return pd.concat([pd.DataFrame(columns), counts], axis=1)
+
+
+def verdicts(differences: pd.DataFrame) -> pd.Series:
+    """Whether each difference is above zero, below zero or undecided, by its interval."""
+    texts = pd.Series("undecided", differences.index)
+    texts[differences["low"] > 0] = "above zero"
+    texts[differences["high"] < 0] = "below zero"
+    return texts
 
 
 # ---------------------------------------------------------------- sentences
@@ -184,14 +208,14 @@ def conclusion(rows: pd.DataFrame) -> str:
     """
     rows = rows.dropna(subset="value")
     if rows["minus"].any():
-        above = (rows["low"] > 0).sum()
-        below = (rows["high"] < 0).sum()
-        undecided = len(rows) - above - below
-        return f"Differences: {above} above zero, {below} below, {undecided} undecided."
-    is_whole = rows["corruption"].isin(["", results.ALL_CORRUPTIONS])
-    rows = rows[is_whole & rows["metric"].isin(RANKED)]
-    last = rows[rows["test_set"].isin(rows["test_set"].tail(1))]
-    if len(last) < 2 or sorted(last["detector"]) != sorted(rows["detector"].unique()):
+        counts = verdicts(rows).value_counts()
+        texts = [f"{count} {verdict}" for verdict, count in counts.items()]
+        return f"Differences: {', '.join(texts)}."
+    rows = rows[rows["metric"].isin(RANKED)]
+    last_test_set = rows["test_set"].tail(1)
+    last = rows[rows["test_set"].isin(last_test_set)]
+    detectors = rows["detector"].unique()
+    if len(detectors) < 2 or sorted(last["detector"]) != sorted(detectors):
         return ""
     best = last.loc[last["value"].idxmax()]
     return f"Highest {best['metric']} on {best['test_set']}: {best['detector']}, {cell(best)}."
@@ -224,8 +248,10 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
     """The test sets with what is in them; a table by method names the most that it has of each."""
-    rows = rows[rows["mean_over"] == ""].dropna(subset="n").sort_values("n", ascending=False)
-    for row in rows.drop_duplicates(["test_set", "level"]).itertuples():
+    single = rows[rows["mean_over"] == ""].dropna(subset="n")
+    most_first = single.sort_values("n", ascending=False)
+    largest = most_first.drop_duplicates(["test_set", "level"])
+    for row in largest.itertuples():
         units = f"{row.n_real:.0f} real and {row.n_fake:.0f} fake {row.level}s"
         clusters = f"{row.clusters:.0f} clusters"
         yield f"{row.test_set} {row.fingerprint[:8]}, {units}, {clusters}, {row.compression}"
@@ -234,7 +260,12 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
 # ---------------------------------------------------------------- files
 
 
-def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
+def save(
+    table: pd.DataFrame,
+    profile: str,
+    name: str,
+    caption: str,
+) -> list[Path]:
     """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
 
     The LaTeX needs booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
@@ -251,7 +282,8 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     folder = report_folder(profile) / "tables"
     paths = []
     for suffix, text in texts.items():
-        paths.append(write_bytes(folder / f"{name}.{suffix}", text.encode()))
+        path = folder / f"{name}.{suffix}"
+        paths.append(write_bytes(path, text.encode()))
     return paths
 
 
@@ -266,15 +298,17 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     rows = {}
     for detector in detectors:
         for run in detector.runs:
-            record = run.record
             backbone = run.parameters["settings"]["backbone"]
+            weights_from = run.record["weights_from"]
+            chosen = run.record["chosen"]
             rows[detector.name, run.seed] = {
-                "start": f"{backbone} from {record['weights_from']}",
-                "chosen epoch": f"{record['chosen']['epoch']} of {len(run.log)}",
-                "validation AUC": f"{record['chosen']['auc']:.3f}",
-                "images seen": record["images_seen"],
+                "start": f"{backbone} from {weights_from}",
+                "chosen epoch": f"{chosen['epoch']} of {len(run.log)}",
+                "validation AUC": f"{chosen['auc']:.3f}",
+                "images seen": run.record["images_seen"],
             }
-    return pd.DataFrame(rows).T.rename_axis(["detector", "seed"])
+    table = pd.DataFrame(rows).T
+    return table.rename_axis(["detector", "seed"])
 
 
 def published(detectors: Sequence[Detector]) -> pd.DataFrame:
@@ -286,15 +320,20 @@ def published(detectors: Sequence[Detector]) -> pd.DataFrame:
 
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from the published ones."""
-    settings = {"published": run.detector["defaults"], "this run": run.parameters["settings"]}
-    table = pd.DataFrame(settings, dtype=object).map(str).rename_axis("setting")
+    settings = {
+        "published": run.detector["defaults"],
+        "this run": run.parameters["settings"],
+    }
+    table = pd.DataFrame(settings, dtype=object).map(str)
+    table = table.rename_axis("setting")
     table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]
 
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """The verdicts on the claims that were tested, from those of :func:`dfnb.claims.judge`."""
-    return judged[judged["p"] != "–"].reindex(columns=["ours", "verdict", "p, Holm"])
+    tested = judged[judged["p"] != "–"]
+    return tested.reindex(columns=["ours", "verdict", "p, Holm"])
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
@@ -325,7 +364,8 @@ class Report:
         self.store = store.Report(profile)
         self.detectors = self.store.detectors()
         self.results = extended(results.load(profile))
-        self.tables = {**declared(), **of_ablations(self.results, self.detectors)}
+        self.tables = declared()
+        self.tables.update(of_ablations(self.results, self.detectors))
         self.saved: list[Path] = []
 
     @cached_property
@@ -345,7 +385,8 @@ class Report:
         if name in MADE:
             table = MADE[name](self)
         if len(table):
-            self.saved += save(table, self.profile, name, self._caption(name))
+            caption = self._caption(name)
+            self.saved += save(table, self.profile, name, caption)
         return table
 
     def show(self, name: str) -> None:
@@ -363,13 +404,17 @@ class Report:
         if rows.empty:
             return NOTHING
         column = self.tables[name].columns[0]
-        figure = figures.forest(rows, column, figures.looks(self.detectors))
-        paths = figures.save(figure, self.profile, name, self._caption(name))
+        looks = figures.looks(self.detectors)
+        figure = figures.forest(rows, column, looks)
+        caption = self._caption(name)
+        paths = figures.save(figure, self.profile, name, caption)
         self.saved += paths
         return figures.shown(paths)
 
     def _caption(self, name: str) -> str:
-        return f"{self.tables[name].lead} {conditions(self.rows(name), self.profile)}"
+        lead = self.tables[name].lead
+        rows = self.rows(name)
+        return f"{lead} {conditions(rows, self.profile)}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")
