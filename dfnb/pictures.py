@@ -30,30 +30,37 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         titles: Above the columns.
     """
     columns = max(len(images) for _, images, _, _ in rows)
-    size = (WIDTH, 0.4 + len(rows) * WIDTH / max(columns, 5))
-    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(WIDTH, 0.4 + len(rows) * WIDTH / max(columns, 5)),
+        squeeze=False,
+        subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
+    )
     for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
         for axis, image, mask in zip(axes_of_row, images, masks):
-            _draw(axis, image, mask, keywords)
+            _draw(axis, image, np.asarray(mask), keywords)
         axes_of_row[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], frame_on=bool(axis.images))
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
     if rows[-1][3] is MAP:
-        figure.colorbar(axes[-1, 0].images[0], ax=axes, shrink=1 / len(rows), anchor=(0, 0))
+        colours = axes[-1, 0].images[0]
+        figure.colorbar(colours, ax=axes, shrink=1 / len(rows), anchor=(0, 0))
     return figure
 
 
-def _draw(axis: Axes, image: ArrayLike, mask: ArrayLike, keywords: Mapping[str, Any]) -> None:
+def _draw(axis: Axes, image: ArrayLike, mask: np.ndarray, keywords: Mapping[str, Any]) -> None:
     """Draw a picture, and the outline of a mask that is neither empty nor full."""
-    mask = np.asarray(mask)
     height, width = mask.shape
     pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
     axis.imshow(image, extent=pixels_of_mask, **keywords)
     if mask.any() and not mask.all():
-        outline = {"colors": ["black", "white"], "linewidths": [2.2, 1]}
-        axis.contour(mask, levels=[0.4, 0.6], **outline)
+        axis.contour(
+            mask,
+            levels=[0.4, 0.6],
+            colors=["black", "white"],
+            linewidths=[2.2, 1],
+        )
 
 
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
@@ -87,17 +94,19 @@ def frames_panel(
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
         brightest = float(np.nanquantile(values, 0.99))
-        rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0, "vmax": brightest}))
+        grey = {"cmap": "gray", "vmin": 0, "vmax": brightest}
+        rows.append((name, values.numpy(), masks, grey))
     for name, where in network.maps().items():
         if where == "localise" and name not in shown_maps:
             rows.append((name, network.localise(outputs).numpy(), masks, MAP))
     if not isinstance(shown_maps, Mapping):
         shown_maps = {name: maps.of(run, frames, name) for name in shown_maps}
-    rows += [(name, values, masks, MAP) for name, values in shown_maps.items()]
+    for name, values in shown_maps.items():
+        rows.append((name, values, masks, MAP))
     titles = []
     for method, score, mask in zip(frames["method"], network.score(outputs), masks):
         forged = f"{mask.mean():.0%} forged"  # what a map that looks at nothing would hit
-        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}".replace("$", r"\$"))  # no formula
+        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
     return panel(rows, titles)
 
 

@@ -4,7 +4,7 @@ Nothing here computes a metric, runs a network or reads a dataset, so a table is
 the report lies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dfnb.store import Detector, StoredRun
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 DECLARED = read_yaml(MANIFEST)
-MEAN_MASK = "mean training mask"  # stands as a detector in tables of localisation
+RANKED = ("AUC", metrics.GAIN)  # metrics by which detectors are ranked
 
 
 # ---------------------------------------------------------------- what is declared
@@ -61,25 +61,27 @@ def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str
         if detector.variant in ("", results.MAIN):
             continue
         ablation = detector.ablation
-        name = slug(f"{detector.paper} {ablation}").replace("-", "_")
         # A baseline is trained like the main variant where a paper compares itself with one.
         is_compared = (table["paper"] == detector.paper) | (table["variant"] == results.MAIN)
         rows = table[(table["ablation"] == ablation) & is_compared]
-        with_compared = {
+        where = {
             "ablation": ["", ablation],
-            "detector": [*rows["detector"].unique(), *rows["minus"].unique(), MEAN_MASK],
+            "detector": [*rows["detector"].unique(), *rows["minus"].unique()],
             "test_set": list(rows["test_set"].unique()),
         }
         run = detector.runs[0]
+        title = f"{run.detector['title']}, {ablation}."
+        name = slug(f"{detector.paper} {ablation}").replace("-", "_")
         for ending, values in DECLARED["ablations"].items():
             if "by_method" in ending and not run.parameters["seen_methods"]:
                 continue
-            changes = {
+            values = {
+                **values,
                 "notebook": run.detector["notebook"],
-                "lead": f"{run.detector['title']}, {ablation}. {values['lead']}",
-                "where": {**with_compared, **values.get("where", {})},
+                "lead": f"{title} {values['lead']}",
+                "where": {**where, **values.get("where", {})},
             }
-            specs[name + ending] = Spec.check({**values, **changes}, MANIFEST)
+            specs[name + ending] = Spec.check(values, MANIFEST)
     return specs
 
 
@@ -90,45 +92,28 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     """The results with what tables need besides.
 
     - ``within``: whether the test set is the one trained on;
-    - ``loss``: the metric, where it is a term of the loss;
     - ``verdict``: of the sanity check of the map;
-    - the published AUC, see :func:`dfnb.claims.with_published`;
-    - what the mean training mask reaches, in the results a metric such as "constant iou", as rows
-      of a detector :data:`MEAN_MASK`.
+    - the published AUC, see :func:`dfnb.claims.with_published`.
     """
-    is_constant = table["metric"].str.startswith(metrics.CONSTANT)
-    of_mask = _of_mean_mask(table[is_constant & ~table["collapsed_included"]])
-    table = pd.concat([table[~is_constant], of_mask], ignore_index=True)
-    table["within"] = table["test_set"] == table["train_set"]
-    table["loss"] = table["metric"].where(table["metric"].str.startswith("loss_"), "")
+    table = table.assign(within=table["test_set"] == table["train_set"])
     table = table.join(_sanity_verdicts(table), on=["detector", "map"])
     table["verdict"] = table["verdict"].fillna("")
     return claims.with_published(table)
 
 
-def _of_mean_mask(constant: pd.DataFrame) -> pd.DataFrame:
-    """One row per number, because detectors trained on the same forgeries share the mask."""
-    rows = constant.sort_values("ablation", kind="stable")  # those of main detectors first
-    rows = rows.assign(detector=MEAN_MASK, paper="", collapsed="")
-    rows["metric"] = rows["metric"].str.removeprefix(metrics.CONSTANT)
-    rows["map"] = rows["map"].where(rows["map"] == "", "none")
-    # Means over different numbers of seeds differ in their last digits.
-    rows["rounded"] = rows["value"].round(9)
-    key = ["test_set", "method", "map", "level", "metric", "rounded"]
-    return rows.drop_duplicates(key).drop(columns="rounded")
-
-
 def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     """Whether each map, by detector and map, passes or fails its sanity check.
 
-    Only its own measures count: a difference of two detectors is no correlation.
+    Differences of two detectors do not count, because they are no correlations.
     """
-    where = {"ablation": "any", "map": "some", "sanity": True, "level": "frame", "metric": "any"}
-    tested = chosen(table, where).dropna(subset="value")
-    limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
-    fails = tested["value"] >= limits
-    any_fails = fails.groupby([tested["detector"], tested["map"]]).any()
-    return any_fails.map({True: "fails", False: "passes"}).rename("verdict")
+    is_difference = table["minus"] != ""
+    is_tested = table["sanity"] & ~is_difference & ~table["collapsed_included"]
+    tested = table[is_tested].dropna(subset="value")
+    limits = tested["metric"].map(metrics.SANITY_LIMITS)
+    fails = tested["value"] >= limits.astype(float)
+    by_map = fails.groupby([tested["detector"], tested["map"]])
+    verdicts = by_map.any().map({True: "fails", False: "passes"})
+    return verdicts.rename("verdict")
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -140,15 +125,16 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     for column, wanted in {**DECLARED["everywhere"], **where}.items():
         if wanted == "some":
             keep &= table[column] != ""
+        elif wanted == "itself":
+            keep &= table[column] == table["detector"]
         elif isinstance(wanted, list):
             keep &= table[column].isin(wanted)
         elif wanted != "any":
             keep &= table[column] == wanted
-    rows = table[keep]
-    is_mean = rows["mean_over"] != ""
-    if rows.loc[is_mean, "mean_over"].nunique() > 1:
-        full_name = rows["test_set"] + ": " + rows["mean_over"]
-        rows = rows.assign(test_set=rows["test_set"].mask(is_mean, full_name))
+    rows = table[keep].copy()
+    means = rows.loc[rows["mean_over"] != "", "mean_over"]
+    if means.nunique() > 1:
+        rows.loc[means.index, "test_set"] += ": " + means
     return rows
 
 
@@ -156,139 +142,151 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def cell(row: Mapping[str, Any]) -> str:
-    """A row's value with its interval, unbreakable; "refused", or a dash, where it has none."""
+    """A row's value with its interval, unbreakable; a dash where it has none."""
     if np.isnan(row["value"]):
-        return "refused" if row["refused"] else "–"
+        return "–"
     sign = "+" if row["minus"] else ""
-    text = metrics.interval_text(row["value"], row["low"], row["high"], sign)
+    text = metrics.interval_text(
+        row["value"],
+        row["low"],
+        row["high"],
+        sign,
+    )
     return text.replace(" ", "\u00a0")
 
 
 def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-    """Rows as a table of texts ``value [low, high]``, in the order of the results.
-
-    It is empty where the rows are of the mean training mask alone.
-    """
-    if (rows["detector"] == MEAN_MASK).all():
+    """Rows as a table of texts ``value [low, high]``, in the order of the results."""
+    if rows.empty:
         return pd.DataFrame()
-    rows = rows.replace({"metric": metrics.LOCALISATION})
+    rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
     rows["text"] = [cell(row) for row in rows.to_dict("records")]
     if not spec.columns:
         return _differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
-    table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
-    beside = rows.groupby(spec.index)[spec.beside].max().convert_dtypes()
-    return table.join(beside).rename_axis(columns=None).astype(object).fillna("–")
+    table = rows.pivot_table(
+        "text",
+        spec.index,
+        "column",
+        aggfunc="last",
+        sort=False,
+    )
+    beside = rows.groupby(spec.index)[spec.beside].max()
+    table = table.join(beside.convert_dtypes())
+    table = table.rename_axis(columns=None)
+    return table.astype(object).fillna("–")
 
 
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Differences, one per row, with p and a verdict."""
-    decided = [rows["low"] > 0, rows["high"] < 0]
-    table = pd.DataFrame({"difference": rows["text"], "p": metrics.p_texts(rows["p"])})
-    table["p, Holm"] = metrics.p_texts(holm(rows["p"].to_numpy()))
-    table["verdict"] = np.select(decided, ["above zero", "below zero"], "undecided")
+    p = rows["p"].to_numpy()
+    columns = {
+        "difference": rows["text"],
+        "p": metrics.p_texts(p),
+        "p, Holm": metrics.p_texts(holm(p)),
+        "verdict": verdicts(rows),
+    }
     counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
-    return pd.concat([table, counts], axis=1)
+    return pd.concat([pd.DataFrame(columns), counts], axis=1)
+
+
+def verdicts(differences: pd.DataFrame) -> pd.Series:
+    """Whether each difference is above zero, below zero or undecided, by its interval."""
+    texts = pd.Series("undecided", differences.index)
+    texts[differences["low"] > 0] = "above zero"
+    texts[differences["high"] < 0] = "below zero"
+    return texts
 
 
 # ---------------------------------------------------------------- sentences
 
 
 def conclusion(rows: pd.DataFrame) -> str:
-    """A sentence: how many differences are decided, or which detector is highest and lowest.
+    """A sentence: how many differences are decided, or which detector is highest.
 
-    Detectors are ranked by the first metric (by the gain over the mean training mask, where there
-    is one), on one test set that all of them have: the cross-dataset mean, else the first
-    cross-dataset set, else the one trained on.
+    Detectors are ranked by a metric of :data:`RANKED` on the last test set, which is the
+    cross-dataset mean where there is one. The sentence is empty unless all detectors have one such
+    value.
     """
-    rows = rows[rows["detector"] != MEAN_MASK]
-    if rows["minus"].all():
-        above = (rows["low"] > 0).sum()
-        below = (rows["high"] < 0).sum()
-        undecided = len(rows) - above - below
-        return f"Differences: {above} above zero, {below} below, {undecided} undecided."
-    metric = rows["metric"].iloc[0]
-    if metrics.GAIN in set(rows["metric"]):
-        metric = metrics.GAIN
-    name = metrics.LOCALISATION.get(metric, metric)
-    rows = rows[rows["metric"] == metric]
-    within = set(rows.loc[rows["within"], "test_set"])
-    rows = rows.assign(is_single=rows["mean_over"] == "", is_within=rows["test_set"].isin(within))
-    rows = rows.sort_values(["is_single", "is_within"], kind="stable")
-    for _, of_set in rows.groupby("test_set", sort=False):
-        if of_set["detector"].nunique() == rows["detector"].nunique():
-            ranked = of_set.sort_values("value", kind="stable").to_dict("records")
-            return f"{name}: highest for {_named(ranked[-1])}; lowest for {_named(ranked[0])}."
-    return f"{name}: these detectors share no test set, so none is highest."
-
-
-def _named(row: Mapping[str, Any]) -> str:
-    names = [row[column] for column in ("detector", "test_set", "method", "corruption", "map")]
-    names = [name for name in names if name not in ("", "all")]
-    return f"{', '.join(names)} ({cell(row)})"
+    rows = rows.dropna(subset="value")
+    if rows["minus"].any():
+        counts = verdicts(rows).value_counts()
+        texts = [f"{count} {verdict}" for verdict, count in counts.items()]
+        return f"Differences: {', '.join(texts)}."
+    rows = rows[rows["metric"].isin(RANKED)]
+    last_test_set = rows["test_set"].tail(1)
+    last = rows[rows["test_set"].isin(last_test_set)]
+    detectors = rows["detector"].unique()
+    if len(detectors) < 2 or sorted(last["detector"]) != sorted(detectors):
+        return ""
+    best = last.loc[last["value"].idxmax()]
+    return f"Highest {best['metric']} on {best['test_set']}: {best['detector']}, {cell(best)}."
 
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these rows: how its numbers were made."""
+    collapsed = rows["collapsed"] + " of " + rows["detector"]
+    is_left_out = rows["collapsed"].str.match("[1-9]") & ~rows["collapsed_included"]
+    facts = {
+        "Trained on": rows["train_set"],
+        "Seeds": rows["seeds_list"],
+        "Checkpoint": rows["rule"],
+        "Backbone": rows["backbone"],
+        "Started from": rows["weights_from"],
+        "Tested on": _test_sets(rows),
+        "Cross-dataset mean": rows["mean_over"],
+        "Collapsed runs, left out unless all are": collapsed[is_left_out],
+        "Refused": rows["refused"],
+    }
     sentences = []
-    sound = rows[rows["refused"] == ""]
-    if len(sound):
-        sentences = _circumstances(sound)
+    for name, texts in facts.items():
+        texts = sorted(set(texts) - {""})
+        if texts:
+            sentences.append(f"{name}: {'; '.join(texts)}.")
+    sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
     sentences.append(f"Made by `dfnb run {profile}`.")
-    for reason in rows["refused"].unique():
-        if reason:
-            sentences.append(f"Refused: {reason}.")
     return " ".join(sentences)
 
 
-def _circumstances(rows: pd.DataFrame) -> list[str]:
-    """How the detectors were trained and tested, and what is left out."""
-    backbone = rows["backbone"] + " from " + rows["weights_from"]
-    sentences = [
-        f"Trained on {_listing(rows['train_set'])}; seeds {_listing(rows['seeds_list'])}.",
-        f"Checkpoint: {_listing(rows['rule'])}.",
-        f"Backbone: {_listing(backbone)}.",
-    ]
-    tests = rows[rows["mean_over"] == ""].dropna(subset="n").sort_values("n", ascending=False)
-    for row in tests.drop_duplicates(["test_set", "level"]).itertuples():
-        units = f"{row.n_real:.0f} real + {row.n_fake:.0f} fake {row.level}s"
-        data = f"{row.clusters:.0f} clusters, {row.compression}, data {row.fingerprint[:8]}"
-        sentences.append(f"Test: {row.test_set}, {units} ({data}).")
-    if rows["mean_over"].any():
-        sentences.append(f"The {results.CROSS_DATASET_MEAN} is over {_listing(rows['mean_over'])}.")
-    sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
-    left_out = rows[rows["collapsed"].str.match("[1-9]") & ~rows["collapsed_included"]]
-    if len(left_out):
-        names = _listing(left_out["collapsed"] + " of " + left_out["detector"])
-        sentences.append(f"Collapsed runs are left out: {names}.")
-    auc = rows[(rows["metric"] == "AUC") & (rows["minus"] == "")]
-    if len(auc) and auc["low"].max() <= 0.5 <= auc["high"].min():
-        sentences.append("Every interval holds chance, so the table shows nothing.")
-    return sentences
-
-
-def _listing(values: pd.Series) -> str:
-    return "; ".join(sorted(set(values) - {""}))
+def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
+    """The test sets with what is in them; a table by method names the most that it has of each."""
+    single = rows[rows["mean_over"] == ""].dropna(subset="n")
+    most_first = single.sort_values("n", ascending=False)
+    largest = most_first.drop_duplicates(["test_set", "level"])
+    for row in largest.itertuples():
+        units = f"{row.n_real:.0f} real and {row.n_fake:.0f} fake {row.level}s"
+        clusters = f"{row.clusters:.0f} clusters"
+        yield f"{row.test_set} {row.fingerprint[:8]}, {units}, {clusters}, {row.compression}"
 
 
 # ---------------------------------------------------------------- files
 
 
-def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
+def save(
+    table: pd.DataFrame,
+    profile: str,
+    name: str,
+    caption: str,
+) -> list[Path]:
     """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
 
     The LaTeX needs booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
     """
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)
+    latex = table.to_latex(index=False, escape=True)
     texts = {
         "csv": table.to_csv(index=False),
         "md": f"{markdown}\n\n{caption}\n",
-        "tex": f"% {caption}\n{table.to_latex(index=False, escape=True)}",
+        "tex": f"% {caption}\n{latex}",
         "txt": f"{caption}\n",
     }
-    path = report_folder(profile) / "tables" / name
-    return [write_bytes(Path(f"{path}.{suffix}"), texts[suffix].encode()) for suffix in texts]
+    folder = report_folder(profile) / "tables"
+    paths = []
+    for suffix, text in texts.items():
+        path = folder / f"{name}.{suffix}"
+        paths.append(write_bytes(path, text.encode()))
+    return paths
 
 
 # ---------------------------------------------------------------- tables of something else
@@ -302,16 +300,17 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     rows = {}
     for detector in detectors:
         for run in detector.runs:
-            record = run.record
             backbone = run.parameters["settings"]["backbone"]
+            weights_from = run.record["weights_from"]
+            chosen = run.record["chosen"]
             rows[detector.name, run.seed] = {
-                "start": f"{backbone} from {record['weights_from']}",
-                "chosen epoch": f"{record['chosen']['epoch']} of {len(run.log)}",
-                "validation AUC": f"{record['chosen']['auc']:.3f}",
-                "training frames": record["n"]["train"],
-                "images seen": record["images_seen"],
+                "start": f"{backbone} from {weights_from}",
+                "chosen epoch": f"{chosen['epoch']} of {len(run.log)}",
+                "validation AUC": f"{chosen['auc']:.3f}",
+                "images seen": run.record["images_seen"],
             }
-    return pd.DataFrame(rows).T.rename_axis(["detector", "seed"])
+    table = pd.DataFrame(rows).T
+    return table.rename_axis(["detector", "seed"])
 
 
 def published(detectors: Sequence[Detector]) -> pd.DataFrame:
@@ -323,25 +322,29 @@ def published(detectors: Sequence[Detector]) -> pd.DataFrame:
 
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from the published ones."""
-    settings = {"published": run.detector["defaults"], "this run": run.parameters["settings"]}
-    table = pd.DataFrame(settings, dtype=object).map(str).rename_axis("setting")
+    settings = {
+        "published": run.detector["defaults"],
+        "this run": run.parameters["settings"],
+    }
+    table = pd.DataFrame(settings, dtype=object).map(str)
+    table = table.rename_axis("setting")
     table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]
 
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """The verdicts on the claims that were tested, from those of :func:`dfnb.claims.judge`."""
-    return judged[judged["p"] != "–"].reindex(columns=["ours", "verdict"])
+    tested = judged[judged["p"] != "–"]
+    return tested.reindex(columns=["ours", "verdict", "p, Holm"])
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
     """The verdicts of the committed study on a paper's claims."""
     path = find("reports/study") / "results.parquet"
-    if path.exists():
-        tested = findings(claims.judge(read_table(path)))
-        if paper in tested.index:
-            return tested.loc[paper]
-    return Markdown("*The study tests no claim of this paper, or its results are not here.*")
+    if not path.exists():
+        return Markdown("*The results of the study are not here.*")
+    tested = findings(claims.judge(read_table(path)))
+    return tested[tested.index.get_level_values("paper") == paper]
 
 
 # ---------------------------------------------------------------- a report
@@ -363,7 +366,8 @@ class Report:
         self.store = store.Report(profile)
         self.detectors = self.store.detectors()
         self.results = extended(results.load(profile))
-        self.tables = {**declared(), **of_ablations(self.results, self.detectors)}
+        self.tables = declared()
+        self.tables.update(of_ablations(self.results, self.detectors))
         self.saved: list[Path] = []
 
     @cached_property
@@ -383,7 +387,8 @@ class Report:
         if name in MADE:
             table = MADE[name](self)
         if len(table):
-            self.saved += save(table, self.profile, name, self._caption(name))
+            caption = self._caption(name)
+            self.saved += save(table, self.profile, name, caption)
         return table
 
     def show(self, name: str) -> None:
@@ -393,9 +398,7 @@ class Report:
             display(NOTHING)
             return
         display(table)
-        rows = self.rows(name).dropna(subset="value")
-        if len(rows):
-            display(Markdown(conclusion(rows)))
+        display(Markdown(conclusion(self.rows(name))))
 
     def figure(self, name: str) -> Image | Markdown:
         """Draw and save the rows of a table; returns the figure, or that there is none."""
@@ -403,13 +406,17 @@ class Report:
         if rows.empty:
             return NOTHING
         column = self.tables[name].columns[0]
-        figure = figures.forest(rows, column, figures.looks(self.detectors))
-        paths = figures.save(figure, self.profile, name, self._caption(name))
+        looks = figures.looks(self.detectors)
+        figure = figures.forest(rows, column, looks)
+        caption = self._caption(name)
+        paths = figures.save(figure, self.profile, name, caption)
         self.saved += paths
         return figures.shown(paths)
 
     def _caption(self, name: str) -> str:
-        return f"{self.tables[name].lead} {conditions(self.rows(name), self.profile)}"
+        lead = self.tables[name].lead
+        rows = self.rows(name)
+        return f"{lead} {conditions(rows, self.profile)}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")

@@ -1,7 +1,5 @@
 """Figures: of results made by hand, and of frames of a small dataset with untrained networks."""
 
-import io
-
 import networks
 import numpy as np
 import pandas as pd
@@ -64,29 +62,20 @@ def test_main_detectors_have_the_look_of_their_paper_and_others_differ():
     main = detectors(["Baseline", "ResNet"])
     looks = figures.looks([*main, tool, *detectors(["main", "0 %"], "annotation")])
     own = {"color": "#0072b2", "marker": "o"}
-    assert looks["Baseline"] == own and looks["main"] == own
-    others = [tuple(looks[name].values()) for name in ("ResNet", "tool", "0 %")]
-    assert len(set(others)) == 3 and tuple(own.values()) not in others
+    assert looks["Baseline"] == own
+    others = [tuple(looks[name].values()) for name in ("ResNet", "tool", "main", "0 %")]
+    assert len(set(others)) == 4 and tuple(own.values()) not in others
 
 
 def test_values_and_seeds_are_drawn_where_they_are():
     rows = results(["A", "B"]).iloc[:3]
     axes = figures.forest(rows, "test_set", figures.looks(detectors(["A", "B"]))).axes[0]
-    points = [container[0].get_xdata().item() for container in axes.containers]
+    points = np.concatenate([container[0].get_xdata() for container in axes.containers])
     assert points == pytest.approx(rows["value"])
     seeds = [line.get_xdata() for line in axes.lines if line.get_marker() == "."]
     np.testing.assert_allclose(seeds, [[value - 0.01, value + 0.01] for value in rows["value"]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     assert axes.get_xlim()[0] < 0.25
-
-
-def test_a_strip_shows_detectors_or_a_difference():
-    rows = results(["A", "B"]).to_dict("records")
-    looks = figures.looks(detectors(["A", "B"]))
-    axes = figures.strip(rows[::2], looks).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]
-    axes = figures.strip([{**rows[0], "minus": "B"}], looks).axes[0]
-    assert axes.get_yticklabels()[0].get_text() == "A\n− B"
 
 
 def test_a_saved_figure_is_small_and_has_the_same_bytes_and_its_caption():
@@ -99,10 +88,9 @@ def test_a_saved_figure_is_small_and_has_the_same_bytes_and_its_caption():
     assert saved[0] == saved[1] and saved[0][2] == b"What it <shows>.\n"
     assert [path.name for path in paths] == ["a.png", "a.pdf", "a.txt"]
     picture = Image.open(paths[0])
-    assert picture.mode == "P" and picture.info["dpi"][0] == pytest.approx(200, abs=1)
+    assert picture.mode == "P"
     shown = figures.shown(paths)
-    assert shown.alt == "What it <shows>."
-    assert Image.open(io.BytesIO(shown.data)).width == figures.SCREEN[0] < picture.width
+    assert shown.alt == "What it <shows>." and shown.data == saved[1][0]
 
 
 def run_of(paper, run_id="first", start=None):
@@ -123,9 +111,8 @@ def test_a_second_phase_goes_on_where_the_first_one_ended():
     runs = [run_of("xception"), run_of("xception", "second", start="first")]
     figure = figures.training_curves(runs)
     curves = [line.get_xdata().tolist() for line in figure.axes[1].lines]
-    assert curves == [[1, 2, 3], [2], [4, 5, 6], [5]]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["loss_cls", "A title, seed 0", "A title, seed 0, second phase"]
+    assert curves == [[1, 2, 3, 4, 5, 6], [2], [5]]
+    assert figure.legends[0].get_texts()[0].get_text() == "loss_cls"
 
 
 @pytest.mark.parametrize(
