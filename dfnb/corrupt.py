@@ -25,7 +25,9 @@ from dfnb.settings import DfnbError
 
 def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
     """Every frame after JPEG of a quality."""
-    return torch.stack([codecs.jpeg(frame, quality) for frame in clip])
+    frames = clip.permute(0, 2, 3, 1).numpy()
+    compressed = np.stack([codecs.jpeg(frame, quality) for frame in frames])
+    return torch.from_numpy(compressed).permute(0, 3, 1, 2)
 
 
 def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:

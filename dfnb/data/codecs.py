@@ -1,16 +1,10 @@
 """Lossy codecs: what becomes of frames that are encoded and decoded again."""
 
-from __future__ import annotations
-
 import io
-from typing import TYPE_CHECKING
 
 import av
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # One thread: there is one process per core. Even so, processors with AVX-512 may encode the same
 # frames differently: libx264's code for them is not repeatable where it weighs macroblocks by how
@@ -49,16 +43,8 @@ def h264(frames: np.ndarray, crf: int) -> np.ndarray:
     return np.stack(decoded)[:, :height, :width]
 
 
-def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB after OpenCV's JPEG of a quality from 1 to 100."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def jpeg(image: Tensor, quality: int) -> Tensor:
-    """An image (3, H, W) uint8 after torchvision's JPEG of a quality from 1 to 100."""
-    # Imported here: the processes that draw datasets need no torch.
-    from torchvision.transforms.v2 import functional
-
-    return functional.jpeg(image, quality)
