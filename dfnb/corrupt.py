@@ -33,7 +33,8 @@ def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
 def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
     """The video after H.264 of a constant rate factor."""
     frames = clip.permute(0, 2, 3, 1).numpy()
-    return torch.from_numpy(codecs.h264(frames, crf)).permute(0, 3, 1, 2)
+    decoded = codecs.h264(frames, crf, repeatable=True)
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2)
 
 
 def blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:

@@ -1,24 +1,27 @@
 """Lossy codecs: what becomes of frames that are encoded and decoded again."""
 
 import io
+import platform
 
 import av
 import cv2
 import numpy as np
 
-# One thread: there is one process per core. Even so, processors with AVX-512 may encode the same
-# frames differently: libx264's code for them is not repeatable where it weighs macroblocks by how
-# often others refer to them ("mbtree"). That is rare in small clips, and usual in large ones and in
-# those of odd sizes. "x264-params": "asm=SSE4.2" ends it, and changes 2 % of the small clips.
+# One thread: there is one process per core.
 X264_OPTIONS = {"preset": "fast", "threads": "1"}
+# libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often others refer
+# to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
+REPEATABLE = {"x264-params": "asm=SSE4.2"}
 
 
-def h264(frames: np.ndarray, crf: int) -> np.ndarray:
+def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     """Encode a video as H.264 and decode it again.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB. Odd sides are padded while they are encoded.
         crf: Constant rate factor, 0 (lossless) to 51.
+        repeatable: Whether the same frames give the same bytes on AVX-512, too. The drawn datasets
+            are encoded without it, so that they stay as they are.
 
     Returns:
         The decoded frames, of the same shape.
@@ -28,6 +31,8 @@ def h264(frames: np.ndarray, crf: int) -> np.ndarray:
     padded = np.pad(frames, padding, "edge")
     buffer = io.BytesIO()
     options = {"crf": str(crf), **X264_OPTIONS}
+    if repeatable and platform.machine() in ("x86_64", "AMD64"):
+        options.update(REPEATABLE)
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", 3, options)
         stream.height, stream.width = padded.shape[1:3]
