@@ -402,8 +402,11 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
 
 def clean(folder: Path, videos: Sequence[Video]) -> None:
     """Remove the record, and what a killed run has left; refuse a folder with other videos."""
-    for path in list((folder / "videos").rglob(".*")):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in list(folder.rglob(".*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink(missing_ok=True)
     names = {video.name for video in videos}
     for file in (folder / "videos").rglob("video.json"):
         stored = file.parent.relative_to(folder / "videos").as_posix()
