@@ -146,7 +146,7 @@ def preparing(
             if videos
             else drawn(Path(scratch), length)
         )
-        sources = [Video(path.stem, path, 0, "real") for path in paths]
+        sources = [Video(name=path.stem, path=path, label=0, method="real") for path in paths]
         for number in range(rounds + 1):
             start = np.array([time.process_time(), time.perf_counter()])
             record = prepare.prepare(f"ours{number}", sources, settings, finder, workers=1)

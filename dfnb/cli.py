@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dfnb import files
-from dfnb.settings import DfnbError, explained, parse_yaml
+from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
@@ -24,7 +24,6 @@ Roots = Annotated[
     list[Path] | None,
     typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable"),
 ]
-Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
 
 
 class _Group(typer.core.TyperGroup):
@@ -111,7 +110,7 @@ def _scored(detector: "Run", network: "Network", image: Path, frames: int) -> st
     from dfnb.data.prepare import prepare_picture
 
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
-    faces = prepare_picture(image, crop.get("size"), crop.get("scale"), frames)
+    faces = prepare_picture(image, crop, frames)
     score = scoring.predict(network, faces, detector.settings)["score"].mean()
     panel = Path(f"{image.stem[:60]}-{detector.id}.png")
     with files.atomic(panel) as temporary:
@@ -173,11 +172,11 @@ def synth(
 
 
 @app.command()
-def data(root: Roots = None, links: Links = False) -> None:
+def data(root: Roots = None) -> None:
     """Show which published datasets are prepared, present, partly there or absent."""
     from dfnb.data import published
 
-    for name, row in published.overview(root or [], links).iterrows():
+    for name, row in published.overview(root or []).iterrows():
         what = row["what"].replace("\n", "\n" + " " * 31)
         typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
@@ -191,7 +190,6 @@ def prepare(
         str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
     ] = None,
     root: Roots = None,
-    links: Links = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
     ] = None,
@@ -207,7 +205,7 @@ def prepare(
     """
     from dfnb.data import prepare, published
 
-    name = name or Path(source).stem
+    name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = _settings(settings or [])
     people = ""
     if source in files.described("real"):
@@ -215,31 +213,29 @@ def prepare(
         values = {**description.prepare, **values}
         people = description.people
     checked = prepare.Settings.check(values, "dfnb prepare --set")
-    videos, missing = _videos(source, name, root or [], links)
+    videos, missing = _videos(source, name, root or [])
     record = prepare.prepare(name, videos, checked, workers=workers, missing=missing, people=people)
     _tell(record, name)
 
 
-def _videos(
-    source: str, name: str, roots: list[Path], links: bool
-) -> tuple[list["Video"], list[str]]:
+def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], list[str]]:
     """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
     from dfnb.data import published, videos
 
     if source in files.described("real"):
         description = published.load(source)
-        found = published.located(description, roots, links)
-        if not found.videos:
-            facts = [*found.problems, description.layout, description.access]
-            remedy = "; ".join(fact for fact in facts if fact)
+        location = published.located(description, roots)
+        if not location:
+            remedy = f"{description.layout} {description.access}".strip()
             raise DfnbError(f"{source} is not below any --root; {remedy}")
-        return found.videos, found.problems
+        typer.echo(f"{source} is in {location.root}")
+        return location.videos, location.problems
     file = Path(source)
     if file.suffix == ".csv":
         folder = roots[0] if roots else file.parent
         return videos.read_csv(file, folder), []
-    listing = Path(f"{files.dataset_folder(name)}.csv")
-    problems = videos.write_csv(listing, file, links)
+    listing = files.dataset_folder(name) / "videos.csv"
+    problems = videos.write_csv(listing, file)
     typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
     typer.echo(f"    dfnb prepare {listing} {name} --root {source}")
     return videos.read_csv(listing, file), problems

@@ -25,14 +25,15 @@ from dfnb.seeds import rng
 
 def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
     """Every frame after JPEG of a quality."""
-    frames = [codecs.jpeg(frame, quality) for frame in clip]
-    return torch.stack(frames)
+    frames = clip.permute(0, 2, 3, 1).numpy()
+    compressed = np.stack([codecs.jpeg(frame, quality) for frame in frames])
+    return torch.from_numpy(compressed).permute(0, 3, 1, 2)
 
 
 def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
     """The video after H.264 of a constant rate factor."""
     frames = clip.permute(0, 2, 3, 1).numpy()
-    decoded = codecs.h264(frames, crf)
+    decoded = codecs.h264(frames, crf, repeatable=True)
     return torch.from_numpy(decoded).permute(0, 3, 1, 2)
 
 

@@ -12,15 +12,11 @@ LANDMARKS = np.array([(0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.8), (0.7, 0.8)
 
 
 class Blobs:
-    """A detector for drawn clips: what is red is a face. Counts the images that it sees."""
+    """A detector for drawn clips: what is red is a face."""
 
     sha256 = "0" * 64
 
-    def __init__(self):
-        self.calls = 0
-
     def __call__(self, image):
-        self.calls += 1
         red = (image[..., 2] > 140) & (image[..., 0] < 100)
         boxes = cv2.connectedComponentsWithStats(red.astype(np.uint8))[2][1:]
         faces = [np.zeros((0, 15))]

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from dfnb import corrupt
 from dfnb.data import codecs
@@ -42,13 +41,9 @@ def test_h264_is_a_video_codec_and_takes_odd_sides():
     assert not np.array_equal(decoded[1], codecs.h264(clip[1:2], 43)[0])
 
 
-@pytest.mark.parametrize("codec", ["recompressed", "jpeg"])
-def test_jpeg_keeps_the_order_of_the_colours(codec):
+def test_jpeg_keeps_the_order_of_the_colours():
     image = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    if codec == "jpeg":
-        image = torch.from_numpy(image).permute(2, 0, 1)
-    changed = np.asarray(getattr(codecs, codec)(image, 95), float)
-    assert np.abs(changed - np.asarray(image)).max() < 5
+    assert cv2.absdiff(codecs.jpeg(image, 95), image).max() < 5
 
 
 def test_pictures_are_corrupted_in_the_order_of_the_table_and_masks_are_empty(frames):

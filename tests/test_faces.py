@@ -10,7 +10,7 @@ from clips import SMALL, Blobs, draw, moving, write
 from PIL import Image
 
 from dfnb.data import faces
-from dfnb.data.faces import Follower, Unusable, decode
+from dfnb.data.faces import Unusable, decode, follow, search
 from dfnb.data.prepare import Settings
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
@@ -98,20 +98,20 @@ def test_a_place_is_linear_between_detections_and_belongs_to_the_nearest_search(
 
 def followed(images, **settings):
     """The people of a clip, seen longest first: numbers of the frames, and places."""
-    follower = Follower(Settings(min_face=16, **settings), Blobs())
-    assert follower.follow(iter(images)) == len(images)
-    return follower, follower.places(np.arange(len(images)))
+    searches = search(iter(images), Settings(min_face=16, **settings), Blobs())
+    assert searches[-1].frame == len(images) - 1
+    return searches, follow(searches, np.arange(len(images)))
 
 
 @pytest.mark.parametrize("n", [1, 2, 6, 23])
 @pytest.mark.parametrize("every", [1, 5])
 def test_every_frame_has_its_face_with_one_detection_in_k_frames(n, every):
     images = [draw([(40 + 3 * i, 60)]) for i in range(n)]
-    follower, people = followed(images, detect_every=every)
+    searches, people = followed(images, detect_every=every)
     ((shown, places),) = people
     assert shown.tolist() == list(range(n))
     assert places[:, 0] == pytest.approx([40 + 3 * i for i in range(n)], abs=0.51)
-    assert follower.detector.calls == len({*range(0, n, every), n - 1})
+    assert len(searches) == len({*range(0, n, every), n - 1})
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video():
@@ -125,7 +125,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video():
             yield image
             counts.append(sum(reference() is not None for reference in alive))
 
-    Follower(SMALL, Blobs()).follow(images())
+    search(images(), SMALL, Blobs())
     assert 0 < max(counts) <= 3
 
 

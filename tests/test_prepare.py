@@ -155,7 +155,7 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
     for row, problem in {
         "a.mp4,Fake": r"mine\.csv, line 2: label = 'Fake'",
         "a.mp4,fake,dev": "line 2: split = 'dev'",
-        "a.mp4,fake,,,,x": "no parameter 'null'",
+        "a.mp4,fake,,,,x": "line 2: label",
         ",fake": "line 2: path",
         "/elsewhere/a.mp4,fake": "put it below",
     }.items():
@@ -186,7 +186,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
             write_csv(file, empty)
 
 
-def test_links_are_followed_where_wanted_and_never_for_ever(tmp_path):
+def test_links_are_followed_and_never_for_ever(tmp_path):
     touch(tmp_path, "disk/swap/a.mp4", "disk/real/b.mp4", "in/fake/c.mp4")
     links = {"in/fake/swap": "disk/swap", "in/real": "disk/real"}
     links |= {"disk/real/up": "in", "in/here": "in"}
@@ -195,9 +195,6 @@ def test_links_are_followed_where_wanted_and_never_for_ever(tmp_path):
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
     (problem,) = write_csv(file, tmp_path / "in")
-    assert problem.endswith("left out: 4 (fake/pipe.mp4, fake/swap, here, …)")
-    assert [video.name for video in read_csv(file, tmp_path / "in")] == ["fake/c"]
-    (problem,) = write_csv(file, tmp_path / "in", links=True)
     assert problem.endswith("left out: 1 (fake/pipe.mp4)")
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
@@ -213,8 +210,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     cut = write(root / "cut.mp4", moving(40), movflags="faststart")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     (root / "empty.mp4").touch()
-    for odd in (b"caf\xe9.mp4", b"a\\b.mp4", b"x" * 240 + b".mp4"):
-        shutil.copy(good, root / os.fsdecode(odd))
+    shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
     (left_out,) = write_csv(file, root.parent)
     assert "UTF-8" in left_out and r"caf\udce9.mp4" in left_out
@@ -225,17 +221,17 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     assert "not a video" in problems["real/empty"]
     assert "No such file" in problems["missing"]
     assert problems["real/faceless"] == "no face in 12 frames"
-    assert "rename it" in problems["real/a\\b"] and len(problems) == 6
+    assert len(problems) == 4
     listed = (data / "quarantine.csv").read_text().splitlines()
-    assert len(listed) == 7 and any(line.startswith("real/cut,cut.mp4,real,") for line in listed)
+    assert len(listed) == 5 and any(line.startswith("real/cut,cut.mp4,real,") for line in listed)
     assert {*load_frames("set")["video"]} == {"real/good one é"}
-    assert record["faces"]["test/real"]["quarantined"] == 6 and record["missing"] == [left_out]
+    assert record["faces"]["test/real"]["quarantined"] == 4 and record["missing"] == [left_out]
     assert str(tmp_path) not in (data / "record.json").read_text()
 
 
 def test_impossible_names_are_refused_before_anything_is_written(tmp_path, data):
     path = tmp_path / "a.mp4"
-    for names in (["a", "a"], ["a", "a/b"], ["../a"], [".a"], ["/a"], [""]):
+    for names in (["a", "a"], ["a", "a/b"], ["../a"], [".a"], ["/a"], [""], ["a" * 300]):
         with pytest.raises(DfnbError, match="cannot name"):
             run(*[real(path, name=name) for name in names])
     with pytest.raises(DfnbError, match="its method: title = '=cmd'"):
@@ -250,13 +246,9 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     a = real(write(tmp_path / "a.mp4", moving(10)))
     b = real(write(tmp_path / "b.mp4", moving(10)))
     record = run(a)
-    assert run(a) == record and "stride" not in record["parameters"]
-    for changes, before in {"size=32": "size = 64", "stride=5": "stride = None"}.items():
-        name, value = changes.split("=")
-        with pytest.raises(
-            DfnbError, match=f"was made with {before}; --set it so, or give .* name"
-        ):
-            run(a, settings=SMALL.model_copy(update={name: int(value)}))
+    assert run(a)["fingerprint"] == record["fingerprint"] and "stride" not in record["parameters"]
+    with pytest.raises(DfnbError, match=r"was made with .*'size': 64.*; --set them so, or give"):
+        run(a, settings=SMALL.model_copy(update={"size": 32}))
     with pytest.raises(DfnbError, match=r"holds another video, 'a'.*another name"):
         run(b)
     run(a, b)
@@ -357,10 +349,10 @@ def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):
 
 def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples, tmp_path, data):
     path = min((samples / "portraits").glob("*.jpg"))
-    table = prepare_picture(path, size=96, scale=1.5)
+    table = prepare_picture(path, {"size": 96, "scale": 1.5})
     assert table["method"].tolist() == [path.name] and list(tmp_path.iterdir()) == []
     prepare.prepare("set", [real(path)], Settings(size=96, scale=1.5), workers=1)
     crop = Pixels(table.attrs["folder"]).crop(table["path"][0], 0)
     np.testing.assert_array_equal(crop, Pixels(data).crop(f"videos/{path.stem}/frames.npy", 0))
-    with pytest.raises(DfnbError, match=r"No such file.* only faces of 32 pixels"):
-        prepare_picture(tmp_path / "nowhere.png")
+    with pytest.raises(DfnbError, match=r"FileNotFound.* only faces of 32 pixels"):
+        prepare_picture(tmp_path / "nowhere.png", {})

@@ -1,30 +1,27 @@
 """Lossy codecs: what becomes of frames that are encoded and decoded again."""
 
-from __future__ import annotations
-
 import io
-from typing import TYPE_CHECKING
+import platform
 
 import av
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# One thread: there is one process per core. Even so, processors with AVX-512 may encode the same
-# frames differently: libx264's code for them is not repeatable where it weighs macroblocks by how
-# often others refer to them ("mbtree"). That is rare in small clips, and usual in large ones and in
-# those of odd sizes. "x264-params": "asm=SSE4.2" ends it, and changes 2 % of the small clips.
+# One thread: there is one process per core.
 X264_OPTIONS = {"preset": "fast", "threads": "1"}
+# libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often others refer
+# to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
+REPEATABLE = {"x264-params": "asm=SSE4.2"}
 
 
-def h264(frames: np.ndarray, crf: int) -> np.ndarray:
+def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     """Encode a video as H.264 and decode it again.
 
     Args:
         frames: (n, H, W, 3) uint8 RGB. Odd sides are padded while they are encoded.
         crf: Constant rate factor, 0 (lossless) to 51.
+        repeatable: Whether the same frames give the same bytes on AVX-512, too. The drawn datasets
+            are encoded without it, so that they stay as they are.
 
     Returns:
         The decoded frames, of the same shape.
@@ -34,6 +31,8 @@ def h264(frames: np.ndarray, crf: int) -> np.ndarray:
     padded = np.pad(frames, padding, "edge")
     buffer = io.BytesIO()
     options = {"crf": str(crf), **X264_OPTIONS}
+    if repeatable and platform.machine() in ("x86_64", "AMD64"):
+        options.update(REPEATABLE)
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", 3, options)
         stream.height, stream.width = padded.shape[1:3]
@@ -49,16 +48,8 @@ def h264(frames: np.ndarray, crf: int) -> np.ndarray:
     return np.stack(decoded)[:, :height, :width]
 
 
-def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB after OpenCV's JPEG of a quality from 1 to 100."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def jpeg(image: Tensor, quality: int) -> Tensor:
-    """An image (3, H, W) uint8 after torchvision's JPEG of a quality from 1 to 100."""
-    # Imported here: the processes that draw datasets need no torch.
-    from torchvision.transforms.v2 import functional
-
-    return functional.jpeg(image, quality)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -43,6 +43,16 @@ REMEMBERED = 10  # a person who was missed in this many searches in a row starts
 
 # One person between two cuts: number of the search -> the detection (15,) as YuNet gives it.
 Track = dict[int, np.ndarray]
+# The frames that show a person (m,), and where the face is in them (m, 13): see interpolate.
+Places = tuple[np.ndarray, np.ndarray]
+
+
+class Search(NamedTuple):
+    """What the detector found in one frame."""
+
+    frame: int  # its number in the video
+    shot: int  # the number of cuts before it
+    faces: np.ndarray  # (n, 15)
 
 
 class Unusable(Exception):
@@ -93,13 +103,14 @@ class YuNet:
 
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
-    # OpenCV 5 warns about its own defaults.
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    network = cv2.FaceDetectorYN.create(
-        path, "", (1, 1), score_threshold=0.3, nms_threshold=0.3, top_k=5000
+    cv2.utils.logging.setLogLevel(2)  # errors alone: OpenCV 5 warns about its own defaults
+    return cv2.FaceDetectorYN.create(
+        path,
+        "",
+        (1, 1),
+        score_threshold=0.3,
+        nms_threshold=0.3,
     )
-    cv2.utils.logging.setLogLevel(level)
-    return network
 
 
 # ---------------------------------------------------------------- decoding
@@ -111,7 +122,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
     Raises :class:`Unusable` where the file is damaged or cut off. MPEG, WebM and GIF do not
     announce their number of frames: in them a cut exactly between two frames goes unnoticed.
     """
-    if file.suffix.lower() in IMAGES and file.is_file():
+    if file.suffix.lower() in IMAGES:
         yield read_image(file)
         return
     try:
@@ -153,7 +164,7 @@ def read_image(file: Path) -> np.ndarray:
         raise Unusable(f"not an image, or truncated or damaged ({problem})") from None
 
 
-# ---------------------------------------------------------------- following
+# ---------------------------------------------------------------- searching
 
 
 def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
@@ -179,80 +190,87 @@ def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]
         yield image, cut
 
 
-class Follower:
-    """Follows the faces of one video; the settings are :class:`dfnb.data.prepare.Settings`."""
+def search(images: Iterable[np.ndarray], settings: Any, detector: YuNet) -> list[Search]:
+    """Detect the faces in every k-th frame (H, W, 3) uint8 RGB of a video.
 
-    def __init__(self, settings: Any, detector: YuNet) -> None:
-        self.settings = settings
-        self.detector = detector
-        self.searched: list[int] = []  # numbers of the frames in which faces were searched
-        self.tracks: list[Track] = []
-        self.shot_start = 0  # the first search after the last cut
+    Both sides of a cut are searched, too, and the last frame. The settings are
+    :class:`dfnb.data.prepare.Settings`.
+    """
+    searches = []
+    shot = 0
+    due = 0  # number of the next frame that is searched
+    previous = None
 
-    def follow(self, images: Iterable[np.ndarray]) -> int:
-        """Follow the faces through all frames (H, W, 3) uint8 RGB of a video; returns their number.
+    def search_frame(number: int, image: np.ndarray) -> None:
+        if not searches or searches[-1].frame < number:
+            searches.append(Search(number, shot, detect(image, settings, detector)))
 
-        Faces are searched on every k-th frame, on the last one, and on both sides of a cut.
-        """
-        number = -1
-        previous = None
-        for number, (image, cut) in enumerate(with_cuts(images)):
-            if cut:
-                self._search(number - 1, previous)
-                self.shot_start = len(self.searched)
-            shot_begins = self.shot_start == len(self.searched)
-            if shot_begins or number - self.searched[-1] >= self.settings.detect_every:
-                self._search(number, image)
-            previous = image
-        if previous is None:
-            raise Unusable("there is no frame in the file")
-        self._search(number, previous)
-        return number + 1
+    for number, (image, cut) in enumerate(with_cuts(images)):
+        if cut:
+            search_frame(number - 1, previous)
+            shot += 1
+            due = number
+        if number == due:
+            search_frame(number, image)
+            due += settings.detect_every
+        previous = image
+    if previous is None:
+        raise Unusable("there is no frame in the file")
+    search_frame(number, previous)
+    return searches
 
-    def places(self, wanted: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where each person is in the ``wanted`` frames: what :func:`interpolate` returns.
 
-        The person who is seen longest comes first. Left out are those who are not seen in these
-        frames, or were detected too rarely to be believed.
-        """
-        fewest = min(FEWEST_DETECTIONS, len(self.searched))
-        people = []
-        for track in self.tracks:
-            shown, places = interpolate(track, wanted, np.array(self.searched))
-            if len(track) >= fewest and len(shown):
-                people.append((shown, places))
-        people.sort(key=lambda person: len(person[0]), reverse=True)
-        return people
+def detect(image: np.ndarray, settings: Any, detector: YuNet) -> np.ndarray:
+    """The faces (n, 15) of a frame that are large and certain enough, in its pixels."""
+    fewest, most = DETECTION_SIDES
+    longer = max(image.shape)
+    side = min(longer, most, max(fewest, longer / 2))
+    ratio = side / longer
+    small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    faces = detector(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    faces[:, :14] /= ratio
+    large = faces[:, 2:4].max(axis=1, initial=0) >= settings.min_face
+    certain = faces[:, 14] >= settings.min_score
+    return faces[large & certain]
 
-    def _search(self, number: int, image: np.ndarray) -> None:
-        """Detect the faces of a frame; each continues the track that it fits, or starts one."""
-        if number in self.searched[-1:]:
-            return
-        search = len(self.searched)
-        self.searched.append(number)
-        faces = self._detect(image)
-        oldest = max(self.shot_start, search - REMEMBERED)
-        live = [track for track in self.tracks if max(track) >= oldest]
+
+# ---------------------------------------------------------------- following
+
+
+def follow(searches: list[Search], wanted: np.ndarray) -> list[Places]:
+    """Follow each person of a video through its searches, and place them in the ``wanted`` frames.
+
+    The person who is seen longest comes first. Left out are those who are not seen in these
+    frames, or were detected too rarely to be believed.
+    """
+    fewest = min(FEWEST_DETECTIONS, len(searches))
+    searched = np.array([search.frame for search in searches])
+    people = []
+    for track in tracks_of(searches):
+        shown, places = interpolate(track, wanted, searched)
+        if len(track) >= fewest and len(shown):
+            people.append((shown, places))
+    return sorted(people, key=lambda person: len(person[0]), reverse=True)
+
+
+def tracks_of(searches: list[Search]) -> list[Track]:
+    """Link the detections of a video to tracks: each continues the track it fits, or starts one."""
+    tracks = []
+    for index, search in enumerate(searches):
+        live = []
+        for track in tracks:
+            last = max(track)
+            same_shot = searches[last].shot == search.shot
+            if same_shot and index - last <= REMEMBERED:
+                live.append(track)
         last_faces = np.array([track[max(track)] for track in live]).reshape(-1, 15)
-        track_of = match(last_faces, faces)
-        for i, face in enumerate(faces):
-            if i in track_of:
-                live[track_of[i]][search] = face
+        continued = match(last_faces, search.faces)
+        for i, face in enumerate(search.faces):
+            if i in continued:
+                live[continued[i]][index] = face
             else:
-                self.tracks.append({search: face})
-
-    def _detect(self, image: np.ndarray) -> np.ndarray:
-        """The faces (n, 15) of a frame that are large and certain enough, in its pixels."""
-        fewest, most = DETECTION_SIDES
-        longer = max(image.shape)
-        side = min(longer, most, max(fewest, longer / 2))
-        ratio = side / longer
-        small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        faces = self.detector(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        faces[:, :14] /= ratio
-        large = faces[:, 2:4].max(axis=1, initial=0) >= self.settings.min_face
-        certain = faces[:, 14] >= self.settings.min_score
-        return faces[large & certain]
+                tracks.append({index: face})
+    return tracks
 
 
 def match(last_faces: np.ndarray, faces: np.ndarray) -> dict[int, int]:
@@ -264,13 +282,14 @@ def match(last_faces: np.ndarray, faces: np.ndarray) -> dict[int, int]:
     boxes = box_convert(torch.from_numpy(faces[:, :4]), "xywh", "xyxy")
     overlap = box_iou(last_boxes, boxes).numpy()
     overlap[overlap < OVERLAP] = 0
-    pairs = zip(*linear_sum_assignment(-overlap))
-    return {face: last for last, face in pairs if overlap[last, face] > 0}
+    continued = {}
+    for last, face in zip(*linear_sum_assignment(-overlap)):
+        if overlap[last, face] >= OVERLAP:
+            continued[face] = last
+    return continued
 
 
-def interpolate(
-    track: Track, wanted: np.ndarray, searched: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def interpolate(track: Track, wanted: np.ndarray, searched: np.ndarray) -> Places:
     """The numbers (m,) of those ``wanted`` frames that show a track's face, and its places (m, 13).
 
     A place is the centre's x and y, the longer side of the box, and x and y of five landmarks, in
@@ -287,5 +306,7 @@ def interpolate(
     centres = detections[:, :2] + detections[:, 2:4] / 2
     sides = detections[:, 2:4].max(axis=1)
     places = np.column_stack([centres, sides, detections[:, 4:14]])
-    columns = [np.interp(shown, searched[searches], column) for column in places.T]
+    columns = []
+    for column in places.T:
+        columns.append(np.interp(shown, searched[searches], column))
     return shown, np.column_stack(columns)

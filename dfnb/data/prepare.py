@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
@@ -24,7 +24,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from dfnb.data.faces import Follower, Unusable, YuNet, decode, detector_path, read_image
+from dfnb.data.faces import Unusable, YuNet, decode, detector_path, follow, read_image, search
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
 from dfnb.data.videos import Video, printable
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
@@ -35,11 +35,10 @@ TREE = "tree"  # in a dataset's folder: a link to the folder of the crops that a
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
 SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all rows of a video
-VIDEO_NAME = re.compile(r"([^/.][^/]*/)+")
+COUNTS = ("frames", "without_face")  # of a video: wanted frames, and those of them without a face
+VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 
-# Rows, crops (n, size, size, 3) uint8 or None, masks (n, size, size) bool or None, and facts of a
-# video, as dfnb.data.frames.write_video takes them.
-Parts = tuple[list[dict], np.ndarray | None, np.ndarray | None, dict]
+Parts = dict[str, Any]  # what dfnb.data.frames.write_video takes, beside the folder
 
 
 class Settings(Closed):
@@ -75,8 +74,7 @@ def square_box(place: np.ndarray, scale: float, shape: tuple[int, ...]) -> list[
         shape: Height and width of the frame. The centre of the square lies in it.
     """
     side = max(1, round(place[2] * scale))
-    largest = [shape[1] - 1, shape[0] - 1]
-    x, y = np.clip(place[:2], 0, largest)
+    x, y = np.clip(place[:2], 0, [shape[1] - 1, shape[0] - 1])
     left = round(float(x) - side / 2)
     top = round(float(y) - side / 2)
     return [left, top, left + side, top + side]
@@ -130,11 +128,11 @@ Person = list[Face]  # in all frames that show it, in their order
 
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     """Find and follow the faces of a video, and cut out one per frame."""
-    follower = Follower(settings, detector)
-    length = follower.follow(decode(video.path))
+    searches = search(decode(video.path), settings, detector)
+    length = searches[-1].frame + 1
     wanted = wanted_frames(length, settings)
     people = []
-    for frames, places in follower.places(wanted):
+    for frames, places in follow(searches, wanted):
         people.append([Face(frame, place) for frame, place in zip(frames.tolist(), places)])
     if not people:
         raise Unusable(f"no face in {len(wanted)} frames")
@@ -146,12 +144,24 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     for face in chosen:
         scale = settings.size / (face.box[2] - face.box[0])
         landmarks = (face.place[3:] - np.tile(face.box[:2], 5)) * scale
-        row = {"track": 0, "frame": face.frame, "scale": scale, "crop_box": face.box}
-        rows.append({**row, "landmarks": landmarks.round(3)})
-    crops = np.stack([face.crop for face in chosen])
-    masks = np.stack([face.mask for face in chosen]) if video.mask_file else None
-    facts = {"frames": len(wanted), "without_face": len(wanted) - len(chosen)}
-    return rows, crops, masks, facts
+        row = {
+            "track": 0,
+            "frame": face.frame,
+            "scale": scale,
+            "crop_box": face.box,
+            "landmarks": landmarks.round(3),
+        }
+        rows.append(row)
+    masks = None
+    if video.mask_file:
+        masks = np.stack([face.mask for face in chosen])
+    return {
+        "rows": rows,
+        "crops": np.stack([face.crop for face in chosen]),
+        "masks": masks,
+        "frames": len(wanted),
+        "without_face": len(wanted) - len(chosen),
+    }
 
 
 def wanted_frames(length: int, settings: Settings) -> np.ndarray:
@@ -222,63 +232,67 @@ def use_crops(video: Video, folder: Path) -> Parts:
     frame without a face.
     """
     images = sorted(video.crops)
-    numbers = [int(re.findall(r"\d+", f"0{Path(image).stem}")[-1]) for image, _ in images]
+    numbers = []
+    for image, _ in images:
+        digits = re.findall(r"\d+", Path(image).stem)
+        numbers.append(int(digits[-1]) if digits else 0)
     if len(set(numbers)) < len(numbers):  # the names number nothing
         numbers = range(len(images))
     rows = []
     for number, (image, mask) in sorted(zip(numbers, images)):
+        row = {
+            "track": 0,
+            "frame": number,
+            "path": f"{TREE}/{image}",
+            "mask": f"{TREE}/{mask}" if mask else "",
+            **dict.fromkeys(UNKNOWN),
+        }
         with suppress(Unusable):
             read_image(video.path / image)
-            row = {"track": 0, "frame": number, "path": f"{TREE}/{image}", "mask": ""}
-            if mask:
-                row["mask"] = f"{TREE}/{mask}"
-            rows.append({**row, **dict.fromkeys(UNKNOWN)})
+            rows.append(row)
     if not rows:
-        raise Unusable(f"none of {len(numbers)} images can be read")
-    facts = {"frames": len(numbers), "without_face": len(numbers) - len(rows)}
-    return rows, None, None, {**facts, "crops_hash": images_hash(folder, rows)}
+        raise Unusable(f"none of {len(images)} images can be read")
+    return {
+        "rows": rows,
+        "crops": None,
+        "masks": None,
+        "crops_hash": images_hash(folder, rows),
+        "frames": len(images),
+        "without_face": len(images) - len(rows),
+    }
 
 
 def prepare_video(
-    video: Video, inputs: str, folder: Path, settings: Settings, detector: YuNet
+    video: Video,
+    inputs: str,
+    folder: Path,
+    settings: Settings,
+    detector: YuNet,
 ) -> dict:
     """Prepare one video into ``folder/videos/<name>``.
 
-    Returns its facts, or the ``reason`` why it goes to quarantine. A video that is there already is
-    kept if it was made of the same ``inputs``, and removed otherwise. A fake that cannot be
-    compared with its original, frame by frame, has no mask.
+    Returns its :data:`COUNTS`, or the ``reason`` why it goes to quarantine. A video that is there
+    already is kept if it was made of the same ``inputs``, and removed otherwise. A fake that cannot
+    be compared with its original, frame by frame, has no mask.
     """
     place = folder / "videos" / video.name
+    if (place / "video.json").exists():
+        facts = read_json(place / "video.json")
+        if facts["inputs"] == inputs:
+            return {name: facts[name] for name in COUNTS}
+        shutil.rmtree(place)
     try:
-        check_storable(video.name)
-        if (place / "video.json").exists():
-            facts = read_json(place / "video.json")
-            if facts.get("inputs") == inputs:
-                del facts["rows"]
-                return facts
-            shutil.rmtree(place)
-        if video.crops:
-            rows, crops, masks, facts = use_crops(video, folder)
-        else:
-            rows, crops, masks, facts = cut_faces(video, settings, detector)
-        same = {column: getattr(video, column) for column in SAME}
-        rows = [{"dataset": folder.name, **same, **row} for row in rows]
-        write_video(place, rows, crops, masks, **facts, inputs=inputs)
-        return facts
+        parts = use_crops(video, folder) if video.crops else cut_faces(video, settings, detector)
     except (Unusable, cv2.error) as error:
-        if video.original and not video.mask:
-            video = replace(video, original=None)
-            return prepare_video(video, inputs, folder, settings, detector)
-        return {"reason": str(error)}
-
-
-def check_storable(name: str) -> None:
-    """Raise :class:`Unusable` for a name that some systems cannot store."""
-    longest = max(len(part.encode()) for part in name.split("/"))
-    if longest > 200 or "\\" in name or not name.isprintable():
-        raise Unusable(
-            "its name has more than 200 bytes, a backslash or what is no character; rename it"
-        )
+        if video.mask or not video.original:
+            return {"reason": str(error)}
+        video = replace(video, original=None)
+        return prepare_video(video, inputs, folder, settings, detector)
+    same = {column: getattr(video, column) for column in SAME}
+    for row in parts["rows"]:
+        row.update(same, dataset=folder.name)
+    write_video(place, inputs=inputs, **parts)
+    return {name: parts[name] for name in COUNTS}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -296,7 +310,7 @@ def prepare(
     """Prepare videos into ``datasets/<name>``.
 
     The folder of a video appears complete or not at all: a killed run goes on where it was, and the
-    result has the same bytes for any number of workers. A dataset that is done returns at once.
+    result has the same bytes for any number of workers.
 
     Args:
         name: The name of the dataset.
@@ -322,37 +336,44 @@ def prepare(
     check_names(videos)
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     inputs = {video.name: inputs_digest(video, parameters) for video in videos}
-    sources = digest([inputs, missing], 16)
     with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
-        if record:
-            check_parameters(folder, record["parameters"], parameters)
-            if record["sources"] == sources:
-                return record
-        clean(folder, inputs)
+        if record and record["parameters"] != parameters:
+            raise DfnbError(
+                f"{folder} was made with {record['parameters']}; --set them so, or give the new "
+                "dataset another name"
+            )
+        clean(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = [job(video, inputs[video.name], folder, settings, detector) for video in videos]
         pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
         results = list(tqdm(pool(jobs), name, len(jobs), unit="video", disable=None))
-        losses = count_losses(videos, results)
-        listed = pd.DataFrame(losses["quarantine"], columns=["video", "file", "method", "reason"])
-        write_bytes(folder / "quarantine.csv", listed.to_csv(index=False).encode())
-        facts = {"sources": sources, "people": people, "missing": list(missing), **losses}
-        return write_dataset(folder, parameters, **facts, **clock.facts())
+        faces, quarantine = count_losses(videos, results)
+        write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
+        return write_dataset(
+            folder,
+            parameters,
+            people=people,
+            missing=list(missing),
+            faces=faces.T.to_dict(),
+            quarantine=quarantine.to_dict("records"),
+            **clock.facts(),
+        )
 
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
-    counts = Counter(video.name for video in videos)
+    taken = Counter()  # each name is a folder, and so are its parents
+    for video in videos:
+        folders = [video.name, *PurePosixPath(video.name).parents]
+        taken.update(str(folder) for folder in folders)
     for video in videos:
         check_title(video.method, f"{video.path}, its method")
-        parents = {str(parent) for parent in PurePosixPath(video.name).parents}
-        in_the_way = counts[video.name] > 1 or parents & counts.keys()
-        if in_the_way or not VIDEO_NAME.fullmatch(f"{video.name}/"):
+        if taken[video.name] > 1 or not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: another video is in its way, or a part "
-                "of the name is empty or hidden; rename it"
+                "of the name is empty, hidden or too long; rename it"
             )
 
 
@@ -364,7 +385,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    return digest([parameters, video.name, [getattr(video, name) for name in SAME], stamps])
+    values = [getattr(video, column) for column in SAME]
+    return digest([parameters, video.name, values, stamps])
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
@@ -378,28 +400,19 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
         link.symlink_to(root, target_is_directory=True)
 
 
-def check_parameters(folder: Path, before: Mapping, parameters: Mapping) -> None:
-    """Raise :class:`DfnbError` when the dataset in a folder was made with other parameters."""
-    for name in {**before, **parameters}:
-        if before.get(name) != parameters.get(name):
-            raise DfnbError(
-                f"{folder} was made with {name} = {before.get(name)}; --set it so, or give the new "
-                "dataset another name"
-            )
-
-
-def clean(folder: Path, names: Collection[str]) -> None:
+def clean(folder: Path, videos: Sequence[Video]) -> None:
     """Remove the record, and what a killed run has left; refuse a folder with other videos."""
     for path in list(folder.rglob(".*")):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink(missing_ok=True)
+    names = {video.name for video in videos}
     for file in (folder / "videos").rglob("video.json"):
-        video = file.parent.relative_to(folder / "videos").as_posix()
-        if video not in names:
+        stored = file.parent.relative_to(folder / "videos").as_posix()
+        if stored not in names:
             raise DfnbError(
-                f"{folder} holds another video, {video!r}; give the new dataset another name"
+                f"{folder} holds another video, {stored!r}; give the new dataset another name"
             )
     (folder / "record.json").unlink(missing_ok=True)
 
@@ -410,21 +423,19 @@ def start_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def count_losses(videos: Sequence[Video], results: Sequence[Mapping]) -> dict:
-    """The ``quarantine`` list, and by split and method ``faces``: counts of what was lost."""
-    faces = defaultdict(Counter)
-    quarantine = []
-    for video, facts in zip(videos, results):
-        faces[f"{video.split}/{video.method}"].update(
-            videos=1,
-            quarantined=int("reason" in facts),
-            frames=facts.get("frames", 0),
-            without_face=facts.get("without_face", 0),
-        )
-        if "reason" in facts:
-            entry = {"video": video.name, "file": video.path.name, "method": video.method}
-            quarantine.append({**entry, **facts})
-    return {"faces": faces, "quarantine": quarantine}
+def count_losses(
+    videos: Sequence[Video], results: Sequence[Mapping]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Counts of what was lost, by split and method, and the videos that were not used."""
+    table = pd.DataFrame(results, columns=[*COUNTS, "reason"])
+    table["kind"] = [f"{video.split}/{video.method}" for video in videos]
+    table["video"] = [video.name for video in videos]
+    table["file"] = [video.path.name for video in videos]
+    table["method"] = [video.method for video in videos]
+    table["videos"] = 1
+    table["quarantined"] = table["reason"].notna()
+    counts = table.groupby("kind")[["videos", "quarantined", *COUNTS]].sum().astype(int)
+    return counts, table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
 
 
 def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
@@ -442,9 +453,7 @@ def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(
-    path: str | Path, size: int | None = None, scale: float | None = None, frames: int = 1
-) -> pd.DataFrame:
+def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table.
 
     It is prepared as ``dfnb prepare`` does. Of several faces the one that is seen longest is taken,
@@ -452,15 +461,13 @@ def prepare_picture(
 
     Args:
         path: An image or a video.
-        size: The side of the crop in pixels, as in the training set; None: the default.
-        scale: The side of the crop by that of the face, as in the training set; None: the default.
+        crop: The parameters of the training set, whose ``size`` and ``scale`` hold, if it has them.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    values = {"size": size, "scale": scale, "frames_per_video": frames}
-    chosen = {name: value for name, value in values.items() if value is not None}
-    settings = Settings.check(chosen, path)
+    values = {name: crop[name] for name in ("size", "scale") if name in crop}
+    settings = Settings(frames_per_video=frames, **values)
     path = Path(path).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -21,7 +21,6 @@ from dfnb.files import dataset_folder, described, find, manifest, read_json, ver
 from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, explained
 
-WITHOUT_MASKS = "files of masks or originals missing, prepared without masks"
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
 
 
@@ -78,8 +77,6 @@ class Manifest(Closed):
     layout: str = ""  # what the rules cannot say
     people: str = ""  # the numbering of its people; in all datasets of one a name is one person
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
-    videos: dict[str, tuple[int, int]] = Field({})  # real and fake ones by split, where known
-    frames: int = Field(32, ge=1)  # of a video that are kept, on average
     fields: dict[str, str] = Field({})  # values for the templates of all rules
     lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -88,7 +85,7 @@ class Manifest(Closed):
 class Location(NamedTuple):
     """Where a dataset is, its videos, and one sentence per thing that is missing or wrong."""
 
-    places: list[Path]
+    root: Path
     videos: list[Video]
     problems: list[str]
 
@@ -98,58 +95,58 @@ def load(name: str) -> Manifest:
     return Manifest.check(manifest(name), f"data_manifest/{name}.yaml")
 
 
-def overview(roots: Sequence[Path] = (), links: bool = False) -> pd.DataFrame:
+def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     """What is there of each described dataset.
 
     Columns: ``state`` (prepared, present, partly, absent), and ``what``, one fact per line.
     """
-    rows = {name: _state(name, roots, links) for name in described("real")}
+    rows = {name: _state(name, roots) for name in described("real")}
     return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
 
 
-def _state(name: str, roots: Sequence[Path], links: bool) -> tuple[str, str]:
+def _state(name: str, roots: Sequence[Path]) -> tuple[str, str]:
     """The row of the overview of one dataset."""
-    description = load(name)
     record = read_record(dataset_folder(name))
     if record:
         videos = sum(counts["videos"] for counts in record["n"].values())
         return "prepared", "\n".join([f"{videos} videos", *record["missing"]])
-    places, videos, problems = located(description, roots, links)
-    if not videos:
+    description = load(name)
+    location = located(description, roots)
+    if not location:
         return "absent", f"{description.access}\nspace: {description.space}"
-    state = "partly" if problems else "present"
-    lines = [f"{len(videos)} videos", *(f"in {place}" for place in places), *problems]
+    state = "partly" if location.problems else "present"
+    lines = [f"{len(location.videos)} videos", f"in {location.root}", *location.problems]
     return state, "\n".join(lines)
 
 
-def located(description: Manifest, roots: Sequence[Path], links: bool = False) -> Location:
-    """Find a dataset below the user's folders, each of which may hold it in a sub-folder.
+def located(description: Manifest, roots: Sequence[Path]) -> Location | None:
+    """Find a dataset in one of the user's folders, or in a folder that lies in one of them.
 
-    Of a folder and its sub-folders the one counts with which the number of videos comes nearest to
-    the published one, or is largest where that is unknown. (Celeb-DF-v2 has all that the rules of
-    v1 ask for, and more.)
+    Of several that hold some of its videos, the one counts in which their number is nearest to the
+    published one, or largest where that is unknown. (Celeb-DF-v2 has all that the rules of v1 ask
+    for, and more.)
     """
     published = sum(rule.expected for rule in description.rules) or 10**9
-    best = Location([], [], [])
+    locations = []
     for root in roots:
-        candidates = []
         for folder in (root, *sorted(root.glob("[!.]*/"))):
-            candidates.append(scan(description, [*best.places, folder], links))
-        numbers = [len(candidate.videos) for candidate in candidates]
-        nearest = min(numbers, key=lambda number: (number == 0, abs(number - published)))
-        best = candidates[numbers.index(nearest)]
-    return best
+            location = scan(description, folder)
+            if location.videos:
+                locations.append(location)
+
+    def distance(location: Location) -> int:
+        return abs(len(location.videos) - published)
+
+    return min(locations, key=distance, default=None)
 
 
-def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> Location:
-    """Find the videos of a dataset whose layout begins in the user's folders.
+def scan(description: Manifest, root: Path) -> Location:
+    """Find the videos of a dataset whose layout begins in the folder ``root``.
 
-    Where two folders hold the same path, the first counts. Raises :class:`DfnbError` for a list
-    that cannot be read, or that ships with the manifest and was changed.
+    Raises :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and
+    was changed.
     """
-    files = {}
-    for root in reversed(roots):
-        files.update(files_below(root.resolve(), links)[0])
+    files, _ = files_below(root.resolve())
     problems = defaultdict(list)
     videos = {}
     for rule in description.rules:
@@ -159,7 +156,7 @@ def scan(description: Manifest, roots: Sequence[Path], links: bool = False) -> L
                 if key in videos:
                     video = replace(video, crops=videos[key].crops + video.crops)
                 videos[key] = video
-    return Location(list(roots), list(videos.values()), sentences(problems))
+    return Location(root, list(videos.values()), sentences(problems))
 
 
 def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
@@ -170,28 +167,21 @@ def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems)
     # The template with the fixed values filled in; only what differs between files stays open.
     where = PLACEHOLDER.sub(lambda match: fixed.get(match[1], match[0]), rule.files)
     matches = _matches(where, files)
+    if len(matches) < rule.expected:
+        problems[f"{where}: fewer than the {rule.expected} published files"] += matches
     rows = {}
     if rule.list:
         listing = description.lists[rule.list]
         rows = read_list(listing, files)
-    elif len(matches) < rule.expected:
-        problems[f"{where}: fewer than the {rule.expected} published files"] += matches
-    unseen = set(rows)
-    if rule.key == "{path}":
-        unseen &= set(_matches(where, rows))
     for path, values in matches.items():
         facts = {**fixed, **values, "path": path, "stem": PurePosixPath(path).stem}
         if rule.list:
-            key = rule.key.format_map(facts)
-            unseen.discard(key)
-            row = rows.get(key, rule.otherwise)
+            row = rows.get(rule.key.format_map(facts), rule.otherwise)
             if row is None:
                 problems[f"{where}: not in the list {listing.file}; left out"].append(path)
                 continue
             facts.update(row)
         yield _video(rule, facts, files, problems)
-    if unseen:
-        problems[f"{where}: named in {listing.file}, but missing"] += sorted(unseen)
 
 
 def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) -> Video:
@@ -202,28 +192,26 @@ def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) 
         raise DfnbError(f"{path} is neither real nor fake in its list; download the list again")
     if label == 0:
         facts["method"] = "real"
-    for field in ("video", "split", "cluster", "identity", "source", "mask", "original"):
-        facts[field] = getattr(rule, field).format_map(facts)
-    for beside in (facts["mask"], facts["original"]):
-        if beside and beside not in files and not rule.crops:
-            problems[f"{facts['method']}: {WITHOUT_MASKS}"].append(beside)
+    facts["video"] = rule.video.format_map(facts)
+    texts = {}
+    for field in ("split", "cluster", "identity", "source"):
+        texts[field] = getattr(rule, field).format_map(facts)
     video = Video(
         name=facts["video"],
         path=files[path],
         label=label,
         method=facts["method"],
-        split=facts["split"],
-        cluster=facts["cluster"],
-        identity=facts["identity"],
-        source=facts["source"],
-        mask=files.get(facts["mask"]),
-        original=files.get(facts["original"]),
+        **texts,
     )
-    if not rule.crops:
-        return video
-    root = video.path.parents[path.count("/")]
-    mask = facts["mask"] if video.mask else ""
-    return replace(video, path=root, crops=((path, mask),), mask=None)
+    mask = rule.mask.format_map(facts)
+    original = rule.original.format_map(facts)
+    if rule.crops:
+        root = video.path.parents[path.count("/")]
+        return replace(video, path=root, crops=((path, mask if mask in files else ""),))
+    beside = mask or original
+    if beside and beside not in files:
+        problems[f"{video.method}: no masks, because files are missing"].append(beside)
+    return replace(video, mask=files.get(mask), original=files.get(original))
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, dict[str, str]]:

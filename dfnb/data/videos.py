@@ -4,7 +4,6 @@ A user's own videos are listed in a CSV, which :func:`read_csv` reads, and which
 makes of a sorted folder. Published datasets give the same table (:mod:`dfnb.data.published`).
 """
 
-import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 SORTED = re.compile(r"(?:(train|val|test)/)?(real|fake)/(.+)")
 TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # a README may lie beside the videos
 UNUSED = "no video or image of real/ or fake/, and no mask or original of one; left out"
-NO_FILES = "links to folders without --links, no files, or names not in UTF-8; left out"
+NO_FILES = "no files, or names not in UTF-8; left out"
 
 Files = Mapping[str, Path]  # a path below some folder -> the file
 Problems = Mapping[str, Sequence[str]]  # what is wrong -> the paths of files with which it is
@@ -88,45 +87,42 @@ def read_csv(file: Path, root: Path | None = None) -> list[Video]:
     root = (root or folder).absolute()
     columns = ", ".join(Row.model_fields)
     remedy = f"write a table in UTF-8 whose first line names columns, some of {columns}"
-    with explained(file, "CSV", remedy), file.open(encoding="utf-8-sig", newline="") as text:
-        lines = list(csv.DictReader(text))
+    with explained(file, "CSV", remedy):
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     videos = []
-    for number, cells in enumerate(lines, 2):
+    for number, cells in enumerate(table.to_dict("records"), 2):
         filled = {column: cell for column, cell in cells.items() if cell}
         row = Row.check(filled, f"{file}, line {number}")
         path = folder / row.path
         with explained(path, "here", f"put it below {root}, or the CSV above all videos"):
             name = path.relative_to(root).with_suffix("").as_posix()
         label = LABELS[row.label]
-        method = row.method if label == 1 else "real"
-        mask = folder / row.mask if row.mask else None
-        original = folder / row.original if row.original else None
         video = Video(
             name=name,
             path=path,
             label=label,
-            method=method,
+            method=row.method if label == 1 else "real",
             split=row.split,
             cluster=row.cluster or row.identity or name,
             identity=row.identity,
-            mask=mask,
-            original=original,
+            mask=folder / row.mask if row.mask else None,
+            original=folder / row.original if row.original else None,
         )
         videos.append(video)
     return videos
 
 
-def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
+def write_csv(file: Path, root: Path) -> list[str]:
     """Write the CSV of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/``.
 
     The mask of a fake has the same path below ``mask/`` as the fake below ``fake/``, and its
     original the same below ``original/``. What lies in no folder of a split is of the test split.
-    The paths in the CSV are absolute. Links to folders are followed where ``links`` are wanted.
+    The paths in the CSV are absolute.
 
     Returns sentences about files that were left out. Raises :class:`DfnbError` when there is
     nothing to prepare.
     """
-    files, linked = files_below(root, links)
+    files, no_files = files_below(root)
     by_stem = {Path(name).with_suffix(""): path for name, path in files.items()}
     rows = []
     used = set()
@@ -147,7 +143,7 @@ def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
     if not rows:
         raise DfnbError(
             f"{root} holds no file to prepare; sort its files into real/ and fake/<method>/, list "
-            "them in a CSV, or follow links to folders with --links"
+            "them in a CSV"
         )
     text = pd.DataFrame(rows, columns=list(Row.model_fields)).to_csv(index=False)
     write_bytes(file, text.encode())
@@ -155,32 +151,32 @@ def write_csv(file: Path, root: Path, links: bool = False) -> list[str]:
     for name, path in files.items():
         if path not in used and path.suffix.lower() not in TEXTS:
             unused.append(name)
-    return sentences({NO_FILES: linked, UNUSED: unused})
+    problems = {NO_FILES: no_files, UNUSED: unused}
+    return sentences({problem: names for problem, names in problems.items() if names})
 
 
 # ---------------------------------------------------------------- files
 
 
-def files_below(root: Path, links: bool = False) -> tuple[Files, list[str]]:
+def files_below(root: Path) -> tuple[Files, list[str]]:
     """The files below a folder by their paths in it, and the paths of what was left out.
 
-    Hidden files do not count. Left out are links to folders, names that are not UTF-8, and what is
-    no file, such as a pipe, which could be read for ever. With ``links``, links to folders are
-    followed, except one to a folder in which it lies itself, where the way would never end. Raises
-    :class:`DfnbError` where there is no such folder.
+    Hidden files do not count. Left out are names that are not UTF-8, and what is no file, such as
+    a pipe, which could be read for ever. Links are followed, except one to a folder in which it
+    lies itself, where the way would never end. Raises :class:`DfnbError` where there is no such
+    folder.
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
     root = root.absolute()
     files = {}
     left_out = []
-    for place, folders, names in os.walk(root, followlinks=links):
+    for place, folders, names in os.walk(root, followlinks=True):
         here = Path(place)
         if here.is_symlink() and here.resolve() in [parent.resolve() for parent in here.parents]:
             folders.clear()
             continue
-        linked = [name for name in folders if not links and (here / name).is_symlink()]
-        for name in [*names, *linked]:
+        for name in names:
             path = here / name
             inner = path.relative_to(root).as_posix()
             if "/." in f"/{inner}":
@@ -203,6 +199,5 @@ def sentences(problems: Problems) -> list[str]:
     lines = []
     for problem, names in problems.items():
         more = ", …" if len(names) > 3 else ""
-        if names:
-            lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])}{more})")
+        lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])}{more})")
     return lines

@@ -27,7 +27,7 @@ from numpy.random import Generator
 from pydantic import Field, model_validator
 from torch import nn
 
-from dfnb.data.codecs import recompressed
+from dfnb.data.codecs import jpeg
 from dfnb.data.loading import Sample
 from dfnb.geometry import face_axes, rounded
 from dfnb.papers import contract, xception
@@ -129,8 +129,8 @@ class Settings(contract.Settings):
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         if draw.random() < self.jpeg_probability:
             quality = int(draw.integers(*QUALITY, endpoint=True))
-            target = recompressed(target, quality)
-            blend = recompressed(blend, quality)
+            target = jpeg(target, quality)
+            blend = jpeg(blend, quality)
         real = sample._replace(image=target)
         fake = real._replace(
             image=blend,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from pydantic import Field
 
-from dfnb.data.codecs import h264, recompressed
+from dfnb.data.codecs import h264, jpeg
 from dfnb.geometry import face_axes, rounded
 from dfnb.settings import Closed
 from dfnb.synth.brushes import bump, edge
@@ -554,5 +554,4 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
         return h264(np.stack(frames), delivery.h264)
     low, high = sorted(delivery.jpeg)
     quality = int(draw.integers(low, high, endpoint=True))
-    compressed = [recompressed(frame, quality) for frame in frames]
-    return np.stack(compressed)
+    return np.stack([jpeg(frame, quality) for frame in frames])
