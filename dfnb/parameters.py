@@ -5,26 +5,19 @@ notebook's namespace to :func:`check`, which refuses unknown names, wrong types 
 values in one sentence; papermill itself only warns of an unknown name.
 """
 
-import ast
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, Field, NonNegativeInt, create_model
+from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
 from dfnb.papers.contract import Settings
 from dfnb.settings import Closed, DfnbError, Name
 
-
-def _distinct(values: list) -> list:
-    if len(set(values)) < len(values):
-        raise ValueError(f"{values} names something twice; leave it out")
-    return values
-
-
-Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+Names = Annotated[list[Name], Field(min_length=1)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class Parameters(Closed):
@@ -106,8 +99,8 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
-    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the names
-    that other cells assign only those of parameters are read.
+    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
+    variables only those with the name of a parameter are read.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
@@ -116,30 +109,12 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
-    parameter_names = set(expected.model_fields)
-    names = set()
+    names = set(expected.model_fields)
     for cell in namespace.get("In", ()):
-        assigned = _assigned_literals(cell)
         if cell.startswith("# Parameters"):  # papermill's own cell
-            names |= assigned
-        else:
-            names |= assigned & parameter_names
-    if "In" not in namespace:  # not called from a notebook
-        names = parameter_names
+            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     values = {name: namespace[name] for name in sorted(names) if name in namespace}
     return expected.check(values, notebook)
-
-
-def _assigned_literals(cell: str) -> set[str]:
-    """The names that a cell assigns, if it only assigns literals, as a parameters cell does."""
-    names = set()
-    try:
-        for statement in ast.parse(cell).body:
-            ast.literal_eval(statement.value)
-            names.add(statement.targets[0].id)
-    except (SyntaxError, ValueError, AttributeError):  # some other cell
-        return set()
-    return names
 
 
 def resolved(parameters: Parameters) -> pd.DataFrame:
