@@ -152,13 +152,14 @@ def synth(
     """
     from dfnb import synth
 
+    name = name or preset
     changes = {}
     if portraits:
-        if name is None:
+        if name == preset:
             raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
         changes["portraits"] = str(portraits.expanduser().resolve())
-    record = synth.build(name or preset, synth.preset(preset, **changes), workers)
-    _tell(record, name or preset)
+    record = synth.build(name, synth.preset(preset, **changes), workers)
+    _tell(record, name)
 
 
 @app.command()

@@ -23,7 +23,7 @@ def report(profile: str) -> str:
     Drawn datasets are built first. A variant is taken to be as fast as its detector. Loading,
     scores, maps and notebooks are not counted.
     """
-    rows: dict[str, dict[str, float]] = {}
+    rows = {}
     datasets = set()
     for job in jobs.plan(profile):
         if job.kind == "training":
@@ -32,14 +32,16 @@ def report(profile: str) -> str:
             jobs.datasets(*datasets)
             if p.paper not in rows:
                 rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
-            rows[p.paper]["trainings"] += 1
-            rows[p.paper]["images"] += images(p)
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table["hours"] = table["images"] / table["images per s"] / 3600
+            row = rows[p.paper]
+            row["trainings"] += 1
+            row["images"] += images(p)
+            row["hours"] = row["images"] / row["images per s"] / 3600
+    table = pd.DataFrame.from_dict(rows, orient="index").round(2)
     disk = 0
     for name in datasets:
-        disk += sum(path.stat().st_size for path in files.dataset_folder(name).rglob("*"))
-    return f"{table.round(2).to_string()}\nThe datasets take {disk / GIB:.1f} GiB of disk."
+        for path in files.dataset_folder(name).rglob("*"):
+            disk += path.stat().st_size
+    return f"{table.to_string()}\nThe datasets take {disk / GIB:.1f} GiB of disk."
 
 
 def images(p: TrainingParameters) -> int:
@@ -62,14 +64,18 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     """Images per second of forward and backward passes, and the peak memory, also of weights."""
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings)).to(DEVICE).train()
-    size = CPU_BATCH if DEVICE == "cpu" else settings.batch_size // p.devices
+    size = CPU_BATCH
+    if DEVICE == "cuda":
+        size = settings.batch_size // p.devices
     frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
-    batch = {name: value.to(DEVICE) for name, value in as_batch(frames, settings).items()}
-    batch.update(epoch=0, partner=None, weight=1.0)
+    batch = {"epoch": 0, "partner": None, "weight": 1.0}
+    for name, value in as_batch(frames, settings).items():
+        batch[name] = value.to(DEVICE)
 
     def both_passes() -> None:
         losses = step(batch)
-        (losses["total"] + losses.get("adversary", 0)).backward()
+        loss = losses["total"] + losses.get("adversary", 0)
+        loss.backward()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 

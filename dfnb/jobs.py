@@ -187,16 +187,18 @@ def _trainings(name: str, content: Profile) -> list[Job]:
                     roles=tuple(dict.fromkeys([*same.roles, role])),
                 )
             trainings[job.run_id] = job
+    planned = list(trainings.values())
     maps = content.grid.maps
-    if trainings and maps and maps.shuffled_labels:
-        first = next(iter(trainings.values()))
-        job = _training(first.parameters, None, content.allow_random, shuffled_labels=True)
-        trainings[job.run_id] = job
-    return list(trainings.values())
+    if planned and maps and maps.shuffled_labels:
+        first = planned[0].parameters
+        planned.append(_training(first, None, content.allow_random, shuffled_labels=True))
+    return planned
 
 
 def _requested(
-    name: str, content: Profile, notebook: str
+    name: str,
+    content: Profile,
+    notebook: str,
 ) -> Iterator[tuple[Role, TrainingParameters]]:
     """Role and parameters of every training of a paper: the grid's, then the ablations'."""
     grid = content.grid
@@ -217,7 +219,10 @@ def _requested(
 
 
 def _training(
-    p: TrainingParameters, role: Role | None, allow_random: bool, shuffled_labels: bool = False
+    p: TrainingParameters,
+    role: Role | None,
+    allow_random: bool,
+    shuffled_labels: bool = False,
 ) -> Job:
     """A training; without a ``role`` it appears in no table of the report."""
     epoch_tests = []
@@ -249,7 +254,10 @@ def _training(
 
 
 def _notebook_parameters(
-    name: str, content: Profile, notebook: str, trainings: Sequence[Job]
+    name: str,
+    content: Profile,
+    notebook: str,
+    trainings: Sequence[Job],
 ) -> Parameters:
     """The parameters of a notebook; that of a paper shows its first training."""
     paper = papers.notebooks().get(notebook)

@@ -41,7 +41,8 @@ class TrainingParameters(Parameters):
     def settings(self) -> Settings:
         """The part of the parameters that belongs to the paper."""
         schema = papers.module(self.paper).Settings
-        return schema(**{name: getattr(self, name) for name in schema.model_fields})
+        values = {name: getattr(self, name) for name in schema.model_fields}
+        return schema(**values)
 
 
 class StartParameters(Parameters):
@@ -113,7 +114,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     for cell in namespace.get("In", ()):
         if cell.startswith("# Parameters"):  # papermill's own cell
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
-    values = {name: namespace[name] for name in sorted(names) if name in namespace}
+    values = {}
+    for name in names & namespace.keys():
+        values[name] = namespace[name]
     return expected.check(values, notebook)
 
 
@@ -121,6 +124,6 @@ def resolved(parameters: Parameters) -> pd.DataFrame:
     """A table of the parameters that are not their defaults, and of the environment."""
     values = parameters.model_dump(exclude_defaults=True)
     environment = records.environment()
-    versions = [f"{name} {version}" for name, version in environment["packages"].items()]
-    values.update(environment, packages=", ".join(versions))
+    values.update(environment.pop("packages"))
+    values.update(environment)
     return pd.Series(values).map(str).to_frame("value")

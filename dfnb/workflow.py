@@ -77,23 +77,19 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job]) -> N
         is_running = process.poll() is None
         now = time.monotonic() - start
         for job in planned:
-            if (files.home() / job.log).exists():
-                begun.setdefault(job.name, now)
-                # Snakemake has removed what was there before.
-                if job.done and job.name not in ended:
-                    ended.add(job.name)
-                    n_left = sum(not other.done for other in planned)
-                    seconds = _duration(now - begun[job.name])
-                    line = f"[{len(planned) - n_left}/{len(planned)}] {job.name}, {seconds}"
-                    if n_left:
-                        line += f", about {_duration(now / len(ended) * n_left)} left"
-                    print(line, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"
+            if job.name in ended or not (files.home() / job.log).exists():
+                continue
+            begun.setdefault(job.name, now)
+            if job.done:  # Snakemake has removed what was there before
+                ended.add(job.name)
+                seconds = now - begun[job.name]
+                done = sum(other.done for other in planned)
+                minutes_left = now / len(ended) * (len(planned) - done) / 60
+                print(
+                    f"[{done}/{len(planned)}] {job.name}, {seconds:.0f} s, "
+                    f"about {minutes_left:.0f} min left",
+                    flush=True,
+                )
 
 
 def _print_failures(planned: Sequence[jobs.Job]) -> None:
