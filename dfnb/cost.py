@@ -31,7 +31,7 @@ def report(profile: str) -> str:
             datasets.update([p.train_set, *p.test_sets])
             jobs.datasets(*datasets)
             if p.paper not in rows:
-                rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
+                rows[p.paper] = _measured(p)
             row = rows[p.paper]
             row["trainings"] += 1
             row["images"] += images(p)
@@ -48,12 +48,12 @@ def images(p: TrainingParameters) -> int:
     """The images that a training is shown, in all of its phases."""
     frames = select(load_frames(p.train_set), "train", p.seen_methods)
     labels = thinned(frames, p.frames_per_video)["label"]
-    fake = int(labels.sum())
-    real = len(labels) - fake
+    n_fake = int(labels.sum())
+    n_real = len(labels) - n_fake
     total = 0
     settings = p.settings()
     while settings is not None:
-        epoch = fake + real * (settings.oversampling or 1)
+        epoch = n_fake + n_real * (settings.oversampling or 1)
         total += settings.epochs * min(settings.images_per_epoch or epoch, epoch)
         settings = settings.before()
     return total
@@ -61,7 +61,10 @@ def images(p: TrainingParameters) -> int:
 
 @single_thread()
 def _measured(p: TrainingParameters) -> dict[str, float]:
-    """Images per second of forward and backward passes, and the peak memory, also of weights."""
+    """The row of a detector, before any training is counted.
+
+    Its images per second are those of forward and backward passes; its memory is the peak.
+    """
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings)).to(DEVICE).train()
     size = CPU_BATCH
@@ -86,4 +89,9 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     memory = records.Clock().facts()["peak_memory_mb"] / 1024
     if DEVICE == "cuda":
         memory = torch.cuda.max_memory_allocated() / GIB
-    return {"images per s": STEPS * size / seconds, "memory GiB": memory}
+    return {
+        "trainings": 0,
+        "images": 0,
+        "images per s": STEPS * size / seconds,
+        "memory GiB": memory,
+    }
