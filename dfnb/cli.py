@@ -1,7 +1,6 @@
 """The ``dfnb`` command: make data, run a profile, show its table."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +11,6 @@ from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
-    from dfnb.papers.contract import Network
-    from dfnb.runs import Run
 
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
 Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one per core")]
@@ -30,8 +27,6 @@ class _Group(typer.core.TyperGroup):
     """Shows what the package logs; ends with one line and status 1 on a :class:`DfnbError`."""
 
     def invoke(self, ctx: typer.Context) -> object:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="replace")  # letters that the locale does not have
         logging.basicConfig(format="%(message)s", force=True)
         logging.getLogger("dfnb").setLevel(logging.INFO)
         try:
@@ -83,40 +78,34 @@ def score(
     Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
     in the current folder. Exits with 2 when a file could not be used.
     """
-    from dfnb import figures, runs, scoring
+    from dfnb import figures, pictures, runs, scoring
+    from dfnb.data.frames import dataset_record
+    from dfnb.data.prepare import prepare_picture
 
     figures.style()
     detector = runs.Run.open(run)
     network = detector.network().to(scoring.DEVICE)
+    maps = [*network.maps(), "Grad-CAM"]
+    crop = dataset_record(detector.parameters["train_set"])["parameters"]
     status = 0
     for image in images:
+        panel = Path(f"{image.stem[:60]}-{detector.id}.png")
         try:
-            typer.echo(_scored(detector, network, image, frames))
+            faces = prepare_picture(image, crop, frames)
+            score = scoring.predict(network, faces, detector.settings)["score"].mean()
+            with files.atomic(panel) as temporary:
+                pictures.frames_panel(detector, faces, maps).savefig(temporary)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
+        else:
+            typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(
         f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. "
         "No score is a proof."
     )
     raise typer.Exit(status)
-
-
-def _scored(detector: "Run", network: "Network", image: Path, frames: int) -> str:
-    """Score one image or clip and save its panel; returns the line that says so."""
-    from dfnb import pictures, scoring
-    from dfnb.data.frames import dataset_record
-    from dfnb.data.prepare import prepare_picture
-
-    crop = dataset_record(detector.parameters["train_set"])["parameters"]
-    faces = prepare_picture(image, crop, frames)
-    score = scoring.predict(network, faces, detector.settings)["score"].mean()
-    panel = Path(f"{image.stem[:60]}-{detector.id}.png")
-    with files.atomic(panel) as temporary:
-        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        figure.savefig(temporary)
-    return f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}"
 
 
 @app.command()
@@ -162,13 +151,14 @@ def synth(
     """
     from dfnb import synth
 
+    name = name or preset
     changes = {}
     if portraits:
-        if name is None:
+        if name == preset:
             raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
         changes["portraits"] = str(portraits.expanduser().resolve())
-    record = synth.build(name or preset, synth.preset(preset, **changes), workers)
-    _tell(record, name or preset)
+    record = synth.build(name, synth.preset(preset, **changes), workers)
+    _tell(record, name)
 
 
 @app.command()

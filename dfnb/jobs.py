@@ -2,15 +2,15 @@
 
 A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
 :func:`plan` makes a list of jobs of it, which the Snakefile turns into rules. A training is a job
-of its own: it trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebooks
-read these files, or train by :func:`trained` what is missing when they are opened by hand.
+of its own: it builds the drawn datasets that are missing, trains, scores, and writes
+``reports/<profile>/scores/<run id>.parquet``. Notebooks read these files, or train by
+:func:`trained` what is missing when they are opened by hand.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -23,7 +23,6 @@ from dfnb.store import Condition
 
 Role = tuple[str, str]  # ablation and variant
 MAIN: Role = ("", "")  # of a paper's training in the grid
-LOCK_S = 30  # how long a job waits for another that trains the same run
 RENAMED = {
     "arms": "ablations",
     "06_cross_dataset": "07_cross_dataset",
@@ -42,8 +41,8 @@ class Corruptions(Closed):
     """On which corrupted frames the main detectors are scored, beside the frames as they are."""
 
     test_set: Name
-    names: Annotated[list[Literal[*corrupt.CORRUPTIONS]], Field(min_length=1)]
-    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)]
+    names: list[Literal[*corrupt.CORRUPTIONS]]
+    severities: list[Literal[1, 2, 3, 4, 5]]
     videos: int | None = Field(None, ge=4)  # about so many videos; None: all
 
 
@@ -92,12 +91,12 @@ class Profile(Closed):
 
 
 def profile_path(name: str) -> Path:
-    """Where the profile is; raises :class:`DfnbError` that lists the profiles there are."""
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` where there is none."""
     folder = files.find("notebooks") / "profiles"
-    available = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in available:
-        raise DfnbError(f"there is no profile {name!r} in {folder}: {', '.join(available)}")
-    return folder / f"{name}.yaml"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise DfnbError(f"there is no profile {name!r} in {folder}")
+    return path
 
 
 def profile(name: str) -> Profile:
@@ -121,25 +120,23 @@ class Job(NamedTuple):
     """One step of a profile.
 
     Attributes:
-        name: in messages, and for ``dfnb train``; unique in the profile.
+        name: of the notebook; of a training, as in messages and for ``dfnb train``.
         parameters: those of the notebook; for a training, those of its paper's notebook.
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
-        devices: how many GPUs it uses, where there are any.
-        roles: the pairs of ablation and variant that a training stands for in the report.
+        run_id: of a training, as all that follows.
+        roles: the pairs of ablation and variant that it stands for in the report.
         arguments: those of :func:`dfnb.train.train`.
     """
 
     name: str
     kind: Literal["training", "notebook"]
-    notebook: str
     parameters: Parameters
     output: Path
     needs: tuple[Path, ...] = ()
-    devices: int = 1
     run_id: str = ""
     roles: tuple[Role, ...] = ()
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    arguments: dict[str, Any] | None = None
 
     @property
     def done(self) -> bool:
@@ -155,29 +152,21 @@ class Job(NamedTuple):
 def plan(name: str) -> list[Job]:
     """The jobs of a profile, each after those that it needs.
 
-    All parameters are checked here, before anything runs. Trainings wait for the notebook that
-    makes the datasets, all other notebooks for the trainings, and the last one, which shows the
-    report, for the others. Raises :class:`DfnbError` for wrong parameters, and for real datasets
-    that are not prepared.
+    All parameters are checked here, before anything runs. Notebooks wait for the trainings, and the
+    last one, which shows the report, for the other notebooks, too. Raises :class:`DfnbError` for
+    wrong parameters, and for real datasets that are not prepared.
     """
     content = profile(name)
     trainings = _trainings(name, content)
     score_files = tuple(job.output for job in trainings)
-    data_notebooks = []
     notebooks = []
     for notebook in content.notebooks:
         checked = _notebook_parameters(name, content, notebook, trainings)
-        job = Job(notebook, "notebook", notebook, checked, _record_path(name, notebook))
-        if isinstance(checked, DataParameters):
-            data_notebooks.append(job)
-        else:
-            notebooks.append(job._replace(needs=score_files))
-    if notebooks:
-        others = [job.output for job in notebooks[:-1]]
-        notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
-    datasets_made = tuple(job.output for job in data_notebooks)
-    trainings = [_waiting_for(datasets_made, job) for job in trainings]
-    return [*data_notebooks, *trainings, *notebooks]
+        output = _record_path(name, notebook)
+        notebooks.append(Job(notebook, "notebook", checked, output, score_files))
+    others = [job.output for job in notebooks[:-1]]
+    notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
+    return [*trainings, *notebooks]
 
 
 def _trainings(name: str, content: Profile) -> list[Job]:
@@ -189,23 +178,27 @@ def _trainings(name: str, content: Profile) -> list[Job]:
             continue
         for role, requested in _requested(name, content, notebook):
             job = _training(requested, role, content.allow_random)
-            same = trainings.setdefault(job.run_id, job)
-            test_sets = [*same.parameters.test_sets, *requested.test_sets]
-            changes = {"test_sets": list(dict.fromkeys(test_sets))}
-            trainings[job.run_id] = same._replace(
-                parameters=same.parameters.model_copy(update=changes),
-                roles=tuple(dict.fromkeys([*same.roles, role])),
-            )
+            same = trainings.get(job.run_id)
+            if same:
+                test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
+                changes = {"test_sets": list(test_sets)}
+                job = same._replace(
+                    parameters=same.parameters.model_copy(update=changes),
+                    roles=tuple(dict.fromkeys([*same.roles, role])),
+                )
+            trainings[job.run_id] = job
+    planned = list(trainings.values())
     maps = content.grid.maps
-    if trainings and maps and maps.shuffled_labels:
-        first = next(iter(trainings.values()))
-        job = _training(first.parameters, None, content.allow_random, shuffled_labels=True)
-        trainings[job.run_id] = job
-    return list(trainings.values())
+    if planned and maps and maps.shuffled_labels:
+        first = planned[0].parameters
+        planned.append(_training(first, None, content.allow_random, shuffled_labels=True))
+    return planned
 
 
 def _requested(
-    name: str, content: Profile, notebook: str
+    name: str,
+    content: Profile,
+    notebook: str,
 ) -> Iterator[tuple[Role, TrainingParameters]]:
     """Role and parameters of every training of a paper: the grid's, then the ablations'."""
     grid = content.grid
@@ -226,7 +219,10 @@ def _requested(
 
 
 def _training(
-    p: TrainingParameters, role: Role | None, allow_random: bool, shuffled_labels: bool = False
+    p: TrainingParameters,
+    role: Role | None,
+    allow_random: bool,
+    shuffled_labels: bool = False,
 ) -> Job:
     """A training; without a ``role`` it appears in no table of the report."""
     epoch_tests = []
@@ -249,10 +245,8 @@ def _training(
     return Job(
         name="-".join(word for word in words if word),
         kind="training",
-        notebook=papers.module(p.paper).PAPER.notebook,
         parameters=p,
         output=store.score_path(Path("reports", p.profile), run_id),
-        devices=p.devices,
         run_id=run_id,
         roles=(role,) if role else (),
         arguments=arguments,
@@ -260,25 +254,23 @@ def _training(
 
 
 def _notebook_parameters(
-    name: str, content: Profile, notebook: str, trainings: Sequence[Job]
+    name: str,
+    content: Profile,
+    notebook: str,
+    trainings: Sequence[Job],
 ) -> Parameters:
     """The parameters of a notebook; that of a paper shows its first training."""
-    datasets = []
+    paper = papers.notebooks().get(notebook)
+    names = []
     for job in trainings:
-        if job.notebook == notebook:
+        if job.parameters.paper == paper:
             return job.parameters
-        datasets += [job.parameters.train_set, *job.parameters.test_sets]
+        names += [job.parameters.train_set, *job.parameters.test_sets]
     schema = parameters.schema(notebook)
     values = {"profile": name, **(content.notebooks[notebook] or {})}
-    if issubclass(schema, DataParameters):
-        values.setdefault("datasets", list(dict.fromkeys(datasets)))
+    if schema is DataParameters:
+        values.setdefault("datasets", list(dict.fromkeys(names)))
     return schema.check(values, f"profile {name}, {notebook}")
-
-
-def _waiting_for(datasets_made: Sequence[Path], job: Job) -> Job:
-    """A training that waits for the datasets, but not where it is done and they are not here."""
-    needs = [path for path in datasets_made if not job.done or (files.home() / path).exists()]
-    return job._replace(needs=tuple(needs))
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call
@@ -339,7 +331,7 @@ def train_and_score(job: Job) -> Run:
     grid = profile(profile_name).grid
     report = files.report_folder(profile_name)
     datasets(job.parameters.train_set, *job.parameters.test_sets)
-    run = train.train(**job.arguments, wait_s=LOCK_S)
+    run = train.train(**job.arguments)
     files.write_bytes(report / "profile.yaml", profile_path(profile_name).read_bytes())
     if MAIN in job.roles and run.seed == grid.seeds[0]:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
@@ -356,20 +348,17 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
     tables = run.epoch_scores()
     for test_set in job.parameters.test_sets:
         tables[Condition(test_set)] = scoring.score(run, test_set)
-    if MAIN in job.roles and grid.corruptions:
-        tables.update(_corrupted(run, grid.corruptions))
-    if grid.maps and (MAIN in job.roles or (job.roles and grid.maps.variants)):
-        tables.update(_maps(run, grid.maps))
-    return tables
-
-
-def _corrupted(run: Run, corruptions: Corruptions) -> dict[Condition, pd.DataFrame]:
-    test_set = corruptions.test_set
-    datasets(test_set)
-    tables = {}
-    for corruption, severity in product(corruptions.names, corruptions.severities):
-        table = scoring.score(run, test_set, corruption, severity, corruptions.videos)
-        tables[Condition(test_set, corruption, severity)] = table
+    is_main = MAIN in job.roles
+    corruptions = grid.corruptions
+    if is_main and corruptions:
+        test_set = corruptions.test_set
+        datasets(test_set)
+        for name, severity in product(corruptions.names, corruptions.severities):
+            table = scoring.score(run, test_set, name, severity, corruptions.videos)
+            tables[Condition(test_set, name, severity)] = table
+    maps = grid.maps
+    if maps and (is_main or (job.roles and maps.variants)):
+        tables.update(_maps(run, maps))
     return tables
 
 

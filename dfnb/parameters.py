@@ -5,26 +5,19 @@ notebook's namespace to :func:`check`, which refuses unknown names, wrong types 
 values in one sentence; papermill itself only warns of an unknown name.
 """
 
-import ast
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, Field, NonNegativeInt, create_model
+from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
 from dfnb.papers.contract import Settings
 from dfnb.settings import Closed, DfnbError, Name
 
-
-def _distinct(values: list) -> list:
-    if len(set(values)) < len(values):
-        raise ValueError(f"{values} names something twice; leave it out")
-    return values
-
-
-Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+Names = Annotated[list[Name], Field(min_length=1)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class Parameters(Closed):
@@ -48,7 +41,8 @@ class TrainingParameters(Parameters):
     def settings(self) -> Settings:
         """The part of the parameters that belongs to the paper."""
         schema = papers.module(self.paper).Settings
-        return schema(**{name: getattr(self, name) for name in schema.model_fields})
+        values = {name: getattr(self, name) for name in schema.model_fields}
+        return schema(**values)
 
 
 class StartParameters(Parameters):
@@ -106,8 +100,8 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
-    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the names
-    that other cells assign only those of parameters are read.
+    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
+    variables only those with the name of a parameter are read.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
@@ -116,36 +110,20 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
-    parameter_names = set(expected.model_fields)
-    names = set()
+    names = set(expected.model_fields)
     for cell in namespace.get("In", ()):
-        assigned = _assigned_literals(cell)
         if cell.startswith("# Parameters"):  # papermill's own cell
-            names |= assigned
-        else:
-            names |= assigned & parameter_names
-    if "In" not in namespace:  # not called from a notebook
-        names = parameter_names
-    values = {name: namespace[name] for name in sorted(names) if name in namespace}
+            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
+    values = {}
+    for name in names & namespace.keys():
+        values[name] = namespace[name]
     return expected.check(values, notebook)
-
-
-def _assigned_literals(cell: str) -> set[str]:
-    """The names that a cell assigns, if it only assigns literals, as a parameters cell does."""
-    names = set()
-    try:
-        for statement in ast.parse(cell).body:
-            ast.literal_eval(statement.value)
-            names.add(statement.targets[0].id)
-    except (SyntaxError, ValueError, AttributeError):  # some other cell
-        return set()
-    return names
 
 
 def resolved(parameters: Parameters) -> pd.DataFrame:
     """A table of the parameters that are not their defaults, and of the environment."""
     values = parameters.model_dump(exclude_defaults=True)
     environment = records.environment()
-    versions = [f"{name} {version}" for name, version in environment["packages"].items()]
-    values.update(environment, packages=", ".join(versions))
+    values.update(environment.pop("packages"))
+    values.update(environment)
     return pd.Series(values).map(str).to_frame("value")

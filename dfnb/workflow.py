@@ -6,21 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
-POLL_S = 1
-LAST_LINES = 15  # that are shown of the log of a failed job
-GRACE_S = 60  # after Ctrl-C, for the jobs to end
+POLL_S = 0.5
 
 
 def run(profile: str, cores: int) -> None:
     """Do what is due of a profile, then print the main table and the path of the report.
 
-    Raises :class:`DfnbError` when a job failed, after its messages have been shown.
+    Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
     Args:
         profile: Its name.
@@ -36,9 +33,9 @@ def run(profile: str, cores: int) -> None:
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
-    page = report / "index.html"
     if main_table.exists():
         print(main_table.read_text(encoding="utf-8"))
+    page = report / "index.html"
     print(f"report: {page if page.exists() else report}")
 
 
@@ -55,22 +52,11 @@ def _run_snakemake(profile: str, cores: int, planned: Sequence[jobs.Job], messag
     try:
         _print_progress(process, planned)
     except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
+        process.wait()  # a second Ctrl-C kills them
         raise DfnbError("stopped; the same command goes on from here") from None
     finally:
         process.kill()
     return process.returncode
-
-
-def _print_failures(planned: Sequence[jobs.Job]) -> None:
-    """Print the last lines of the logs of the jobs that began and did not end."""
-    for job in planned:
-        log = files.home() / job.log
-        if log.exists() and not job.done:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            last_lines = "\n".join(lines[-LAST_LINES:])
-            print(f"{job.name} failed: {log}\n{last_lines}", file=sys.stderr)
 
 
 def _end_with_parent() -> None:
@@ -84,31 +70,33 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job]) -> N
     """Print a line for every job that ends, with its seconds, until the process has ended."""
     start = time.monotonic()
     begun: dict[str, float] = {}
-    done = {job.name for job in planned if job.done}
-    ended = 0
+    ended: set[str] = set()
     is_running = True
     while is_running:
         time.sleep(POLL_S)
         is_running = process.poll() is None
         now = time.monotonic() - start
         for job in planned:
-            if (files.home() / job.log).exists():
-                begun.setdefault(job.name, now)
-            if not job.done:
-                done.discard(job.name)  # Snakemake removes what it makes again
-            elif job.name not in done:
-                done.add(job.name)
-                ended += 1
-                line = (
-                    f"[{len(done)}/{len(planned)}] {job.name}, {_duration(now - begun[job.name])}"
+            if job.name in ended or not (files.home() / job.log).exists():
+                continue
+            begun.setdefault(job.name, now)
+            if job.done:  # Snakemake has removed what was there before
+                ended.add(job.name)
+                seconds = now - begun[job.name]
+                done = sum(other.done for other in planned)
+                minutes_left = now / len(ended) * (len(planned) - done) / 60
+                print(
+                    f"[{done}/{len(planned)}] {job.name}, {seconds:.0f} s, "
+                    f"about {minutes_left:.0f} min left",
+                    flush=True,
                 )
-                left = len(planned) - len(done)
-                if left:
-                    line += f", about {_duration(now / ended * left)} left"
-                print(line, flush=True)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"
+def _print_failures(planned: Sequence[jobs.Job]) -> None:
+    """Print the last line of the log of each job that began and did not end: its error."""
+    for job in planned:
+        log = files.home() / job.log
+        if log.exists() and not job.done:
+            text = log.read_text(encoding="utf-8", errors="replace")
+            last_line = text.strip().rpartition("\n")[-1]
+            print(f"{job.name} failed: {last_line}; its log is {log}", file=sys.stderr)

@@ -28,7 +28,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     assert not list(elsewhere.iterdir())
     for job in planned:
         if job.kind == "notebook":
-            check_executed(report / "notebooks" / f"{job.notebook}.ipynb")
+            check_executed(report / "notebooks" / f"{job.name}.ipynb")
             record = files.read_json(home / job.output)
             assert record["parameters"] == job.parameters.model_dump(mode="json")
     check_links(report / "index.html")

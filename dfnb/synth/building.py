@@ -46,7 +46,6 @@ from dfnb.synth.forgeries import (
 from dfnb.synth.painting import render
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
-WAIT_S = 30  # notebooks that run side by side look at the same dataset at the same time
 
 # The last parts of the keys of random streams. Of a person (videos are numbered from 0 to 25):
 LOOKS = 29
@@ -415,7 +414,7 @@ def build(
     clock = Clock()
     parameters = _parameters(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
-    with locked(folder, WAIT_S):
+    with locked(folder, wait_s=-1):  # jobs that run side by side need the same dataset
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)
         if record and record.get("contrasts") == contrasts:
