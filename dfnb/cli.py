@@ -197,14 +197,12 @@ def prepare(
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = _settings(settings or [])
-    people = ""
     if source in files.described("real"):
         description = published.load(source)
         values = {**description.prepare, **values}
-        people = description.people
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root or [])
-    record = prepare.prepare(name, videos, checked, workers=workers, missing=missing, people=people)
+    record = prepare.prepare(name, videos, checked, workers=workers, missing=missing)
     _tell(record, name)
 
 

@@ -91,11 +91,12 @@ class Profile(Closed):
 
 
 def profile_path(name: str) -> Path:
-    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` where there is none."""
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
     folder = files.find("notebooks") / "profiles"
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise DfnbError(f"there is no profile {name!r} in {folder}")
+        available = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
+        raise DfnbError(f"there is no profile {name!r} in {folder}: {available}")
     return path
 
 

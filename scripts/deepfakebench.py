@@ -110,8 +110,7 @@ def main(
     """Use the crops that FILE.json lists where they lie. Exits with 2 when some are missing."""
     try:
         videos, missing = listed(file, root, links=links)
-        people = published.load("faceforensics-c23").people
-        record = prepare.prepare(name, videos, missing=missing, people=people)
+        record = prepare.prepare(name, videos, missing=missing)
     except DfnbError as error:
         sys.exit(f"deepfakebench.py: {error}")
     typer.echo(prepare.dropouts(record).to_string())

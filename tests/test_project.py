@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 import yaml
 from typer.main import get_command
@@ -65,6 +66,9 @@ def test_links_lead_somewhere(checkout):
     documents = [*checkout.glob("*.md"), *checkout.glob("*/README.md")]
     for path in [*documents, *checkout.glob("notebooks/*.ipynb")]:
         text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            cells = nbformat.reads(text, 4).cells
+            text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         for target in re.findall(r"\]\(([^)\s\\]+)\)", text):
             name, _, heading = target.partition("#")
             linked = path.parent / name if name else path

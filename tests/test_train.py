@@ -209,7 +209,7 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
     weights = torch.cat([weight.detach().flatten() for weight in network.parameters()])
     projection = weights @ torch.linspace(0, 1000, len(weights), dtype=torch.float64).cos()
     assert projection.item() == pytest.approx(45.98626, rel=1e-4)  # other data change it by .004
-    assert train.NUMBERS == 1 and len(sampler) == 2
+    assert train.NUMBERS == 2 and len(sampler) == 2
 
 
 # ---------------------------------------------------------------- what is trained
@@ -252,7 +252,7 @@ def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
     for split in ("train", "val"):
         one_class = table[(table["split"] != split) | (table["label"] == 1)]
         monkeypatch.setattr(train, "load_frames", {"smoke-a": one_class}.get)
-        with pytest.raises(DfnbError, match=f"split '{split}' has 0 real frames"):
+        with pytest.raises(DfnbError, match=f"split '{split}' has 0 clusters of real frames"):
             trained()
     assert not list(run_folder("").glob("*/last.ckpt"))
 

@@ -305,7 +305,6 @@ def prepare(
     detector: YuNet | None = None,
     workers: int | None = None,
     missing: Sequence[str] = (),
-    people: str = "",
 ) -> dict[str, Any]:
     """Prepare videos into ``datasets/<name>``.
 
@@ -319,7 +318,6 @@ def prepare(
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
         missing: Sentences about what is known to be missing, kept in the record.
-        people: The numbering that the identities follow, kept in the record.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, as the file
@@ -354,7 +352,6 @@ def prepare(
         return write_dataset(
             folder,
             parameters,
-            people=people,
             missing=list(missing),
             faces=faces.T.to_dict(),
             quarantine=quarantine.to_dict("records"),

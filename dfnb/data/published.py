@@ -75,7 +75,6 @@ class Manifest(Closed):
     access: str = "say where it is with --root"  # how to ask for it
     space: str = "not known"  # as downloaded
     layout: str = ""  # what the rules cannot say
-    people: str = ""  # the numbering of its people; in all datasets of one a name is one person
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     fields: dict[str, str] = Field({})  # values for the templates of all rules
     lists: dict[str, Listing] = Field({})
