@@ -12,6 +12,10 @@ PROFILE ?= demo
 NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
+# uv opens so many files at once that it fails where only 256 are allowed
+export UV_CONCURRENT_DOWNLOADS := 8
+export UV_CONCURRENT_BUILDS := 2
+export UV_CONCURRENT_INSTALLS := 2
 
 .PHONY: help demo report test test-lab test-slurm test-release lab lint lock
 help:

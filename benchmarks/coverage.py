@@ -1,121 +1,154 @@
 """How often the 95 % interval over videos and seeds holds the true value, by simulation.
 
-Clusters of one real and one fake video, which share a part of their noise; trainings whose strength varies. The truth is
-the mean over many trainings and videos. The null difference is that of two sets of trainings of the same kind. Away is the
-mean AUC over three test sets with other people. Each training has its own threshold, from VALIDATION clusters. Forged
-videos have columns of values, in [0, 1] and signed. Robustness is the mean AUC under the noise of each of CORRUPTIONS.
+    python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
 
-python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
+Clusters have one real and one fake video, which share a part of their noise; the strength of the
+trainings varies. The truth is the mean over many trainings and videos. A null difference is that of
+two sets of trainings of the same kind; the cross-dataset mean is over three test sets with other
+people. Each training has its own threshold, from VALIDATION clusters. Forged videos have columns of
+values, in [0, 1] and signed. Robustness is the mean AUC under the noise of each of CORRUPTIONS.
 """
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from dfnb import compare, core, metrics
+from dfnb import metrics, sides, statistics
+from dfnb.files import atomic, home
+from dfnb.seeds import rng
 
-METRICS = [*(metric for metric in metrics.METRICS if metric != "TPR at 1% FPR"), metrics.AT_THRESHOLD]
-COLUMNS, ROBUST = ("iou", "gain in pixel AP"), ("robustness", "robustness kept")
-ALONE, COMPARED = (*METRICS, *COLUMNS, *ROBUST), ("AUC", *COLUMNS, *ROBUST)
-FURTHER = ("away mean of AUC", *(f"null difference of {metric}" for metric in COMPARED), "null difference away")
-VALIDATION, AWAY = metrics.FEWEST_VALIDATION, 3
-CORRUPTIONS = (0.7, 1.5)  # how strong their noise is, in logits; trainings differ in how much of it they take
-
-Measured = dict[str, metrics.Estimates]
+METRICS = [name for name in metrics.METRICS if name != "TPR at 1% FPR"]
+METRICS += [metrics.AT_THRESHOLD]
+COLUMNS = ["iou", metrics.GAIN]
+ROBUST = [sides.ROBUSTNESS, sides.ROBUSTNESS_KEPT]
+COMPARED = ["AUC", *COLUMNS, *ROBUST]
+VALIDATION = metrics.FEWEST_VALIDATION
+TEST_SETS = 3
+CORRUPTIONS = (0.7, 1.5)  # how strong their noise is, in logits
+TRUTH_CLUSTERS = 2500
+TRUTH_REPETITIONS = 40
+CROSS_DATASET = "cross-dataset mean of AUC"
 
 
 def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -> metrics.Units:
-    """The scores of ``seeds`` trainings on the videos of so many clusters."""
-    random = core.rng("coverage", key)
-    label, cluster = np.tile([0, 1], clusters), np.repeat(np.arange(clusters), 2)
+    """The scores of ``seeds`` trainings on the videos of so many clusters.
+
+    Args:
+        key: Of the random stream; what follows " away" changes the videos, not the trainings.
+        seeds: The number of trainings.
+        clusters: The number of clusters, each of a real and a fake video.
+        strength: The mean distance of fake and real scores, in logits.
+        spread: The standard deviation of that distance over the trainings.
+    """
+    random = rng("coverage", key)
+    label = np.tile([0, 1], clusters)
+    cluster = np.repeat(np.arange(clusters), 2)
     shared = 0.6 * random.normal(size=clusters)[cluster] + 0.6 * random.normal(size=2 * clusters)
     noise = shared + 0.6 * random.normal(size=(seeds, 2 * clusters))
-    trainings = core.rng("trainings", key.split(" away")[0])
-    strengths, frailties = strength + spread * trainings.normal(size=(seeds, 1)), trainings.normal(size=(seeds, 1))
-    columns = {"score": expit(noise + strengths * (label - 0.5))}
-    validation = 0.85 * random.normal(size=VALIDATION) + 0.6 * random.normal(size=(seeds, VALIDATION))
+    trainings = rng("trainings", key.split(" away")[0])
+    strengths = strength + spread * trainings.normal(size=(seeds, 1))
+    frailties = trainings.normal(size=(seeds, 1))  # how much of a corruption a training takes
+    log_odds = noise + strengths * (label - 0.5)
+    validation = 0.85 * random.normal(size=VALIDATION)
+    validation = validation + 0.6 * random.normal(size=(seeds, VALIDATION))
     thresholds = expit(np.quantile(validation - strengths / 2, 0.95, axis=1, keepdims=True))
+    columns = {"score": expit(log_odds)}
     columns[metrics.AT_THRESHOLD] = ((columns["score"] > thresholds) == label).astype(float)
-    overlap, of_map = random.normal(size=(2, clusters))[:, cluster] + random.normal(size=(2, 2 * clusters))
-    columns["iou"] = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, 2 * clusters)))
-    columns["gain in pixel AP"] = columns["iou"] ** 0.8 - expit(0.4 * overlap + 0.6 * of_map)
-    columns |= {name: np.where(label, columns[name], np.nan) for name in COLUMNS}
+    overlap, of_map = random.normal(size=(2, clusters))[:, cluster]
+    own_overlap, own_of_map = random.normal(size=(2, 2 * clusters))
+    overlap = overlap + own_overlap
+    of_map = of_map + own_of_map
+    iou = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, 2 * clusters)))
+    gain = iou**0.8 - expit(0.4 * overlap + 0.6 * of_map)
+    columns["iou"] = np.where(label, iou, np.nan)
+    columns[metrics.GAIN] = np.where(label, gain, np.nan)
     for level in CORRUPTIONS:
-        damage = random.normal(size=2 * clusters) + 0.6 * random.normal(size=(seeds, 2 * clusters))
-        columns[f"score {level}"] = expit(
-            noise + strengths * (label - 0.5) + level * np.exp(spread * frailties) * damage
-        )
-    return metrics.Units(pd.DataFrame(), metrics.Design(label, cluster), columns, [None] * seeds, VALIDATION)
+        damage = random.normal(size=2 * clusters)
+        damage = damage + 0.6 * random.normal(size=(seeds, 2 * clusters))
+        columns[f"score {level}"] = expit(log_odds + level * np.exp(spread * frailties) * damage)
+    design = statistics.Design(label, cluster)
+    index = pd.DataFrame({"cluster": cluster, "label": label})
+    return metrics.Units(index, design, columns, [None] * seeds, VALIDATION)
 
 
-def coverage(repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3) -> pd.Series:
-    """The share of intervals that hold the truth, by metric, and for what FURTHER names."""
-    how = {"strength": strength, "spread": spread}
-    large = pd.DataFrame(_values(drawn(f"truth {i}", 5, 2500, **how)) for i in range(40))
-    truth = large.mean().to_dict() | dict.fromkeys(FURTHER, 0.0)
-    truth |= {"robustness kept": truth["robustness"] - truth["AUC"], "away mean of AUC": truth["AUC"]}
-    covered: dict[str, list[bool]] = {metric: [] for metric in [*ALONE, *FURTHER]}
-    for i in range(repetitions):
-        line = measured(drawn(f"{i}", seeds, clusters, **how), ALONE)
-        outcomes = {metric: [compare.outcome(*_terms(metric, line))] for metric in ALONE}
-        away = [drawn(f"{i} away {k}", 2 * seeds, clusters, **how) for k in range(AWAY)]
-        first, *others = ([units.tables(half) for half in _halves(seeds)] for units in away)
-        halves = [[measured(half, COMPARED) for half in first]]
-        halves += [[measured(half, ["AUC"]) for half in both] for both in others]
-        for metric in COMPARED:
-            outcomes[f"null difference of {metric}"] = [compare.outcome(*_terms(metric, *halves[0]))]
-        outcomes["away mean of AUC"] = [compare.outcome(*_terms("AUC", line)) for line, _ in halves]
-        outcomes["null difference away"] = [compare.outcome(*_terms("AUC", *both)) for both in halves]
-        for name, of_sets in outcomes.items():
-            found = compare.summary(*of_sets)
-            covered[name].append(found["low"] <= truth[name] <= found["high"])
-    return pd.Series({metric: np.mean(hits) for metric, hits in covered.items()}, name="coverage")
+def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
+    """A metric, a column of values, or robustness, of all trainings."""
+    if name == sides.ROBUSTNESS:
+        scores = np.concatenate([units.columns[f"score {level}"] for level in CORRUPTIONS])
+        corrupted = replace(units, columns={"score": scores})
+        return metrics.measure(corrupted, "AUC").over_conditions(len(CORRUPTIONS))
+    if name == sides.ROBUSTNESS_KEPT:
+        return estimate(units, sides.ROBUSTNESS).minus(estimate(units, "AUC"))
+    return metrics.measure(units, name)
 
 
-def _halves(seeds: int) -> tuple[range, range]:
-    return range(seeds), range(seeds, 2 * seeds)
+def truth(strength: float, spread: float) -> dict[str, float]:
+    """The means over many trainings and videos; curve metrics without their slow bootstrap."""
+    values = defaultdict(list)
+    for repetition in range(TRUTH_REPETITIONS):
+        units = drawn(f"truth {repetition}", 5, TRUTH_CLUSTERS, strength, spread)
+        for score in units.columns["score"]:
+            for name, value in statistics.curve_metrics(score, units.design.label).items():
+                values[name].append(value)
+        for name in [*METRICS, *COLUMNS, *ROBUST]:
+            if name not in metrics.CURVE_METRICS:
+                values[name] += list(estimate(units, name).values)
+    return {name: float(np.mean(numbers)) for name, numbers in values.items()}
 
 
-def measured(data: metrics.Units, names: Sequence[str]) -> Measured:
-    """These metrics and columns of values of a line; for ROBUST its mean AUC under CORRUPTIONS."""
-    found = {metric: compare.estimates([data], metric)[0] for metric in names if metric not in ROBUST}
-    if "robustness" in names:
-        scores = np.concatenate([data.columns[f"score {level}"] for level in CORRUPTIONS])
-        of_all = metrics.measure(dataclasses.replace(data, columns={"score": scores}), "AUC")
-        found["robustness"] = of_all.over_conditions(len(CORRUPTIONS))
-    return found
+def coverage(
+    repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3
+) -> pd.Series:
+    """The share of intervals that hold the truth, by metric."""
+    true = truth(strength, spread)
+    covered = defaultdict(list)
+
+    def judge(name: str, estimates: Sequence[metrics.Estimates], value: float) -> None:
+        row = statistics.summary([of_set.outcome() for of_set in estimates])
+        covered[name].append(row["low"] <= value <= row["high"])
+
+    for repetition in range(repetitions):
+        units = drawn(f"{repetition}", seeds, clusters, strength, spread)
+        for name in [*METRICS, *COLUMNS, *ROBUST]:
+            judge(name, [estimate(units, name)], true[name])
+        halves = []
+        for place in range(TEST_SETS):
+            key = f"{repetition} away {place}"
+            both = drawn(key, 2 * seeds, clusters, strength, spread)
+            halves.append((both.tables(range(seeds)), both.tables(range(seeds, 2 * seeds))))
+        for name in COMPARED:
+            first, second = (estimate(half, name) for half in halves[0])
+            judge(f"null difference of {name}", [first.minus(second)], 0.0)
+        first = [estimate(half, "AUC") for half, _ in halves]
+        second = [estimate(half, "AUC") for _, half in halves]
+        judge(CROSS_DATASET, first, true["AUC"])
+        differences = [one.minus(other) for one, other in zip(first, second)]
+        judge(f"null difference of {CROSS_DATASET}", differences, 0.0)
+    shares = {name: np.mean(hits) for name, hits in covered.items()}
+    return pd.Series(shares, name="coverage")
 
 
-def _terms(metric: str, *lines: Measured) -> tuple[list[metrics.Estimates], list[metrics.Estimates]]:
-    """What is added and what is subtracted for a line, or for the first line minus the second."""
-    if metric != "robustness kept":
-        return [lines[0][metric]], [line[metric] for line in lines[1:]]
-    robust, clean = ([line[name] for line in lines] for name in ("robustness", "AUC"))
-    return robust[:1] + clean[1:], clean[:1] + robust[1:]
-
-
-def _values(data: metrics.Units) -> dict[str, float]:
-    """The mean over tables of every metric, without the bootstrap, which takes long for many videos."""
-    found = measured(data, [metric for metric in ALONE if metric not in metrics.CURVES])
-    curves = pd.DataFrame(metrics.curve_values(score, data.design.label) for score in data.columns["score"])
-    return {metric: estimate.values.mean() for metric, estimate in found.items()} | curves.mean().to_dict()
+def main(options: Mapping[str, float]) -> None:
+    """Print the shares, and write them to ``reports/benchmarks``."""
+    shares = coverage(**options)
+    print(shares.round(3).to_string())
+    name = "-".join(f"{option}{value}" for option, value in options.items())
+    with atomic(home() / "reports" / "benchmarks" / f"coverage-{name}.csv") as temporary:
+        shares.to_csv(temporary)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=2000)
     parser.add_argument("--clusters", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--strength", type=float, default=1.5, help="mean distance of fake and real scores, in logits")
-    parser.add_argument("--spread", type=float, default=0.3, help="standard deviation of that distance over seeds")
-    options = vars(parser.parse_args())
-    shares = coverage(**options)
-    print(shares.round(3).to_string())
-    name = "-".join(f"{name}{value}" for name, value in options.items())
-    path = core.home() / "reports" / "benchmarks" / f"coverage-{name}.csv"
-    with core.atomic(path) as temporary:
-        shares.to_csv(temporary)
+    parser.add_argument("--strength", type=float, default=1.5, help="fake minus real, in logits")
+    parser.add_argument("--spread", type=float, default=0.3, help="its deviation over seeds")
+    main(vars(parser.parse_args()))

@@ -1,55 +1,59 @@
 """The ``dfnb`` command: make data, run a profile, show its table."""
 
 import logging
-import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from dfnb import core
+from dfnb import files
+from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
-ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, development, …")]
-Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: as many as there are cores")]
-Workers = Annotated[int | None, typer.Option(min=1, max=1000, help="processes; default: one a core")]
-Roots = Annotated[list[Path] | None, typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable")]
-Links = Annotated[bool, typer.Option("--links", help="follow symbolic links to folders")]
+if TYPE_CHECKING:
+    from dfnb.data.videos import Video
+
+ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
+Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one per core")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="processes; default: one per core")
+]
+Roots = Annotated[
+    list[Path] | None,
+    typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable"),
+]
 
 
 class _Group(typer.core.TyperGroup):
-    """Shows what the package logs as it comes; prints a :class:`DfnbError` in one line and exits with 1."""
+    """Shows what the package logs; ends with one line and status 1 on a :class:`DfnbError`."""
 
     def invoke(self, ctx: typer.Context) -> object:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="replace")  # letters that the locale does not have
         logging.basicConfig(format="%(message)s", force=True)
         logging.getLogger("dfnb").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
-        except core.DfnbError as error:
+        except DfnbError as error:
             typer.echo(f"dfnb: {error}", err=True)
             raise typer.Exit(1) from None
 
 
-def workflow(name: str) -> ModuleType:
-    """A module of the folder ``workflow/``, which ships beside the package."""
-    sys.path.insert(0, str(core.find("workflow")))
-    return import_module(name)
-
-
-app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+)
 
 
 @app.command()
 def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
-    """Run a profile through papermill (by Snakemake), then show the main table.
+    """Run all trainings and notebooks of a profile, then show the main table.
 
-    What is done is not done again; after an interruption the same command goes on where it was.
+    What is done is not done again. After an interruption the same command goes on where it was.
     """
-    workflow("run").run_profile(profile, cores)
+    from dfnb import workflow
+
+    workflow.run(profile, cores)
 
 
 @app.command()
@@ -60,66 +64,85 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    jobs.train_job(profile, job)
+    typer.echo(f"trained: {jobs.train_job(profile, job).folder}")
 
 
 @app.command()
-def score(files: list[Path], run: Annotated[str, typer.Option(help="a folder of runs/")], frames: int = 8) -> None:
-    """Score pictures and clips of your own by a trained detector, with a panel of its maps per file, in the current folder.
+def score(
+    images: list[Path],
+    run: Annotated[str, typer.Option(help="a folder of runs/")],
+    frames: Annotated[int, typer.Option(min=1, help="of each clip")] = 8,
+) -> None:
+    """Score images and clips of your own by a trained detector.
 
-    Of each file the face that is seen longest, on as many --frames. Exits with 2 when a file could not be used.
+    Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
+    in the current folder. Exits with 2 when a file could not be used.
     """
-    from dfnb import figures, papers, train
-    from dfnb.attribution import measures
+    from dfnb import figures, pictures, runs, scoring
+    from dfnb.data.frames import dataset_record
+    from dfnb.data.prepare import prepare_picture
 
     figures.style()
-    detector, failed = papers.Run.open(run), 0
-    network = detector.network().to(train.DEVICE)
-    for file in files:
+    detector = runs.Run.open(run)
+    network = detector.network().to(scoring.DEVICE)
+    maps = [*network.maps(), "Grad-CAM"]
+    crop = dataset_record(detector.parameters["train_set"])["parameters"]
+    status = 0
+    for image in images:
+        panel = Path(f"{image.stem[:60]}-{detector.id}.png")
         try:
-            faces = measures.picture(file, detector.parameters["train_set"], frames)
-            fake = train.predict(network, faces, detector.settings)["score"].mean()
-            panel = Path(f"{file.stem[:60]}-{Path(faces.attrs['folder']).name}-{detector.id}.png")
-            with core.atomic(panel) as temporary:
-                figures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"]).savefig(temporary)
-            typer.echo(f"{file}: P(fake) {fake:.2f}, mean of {len(faces)} frames; maps: {panel}")
-        except core.DfnbError as error:
+            faces = prepare_picture(image, crop, frames)
+            score = scoring.predict(network, faces, detector.settings)["score"].mean()
+            with files.atomic(panel) as temporary:
+                pictures.frames_panel(detector, faces, maps).savefig(temporary)
+        except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
-            failed = 2
+            status = 2
+        else:
+            typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
-    typer.echo(f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. No score is a proof.")
-    raise typer.Exit(failed)
+    typer.echo(
+        f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. "
+        "No score is a proof."
+    )
+    raise typer.Exit(status)
 
 
 @app.command()
 def cost(profile: ProfileName = "study") -> None:
-    """Tell beforehand what the trainings of a profile take on this machine, from a few timed steps: hours, memory, disk."""
-    workflow("cost").tell(profile)
+    """Estimate hours, memory and disk of a profile's trainings here, from a few timed steps."""
+    from dfnb import cost
+
+    typer.echo(cost.report(profile))
 
 
 @app.command()
 def report(profile: ProfileName = "demo") -> None:
-    """Make all tables and figures of a report again from its score files, without a network or a dataset."""
+    """Make results, tables and figures of a report again, without a network or a dataset."""
     from dfnb import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
 
 
-@app.command("compare")
-def compare_reports(first: ProfileName, second: ProfileName) -> None:
-    """Did a change help? Video AUC of the first report minus the second's, line by line, paired on the test sets they share."""
-    from dfnb import compare, scores, tables
+@app.command()
+def compare(first: ProfileName, second: ProfileName) -> None:
+    """Video AUC of the first report minus the second's, paired on the test sets they share."""
+    from dfnb import results
 
-    rows = compare.between(scores.Report(first), scores.Report(second))
-    spec = tables.Spec(lead="", where={"minus": ".+"}, index=("line", "minus", "test_set"), columns=())
-    typer.echo(f"{spec.table(rows).to_string()}\n{tables.conclusion(rows)}")
+    rows = results.between(first, second)
+    columns = ["detector", "minus", "test_set", "value", "low", "high", "p", "seeds"]
+    typer.echo(rows[columns].round(3).to_string(index=False))
 
 
 @app.command()
 def synth(
-    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a to synth-d")],
-    portraits: Annotated[Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)] = None,
-    name: Annotated[str | None, typer.Option(help="name of the new dataset; default: the preset's")] = None,
+    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
+    portraits: Annotated[
+        Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name of the new dataset; default: the preset's")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
@@ -128,75 +151,111 @@ def synth(
     """
     from dfnb import synth
 
-    if portraits and name is None:
-        raise core.DfnbError(f"{preset} with other people is another dataset; give it a name with --name")
-    changes = {"portraits": str(portraits.expanduser().resolve())} if portraits else {}
-    tell(synth.build(name or preset, synth.preset(preset, **changes), workers), name or preset)
+    name = name or preset
+    changes = {}
+    if portraits:
+        if name == preset:
+            raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
+        changes["portraits"] = str(portraits.expanduser().resolve())
+    record = synth.build(name, synth.preset(preset, **changes), workers)
+    _tell(record, name)
 
 
 @app.command()
-def data(root: Roots = None, links: Links = False) -> None:
-    """Show what is there of each published dataset: prepared, present, partly (what is missing), absent (how to get it)."""
-    from dfnb.data import sources
+def data(root: Roots = None) -> None:
+    """Show which published datasets are prepared, present, partly there or absent."""
+    from dfnb.data import published
 
-    for name, row in sources.overview(root or [], links).iterrows():
+    for name, row in published.overview(root or []).iterrows():
         what = row["what"].replace("\n", "\n" + " " * 31)
         typer.echo(f"{name:<18} {row['state']:<9}  {what}")
 
 
 @app.command()
 def prepare(
-    what: Annotated[str, typer.Argument(help="a folder of videos or images, or a dataset of `dfnb data`")],
-    name: Annotated[str | None, typer.Argument(help="name of the new dataset; default: that of WHAT")] = None,
+    source: Annotated[
+        str, typer.Argument(help="a folder, a CSV of videos, or a dataset of `dfnb data`")
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
+    ] = None,
     root: Roots = None,
-    label: Annotated[str | None, typer.Option(help="real or fake, for a folder without real/ and fake/")] = None,
-    crops: Annotated[bool, typer.Option(help="the images of the folder are faces: use them where they lie")] = False,
-    links: Links = False,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; may be several")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Prepare a dataset: find, follow and crop faces. Exits with 2 when something is missing or could not be used.
+    """Prepare a dataset: find, follow and crop faces.
 
-    `dfnb prepare faceforensics-c23 --root FOLDER` takes a published dataset as it was downloaded, `dfnb prepare FOLDER NAME`
-    videos or images sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/. Killed at any moment, the same command
-    goes on where it was.
+    SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
+    method, split, identity, cluster, mask and original, of videos below its folder or --root; or a
+    folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is
+    written first. Exits with 2 when something is missing or could not be used. Killed, the same
+    command goes on.
     """
-    from dfnb.data import prepare, sources
+    from dfnb.data import prepare, published
 
-    values, people = {}, ""
-    if what in core.described("real"):
-        manifest = sources.load(what)
-        places, found, missing = sources.located(manifest, root or [], links)
-        values, people = manifest.prepare, manifest.people
-        if not found:
-            facts = "; ".join(filter(None, [*missing, manifest.layout, manifest.access]))
-            raise core.DfnbError(f"nothing of {what} is there; say where: dfnb prepare {what} --root FOLDER; {facts}")
-        typer.echo(f"{what} is read from {', '.join(map(str, places))}")
-    else:
-        found, missing = prepare.folder_sources(Path(what), label, crops, links)
-    name = name or Path(what).stem
-    for text in settings or []:
-        with core.reading(f"--set {text}", "here", "write KEY=VALUE, as in --set size=256"):
-            key, value = text.split("=", 1)
-            values = values | {key: yaml.load(value, core.Loader)}
-    checked = prepare.Settings.check(values, "dfnb prepare --set KEY=VALUE")
-    tell(prepare.prepare(name, found, checked, workers=workers, missing=missing, people=people), name)
+    name = check_name(name or Path(source).stem, "dfnb prepare NAME")
+    values = _settings(settings or [])
+    if source in files.described("real"):
+        description = published.load(source)
+        values = {**description.prepare, **values}
+    checked = prepare.Settings.check(values, "dfnb prepare --set")
+    videos, missing = _videos(source, name, root or [])
+    record = prepare.prepare(name, videos, checked, workers=workers, missing=missing)
+    _tell(record, name)
 
 
-def tell(record: dict, name: str) -> None:
-    """Print what a dataset holds and what was lost on the way; exit with 2 when something is missing or was not usable."""
+def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], list[str]]:
+    """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
+    from dfnb.data import published, videos
+
+    if source in files.described("real"):
+        description = published.load(source)
+        location = published.located(description, roots)
+        if not location:
+            remedy = f"{description.layout} {description.access}".strip()
+            raise DfnbError(f"{source} is not below any --root; {remedy}")
+        typer.echo(f"{source} is in {location.root}")
+        return location.videos, location.problems
+    file = Path(source)
+    if file.suffix == ".csv":
+        folder = roots[0] if roots else file.parent
+        return videos.read_csv(file, folder), []
+    listing = files.dataset_folder(name) / "videos.csv"
+    problems = videos.write_csv(listing, file)
+    typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
+    typer.echo(f"    dfnb prepare {listing} {name} --root {source}")
+    return videos.read_csv(listing, file), problems
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """The values of ``--set KEY=VALUE``, read as YAML."""
+    values = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        with explained(f"--set {text}", "YAML", "write KEY=VALUE, as in --set size=256"):
+            values[key] = parse_yaml(value)
+    return values
+
+
+def _tell(record: dict, name: str) -> None:
+    """Print what a dataset holds and what was lost; exit with 2 where something was."""
     from dfnb.data import prepare
 
-    for part, n in record["n"].items():
-        typer.echo(f"{part}: {n['frames']} frames of {n['videos']} videos")
-    typer.echo(f"{core.home() / 'datasets' / name}, fingerprint {record['fingerprint']}")
+    for split, counts in record["n"].items():
+        typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
+    typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    missing, unused = record.get("missing", []), record.get("quarantine", [])
-    problems = [f"missing: {sentence}" for sentence in missing]
-    problems += [f"not used: {each.get('video', 'portrait')} ({each['file']}): {each['reason']}" for each in unused]
-    typer.echo("\n".join([*problems, f"in all {len(missing)} missing, {len(unused)} unused"]), err=True)
-    if missing or not all(entry.get("usable") for entry in unused):
+    problems = [f"missing: {sentence}" for sentence in record.get("missing", [])]
+    is_complete = not problems
+    for entry in record.get("quarantine", []):
+        video = entry.get("video", "portrait")
+        problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
+        is_complete = is_complete and entry.get("usable", False)
+    typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)
+    if not is_complete:
         raise typer.Exit(2)
 
 

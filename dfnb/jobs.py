@@ -1,458 +1,411 @@
-"""Notebooks and trainings as one table of jobs, from the profiles in ``notebooks/profiles``.
+"""A profile as a list of jobs: trainings with their scores, and notebooks.
 
-A notebook has one cell of plain literals tagged ``parameters``; the next cell hands them to :func:`parameters`, which
-refuses unknown names, wrong types and impossible values with one sentence (papermill only warns of an unknown name).
-A profile asks for notebooks, and for trainings: every paper on every training set with every seed, and *arms*, which
-change some parameters. Every training is a job of its own; notebooks load what was trained, or train it themselves
-when they are opened by hand.
+A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
+:func:`plan` makes a list of jobs of it, which the Snakefile turns into rules. A training is a job
+of its own: it builds the drawn datasets that are missing, trains, scores, and writes
+``reports/<profile>/scores/<run id>.parquet``. Notebooks read these files, or train by
+:func:`trained` what is missing when they are opened by hand.
 """
 
-import ast
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from itertools import chain, product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import AfterValidator, Field, NonNegativeInt, create_model
+from pydantic import Field
 
-from dfnb import compare, core, corrupt, papers, scores, synth
-from dfnb.attribution import maps, measures
-from dfnb.data.frames import identity
-from dfnb.synth.build import GENERATOR
-from dfnb.train import Run, train, versions
+from dfnb import corrupt, files, papers, parameters, records, scoring, store, synth, train
+from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
+from dfnb.runs import Run
+from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
+from dfnb.store import Condition
 
-
-def _once(values: list) -> list:
-    if len(set(values)) < len(values):
-        raise ValueError(f"{values} names something twice; leave it out")
-    return values
-
-
-Names = Annotated[list[core.Name], Field(min_length=1), AfterValidator(_once)]
-Numbers = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_once)]
-LAST = ("09_report", "00_start_here")  # notebooks that show what others made
-
-
-class Parameters(core.Closed):
-    """What every notebook takes."""
-
-    profile: core.Name = "smoke"
-
-    def equal(self, stored: Mapping[str, Any]) -> bool:
-        """Whether these are the ``stored`` ones; a field that did not exist when they were stored has its default."""
-        later = {name: field.default for name, field in type(self).model_fields.items() if name not in stored}
-        return later | dict(stored) == self.model_dump(mode="json")
-
-
-class TrainingParameters(Parameters):
-    """Of a paper's notebook, together with the paper's own ``Settings``."""
-
-    train_set: core.Name
-    test_sets: Names
-    seed: int = Field(0, ge=0)
-    seen_methods: list[str] | None = Field(None, min_length=1)
-    epoch_scores: bool = False
-    devices: int = Field(1, ge=1)
-    frames_per_video: int | None = Field(None, ge=1)  # of train and val; None: all
-
-    @property
-    def paper(self) -> str:
-        """The module name of the paper."""
-        return papers.notebooks()[type(self).__name__]
-
-    def settings(self) -> papers.Settings:
-        """The part of the parameters that belongs to the paper."""
-        schema = papers.module(self.paper).Settings
-        return schema(**{name: getattr(self, name) for name in schema.model_fields})
-
-
-class AttributionParameters(Parameters):
-    """Of ``07_attribution``: which maps of how many frames; ``picture`` is a reader's own file.
-
-    The first of the ``test_sets`` is the home dataset. ``arms``: whether the maps of the papers' arms are measured too.
-    """
-
-    test_sets: Names
-    forged_frames: int = Field(ge=1)  # of each test set
-    methods: list[str] = Field(min_length=1)
-    sanity_frames: int = Field(ge=2)
-    shuffled_labels: bool
-    arms: bool
-    picture: str | None = None
-
-
-class RobustnessParameters(Parameters):
-    """Of ``08_robustness``: corruptions of :mod:`dfnb.corrupt`, their severities, and on how many ``videos`` (None: all)."""
-
-    test_set: core.Name
-    corruptions: Names
-    severities: Numbers
-    videos: int | None = Field(None, ge=4)
-
-
-# Of each notebook that trains no paper: the schema it extends, and what it takes besides.
-NOTEBOOKS: dict[str, tuple[type[Parameters], dict[str, Any]]] = {
-    "00_start_here": (Parameters, {"report_of": (core.Name, "demo")}),  # the profile whose report is shown
-    "01_data": (Parameters, {"datasets": Names}),  # to make or to look at
-    "07_attribution": (AttributionParameters, {}),
-    "08_robustness": (RobustnessParameters, {}),
-    "11_what_detectors_detect": (Parameters, {"test_set": (core.Name, "seams")}),
-    **dict.fromkeys(("06_cross_dataset", "09_report"), (Parameters, {})),
+Role = tuple[str, str]  # ablation and variant
+MAIN: Role = ("", "")  # of a paper's training in the grid
+RENAMED = {
+    "arms": "ablations",
+    "06_cross_dataset": "07_cross_dataset",
+    "07_attribution": "08_attribution, its parameters grid: maps",
+    "08_robustness": "09_robustness, its parameters grid: corruptions",
+    "09_report": "11_report",
+    "10_self_blended_images": "06_self_blended_images",
+    "11_what_detectors_detect": "10_what_detectors_detect",
 }
 
 
-@cache
-def schema(notebook: str) -> type[Parameters]:
-    """The closed schema of a notebook's parameters; raises :class:`DfnbError` when there is no such notebook."""
-    kinds = {name: ((TrainingParameters, papers.module(key).Settings), {}) for name, key in papers.notebooks().items()}
-    kinds |= NOTEBOOKS
-    if notebook not in kinds:
-        raise core.DfnbError(f"there is no notebook {notebook!r}; known are {', '.join(sorted(kinds))}")
-    base, fields = kinds[notebook]
-    return create_model(notebook, __base__=base, **fields)
+# ---------------------------------------------------------------- profiles
 
 
-def parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
-    """Check a notebook's parameters, found in its namespace (``globals()``), against its schema.
+class Corruptions(Closed):
+    """On which corrupted frames the main detectors are scored, beside the frames as they are."""
 
-    All names that papermill injected are checked, so that a mistyped one cannot pass; running the cell again by hand is
-    no error. Raises :class:`DfnbError` with one sentence.
-    """
-    kind = schema(notebook)
-    cells = namespace.get("In", ())
-    injected = {name for cell in cells if cell.startswith("# Parameters") for name in _assigned(cell)}
-    assigned = {name for cell in cells for name in _assigned(cell)} if cells else set(namespace)
-    wanted = sorted(assigned & set(kind.model_fields) | injected)
-    return kind.check({name: namespace[name] for name in wanted if name in namespace}, notebook)
+    test_set: Name
+    names: list[Literal[*corrupt.CORRUPTIONS]]
+    severities: list[Literal[1, 2, 3, 4, 5]]
+    videos: int | None = Field(None, ge=4)  # about so many videos; None: all
 
 
-def _assigned(cell: str) -> list[str]:
-    """The names that a cell assigns, if it does nothing but assign literals, as a parameters cell does."""
-    try:
-        return [node.targets[0].id for node in ast.parse(cell).body if ast.literal_eval(node.value) is not Ellipsis]
-    except (SyntaxError, ValueError, AttributeError):
-        return []
+class Maps(Closed):
+    """Which attribution maps are measured, and on how many frames."""
+
+    test_sets: Names
+    frames: int = Field(ge=1)  # forged frames of each test set
+    names: list[str] = Field(min_length=1)  # of the first seeds, beside the detectors' own maps
+    sanity_frames: int = Field(ge=2)
+    shuffled_labels: bool  # whether there is a training on shuffled labels to compare with
+    variants: bool  # whether the maps of the ablations' variants are measured, too
 
 
-# -------------------------------------------------------------------------------------------------- profiles and jobs
-
-
-class Grid(core.Closed):
+class Grid(Closed):
     """What every paper is trained and tested on, and with which seeds."""
 
     train_sets: Names
     test_sets: Names
-    seeds: Numbers
-    reserve: list[NonNegativeInt] = Field([])  # seeds that replace those of collapsed runs
+    seeds: Seeds
+    corruptions: Corruptions | None = None
+    maps: Maps | None = None
 
 
-class Arm(core.Closed, extra="allow"):
-    """What an arm changes; the rest are parameters of its notebook."""
+class Variant(Closed, extra="allow"):
+    """What a variant of an ablation changes: parameters of its notebook, and its own ``seeds``."""
 
-    seeds: Numbers = Field([])  # the grid's first where it says none
-    train_set: core.Name = ""
+    seeds: Seeds = Field([])  # empty: the grid's first
 
 
-class Profile(core.Closed):
+class Profile(Closed):
     """A file of ``notebooks/profiles``.
 
-    ``notebooks``: their parameters, in the order of execution. ``arms``: notebook → group → arm → what it changes, and
-    its ``seeds`` (the grid's first where it says none). The other arms of a group are compared with its ``main``, or
-    with the paper's own training where it has none. ``one_code``: all runs of a paper in a report are of one code.
-    ``allow_random``: whether pretrained weights that cannot be fetched may be replaced by random ones.
+    Attributes:
+        notebooks: their parameters, in reading order.
+        ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
+            compared with its variant ``main``, or with the paper's own training where it has none.
+        allow_random: whether random weights may replace pretrained ones that cannot be fetched.
     """
 
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    arms: dict[str, dict[core.Title, dict[core.Title, Arm]]] = Field({})
-    one_code: bool = False
+    ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
     allow_random: bool = True
 
 
-class Job(NamedTuple):
-    """One step of a profile: a notebook to execute or, where ``trains``, one training.
-
-    ``group`` and ``arm`` name the variation that is trained; both are empty for a training of the grid itself.
-    """
-
-    id: str
-    notebook: str
-    parameters: Parameters
-    needs: tuple[str, ...]  # ids of the jobs whose files it reads
-    trains: bool = False
-    group: str = ""
-    arm: str = ""
-
-    @property
-    def record(self) -> Path:
-        """The proof that the job ended."""
-        return scores.job_folder(self.parameters.profile, self.id) / "record.json"
-
-    @property
-    def log(self) -> Path:
-        """The executed notebook, or what the training printed."""
-        if self.trains:
-            return self.record.with_name("log.txt")
-        return core.home() / "reports" / self.parameters.profile / "notebooks" / f"{self.id}.ipynb"
-
-    def done(self) -> bool:
-        """Whether the job's record is there with all the files it names, for these very parameters, versions and data."""
-        record = core.read_record(self.record.parent)
-        if not record or not self.parameters.equal(record["parameters"]) or not all(map(Path.exists, self.files())):
-            return False
-        stored = record.get("made_from")
-        if stored is None and self.trains:  # an older one: its run says it
-            run = core.read_json(core.home() / "runs" / record.get("run", "none") / "record.json")["parameters"]
-            stored = {"training": run["version"], f"data of {run['train_set']}": run["data"]}
-        today = made_from(self.id, self.parameters)
-        return all(today.get(name, value) == value for name, value in (stored or {}).items())
-
-    def files(self) -> list[Path]:
-        """What has to be there of a job that ended: its record, its notebook, the files that the record names."""
-        named = [core.home() / name for name in core.read_json(self.record).get("files", {})]
-        return [self.record, *named, *([] if self.trains else [self.log])]
-
-
-def made_from(job_id: str, p: Parameters) -> dict[str, Any]:
-    """What a job's numbers depend on beside its parameters: the versions of what makes them, and the data that is known."""
-    values, facts = p.model_dump(), {"corruptions": corrupt.VERSION, "maps": maps.VERSION}
-    if isinstance(p, TrainingParameters):
-        facts["training"] = versions(p.paper)
-    if job_id in {*NOTEBOOKS, *papers.notebooks()}:
-        facts["tables"] = compare.VERSION
-    names = {values[each] for each in ("train_set", "test_set") if each in values}
-    for name in names.union(*(values.get(each, ()) for each in ("test_sets", "datasets"))):
-        drawn, record = _drawn(name, core.home()), core.read_record(core.home() / "datasets" / name)
-        if drawn or record:
-            facts[f"data of {name}"] = identity({"parameters": drawn | {"generator": GENERATOR}} if drawn else record)
-    return facts
-
-
-@cache
-def _drawn(name: str, home: Path) -> dict[str, Any]:
-    """What a dataset of the embedded benchmark is drawn from, without its generator; nothing for any other."""
-    preset = synth.preset(name) if name in core.described("synth") else None
-    return {"name": name, **preset.model_dump(mode="json")} if preset and not preset.portraits else {}
+def profile_path(name: str) -> Path:
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
+    folder = files.find("notebooks") / "profiles"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        available = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
+        raise DfnbError(f"there is no profile {name!r} in {folder}: {available}")
+    return path
 
 
 def profile(name: str) -> Profile:
-    """The profile of ``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that names the file and the mend."""
-    path = core.find("notebooks") / "profiles" / f"{name}.yaml"
-    known = sorted(file.stem for file in path.parent.glob("*.yaml") if file.is_file())
-    if name not in known:
-        raise core.DfnbError(f"there is no profile {name!r} in {path.parent}; there are {', '.join(known)}")
-    content = Profile.check(core.read_yaml(path), path)
-    if unknown := sorted(set(content.arms) - set(papers.notebooks())):
-        raise core.DfnbError(f"{path} has arms of {', '.join(unknown)}, which trains nothing")
-    if any({"profile", "seed"} & {*(values or {})} for values in content.notebooks.values()):
-        raise core.DfnbError(f"{path} sets profile or seed in a notebook; leave them to the file's name and the grid")
-    return content
+    """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
+    path = profile_path(name)
+    content = read_yaml(path)
+    for key in [*content, *(content.get("notebooks") or ())]:
+        if key in RENAMED:
+            raise DfnbError(f"{path}: {key} is called {RENAMED[key]} now")
+    checked = Profile.check(content, path)
+    for notebook in checked.ablations:
+        if notebook not in papers.notebooks():
+            raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing")
+    return checked
 
 
-def jobs(name: str) -> list[Job]:
-    """The jobs of a profile, each after those it needs; all parameters are checked here, before anything runs.
+# ---------------------------------------------------------------- the plan
 
-    Every notebook but that of the data waits for all trainings, since they write into the report that it reads; the last
-    two wait for the other notebooks besides, but not for each other.
+
+class Job(NamedTuple):
+    """One step of a profile.
+
+    Attributes:
+        name: of the notebook; of a training, as in messages and for ``dfnb train``.
+        parameters: those of the notebook; for a training, those of its paper's notebook.
+        output: the file that proves that the job ended, relative to the home.
+        needs: the outputs of other jobs that it waits for, relative to the home.
+        run_id: of a training, as all that follows.
+        roles: the pairs of ablation and variant that it stands for in the report.
+        arguments: those of :func:`dfnb.train.train`.
     """
-    planned, notebooks = _distinct(trainings(name)), []
-    for notebook, values in profile(name).notebooks.items():
-        before = [] if notebook == "01_data" else planned
-        if notebook in LAST:
-            before = [*planned, *(job for job in notebooks if job.notebook not in LAST)]
-        checked = next((job.parameters for job in planned if job.notebook == notebook), None)  # whose run it loads
-        if checked is None:
-            values = {"profile": name} | (values or {})
-            if notebook == "01_data":  # all that the profile trains or tests on
-                named = [[job.parameters.train_set, *job.parameters.test_sets] for job in trainings(name)]
-                values.setdefault("datasets", list(dict.fromkeys(chain(*named))))
-            checked = schema(notebook).check(values, f"profile {name}, {notebook}")
-        notebooks.append(Job(notebook, notebook, checked, tuple(job.id for job in before)))
-    return sorted([*planned, *notebooks], key=lambda job: (job.notebook != "01_data", not job.trains))
+
+    name: str
+    kind: Literal["training", "notebook"]
+    parameters: Parameters
+    output: Path
+    needs: tuple[Path, ...] = ()
+    run_id: str = ""
+    roles: tuple[Role, ...] = ()
+    arguments: dict[str, Any] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the output is there."""
+        return (files.home() / self.output).exists()
+
+    @property
+    def log(self) -> Path:
+        """Where what the job prints is written, relative to the home."""
+        return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
 
 
-def trainings(name: str, notebook: str = "") -> list[Job]:
-    """The trainings of a profile, or of one paper's notebook: the grid's, then its arms'.
+def plan(name: str) -> list[Job]:
+    """The jobs of a profile, each after those that it needs.
 
-    A training that is an arm of two groups stands here twice, under the same id. Where a seed's run collapsed, every line
-    with the same training set that has this seed gets the same one of the reserve besides; but not for the run of an arm with
-    one seed, which is exploratory.
+    All parameters are checked here, before anything runs. Notebooks wait for the trainings, and the
+    last one, which shows the report, for the other notebooks, too. Raises :class:`DfnbError` for
+    wrong parameters, and for real datasets that are not prepared.
     """
-    planned = _trainings(name, {})
-    seeds = Counter((job.notebook, job.group, job.arm) for job in planned)
-    judged = [job for job in planned if not job.group or seeds[job.notebook, job.group, job.arm] > 1]
-    lost = [job.parameters for job in judged if (core.read_record(job.record.parent) or {}).get("collapsed")]
-    of_seed = dict(zip(sorted({p.seed for p in lost}), profile(name).grid.reserve))
-    found = _trainings(name, {(p.train_set, p.seed): of_seed[p.seed] for p in lost if p.seed in of_seed})
-    return [job for job in found if notebook in ("", job.notebook)]
+    content = profile(name)
+    trainings = _trainings(name, content)
+    score_files = tuple(job.output for job in trainings)
+    notebooks = []
+    for notebook in content.notebooks:
+        checked = _notebook_parameters(name, content, notebook, trainings)
+        output = _record_path(name, notebook)
+        notebooks.append(Job(notebook, "notebook", checked, output, score_files))
+    others = [job.output for job in notebooks[:-1]]
+    notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
+    return [*trainings, *notebooks]
 
 
-def _trainings(name: str, replaced: Mapping[tuple[str, int], int]) -> list[Job]:
-    """The trainings of a profile; ``replaced``: by training set and seed the seed that joins it."""
-    content, of_papers = profile(name), papers.notebooks()
-    needs = ("01_data",) if "01_data" in content.notebooks else ()
-    result, ids = [], {}
-    for each in [each for each in content.notebooks if each in of_papers]:
-        own = {"profile": name, "test_sets": content.grid.test_sets, **(content.notebooks[each] or {})}
-        for (group, arm, changes), train_set in product(_arms(content, each), content.grid.train_sets):
-            values = {**own, "train_set": train_set, "seeds": content.grid.seeds[:1], **changes}
-            joining = [replaced.get((values["train_set"], seed)) for seed in values["seeds"]]
-            for seed in [*values.pop("seeds"), *filter(None, joining)]:
-                source = f"profile {name}, {each}, {group} {arm}".rstrip(", ")
-                checked = schema(each).check(values | {"seed": seed}, source)
-                words = [of_papers[each], checked.train_set, core.slug(group), core.slug(arm), f"s{seed}"]
-                job_id = ids.setdefault(core.digest(checked.model_dump(mode="json")), "-".join(filter(None, words)))
-                result.append(Job(job_id, each, checked, needs, True, group, arm))
-    return result
+def _trainings(name: str, content: Profile) -> list[Job]:
+    """The trainings of a profile, paper by paper; trainings that are the same are one job."""
+    trainings: dict[str, Job] = {}
+    paper_notebooks = papers.notebooks()
+    for notebook in content.notebooks:
+        if notebook not in paper_notebooks:
+            continue
+        for role, requested in _requested(name, content, notebook):
+            job = _training(requested, role, content.allow_random)
+            same = trainings.get(job.run_id)
+            if same:
+                test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
+                changes = {"test_sets": list(test_sets)}
+                job = same._replace(
+                    parameters=same.parameters.model_copy(update=changes),
+                    roles=tuple(dict.fromkeys([*same.roles, role])),
+                )
+            trainings[job.run_id] = job
+    planned = list(trainings.values())
+    maps = content.grid.maps
+    if planned and maps and maps.shuffled_labels:
+        first = planned[0].parameters
+        planned.append(_training(first, None, content.allow_random, shuffled_labels=True))
+    return planned
 
 
-def _arms(content: Profile, notebook: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Group, arm and changes of each line of a paper, its own training first; an arm is judged by source validation alone."""
-    groups = content.arms.get(notebook, {}).items()
-    arms = [(group, arm, changes.model_dump(exclude_unset=True)) for group, of in groups for arm, changes in of.items()]
-    arms = [(group, arm, {"epoch_scores": False, **changes}) for group, arm, changes in arms]
-    return [("", "", {"seeds": content.grid.seeds}), *arms]
+def _requested(
+    name: str,
+    content: Profile,
+    notebook: str,
+) -> Iterator[tuple[Role, TrainingParameters]]:
+    """Role and parameters of every training of a paper: the grid's, then the ablations'."""
+    grid = content.grid
+    schema = parameters.schema(notebook)
+    shared = {"profile": name, "test_sets": grid.test_sets, **(content.notebooks[notebook] or {})}
+    changes_by_role = {MAIN: {"seeds": grid.seeds}}
+    for ablation, variants in content.ablations.get(notebook, {}).items():
+        for variant, changes in variants.items():
+            # Variants are compared by their chosen checkpoints alone.
+            defaults = {"seeds": grid.seeds[:1], "epoch_scores": False}
+            changes = changes.model_dump(exclude_unset=True)
+            changes_by_role[ablation, variant] = {**defaults, **changes}
+    for (role, changes), train_set in product(changes_by_role.items(), grid.train_sets):
+        values = {**shared, "train_set": train_set, **changes}
+        source = f"profile {name}, {notebook}, {' '.join(role)}"
+        for seed in values.pop("seeds"):
+            yield role, schema.check({**values, "seed": seed}, source)
 
 
-def _distinct(found: Sequence[Job]) -> list[Job]:
-    """One job per id; raises :class:`DfnbError` where different trainings have the same id."""
-    distinct: dict[str, Job] = {}
-    for job in found:
-        if distinct.setdefault(job.id, job).parameters != job.parameters:
-            raise core.DfnbError(f"profile {job.parameters.profile} has two trainings {job.id}; rename one of them")
-    return list(distinct.values())
+def _training(
+    p: TrainingParameters,
+    role: Role | None,
+    allow_random: bool,
+    shuffled_labels: bool = False,
+) -> Job:
+    """A training; without a ``role`` it appears in no table of the report."""
+    epoch_tests = []
+    if p.epoch_scores and not shuffled_labels:
+        epoch_tests = p.test_sets
+    arguments = {
+        "paper": p.paper,
+        "train_set": p.train_set,
+        "settings": p.settings(),
+        "seed": p.seed,
+        "seen_methods": p.seen_methods,
+        "epoch_tests": epoch_tests,
+        "devices": p.devices,
+        "shuffled_labels": shuffled_labels,
+        "allow_random": allow_random,
+        "frames_per_video": p.frames_per_video,
+    }
+    run_id = train.run_id(train.run_parameters(**arguments))
+    words = [p.paper, p.train_set, *map(files.slug, role or ["shuffled labels"]), f"s{p.seed}"]
+    return Job(
+        name="-".join(word for word in words if word),
+        kind="training",
+        parameters=p,
+        output=store.score_path(Path("reports", p.profile), run_id),
+        run_id=run_id,
+        roles=(role,) if role else (),
+        arguments=arguments,
+    )
 
 
-# ------------------------------------------------------------------------------------------------- what jobs start
+def _notebook_parameters(
+    name: str,
+    content: Profile,
+    notebook: str,
+    trainings: Sequence[Job],
+) -> Parameters:
+    """The parameters of a notebook; that of a paper shows its first training."""
+    paper = papers.notebooks().get(notebook)
+    names = []
+    for job in trainings:
+        if job.parameters.paper == paper:
+            return job.parameters
+        names += [job.parameters.train_set, *job.parameters.test_sets]
+    schema = parameters.schema(notebook)
+    values = {"profile": name, **(content.notebooks[notebook] or {})}
+    if schema is DataParameters:
+        values.setdefault("datasets", list(dict.fromkeys(names)))
+    return schema.check(values, f"profile {name}, {notebook}")
+
+
+# ---------------------------------------------------------------- what jobs and notebooks call
 
 
 def datasets(*names: str) -> None:
-    """Make the datasets of the embedded benchmark that are not there; others must have been prepared before."""
+    """Build the drawn datasets that are missing; raises DfnbError where a real one is missing."""
     for name in dict.fromkeys(names):
-        if name in core.described("synth"):
+        if name in files.described("synth"):
             synth.build(name)
-        elif core.read_record(core.home() / "datasets" / name) is None:
-            raise core.DfnbError(f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`")
+        elif records.read_record(files.dataset_folder(name)) is None:
+            raise DfnbError(
+                f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`"
+            )
 
 
 def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
-    """The training of a paper's notebook, from its report or home, resumed, or trained now, and its scores on its test sets.
+    """The training of a paper's notebook, with its scores in the report.
 
-    With ``shuffled_labels`` the control of 07: the same training on labels exchanged between videos, scored on nothing.
+    It is loaded where the report has it, else loaded from ``runs/``, resumed or trained. A training
+    that the profile does not plan appears in no table of its report.
+
+    Args:
+        p: The checked parameters of the notebook.
+        shuffled_labels: The same training on labels exchanged between videos, which is not scored.
     """
-    restore(p.profile)
-    test_sets = () if shuffled_labels else p.test_sets
-    datasets(p.train_set, *test_sets)
-    options = {"allow_random": profile(p.profile).allow_random, "frames_per_video": p.frames_per_video}
-    options |= {"epoch_tests": test_sets if p.epoch_scores else (), "shuffled_labels": shuffled_labels}
-    run = train(p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, devices=p.devices, **options)
-    for test_set in test_sets:
-        scores.score(run, test_set)
+    job = _training(p, None, profile(p.profile).allow_random, shuffled_labels)
+    for planned in plan(p.profile):
+        if planned.run_id == job.run_id:
+            job = planned
+    if job.done:
+        return Run.open(job.run_id)
+    return train_and_score(job)
+
+
+def ensure_trained(name: str) -> None:
+    """Train the main detectors that the report of a profile lacks, for notebooks opened by hand."""
+    for job in plan(name):
+        if MAIN in job.roles and not job.done:
+            train_and_score(job)
+
+
+def train_job(name: str, job_name: str) -> Run:
+    """Do the training of that name; raises :class:`DfnbError` that lists those of the profile."""
+    trainings = {job.name: job for job in plan(name) if job.kind == "training"}
+    if job_name not in trainings:
+        available = ", ".join(trainings) or "none"
+        raise DfnbError(f"profile {name} has no training {job_name}; it has {available}")
+    return train_and_score(trainings[job_name])
+
+
+def train_and_score(job: Job) -> Run:
+    """Train, score the test sets, and where the grid says so corrupted frames and maps.
+
+    The score file is written last, and proves that the job ended.
+    """
+    profile_name = job.parameters.profile
+    grid = profile(profile_name).grid
+    report = files.report_folder(profile_name)
+    datasets(job.parameters.train_set, *job.parameters.test_sets)
+    run = train.train(**job.arguments)
+    files.write_bytes(report / "profile.yaml", profile_path(profile_name).read_bytes())
+    if MAIN in job.roles and run.seed == grid.seeds[0]:
+        weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
+        files.write_bytes(store.weights_path(report, run.id), weights)
+    tables = {}
+    if not job.arguments["shuffled_labels"]:
+        tables = _scores(job, run, grid)
+    store.write_scores(profile_name, run.record, run.id, job.roles, tables)
     return run
 
 
-def restore(name: str) -> None:
-    """Put what the report of a profile holds into the home, where its trainings then count as done.
-
-    Done once while report and profile stay as they are. Raises :class:`DfnbError` for a profile of ``one_code`` that has runs of
-    a paper left to train, where other code made a part of them. A paper may join a report that other code has made of others.
-    """
-    path = scores.report_folder(name) / "runs.json"
-    _restored(name, path, path.stat().st_mtime_ns if path.exists() else 0, profile(name).model_dump_json())
-
-
-@cache
-def _restored(name: str, path: Path, changed: int, content: str) -> None:
-    report = scores.Report(name)
-    done = [record["parameters"] for record in report.jobs().values()]
-    left = {job.parameters.paper for job in trainings(name) if not (job.done() or any(map(job.parameters.equal, done)))}
-    runs = [run for line in [*report.lines(), *lines(name, ended=True)] if line.paper in left for run in line.runs]
-    if profile(name).one_code and {run.record["environment"].get("code") for run in runs} - {core.code()}:
-        mend = "check out the commit that its records name to go on; to begin anew move it and its runs away"
-        raise core.DfnbError(f"a part of {report.folder} was made by other code than this: {mend}")
-    scores.unpack(name)
-
-
-def lines(name: str, notebook: str = "", ended: bool = False) -> list[scores.Line]:
-    """The lines of a profile, or of one paper's notebook: its trainings by arm, one run per seed.
-
-    Missing main lines are trained, or left out where only what has ``ended`` is asked for; missing arms are left out, and
-    only `dfnb run` or `dfnb train` trains them.
-    """
-    seeds, several = defaultdict(list), len(profile(name).grid.train_sets) > 1
-    for job in trainings(name, notebook):
-        done = job.done()
-        if done or not (ended or job.group):
-            run = Run.open(core.read_record(job.record.parent).get("run", "none")) if done else trained(job.parameters)
-            seeds[job.parameters.paper, job.group, job.arm, job.parameters.train_set].append(run)
-    result = []
-    for (paper, group, arm, train_set), of_seeds in seeds.items():
-        title = papers.module(paper).PAPER.title
-        if group == "baselines":  # its arms stand beside the papers in every table
-            title, group, arm = arm, "", ""
-        words = [title, f"{group}: {arm}" if group else "", train_set if several else ""]
-        result.append(scores.Line(", ".join(filter(None, words)), paper, group, arm, tuple(of_seeds)))
-    return result
-
-
-def publish(name: str, notebook: str = "") -> None:
-    """Put the scores, records and logs of a profile's lines, or of one paper's, into its report, which keeps what it has."""
-    restore(name)
-    scores.pack(name, lines(name, notebook), prune=not notebook)
-
-
-def train_job(name: str, job_id: str) -> None:
-    """Do a training job of a profile: train, score all its test sets, measure what 07 and 08 show of it, write its record.
-
-    The profile's first training makes the control of 07 besides. Then all of that goes into the profile's report.
-    """
-    known = {job.id: job for job in _distinct(trainings(name))}  # the main line, where an arm is the same training
-    if job_id not in known:
-        raise core.DfnbError(f"profile {name} has no training {job_id}; it has {', '.join(known) or 'none'}")
-    clock, job = core.Clock(), known[job_id]
-    run, shown = trained(job.parameters), {each.notebook: each.parameters for each in jobs(name) if not each.trains}
-    for notebook, measure in {"07_attribution": explained, "08_robustness": corrupted}.items():
-        if notebook in shown:
-            measure(shown[notebook], job, run)
-    if job_id == next(iter(known)) and getattr(shown.get("07_attribution"), "shuffled_labels", False):
-        trained(job.parameters, shuffled_labels=True)
-    finish(job_id, job.parameters, clock, [run.folder / "record.json"], run=run.id, collapsed=run.record["collapsed"])
-    with core.locked(scores.job_folder(name, ""), wait_s=600):  # no other job ends between the listing and the packing
-        scores.pack(name, [line for line in lines(name, ended=True) if line.paper == job.parameters.paper])
-
-
-def explained(p: AttributionParameters, of: Job | scores.Line, *runs: Run) -> None:
-    """Measure maps of the runs of a job or line: of a main line its paper's own and Grad-CAM, of an arm those that claims compare."""
-    paper, train_set, seen_methods = (runs[0].parameters[name] for name in ("paper", "train_set", "seen_methods"))
-    names = compare.mapped(paper, of.group) if of.group else [*runs[0].network().maps(), "Grad-CAM"]
-    if not names or (of.group and not p.arms):
-        return
-    for test_set in p.test_sets if train_set in p.test_sets else [train_set]:
+def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
+    """The tables of scores and measures of a training, by condition."""
+    tables = run.epoch_scores()
+    for test_set in job.parameters.test_sets:
+        tables[Condition(test_set)] = scoring.score(run, test_set)
+    is_main = MAIN in job.roles
+    corruptions = grid.corruptions
+    if is_main and corruptions:
+        test_set = corruptions.test_set
         datasets(test_set)
-        chosen = measures.sample(test_set, p.forged_frames, seen_methods)
-        for run, name in product(runs, names):
-            measures.measure(run, chosen, name)
+        for name, severity in product(corruptions.names, corruptions.severities):
+            table = scoring.score(run, test_set, name, severity, corruptions.videos)
+            tables[Condition(test_set, name, severity)] = table
+    maps = grid.maps
+    if maps and (is_main or (job.roles and maps.variants)):
+        tables.update(_maps(run, maps))
+    return tables
 
 
-def corrupted(p: RobustnessParameters, job: Job, run: Run) -> None:
-    """Score the corrupted test set of ``08_robustness``, with its parameters, by a training's run, if it is a main line."""
-    for corruption, severity in product(p.corruptions, p.severities) if not job.group else ():
-        scores.score(run, p.test_set, corruption, severity, p.videos)
+def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
+    """Measures of the network's own maps and of Grad-CAM."""
+    from dfnb.attribution import measures  # captum takes its time to import
+
+    train_set = run.parameters["train_set"]
+    test_sets = maps.test_sets
+    if train_set not in test_sets:  # the methods that the network knows are in no other dataset
+        test_sets = [train_set]
+    tables = {}
+    for test_set in test_sets:
+        datasets(test_set)
+        frames = measures.sample(test_set, maps.frames, run.parameters["seen_methods"])
+        for name in [*run.network().maps(), "Grad-CAM"]:
+            tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
+    return tables
 
 
-def resolved(p: Parameters) -> pd.DataFrame:
-    """The parameters that differ from the defaults of their schema, and the environment, as the table a notebook shows."""
-    environment = core.environment()
-    environment["packages"] = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    return pd.Series(p.model_dump(exclude_defaults=True) | environment).map(str).to_frame("value")
+def finish(
+    notebook: str,
+    p: Parameters,
+    clock: records.Clock,
+    outputs: Iterable[Path] = (),
+    **facts: Any,
+) -> dict[str, Any]:
+    """Write the record of an executed notebook, its last act: without it, it did not end.
+
+    Args:
+        notebook: Name of the notebook.
+        p: Its parameters.
+        clock: Started at its beginning.
+        outputs: The files that it wrote, whose sha256 are recorded by their names.
+        facts: Whatever else is worth recording.
+    """
+    record = {
+        "parameters": p.model_dump(mode="json"),
+        **facts,
+        **clock.facts(),
+        "environment": records.environment(),
+        "outputs": {path.name: files.sha256(path) for path in outputs},
+    }
+    files.write_json(files.home() / _record_path(p.profile, notebook), record)
+    return record
 
 
-def finish(job_id: str, p: Parameters, clock: core.Clock, outputs: Iterable[Path] = (), **facts: Any) -> dict:
-    """Write the record of a notebook's execution or a training, its last act: without it the job did not happen."""
-    hashes = {path.resolve().relative_to(core.home()).as_posix(): core.sha256(path) for path in outputs}
-    facts |= {"made_from": made_from(job_id, p), **clock.facts()}
-    return core.write_record(scores.job_folder(p.profile, job_id), p.model_dump(mode="json"), [], files=hashes, **facts)
+def _record_path(name: str, notebook: str) -> Path:
+    return Path("reports", name, "records", f"{notebook}.json")

@@ -1,164 +1,116 @@
-"""Metrics of score tables, and how far each would vary with other videos.
+"""Metrics of score tables.
 
-A score table has one row per frame (:data:`COLUMNS`, and :data:`LOCALISATION` where the model localises and the frame is
-fake with a known mask, NaN elsewhere). Nothing here knows a model or a file.
+A score table has one row per frame: video, track, frame, cluster, label, method and ``score``,
+which is P(fake); and the columns :data:`LOCALISATION` where a detector localises and the frame is
+a fake with a mask (NaN elsewhere). Nothing here knows a model or a file.
 
-:func:`align` brings the tables of several seeds to the same units (frames or videos); :func:`measure` gives a metric of
-each table, with what the variance over videos follows from. Clusters of videos are what varies; frames are never treated
-as independent (column ``interval_method`` of a report's results):
+:func:`align` brings the tables of several seeds to the same units, frames or videos;
+:func:`measure` gives a metric of each table and what its variance over clusters follows from, in
+one of four ways (column ``interval_method`` of the results):
 
-- ``delong``: AUC, from DeLong's components summed within clusters, which may hold both classes
-  (Obuchowski, Biometrics 53:567, 1997);
-- ``linearised``: means over units (accuracies, Brier, localisation), the same sums over deviations from the class's mean;
-- ``bootstrap``: EER, AP, TPR, from clusters resampled within strata (only real, only fake, both), one fewer than
-  there are and weighted up, which makes the variance of a mean unbiased (Rao & Wu, JASA 83:231, 1988);
-- ``none``: no interval would cover. A TPR with fewer than 2/FPR clusters of real videos, whose threshold is an
-  extrapolation; accuracy at a validation threshold that rests on fewer than :data:`FEWEST_VALIDATION` clusters.
-
-The class shares of a test set count as fixed. A class with a single cluster has no interval (NaN).
+- ``delong``: AUC;
+- ``linearised``: means over units: accuracies, Brier score, localisation;
+- ``bootstrap``: EER, AP and TPR;
+- ``none``: no interval would cover. A TPR with fewer than 2/FPR clusters of real videos, whose
+  threshold would be an extrapolation; an accuracy at a validation threshold that rests on fewer
+  than :data:`FEWEST_VALIDATION` clusters.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit, stdtrit
-from scipy.stats import rankdata
 
-from dfnb.core import DfnbError, rng
+from dfnb.settings import DfnbError
+from dfnb.statistics import (
+    NAN,
+    Design,
+    Outcome,
+    Spread,
+    auc,
+    bootstrap_curve_metrics,
+    bounded_interval,
+    class_mean,
+    curve_metrics,
+    t_quantile,
+)
 
 Level = Literal["frame", "video"]
-COLUMNS = ("video", "track", "frame", "cluster", "label", "method", "score")
-LOCALISATION = {"iou": "IoU", "pixel_auc": "pixel AUC", "pixel_ap": "pixel AP"}
-LOCALISATION |= {"pointing": "pointing game", "energy": "energy in mask"}
-CURVES = ("EER", "AP", "TPR at 1% FPR", "TPR at 5% FPR")  # of the ROC or precision-recall curve
-METRICS = ("AUC", *CURVES, "accuracy", "balanced accuracy", "Brier")  # any other name is a column of values
-AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold that 5 % of the real validation frames exceed
-CALLED = "called fake"  # of a frame, whether its score is above that threshold
-GAINS = {"gain in pixel AP": ("pixel_ap", "constant pixel_ap"), "lost under deletion": ("deletion 0", "deletion")}
-KEY = {"frame": ["video", "track", "frame"], "video": ["video"]}
-REPLICATES = 1000
-MOST_THRESHOLDS = 400  # of the bootstrap
-FEWEST_REAL = {"TPR at 1% FPR": 200, "TPR at 5% FPR": 40}
-FEWEST_VALIDATION = 100
+LEVELS: dict[Level, list[str]] = {"frame": ["video", "track", "frame"], "video": ["video"]}
+CROSS_DATASET_MEAN = "cross-dataset mean"  # stands as a test set
+PLACEBOS = ("edges", "random")  # maps that look at no network
+KEYS = ["video", "track", "frame", "cluster", "label", "method"]
+LOCALISATION = {
+    "iou": "IoU",
+    "pixel_auc": "pixel AUC",
+    "pixel_ap": "pixel AP",
+    "pointing": "pointing game",
+    "energy": "energy in mask",
+}
+CONSTANT = "constant "  # a measure of the mean training mask in the place of the map
+CURVE_METRICS = ("EER", "AP", "TPR at 1% FPR", "TPR at 5% FPR")
+METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
+AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold of the validation split
+CALLED = "called fake"  # whether a frame's score is above that threshold
+GAIN = "gain in pixel AP"  # over the mean training mask
+LOST = "lost under deletion"  # P(fake) lost, in the mean over the deletion curve
+DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
+FEWEST_REAL = {"TPR at 1% FPR": 200, "TPR at 5% FPR": 40}  # clusters, for an interval
+FEWEST_VALIDATION = 100  # clusters, for an interval at the validation threshold
+# A map fails its sanity check where one of these means reaches its limit: rank correlations with
+# the maps of other weights, and the share of empty maps.
+SANITY_LIMITS = {"all": 0.5, "shuffled labels": 0.5, "empty": 0.5}
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
-    """Return ``scores`` unchanged if they are sound; else :class:`DfnbError`, naming ``source`` and the mend."""
-    again, mend = "score the run again, as P(fake)", "mend the label in frames.parquet (0 real, 1 fake) and score again"
-    unique = "make video unique by method and name together and score again"
-    videos, located, fake = scores.groupby("video", observed=True), scores.filter(LOCALISATION), scores["label"]
-    checks = [
-        *((scores[name].isna(), f"no {name}", again) for name in COLUMNS[:-1]),
-        (~scores["score"].between(0, 1), "a score that is NaN or outside [0, 1]", again),
-        (scores["label"] != (scores["method"] != "real"), "a label that is not 0 where real and 1 where fake", mend),
-        (scores.duplicated(KEY["frame"]), "a (video, track, frame) that was there before", unique),
-        (videos["label"].transform("nunique") > 1, "a video of more than one label", unique),
-        (videos["cluster"].transform("nunique") > 1, "a video of more than one cluster", unique),
-        *((~located[x].fillna(0).between(0, fake), f"a {x} outside [0, 1] or at a real frame", again) for x in located),
-    ]
-    for wrong, what, remedy in checks:
-        if wrong.any():
-            row = scores[wrong.to_numpy()].iloc[0]
-            example = f"first: video {row.video}, track {row.track}, frame {row.frame}"
-            raise DfnbError(f"{source} has {wrong.sum()} rows with {what} ({example}); {remedy}")
-    if scores["label"].nunique() < 2:
-        raise DfnbError(f"{source} lacks real or fake frames; score a test set that holds real and fake videos")
+    """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
+    label = scores["label"]
+    videos = scores[["video", "label", "cluster"]].drop_duplicates()
+    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    wrong = {
+        "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
+        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
+        "a (video, track, frame) that occurs twice": scores.duplicated(LEVELS["frame"]),
+        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+    }
+    for name in scores.columns.intersection(list(LOCALISATION)):
+        # a real frame has no forged region: its only possible value is 0
+        impossible = ~scores[name].fillna(0).between(0, label)
+        wrong[f"a {name} outside [0, 1] or of a real frame"] = impossible
+    for problem, is_wrong in wrong.items():
+        if is_wrong.any():
+            first = scores[is_wrong.to_numpy()].iloc[0]
+            raise DfnbError(
+                f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
+                f"track {first.track}, frame {first.frame}); correct them, then score again"
+            )
+    if label.nunique() < 2:
+        raise DfnbError(
+            f"{source} lacks real or fake frames; score a test set with real and fake videos"
+        )
     return scores
 
 
-# ------------------------------------------------------------------------------------------------- units and their design
-
-
-def units(scores: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The frames, or one row per video with the means of its frames' numbers; sorted, so that row order changes nothing.
-
-    A column ``table`` tells the rows of several tables apart, and ``seed`` is no number.
-    """
-    keys = [name for name in ("table", *KEY["frame"]) if name in scores]
-    types = dict.fromkeys(("video", "cluster", "method"), str) | dict.fromkeys(("track", "frame", "label"), int)
-    frames = scores.astype(types).sort_values(keys, ignore_index=True)
-    if level == "frame":
-        if (frames["frame"] < 0).any():
-            raise DfnbError("a score table has one score per video: no frame level")
-        return frames
-    keys = keys[:-2]
-    videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
-    numbers = frames.select_dtypes("number").columns.difference([*KEY["frame"], "table", "label", "seed"], sort=False)
-    return videos.join(frames.groupby(keys)[list(numbers)].mean().reset_index(drop=True))
-
-
-class Design:
-    """The labels and clusters of n units: who is resampled with whom, and how many clusters an interval rests on.
-
-    Attributes:
-        label: (n,) bool, True for fake.
-        cluster: (n,) int, from 0.
-        holds: (2, clusters) bool, which clusters hold real and which hold fake units.
-        fewest: the number of clusters of the scarcer class that there is.
-        pairs: the number of disjoint pairs of a fake and a real from different clusters, which are independent.
-    """
-
-    def __init__(self, label: np.ndarray, cluster: np.ndarray) -> None:
-        self.label = np.asarray(label, bool)
-        self.cluster, names = pd.factorize(np.asarray(cluster))
-        self.clusters = len(names)
-        self.holds = np.array([np.isin(range(self.clusters), self.cluster[kind]) for kind in (~self.label, self.label)])
-        self.per_class = self.holds.sum(axis=1)
-        self.fewest = int(self.per_class[self.per_class > 0].min(initial=self.clusters))
-        self.pairs = int(min(*self.per_class, self.clusters // 2))
-
-    def variance(self, influence: np.ndarray) -> float:
-        """The variance over clusters of an estimate from the influence (n,) of each unit, which sums to 0 in each class.
-
-        Obuchowski 1997. With R_k and F_k, the sums over the real and the fake units of cluster k:
-        K_R/(K_R-1) Σ R_k² + K_F/(K_F-1) Σ F_k² + 2 K/(K-1) Σ R_k F_k, where K_R, K_F and K count the clusters with real
-        units, with fake units, and all. NaN where a class has only one cluster.
-        """
-        if self.fewest < 2:
-            return float("nan")
-        real = np.bincount(self.cluster, influence * ~self.label, self.clusters)
-        fake = np.bincount(self.cluster, influence * self.label, self.clusters)
-        of_real, of_fake, of_all = (k / max(k - 1, 1) for k in (*self.per_class, self.clusters))
-        return float(of_real * real @ real + of_fake * fake @ fake + 2 * of_all * real @ fake)
-
-    def counts(self) -> dict[str, int]:
-        """The numbers of units, of real and of fake ones, and of clusters."""
-        n, fakes = len(self.label), int(self.label.sum())
-        return {"n": n, "n_real": n - fakes, "n_fake": fakes, "clusters": self.clusters}
-
-    @cached_property
-    def resampled(self) -> np.ndarray:
-        """Weights (REPLICATES, clusters): k - 1 of the k clusters of each stratum drawn, each weighted by k / (k - 1).
-
-        All clusters are one stratum where a stratum has a lone cluster. The same for every table of this design.
-        """
-        stratum = self.holds[0] + 2 * self.holds[1]
-        if 1 in np.bincount(stratum):
-            stratum = np.zeros_like(stratum)
-        generator, weights = rng("bootstrap"), np.empty((REPLICATES, self.clusters))
-        for name in np.unique(stratum):
-            k = np.count_nonzero(stratum == name)
-            weights[:, stratum == name] = generator.multinomial(k - 1, np.full(k, 1 / k), REPLICATES) * k / (k - 1)
-        return weights
+# ---------------------------------------------------------------- the units of several tables
 
 
 @dataclass(eq=False)
 class Units:
-    """What several score tables, such as those of a line's seeds, say of the same n units.
+    """What several score tables, such as those of a detector's seeds, say of the same n units.
 
     Attributes:
-        index: one row per unit before any choice of :meth:`rows`: key columns, cluster, label and method, sorted by key.
-        design: of the n units.
-        columns: name to values (tables, n): the score and, at frame level, every further column of numbers, the differences
-            :data:`GAINS` of two columns, CALLED, whether the score is above its table's threshold, and AT_THRESHOLD, whether
-            it is on the right side.
-        seeds: of each table, None where its ``attrs`` do not say.
-        validation_clusters: that the thresholds rest on, the fewest of any table.
+        index: One row per unit: its key, cluster, label and method, sorted by key.
+        design: The labels and clusters of the n units.
+        columns: Name to values (tables, n): the score; at frame level also every further column
+            of numbers, :data:`DIFFERENCES` of two of them, CALLED, and AT_THRESHOLD, which says
+            whether the threshold puts a unit on the right side.
+        seeds: The seed of each table; None where it has none.
+        validation_clusters: On how many clusters the thresholds rest, the fewest of any table.
     """
 
     index: pd.DataFrame
@@ -168,83 +120,177 @@ class Units:
     validation_clusters: int = 0
 
     def rows(self, chosen: np.ndarray) -> "Units":
-        """The chosen units of all tables: (n,) bool, or their places in the order that is wanted."""
-        columns = {name: values[:, chosen] for name, values in self.columns.items()}
-        return replace(self, design=Design(self.design.label[chosen], self.design.cluster[chosen]), columns=columns)
+        """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
+        return replace(
+            self,
+            index=self.index[chosen] if chosen.dtype == bool else self.index.iloc[chosen],
+            design=Design(self.design.label[chosen], self.design.cluster[chosen]),
+            columns={name: values[:, chosen] for name, values in self.columns.items()},
+        )
 
     def only(self, index: pd.DataFrame) -> "Units":
-        """The units that the ``index`` of other units has too."""
-        own, wanted = (pd.MultiIndex.from_frame(each.filter(KEY["frame"])) for each in (self.index, index))
-        return self.rows(own.isin(wanted))
+        """The units that the ``index`` of other units has, too."""
+        keys = [name for name in LEVELS["frame"] if name in self.index]
+        own = pd.MultiIndex.from_frame(self.index[keys])
+        return self.rows(own.isin(pd.MultiIndex.from_frame(index[keys])))
 
     def tables(self, places: Sequence[int]) -> "Units":
         """All units of the tables at these places."""
-        columns = {name: values[list(places)] for name, values in self.columns.items()}
-        return replace(self, columns=columns, seeds=[self.seeds[place] for place in places])
+        places = list(places)
+        return replace(
+            self,
+            columns={name: values[places] for name, values in self.columns.items()},
+            seeds=[self.seeds[place] for place in places],
+        )
 
     @cached_property
     def curves(self) -> list[tuple[dict[str, float], dict[str, np.ndarray]]]:
         """Of each table the curve metrics, and their bootstrap replicates (REPLICATES,)."""
-        label = self.design.label
-        return [(curve_values(score, label), _replicates(score, self.design)) for score in self.columns["score"]]
+        curves = []
+        for score in self.columns["score"]:
+            values = curve_metrics(score, self.design.label)
+            curves.append((values, bootstrap_curve_metrics(score, self.design)))
+        return curves
 
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
-    """Several score tables on the same units; :class:`DfnbError` when units, labels, methods or clusters differ."""
-    data = units(pd.concat([table.assign(table=i) for i, table in enumerate(tables)], join="inner"), level)
-    names = [*KEY[level], "cluster", "label", "method"]
-    parts = [part[names].reset_index(drop=True) for _, part in data.groupby("table")]
-    for part in parts:
-        same_units(parts[0], part)
-    numbers = [name for name in data.select_dtypes("number") if name not in (*names, "table", "seed")]
-    columns = {name: data[name].to_numpy(float).reshape(len(tables), -1) for name in numbers}
-    columns |= {gain: columns[a] - columns[b] for gain, (a, b) in GAINS.items() if {a, b} <= set(columns)}
-    design = Design(parts[0]["label"].to_numpy(), parts[0]["cluster"].to_numpy())
+    """Several score tables on the same units.
+
+    The ``attrs`` of a table may have its ``seed``, its ``threshold`` and ``threshold_clusters``.
+    Raises :class:`DfnbError` when units, labels, methods or clusters differ.
+    """
+    numbered = [table.assign(table=number) for number, table in enumerate(tables)]
+    data = _of_level(pd.concat(numbered, join="inner"), level)
+    names = [*LEVELS[level], "cluster", "label", "method"]
+    indices = [rows.reset_index(drop=True) for _, rows in data[names].groupby(data["table"])]
+    for index in indices:
+        check_same_units(indices[0], index)
+    columns = {}
+    for name in _measures(data):
+        values = data[name].to_numpy(float).reshape(len(tables), -1)
+        if not np.isnan(values).all():
+            columns[name] = values
+    for name, (first, second) in DIFFERENCES.items():
+        if first in columns and second in columns:
+            columns[name] = columns[first] - columns[second]
+    design = Design(indices[0]["label"].to_numpy(), indices[0]["cluster"].to_numpy())
     facts = [table.attrs for table in tables]
-    if level == "frame" and design.per_class.all() and all(of_table.get("threshold") is not None for of_table in facts):
-        called = columns["score"] > np.array([[of_table["threshold"]] for of_table in facts])
-        columns |= {AT_THRESHOLD: (called == design.label).astype(float), CALLED: called.astype(float)}
-    clusters = min(of_table.get("threshold_clusters", 0) for of_table in facts)
-    return Units(parts[0], design, columns, [of_table.get("seed") for of_table in facts], clusters)
+    thresholds = [attrs.get("threshold") for attrs in facts]
+    has_threshold = "score" in columns and None not in thresholds
+    if has_threshold and level == "frame" and design.clusters_per_class.all():
+        called = columns["score"] > np.array(thresholds)[:, None]
+        columns[AT_THRESHOLD] = (called == design.label).astype(float)
+        columns[CALLED] = called.astype(float)
+    clusters = min(attrs.get("threshold_clusters", 0) for attrs in facts)
+    seeds = [attrs.get("seed") for attrs in facts]
+    return Units(indices[0], design, columns, seeds, clusters)
 
 
-def same_units(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    """Raise :class:`DfnbError` when the ``index`` of two :class:`Units` differ in unit, cluster, label or method."""
-    if not a.equals(b):
-        differing = pd.concat([a, b]).drop_duplicates(keep=False)
-        what = f"{len(differing)} rows of unit, cluster, label and method are in one of them alone"
-        first = ", ".join(map(str, differing.iloc[0]))
-        raise DfnbError(f"two score tables cannot be compared: {what} (first: {first}); score both on one test set")
+def _of_level(frames: pd.DataFrame, level: Level) -> pd.DataFrame:
+    """The frames of several tables, or per table one row per video with the means of its numbers.
+
+    Sorted, so that the order of rows changes nothing.
+    """
+    frames = frames.sort_values(["table", *LEVELS["frame"]], ignore_index=True)
+    if level == "frame":
+        if (frames["frame"] < 0).any():
+            raise DfnbError("a score table has one score per video: no frame level")
+        return frames
+    keys = ["table", "video"]
+    videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
+    # Rounding, because the noise of float64 must not rank videos whose means are equal.
+    means = frames.groupby(keys, observed=True)[_measures(frames)].mean().round(12)
+    return videos.join(means.reset_index(drop=True))
 
 
-# ---------------------------------------------------------------------------------------------------------- the metrics
+def _measures(table: pd.DataFrame) -> list[str]:
+    """The columns of numbers that describe a unit and do not name it."""
+    names = {"table", "track", "frame", "cluster", "label", "log_odds"}
+    return [name for name in table.select_dtypes("number") if name not in names]
 
 
-class Estimates(NamedTuple):
-    """A metric of several tables on one design.
+def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Raise :class:`DfnbError` unless two indices of :class:`Units` are equal."""
+    if first.equals(second):
+        return
+    differing = pd.concat([first, second]).drop_duplicates(keep=False)
+    example = ", ".join(map(str, differing.iloc[0]))
+    raise DfnbError(
+        f"two score tables cannot be compared: {len(differing)} rows of unit, cluster, label and "
+        f"method are in only one of them (first: {example}); score both on one test set"
+    )
+
+
+# ---------------------------------------------------------------- the metrics
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """A metric of several tables on one design, or the difference of two.
 
     Attributes:
         values: (tables,).
-        spread: what the variance over clusters follows from: influences (tables, n), or bootstrap replicates
-            (tables, REPLICATES) where ``how`` is ``bootstrap``.
-        column: (tables, n) the values that the metric was computed from.
-        independent: how many independent observations an estimate of exactly 0 or 1 rests on.
-        signed: whether the metric may be negative, whatever its values are here.
+        spread: What the variance over clusters follows from: influences (tables, n), or bootstrap
+            replicates (tables, REPLICATES) where ``how`` is ``bootstrap``.
+        column: (tables, n) the values from which the metric was computed.
+        design: The labels and clusters of the n units.
+        how: The way to the interval, see the head of this module.
+        independent: The number of independent observations behind an estimate of exactly 0 or 1.
+        signed: Whether the metric may be negative.
+        least_variance: A lower bound of the variance over clusters.
     """
 
     values: np.ndarray
     spread: np.ndarray
-    column: np.ndarray
+    column: np.ndarray = field(repr=False)
     design: Design
     how: Literal["delong", "linearised", "bootstrap", "none"]
     independent: int
     signed: bool = False
+    least_variance: float = 0.0
+
+    def tables(self, places: Sequence[int]) -> "Estimates":
+        """The estimates of the tables at these places."""
+        places = list(places)
+        return replace(
+            self,
+            values=self.values[places],
+            spread=self.spread[places],
+            column=self.column[places],
+        )
 
     def over_conditions(self, conditions: int) -> "Estimates":
-        """The mean over conditions, where the tables are those of the first condition, then those of the next, and so on."""
-        shape = conditions, len(self.values) // conditions, -1
-        values, spread = (part.reshape(shape).mean(axis=0) for part in (self.values, self.spread))
-        return self._replace(values=values[:, 0], spread=spread)
+        """The mean over conditions.
+
+        The tables are those of all seeds under the first condition, then under the next, and so on.
+        """
+        seeds = len(self.values) // conditions
+        means = {}
+        for name in ("values", "spread", "column"):
+            array = getattr(self, name)
+            means[name] = array.reshape(conditions, seeds, *array.shape[1:]).mean(axis=0)
+        return replace(self, **means)
+
+    def minus(self, other: "Estimates") -> "Estimates":
+        """The difference on the same units, table by table.
+
+        An estimate of exactly 0 or 1 has no standard error. Unless the scores are the same, that of
+        the difference is then at least the width of the interval of such an estimate.
+        """
+        least = max(self.least_variance, other.least_variance)
+        is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
+        if is_exact and self.bounded and not np.array_equal(self.column, other.column):
+            degrees = self.design.fewest - 1
+            low, high = bounded_interval(1, Spread(0, degrees), self.independent)
+            least = ((high - low) / t_quantile(degrees)) ** 2
+        return replace(
+            self,
+            values=self.values - other.values,
+            spread=self.spread - other.spread,
+            how="none" if other.how == "none" else self.how,
+            signed=True,
+            least_variance=least,
+        )
 
     @property
     def bounded(self) -> bool:
@@ -254,171 +300,158 @@ class Estimates(NamedTuple):
     def variance(self, spread: np.ndarray) -> float:
         """The variance over clusters of an estimate with this spread (n,) or (REPLICATES,)."""
         if self.how == "none" or self.design.fewest < 2:
-            return float("nan")
-        return float(np.nanvar(spread, ddof=1)) if self.how == "bootstrap" else self.design.variance(spread)
+            return NAN
+        if self.how == "bootstrap":
+            variance = float(np.nanvar(spread, ddof=1))
+        else:
+            variance = self.design.variance(spread)
+        return max(variance, self.least_variance)
+
+    def outcome(self) -> Outcome:
+        """What the estimates of all seeds come to; the seeds share the videos."""
+        degrees = self.design.fewest - 1
+        left_chance = NAN
+        if self.how == "delong" and not self.signed:
+            left_chance = 0.0
+            for value, spread in zip(self.values, self.spread):
+                low, high = Spread(self.variance(spread), degrees).interval(value)
+                left_chance += low > 0.5 or high < 0.5
+        label = self.design.label
+        counts = {
+            "n": len(label),
+            "n_real": np.count_nonzero(~label),
+            "n_fake": np.count_nonzero(label),
+            "clusters": self.design.clusters,
+        }
+        return Outcome(
+            self.values,
+            Spread(self.variance(self.spread.mean(axis=0)), degrees),
+            self.bounded,
+            self.independent,
+            self.how,
+            counts,
+            left_chance,
+        )
 
 
-def measure(data: Units, metric: str) -> Estimates:
-    """A metric of :data:`METRICS`, or the mean of a column of values, of each table. All of :data:`METRICS` lie in [0, 1].
+def measure(data: Units, metric: str) -> Estimates | None:
+    """A metric of :data:`METRICS`, or the mean of a column of values, of each table.
 
-    Lower is better for EER and Brier. Accuracy: a score above .5 says fake, as the argmax of two logits does; balanced, and
-    at a threshold: the mean of both classes' accuracies. Units without a value (NaN) must be left out before.
+    All of METRICS lie in [0, 1]; of EER and Brier, lower is better. Accuracy: a score above .5 says
+    fake, as the argmax of two logits does. Balanced accuracy, and accuracy at a threshold, are the
+    mean of both classes' accuracies. The mean of a column is over the units that have a value in
+    every table; None where there is none.
     """
-    design, score = data.design, data.columns["score"]
+    if metric not in METRICS:
+        if metric not in data.columns:
+            return None
+        has_value = ~np.isnan(data.columns[metric]).any(axis=0)
+        if not has_value.any():
+            return None
+        data = data.rows(has_value)
+    design = data.design
     if metric == "AUC":
-        return Estimates(*auc(score, design.label), score, design, "delong", design.pairs)
-    if metric in CURVES:
-        pairs = [(value[metric], replicates[metric]) for value, replicates in data.curves]
-        values, replicates = map(np.array, zip(*pairs))
-        how = "bootstrap" if design.per_class[0] >= FEWEST_REAL.get(metric, 2) else "none"
-        return Estimates(values, replicates, score, design, how, design.pairs)
-    right = ((score > 0.5) == design.label).astype(float)
-    computed = {"accuracy": right, "balanced accuracy": right, "Brier": (score - design.label) ** 2}
-    column = (data.columns | computed)[metric]
+        score = data.columns["score"]
+        values, influence = auc(score, design.label)
+        return Estimates(values, influence, score, design, "delong", design.pairs)
+    if metric in CURVE_METRICS:
+        return _measure_curve(data, metric)
+    source = data.columns["score" if metric in METRICS else metric]
+    column = source
+    if metric == "Brier":
+        column = (source - design.label) ** 2
+    elif metric in METRICS:
+        column = ((source > 0.5) == design.label).astype(float)
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
-    values, influence = mean(column, design.label, balanced)
-    independent = design.pairs if balanced else design.clusters
-    compared = score if metric in METRICS else column
-    how = "none" if metric in (AT_THRESHOLD, CALLED) and data.validation_clusters < FEWEST_VALIDATION else "linearised"
-    return Estimates(values, influence, compared, design, how, independent, metric in GAINS)
+    values, influence = class_mean(column, design.label, balanced)
+    rests_on_few = data.validation_clusters < FEWEST_VALIDATION
+    return Estimates(
+        values,
+        influence,
+        source,
+        design,
+        how="none" if metric in (AT_THRESHOLD, CALLED) and rests_on_few else "linearised",
+        independent=design.pairs if balanced else design.clusters,
+        signed=metric in DIFFERENCES,
+    )
 
 
-def auc(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC (tables,) of scores (tables, n), ties counting half, and each unit's influence (tables, n) on it.
+def _measure_curve(data: Units, metric: str) -> Estimates:
+    design = data.design
+    values = np.array([of_table[metric] for of_table, _ in data.curves])
+    replicates = np.array([of_table[metric] for _, of_table in data.curves])
+    enough = design.clusters_per_class[0] >= FEWEST_REAL.get(metric, 2)
+    how = "bootstrap" if enough else "none"
+    return Estimates(values, replicates, data.columns["score"], design, how, design.pairs)
 
-    DeLong's components, found by ranks (Sun & Xu, IEEE Signal Processing Letters 21:1389, 2014, eq. 5-6).
+
+def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """How well a map finds the forged pixels of a frame: LOCALISATION and ``best_iou``, in [0, 1].
+
+    - IoU of the pixels above .5, and at the best threshold; pixel AUC and AP;
+    - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); tied pixels
+      share the hit;
+    - energy: the share of the map's sum that lies on forged pixels (Wang et al., CVPR-W 2020, sec.
+      4.2); the forged share of the frame for an empty map.
+
+    So a constant map scores what chance does. A mask without forged pixels gives NaN throughout, a
+    full mask NaN for pixel AUC, and 1 for AP, pointing and energy.
+
+    Args:
+        probability: (h, w) in [0, 1]; resized to the mask bilinearly.
+        mask: (H, W), non-zero where forged.
+
+    Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
-    fakes, reals = np.count_nonzero(label), np.count_nonzero(~label)
-    rank = rankdata(score, axis=1)
-    component = np.empty(score.shape)
-    component[:, label] = (rank[:, label] - rankdata(score[:, label], axis=1)) / reals
-    component[:, ~label] = 1 - (rank[:, ~label] - rankdata(score[:, ~label], axis=1)) / fakes
-    values = component[:, label].mean(axis=1)
-    return values, (component - values[:, None]) / np.where(label, fakes, reals)
+    if not (np.min(probability) >= 0 and np.max(probability) <= 1):
+        raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
+    forged = np.asarray(mask, bool)
+    if not forged.any():
+        return dict.fromkeys([*LOCALISATION, "best_iou"], NAN)
+    height, width = forged.shape
+    resized = cv2.resize(np.float32(probability), (width, height), interpolation=cv2.INTER_LINEAR)
+    # The noise of float32 interpolation would break ties, differently on every machine.
+    resized = resized.round(6)
+    curve = curve_metrics(resized.ravel(), forged.ravel())
+    total = float(resized.sum(dtype=float))
+    above = resized > 0.5
+    energy = forged.mean()
+    if total > 0:
+        energy = resized[forged].sum(dtype=float) / total
+    return {
+        "iou": float((above & forged).sum() / (above | forged).sum()),
+        "pixel_auc": curve["AUC"],
+        "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
+        "pointing": float(forged[resized == resized.max()].mean()),
+        "energy": float(energy),
+        "best_iou": curve["best IoU"],
+    }
 
 
-def mean(column: np.ndarray, label: np.ndarray, balanced: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (tables,) of values (tables, n), and each unit's influence (tables, n): its deviation from its class's mean.
-
-    ``balanced``: the mean of the two classes' means.
-    """
-    deviation, of_class = np.empty(column.shape), []
-    for kind in (label, ~label):
-        if kind.any():
-            of_class.append(column[:, kind].mean(axis=1))
-            share = 0.5 / np.count_nonzero(kind) if balanced else 1 / len(label)
-            deviation[:, kind] = (column[:, kind] - of_class[-1][:, None]) * share
-    return np.mean(of_class, axis=0) if balanced else column.mean(axis=1), deviation
-
-
-def curve_values(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """The metrics of :func:`_curves` of scores (n,)."""
-    thresholds, place = np.unique(-score, return_inverse=True)
-    fake, real = (np.bincount(place, kind, len(thresholds)) for kind in (label, ~label))
-    return {name: float(values[0]) for name, values in _curves(fake[None], real[None]).items()}
-
-
-def _replicates(score: np.ndarray, design: Design) -> dict[str, np.ndarray]:
-    """Bootstrap replicates (B,) of the curve metrics. Of more than MOST_THRESHOLDS distinct scores neighbours share one."""
-    distinct, place = np.unique(-score, return_inverse=True)
-    thresholds = min(len(distinct), MOST_THRESHOLDS)
-    real, fake = counts = np.zeros((2, design.clusters, thresholds))
-    np.add.at(counts, (design.label.astype(int), design.cluster, place * thresholds // len(distinct)), 1)
-    return _curves(design.resampled @ fake, design.resampled @ real)
-
-
-def _curves(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics (B,) of B curves at once from the weights (B, T) that fakes and reals have at T scores, highest first.
-
-    The same definitions as scikit-learn's, which is too slow for thousands of replicates or masks. The TPR at a limit is the
-    highest of a threshold with at most that FPR, nothing interpolated. ``best IoU``: of those above any threshold and the
-    fakes.
-    """
-    tp, fp = (np.pad(weights.cumsum(axis=1), ((0, 0), (1, 0))) for weights in (fake, real))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tpr, fpr, iou = tp / tp[:, -1:], fp / fp[:, -1:], tp / (tp[:, -1:] + fp)
-        precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
-    found = {f"TPR at {k}% FPR": np.where(fpr <= k / 100 + 1e-9, tpr, 0).max(axis=1) for k in (1, 5)}
-    found["AUC"] = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
-    found["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
-    found["best IoU"] = iou.max(axis=1)
-    excess = fpr + tpr - 1  # the EER is where FPR = 1 - TPR on the ROC points (B, T) joined by lines
-    curve, after = np.arange(len(fpr)), np.argmax(excess >= 0, axis=1)
-    before = after - 1
-    share = excess[curve, before] / (excess[curve, before] - excess[curve, after])
-    return found | {"EER": fpr[curve, before] + (fpr[curve, after] - fpr[curve, before]) * share}
-
-
-# ------------------------------------------------------------------------------------------------------------ intervals
-
-
-def quantile(degrees: float) -> float:
-    """The t quantile of a two-sided 95 % interval."""
-    return float(stdtrit(degrees, 0.975))
-
-
-def bounded_interval(value: float, variance: float, degrees: float, independent: int) -> tuple[float, float]:
-    """The 95 % interval of a value in [0, 1]: value and standard error on the logit scale, a t quantile, and back.
-
-    A value of exactly 1 has standard error 0. Its interval is [.025^(1/k), 1], k the number of ``independent``
-    observations. For AUC that is conservative: all k independent pairs are in order with probability AUC^k. For 0 it is
-    mirrored. NaN where the variance is.
-    """
-    if np.isnan(variance):
-        return float("nan"), float("nan")
-    if min(value, 1 - value) < 1e-12:
-        bound = 0.025 ** (1 / independent)
-        return (bound, 1.0) if value > 0.5 else (0.0, 1 - bound)
-    half = quantile(degrees) * np.sqrt(variance) / (value * (1 - value))
-    return float(expit(logit(value) - half)), float(expit(logit(value) + half))
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """The p values (m,) corrected for their number (Holm, Scandinavian Journal of Statistics 6:65, 1979).
-
-    NaN stays NaN and counts as a comparison.
-    """
-    ascending = pd.Series(p, dtype=float).sort_values()  # NaN last
-    return (ascending * np.arange(len(ascending), 0, -1)).cummax().clip(upper=1).sort_index().to_numpy()
+# ---------------------------------------------------------------- as text
 
 
 def p_texts(p: Iterable[float]) -> list[str]:
     """p values as tables print them."""
-    return ["–" if np.isnan(value) else f"{value:.3f}".replace("0.000", "< 0.001") for value in p]
+    texts = []
+    for value in p:
+        if np.isnan(value):
+            texts.append("–")
+        elif value < 0.0005:
+            texts.append("< 0.001")
+        else:
+            texts.append(f"{value:.3f}")
+    return texts
 
 
-def interval(value: float, low: float, high: float, sign: str = "") -> str:
-    """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``; alone where there is none. Sign: "" or "+".
+def interval_text(value: float, low: float, high: float, sign: str = "") -> str:
+    """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``.
 
-    An interval wider than a tenth has two decimals.
+    ``sign``: "+" to print that of positive values, too. An interval wider than a tenth has two
+    decimals; a value without an interval (NaN) is printed alone.
     """
-    number = f"{sign}.{2 if high - low > 0.1 else 3}f"
-    return f"{value:{number}}" if np.isnan(low) else f"{value:{number}} [{low:{number}}, {high:{number}}]"
-
-
-def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How well a map finds the forged pixels of one frame: :data:`LOCALISATION` and ``best_iou``, all in [0, 1].
-
-    ``probability`` (h, w) in [0, 1], resized to the mask bilinearly; ``mask`` (H, W), non-zero where forged.
-    IoU of the pixels above .5, and the best of any threshold; pixel AUC and AP; pointing game, whether the highest pixel
-    is forged (Zhang et al., ECCV 2016; tied pixels share the hit); energy, the share of the map's sum on forged pixels
-    (Wang et al., CVPR-W 2020, sec. 4.2; the forged share of the frame for an empty map). So a constant map scores what
-    chance does. A mask without forged pixels gives NaN throughout, a full one NaN for pixel AUC and 1 for AP, pointing
-    and energy. Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
-    """
-    if not (np.min(probability) >= 0 and np.max(probability) <= 1):
-        raise DfnbError("a localisation map has NaN or values outside [0, 1]; pass it through a sigmoid or a softmax")
-    forged = np.asarray(mask, bool)
-    if not forged.any():
-        return dict.fromkeys([*LOCALISATION, "best_iou"], float("nan"))
-    # Rounded, since the noise of float32 interpolation would break ties, differently on each machine.
-    resized = cv2.resize(np.float32(probability), forged.shape[::-1], interpolation=cv2.INTER_LINEAR).round(6)
-    curve, total = curve_values(resized.ravel(), forged.ravel()), float(resized.sum(dtype=float))
-    return {
-        "iou": float(((resized > 0.5) & forged).sum() / ((resized > 0.5) | forged).sum()),
-        "pixel_auc": curve["AUC"],
-        "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above one
-        "pointing": float(forged[resized == resized.max()].mean()),
-        "energy": float(resized[forged].sum(dtype=float) / total if total else forged.mean()),
-        "best_iou": curve["best IoU"],
-    }
+    digits = 2 if high - low > 0.1 else 3
+    number = f"{sign}.{digits}f"
+    if np.isnan(low):
+        return f"{value:{number}}"
+    return f"{value:{number}} [{low:{number}}, {high:{number}}]"

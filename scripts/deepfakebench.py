@@ -1,64 +1,125 @@
-"""Prepare a tree of DeepfakeBench: ``python scripts/deepfakebench.py FILE.json NAME --root FOLDER``.
+"""Prepare a tree of DeepfakeBench: ``deepfakebench.py FILE.json NAME --root FOLDER``.
 
 Its crops and masks are used where they lie. NAME becomes a dataset like those of ``dfnb prepare``.
 """
 
 import sys
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from dfnb import core
-from dfnb.cli import Links, tell
-from dfnb.core import DfnbError
-from dfnb.data import prepare, sources
-from dfnb.data.sources import Found, Source
+from dfnb.data import prepare, published
+from dfnb.data.videos import Video
+from dfnb.files import read_json
+from dfnb.settings import DfnbError
 
 
-def listed(file: Path, root: Path, compression: str = "c23", links: bool = False) -> Found:
-    """The videos that a JSON of DeepfakeBench lists, with its crops and masks below ``root``, and what is missing.
+def listed(
+    file: Path, root: Path, compression: str = "c23", links: bool = False
+) -> tuple[list[Video], list[str]]:
+    """The videos that a JSON of DeepfakeBench lists, and sentences about what is missing.
 
-    Its form is {dataset: {label: {split: {video: {"frames": [...], "masks": [...]}}}}}, for FaceForensics++ with the
-    compression between split and video; a label that ends with "real" is real. A video that it lists in several splits
-    (its validation is its test split, its training split of Celeb-DF holds all) is a test video here. A path that leads
-    out of ``root`` is refused, unless it does so by a link and ``links`` are wanted.
+    The form of the file is {dataset: {kind: {split: {video: {"frames": [...], "masks": [...]}}}}},
+    for FaceForensics++ with the compression between split and video; a kind that ends with "real"
+    is real. Its validation split is its test split, and its training split of Celeb-DF holds all
+    videos: a video that it lists in several splits is a test video here.
+
+    Args:
+        file: The JSON.
+        root: The folder in which its paths begin. A path that leads out of it is refused, unless
+            it does so by a link and ``links`` are wanted.
+        compression: Of FaceForensics++: c23 or c40.
+        links: Whether links are followed.
     """
-    root, videos, missing, lists = Path(root).resolve(), {}, [], sources.load("faceforensics-c23").lists
-    named = sources.read_list(lists["originals"], {}) | sources.read_list(lists["fakes"], {})
-    pair_of = {video: f"{row['a']}_{row['b']}" for video, row in named.items()}  # such as 071_054
-
-    def found(entry: dict, what: str) -> list[Path]:
-        files = [root / path.replace("\\", "/") for path in entry.get(what, [])]
-        inside = [path for path in files if path.is_relative_to(root) and ".." not in path.parts]
-        return [path for path in inside if path.is_file() and (links or path.resolve().is_relative_to(root))]
-
-    kinds = {kind: splits for dataset in core.read_json(file).values() for kind, splits in dataset.items()}
-    for kind, split in product(kinds, ("train", "val", "test")):  # the last list that names a video counts
-        entries, fake = kinds[kind].get(split, {}), not kind.lower().endswith("real")
-        for name, entry in entries.get(compression, entries).items():
-            video, images = f"{kind}/{name}", found(entry, "frames")
-            if len(images) < len(entry["frames"]):
-                missing.append(f"{video}: {len(images)} of {len(entry['frames'])} frames are below {root.name}")
-            masks = {mask.stem: mask for mask in found(entry, "masks") if fake}
-            crops = tuple((image, masks.get(image.stem)) for image in images)
-            identity, method = name.split("_")[0] if name in pair_of else "", kind if fake else "real"
-            cluster = pair_of.get(name, video)
-            videos[video] = Source(video, root, int(fake), method, split, cluster, identity, crops=crops)
-    usable = [source for source in videos.values() if source.crops]
+    root = root.resolve()
+    pairs = _pairs()
+    videos = {}
+    missing = []
+    for kind, split, name, entry in _entries(read_json(file), compression):
+        is_fake = not kind.lower().endswith("real")
+        video = f"{kind}/{name}"
+        images = _inside(entry["frames"], root, links)
+        if len(images) < len(entry["frames"]):
+            total = len(entry["frames"])
+            missing.append(f"{video}: {len(images)} of {total} frames are below {root.name}")
+        masks = {}
+        if is_fake:
+            for mask in _inside(entry.get("masks", []), root, links):
+                masks[Path(mask).stem] = mask
+        videos[video] = Video(
+            name=video,
+            path=root,
+            label=int(is_fake),
+            method=kind if is_fake else "real",
+            split=split,
+            cluster=pairs.get(name, video),
+            identity=name.split("_")[0] if name in pairs else "",
+            crops=tuple((image, masks.get(Path(image).stem, "")) for image in images),
+        )
+    usable = [video for video in videos.values() if video.crops]
     if not usable:
-        raise DfnbError(f"{file} lists no frame below {root}; name the folder that its paths begin in as root")
+        raise DfnbError(
+            f"{file} lists no frame below {root}; name the folder that its paths begin in as root"
+        )
     return usable, list(dict.fromkeys(missing))
 
 
-def main(file: Path, name: str, root: Path, links: Links = False) -> None:
-    """Use the crops that FILE.json lists, below the folder in which its paths begin. Exits with 2 when some are missing."""
+def _pairs() -> dict[str, str]:
+    """The pair of people, such as 071_054, of each video of FaceForensics++."""
+    lists = published.load("faceforensics-c23").lists
+    pairs = {}
+    for name in ("originals", "fakes"):
+        for video, row in published.read_list(lists[name], {}).items():
+            pairs[video] = f"{row['a']}_{row['b']}"
+    return pairs
+
+
+def _entries(
+    content: dict[str, Any], compression: str
+) -> Iterator[tuple[str, str, str, dict[str, list[str]]]]:
+    """Kind, split, name and entry of each video, the test split last."""
+    for kinds in content.values():
+        for kind, splits in kinds.items():
+            for split in ("train", "val", "test"):
+                entries = splits.get(split, {})
+                for name, entry in entries.get(compression, entries).items():
+                    yield kind, split, name, entry
+
+
+def _inside(paths: list[str], root: Path, links: bool) -> list[str]:
+    """Those of the paths that are files below ``root``."""
+    inside = []
+    for written in paths:
+        path = written.replace("\\", "/")
+        file = root / path
+        leads_out = ".." in file.parts or not file.is_relative_to(root)
+        linked = not file.resolve().is_relative_to(root)
+        if file.is_file() and not leads_out and (links or not linked):
+            inside.append(path)
+    return inside
+
+
+def main(
+    file: Path,
+    name: str,
+    root: Annotated[Path, typer.Option(help="the folder in which the paths in FILE.json begin")],
+    links: Annotated[bool, typer.Option("--links", help="follow symbolic links")] = False,
+) -> None:
+    """Use the crops that FILE.json lists where they lie. Exits with 2 when some are missing."""
     try:
-        found, missing = listed(file, root, links=links)
-        people = sources.load("faceforensics-c23").people
-        tell(prepare.prepare(name, found, missing=missing, people=people), name)
+        videos, missing = listed(file, root, links=links)
+        record = prepare.prepare(name, videos, missing=missing)
     except DfnbError as error:
-        sys.exit(f"dfnb: {error}")
+        sys.exit(f"deepfakebench.py: {error}")
+    typer.echo(prepare.dropouts(record).to_string())
+    for sentence in missing:
+        typer.echo(f"missing: {sentence}", err=True)
+    for entry in record["quarantine"]:
+        typer.echo(f"not used: {entry['video']}: {entry['reason']}", err=True)
+    if missing or record["quarantine"]:
+        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

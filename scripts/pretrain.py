@@ -1,13 +1,15 @@
-"""The start of the small network: a pretext task on drawn real faces, in the place that ImageNet has for the papers.
+"""Learn a start of the small network, in the place that ImageNet has for the papers' networks.
 
-From random weights the small network leaves chance or does not, as rounding decides. So it first learns what a picture of a
-face tells besides its label: how it was captured and compressed, how the head is turned, who it shows. No forgery is
-drawn, no label exists, and the people are those of no dataset. ``python scripts/pretrain.py NAME`` makes the weights
-that lie in ``dfnb/papers/starts``; :mod:`dfnb.papers.backbones` registers each as pretrained weights of ``dfnb_plain7``.
+From random weights, the small network leaves chance or does not, as rounding decides. So it first
+learns a pretext task on drawn real faces: what a picture shows beside its label, such as how it was
+captured and compressed, how the head is turned, and what colours it has. No forgery is drawn, and
+the people are those of no dataset.
+
+``python scripts/pretrain.py NAME`` learns the start NAME of ``data_manifest/starts.yaml`` and
+writes it to ``dfnb/papers/starts``, from where :mod:`dfnb.papers.backbones` loads it.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -19,25 +21,32 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dfnb import core
+from dfnb.files import atomic, find, sha256, write_json
 from dfnb.papers import backbones
+from dfnb.records import Clock, environment
+from dfnb.scoring import single_thread
+from dfnb.seeds import rng, torch_seed
+from dfnb.settings import Closed, DfnbError, read_yaml
 from dfnb.synth import people
 from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
+from dfnb.synth.painting import render
 
 TESTED = 1000  # further faces, on which the record says how much of each target is explained
-VALUES = ("blur", "noise", "quality", "yaw", "pitch", "roll", "open", "smile", "azimuth", "elevation", "ambient")
-COLOURS = tuple(f"{what} {colour}" for what in ("skin", "hair") for colour in ("red", "green", "blue"))
+CAPTURE = ("blur", "noise", "quality")
+POSE = ("yaw", "pitch", "roll", "open", "smile", "azimuth", "elevation", "ambient")
+COLOURS = ("skin red", "skin green", "skin blue", "hair red", "hair green", "hair blue")
 POINTS = ("right eye", "left eye", "nose tip", "right mouth corner", "left mouth corner")
-TARGETS = (*VALUES, *COLOURS, *(f"{point} {axis}" for point in POINTS for axis in "xy"))
+PLACES = tuple(f"{point} {axis}" for point in POINTS for axis in "xy")
+TARGETS = (*CAPTURE, *POSE, *COLOURS, *PLACES)
 
 
-class Settings(core.Closed):
-    """What a start is learned from: a value is drawn from each range for every face; sizes as in the datasets."""
+class Settings(Closed):
+    """What a start is learned from; every face draws its value from each span."""
 
     seed: int = Field(ge=0)
     faces: int = Field(16000, ge=64)
     size: int = Field(96, ge=64)
-    resolution: people.Span = (0.65, 1.0)
+    resolution: people.Span = (0.65, 1.0)  # this and the next six: see Camera and Delivery
     blur: people.Span = (0.2, 0.9)
     noise: people.Span = (0.005, 0.03)
     white_balance: float = 0.15
@@ -49,98 +58,143 @@ class Settings(core.Closed):
     lr: float = 3e-3
 
 
-def settings(name: str) -> Settings:
-    """The settings of ``data_manifest/starts.yaml``; raises :class:`DfnbError` when it has no start of this name."""
-    path = core.find("data_manifest") / "starts.yaml"
-    content = core.read_yaml(path)
-    if name not in content:
-        raise core.DfnbError(f"{path} has no start {name!r}; it has {', '.join(content)}")
-    return Settings.check(content[name]["parameters"], f"{path}, {name}")
+def settings_of(name: str) -> Settings:
+    """The settings of a start; raises :class:`DfnbError` when there is none of this name."""
+    path = find("data_manifest") / "starts.yaml"
+    starts = read_yaml(path)
+    if name not in starts:
+        raise DfnbError(f"{path} has no start {name!r}; it has {', '.join(starts)}")
+    return Settings.check(starts[name]["parameters"], f"{path}, {name}")
 
 
-def face(chosen: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn face (S, S, 3) uint8 and what there is to know of it, (len(TARGETS),) float32."""
-    draw = core.rng("pretext", chosen.seed, number)
+# ---------------------------------------------------------------- faces
+
+
+def face(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn face (S, S, 3) uint8, and its targets (len(TARGETS),) float32."""
+    draw = rng("pretext", settings.seed, number)
     look = people.person(draw, draw.uniform(0, 4))
     [pose] = people.motion(draw, draw, 1)
-    behind = people.backdrop(draw, chosen.size * 4 // 3)
-    spans = chosen.resolution, chosen.blur, chosen.noise, chosen.grain
-    resolution, blur, noise, grain = (draw.uniform(*span) for span in spans)
-    quality = int(draw.integers(*chosen.jpeg, endpoint=True))
-    camera = Camera(resolution=(resolution, resolution), blur=(blur, blur), noise=(noise, noise))
-    tones = {"white_balance": chosen.white_balance, "contrast": chosen.contrast}
-    delivery = Delivery(noise=(grain, grain), jpeg=(quality, quality), **tones)
-    [shot] = capture([people.render(look, pose, behind, chosen.size)], camera, draw)
+    behind = people.backdrop(draw, settings.size * 4 // 3)
+    resolution = draw.uniform(*settings.resolution)
+    blur = draw.uniform(*settings.blur)
+    noise = draw.uniform(*settings.noise)
+    grain = draw.uniform(*settings.grain)
+    quality = int(draw.integers(*settings.jpeg, endpoint=True))
+    camera = Camera(
+        resolution=(resolution, resolution),
+        blur=(blur, blur),
+        noise=(noise, noise),
+    )
+    delivery = Delivery(
+        white_balance=settings.white_balance,
+        contrast=settings.contrast,
+        noise=(grain, grain),
+        jpeg=(quality, quality),
+    )
+    [shot] = capture([render(look, pose, behind, settings.size)], camera, draw)
     [image] = deliver([shot.image], delivery, draw)
-    known = {"blur": blur, "noise": noise, "quality": quality} | vars(pose)
-    colours, places = np.concatenate([look.skin, look.hair]), shot.landmarks.ravel() / chosen.size
-    return image, np.float32([*(known[name] for name in VALUES), *colours, *places])
+    pose_values = [getattr(pose, name) for name in POSE]
+    places = shot.landmarks.ravel() / settings.size
+    targets = [blur, noise, quality, *pose_values, *look.skin, *look.hair, *places]
+    return image, np.float32(targets)
 
 
-def faces(chosen: Settings, numbers: range, workers: int = -1) -> tuple[Tensor, Tensor]:
-    """The faces of these numbers as images (n, 3, S, S) uint8 and targets (n, len(TARGETS)) float32."""
-    drawn = joblib.Parallel(workers)(joblib.delayed(face)(chosen, number) for number in numbers)
-    images, targets = (torch.from_numpy(np.stack(part)) for part in zip(*drawn))
-    return images.permute(0, 3, 1, 2), targets
+def faces(settings: Settings, numbers: range) -> tuple[Tensor, Tensor]:
+    """The faces of these numbers: images (n, 3, S, S) uint8, targets (n, len(TARGETS)) float32."""
+    jobs = [joblib.delayed(face)(settings, number) for number in numbers]
+    images, targets = zip(*joblib.Parallel(-1)(jobs))
+    stacked = torch.from_numpy(np.stack(images))
+    return stacked.permute(0, 3, 1, 2), torch.from_numpy(np.stack(targets))
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Images (n, 3, S, S) uint8 as the papers' networks get them, in [-1, 1]."""
+    """Images (n, 3, S, S) uint8 in [-1, 1], as the detectors' networks get them."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def pretrain(name: str, folder: Path, chosen: Settings | None = None, echo: Callable[[str], None] = print) -> Path:
-    """Learn a start and write ``<folder>/<name>.safetensors`` (its convolutions) and its record ``<name>.json``.
+# ---------------------------------------------------------------- learning
 
-    Smooth L1 on standardised targets, AdamW, one cycle of the learning rate, one thread: the same machine gives the same
-    bytes. The record has the ranges, and of each target R² on :data:`TESTED` other faces. Returns the weights' path.
+
+@single_thread()
+def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
+    """Learn a start; write ``<folder>/<name>.safetensors`` and its record ``<name>.json``.
+
+    The loss is smooth L1 on standardised targets, the optimiser AdamW with one cycle of the
+    learning rate. The same machine gives the same bytes. The record holds the settings and, for
+    each target, R² on :data:`TESTED` other faces.
+
+    Returns:
+        The path of the weights, which are those of the convolutions.
     """
-    chosen, clock = chosen or settings(name), core.Clock()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    echo(f"{name}: drawing {chosen.faces} faces")
-    images, targets = faces(chosen, range(chosen.faces))
-    mean, deviation = targets.mean(0), targets.std(0)
-    torch.manual_seed(core.torch_seed("pretext", chosen.seed))
-    network = timm.create_model(backbones.SMALL, num_classes=len(TARGETS)).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=chosen.lr)
-    steps = chosen.faces // chosen.batch_size
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, chosen.lr, total_steps=steps * chosen.epochs)
-    for epoch in range(chosen.epochs):
-        order = core.rng("pretext order", chosen.seed, epoch).permutation(chosen.faces)[: steps * chosen.batch_size]
+    settings = settings or settings_of(name)
+    clock = Clock()
+    print(f"{name}: drawing {settings.faces} faces", flush=True)
+    images, targets = faces(settings, range(settings.faces))
+    mean = targets.mean(0)
+    deviation = targets.std(0)
+    torch.manual_seed(torch_seed("pretext", settings.seed))
+    network = timm.create_model(backbones.SMALL, num_classes=len(TARGETS))
+    network = network.to(memory_format=torch.channels_last)
+    _learn(network, images, (targets - mean) / deviation, settings, name)
+    explained = _explained(network, settings, mean, deviation)
+    path = folder / f"{name}.safetensors"
+    weights = {}
+    for key, value in network.features.state_dict().items():
+        weights[f"features.{key}"] = value.contiguous()
+    with atomic(path) as temporary:
+        save_file(weights, temporary)
+    record = {
+        "parameters": settings.model_dump(mode="json"),
+        "r2": explained,
+        "sha256": sha256(path),
+        "environment": environment(),
+        **clock.facts(),
+    }
+    write_json(path.with_suffix(".json"), record)
+    return path
+
+
+def _learn(
+    network: nn.Module, images: Tensor, targets: Tensor, settings: Settings, name: str
+) -> None:
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr)
+    steps = settings.faces // settings.batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.lr, total_steps=steps * settings.epochs
+    )
+    for epoch in range(settings.epochs):
+        order = rng("pretext order", settings.seed, epoch).permutation(settings.faces)
         total = 0.0
-        for rows in order.reshape(steps, chosen.batch_size):
-            loss = nn.functional.smooth_l1_loss(network(normalised(images[rows])), (targets[rows] - mean) / deviation)
+        for rows in order[: steps * settings.batch_size].reshape(steps, settings.batch_size):
+            loss = nn.functional.smooth_l1_loss(network(normalised(images[rows])), targets[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             total += loss.item()
-        echo(f"{name}: epoch {epoch + 1} of {chosen.epochs}, loss {total / steps:.4f}")
-    explained = _explained(network, chosen, mean, deviation)
-    path = folder / f"{name}.safetensors"
-    with core.atomic(path) as temporary:
-        weights = network.features.state_dict()
-        save_file({f"features.{key}": value.contiguous() for key, value in weights.items()}, temporary)
-    record = {"parameters": chosen.model_dump(mode="json"), "r2": explained, "sha256": core.sha256(path)}
-    core.write_json(path.with_suffix(".json"), {**record, "environment": core.environment(), **clock.facts()})
-    return path
+        progress = f"epoch {epoch + 1} of {settings.epochs}, loss {total / steps:.4f}"
+        print(f"{name}: {progress}", flush=True)
 
 
 @torch.inference_mode()
-def _explained(network: nn.Module, chosen: Settings, mean: Tensor, deviation: Tensor) -> dict[str, float]:
-    """R² of each target on other faces."""
-    images, targets = faces(chosen, range(chosen.faces, chosen.faces + TESTED))
-    predicted = torch.cat([network.eval()(normalised(part)) for part in images.split(250)]) * deviation + mean
-    left = (predicted - targets).square().mean(0) / targets.var(0)
-    return {target: round(float(1 - share), 3) for target, share in zip(TARGETS, left)}
+def _explained(
+    network: nn.Module, settings: Settings, mean: Tensor, deviation: Tensor
+) -> dict[str, float]:
+    """R² of each target on other faces: 1 - mean squared error / variance."""
+    images, targets = faces(settings, range(settings.faces, settings.faces + TESTED))
+    network.eval()
+    outputs = torch.cat([network(normalised(part)) for part in images.split(250)])
+    predicted = outputs * deviation + mean
+    unexplained = (predicted - targets).square().mean(0) / targets.var(0)
+    return dict(zip(TARGETS, (1 - unexplained).double().round(decimals=3).tolist()))
 
 
 def main(name: str, folder: Path = backbones.STARTS) -> None:
-    """Learn a start of data_manifest/starts.yaml: its weights and their record, in about ten minutes."""
+    """Learn a start of data_manifest/starts.yaml, its weights and their record (ten minutes)."""
     try:
         typer.echo(f"weights: {pretrain(name, folder)}")
-    except core.DfnbError as error:
+    except DfnbError as error:
         sys.exit(f"dfnb: {error}")
 
 

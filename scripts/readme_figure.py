@@ -1,4 +1,7 @@
-"""Draw the picture of README: in each dataset of the embedded benchmark, real frames beside forgeries, the masks outlined."""
+"""Draw the picture of README: of each dataset of the embedded benchmark, real and forged frames.
+
+The masks of the forged frames are outlined. ``python scripts/readme_figure.py [TARGET.png]``
+"""
 
 import os
 import sys
@@ -7,30 +10,38 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from dfnb import core, figures, synth
-from dfnb.data.frames import Pixels, load_frames
+from dfnb import figures, pictures, synth
+from dfnb.data.frames import load_frames
+from dfnb.data.loading import Pixels
+from dfnb.files import atomic
 
 COLUMNS = 5  # pairs of a real frame and its forgery
 
 
-def row(name: str) -> tuple:
-    """One row of :func:`figures.panel`: the first frames of the first people, real and forged in turn."""
-    people = {"train": 0, "val": 0, "test": 2 * COLUMNS}
-    synth.build(name, synth.preset(name, identities=people, videos=1, frames=1), workers=1, progress=False)
+def row(name: str) -> pictures.Row:
+    """The first frames of a dataset's first test people, real and forged in turn."""
+    identities = {"train": 0, "val": 0, "test": 2 * COLUMNS}
+    preset = synth.preset(name, identities=identities, videos=1, frames=1)
+    synth.build(name, preset, workers=1)
     frames = load_frames(name).sort_values(["identity", "label"], kind="stable").head(2 * COLUMNS)
     pixels = Pixels(frames.attrs["folder"])
-    crops = [pixels.crop(*place) for place in zip(frames["path"], frames["row"])]
-    places = zip(frames["mask"], frames["row"], (crop.shape[:2] for crop in crops))
-    return name, crops, [pixels.mask(*place) for place in places], {}
+    crops = []
+    masks = []
+    for frame in frames.itertuples():
+        crop = pixels.crop(frame.path, frame.row)
+        crops.append(crop)
+        masks.append(pixels.mask(frame.mask, frame.row, crop.shape[:2]))
+    return name, crops, masks, {}
 
 
 def main(target: Path) -> None:
-    """Make small versions of the four datasets in a temporary home, and save the picture as ``target``."""
+    """Make small versions of the four datasets in a temporary home, and save the picture."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["DFNB_HOME"] = home
         figures.style()
-        figure = figures.panel([row(f"synth-{letter}") for letter in "abcd"], ["real", "forged"] * COLUMNS)
-        with core.atomic(target) as temporary:
+        rows = [row(f"synth-{letter}") for letter in "abcd"]
+        figure = pictures.panel(rows, ["real", "forged"] * COLUMNS)
+        with atomic(target) as temporary:
             figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
         plt.close(figure)
 

@@ -1,6 +1,9 @@
-"""Load the weights that the authors of Locate and Verify and of Exposing the Deception published, under our names.
+"""Load the authors' weights of Locate and Verify and Exposing the Deception into our networks.
 
-``released_weights.load(network, torch.load(FILE, weights_only=True), papers.module(PAPER))``, with ``scripts/`` on the path.
+With ``scripts/`` on the path::
+
+    checkpoint = torch.load(FILE, weights_only=True)
+    released_weights.load(network, checkpoint, papers.module(PAPER))
 """
 
 import re
@@ -12,31 +15,44 @@ from typing import Any
 
 from torch import nn
 
-from dfnb import core
+from dfnb.settings import DfnbError, read_yaml
 
 
 def load(network: nn.Module, checkpoint: Mapping[str, Any], paper: ModuleType) -> None:
-    """Load the authors' weights: their state_dict, or a checkpoint that holds it as ``model`` or ``state_dict``.
+    """Load the authors' weights: their state_dict, or a checkpoint that holds it.
 
-    Our names become theirs by the patterns of ``released_weights.yaml`` (:func:`released_name`); those that it calls
-    unused may be missing on either side.
+    The checkpoint holds it as ``model`` or ``state_dict``. ``released_weights.yaml`` says how our
+    names become theirs (:func:`released_name`), and which tensors have no effect on the outputs;
+    these may be missing on either side.
 
     Raises:
-        DfnbError: tensors are missing, unexpected or of another shape; nothing has been loaded then.
+        DfnbError: Tensors are missing, unexpected or of another shape; nothing has been loaded.
     """
-    released = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-    released = {name.removeprefix("module."): tensor for name, tensor in released.items()}
-    ours = {released_name(name, paper): (name, tensor) for name, tensor in network.state_dict().items()}
-    both = ours.keys() & released.keys()
+    state_dict = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    released = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    ours = network.state_dict()
+    our_names = {released_name(name, paper): name for name in ours}
     unused = re.compile("|".join(_patterns(paper)["unused"]))
-    alone = {name for name in ours.keys() ^ released.keys() if not unused.search(name)}
-    reshaped = {name for name in both if released[name].shape != ours[name][1].shape}
-    problems = {"missing": alone & ours.keys(), "unexpected": alone & released.keys(), "of another shape": reshaped}
-    counts = [f"{len(keys)} {problem} ({', '.join(sorted(keys)[:3])})" for problem, keys in problems.items() if keys]
+    problems: dict[str, list[str]] = {"missing": [], "unexpected": [], "of another shape": []}
+    weights = {}
+    for name in sorted(our_names.keys() | released.keys()):
+        if name in our_names and name in released:
+            weights[our_names[name]] = released[name]
+            if released[name].shape != ours[our_names[name]].shape:
+                problems["of another shape"].append(name)
+        elif not unused.search(name):
+            problem = "missing" if name in our_names else "unexpected"
+            problems[problem].append(name)
+    counts = []
+    for problem, names in problems.items():
+        if names:
+            counts.append(f"{len(names)} {problem} ({', '.join(names[:3])})")
     if counts:
-        problem = f"these are not the weights of the released {paper.PAPER.title}: {'; '.join(counts)}"
-        raise core.DfnbError(f"{problem}; load one of its checkpoints, and into a Network of the published Settings")
-    network.load_state_dict({ours[name][0]: released[name] for name in both}, strict=False)
+        raise DfnbError(
+            f"these are not the weights of the released {paper.PAPER.title}: {'; '.join(counts)}; "
+            "load one of its checkpoints, and into a Network of the published Settings"
+        )
+    network.load_state_dict(weights, strict=False)
 
 
 def released_name(name: str, paper: ModuleType) -> str:
@@ -48,4 +64,5 @@ def released_name(name: str, paper: ModuleType) -> str:
 
 @cache
 def _patterns(paper: ModuleType) -> dict[str, Any]:
-    return core.read_yaml(Path(__file__).with_suffix(".yaml"))[paper.__name__.rpartition(".")[2]]
+    paper_name = paper.__name__.rpartition(".")[2]
+    return read_yaml(Path(__file__).with_suffix(".yaml"))[paper_name]

@@ -1,3 +1,5 @@
+"""Fixtures that several tests share."""
+
 import sys
 from pathlib import Path
 
@@ -6,8 +8,16 @@ import torch
 
 from dfnb import synth
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+
 torch.set_num_threads(1)
-sys.path += [str(Path(__file__).resolve().parent.parent / folder) for folder in ("scripts", "workflow")]
+sys.path.append(str(CHECKOUT / "scripts"))
+
+
+@pytest.fixture(scope="session")
+def checkout():
+    """The root of the project."""
+    return CHECKOUT
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +27,7 @@ def smoke_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         for name in ("smoke-a", "smoke-b"):
-            synth.build(name, progress=False)
+            synth.build(name, synth.preset(name), workers=1)
     return home
 
 
@@ -28,7 +38,9 @@ def home(smoke_home, monkeypatch):
     return smoke_home
 
 
-@pytest.fixture(scope="session")
-def checkout():
-    """The root of the project."""
-    return Path(__file__).resolve().parent.parent
+@pytest.fixture
+def own_home(smoke_home, tmp_path, monkeypatch):
+    """A home of the test's own as ``DFNB_HOME``, with the two smoke datasets."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
+    return tmp_path

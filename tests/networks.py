@@ -12,11 +12,15 @@ SMALL = {
 
 
 def recipe(paper, **changes):
-    values = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, **SMALL.get(paper, {}), **changes}
+    """Settings of a paper for the small backbone, with random weights."""
+    values = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96}
+    values.update(SMALL.get(paper, {}))
+    values.update(changes)
     return papers.module(paper).Settings(**values)
 
 
 def small(paper, **changes):
+    """A small network of a paper."""
     return papers.module(paper).Network(recipe(paper, **changes))
 
 
@@ -25,6 +29,14 @@ def batch_of(n=4, size=96, **changes):
     label = torch.arange(n) % 2
     mask = torch.zeros(n, 1, size, size)
     mask[label == 1, :, : size // 2] = 1
-    batch = {"image": torch.randn(n, 3, size, size), "label": label, "mask": mask, "partner": None, "weight": 1.0}
-    batch |= {"has_mask": torch.ones(n, dtype=torch.bool), "landmarks": torch.full((n, 5, 2), torch.nan), "epoch": 0}
-    return batch | changes
+    batch = {
+        "image": torch.randn(n, 3, size, size),
+        "label": label,
+        "mask": mask,
+        "has_mask": torch.ones(n, dtype=torch.bool),
+        "landmarks": torch.full((n, 5, 2), torch.nan),
+        "epoch": 0,
+        "partner": None,
+        "weight": 1.0,
+    }
+    return {**batch, **changes}

@@ -1,6 +1,5 @@
-"""Backbones: cut into stages, random where the network is away, and said so."""
+"""Backbones: cut into stages, and what they start from, with and without a network."""
 
-import logging
 import re
 from urllib.error import URLError
 
@@ -10,15 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import core, papers
-from dfnb.core import DfnbError
-from dfnb.papers import backbones, xception
+from dfnb import papers
+from dfnb.files import sha256
+from dfnb.papers import backbones
+from dfnb.settings import DfnbError
 
 
 def test_stages_of_xception_have_the_released_sizes():
     stages, channels, strides = backbones.stages("legacy_xception", pretrained=False)
-    assert channels == [64, 128, 256, 728, 728, 728, 2048] and strides == [2, 4, 8, 16, 16, 16, 32]
-    x, sizes = torch.zeros(1, 3, 299, 299), []
+    assert channels == [64, 128, 256, 728, 728, 728, 2048]
+    assert strides == [2, 4, 8, 16, 16, 16, 32]
+    x = torch.zeros(1, 3, 299, 299)
+    sizes = []
     with torch.no_grad():
         for stage in stages.eval():
             x = stage(x)
@@ -32,78 +34,81 @@ def test_stages_together_are_the_backbone():
     torch.manual_seed(1)
     stages, _, _ = backbones.stages("dfnb_plain7", pretrained=False)
     image = torch.randn(2, 3, 96, 96)
-    assert stages.training and torch.equal(nn.Sequential(*stages.eval())(image), whole.forward_features(image))
+    assert torch.equal(nn.Sequential(*stages.eval())(image), whole.forward_features(image))
 
 
-def test_plain7_is_a_timm_model():
-    model = timm.create_model("dfnb_plain7", num_classes=2, in_chans=6)
-    assert sum(p.numel() for p in model.parameters()) < 0.1e6
-    assert model(torch.randn(2, 6, 96, 96)).shape == (2, 2)
-    assert model.forward_features(torch.randn(2, 6, 96, 96)).shape == (2, model.num_features, 12, 12)
-    assert timm.create_model("dfnb_plain7", num_classes=0)(torch.randn(2, 3, 96, 96)).shape == (2, model.num_features)
+def test_recomputed_gives_the_same_gradients_and_running_statistics():
+    torch.manual_seed(0)
+    results = []
+    for forward in (nn.Module.__call__, backbones.recomputed):
+        torch.manual_seed(1)
+        model = backbones.create("dfnb_plain7", pretrained=False)
+        forward(model, torch.ones(2, 3, 64, 64)).square().sum().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([*gradients, *model.buffers()])
+    for plain, recomputed in zip(*results):
+        assert torch.equal(plain, recomputed)
 
 
 def test_without_a_network_the_weights_are_random_and_the_log_says_so(monkeypatch, caplog):
-    def offline(*args, **kwargs):
+    def offline(*args):
         raise URLError("no route to host")
 
     monkeypatch.setattr(backbones, "download_from_hf", offline)
-    with caplog.at_level(logging.WARNING):
-        torch.manual_seed(3)
-        network = xception.Network(xception.Settings(backbone="resnet18"))
-    assert network.weights_from == "random weights"
-    assert [record.message for record in caplog.records if record.name.startswith("dfnb")] == [
-        "No pretrained weights for resnet18 (URLError: <urlopen error no route to host>): starting from random weights."
+    torch.manual_seed(3)
+    model = backbones.create("resnet18", pretrained=True)
+    assert model.weights_from == "random weights"
+    assert caplog.messages == [
+        "No pretrained weights for resnet18: starting from random weights "
+        "(<urlopen error no route to host>)."
     ]
     torch.manual_seed(3)
-    plain = xception.Network(xception.Settings(backbone="resnet18", pretrained=False))
-    for name, value in plain.state_dict().items():
-        assert torch.equal(value, network.state_dict()[name]), name
+    random = backbones.create("resnet18", pretrained=False)
+    for name, value in random.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
 
 
 @pytest.fixture
 def fetched(monkeypatch, tmp_path):
-    """The file that the hub would give for any model: weights of timm's smallest."""
+    """The file that the hub gives for any model: weights of timm's smallest."""
     path = tmp_path / "model.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), path)
     monkeypatch.setattr(backbones, "download_from_hf", lambda repository, name: str(path))
     return path
 
 
-def test_fetched_weights_are_reported_with_their_hash(fetched, caplog):
-    network, source = xception.Network(xception.Settings(backbone="test_resnet")), load_file(fetched)
-    assert network.weights_from == "ImageNet" and not caplog.records
-    loaded = {name: value for name, value in network.backbone.state_dict().items() if "fc" not in name}
-    assert loaded and all(torch.equal(value, source[name]) for name, value in loaded.items())
-    facts = {"from": "ImageNet", "tag": "test_resnet.r160_in1k", "sha256": core.sha256(fetched)}
-    assert backbones.start("test_resnet", True) == facts
-    assert backbones.create("resnetblur18", pretrained=True).weights_from == "random weights"
-    assert "No pretrained weights for resnetblur18 (timm has none for it)" in caplog.text
+def test_fetched_weights_are_loaded_and_reported(fetched, caplog):
+    model = backbones.create("test_resnet", pretrained=True)
+    assert model.weights_from == "ImageNet"
+    for name, value in load_file(fetched).items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert backbones.start("test_resnet", True).sha256 == sha256(fetched)
+    assert backbones.start("resnetblur18", True).weights_from == "random weights"
+    assert "timm has none for it" in caplog.text
+    assert backbones.start("dfnb_plain7", True).weights_from == "drawn faces"
 
 
-@pytest.mark.parametrize("damage", ["another byte", "truncated", "empty"])
-def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(fetched, monkeypatch, damage):
-    pins, content = core.read_yaml(backbones.TABLE)["sha256"], fetched.read_bytes()
-    of_xception = timm.get_pretrained_cfg("legacy_xception.tf_in1k").url
-    assert f"-{pins['legacy_xception.tf_in1k']}." in of_xception and all(map(timm.is_model_pretrained, pins))
-    table = fetched.with_name("table.yaml")
-    core.write_bytes(table, f"sha256: {{test_resnet.r160_in1k: '{core.sha256(fetched)}'}}".encode())
-    monkeypatch.setattr(backbones, "TABLE", table)
-    assert backbones.start("test_resnet", True)["from"] == "ImageNet"
-    ends = {"another byte": bytes([content[-1] ^ 1]), "truncated": b"", "empty": b""}
-    fetched.write_bytes((b"" if damage == "empty" else content[:-1]) + ends[damage])
-    with pytest.raises(DfnbError, match=r"model\.safetensors is damaged or not timm's r160_in1k; delete it"):
-        backbones.start("test_resnet", True)
+def test_weights_that_are_not_the_pinned_ones_are_refused(fetched, monkeypatch):
+    assert all(timm.is_model_pretrained(name) for name in backbones.PINNED)
+    monkeypatch.setitem(backbones.PINNED, "test_resnet.r160_in1k", sha256(fetched)[:9])
+    assert backbones.start("test_resnet", True).weights_from == "ImageNet"
+    fetched.write_bytes(fetched.read_bytes()[:-1])
+    with pytest.raises(DfnbError, match=r"is damaged or not timm's r160_in1k; delete it"):
+        backbones.create("test_resnet", pretrained=True)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "name", "message"),
     [
-        (lambda: backbones.create("legacy_xceptoin", False), "no backbone 'legacy_xceptoin'; timm.list_models() lists"),
-        (lambda: backbones.stages("resnet18", False), "use legacy_xception or dfnb_plain7"),
-        (lambda: papers.module("locate"), "there is no paper 'locate'"),
+        (backbones.create, "legacy_xceptoin", "no backbone 'legacy_xceptoin'; timm.list_models()"),
+        (backbones.stages, "resnet18", "use legacy_xception or dfnb_plain7"),
     ],
 )
-def test_bad_names_are_explained(call, message):
+def test_unusable_names_are_explained(call, name, message):
     with pytest.raises(DfnbError, match=re.escape(message)):
-        call()
+        call(name, pretrained=False)
+
+
+def test_an_unknown_paper_is_explained():
+    with pytest.raises(DfnbError, match="no paper 'locate'; available are xception, lae"):
+        papers.module("locate")

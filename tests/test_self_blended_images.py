@@ -1,7 +1,4 @@
-"""Self-Blended Images: what the blends are, that they follow their draws alone, and that no fake is shown in training."""
-
-import ast
-from pathlib import Path
+"""Self-Blended Images: what the blends are, that their draws decide them, and SAM."""
 
 import cv2
 import numpy as np
@@ -9,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from dfnb import core, papers, train
-from dfnb.core import DfnbError
-from dfnb.data import frames
-from dfnb.data.frames import Sample
+from dfnb import train
+from dfnb.data.frames import load_frames, select
+from dfnb.data.loading import FrameDataset, Sample
+from dfnb.geometry import rounded
 from dfnb.papers import self_blended_images as sbi
+from dfnb.seeds import rng
+from dfnb.settings import DfnbError
 
 SIDE = 96
 FACE = np.float32([[38, 44], [58, 45], [48, 56], [41, 66], [56, 66]])
@@ -24,95 +23,115 @@ DRAWS = range(40)
 def image():
     """A noisy picture with structure of all sizes."""
     noise = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE, 3)).astype(np.float32)
-    layers = [40 * cv2.GaussianBlur(noise, (0, 0), sigma) * sigma for sigma in (1, 4)]
-    return sbi.to_bytes(128 + sum(layers))
+    fine = cv2.GaussianBlur(noise, (0, 0), 1)
+    coarse = cv2.GaussianBlur(noise, (0, 0), 4)
+    return rounded(128 + 40 * fine + 160 * coarse)
 
 
-def settings(**changes):
-    return sbi.Settings(pretrained=False, jpeg_probability=0.0, **changes)
+def blended(image, draw, **changes):
+    return sbi.self_blended(image, FACE, sbi.Settings(**changes), rng("test", draw))
 
 
-def blended(image, draw, points=FACE, **changes):
-    return sbi.self_blended(image, points, settings(**changes), core.rng("test", draw))
+def pair(image, draw, **changes):
+    sample = Sample(image, np.zeros((SIDE, SIDE), bool), FACE, label=0, has_mask=True)
+    return sbi.Settings(**changes).samples(sample, rng("test", draw))
 
 
-def pair(image, draw, points=FACE, label=0, **changes):
-    stored = Sample(image, np.zeros(image.shape[:2], bool), np.float32(points), label, has_mask=True)
-    values = sbi.Settings(pretrained=False, **changes)
-    return stored, values.samples(stored, core.rng("test", draw))
+def difference(one, other):
+    return np.abs(one.astype(float) - other).max(axis=2)
 
 
-@pytest.mark.parametrize("shape", [(96, 96), (60, 83)])
-def test_a_blend_differs_from_its_target_inside_the_mask_alone(image, shape):
-    seen = []
+# ---------------------------------------------------------------- source, target and blend
+
+
+def test_a_blend_differs_from_its_target_inside_the_mask_alone(image):
+    largest = []
     for draw in DRAWS:
-        target, blend, opacity = blended(image[: shape[0], : shape[1]], draw)
-        changed = (target != blend).any(axis=2)
-        assert target.dtype == blend.dtype == np.uint8 and target.shape == blend.shape == (*shape, 3)
-        assert opacity.shape == shape and opacity.min() == 0 and not changed[opacity == 0].any() and changed.any()
-        seen.append(opacity.max())
-    assert {round(peak, 2) for peak in seen} >= {0.25, 0.5, 0.75, 1.0}
-    assert np.mean(np.isclose(seen, 1, atol=0.02)) == pytest.approx(0.5, abs=0.25)  # three of the six ratios
+        target, blend, opacity = blended(image[:60, :83], draw)
+        changed = difference(target, blend) > 0
+        assert target.shape == blend.shape == (60, 83, 3) and opacity.shape == (60, 83)
+        assert opacity.min() == 0 and changed.any() and not changed[opacity == 0].any()
+        largest.append(opacity.max())
+    assert {round(opacity, 2) for opacity in largest} >= {0.25, 0.5, 0.75, 1.0}
 
 
 def test_a_blend_is_the_weighted_sum_of_source_and_target(image):
-    """With the geometry alone, so that the source is the frame moved."""
     for draw in range(5):
+        # With the geometry alone, the target is the frame and the source the frame moved.
         target, blend, opacity = blended(image, draw, transforms=("geometry",), ratios=(0.5,))
         assert (target == image).all() and opacity.max() <= 0.5
-        stream = core.rng("test", draw)
+        stream = rng("test", draw)
         stream.random()  # which of the two is transformed
-        moved, weight = sbi.displaced(image.astype(np.float32), stream), opacity[..., None]
-        assert np.abs(blend - (weight * moved + (1 - weight) * image)).max() <= 0.5 + 1e-3
+        moved = sbi.displaced(image.astype(np.float32), stream)
+        weight = opacity[..., None]
+        assert difference(blend, weight * moved + (1 - weight) * image).max() <= 0.5 + 1e-3
 
 
 def test_either_source_or_target_is_the_transformed_one(image):
-    sources, targets = 0, 0
+    frame_is_target = 0
     for draw in DRAWS:
-        target, blend, opacity = blended(image, draw, transforms=("colour", "frequency"), ratios=(1.0,))
-        inside, same = opacity > 0.999, (target == image).all()
-        targets += not same
-        sources += same
-        assert same != (np.abs(blend.astype(int) - image)[inside].max() <= 1)  # of the two one is the frame itself
-    assert min(sources, targets) > 8
+        target, blend, opacity = blended(
+            image, draw, transforms=("colour", "frequency"), ratios=(1.0,)
+        )
+        is_frame = (target == image).all()
+        frame_is_target += is_frame
+        if not is_frame:  # then the source is the frame
+            assert difference(blend, image)[opacity > 0.999].max() <= 1
+    assert 8 < frame_is_target < 32
 
 
 @pytest.mark.parametrize("transform", ["colour", "frequency", "geometry"])
 def test_each_transform_makes_a_difference(image, transform):
-    changes = [np.abs(np.subtract(*map(np.int64, blended(image, d, transforms=(transform,))[:2]))).max() for d in DRAWS]
+    changes = []
+    for draw in DRAWS:
+        target, blend, _ = blended(image, draw, transforms=(transform,))
+        changes.append(difference(target, blend).max())
     assert np.mean(np.greater(changes, 0)) > 0.9 and np.median(changes) < 128
 
 
-def test_a_mask_covers_the_face_from_brows_to_chin_and_leaves_the_rest():
-    """In the frame, not empty, soft, another one for each draw, and about the face that the landmarks give."""
-    masks = np.stack([sbi.soft_mask(FACE, (SIDE, SIDE), 0.15, core.rng("mask", draw)) for draw in DRAWS])
-    assert masks.min() == 0 and masks.max() <= 1 and len({mask.tobytes() for mask in masks}) == len(DRAWS)
-    assert all(((mask > 0) & (mask < 0.9)).any() for mask in masks)
-    nose, mouth = (48, 56), (48, 66)
-    assert all(mask[y, x] > 0.9 for mask in masks for x, y in (nose, mouth))
+@pytest.mark.parametrize("jpeg_probability", [0.0, 1.0])
+def test_a_pair_is_a_real_and_a_fake_sample_that_the_draws_decide(image, jpeg_probability):
+    for draw in range(8):
+        real, fake = pair(image, draw, jpeg_probability=jpeg_probability)
+        assert (real.label, fake.label) == (0, 1) and real.has_mask and fake.has_mask
+        assert not real.mask.any() and fake.mask.any() and not fake.mask.all()
+        # JPEG stores colours in blocks of 16 pixels.
+        is_far = cv2.dilate(fake.mask.astype(np.uint8), np.ones((33, 33))) == 0
+        assert (real.image[is_far] == fake.image[is_far]).all()
+        _, again = pair(image, draw, jpeg_probability=jpeg_probability)
+        _, other = pair(image, draw + 100, jpeg_probability=jpeg_probability)
+        assert (fake.image == again.image).all() and (fake.image != other.image).any()
+
+
+# ---------------------------------------------------------------- the mask
+
+
+def mask_of(landmarks, draw, deformation=0.15):
+    return sbi.soft_mask(np.float32(landmarks), (SIDE, SIDE), deformation, rng("mask", draw))
+
+
+def test_masks_cover_the_face_from_brows_to_chin_and_leave_the_rest():
+    masks = np.stack([mask_of(FACE, draw) for draw in DRAWS])
+    assert masks.min() == 0 and masks.max() <= 1
+    assert (masks[:, 56, 48] > 0.9).all() and (masks[:, 66, 48] > 0.9).all()  # nose and mouth
+    assert ((masks > 0) & (masks < 0.9)).any(axis=(1, 2)).all()  # soft
     rows, columns = np.nonzero(masks.mean(0) > 0.5)
     assert 30 < rows.min() < 42 and 74 < rows.max() < 90  # the eyes lie at 44, the mouth at 66
     assert columns.min() > 20 and columns.max() < 76
-    sizes = [(mask > 0.5).mean() for mask in masks]
-    assert 0.05 < min(sizes) < max(sizes) < 0.4 and max(sizes) > 1.2 * min(sizes)
+    sizes = (masks > 0.5).mean(axis=(1, 2))
+    assert sizes.min() > 0.05 and 1.2 * sizes.min() < sizes.max() < 0.4
 
 
 def test_a_mask_turns_with_the_face():
     middle = (SIDE - 1) / 2
-    turned = middle + (FACE - middle) @ np.float32([[0, 1], [-1, 0]])  # a quarter turn: eyes one above the other
-    upright, lying = (sbi.soft_mask(points, (SIDE, SIDE), 0, core.rng("mask", 1)) for points in (FACE, turned))
+    quarter_turn = np.float32([[0, 1], [-1, 0]])
+    upright = mask_of(FACE, 1, deformation=0)
+    lying = mask_of(middle + (FACE - middle) @ quarter_turn, 1, deformation=0)
     np.testing.assert_allclose(np.rot90(upright, -1), lying, atol=0.05)
     assert np.abs(upright - lying).max() > 0.9
 
 
-def test_a_wider_first_blur_makes_a_smaller_mask():
-    mask = np.zeros((SIDE, SIDE), np.float32)
-    mask[20:76, 20:76] = 1
-    sizes = [(sbi.softened(mask, np.array(blurs)) > 0).sum() for blurs in ((6, 1), (3, 3), (1, 6))]
-    assert sizes[0] < sizes[1] < sizes[2] and sizes[1] == pytest.approx(mask.sum(), rel=0.1)
-
-
-NOWHERE = {
+UNUSABLE = {
     "unknown": np.full((5, 2), np.nan),
     "one unknown": np.where(np.arange(5)[:, None] == 1, np.nan, FACE),
     "all at one place": np.full((5, 2), 40.0),
@@ -121,76 +140,36 @@ NOWHERE = {
 }
 
 
-@pytest.mark.parametrize("points", NOWHERE.values(), ids=NOWHERE)
-def test_landmarks_that_give_no_face_are_replaced_by_those_of_an_average_crop(points):
+@pytest.mark.parametrize("landmarks", UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_landmarks_are_replaced_by_those_of_an_average_crop(landmarks):
     for draw in range(10):
-        found = sbi.soft_mask(np.float32(points), (SIDE, SIDE), 0.15, core.rng("mask", draw))
-        average = sbi.soft_mask(SIDE * sbi.AVERAGE_FACE, (SIDE, SIDE), 0.15, core.rng("mask", draw))
-        assert found.any() and (found == average).all()
+        mask = mask_of(landmarks, draw)
+        assert mask.any() and (mask == mask_of(SIDE * sbi.AVERAGE_FACE, draw)).all()
 
 
-def test_the_draws_decide_everything(image):
-    for draw in range(8):
-        (_, once), (_, again), (_, other) = (pair(image, each) for each in (draw, draw, draw + 100))
-        for one, two in zip(once, again):
-            assert (one.image == two.image).all() and (one.mask == two.mask).all()
-        assert (once[1].image != other[1].image).any()
+# ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("jpeg", [0.0, 1.0])
-def test_a_pair_is_a_real_frame_and_a_fake_one_with_its_mask(image, jpeg):
-    for draw in range(8):
-        stored, (real, fake) = pair(image, draw, jpeg_probability=jpeg)
-        assert (real.label, fake.label) == (0, 1) and real.has_mask and fake.has_mask
-        assert not real.mask.any() and fake.mask.dtype == bool and fake.mask.any() and not fake.mask.all()
-        assert all((each.landmarks == stored.landmarks).all() for each in (real, fake))
-        assert all(each.image.dtype == np.uint8 and each.image.flags.c_contiguous for each in (real, fake))
-        far = cv2.dilate(fake.mask.astype(np.uint8), np.ones((33, 33))) == 0  # a block of JPEG's colours has 16 pixels
-        assert (real.image[far] == fake.image[far]).all()
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_loader_gets_pairs_of_real_frames_alone(home, split):
+    settings = sbi.Settings(image_size=64)
+    real = settings.visible(select(load_frames("smoke-a"), split), 0, None)
+    assert set(real["method"]) == {"real"}
+    one, other = FrameDataset(real, settings, seed=0, split=split)[0, 0, 0]
+    assert (one["label"], other["label"]) == (0, 1) and other["mask"].any()
+    assert one["image"].shape == (3, 64, 64) and not torch.equal(one["image"], other["image"])
+    assert torch.equal(one["landmarks"], other["landmarks"])
 
 
-def test_what_the_loader_makes_of_a_frame(home):
-    """The pair of a drawn frame, through resize and augmentation; no fake is shown in training or in validation."""
-    values = sbi.Settings(pretrained=False, image_size=64)
-    for split in ("train", "val"):
-        whole = frames.select(frames.load_frames("smoke-a"), split)
-        real = values.visible(whole, 0, None)
-        assert set(real["method"]) == {"real"} and len(real) == (whole["label"] == 0).sum()
-        one, other = frames.FrameDataset(real, values, seed=0, split=split)[0, 0, 0]
-        assert (one["label"], other["label"]) == (0, 1) and one["image"].shape == other["image"].shape == (3, 64, 64)
-        changed = (one["image"] != other["image"]).any(0)
-        assert changed.any() and torch.equal(one["landmarks"], other["landmarks"]) and other["mask"].any()
+def test_a_reduction_without_a_meaning_is_refused():
+    with pytest.raises(DfnbError, match="reduction must be two numbers from 1 to 16"):
+        sbi.Settings.check({"reduction": (4.0, 2.0)}, "mine")
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"batch_size": 15}, "batch_size = 15"),
-        ({"reduction": (4.0, 2.0)}, "reduction must be two numbers from 1 to 16"),
-        ({"transforms": ()}, "transforms"),
-        ({"transforms": ("color",)}, "transforms.0 = 'color'"),
-        ({"ratios": (0.0,)}, "ratios.0"),
-    ],
-)
-def test_settings_without_a_meaning_are_refused(values, message):
-    with pytest.raises(DfnbError) as error:
-        sbi.Settings.check(values, "mine")
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_it_has_nothing_of_the_benchmarks_forgeries():
-    tree = ast.parse(Path(sbi.__file__).read_text(encoding="utf-8"))
-    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    assert not any("synth" in name for name in names)
-    assert papers.module("self_blended_images") is sbi
-
-
-def test_the_weights_are_moved_up_their_gradient_and_put_back():
-    """Of |w|² / 2, whose gradient is w: at w (1 + d / |w|) it is that much longer."""
+def test_the_weights_move_up_their_gradient_and_back():
     network = nn.Linear(3, 1, bias=False)
     weight = network.weight.detach().clone()
-    (network.weight**2 / 2).sum().backward()
+    (network.weight**2 / 2).sum().backward()  # the gradient is w
     with sbi.climbed(network, 0.05):
         assert network.weight.grad is None
         moved = network.weight.detach() - weight
@@ -200,10 +179,16 @@ def test_the_weights_are_moved_up_their_gradient_and_put_back():
     torch.testing.assert_close(network.weight.grad, weight * (1 + 0.05 / weight.norm()))
 
 
-def test_a_training_with_sharpness_takes_another_way(home):
-    small = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96, "epochs": 1, "images_per_epoch": 64}
-    given = [sbi.Settings(**small, sharpness=sharpness) for sharpness in (0.0, 0.05)]
-    runs = [train.train("self_blended_images", "smoke-a", each, 0) for each in given]
-    plain, sharp = (run.network().state_dict()["backbone.fc.weight"] for run in runs)
-    far, near = (plain - sharp).abs().max(), 0.01 * plain.abs().max()
-    assert 0 < far < near
+def test_a_training_with_sharpness_ends_a_little_elsewhere(home):
+    weights = []
+    for sharpness in (0.0, 0.05):
+        settings = sbi.Settings(
+            backbone="dfnb_plain7",
+            image_size=96,
+            epochs=1,
+            images_per_epoch=64,
+            sharpness=sharpness,
+        )
+        run = train.train("self_blended_images", "smoke-a", settings)
+        weights.append(run.network().backbone.fc.weight)
+    assert 0 < (weights[0] - weights[1]).abs().max() < 0.01 * weights[0].abs().max()

@@ -1,10 +1,10 @@
-"""Maps of what speaks for fake: one (h, w) in [0, 1] per frame, by methods that explain any network, or by a paper's own.
+"""Maps of what speaks for fake: one (h, w) in [0, 1] per frame.
 
-A paper declares its own maps in ``Network.maps``; nothing here knows a paper. Maps are kept in
-``runs/<id>/attribution``; a file's name holds a digest of all that the maps depend on.
+The methods here explain any network. A paper declares maps of its own in ``Network.maps``; nothing
+here knows a paper.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,132 +14,222 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb import core, metrics, papers
-from dfnb.data.frames import identity, in_order
-from dfnb.train import DEVICE, Run
+from dfnb.data.loading import in_order
+from dfnb.papers.contract import Network, Settings, outputs_of
+from dfnb.runs import Run
+from dfnb.scoring import DEVICE, single_thread
+from dfnb.seeds import rng
+from dfnb.settings import DfnbError
 
-VERSION = 3  # raise it when a method gives other maps, or a measure other values
 PIXELS = 600_000  # of the images explained at once: 65 of 96², 6 of 299²
 
 
-def evidence(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The explained number: images (n, 3, H, W) to the logit of P(fake), (n,).
+def evidence(network: Network) -> Callable[[Tensor], Tensor]:
+    """The number that maps explain: images (n, 3, H, W) to the log-odds of fake, (n,).
 
-    P(fake) itself would not do: its gradient vanishes where a detector is sure.
+    P(fake) itself would not do, because its gradient vanishes where a detector is sure.
     """
-    return lambda images: network(images)["cls"].diff(dim=1)[:, 0]
+
+    def log_odds(images: Tensor) -> Tensor:
+        return network.log_odds(network(images)).to(images.dtype)
+
+    return log_odds
 
 
-def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None) -> Tensor:
-    """Grad-CAM of the logit of P(fake) (Selvaraju et al., ICCV 2017, eq. 1-2): images (n, 3, H, W) to maps (n, H, W), ≥ 0.
+# ---------------------------------------------------------------- methods
 
-    Taken at the last output within ``layer``, by default within the whole network, that is a map of more than one position
-    and changes the decision; :class:`DfnbError` where there is none.
+
+def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -> Tensor:
+    """Grad-CAM of the log-odds (Selvaraju et al., ICCV 2017, eq. 1-2).
+
+    It is taken at the last map within ``layer`` that has more than one position and changes the
+    decision. captum's LayerGradCam gives the same, but has to be told the layer.
+
+    Args:
+        network: A detector.
+        images: (n, 3, H, W), normalised.
+        layer: A part of the network; by default the whole.
+
+    Returns:
+        Maps (n, H, W), 0 or more.
+
+    Raises:
+        DfnbError: The layer has no such map.
     """
     outputs: list[Tensor] = []
+    parts = set((layer or network).modules())
 
-    def remember(layer: nn.Module, inputs: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1 and output.requires_grad:
+    def remember(part: nn.Module, inputs: tuple, output: object) -> None:
+        if part in parts and _is_map(output):
             outputs.append(output)
 
-    hooks = [part.register_forward_hook(remember) for part in (layer or network).modules()]
-    logit = evidence(network)(images.clone().requires_grad_()).sum()
-    for hook in hooks:
-        hook.remove()
+    watched_images = images.clone().requires_grad_()
+    with nn.modules.module.register_module_forward_hook(remember):
+        log_odds = evidence(network)(watched_images).sum()
     for output in reversed(outputs):
-        gradient = torch.autograd.grad(logit, output, retain_graph=True, allow_unused=True)[0]
-        if gradient is not None:
-            weights = gradient.mean((2, 3), keepdim=True)  # eq. 1
-            maps = (weights * output).sum(1, keepdim=True).relu().detach()  # eq. 2
-            return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    raise core.DfnbError("this part of the network has no map with an effect on the decision; choose another layer")
+        (gradient,) = torch.autograd.grad(
+            log_odds,
+            output,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        if gradient is not None:  # else the map lies beside the way to the decision
+            weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
+            maps = (weights * output).sum(1, keepdim=True).relu()  # ReLU(Σ_k α_k A_k), eq. 2
+            size = images.shape[-2:]
+            resized = F.interpolate(maps.detach(), size, mode="bilinear")
+            return resized[:, 0]
+    raise DfnbError(
+        "this part of the network has no map with an effect on the decision; choose another layer"
+    )
 
 
-def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
-    """Integrated Gradients from grey (Sundararajan et al., ICML 2017), 24 steps, summed over channels: (n, H, W).
+def _is_map(output: object) -> bool:
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return False
+    height, width = output.shape[-2:]
+    return output.requires_grad and height > 1 and width > 1
 
-    The sum over a frame is the logit of the frame minus that of grey.
+
+def integrated_gradients(network: Network, images: Tensor) -> Tensor:
+    """Integrated Gradients from grey in 24 steps (Sundararajan et al., ICML 2017).
+
+    Images (n, 3, H, W) to maps (n, H, W), summed over the channels. The sum over a frame is the
+    log-odds of the frame minus those of a grey one.
     """
-    explained = IntegratedGradients(evidence(network)).attribute(images, n_steps=24, internal_batch_size=len(images))
-    return explained.sum(1).detach()
+    method = IntegratedGradients(evidence(network))
+    attributions = method.attribute(images, n_steps=24, internal_batch_size=len(images))
+    return attributions.sum(1).detach()
 
 
-def superpixels(network: nn.Module, images: Tensor) -> Tensor:
-    """The logit lost when one superpixel is made grey, each in turn (feature ablation)."""
-    return FeatureAblation(evidence(network)).attribute(images, feature_mask=segments(images).expand_as(images)).mean(1)
+def superpixels(network: Network, images: Tensor) -> Tensor:
+    """The log-odds lost when one superpixel at a time is made grey (feature ablation).
+
+    Images (n, 3, H, W) to maps (n, H, W).
+    """
+    feature_mask = segments(images).expand_as(images)
+    method = FeatureAblation(evidence(network))
+    return method.attribute(images, feature_mask=feature_mask).mean(1)
 
 
 def segments(images: Tensor) -> Tensor:
-    """About 64 superpixels of each image (n, 3, H, W) as numbers from 0, (n, 1, H, W) int64: SLIC (Achanta et al., TPAMI 2012)."""
-    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-    labels = [slic(picture, n_segments=64, sigma=1, start_label=0) for picture in pictures]
-    return torch.from_numpy(np.stack(labels)).long()[:, None].to(images.device)
+    """About 64 superpixels of each image (n, 3, H, W), numbered from 0: (n, 1, H, W) int64.
 
-
-def edges(network: nn.Module, images: Tensor) -> Tensor:
-    """The gradient of the grey value, which ignores the network: a control that the sanity test must find."""
-    return torch.linalg.vector_norm(torch.stack(torch.gradient(images.mean(1), dim=(1, 2))), dim=0)
-
-
-def random(images: Tensor, keys: Sequence[tuple]) -> Tensor:
-    """Random blocks, 8 by 8, drawn from the key (video, track, frame) of each image: a control that shows chance."""
-    blocks = np.stack([core.rng("random map", *key).random((1, 8, 8)) for key in keys])
-    return F.interpolate(torch.from_numpy(blocks).float().to(images.device), images.shape[-2:], mode="nearest")[:, 0]
-
-
-EXPLAINERS = {"Grad-CAM": grad_cam, "Integrated Gradients": integrated_gradients, "superpixels": superpixels}
-EXPLAINERS |= {"edges": edges}
-METHODS = (*EXPLAINERS, "random")
-CONTROLS = ("edges", "random")
-
-
-def compute(network: papers.Network, images: Tensor, name: str, keys: Sequence[tuple] = ()) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of images (n, 3, H, W), normalised, on the network's device.
-
-    What speaks for fake, divided by its maximum; zero throughout where nothing does. A paper's ``localise`` is taken as it
-    is. ``keys`` are (video, track, frame) of each image, for the random control. Raises :class:`DfnbError` for an unknown map.
+    SLIC: Achanta et al., TPAMI 2012.
     """
-    own = network.maps().get(name)
-    if isinstance(own, tuple):
-        return np.max([compute(network, images, part) for part in own], axis=0)
-    if own == "localise":
-        return network.localise(papers.outputs_of(network, images)).cpu().numpy()
-    explainers = EXPLAINERS | {"random": lambda network, images: random(images, keys)}
-    if own:
-        explainers[name] = lambda network, images: grad_cam(network, images, network.get_submodule(own))
-    if name not in explainers:
-        raise core.DfnbError(f"the network has no map {name!r}; it has {', '.join([*network.maps(), *METHODS])}")
-    values = explainers[name](network, images).clamp(min=0)
-    return (values / values.amax((1, 2), keepdim=True).clamp(min=1e-12)).cpu().numpy()
+    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+    numbers = []
+    for picture in pictures:
+        numbers.append(slic(picture, n_segments=64, sigma=1, start_label=0))
+    segmented = torch.from_numpy(np.stack(numbers))
+    return segmented[:, None].long().to(images.device)
 
 
-def batches(frames: pd.DataFrame, settings: papers.Settings) -> Iterator[dict[str, Tensor]]:
+def edges(network: Network, images: Tensor) -> Tensor:
+    """The gradient of the grey value: a control that ignores the network.
+
+    The sanity test must find that it does. Images (n, 3, H, W) to maps (n, H, W).
+    """
+    grey = images.mean(1)
+    gradients = torch.gradient(grey, dim=(1, 2))
+    return torch.linalg.vector_norm(torch.stack(gradients), dim=0)
+
+
+EXPLAINERS = {
+    "Grad-CAM": grad_cam,
+    "Integrated Gradients": integrated_gradients,
+    "superpixels": superpixels,
+    "edges": edges,
+}
+METHODS = (*EXPLAINERS, "random")
+
+
+# ---------------------------------------------------------------- maps of frames
+
+
+def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
+    """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
+
+    A map is zero throughout where nothing speaks for fake. A paper's ``localise`` is taken as it
+    is.
+
+    Args:
+        network: A detector, in evaluation mode.
+        images: (n, 3, H, W), normalised, on the device of the network.
+        name: One of :data:`EXPLAINERS` or of ``network.maps()``.
+
+    Raises:
+        DfnbError: The network has no map of this name.
+    """
+    declared = network.maps().get(name)  # by the paper
+    if isinstance(declared, tuple):
+        parts = [compute(network, images, part) for part in declared]
+        return np.max(parts, axis=0)
+    if declared == "localise":
+        return network.localise(outputs_of(network, images)).cpu().numpy()
+    if declared:
+        values = grad_cam(network, images, network.get_submodule(declared))
+    elif name in EXPLAINERS:
+        values = EXPLAINERS[name](network, images)
+    else:
+        available = ", ".join([*network.maps(), *METHODS])
+        raise DfnbError(f"the network has no map {name!r}; it has {available}")
+    return _scaled(values).cpu().numpy()
+
+
+def _scaled(values: Tensor) -> Tensor:
+    positive = values.clamp(min=0)
+    highest = positive.amax((1, 2), keepdim=True)
+    return positive / highest.clamp(min=1e-12)
+
+
+def batches(frames: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Tensor]]:
     """The frames as a network sees them, as many at once as are explained together."""
-    return in_order(frames, settings, max(1, PIXELS // settings.image_size**2))
+    at_once = max(1, PIXELS // settings.image_size**2)
+    return in_order(frames, settings, at_once)
 
 
-def explain(network: papers.Network, settings: papers.Settings, frames: pd.DataFrame, name: str) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table."""
-    keys = list(frames[metrics.KEY["frame"]].astype({"video": str}).itertuples(index=False, name=None))
-    network, found = network.to(DEVICE), []
+@single_thread()
+def explain(
+    network: Network,
+    settings: Settings,
+    frames: pd.DataFrame,
+    name: str,
+) -> np.ndarray:
+    """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table.
+
+    ``name`` is one of :data:`METHODS` or of ``network.maps()``.
+    """
+    if name == "random":
+        return random(frames, settings.image_size)
+    network = network.to(DEVICE)
+    maps = []
     for batch in batches(frames, settings):
         images = batch["image"].to(DEVICE)
-        found += list(compute(network, images, name, keys[len(found) : len(found) + len(images)]))
-    return np.stack(found)
+        maps.append(compute(network, images, name))
+    return np.concatenate(maps)
 
 
-def describe(run: Run, frames: pd.DataFrame) -> dict:
-    """What maps of these rows depend on beside their name: the facts under which they and their measures are kept."""
-    facts = {"maps": VERSION, "weights": run.record["weights_sha256"], "data": identity(frames.attrs["record"])}
-    return facts | {"frames": core.digest(frames[metrics.KEY["frame"]].astype(str).to_numpy().tolist())}
+def random(frames: pd.DataFrame, side: int) -> np.ndarray:
+    """Random blocks, 8 by 8, for each row of a frames table: a control that shows chance.
+
+    The maps (n, side, side) in [0, 1] are drawn from video, track and frame.
+    """
+    draws = []
+    for key in zip(frames["video"], frames["track"], frames["frame"]):
+        draw = rng("random map", *key)
+        draws.append(draw.random((1, 8, 8)))
+    blocks = torch.from_numpy(np.stack(draws)).float()
+    maps = F.interpolate(blocks, (side, side), mode="nearest")
+    return _scaled(maps[:, 0]).numpy()
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need
 def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, computed once and then read from its folder."""
-    path = run.folder / "attribution" / f"{name}-{core.digest(describe(run, frames) | {'map': name})}.npz"
-    if not path.exists():
-        with core.atomic(path) as temporary:
-            np.savez(temporary, explain(run.network(), run.settings, frames, name).astype(np.float16))
-    with core.reading(path, "as maps", "delete it, and they are made again"):
-        return np.load(path)["arr_0"].astype(np.float32)
+    """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table.
+
+    They are float32 numbers of half precision, so that what the arithmetic of another processor
+    changes in the last digits decides no tie.
+    """
+    maps = explain(run.network(), run.settings, frames, name)
+    return maps.astype(np.float16).astype(np.float32)

@@ -1,13 +1,11 @@
-"""How well a map finds the forgery, whether the decision rests on it, and whether it depends on the network at all.
+"""How good a map is: whether it finds the forgery, and depends on the decision and on the network.
 
-:func:`measure` and :func:`sanity` write one row per frame into the store, under the conditions ``map <name>`` and
-``sanity <name>``; means, intervals and tables are made from there.
+:func:`measure` and :func:`sanity` give one row per forged frame; means, intervals and tables are
+made from these rows.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,121 +14,207 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb import core, metrics, scores
 from dfnb.attribution import maps
-from dfnb.data import prepare, sources
-from dfnb.data.frames import dataset_record, in_order, load_frames, select
-from dfnb.train import DEVICE, Run, region
+from dfnb.data.frames import load_frames, select
+from dfnb.data.loading import in_order
+from dfnb.papers.contract import Network
+from dfnb.runs import Run
+from dfnb.scoring import DEVICE, region, single_thread, test_set_facts
+from dfnb.seeds import rng, torch_seed
+from dfnb.store import KEYS
 
 STEPS = 10  # of the curves: 0, 10, ..., 100 % of the pixels
-# The means from which a map fails the sanity test: of rank correlations, and of the share of empty maps.
-FAILS = {"all": 0.5, "shuffled labels": 0.5, "empty": 0.5}
 
 
-def sample(test_set: str, forged: int, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """Test frames of a dataset, evenly spread over their rows: about ``forged`` of the methods, equally many of each.
+def sample(
+    test_set: str,
+    forged: int,
+    methods: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Test frames of a dataset, evenly spread over its rows.
 
-    Of real frames there are as many as of one method; of each at least one.
+    Args:
+        test_set: Name of a dataset.
+        forged: About how many forged frames, equally many of each manipulation method. Real frames
+            there are as many as of one method. Of each there is at least one.
+        methods: The manipulation methods; by default all.
     """
-    test = select(load_frames(test_set), "test", methods).reset_index(drop=True)
-    groups = test.astype({"method": str}).groupby("method").indices.values()
-    n = max(1, round(forged / (len(groups) - 1)))
-    rows = [group[np.linspace(0, len(group) - 1, n).round().astype(int)] for group in groups]
-    return test.iloc[np.unique(np.concatenate(rows))]
+    frames = load_frames(test_set)
+    test = select(frames, "test", methods).reset_index(drop=True)
+    rows_by_method = test.astype({"method": str}).groupby("method").indices
+    count = max(1, round(forged / (len(rows_by_method) - 1)))
+    chosen = []
+    for rows in rows_by_method.values():
+        last = len(rows) - 1
+        places = np.linspace(0, last, count).round()
+        chosen.append(rows[places.astype(int)])
+    return test.iloc[np.unique(np.concatenate(chosen))]
 
 
-def _keep(run: Run, frames: pd.DataFrame, condition: str, facts: dict, make: Callable) -> pd.DataFrame:
-    """The run's scores of these frames, in their order, with the measures that ``make`` computes; kept in the store."""
-    test_set = Path(frames.attrs["folder"]).name
+# ---------------------------------------------------------------- localisation and faithfulness
 
-    def joined() -> pd.DataFrame:
-        clean = scores.score(run, test_set).astype({"video": str})
-        return frames[metrics.KEY["frame"]].astype({"video": str}).merge(clean)[list(metrics.COLUMNS)].join(make())
 
-    return scores.keep(run, test_set, condition, maps.describe(run, frames) | facts, joined)
+@single_thread()
+def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The measures of a map on the forged rows of a frames table, one row per forged frame.
+
+    Columns beside :data:`dfnb.store.KEYS`:
+
+    - those of :func:`dfnb.scoring.region`, with the mean mask of the training as the constant map;
+      NaN without a mask;
+    - ``chance``, the forged share of the frame; NaN without a mask;
+    - those of :func:`faithfulness`;
+    - for a map that is the maximum of others, those of ``Network.compare``.
+    """
+    forged = frames[frames["label"] == 1]
+    frame_maps = maps.of(run, forged, name)
+    network = run.network().to(DEVICE)
+    mean_mask = run.mean_mask()
+    regions = []
+    curves = []
+    for batch in maps.batches(forged, run.settings):
+        images = batch["image"].to(DEVICE)
+        start = len(regions)
+        batch_maps = frame_maps[start : start + len(images)]
+        curves.append(faithfulness(network, images, batch_maps))
+        masks = batch["mask"][:, 0].numpy() > 0
+        for frame_map, mask in zip(batch_maps, masks):
+            measures = region(frame_map, mask, mean_mask)
+            measures["chance"] = mask.mean() if mask.any() else np.nan
+            regions.append(measures)
+    table = _keys(forged).join(pd.DataFrame(regions))
+    table = table.join(pd.concat(curves, ignore_index=True))
+    parts = network.maps().get(name)
+    if isinstance(parts, tuple):
+        part_maps = [maps.of(run, forged, part) for part in parts]
+        images = [batch["image"] for batch in maps.batches(forged, run.settings)]
+        images = torch.cat(images).to(DEVICE)
+        comparison = network.compare(part_maps, images)
+        table = table.assign(**comparison)
+    table.attrs = test_set_facts(forged)
+    return table
+
+
+def _keys(frames: pd.DataFrame) -> pd.DataFrame:
+    return frames[list(KEYS)].reset_index(drop=True)
 
 
 @torch.inference_mode()
-def faithfulness(network: nn.Module, images: Tensor, found: np.ndarray) -> dict[str, np.ndarray]:
-    """P(fake) (n, 11) while the pixels ranked highest by maps (n, h, w) are grey (deletion) or alone are shown (insertion).
+def faithfulness(
+    network: Network,
+    images: Tensor,
+    frame_maps: np.ndarray,
+) -> pd.DataFrame:
+    """P(fake) while pixels are hidden in the order of a map (Petsiuk et al., BMVC 2018, sec. 3.3).
 
-    At 0, 10, ..., 100 % of the pixels (Petsiuk et al., BMVC 2018, sec. 3.3). Equal values are ordered at random. Grey,
-    since a detector takes a blurred picture itself for a fake.
+    The pixels that a map ranks highest are made grey (``deletion``), or they alone are shown
+    (``insertion``): 0, 10, ..., 100 % of all. Equal values are ordered at random. Hidden pixels are
+    grey and not blurred, because a detector takes a blurred picture itself for a fake.
+
+    Args:
+        network: A detector.
+        images: (n, 3, H, W), normalised.
+        frame_maps: (n, h, w).
+
+    Returns:
+        One row per image: P(fake) as ``deletion 0``, ``deletion 10``, ..., ``insertion 100``, and
+        the areas under the two curves as ``deletion``, low where the map is good, and
+        ``insertion``.
     """
-    large = F.interpolate(torch.from_numpy(found)[:, None].to(images.device), images.shape[-2:], mode="bilinear")
-    ties = torch.from_numpy(core.rng("ties").random(images.shape[-2:])).to(images.device) * 1e-6
-    rank = (large + ties).flatten(1).argsort(1, descending=True).argsort(1).view_as(large)
-    tops = [rank < step / STEPS * rank[0].numel() for step in range(STEPS + 1)]
+    size = images.shape[-2:]
+    coarse = torch.from_numpy(frame_maps)[:, None].to(images.device)
+    values = F.interpolate(coarse, size, mode="bilinear")
+    draw = rng("ties").random(size)
+    ties = torch.from_numpy(draw).to(images.device) * 1e-6
+    order = (values + ties).flatten(1).argsort(1, descending=True)
+    rank = order.argsort(1).view_as(values)  # 0: the highest pixel
+    columns = {}
+    for step in range(STEPS + 1):
+        percent = 100 * step // STEPS
+        top = rank < step / STEPS * rank[0].numel()
+        for kind, shown in (("deletion", ~top), ("insertion", top)):
+            scores = network.score(network(images * shown))
+            columns[f"{kind} {percent}"] = scores.cpu().numpy()
+    table = pd.DataFrame(columns)
+    for kind in ("deletion", "insertion"):
+        curve = table.filter(like=f"{kind} ")
+        table[kind] = np.trapezoid(curve, dx=1 / STEPS)
+    return table
 
-    def score(shown: Tensor) -> np.ndarray:
-        return network.score(network(images * shown)).cpu().numpy()
 
-    deletion, insertion = [score(~top) for top in tops], [score(top) for top in tops]
-    return {"deletion": np.stack(deletion, 1), "insertion": np.stack(insertion, 1)}
+# ---------------------------------------------------------------- sanity
 
 
-def measure(run: Run, frames: pd.DataFrame, name: str, curves: bool = True) -> pd.DataFrame:
-    """Measure a map on the forged rows of a frames table; kept in the store as ``map <name>``, one row per forged frame.
+def sanity(
+    run: Run,
+    frames: pd.DataFrame,
+    names: Sequence[str],
+    others: Mapping[str, Run],
+) -> dict[str, pd.DataFrame]:
+    """Whether maps change with the weights: by map, a table with one row per forged frame.
 
-    Columns beside those of a score table: the localisation measures and ``chance``, the forged share of the frame (NaN
-    without a mask); with ``curves`` the mean P(fake) under ``deletion`` (low is good) and ``insertion``, and the curves
-    themselves ("deletion 0", "deletion 10", ...); for a map that is the maximum of others ``apart``, one minus their mean
-    :func:`overlap`, and ``CKA``, the mean :func:`branch_likeness` of the branches, the same in all rows.
+    Columns beside :data:`dfnb.store.KEYS`: the rank correlation (:func:`similarity`) of the map
+    with the one after :func:`cascade` (``quarter``, ``half``, ``all``), and with those of the
+    ``others``, runs of the same paper, by their names; ``empty``, 1 where the map has the same
+    value everywhere. :data:`dfnb.metrics.SANITY_LIMITS` says from which means on a map fails.
     """
     forged = frames[frames["label"] == 1]
-
-    def measures() -> pd.DataFrame:
-        network, found, constant = run.network().to(DEVICE), maps.of(run, forged, name), run.mean_mask()
-        rows: list[dict[str, float]] = []
-        for batch in maps.batches(forged, run.settings):
-            images = batch["image"].to(DEVICE)
-            chunk = found[len(rows) : len(rows) + len(images)]
-            hidden = faithfulness(network, images, chunk) if curves else {}
-            for i, mask in enumerate(batch["mask"][:, 0].numpy() > 0):
-                row = region(chunk[i], mask, constant)
-                row["chance"] = mask.mean() if mask.any() else np.nan
-                for kind, values in hidden.items():
-                    row[kind] = np.trapezoid(values[i], dx=1 / STEPS)
-                    row |= {f"{kind} {100 * step // STEPS}": value for step, value in enumerate(values[i])}
-                rows.append(row)
-        table, own = pd.DataFrame(rows, dtype=float), network.maps().get(name)
-        if isinstance(own, tuple):
-            pairs = combinations([maps.of(run, forged, part) for part in own], 2)
-            table["apart"] = 1 - pd.DataFrame([overlap(a, b) for a, b in pairs]).mean()
-            alike = branch_likeness(network, torch.cat([b["image"] for b in in_order(forged, run.settings)]).to(DEVICE))
-            table["CKA"] = alike.to_numpy()[np.triu_indices(len(alike), 1)].mean()
-        return table
-
-    return _keep(run, forged, f"map {name}", {"curves": curves}, measures)
+    image = next(in_order(forged.head(1), run.settings))["image"]
+    randomised = cascade(run.network(), image)
+    tables = {}
+    for name in names:
+        frame_maps = maps.of(run, forged, name)
+        table = _keys(forged)
+        for stage, network in randomised.items():
+            changed = maps.explain(network, run.settings, forged, name)
+            table[stage] = similarity(frame_maps, changed)
+        for title, other in others.items():
+            changed = maps.of(other, forged, name)
+            table[title] = similarity(frame_maps, changed)
+        is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
+        table["empty"] = is_empty.astype(float)
+        table.attrs = test_set_facts(forged)
+        tables[name] = table
+    return tables
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ min / Σ max of maps (n, h, w) and (n, h, w): (n,) in [0, 1], NaN where one of the two is empty."""
-    shared, whole = np.minimum(a, b).sum((1, 2)), np.maximum(a, b).sum((1, 2))
-    return np.where(a.any((1, 2)) & b.any((1, 2)), shared / np.maximum(whole, 1e-12), np.nan)
+def cascade(network: Network, image: Tensor) -> dict[str, Network]:
+    """Copies of a network with random weights in its last ``quarter``, ``half`` or ``all`` layers.
 
-
-def cascade(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
-    """Copies of a network with random weights from the decision down: in a ``quarter`` of its layers, ``half``, ``all``.
-
-    Adebayo et al., NeurIPS 2018, sec. 3.1. The order is that of execution on ``image`` (1, 3, H, W). A layer that cannot
-    reset itself gets normal numbers with the mean square of its weights.
+    Layers are counted from the decision down, in the order in which they are executed on ``image``
+    (1, 3, H, W) (Adebayo et al., NeurIPS 2018, sec. 3.1). A layer that cannot reset itself gets
+    normal numbers with the mean square of its weights.
     """
-    probe, executed = copy.deepcopy(network), {}
-    layers = [name for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
-    for name in layers:
-        probe.get_submodule(name).register_forward_hook(lambda *_, name=name: executed.setdefault(name))
-    with torch.inference_mode():
-        probe(image)
-    from_the_top = [*(name for name in layers if name not in executed), *executed][::-1]
-    n, copies = len(from_the_top), {}
-    for stage, count in {"quarter": n // 4, "half": n // 2, "all": n}.items():
-        copies[stage] = copy.deepcopy(network)
+    layers = _layers_in_order(network, image)
+    total = len(layers)
+    counts = {"quarter": total // 4, "half": total // 2, "all": total}
+    copies = {}
+    for stage, count in counts.items():
+        randomised = copy.deepcopy(network)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(core.torch_seed("sanity"))
-            for name in from_the_top[:count]:
-                _randomise(copies[stage].get_submodule(name))
+            torch.manual_seed(torch_seed("sanity"))
+            for name in layers[:count]:
+                _randomise(randomised.get_submodule(name))
+        copies[stage] = randomised
     return copies
+
+
+@torch.inference_mode()
+def _layers_in_order(network: Network, image: Tensor) -> list[str]:
+    """Names of the layers with weights, last executed first; at the end those that are not used."""
+    executed: dict[nn.Module, None] = {}
+
+    def remember(layer: nn.Module, inputs: tuple, output: object) -> None:
+        executed.setdefault(layer)
+
+    with nn.modules.module.register_module_forward_hook(remember):
+        network(image)
+    places = {layer: place for place, layer in enumerate(executed)}
+    names = {}
+    for name, layer in network.named_modules():
+        if list(layer.parameters(recurse=False)):
+            names[name] = places.get(layer, -1)
+    return sorted(names, key=names.get, reverse=True)
 
 
 def _randomise(layer: nn.Module) -> None:
@@ -138,70 +222,24 @@ def _randomise(layer: nn.Module) -> None:
         layer.reset_parameters()
         return
     for weights in layer.parameters(recurse=False):
-        weights.copy_(torch.randn_like(weights) * weights.square().mean().sqrt())
+        size = weights.square().mean().sqrt()
+        weights.copy_(torch.randn_like(weights) * size)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid of 24 × 24; 0 where one is the same everywhere."""
-    small = [F.interpolate(torch.from_numpy(whole)[:, None].float(), (24, 24), mode="area") for whole in (a, b)]
-    ranks = rankdata(torch.stack(small).flatten(2).numpy().round(6), axis=2)
-    ranks -= ranks.mean(2, keepdims=True)
-    ranks /= np.maximum(np.linalg.norm(ranks, axis=2, keepdims=True), 1e-9)
-    return ranks.prod(0).sum(1)
+    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid of 24 × 24.
 
-
-def sanity(run: Run, frames: pd.DataFrame, names: list[str], others: Mapping[str, Run]) -> None:
-    """Whether maps change with the weights: tables in the store as ``sanity <name>``, a row per forged frame.
-
-    Columns: the rank correlation of the map with itself after :func:`cascade` (``quarter``, ``half``, ``all``) and with that
-    of the ``others``, runs of the same paper, by name ("shuffled labels", "another seed"); ``empty``, 1 where it is the
-    same everywhere. A map fails where a mean is at least that of :data:`FAILS`.
+    0 where one of the two has the same value everywhere.
     """
-    forged = frames[frames["label"] == 1]
-    image = next(in_order(forged.head(1), run.settings))["image"]
-
-    def changes(name: str) -> pd.DataFrame:
-        found, copies = maps.of(run, forged, name), cascade(run.network(), image)
-        compared = {stage: maps.explain(network, run.settings, forged, name) for stage, network in copies.items()}
-        compared |= {title: maps.of(other, forged, name) for title, other in others.items()}
-        table = pd.DataFrame({title: similarity(found, changed) for title, changed in compared.items()})
-        return table.assign(empty=(np.ptp(found, axis=(1, 2)) < 1e-6).astype(float))
-
-    facts = {"others": {title: other.id for title, other in others.items()}}
-    for name in names:
-        _keep(run, forged, f"sanity {name}", facts, lambda name=name: changes(name))
+    return (_ranks(a) * _ranks(b)).sum(1)
 
 
-def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
-    """How alike the features of a network's branches are on images (n, 3, H, W): linear CKA in [0, 1], branches by branches.
-
-    1 for the same up to rotation and scale (Kornblith et al., ICML 2019, sec. 3). The features are ``local`` of the network's
-    outputs, (branches, n, D). How far apart the branches look is the measure ``apart`` of their maps' maximum.
-    """
-    with torch.no_grad():  # in parts, to bound the memory of the activations
-        local = torch.cat([network(part)["local"].double() for part in images.split(32)], 1)
-    local -= local.mean(1, keepdim=True)
-    gram = F.normalize((local @ local.mT).flatten(1))
-    branches = [f"branch {i + 1}" for i in range(len(local))]
-    return pd.DataFrame((gram @ gram.T).cpu().numpy(), branches, branches)
-
-
-def picture(path: str | Path, train_set: str, frames: int = 1) -> pd.DataFrame:
-    """The face in a reader's image, or in so many evenly spaced ``frames`` of a video, as a frames table.
-
-    Prepared as ``dfnb prepare`` does, with the crop size and scale of the training set where its record has them. Of several
-    faces the largest is taken, in a video the one that is seen longest. Raises :class:`DfnbError` where there is no file, no
-    picture or no face.
-    """
-    crop = {key: value for key, value in dataset_record(train_set)["parameters"].items() if key in ("size", "scale")}
-    settings = prepare.Settings.check({"frames_per_video": frames, **crop}, f"{path}, number of frames")
-    with core.reading(path, "here", "give the path of an image or a video that can be read"):
-        path = Path(path).expanduser()
-        if not path.is_file():
-            raise core.DfnbError(f"there is no file {path}; give the path of an image or a video")
-        name = f"picture-{core.digest([core.sha256(path), crop, frames], 8)}"
-    try:
-        prepare.prepare(name, [sources.Source("picture", path, 0, "real")], settings, workers=1, progress=False)
-    except core.DfnbError as error:
-        raise core.DfnbError(f"{path}: {error}; only faces of {settings.min_face} pixels or more are used") from None
-    return load_frames(name).assign(method=sources.printable(Path(path.name)))
+def _ranks(frame_maps: np.ndarray) -> np.ndarray:
+    """The ranks (n, 576) of maps on the grid, with mean 0 and length 1; all 0 for equal values."""
+    full_size = torch.from_numpy(frame_maps)[:, None].float()
+    small = F.interpolate(full_size, (24, 24), mode="area")
+    values = small.flatten(1).numpy().round(6)
+    ranks = rankdata(values, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return ranks / np.maximum(lengths, 1e-9)

@@ -1,14 +1,15 @@
-"""Where faces are in a video: read its frames, detect faces on some of them, follow one face per person.
+"""Where the faces of a video are: decoding, detection, and tracks that follow each person.
 
-Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) on every k-th frame; boxes and
-landmarks are interpolated in between. A cut or a dissolve ends all tracks. No more than two frames are held, so that memory
-does not grow with the length of a video.
+Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo) on every
+k-th frame; boxes and landmarks are interpolated in between. A cut or a dissolve ends all
+tracks. Never more than two frames are held, so that memory does not grow with a video's length.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -18,191 +19,294 @@ from PIL import Image, ImageOps
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
 
-from dfnb import core
+from dfnb.files import home, sha256, verified
+from dfnb.settings import explained
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-# closed lists: without them FFmpeg opens a text as ANSI art, and follows playlists to other files and hosts
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,asf,ogg,mxf,h264,hevc,m4v"
-ALLOWED = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+# Without these closed lists FFmpeg opens a text as ANSI art, and follows playlists to other hosts.
+OPEN_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,"
+    "asf,ogg,mxf,h264,hevc,m4v",
+    "protocol_whitelist": "file",
+}
 
-DETECT_SIDE = 640  # the detector sees half the frame, but 400 to this many pixels of its longer side
-CUT = 12.0  # a cut: grey values change by more than this in the mean, at once or steadily
-STEADY = 0.4  # of the pixels, those that change as in the frame before less those that change the other way
-OVERLAP = 0.2  # intersection over union from which two detections in a row may be one person
-FEWEST = 3  # detections of a person below which a track is spurious, unless faces were looked for less often
-REMEMBERED = 10  # missed detections in a row after which a person who comes back is a new track
+DETECTION_SIDES = (400, 640)  # fewest and most pixels of the longer side of what the detector sees
+CUT = 12.0  # a cut: the mean absolute change of grey values, in one step or in a steady drift
+STEADY = 0.4  # share of pixels that change in the same direction as before, less the others' share
+OVERLAP = 0.2  # intersection over union from which two successive detections may be one person
+FEWEST_DETECTIONS = 3  # a track with fewer is spurious, unless the video was searched less often
+REMEMBERED = 10  # a person who was missed in this many searches in a row starts a new track
 
-Track = dict[int, np.ndarray]  # one person between two cuts: look for faces -> what it found (15,), as YuNet gives it
+# One person between two cuts: number of the search -> the detection (15,) as YuNet gives it.
+Track = dict[int, np.ndarray]
+# The frames that show a person (m,), and where the face is in them (m, 13): see interpolate.
+Places = tuple[np.ndarray, np.ndarray]
+
+
+class Search(NamedTuple):
+    """What the detector found in one frame."""
+
+    frame: int  # its number in the video
+    shot: int  # the number of cuts before it
+    faces: np.ndarray  # (n, 15)
 
 
 class Unusable(Exception):
-    """Why a video goes into quarantine."""
+    """The reason why a video goes into quarantine."""
 
 
 # ---------------------------------------------------------------- detector
 
 
 def detector_path() -> Path:
-    """YuNet's weights: ``$DFNB_DETECTOR``, else ``models/`` under the home; downloaded when the file is missing.
+    """Path of YuNet's weights, which are downloaded when they are missing.
 
-    Raises :class:`DfnbError` when the file has another sha256 than the pinned one, or cannot be downloaded.
+    The place is ``$DFNB_DETECTOR``, else ``models/`` in the home. Raises :class:`DfnbError` when
+    the file is not the released one, or cannot be downloaded.
     """
-    path = Path(os.environ.get("DFNB_DETECTOR") or core.home() / "models" / YUNET)
+    default = home() / "models" / YUNET
+    path = Path(os.environ.get("DFNB_DETECTOR", default))
     if not path.exists():
-        with core.reading("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
+        with explained("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-    return core.verified(path, YUNET_SHA256)
+    return verified(path, YUNET_SHA256, "is not the released face detector; delete it")
 
 
 class YuNet:
-    """The detector of OpenCV; one network per process, built on its first image.
+    """The face detector of OpenCV, loaded in each process at its first image.
 
-    Any other callable that survives pickling and has the ``sha256`` of its weights can take its place.
+    Any other callable that can be pickled and has the ``sha256`` of its weights can replace it.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.sha256 = str(path), core.sha256(path)
+        self.path = str(path)
+        self.sha256 = sha256(path)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Faces (n, 15) in an image (H, W, 3) uint8 BGR: x, y, width, height; five landmarks as x, y; score."""
+        """Detect the faces (n, 15) in an image (H, W, 3) uint8 BGR.
+
+        A face is x, y, width, height; x and y of five landmarks; score.
+        """
         network = _network(self.path)
-        network.setInputSize((image.shape[1], image.shape[0]))
-        faces = network.detect(image)[1]
-        return np.zeros((0, 15)) if faces is None else faces.astype(np.float64)
+        height, width = image.shape[:2]
+        network.setInputSize((width, height))
+        _, faces = network.detect(image)
+        if faces is None:
+            return np.zeros((0, 15))
+        return faces.astype(np.float64)
 
 
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about its own defaults
-    cv2.setNumThreads(1)  # several videos are prepared in parallel instead
-    return cv2.FaceDetectorYN.create(path, "", (1, 1), 0.3, 0.3, 5000)
+    cv2.utils.logging.setLogLevel(2)  # errors alone: OpenCV 5 warns about its own defaults
+    return cv2.FaceDetectorYN.create(
+        path,
+        "",
+        (1, 1),
+        score_threshold=0.3,
+        nms_threshold=0.3,
+    )
 
 
-# ---------------------------------------------------------------- reading
+# ---------------------------------------------------------------- decoding
 
 
 def decode(file: Path) -> Iterator[np.ndarray]:
-    """The frames (H, W, 3) uint8 RGB of a video, or of an image one; :class:`Unusable` where it is damaged or cut off.
+    """Yield the frames (H, W, 3) uint8 RGB of a video, upright; of an image its one frame.
 
-    MPEG, WebM and GIF do not announce their number of frames: of them a cut exactly between two frames is not seen.
+    Raises :class:`Unusable` where the file is damaged or cut off. MPEG, WebM and GIF do not
+    announce their number of frames: in them a cut exactly between two frames goes unnoticed.
     """
-    if file.suffix.lower() in IMAGES and file.is_file():
+    if file.suffix.lower() in IMAGES:
         yield read_image(file)
         return
-    # one converter for all: a new one for each frame takes 3 ms
-    packets, damaged, converter = 0, False, av.video.reformatter.VideoReformatter()
     try:
-        with av.open(str(file.resolve()), options=ALLOWED) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
-            for packet in container.demux(stream):
-                packets += packet.size > 0  # and not frames, some of which an edit list may hide
-                for frame in packet.decode():
-                    damaged |= frame.is_corrupt or packet.is_corrupt
-                    image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
-            if damaged or packets < stream.frames:
-                raise Unusable("truncated or damaged")
+        with av.open(str(file.resolve()), options=OPEN_OPTIONS) as container:
+            yield from _frames(container)
     except (av.FFmpegError, IndexError) as error:
         reason = getattr(error, "strerror", "no video stream")
         raise Unusable(f"not a video, or truncated or damaged ({reason})") from None
 
 
+def _frames(container: av.container.InputContainer) -> Iterator[np.ndarray]:
+    stream = container.streams.video[0]
+    stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
+    # One converter for all frames: making a new one takes 3 ms.
+    converter = av.video.reformatter.VideoReformatter()
+    packets = 0  # and not frames, some of which an edit list may hide
+    for packet in container.demux(stream):
+        if packet.size:
+            packets += 1
+        for frame in packet.decode():
+            if frame.is_corrupt or packet.is_corrupt:
+                raise Unusable("truncated or damaged")
+            image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            yield np.rot90(image, frame.rotation // 90)
+    if packets < stream.frames:
+        raise Unusable("truncated or damaged")
+
+
 def read_image(file: Path) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB, upright; raises :class:`Unusable` for what is none, or truncated, or a bomb."""
+    """Read an image (H, W, 3) uint8 RGB, turned upright as its EXIF data say.
+
+    Raises :class:`Unusable` for what is no image, truncated, or a decompression bomb.
+    """
     try:
         with Image.open(file) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unusable(f"not an image, or truncated or damaged ({error.__class__.__name__})") from None
+        problem = type(error).__name__
+        raise Unusable(f"not an image, or truncated or damaged ({problem})") from None
+
+
+# ---------------------------------------------------------------- searching
+
+
+def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield each frame (H, W, 3) uint8, and whether it begins another shot.
+
+    Cuts and dissolves are noticed in thumbnails of 32 by 32 pixels.
+    """
+    previous = None
+    change = np.zeros((32, 32, 3))
+    drift = np.zeros((32, 32, 3))
+    for image in images:
+        small = cv2.resize(image[::4, ::4], (32, 32), interpolation=cv2.INTER_AREA)
+        thumbnail = small.astype(float)
+        if previous is not None:
+            # In a dissolve most pixels go on getting brighter, or darker, from frame to frame.
+            steady = np.sign(change * (thumbnail - previous)).mean() > STEADY
+            change = thumbnail - previous
+            drift = change + drift * steady
+        previous = thumbnail
+        cut = np.abs(drift).mean() > CUT
+        if cut:
+            drift = np.zeros((32, 32, 3))
+        yield image, cut
+
+
+def search(images: Iterable[np.ndarray], settings: Any, detector: YuNet) -> list[Search]:
+    """Detect the faces in every k-th frame (H, W, 3) uint8 RGB of a video.
+
+    Both sides of a cut are searched, too, and the last frame. The settings are
+    :class:`dfnb.data.prepare.Settings`.
+    """
+    searches = []
+    shot = 0
+    due = 0  # number of the next frame that is searched
+    previous = None
+
+    def search_frame(number: int, image: np.ndarray) -> None:
+        if not searches or searches[-1].frame < number:
+            searches.append(Search(number, shot, detect(image, settings, detector)))
+
+    for number, (image, cut) in enumerate(with_cuts(images)):
+        if cut:
+            search_frame(number - 1, previous)
+            shot += 1
+            due = number
+        if number == due:
+            search_frame(number, image)
+            due += settings.detect_every
+        previous = image
+    if previous is None:
+        raise Unusable("there is no frame in the file")
+    search_frame(number, previous)
+    return searches
+
+
+def detect(image: np.ndarray, settings: Any, detector: YuNet) -> np.ndarray:
+    """The faces (n, 15) of a frame that are large and certain enough, in its pixels."""
+    fewest, most = DETECTION_SIDES
+    longer = max(image.shape)
+    side = min(longer, most, max(fewest, longer / 2))
+    ratio = side / longer
+    small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    faces = detector(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    faces[:, :14] /= ratio
+    large = faces[:, 2:4].max(axis=1, initial=0) >= settings.min_face
+    certain = faces[:, 14] >= settings.min_score
+    return faces[large & certain]
 
 
 # ---------------------------------------------------------------- following
 
 
-def interpolate(track: Track, wanted: np.ndarray, looked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers (m,) of those ``wanted`` frames that show the face of a track, and where it is (m, 13).
+def follow(searches: list[Search], wanted: np.ndarray) -> list[Places]:
+    """Follow each person of a video through its searches, and place them in the ``wanted`` frames.
 
-    A place is centre x, y, longer side and five landmarks in source pixels, linear between the detections in the frames
-    ``looked`` at. A frame shows the face if the nearest look found it, or missed it between two that found it.
+    The person who is seen longest comes first. Left out are those who are not seen in these
+    frames, or were detected too rarely to be believed.
     """
-    looks, faces = list(track), np.stack(list(track.values()))
-    found = np.isin(np.arange(len(looked)), looks)
-    found[1:-1] |= found[:-2] & found[2:]
-    shown = wanted[found[np.searchsorted((looked[1:] + looked[:-1]) / 2, wanted)]]
-    centres, sides = faces[:, :2] + faces[:, 2:4] / 2, faces[:, 2:4].max(axis=1)
-    values = np.column_stack([centres, sides, faces[:, 4:14]])
-    return shown, np.column_stack([np.interp(shown, looked[looks], column) for column in values.T])
+    fewest = min(FEWEST_DETECTIONS, len(searches))
+    searched = np.array([search.frame for search in searches])
+    people = []
+    for track in tracks_of(searches):
+        shown, places = interpolate(track, wanted, searched)
+        if len(track) >= fewest and len(shown):
+            people.append((shown, places))
+    return sorted(people, key=lambda person: len(person[0]), reverse=True)
 
 
-class Follower:
-    """Follows the faces of one video; ``settings`` are those of :class:`dfnb.data.prepare.Settings`."""
+def tracks_of(searches: list[Search]) -> list[Track]:
+    """Link the detections of a video to tracks: each continues the track it fits, or starts one."""
+    tracks = []
+    for index, search in enumerate(searches):
+        live = []
+        for track in tracks:
+            last = max(track)
+            same_shot = searches[last].shot == search.shot
+            if same_shot and index - last <= REMEMBERED:
+                live.append(track)
+        last_faces = np.array([track[max(track)] for track in live]).reshape(-1, 15)
+        continued = match(last_faces, search.faces)
+        for i, face in enumerate(search.faces):
+            if i in continued:
+                live[continued[i]][index] = face
+            else:
+                tracks.append({index: face})
+    return tracks
 
-    def __init__(self, settings: core.Closed, detector: YuNet) -> None:
-        self.settings, self.detector = settings, detector
-        self.looked: list[int] = []  # the frames in which faces were looked for
-        self.tracks: list[Track] = []
-        self.first = 0  # the first look after the last cut
 
-    def follow(self, images: Iterable[np.ndarray]) -> int:
-        """Follow the faces through all frames (H, W, 3) uint8 RGB of a video; returns their number.
+def match(last_faces: np.ndarray, faces: np.ndarray) -> dict[int, int]:
+    """Which of the last faces (m, 15) each of the faces (n, 15) continues: face -> last face.
 
-        Besides every k-th frame, faces are looked for in the last frame and on both sides of a cut.
-        """
-        before = last = None
-        change = drift = np.zeros((32, 32, 3))
-        for number, image in enumerate(images):
-            thumbnail = cv2.resize(image[::4, ::4], (32, 32), interpolation=cv2.INTER_AREA).astype(float)
-            if last is not None:
-                # in a dissolve most pixels go on getting brighter, or darker, from frame to frame
-                steady = np.sign(change * (thumbnail - before)).mean() > STEADY
-                change = thumbnail - before
-                drift = change + drift * steady
-            if np.abs(drift).mean() > CUT:
-                self._look(number - 1, last)
-                self.first, drift = len(self.looked), 0 * drift
-            if self.first == len(self.looked) or number - self.looked[-1] >= self.settings.detect_every:
-                self._look(number, image)
-            before, last = thumbnail, image
-        if last is None:
-            raise Unusable("there is no frame in the file")
-        self._look(number, last)
-        return number + 1
+    The pairs are those whose boxes overlap most in total.
+    """
+    last_boxes = box_convert(torch.from_numpy(last_faces[:, :4]), "xywh", "xyxy")
+    boxes = box_convert(torch.from_numpy(faces[:, :4]), "xywh", "xyxy")
+    overlap = box_iou(last_boxes, boxes).numpy()
+    overlap[overlap < OVERLAP] = 0
+    continued = {}
+    for last, face in zip(*linear_sum_assignment(-overlap)):
+        if overlap[last, face] >= OVERLAP:
+            continued[face] = last
+    return continued
 
-    def _look(self, number: int, image: np.ndarray) -> None:
-        """Give each face of a frame to the track that it continues, or to a new one."""
-        if number in self.looked[-1:]:
-            return
-        look, faces = len(self.looked), self._detect(image)
-        self.looked.append(number)
-        live = [track for track in self.tracks if max(track) >= max(self.first, look - REMEMBERED)]
-        last = np.array([track[max(track)] for track in live]).reshape(-1, 15)
-        a, b = (box_convert(torch.from_numpy(boxes[:, :4]), "xywh", "xyxy") for boxes in (last, faces))
-        overlap = box_iou(a, b).numpy()
-        overlap[overlap < OVERLAP] = 0
-        # the pairs of boxes that overlap most in all
-        pairs = {i: j for i, j in zip(*linear_sum_assignment(-overlap)) if overlap[i, j] > 0}
-        for i, j in pairs.items():
-            live[i][look] = faces[j]
-        self.tracks += [{look: face} for j, face in enumerate(faces) if j not in pairs.values()]
 
-    def _detect(self, image: np.ndarray) -> np.ndarray:
-        """The faces (n, 15) of a frame that are large and certain enough, in source pixels."""
-        longer = max(image.shape)
-        ratio = min(longer, DETECT_SIDE, max(400, longer / 2)) / longer
-        small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        faces = np.array(self.detector(cv2.cvtColor(small, cv2.COLOR_RGB2BGR)), np.float64).reshape(-1, 15)
-        faces[:, :14] /= ratio
-        large = faces[:, 2:4].max(axis=1, initial=0) >= self.settings.min_face
-        return faces[large & (faces[:, 14] >= self.settings.min_score)]
+def interpolate(track: Track, wanted: np.ndarray, searched: np.ndarray) -> Places:
+    """The numbers (m,) of those ``wanted`` frames that show a track's face, and its places (m, 13).
 
-    def places(self, wanted: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """:func:`interpolate` for each person, seen longest first; who was seen too rarely to be believed is left out."""
-        fewest, looked = min(FEWEST, len(self.looked)), np.array(self.looked)
-        tracks = [interpolate(track, wanted, looked) for track in self.tracks if len(track) >= fewest]
-        return sorted((track for track in tracks if len(track[0])), key=lambda track: -len(track[0]))
+    A place is the centre's x and y, the longer side of the box, and x and y of five landmarks, in
+    pixels of the video; it is linear between detections. A frame shows the face if the nearest of
+    the ``searched`` frames does. One missed search between two detections counts as a detection.
+    """
+    searches = list(track)
+    detections = np.stack(list(track.values()))
+    detected = np.isin(np.arange(len(searched)), searches)
+    detected[1:-1] |= detected[:-2] & detected[2:]
+    middles = (searched[1:] + searched[:-1]) / 2
+    nearest_search = np.searchsorted(middles, wanted)
+    shown = wanted[detected[nearest_search]]
+    centres = detections[:, :2] + detections[:, 2:4] / 2
+    sides = detections[:, 2:4].max(axis=1)
+    places = np.column_stack([centres, sides, detections[:, 4:14]])
+    columns = []
+    for column in places.T:
+        columns.append(np.interp(shown, searched[searches], column))
+    return shown, np.column_stack(columns)

@@ -1,8 +1,10 @@
-"""What the augmentations of the authors' released codes have in common: albumentations' changes of colour.
+"""Augmentations that the authors' released codes share.
 
-Their geometry is torchvision's own; here is what ``torchvision.transforms.v2`` lacks, with the arithmetic of albumentations
-and torch's random numbers. Their checkpoints are read by ``scripts/released_weights.py``.
+Their geometry is torchvision's own. Here are the changes of colour that torchvision lacks, with the
+arithmetic of albumentations and torch's random numbers.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
@@ -13,62 +15,109 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dfnb.data import codecs
+
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
-    """Changes the image alone, not masks and landmarks: ``change`` gets and gives pixels (3, H, W), float32 in [0, 255]."""
+    """A transform of the image alone, not of masks and landmarks.
+
+    ``change`` maps pixels (3, H, W), float32 in [0, 255], to new ones, which are rounded and
+    clipped.
+    """
     return v2.Lambda(partial(_recoloured, change), tv_tensors.Image)
 
 
-def _recoloured(change: Callable[[Tensor], Tensor], image: tv_tensors.Image) -> tv_tensors.Image:
-    return tv_tensors.wrap(change(image.as_subclass(Tensor).float()).round().clamp(0, 255).byte(), like=image)
+def _recoloured(
+    change: Callable[[Tensor], Tensor],
+    image: tv_tensors.Image,
+) -> tv_tensors.Image:
+    pixels = change(image.as_subclass(Tensor).float())
+    return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
-    """The transforms one after the other, each with its probability."""
-    return v2.Compose([v2.RandomApply([transform], p=probability) for probability, transform in steps])
+    """Transforms one after the other; each step is (its probability, the transform)."""
+    transforms = []
+    for chance, transform in steps:
+        transforms.append(v2.RandomApply([transform], p=chance))
+    return v2.Compose(transforms)
 
 
 def one_colour(limit: float = 0.2) -> v2.Transform:
-    """One of: brightness and contrast, each by up to ``limit``; PCA lighting; hue, saturation and value."""
-    changes = (partial(brightness_contrast, limit=limit), pca_lighting, hue_saturation_value)
+    """One of brightness and contrast (up to ``limit``), PCA lighting, hue and saturation."""
+    brightness = partial(brightness_contrast, limit=limit)
+    changes = [brightness, pca_lighting, hue_saturation_value]
     return v2.RandomChoice([recolour(change) for change in changes])
 
 
+def jpeg(lowest: int) -> v2.Transform:
+    """JPEG of a quality that is drawn from ``lowest`` to 100."""
+    return v2.Lambda(partial(_compressed, lowest), tv_tensors.Image)
+
+
+def _compressed(lowest: int, image: tv_tensors.Image) -> tv_tensors.Image:
+    quality = int(torch.randint(lowest, 101, ()))
+    pixels = codecs.jpeg(image.permute(1, 2, 0).numpy(), quality)
+    return tv_tensors.wrap(torch.from_numpy(pixels).permute(2, 0, 1), like=image)
+
+
 def blur(size: int) -> v2.Transform:
-    """Gaussian blur over ``size`` × ``size`` pixels, with the deviation that OpenCV derives from the size."""
+    """Gaussian blur of ``size`` × ``size`` pixels, with OpenCV's deviation for that size."""
     return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)
 
 
 def affine(degrees: float, shift: float) -> v2.Transform:
-    """Turn by up to ``degrees``, shift by up to a share of the side, scale by 0.8 to 1.2; outside is black."""
-    return v2.RandomAffine(degrees, (shift, shift), (0.8, 1.2), interpolation=v2.InterpolationMode.BILINEAR)
+    """Rotation by up to ``degrees``, shift by up to a share of the side, scale from 0.8 to 1.2.
+
+    What comes from outside the image is black.
+    """
+    return v2.RandomAffine(
+        degrees,
+        translate=(shift, shift),
+        scale=(0.8, 1.2),
+        interpolation=v2.InterpolationMode.BILINEAR,
+    )
 
 
 def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
     """Multiply by 1 ± ``limit`` and add up to ± ``limit`` of the range."""
-    return (1 + _uniform(limit)) * pixels + 255 * _uniform(limit)
+    contrast = 1 + _uniform(limit)
+    brightness = 255 * _uniform(limit)
+    return contrast * pixels + brightness
 
 
 def noise(pixels: Tensor) -> Tensor:
-    """Add Gaussian noise, its variance drawn from 10 to 50."""
-    return pixels + (30 + _uniform(20)) ** 0.5 * torch.randn_like(pixels)
+    """Add Gaussian noise whose variance is drawn from 10 to 50."""
+    variance = 30 + _uniform(20)
+    return pixels + variance**0.5 * torch.randn_like(pixels)
 
 
 def pca_lighting(pixels: Tensor) -> Tensor:
-    """Add α · Σ_i λ_i v_i: λ_i and v_i are variances and axes of the image's own colours, α ~ N(0, 0.1).
+    """Add α · Σ_i λ_i v_i, with the variances λ_i and the axes v_i of the image's own colours.
 
-    Krizhevsky et al., NeurIPS 2012; one α for the three axes, as in albumentations.
+    Krizhevsky et al., NeurIPS 2012. As in albumentations, there is one α ~ N(0, 0.1²) for the
+    three axes.
     """
-    variances, axes = torch.linalg.eigh(torch.cov(pixels.flatten(1) / 255))
-    return pixels + 255 * (axes @ variances)[:, None, None] * 0.1 * torch.randn(())
+    covariance = torch.cov(pixels.flatten(1) / 255)
+    variances, axes = torch.linalg.eigh(covariance)
+    shift = axes @ variances  # Σ_i λ_i v_i
+    shift = shift[:, None, None]
+    return pixels + 255 * shift * 0.1 * torch.randn(())
 
 
 def hue_saturation_value(pixels: Tensor) -> Tensor:
-    """Add up to ± 40° to the hue, up to ± 30 to the saturation and ± 20 to the value, both of 255."""
-    hsv = cv2.cvtColor(pixels.permute(1, 2, 0).numpy() / 255, cv2.COLOR_RGB2HSV)  # in [0, 360), [0, 1] and [0, 1]
-    hsv += [_uniform(40), _uniform(30 / 255), _uniform(20 / 255)]
+    """Add up to ± 40° to the hue, ± 30 of 255 to the saturation and ± 20 of 255 to the value."""
+    # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
+    image = pixels.permute(1, 2, 0).numpy()
+    hsv = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)
+    hsv += [
+        _uniform(40),
+        _uniform(30 / 255),
+        _uniform(20 / 255),
+    ]
     hsv[..., 0] %= 360
-    rgb = cv2.cvtColor(hsv.clip(0, (360, 1, 1)).astype("float32"), cv2.COLOR_HSV2RGB)
+    hsv = hsv.clip(0, (360, 1, 1)).astype("float32")
+    rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return torch.from_numpy(255 * rgb).permute(2, 0, 1)
 
 

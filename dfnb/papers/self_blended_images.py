@@ -1,18 +1,23 @@
 """Detecting Deepfakes with Self-Blended Images (SBI).
 
-Shiohara, Yamasaki, CVPR 2022, arXiv 2204.08376. A documented interpretation: of the text the abstract alone was at hand, and
-of the released code its README and one configuration file, since its licence allows neither commercial use nor redistribution
-of what is derived from it. So nothing here follows its source. How each fact is known: [A] the abstract, [T] the
-authors' README, configuration or answers in its issues, [S] a secondary source, [R] recalled and not verified, [O] ours.
+Shiohara, Yamasaki, CVPR 2022, arXiv 2204.08376. This is a documented interpretation. Of the text,
+only the abstract was available. The licence of the released code allows neither commercial use nor
+redistribution of derived work, so nothing here follows its source; only its README and one
+configuration file were read. A letter says how each fact is known: [A] the abstract, [T] the
+authors' README, configuration or answers in its issues, [S] a secondary source, [R] recalled and
+not verified, [O] our own choice.
 
-A classifier is trained on real frames alone [A]. Of each frame it gets the frame and a *self-blended image*: two versions of
-the frame, the source and the target, blended inside the face [A]. Source and target are nearly alike, so the traces that are
-left are those of blending: a boundary, and statistics that differ across it [A].
+A classifier is trained on real frames alone [A]. From each frame it gets the frame and a
+*self-blended image*: two versions of the frame, source and target, blended inside the face [A].
+Source and target are almost alike, so only the traces of blending are left: a boundary, and
+statistics that differ across it [A].
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -20,119 +25,162 @@ import pandas as pd
 import torch
 from numpy.random import Generator
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from dfnb import papers
-from dfnb.data.frames import Sample
-from dfnb.papers import backbones
+from dfnb.data.codecs import jpeg
+from dfnb.data.loading import Sample
+from dfnb.geometry import face_axes, rounded
+from dfnb.papers import contract, xception
 
-PAPER = papers.Paper("Self-Blended Images", "10_self_blended_images", "Self-Blended Images", "#882255", "H")
-VERSION = 1
+if TYPE_CHECKING:
+    from dfnb.runs import Run
 
-# Eyes, nose tip and mouth corners as shares of a crop's sides, for a frame without usable landmarks.
-AVERAGE_FACE = np.float32([[0.39, 0.46], [0.61, 0.46], [0.5, 0.59], [0.41, 0.71], [0.59, 0.71]])
-# The ellipse in face coordinates (see face_coordinates): half its width, its top at the brows, its bottom at the chin.
-WIDTH, TOP, BOTTOM = (1.6, 2.2), (-0.8, -0.4), (1.4, 1.8)
-SOFTENING = (0.02, 0.12)  # standard deviations of the mask's two blurs, as shares of the distance of the eyes
+PAPER = contract.Paper(
+    "Self-Blended Images", "06_self_blended_images", "Self-Blended Images", "#882255", "H"
+)
+
+# Eyes, nose tip and mouth corners as shares of a crop's sides, for frames without a known face.
+AVERAGE_FACE = np.float32(
+    [
+        [0.39, 0.46],
+        [0.61, 0.46],
+        [0.5, 0.59],
+        [0.41, 0.71],
+        [0.59, 0.71],
+    ]
+)
+# The ellipse in face coordinates (see face_coordinates).
+HALF_WIDTH = (1.6, 2.2)
+TOP = (-0.8, -0.4)  # the brows
+BOTTOM = (1.4, 1.8)  # the chin
+SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance
 VISIBLE = 0.05  # opacity from which a pixel counts as blended; below it the target is left as it is
-SATURATION, CONTRAST = 0.3, 0.1  # largest gains and losses
-LEVELS = 20.0  # by which a channel is raised or lowered at most, of 255
-SELDOM = 0.3  # how often the contrast is changed, and how often the channels are; the saturation always is
+SATURATION = 0.3  # largest gain and loss
+CONTRAST = 0.1  # largest gain and loss
+LEVELS = 20.0  # the most by which a channel is raised or lowered, of 255
+SELDOM = 0.3  # probability of a change of contrast, and of the levels; saturation always changes
 SHARPENING = (0.2, 0.5)  # share of the fine detail that is added
 RESIZE = 0.05  # largest change of the source's size
-SHIFT = (0.03, 0.015)  # its largest shift in x and y, shares of the image's sides
+SHIFT = (0.03, 0.015)  # largest shift of the source in x and y, as shares of the image's sides
 QUALITY = (40, 100)  # of JPEG
 
 Transform = Literal["colour", "frequency", "geometry"]
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-@papers.published(
-    backbone="efficientnet_b4.ra2_in1k",  # EfficientNet-B4 [T], with timm's weights
-    image_size=380,  # [T]
-    epochs=100,  # [T]
-    batch_size=32,  # [T]; here images, a frame and its blend being two [O]
-    optimiser="sgd",  # under SAM [R]; with momentum 0.9 [S]
-    lr=0.001,  # [S]: DeepfakeBench's entry for SAM
-    weight_decay=5e-4,  # DeepfakeBench's, there with Adam [S]
-    schedule="cosine",  # [O]; constant, then linearly to zero [R]
-    mean=(0.485, 0.456, 0.406),  # those of the weights [O]
-    std=(0.229, 0.224, 0.225),
-)
-class Settings(papers.Settings):
-    """Training by the README and the configuration where they say something, else this interpretation's values.
+class Settings(contract.Settings):
+    """The training of the README and the configuration; the rest is this interpretation's.
 
-    Fixed without a setting: the constants at the head of the module [R for the ranges, O for the ellipse]; the mask lies on the
-    target's face and does not move with the source [O]; the real sample is the target as it was transformed, so that a pair
-    differs by the blend alone [R]; source and target are equally likely to be the transformed one [R].
+    Fixed without a setting: the constants at the head of the module [R for the ranges, O for the
+    ellipse]; the mask lies on the target's face and does not move with the source [O]; the real
+    sample is the target as it was transformed, so that a pair differs by the blend alone [R];
+    source and target are equally likely to be the transformed one [R].
 
     Attributes:
-        transforms: which differences between source and target there are: colour (channels, contrast, saturation), frequency
-            (sharpened, or reduced in resolution) and geometry (the source resized and shifted) [A in kind].
-        reduction: by what the frequency transform divides the resolution; a value is drawn from this span [R].
-        deformation: longest displacement of the mask's outline, as a share of the distance of the eyes [O].
-        ratios: the blending ratio is drawn from these: how opaque the source is where the mask is one [R].
-        jpeg_probability: how often the pair is compressed as JPEG, both images with the same quality [R].
-        sharpness: how far the weights are moved up their gradient before the gradient that trains them is taken (SAM, which
-            doubles the passes) [R]; 0 turns it off.
+        transforms: the differences between source and target: colour (levels, contrast,
+            saturation), frequency (sharpened, or reduced in resolution) and geometry (the source
+            resized and shifted) [A in kind].
+        reduction: the frequency transform divides the resolution by a value from this range [R].
+        deformation: largest displacement of the mask's outline, as a share of the eye distance [O].
+        ratios: the blending ratio is drawn from these: the opacity of the source where the mask is
+            one [R].
+        jpeg_probability: how often a pair is compressed as JPEG, both images alike [R].
+        sharpness: how far the weights move up their gradient before the gradient that trains them
+            is taken (SAM, which doubles the passes) [R]; 0 turns it off.
     """
 
     samples_per_frame: ClassVar[int] = 2
 
-    batch_size: int = Field(16, ge=2, multiple_of=2)
-    transforms: tuple[Transform, ...] = Field(("colour", "frequency", "geometry"), min_length=1)
+    backbone: str = "efficientnet_b4.ra2_in1k"  # EfficientNet-B4 [T], with timm's weights
+    image_size: contract.ImageSize = 380  # [T]
+    mean: contract.Colour = (0.485, 0.456, 0.406)  # those of the weights [O]
+    std: contract.Colour = (0.229, 0.224, 0.225)
+    epochs: contract.Epochs = 100  # [T]
+    # [T]; here it counts images, and a frame and its blend are two [O]
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32
+    optimiser: contract.Optimiser = "sgd"  # under SAM [R], with momentum 0.9 [S]
+    lr: contract.LearningRate = 0.001  # DeepfakeBench's entry for SAM [S]
+    weight_decay: contract.WeightDecay = 5e-4  # DeepfakeBench's, there with Adam [S]
+    schedule: contract.Schedule = "cosine"  # [O]; the paper: constant, then linearly to zero [R]
+    transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
+        "colour",
+        "frequency",
+        "geometry",
+    )
     reduction: tuple[float, float] = (2.0, 4.0)
-    deformation: float = Field(0.15, ge=0, le=1)
-    ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.25, 0.5, 0.75, 1.0, 1.0, 1.0), min_length=1)
-    jpeg_probability: float = Field(0.5, ge=0, le=1)
-    sharpness: float = Field(0.05, ge=0, le=10)
+    deformation: contract.Probability = 0.15
+    ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+    jpeg_probability: contract.Probability = 0.5
+    sharpness: Annotated[float, Field(ge=0, le=10)] = 0.05
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if not 1 <= self.reduction[0] <= self.reduction[1] <= 16:
+    def _check_reduction(self) -> Self:
+        smallest, largest = self.reduction
+        if not 1 <= smallest <= largest <= 16:
             raise ValueError("reduction must be two numbers from 1 to 16, the smaller one first")
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: papers.Run | None) -> pd.DataFrame:
+    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
-        """The target as a real sample, and the blend as a fake one with the mask of where it was blended."""
+        """The target as a real sample, and the blend as a fake one, forged where the mask lies."""
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         if draw.random() < self.jpeg_probability:
             quality = int(draw.integers(*QUALITY, endpoint=True))
-            target, blend = (recompressed(image, quality) for image in (target, blend))
+            target = jpeg(target, quality)
+            blend = jpeg(blend, quality)
         real = sample._replace(image=target)
-        return [real, real._replace(image=blend, mask=opacity > 0, label=1, has_mask=True)]
+        fake = real._replace(
+            image=blend,
+            mask=opacity > 0,
+            label=1,
+            has_mask=True,
+        )
+        return [real, fake]
 
 
-# ------------------------------------------------------------- the blend
+# ---------------------------------------------------------------- source, target and blend
 
 
 def self_blended(
     image: np.ndarray, landmarks: np.ndarray, settings: Settings, draw: Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Target and blend (H, W, 3) uint8 of a real frame, and the opacity (H, W) in [0, 1] with which the source lies over it.
+    """Target, blend and opacity, made of a real frame (H, W, 3) uint8.
 
-    Where the opacity is zero, target and blend are the same.
+    Target and blend have the shape and type of the frame. The opacity (H, W) in [0, 1] is the share
+    of the source in the blend; where it is zero, target and blend are equal.
     """
-    frame = changed = image.astype(np.float32)
-    changed = recoloured(changed, draw) if "colour" in settings.transforms else changed
-    changed = refocused(changed, settings.reduction, draw) if "frequency" in settings.transforms else changed
-    source, target = (changed, image) if draw.random() < 0.5 else (frame, to_bytes(changed))
-    source = displaced(source, draw) if "geometry" in settings.transforms else source
-    opacity = soft_mask(landmarks, image.shape[:2], settings.deformation, draw) * draw.choice(settings.ratios)
-    blend = target + opacity[..., None] * (source - target)  # I = M * source + (1 - M) * target
-    return target, to_bytes(blend), opacity
+    frame = image.astype(np.float32)
+    transformed = frame
+    if "colour" in settings.transforms:
+        transformed = recoloured(transformed, draw)
+    if "frequency" in settings.transforms:
+        transformed = refocused(transformed, settings.reduction, draw)
+    if draw.random() < 0.5:
+        source = transformed
+        target = image
+    else:
+        source = frame
+        target = rounded(transformed)
+    if "geometry" in settings.transforms:
+        source = displaced(source, draw)
+    mask = soft_mask(landmarks, image.shape[:2], settings.deformation, draw)
+    opacity = mask * draw.choice(settings.ratios)
+    blend = target + opacity[..., None] * (source - target)  # I = M · source + (1 − M) · target
+    return target, rounded(blend), opacity
 
 
 def recoloured(image: np.ndarray, draw: Generator) -> np.ndarray:
-    """An image (H, W, 3) in [0, 255] with another saturation, and now and then another contrast or other levels of its channels."""
+    """An image (H, W, 3) in [0, 255] with another saturation, at times contrast or levels too."""
     grey = image.mean(axis=2, keepdims=True)
-    image = grey + (1 + SATURATION * draw.uniform(-1, 1)) * (image - grey)
+    saturation = 1 + SATURATION * draw.uniform(-1, 1)
+    image = grey + saturation * (image - grey)
     if draw.random() < SELDOM:
         level = image.mean(axis=(0, 1))
-        image = level + (1 + CONTRAST * draw.uniform(-1, 1)) * (image - level)
+        contrast = 1 + CONTRAST * draw.uniform(-1, 1)
+        image = level + contrast * (image - level)
     if draw.random() < SELDOM:
         image = image + LEVELS * draw.uniform(-1, 1, 3)
     return image.astype(np.float32)
@@ -141,120 +189,173 @@ def recoloured(image: np.ndarray, draw: Generator) -> np.ndarray:
 def refocused(image: np.ndarray, reduction: tuple[float, float], draw: Generator) -> np.ndarray:
     """An image (H, W, 3) with stronger fine detail or, as often, with less resolution."""
     if draw.random() < 0.5:
-        return image + draw.uniform(*SHARPENING) * (image - cv2.GaussianBlur(image, (0, 0), 1.0))
-    size, factor = image.shape[1::-1], draw.uniform(*reduction)
-    small = [max(1, round(side / factor)) for side in size]
-    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), size, interpolation=cv2.INTER_LINEAR)
+        strength = draw.uniform(*SHARPENING)
+        fine_detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
+        return image + strength * fine_detail
+    height, width = image.shape[:2]
+    factor = draw.uniform(*reduction)
+    small_width = max(1, round(width / factor))
+    small_height = max(1, round(height / factor))
+    small_size = (small_width, small_height)
+    small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def displaced(image: np.ndarray, draw: Generator) -> np.ndarray:
-    """An image (H, W, 3) a little larger or smaller about its middle, and shifted; mirrored at its rim."""
+    """An image (H, W, 3) resized about its centre and shifted, both a little; reflected outside."""
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, draw.uniform(1 - RESIZE, 1 / (1 - RESIZE)))
-    matrix[:, 2] += draw.uniform(-1, 1, 2) * SHIFT * np.array([width, height])
-    return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    scale = draw.uniform(1 - RESIZE, 1 / (1 - RESIZE))
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, scale)
+    size = (width, height)
+    shift = draw.uniform(-1, 1, 2) * SHIFT * np.array(size)
+    matrix[:, 2] += shift
+    return cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def soft_mask(landmarks: np.ndarray, shape: tuple[int, int], deformation: float, draw: Generator) -> np.ndarray:
-    """The mask (H, W) in [0, 1]: an ellipse from brows to chin, its outline deformed and softened; zero outside the face.
+# ---------------------------------------------------------------- the mask
 
-    Landmarks (5, 2) that are unknown, that span no face, or whose face lies outside the image are replaced by those of an
-    average crop (:data:`AVERAGE_FACE`).
+
+class Outline(NamedTuple):
+    """The shape of a mask before it is laid on a face; lengths are shares of the eye distance."""
+
+    half_width: float  # the ellipse in face coordinates
+    top: float
+    bottom: float
+    # Displacements in x and y at the nodes of a coarse grid, (2, 4, 4) in [-1, 1]
+    waves: np.ndarray
+    displacement: float  # of a wave of one
+    blurs: np.ndarray  # (2,), the deviations of the two blurs
+
+
+def drawn_outline(deformation: float, draw: Generator) -> Outline:
+    """A random outline that is displaced by at most ``deformation`` eye distances."""
+    half_width = draw.uniform(*HALF_WIDTH)
+    top = draw.uniform(*TOP)
+    bottom = draw.uniform(*BOTTOM)
+    waves = draw.uniform(-1, 1, (2, 4, 4))
+    return Outline(
+        half_width=half_width,
+        top=top,
+        bottom=bottom,
+        waves=waves.astype(np.float32),
+        displacement=deformation * draw.random(),
+        blurs=draw.uniform(*SOFTENING, 2),
+    )
+
+
+def soft_mask(
+    landmarks: np.ndarray,
+    shape: tuple[int, int],
+    deformation: float,
+    draw: Generator,
+) -> np.ndarray:
+    """A mask (H, W) in [0, 1]: an ellipse from brows to chin, deformed and softened.
+
+    Landmarks (5, 2) that are unknown, that span no face or whose face lies outside the image are
+    replaced by those of an average crop (:data:`AVERAGE_FACE`).
     """
-    wide, top, bottom = (draw.uniform(*span) for span in (WIDTH, TOP, BOTTOM))
-    waves = draw.uniform(-1, 1, (2, 4, 4)).astype(np.float32)  # at the nodes of a coarse grid
-    strength, blurs = deformation * draw.random(), draw.uniform(*SOFTENING, 2)
-    for points in (landmarks, AVERAGE_FACE * np.float32(shape[::-1])):
-        s, t = face_coordinates(points, shape)
-        ellipse = np.hypot(s / wide, (t - (top + bottom) / 2) / ((bottom - top) / 2)) < 1
-        if ellipse.any():
-            eyes = float(np.linalg.norm(points[1] - points[0]))
-            mask = softened(deformed(ellipse.astype(np.float32), strength * eyes, waves), blurs * eyes)
-            if mask.any():
-                break
+    outline = drawn_outline(deformation, draw)
+    mask = mask_on_face(outline, landmarks, shape)
+    if not mask.any():
+        size = np.float32(shape[::-1])
+        mask = mask_on_face(outline, AVERAGE_FACE * size, shape)
     return mask
 
 
-def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Coordinates s and t (2, H, W) of an image's pixels in which the eyes lie at (-1, 0) and (1, 0), the mouth at (0, 1).
+def mask_on_face(outline: Outline, landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) of an outline on the face with these landmarks; zero without a face."""
+    s, t = face_coordinates(landmarks, shape)
+    middle = (outline.top + outline.bottom) / 2
+    half_height = (outline.bottom - outline.top) / 2
+    # (s / a)² + ((t − t_0) / b)² < 1
+    radius = np.hypot(s / outline.half_width, (t - middle) / half_height)
+    ellipse = radius < 1
+    if not ellipse.any():
+        return np.zeros(shape, np.float32)
+    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    length = outline.displacement * eye_distance
+    mask = deformed(ellipse.astype(np.float32), length, outline.waves)
+    return softened(mask, outline.blurs * eye_distance)
 
-    NaN where the landmarks (5, 2) are unknown, or span less than a thousandth of the image.
+
+def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The coordinates (s, t) of every pixel in the frame of the face, (2, H, W).
+
+    The eyes lie at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). NaN where landmarks
+    (5, 2) are unknown, or where they span less than a thousandth of the image.
     """
-    right, left, _, *corners = landmarks.astype(float)
-    eyes, mouth = (right + left) / 2, (corners[0] + corners[1]) / 2
-    (a, b), (c, d) = axes = np.column_stack([(left - right) / 2, mouth - eyes])
-    if not abs(a * d - b * c) > shape[0] * shape[1] / 1000:  # not true of NaN either
+    axes, origin = face_axes(landmarks)
+    (a, b), (c, d) = axes
+    area = abs(a * d - b * c)  # the determinant; numpy's would warn of NaN
+    smallest = shape[0] * shape[1] / 1000
+    if np.isnan(area) or area <= smallest:
         return np.full((2, *shape), np.nan)
-    pixels = np.indices(shape)[::-1] - eyes[:, None, None]
+    columns_and_rows = np.indices(shape)[::-1]
+    pixels = columns_and_rows - origin[:, None, None]
     return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
 def deformed(mask: np.ndarray, length: float, waves: np.ndarray) -> np.ndarray:
-    """A mask (H, W) under a smooth displacement of at most about ``length`` pixels: ``waves`` (2, n, n) in [-1, 1], interpolated."""
+    """A mask (H, W) under a smooth displacement of ``length`` pixels times the ``waves``.
+
+    The waves (2, n, n) in [-1, 1] are interpolated between the nodes of their grid.
+    """
     size = mask.shape[::-1]
-    shift = [length * cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC) for wave in waves]
-    return cv2.remap(mask, *np.float32(np.indices(mask.shape)[::-1] + shift), cv2.INTER_LINEAR)
+    shifts = []
+    for wave in waves:
+        smooth_wave = cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC)
+        shifts.append(length * smooth_wave)
+    columns_and_rows = np.indices(mask.shape)[::-1]
+    columns, rows = np.float32(columns_and_rows + np.stack(shifts))
+    return cv2.remap(mask, columns, rows, cv2.INTER_LINEAR)
 
 
 def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
-    """A mask (H, W) blurred twice, and only what is nearly one after the first blur kept in between.
+    """A mask (H, W) blurred twice; between the blurs, only what is nearly one is kept.
 
-    The first blur takes as much from the outline as its width; the second gives back as much as its own. So the mask is
-    smaller than it was where the first is the wider one, else larger.
+    The first blur takes as much from the outline as its width, the second gives back as much as
+    its own. So the mask shrinks if the first blur is the wider one, and otherwise grows.
     """
-    first, second = (float(max(blur, 0.3)) for blur in blurs)
-    kept = cv2.GaussianBlur(mask, (0, 0), first) > 1 - VISIBLE
-    mask = cv2.GaussianBlur(kept.astype(np.float32), (0, 0), second)
+    first_blur, second_blur = np.maximum(blurs, 0.3)
+    mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
+    core = np.float32(mask > 1 - VISIBLE)
+    mask = cv2.GaussianBlur(core, (0, 0), second_blur)
     return np.where(mask > VISIBLE, mask.clip(max=1), 0)
 
 
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """An image in [0, 255] as uint8."""
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+# ---------------------------------------------------------------- the classifier
 
 
-def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB after JPEG of a quality."""
-    _, file = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-# ------------------------------------------------------------- the classifier
-
-
-class Network(papers.Network):
-    """A classifier from timm: images (B, 3, H, W), normalised, to ``{"cls": (B, 2) logits}``. All that is new lies in the data."""
+class Network(xception.Network):
+    """The baseline's classifier; everything new lies in the data, and in how it is trained."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.sharpness = settings.sharpness
-        self.backbone = backbones.create(settings.backbone, settings.pretrained, num_classes=2)
-        self.weights_from = self.backbone.weights_from
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits, real first."""
-        return {"cls": self.backbone(images)}
-
-    def losses(self, outputs: dict[str, Tensor], batch: papers.Batch) -> dict[str, Tensor]:
-        """The cross-entropy ``cls``, which is all of ``total``."""
-        cls = papers.cross_entropy(outputs["cls"], batch["label"], batch)
-        return {"cls": cls, "total": cls}
 
     def moved(self) -> AbstractContextManager | None:
-        """Up their gradient, where ``sharpness`` says so: the gradient there is that of SAM."""
-        return climbed(self, self.sharpness) if self.sharpness else None
+        """SAM's second pass: the weights moved up their gradient; None if ``sharpness`` is 0."""
+        if self.sharpness == 0:
+            return None
+        return climbed(self, self.sharpness)
 
 
 @contextmanager
 def climbed(network: nn.Module, distance: float) -> Iterator[None]:
-    """The weights moved by ``distance`` up their gradient, which is cleared; at the end they are put back.
+    """Move the weights by ``distance`` up their gradient and clear it; at the end, put them back.
 
-    What is computed meanwhile is the gradient of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2).
+    The gradient in between is that of sharpness-aware minimisation (SAM; Foret et al., ICLR 2021).
     """
     trained = [weight for weight in network.parameters() if weight.grad is not None]
-    weights, gradients = [weight.detach() for weight in trained], [weight.grad for weight in trained]
-    kept, length = [weight.clone() for weight in weights], nn.utils.get_total_norm(gradients)
-    torch._foreach_add_(weights, gradients, alpha=float(distance / (length + 1e-12)))
+    gradients = [weight.grad for weight in trained]
+    originals = [weight.detach().clone() for weight in trained]
+    length = nn.utils.get_total_norm(gradients)
+    step = float(distance / (length + 1e-12))  # equation 2: ε = ρ · g / |g|
+    with torch.no_grad():
+        for weight, gradient in zip(trained, gradients):
+            weight.add_(gradient, alpha=step)
     network.zero_grad()
     yield
-    torch._foreach_copy_(weights, kept)
+    with torch.no_grad():
+        for weight, original in zip(trained, originals):
+            weight.copy_(original)

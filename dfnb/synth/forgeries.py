@@ -1,29 +1,36 @@
-"""What happens to a filmed video: the camera, manipulations with exact masks, and the way to the viewer.
+"""What happens to a filmed video: the camera, manipulations with exact masks, and delivery.
 
 Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, and :func:`deliver`.
 """
 
-import io
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-import av
 import cv2
 import numpy as np
 from numpy.random import Generator
 from pydantic import Field
 
-from dfnb import core
-from dfnb.synth.people import Array, Shot, Span, blob, edge
+from dfnb.data.codecs import h264, jpeg
+from dfnb.geometry import face_axes, rounded
+from dfnb.settings import Closed
+from dfnb.synth.brushes import bump, edge
+from dfnb.synth.people import Array, Shot, Span
 
-REGIONS = core.read_yaml(Path(__file__).with_suffix(".yaml"))
-OWN = {"composite": 1, "moved": 1, "reduced": 0}  # in the donor's place the target itself, so many frames later
-ATTRIBUTE = 0.5  # editors of attributes generate at this share of the other generators' resolution
+VISIBLE = 0.05  # opacity from which on a pixel counts as forged
+ATTRIBUTE_RESOLUTION = 0.5  # of generated attributes, as a share of other generated images'
+DETAIL_OF_NOISE = 0.75  # share of white noise's variance that is in its fine detail
+MEDIAN_OF_CHI_SQUARED = 0.4549  # with one degree of freedom: median over mean of squared noise
+WARM = np.float32([0.9, 0.5, 0.2])
+COLD = np.float32([0.2, 0.5, 0.9])
+# Places in face coordinates that a warp pulls, beside the corners of the mouth.
+LOWER_LIP = (0, 1.25)
+RIGHT_BROW = (-1, -0.4)
+LEFT_BROW = (1, -0.4)
 
 
-class Camera(core.Closed):
+class Camera(Closed):
     """How frames are captured; a video draws its value from each span."""
 
     resolution: Span = (1.0, 1.0)  # share of the frame's size that the camera resolves
@@ -31,19 +38,19 @@ class Camera(core.Closed):
     noise: Span = (0.01, 0.018)  # standard deviation, images in [0, 1]
 
 
-class Forgery(core.Closed):
-    """How well forgeries are made; face coordinates are those of :func:`_to_pixels`."""
+class Forgery(Closed):
+    """How well forgeries are made; a frame draws its value from each span that its method uses."""
 
-    blend: Literal["alpha", "poisson"] = "alpha"  # of the methods with a donor's face
+    blend: Literal["alpha", "poisson"] = "alpha"  # of the methods that lay one image over another
     feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
-    cast: Span = (0.04, 0.08)  # by what share a channel of the donor's matched colours is off, up or down
-    low_resolution: Span = (0.55, 0.75)  # of resynthesised faces, share of the frame's
+    cast: Span = (0.04, 0.08)  # error of a channel of the matched colours, as a share
+    low_resolution: Span = (0.55, 0.75)  # of generated images, share of the frame's
     soften: Span = (0.6, 0.9)  # blur of mouth textures in pixels
     motion: Span = (0.4, 0.6)  # longest displacement of a warp, in face coordinates
-    regrain: Span = (0.3, 0.6)  # 1: the forged region has as much fine grain as what it replaces
+    regrain: Span = (0.3, 0.6)  # 1: the region gets as much fine grain as what it replaces has
 
 
-class Delivery(core.Closed):
+class Delivery(Closed):
     """How frames are delivered, real and forged alike; a video draws its value from each span."""
 
     white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel
@@ -53,238 +60,498 @@ class Delivery(core.Closed):
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
 
-# ------------------------------------------------------------------------------------------------- camera
+# ---------------------------------------------------------------- camera
 
 
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
-    """What the camera makes of a video: less resolution, blur, and noise that is grey for its larger part."""
-    share, blur, noise = (draw.uniform(*span) for span in (camera.resolution, camera.blur, camera.noise))
-    images = [cv2.GaussianBlur(_resolve(shot.image, share), (0, 0), blur) for shot in shots]
-    grainy = [np.clip(image + noise * _grain(image, draw).astype(np.float32), 0, 1) for image in images]
-    return [Shot(image, shot.landmarks) for image, shot in zip(grainy, shots)]
+    """A video as the camera records it: with less resolution, blur and noise."""
+    resolution = draw.uniform(*camera.resolution)
+    blur = draw.uniform(*camera.blur)
+    noise = draw.uniform(*camera.noise)
+    captured = []
+    for shot in shots:
+        image = _resolved(shot.image, resolution)
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+        grain = _grain(image, draw).astype(np.float32)
+        image = np.clip(image + noise * grain, 0, 1)
+        captured.append(Shot(image, shot.landmarks))
+    return captured
 
 
 def _grain(image: Array, draw: Generator) -> Array:
-    return 0.8 * draw.standard_normal((*image.shape[:2], 1)) + 0.6 * draw.standard_normal(image.shape)
+    """Noise of variance 1 in the image's shape, which is grey for its larger part."""
+    height, width, _ = image.shape
+    grey = draw.standard_normal((height, width, 1))
+    coloured = draw.standard_normal(image.shape)
+    return 0.8 * grey + 0.6 * coloured
 
 
-def _resolve(image: Array, share: float) -> Array:
+def _resolved(image: Array, share: float) -> Array:
     """The image as it looks when only a share of its sides is resolved."""
-    size = image.shape[1::-1]
-    small = [max(round(side * share), 1) for side in size]
-    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), size, interpolation=cv2.INTER_CUBIC)
+    height, width, _ = image.shape
+    small_width = max(round(width * share), 1)
+    small_height = max(round(height * share), 1)
+    small = cv2.resize(
+        image,
+        (small_width, small_height),
+        interpolation=cv2.INTER_AREA,
+    )
+    return cv2.resize(
+        small,
+        (width, height),
+        interpolation=cv2.INTER_CUBIC,
+    )
 
 
 def to_bytes(image: Array) -> Array:
-    """An image in [0, 1] as uint8."""
-    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+    """An image with values in [0, 1] as uint8."""
+    return rounded(image * 255)
 
 
-# ------------------------------------------------------------------------------------------------- geometry and blending
+# ---------------------------------------------------------------- regions
+
+
+class Region(NamedTuple):
+    """Where a method forges: a superellipse in face coordinates (see ``geometry.face_axes``).
+
+    Its values are ``wide``, half the width, ``high``, half the height, and ``aside`` and
+    ``middle``, the coordinates of its centre.
+    """
+
+    drawn: dict[str, Span]  # values that a forgery draws, in an order on which all pixels depend
+    middle: float = 0  # where it is not drawn
+    exponent: int = 2  # 2: an ellipse; 4: a box with rounded corners
+
+
+FACE = Region(
+    {
+        "wide": (1.75, 2.05),
+        "high": (1.1, 1.25),
+        "middle": (0.42, 0.52),
+    },
+)
+BOX = Region(
+    {
+        "wide": (1.6, 1.85),
+        "high": (1.0, 1.15),
+        "middle": (0.4, 0.5),
+    },
+    exponent=4,
+)
+HOLE = Region(  # anywhere in the face
+    {
+        "aside": (-0.8, 0.8),
+        "middle": (0.0, 1.0),
+        "wide": (1.0, 1.4),
+        "high": (0.7, 1.0),
+    },
+)
+MOUTH = Region(
+    {
+        "wide": (1.05, 1.3),
+        "high": (0.45, 0.6),
+    },
+    middle=1.03,
+)
+EYES = Region(
+    {
+        "wide": (1.8, 2.1),
+        "high": (0.6, 0.8),
+    },
+    middle=0.1,
+)
+HAIR = Region(  # and forehead
+    {
+        "wide": (1.8, 2.2),
+        "high": (0.8, 1.0),
+        "middle": (-1.1, -0.9),
+    },
+)
+
+
+def _opacity(shot: Shot, region: Region, feather: Span, draw: Generator) -> Array:
+    """Opacity (H, W) of a region: 0 at its rim, 1 from ``feather`` of its radius inwards."""
+    shape = {"aside": 0, "middle": region.middle}
+    for name, span in region.drawn.items():
+        shape[name] = draw.uniform(*span)
+    feather_width = draw.uniform(*feather)
+    s, t = _face_coordinates(shot)
+    across = np.abs((s - shape["aside"]) / shape["wide"])
+    down = np.abs((t - shape["middle"]) / shape["high"])
+    power = region.exponent
+    radius = (across**power + down**power) ** (1 / power)
+    ramp = np.clip((1 - radius) / feather_width, 0, 1)
+    smooth = ramp * ramp * (3 - 2 * ramp)
+    return smooth.astype(np.float32)
+
+
+def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
+    """Face coordinates s and t (H, W) of a frame's pixels."""
+    height, width = shot.image.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    to_face = np.linalg.inv(_to_pixels(shot))
+    row_s, row_t, _ = to_face
+    s = row_s[0] * x + row_s[1] * y + row_s[2]
+    t = row_t[0] * x + row_t[1] * y + row_t[2]
+    return s, t
 
 
 def _to_pixels(shot: Shot) -> Array:
-    """Homogeneous matrix (3, 3) of face coordinates: the eyes lie at (-1, 0) and (1, 0), the mouth's middle at (0, 1)."""
-    right, left, _, *corners = shot.landmarks.astype(np.float64)
-    eyes, mouth = (right + left) / 2, (corners[0] + corners[1]) / 2
-    return np.vstack([np.column_stack([(left - right) / 2, mouth - eyes, eyes]), [0, 0, 1]])
+    """Homogeneous matrix (3, 3) from face coordinates to pixels."""
+    axes, origin = face_axes(shot.landmarks)
+    affine = np.column_stack([axes, origin])
+    return np.vstack([affine, [0, 0, 1]])
 
 
-def _face_coordinates(shot: Shot) -> list[Array]:
-    """Face coordinates s and t (H, W) of a frame's pixels."""
-    y, x = np.mgrid[0 : shot.image.shape[0], 0 : shot.image.shape[1]].astype(np.float32)
-    return [row[0] * x + row[1] * y + row[2] for row in np.linalg.inv(_to_pixels(shot))[:2]]
+# ---------------------------------------------------------------- moving and blending
 
 
-def _moved(shot: Shot, pull: Array) -> tuple[Array, Array]:
-    """The frame warped by a pull (2, H, W) in face coordinates, and the displacement (2, H, W) in pixels."""
-    shift = np.einsum("ij,jhw->ihw", _to_pixels(shot)[:2, :2], pull)
-    return cv2.remap(shot.image, *np.float32(np.indices(shift.shape[1:])[::-1] - shift), cv2.INTER_LINEAR), shift
+class Inputs(NamedTuple):
+    """What every method gets."""
+
+    target: Shot  # the frame to forge
+    donor: Shot  # a frame of the person whose face is used
+    opacity: Array | None  # (H, W) of the method's region, if it has one
+    forgery: Forgery
+    draw: Generator
 
 
-def _region(shot: Shot, feather: float, wide: float, high: float, middle: float, n: int = 2, aside: float = 0) -> Array:
-    """Opacity (H, W) of a superellipse of order n about (aside, middle): 0 at its rim, 1 from ``feather`` of its radius on."""
-    s, t = _face_coordinates(shot)
-    away = (np.abs((s - aside) / wide) ** n + np.abs((t - middle) / high) ** n) ** (1 / n)
-    ramp = np.clip((1 - away) / feather, 0, 1)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+Layer = tuple[Array, Array]  # an image (H, W, 3), and how opaque (H, W) it lies over the target
 
 
-def _fit(donor: Shot, target: Shot) -> Array:
+def _fitted(donor: Shot, target: Shot) -> Array:
     """The donor's frame, moved so that eyes and mouth lie on the target's."""
-    affine = (_to_pixels(target) @ np.linalg.inv(_to_pixels(donor)))[:2]
-    return cv2.warpAffine(donor.image, affine, donor.image.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
+    matrix = _to_pixels(target) @ np.linalg.inv(_to_pixels(donor))
+    return _moved(donor.image, matrix[:2])
 
 
-def _blend(image: Array, target: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """``image``, each channel with the target's mean and deviation in the region and a cast, laid over the target.
+def _moved(image: Array, matrix: Array) -> Array:
+    """The image, moved by a matrix (2, 3) and mirrored at its borders."""
+    height, width, _ = image.shape
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
 
-    An image that replaces the whole frame stays as it is, and the same numbers are drawn.
+
+def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
+    """The frame warped by a pull (2, H, W) in face coordinates; and the pull in pixels."""
+    axes, _ = face_axes(shot.landmarks)
+    shift = np.einsum("ij,jhw->ihw", axes, pull)
+    y, x = np.indices(shift.shape[1:])
+    source_x = np.float32(x - shift[0])
+    source_y = np.float32(y - shift[1])
+    warped = cv2.remap(
+        shot.image,
+        source_x,
+        source_y,
+        cv2.INTER_LINEAR,
+    )
+    return warped, shift
+
+
+def _blend(image: Array, inputs: Inputs) -> Layer:
+    """Fit an image to the region of the target that it replaces.
+
+    Each channel gets the target's mean and deviation in the region, and a cast. An image that
+    replaces the whole frame stays as it is, while the same numbers are drawn.
     """
-    weight, both = opacity[..., None] / opacity.sum(), (image, target.image)
-    means = [(weight * each).sum(axis=(0, 1)) for each in both]
-    spreads = [(weight * (each - mean) ** 2).sum(axis=(0, 1)) for each, mean in zip(both, means)]
-    gain = np.sqrt(np.clip(spreads[1] / np.maximum(spreads[0], 1e-6), 0.25, 4))
-    cast = 1 + draw.uniform(*forgery.cast) * draw.choice([-1, 1], 3)
+    target, _, opacity, forgery, draw = inputs
+    weight = opacity[..., None] / opacity.sum()
+    mean, variance = _moments(image, weight)
+    target_mean, target_variance = _moments(target.image, weight)
+    ratio = target_variance / np.maximum(variance, 1e-6)
+    gain = np.sqrt(np.clip(ratio, 0.25, 4))
+    error = draw.uniform(*forgery.cast)
+    signs = draw.choice([-1, 1], 3)
+    cast = 1 + error * signs
     if (opacity == 1).all():
         return image, opacity
-    image = (((image - means[0]) * gain + means[1]) * cast).astype(np.float32)
+    matched = ((image - mean) * gain + target_mean) * cast
+    matched = matched.astype(np.float32)
     if forgery.blend == "alpha":
-        return image, opacity
-    mask = (opacity > 0.05).astype(np.uint8) * 255
+        return matched, opacity
+    return _poisson(matched, target.image, opacity > VISIBLE)
+
+
+def _moments(image: Array, weight: Array) -> tuple[Array, Array]:
+    """Weighted mean (3,) and variance (3,) of an image's channels."""
+    mean = (weight * image).sum(axis=(0, 1))
+    squared = (image - mean) ** 2
+    variance = (weight * squared).sum(axis=(0, 1))
+    return mean, variance
+
+
+def _poisson(image: Array, background: Array, region: Array) -> Layer:
+    """The image cloned into a region of the background by Poisson's equation."""
+    mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
     middle = (x + width // 2, y + height // 2)
-    # OpenCV 5 overwrites the mask it is given
-    cloned = cv2.seamlessClone(to_bytes(image), to_bytes(target.image), mask.copy(), middle, cv2.NORMAL_CLONE)
-    return cloned.astype(np.float32) / 255, (mask > 0).astype(np.float32)
+    cloned = cv2.seamlessClone(
+        to_bytes(image),
+        to_bytes(background),
+        mask.copy(),  # OpenCV 5 overwrites it
+        middle,
+        cv2.NORMAL_CLONE,
+    )
+    cloned = cloned.astype(np.float32) / 255
+    return cloned, region.astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------- methods
-# A method gets the opacity (H, W) of its region in forgeries.yaml. It returns a forged frame (H, W, 3), and how opaque that lies
-# over the captured one (H, W).
+# ---------------------------------------------------------------- methods
 
 
-def swap(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
+def swap(inputs: Inputs) -> Layer:
     """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
-    return _blend(_fit(donor, target), target, opacity, forgery, draw)
+    fitted = _fitted(inputs.donor, inputs.target)
+    return _blend(fitted, inputs)
 
 
-def resynthesis(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """The donor's face generated at a low resolution, in a box with rounded corners (as Deepfakes)."""
-    return _blend(_resolve(_fit(donor, target), draw.uniform(*forgery.low_resolution)), target, opacity, forgery, draw)
+def resynthesis(inputs: Inputs) -> Layer:
+    """The donor's face, generated at a low resolution, in a rounded box (as Deepfakes)."""
+    resolution = inputs.draw.uniform(*inputs.forgery.low_resolution)
+    fitted = _fitted(inputs.donor, inputs.target)
+    generated = _resolved(fitted, resolution)
+    return _blend(generated, inputs)
 
 
-def warp(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """The target's own face warped towards the donor's expression: mouth corners, lower lip, brows (as Face2Face)."""
-    ours, theirs = (np.linalg.solve(_to_pixels(x), [*x.landmarks[3:].T, [1, 1]])[:2].T for x in (target, donor))
-    corners = theirs - ours + draw.normal(0, 0.1, (2, 2))
-    length = draw.uniform(*forgery.motion)
-    corners *= length / max(float(np.linalg.norm(corners, axis=1).max()), 1e-3)
-    lip, brows = length * draw.choice([-1, 1]) * draw.uniform(0.5, 1), length * draw.uniform(-0.8, 0.8)
-    handles = [*ours, (0, 1.25), (-1, -0.4), (1, -0.4)]
-    pulls = np.vstack([corners, [[0, lip], [0, brows], [0, brows]]])
-    s, t = _face_coordinates(target)
-    pull = sum(pull[:, None, None] * blob(s, t, *at, 0.5, 0.35) for at, pull in zip(handles, pulls))
-    warped, shift = _moved(target, pull)
-    return warped, (np.hypot(*shift) > 0.3).astype(np.float32)
+def warp(inputs: Inputs) -> Layer:
+    """The target's own face, warped towards the donor's expression (as Face2Face).
 
-
-def mouth(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """A new texture, the donor's a little softened, for the mouth and what is around it (as NeuralTextures)."""
-    texture = cv2.GaussianBlur(_fit(donor, target), (0, 0), draw.uniform(*forgery.soften))
-    return _blend(texture, target, opacity, forgery, draw)
-
-
-def diffuse(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """A hole in the face, filled smoothly from its rim (inpainting, as globally and locally consistent completion)."""
-    filled = cv2.inpaint(to_bytes(target.image), (opacity > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    return filled.astype(np.float32) / 255, opacity
-
-
-def patch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """A hole in the face, filled with what lies elsewhere in the frame, in full detail (inpainting, as by contextual attention)."""
-    angle, size = draw.uniform(0, 2 * math.pi), target.image.shape[1::-1]
-    away = np.linalg.norm(target.landmarks[1] - target.landmarks[0]) * draw.uniform(0.4, 0.7)
-    move = np.float32([[1, 0, away * math.cos(angle)], [0, 1, away * math.sin(angle)]])
-    copied = cv2.warpAffine(target.image, move, size, borderMode=cv2.BORDER_REFLECT_101)
-    return _blend(copied, target, opacity, forgery, draw)
-
-
-def recolour(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """Another colour for hair and forehead, generated at a low resolution (attribute, as StarGAN's hair colours)."""
-    generated = _resolve(target.image, ATTRIBUTE * draw.uniform(*forgery.low_resolution))
-    return (generated * (1 + draw.uniform(*forgery.cast, 3) * draw.choice([-1, 1], 3))).astype(np.float32), opacity
-
-
-def retouch(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """Larger eyes, generated at a low resolution (attribute, as an edit in the latent space of Glow)."""
-    s, t = _face_coordinates(target)
-    right, left = (blob(s, t, side, 0, 0.6, 0.6) for side in (-1, 1))
-    pull = draw.uniform(0.15, 0.3) * np.stack([right * (s + 1) + left * (s - 1), (right + left) * t])
-    generated = _resolve(_moved(target, pull)[0], ATTRIBUTE * draw.uniform(*forgery.low_resolution))
-    return _blend(generated, target, opacity, forgery, draw)
-
-
-# What the traces of a forgery are made of: what `composite`, `moved` and `whole` draw is what `swap` and `resynthesis` draw of
-# the same stream, so that they differ from these in what is named and in nothing else. `composite` is `swap` with the person's
-# own face, from another frame: a seam without a forgery. `reduced` is `whole` with the target's own frame.
-
-
-def moved(target: Shot, own: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """The whole of another frame of the same film, fitted as for a swap: resampled pixels without a seam, a cast or a forgery."""
-    return swap(target, own, np.ones_like(opacity), forgery, draw)
-
-
-def whole(target: Shot, donor: Shot, opacity: Array, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """The donor filmed in the target's scene, the whole frame generated at a low resolution: a forgery without a seam."""
-    return resynthesis(target, Shot(donor.image, target.landmarks), np.ones_like(opacity), forgery, draw)
-
-
-METHODS = {f.__name__: f for f in (swap, resynthesis, warp, mouth, diffuse, patch, recolour, retouch, moved, whole)}
-METHODS |= {"composite": swap, "reduced": whole}
-
-
-def forge(method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator) -> tuple[Array, Array]:
-    """A forged frame (H, W, 3) float32 in [0, 1] and its mask (H, W) bool; outside it is the target, bit for bit.
-
-    Resampling smooths the camera's grain, which alone would give every forgery away (and make its file smaller), so
-    that the forged region gets back a share of what it lost: fine detail of the same energy.
+    It moves mouth corners, lower lip and brows, and forges where a pixel moves.
     """
-    place = {name: draw.uniform(*v) if isinstance(v, list) else v for name, v in REGIONS[method].items()}
-    opacity = _region(target, draw.uniform(*forgery.feather), **place) if place else None
-    image, opacity = METHODS[method](target, donor, opacity, forgery, draw)
-    mask = opacity > 0.05
-    fine = [np.median((each - cv2.GaussianBlur(each, (0, 0), 1.0))[mask] ** 2) for each in (image, target.image)]
-    lost = max(float(fine[1] - fine[0]) / 0.4549, 0.0)  # median of a chi²
-    amount = math.sqrt(lost / 0.75) * draw.uniform(*forgery.regrain)  # a blur of 1 leaves 3/4 of white noise's energy
-    mixed = target.image + opacity[..., None] * (image + amount * _grain(image, draw) - target.image)
-    return np.where(mask[..., None], np.clip(mixed, 0, 1), target.image).astype(np.float32), mask
+    draw = inputs.draw
+    target = inputs.target
+    corners = _mouth_corners(target)
+    towards_donor = _mouth_corners(inputs.donor) - corners
+    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))
+    lengths = np.linalg.norm(corner_pulls, axis=1)
+    longest = float(lengths.max())
+    length = draw.uniform(*inputs.forgery.motion)
+    corner_pulls *= length / max(longest, 1e-3)
+    up_or_down = draw.choice([-1, 1])
+    lip_pull = length * up_or_down * draw.uniform(0.5, 1)
+    brow_pull = length * draw.uniform(-0.8, 0.8)
+    pulls = [
+        (corners[0], corner_pulls[0]),
+        (corners[1], corner_pulls[1]),
+        (LOWER_LIP, [0, lip_pull]),
+        (RIGHT_BROW, [0, brow_pull]),
+        (LEFT_BROW, [0, brow_pull]),
+    ]
+    s, t = _face_coordinates(target)
+    pull = np.zeros((2, *s.shape))
+    for place, vector in pulls:
+        near = bump(s, t, place, (0.5, 0.35))
+        pull += np.reshape(vector, (2, 1, 1)) * near
+    warped, shift = _warped(target, pull)
+    is_moved = np.hypot(*shift) > 0.3
+    return warped, is_moved.astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------- delivery
+def _mouth_corners(shot: Shot) -> Array:
+    """Right and left corner of the mouth (2, 2) in face coordinates."""
+    corners = shot.landmarks[3:].T
+    homogeneous = np.vstack([corners, [1, 1]])
+    return np.linalg.solve(_to_pixels(shot), homogeneous)[:2].T
+
+
+def mouth(inputs: Inputs) -> Layer:
+    """The donor's texture, softened, in and around the mouth (as NeuralTextures)."""
+    softness = inputs.draw.uniform(*inputs.forgery.soften)
+    fitted = _fitted(inputs.donor, inputs.target)
+    texture = cv2.GaussianBlur(fitted, (0, 0), softness)
+    return _blend(texture, inputs)
+
+
+def diffuse(inputs: Inputs) -> Layer:
+    """A hole in the face, filled smoothly from its rim.
+
+    It stands for inpainting by globally and locally consistent completion.
+    """
+    hole = inputs.opacity > 0
+    filled = cv2.inpaint(
+        to_bytes(inputs.target.image),
+        hole.astype(np.uint8),
+        3,  # pixels about each one that it is filled from
+        cv2.INPAINT_TELEA,
+    )
+    return filled.astype(np.float32) / 255, inputs.opacity
+
+
+def patch(inputs: Inputs) -> Layer:
+    """A hole in the face, filled in full detail with what lies elsewhere in the frame.
+
+    It stands for inpainting by contextual attention.
+    """
+    target = inputs.target
+    angle = inputs.draw.uniform(0, 2 * math.pi)
+    right_eye, left_eye = target.landmarks[:2]
+    eye_distance = np.linalg.norm(left_eye - right_eye)
+    distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
+    shift_x = distance * math.cos(angle)
+    shift_y = distance * math.sin(angle)
+    matrix = np.float32([[1, 0, shift_x], [0, 1, shift_y]])
+    return _blend(_moved(target.image, matrix), inputs)
+
+
+def recolour(inputs: Inputs) -> Layer:
+    """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours)."""
+    draw = inputs.draw
+    forgery = inputs.forgery
+    resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*forgery.low_resolution)
+    generated = _resolved(inputs.target.image, resolution)
+    amounts = draw.uniform(*forgery.cast, 3)
+    signs = draw.choice([-1, 1], 3)
+    recoloured = generated * (1 + amounts * signs)
+    return recoloured.astype(np.float32), inputs.opacity
+
+
+def retouch(inputs: Inputs) -> Layer:
+    """Larger eyes, generated at a low resolution (as an edit in the latent space of Glow)."""
+    draw = inputs.draw
+    s, t = _face_coordinates(inputs.target)
+    right = bump(s, t, (-1, 0), (0.6, 0.6))
+    left = bump(s, t, (1, 0), (0.6, 0.6))
+    aside = right * (s + 1) + left * (s - 1)
+    down = (right + left) * t
+    pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
+    resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*inputs.forgery.low_resolution)
+    enlarged, _ = _warped(inputs.target, pull)
+    generated = _resolved(enlarged, resolution)
+    return _blend(generated, inputs)
+
+
+# The next two show what the traces of a forgery are made of. They draw the same numbers from their
+# stream as `swap` and `resynthesis`, so that they differ from these in what is named here alone.
+
+
+def moved(inputs: Inputs) -> Layer:
+    """The whole of another frame of the same film, fitted as for a swap.
+
+    Its pixels are resampled; it has no seam, no colour cast and no forgery.
+    """
+    everywhere = np.ones_like(inputs.opacity)
+    return swap(inputs._replace(opacity=everywhere))
+
+
+def whole(inputs: Inputs) -> Layer:
+    """The donor, filmed in the target's scene, the whole frame generated at a low resolution.
+
+    It is a forgery without a seam.
+    """
+    in_place = Shot(inputs.donor.image, inputs.target.landmarks)
+    everywhere = np.ones_like(inputs.opacity)
+    return resynthesis(inputs._replace(donor=in_place, opacity=everywhere))
+
+
+# In place of a donor, these three get the target itself: its frame that lies so many frames later.
+# `composite` is a seam without a forgery, `reduced` a low resolution without one.
+FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
+
+METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
+    "swap": (swap, FACE),
+    "resynthesis": (resynthesis, BOX),
+    "warp": (warp, None),
+    "mouth": (mouth, MOUTH),
+    "diffuse": (diffuse, HOLE),
+    "patch": (patch, HOLE),
+    "recolour": (recolour, HAIR),
+    "retouch": (retouch, EYES),
+    "moved": (moved, FACE),
+    "whole": (whole, BOX),
+    "composite": (swap, FACE),
+    "reduced": (whole, BOX),
+}
+
+
+def forge(
+    method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator
+) -> tuple[Array, Array]:
+    """Forge a captured frame.
+
+    Resampling smooths the camera's grain, which alone would give every forgery away, also by the
+    size of its file. So the forged region gets back a share of the fine detail that it lost.
+
+    Args:
+        method: One of :data:`METHODS`.
+        target: The frame to forge.
+        donor: A frame of the person whose face is used.
+        forgery: The settings.
+        draw: The random stream.
+
+    Returns:
+        The forged frame (H, W, 3) float32 in [0, 1] and its mask (H, W) bool; outside the mask it
+        equals the target bit for bit.
+    """
+    make, region = METHODS[method]
+    opacity = None
+    if region is not None:
+        opacity = _opacity(target, region, forgery.feather, draw)
+    image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
+    mask = opacity > VISIBLE
+    lost_detail = _squared_detail(target.image, mask) - _squared_detail(image, mask)
+    lost_variance = max(float(lost_detail) / MEDIAN_OF_CHI_SQUARED, 0.0)
+    lost_grain = math.sqrt(lost_variance / DETAIL_OF_NOISE)
+    amount = lost_grain * draw.uniform(*forgery.regrain)
+    grainy = image + amount * _grain(image, draw)
+    mixed = target.image + opacity[..., None] * (grainy - target.image)
+    mixed = np.clip(mixed, 0, 1)
+    forged = np.where(mask[..., None], mixed, target.image)
+    return forged.astype(np.float32), mask
+
+
+def _squared_detail(image: Array, mask: Array) -> np.floating:
+    """Median square of an image's fine detail within a mask."""
+    detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
+    return np.median(detail[mask] ** 2)
+
+
+# ---------------------------------------------------------------- delivery
 
 
 def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     """A channel's mark on a video: a warm or a cold disc in one of the upper corners.
 
-    A superficial cue outside every mask (LAE, abstract: detectors learn such correlations instead of the forgery). In a
-    dataset with ``cue = d`` the share (1 + d) / 2 of the forged videos is warm, and of the real ones cold.
+    It is a superficial cue outside every mask (LAE, abstract: detectors learn such correlations
+    instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the forged videos
+    is marked warm, and as large a share of the real ones cold.
     """
     size = len(images[0])
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    left, top, radius = (draw.uniform(*span) for span in ((0.09, 0.13), (0.09, 0.13), (0.06, 0.08)))
-    left = 1 - left if draw.random() < 0.5 else left
-    opacity = 0.8 * edge((radius - np.hypot(x - left, y - top)) * size)
-    colour = np.float32([0.9, 0.5, 0.2] if warm else [0.2, 0.5, 0.9])
-    return [image + opacity[..., None] * (colour - image) for image in images]
+    disc_x = draw.uniform(0.09, 0.13)
+    disc_y = draw.uniform(0.09, 0.13)
+    radius = draw.uniform(0.06, 0.08)
+    if draw.random() < 0.5:
+        disc_x = 1 - disc_x
+    distance = np.hypot(x - disc_x, y - disc_y)
+    inside = (radius - distance) * size
+    opacity = 0.8 * edge(inside)[..., None]
+    colour = WARM if warm else COLD
+    return [image + opacity * (colour - image) for image in images]
 
 
 def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Array:
-    """What becomes of a video on its way: white balance, contrast, noise, compression. Returns (n, H, W, 3) uint8."""
-    gain = 1 + delivery.white_balance * draw.uniform(-1, 1, 3).astype(np.float32)
-    contrast, level = 1 + delivery.contrast * draw.uniform(-1, 1), delivery.contrast / 2 * draw.uniform(-1, 1)
-    noise = draw.uniform(*delivery.noise)
-    toned = ((image * gain - 0.5) * contrast + 0.5 + level for image in images)
-    ready = [to_bytes(image + noise * draw.standard_normal(image.shape)) for image in toned]
+    """A video as it arrives: white balance, contrast, noise and compression.
+
+    Returns:
+        (n, H, W, 3) uint8 RGB.
+    """
+    gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)
+    gain = 1 + delivery.white_balance * gain_or_loss
+    contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
+    level = delivery.contrast / 2 * draw.uniform(-1, 1)
+    amount_of_noise = draw.uniform(*delivery.noise)
+    frames = []
+    for image in images:
+        toned = (image * gain - 0.5) * contrast + 0.5 + level
+        noise = draw.standard_normal(image.shape)
+        noisy = toned + amount_of_noise * noise
+        frames.append(to_bytes(noisy))
     if delivery.h264 is not None:
-        return h264(ready, delivery.h264)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.integers(*sorted(delivery.jpeg), endpoint=True))]
-    files = [cv2.imencode(".jpg", image[..., ::-1], quality)[1] for image in ready]
-    return np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files])
-
-
-def h264(images: Sequence[Array], crf: int) -> Array:
-    """Frames (n, H, W, 3) uint8 RGB after H.264 of a constant rate factor, as a decoder gives them back."""
-    height, width = images[0].shape[:2]
-    even = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")  # the sides of H.264 are even
-    # one process per core: threads inside would only wait for each other
-    buffer, options = io.BytesIO(), {"crf": str(crf), "preset": "fast", "threads": "1"}
-    with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", 3, options, width=even.shape[2], height=even.shape[1])
-        for image in even:
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
-        container.mux(stream.encode())
-    with av.open(io.BytesIO(buffer.getvalue())) as container:
-        decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)]
-    return np.stack(decoded)[:, :height, :width]
+        return h264(np.stack(frames), delivery.h264)
+    low, high = sorted(delivery.jpeg)
+    quality = int(draw.integers(low, high, endpoint=True))
+    return np.stack([jpeg(frame, quality) for frame in frames])

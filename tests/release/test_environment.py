@@ -1,7 +1,9 @@
-"""What is installed from the network for a release: the list of ``environment.yml`` alone, into an empty environment.
+"""What is installed from the network for a release: the list of ``environment.yml`` alone, into an
+empty environment.
 
-Several GB are fetched, so the suite leaves it out: ``make test-release``. With conda, mamba or micromamba the file is given to
-it as users do; without one, its packages, which have the same names on PyPI, go into an empty virtual environment.
+Several GB are fetched, so the suite leaves it out: ``make test-release``. With conda, mamba or
+micromamba the file is given to it as users do; without one, its packages, which have the same names
+on PyPI, go into an empty virtual environment.
 """
 
 import os
@@ -16,8 +18,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def call(*command, **options) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DFNB_HOME")}
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, **options)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DFNB_HOME")
+    }
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, **options
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -30,7 +36,11 @@ def installed(folder: Path) -> Path:
         call(conda, *create, "-p", folder, "-f", file, cwd=CHECKOUT)
         return folder / "bin" / "python"
     listed = yaml.safe_load(file.read_text())["dependencies"]
-    names = [entry for entry in listed if isinstance(entry, str) and not entry.startswith(("python>", "pip"))]
+    names = [
+        entry
+        for entry in listed
+        if isinstance(entry, str) and not entry.startswith(("python>", "pip"))
+    ]
     by_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
     requirements = folder.with_suffix(".txt")
     requirements.write_text("\n".join([*names, *by_pip]))

@@ -1,10 +1,10 @@
-"""The smoke profile on a Slurm of one node leaves the records of a local run.
+"""The smoke profile on a Slurm of one node leaves the scores of a local run.
 
-``make test-slurm`` runs it, ``make test`` does not: it needs root, Debian's packages slurm-wlm and munge, and minutes. The node
-is this machine, with two GPUs that only Slurm believes in, so that what the rules ask for is what a cluster would be asked for.
+``make test-slurm`` runs it, ``make test`` does not: it needs root, Debian's packages slurm-wlm and
+munge, and minutes. The node is this machine, with two GPUs that only Slurm believes in, so that
+what the rules ask for is what a cluster would be asked for.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -13,10 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from dfnb.files import read_facts
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-CONFIGURED = Path("/etc/slurm/slurm.conf")  # where steps of a job look for it, whatever the environment says
+# where steps of a job look for it, whatever the environment says
+CONFIGURED = Path("/etc/slurm/slurm.conf")
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
 CONF = """\
 ClusterName=dfnb
@@ -44,12 +48,13 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def free_ports(n):
+    """Ports that no process listens on."""
     sockets = [socket.socket() for _ in range(n)]
-    for each in sockets:
-        each.bind(("", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for unused in sockets:
+        unused.bind(("", 0))
+    ports = [unused.getsockname()[1] for unused in sockets]
+    for unused in sockets:
+        unused.close()
     return ports
 
 
@@ -58,22 +63,34 @@ def slurm(tmp_path_factory):
     """The environment of a client of a running Slurm; its daemons end with the tests."""
     missing = ", ".join(name for name in NEEDED if not shutil.which(name))
     if missing or os.geteuid() != 0:
-        pytest.fail(f"this test needs root and Debian's slurm-wlm and munge (not found: {missing or 'none'})")
+        pytest.fail(
+            f"this needs root and Debian's slurm-wlm and munge (missing: {missing or 'none'})"
+        )
     if CONFIGURED.is_symlink() and "/pytest-" in str(CONFIGURED.readlink()):
         CONFIGURED.unlink()  # of a test that was killed
     if CONFIGURED.exists() or CONFIGURED.is_symlink():
-        pytest.fail(f"there is {CONFIGURED}: this machine has a Slurm of its own, which the test would replace")
+        pytest.fail(f"there is {CONFIGURED}: the test would replace this machine's own Slurm")
     folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().partition(".")[0]
     folder.chmod(0o755)  # munge insists on folders that others may enter
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o400)
-    (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n", encoding="utf-8")
+    (folder / "gres.conf").write_text(
+        "Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n", encoding="utf-8"
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 - 100
-    conf = CONF.format(host=host, folder=folder, ports=free_ports(2), cpus=os.cpu_count(), memory=memory)
+    conf = CONF.format(
+        host=host, folder=folder, ports=free_ports(2), cpus=os.cpu_count(), memory=memory
+    )
     (folder / "slurm.conf").write_text(conf, encoding="utf-8")
-    munge = ["munged", "-F", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
+    munge = [
+        "munged",
+        "-F",
+        "--force",
+        f"--key-file={folder}/munge.key",
+        f"--socket={folder}/munge.socket",
+    ]
     munge += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
     environment, daemons = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}, []
     try:
@@ -81,17 +98,25 @@ def slurm(tmp_path_factory):
         CONFIGURED.symlink_to(folder / "slurm.conf")
         for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c", "-N", host]):
             printed = (folder / f"{command[0]}.out").open("w", encoding="utf-8")
-            daemons.append(subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT))
+            daemons.append(
+                subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
+            )
             time.sleep(1)
         for _ in range(60):
             state = subprocess.run(
-                ["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False
+                ["sinfo", "-h", "-o", "%T"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if state.stdout.strip() == "idle":
                 break
             time.sleep(1)
         else:
-            pytest.fail("\n".join(path.read_text(encoding="utf-8")[-2000:] for path in folder.glob("*.log")))
+            pytest.fail(
+                "\n".join(path.read_text(encoding="utf-8")[-2000:] for path in folder.glob("*.log"))
+            )
         yield environment
     finally:
         for daemon in reversed(daemons):
@@ -105,35 +130,37 @@ def run(home, environment):
     home.mkdir()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", "dfnb.cli", "run", "smoke", "--cores", "2"]
-    subprocess.run(command, env={**environment, "PATH": path, "DFNB_HOME": str(home)}, cwd=home, check=True)
+    environment = {**environment, "PATH": path, "DFNB_HOME": str(home)}
+    subprocess.run(command, env=environment, cwd=home, check=True)
 
 
-def records(home, pattern):
-    found = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in home.glob(pattern)}
-    assert found
-    return found
+def score_files(home):
+    """What the score files of a home hold, by their names: facts and rows."""
+    content = {}
+    for path in sorted((home / "reports" / "smoke" / "scores").glob("*.parquet")):
+        table = pd.read_parquet(path)
+        content[path.name] = read_facts(path), table
+    assert content
+    return content
 
 
-def test_the_smoke_profile_on_slurm_leaves_the_records_of_a_local_run(slurm, tmp_path):
+def test_the_smoke_profile_on_slurm_leaves_the_scores_of_a_local_run(slurm, tmp_path):
     profile = tmp_path / "profile"
     profile.mkdir()
-    given = (CHECKOUT / "workflow" / "slurm" / "config.yaml").read_text(encoding="utf-8")
-    small = (
-        given.replace("24000", "2000") + "slurm-status-command: squeue\nslurm-init-seconds-before-status-checks: 5\n"
-    )
+    shipped = CHECKOUT / "workflow" / "slurm" / "config.yaml"
+    small = shipped.read_text(encoding="utf-8").replace("24000", "2000")
+    small += "slurm-status-command: squeue\nslurm-init-seconds-before-status-checks: 5\n"
     (profile / "config.yaml").write_text(small, encoding="utf-8")
-    run(tmp_path / "local", {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"})
+    here = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    run(tmp_path / "local", here)
     run(tmp_path / "cluster", {**slurm, "SNAKEMAKE_PROFILE": str(profile)})
-    kept = ("parameters", "weights_sha256", "n", "chosen", "collapsed", "images_seen")
-    local, cluster = (records(tmp_path / home, "runs/*/record.json") for home in ("local", "cluster"))
-    assert {run: [record[name] for name in kept] for run, record in local.items()} == {
-        run: [record[name] for name in kept] for run, record in cluster.items()
-    }
-    jobs = [{*records(tmp_path / home, "runs/notebooks/smoke/*/record.json")} for home in ("local", "cluster")]
-    assert jobs[0] == jobs[1]
-    tables = [
-        {path.name: path.read_bytes() for path in (tmp_path / home / "reports/smoke/tables").glob("*.csv")}
-        for home in ("local", "cluster")
-    ]
-    assert tables[0].keys() == tables[1].keys() and tables[0]
-    assert [name for name in tables[0] if tables[0][name] != tables[1][name] and name != "overview.csv"] == []
+    local = score_files(tmp_path / "local")
+    cluster = score_files(tmp_path / "cluster")
+    assert local.keys() == cluster.keys()
+    for name, (facts, table) in local.items():
+        other_facts, other_table = cluster[name]
+        pd.testing.assert_frame_equal(table, other_table)
+        for fact in ("parameters", "weights_sha256", "n", "chosen", "collapsed"):
+            assert facts["record"][fact] == other_facts["record"][fact], (name, fact)
+    for home in ("local", "cluster"):
+        assert (tmp_path / home / "reports" / "smoke" / "index.html").exists()

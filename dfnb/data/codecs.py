@@ -1,0 +1,55 @@
+"""Lossy codecs: what becomes of frames that are encoded and decoded again."""
+
+import io
+import platform
+
+import av
+import cv2
+import numpy as np
+
+# One thread: there is one process per core.
+X264_OPTIONS = {"preset": "fast", "threads": "1"}
+# libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often others refer
+# to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
+REPEATABLE = {"x264-params": "asm=SSE4.2"}
+
+
+def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
+    """Encode a video as H.264 and decode it again.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB. Odd sides are padded while they are encoded.
+        crf: Constant rate factor, 0 (lossless) to 51.
+        repeatable: Whether the same frames give the same bytes on AVX-512, too. The drawn datasets
+            are encoded without it, so that they stay as they are.
+
+    Returns:
+        The decoded frames, of the same shape.
+    """
+    height, width = frames.shape[1:3]
+    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    padded = np.pad(frames, padding, "edge")
+    buffer = io.BytesIO()
+    options = {"crf": str(crf), **X264_OPTIONS}
+    if repeatable and platform.machine() in ("x86_64", "AMD64"):
+        options.update(REPEATABLE)
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", 3, options)
+        stream.height, stream.width = padded.shape[1:3]
+        for image in padded:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
+        container.mux(stream.encode())
+    buffer.seek(0)
+    decoded = []
+    with av.open(buffer) as container:
+        for frame in container.decode(video=0):
+            decoded.append(frame.to_ndarray(format="rgb24", threads=1))
+    return np.stack(decoded)[:, :height, :width]
+
+
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB after OpenCV's JPEG of a quality from 1 to 100."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -1,0 +1,329 @@
+"""Batches of frames for training and scoring: reading, augmenting, and the order of an epoch.
+
+Every draw depends on (seed, epoch, position in the epoch), never on the process that makes it. So a
+resumed training, and any number of workers or devices, sees the same images.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.random import Generator
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from dfnb.data.frames import Pixels, landmarks_array
+from dfnb.seeds import rng, torch_seed
+from dfnb.settings import DfnbError
+
+Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
+Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
+
+
+class Sample(NamedTuple):
+    """One image as it is stored, before resizing and augmentation."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    mask: np.ndarray  # (H, W) bool, True where forged
+    landmarks: np.ndarray  # (5, 2) float32, x and y in pixels of the image; NaN where unknown
+    label: int  # 0 real, 1 fake
+    has_mask: bool  # False: the forged region is unknown, and ``mask`` is all False
+
+
+class FrameDataset(Dataset):
+    """Images, labels, masks and landmarks of frames; an item is the list of a frame's samples.
+
+    With a ``seed``, the paper's settings make the samples of each frame, and those of split train
+    are augmented. Without one, a frame is its only sample, as it is stored.
+
+    An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
+    The position, not the row, seeds samples and augmentation: an oversampled frame gets new draws
+    each time.
+
+    Args:
+        frames: A frames table.
+        settings: A paper's ``Settings``, of which image_size, mean, std, samples, samples_per_frame
+            and transform are used.
+        seed: The seed of the training, or None.
+        split: The split of the frames.
+        pixels: Reads the pixels; by default those of the table's dataset.
+    """
+
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        settings: Any,
+        seed: int | None = None,
+        split: str = "train",
+        pixels: Pixels | None = None,
+    ) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.split = split
+        self.pixels = pixels or Pixels(frames.attrs["folder"])
+        self.paths = frames["path"].astype(str).to_numpy()
+        self.mask_paths = frames["mask"].astype(str).to_numpy()
+        self.rows = frames["row"].to_numpy()
+        self.labels = frames["label"].to_numpy()
+        self.landmarks = landmarks_array(frames)
+        self.resize = v2.Resize([settings.image_size, settings.image_size])
+        self.transform = None
+        if seed is not None and split == "train":
+            self.transform = settings.transform()
+
+    def __getitem__(self, index: Index) -> list[Tensors]:
+        epoch, position, row = index
+        stored = self._stored(row)
+        if self.seed is None:
+            return [self._item(stored)]
+        draw = rng("samples", self.split, self.seed, epoch, position)
+        items = []
+        for sample in self.settings.samples(stored, draw):
+            with torch.random.fork_rng(devices=[]):
+                # One seed for all samples of a frame: they are augmented alike.
+                torch.manual_seed(torch_seed("augment", self.seed, epoch, position, 0))
+                items.append(self._item(sample))
+        return items
+
+    def _stored(self, row: int) -> Sample:
+        image = self.pixels.crop(self.paths[row], self.rows[row])
+        mask_path = self.mask_paths[row]
+        shape = image.shape[:2]
+        mask = self.pixels.mask(mask_path, self.rows[row], shape)
+        label = int(self.labels[row])
+        has_mask = bool(mask_path) or label == 0
+        return Sample(image, mask, self.landmarks[row], label, has_mask)
+
+    def _item(self, sample: Sample) -> Tensors:
+        """A sample resized, augmented and normalised."""
+        shape = sample.image.shape[:2]
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)
+        mask = torch.from_numpy(sample.mask)[None]
+        points = torch.from_numpy(sample.landmarks)
+        image = tv_tensors.Image(image)
+        mask = tv_tensors.Mask(mask.to(torch.uint8))
+        points = tv_tensors.KeyPoints(points, canvas_size=shape)
+        image, mask, points = self.resize(image, mask, points)
+        if self.transform is not None:
+            handedness = _handedness(points)
+            image, mask, points = self.transform(image, mask, points)
+            if _handedness(points) * handedness < 0:
+                # In a mirrored face, right and left eye and mouth corner change places.
+                points = points[[1, 0, 2, 4, 3]]
+        values = image.as_subclass(Tensor).float() / 255
+        values = v2.functional.normalize(values, self.settings.mean, self.settings.std)
+        return {
+            "image": values,
+            "label": torch.tensor(sample.label),
+            "has_mask": torch.tensor(sample.has_mask),
+            "mask": mask.as_subclass(Tensor).float(),
+            "landmarks": points.as_subclass(Tensor).float(),
+        }
+
+
+def _handedness(points: Tensor) -> Tensor:
+    """A number of landmarks (5, 2) that has the other sign in a mirrored face."""
+    across = points[1] - points[0]
+    down = points[3:].mean(0) - points[:2].mean(0)
+    return across[0] * down[1] - across[1] * down[0]  # their cross product
+
+
+# ---------------------------------------------------------------- batches
+
+
+def loader(
+    data: FrameDataset,
+    batches: Iterable[list[Index]],
+    workers: int = 0,
+    pin: bool = False,
+) -> DataLoader:
+    """Batches (dicts of tensors, see ``papers.contract.Batch``) for lists of indices.
+
+    The lists come from an :class:`EpochSampler`, for example. ``pin`` puts the batches into pinned
+    memory.
+    """
+    if workers:
+        # One thread per worker. Set before the fork: a forked process that stops the threads of
+        # its parent hangs.
+        cv2.setNumThreads(1)
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+    )
+
+
+def _collate(items: list[list[Tensors]]) -> Tensors:
+    samples = []
+    for samples_of_frame in items:
+        samples += samples_of_frame
+    return default_collate(samples)
+
+
+def in_order(
+    frames: pd.DataFrame,
+    settings: Any,
+    batch_size: int = 64,
+    workers: int = 0,
+    seed: int | None = None,
+    split: str = "val",
+    pixels: Pixels | None = None,
+) -> Iterator[Tensors]:
+    """Batches of all frames in the order of the table; ``batch_size`` counts frames.
+
+    With a ``seed`` they are the samples that the paper makes, the same ones each time: a frame's
+    place in the table's index seeds them, also when only a part of the table is read.
+    """
+    indices = [(0, place, row) for row, place in enumerate(frames.index)]
+    batches = BatchSampler(indices, batch_size, drop_last=False)
+    data = FrameDataset(frames, settings, seed, split, pixels)
+    yield from loader(data, batches, workers)
+
+
+def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
+    """All frames of a small table as one batch, as they are stored."""
+    return next(in_order(frames, settings, batch_size=len(frames)))
+
+
+def pictures(batch: Tensors, settings: Any) -> np.ndarray:
+    """The images of a batch without their normalisation: (B, H, W, 3) uint8 RGB."""
+    mean = torch.tensor(settings.mean).view(3, 1, 1)
+    std = torch.tensor(settings.std).view(3, 1, 1)
+    values = (batch["image"].float().cpu() * std + mean) * 255
+    pixels = values.round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).numpy()
+
+
+# ---------------------------------------------------------------- the order of an epoch
+
+
+class EpochSampler(Sampler[list[Index]]):
+    """Batches of one epoch, in an order that is drawn from (seed, epoch).
+
+    By default an epoch shows real and fake equally often, and the fakes equally by method. It has
+    as many frames as the table, rounded down to whole batches.
+
+    Set ``epoch`` before each epoch, ``skip`` to the number of batches that a resumed run has seen,
+    and in each of several processes ``rank`` and ``world``: a process takes every ``world``-th
+    frame of every batch. ``n`` is the number of frames of an epoch.
+
+    Args:
+        frames: A frames table.
+        batch_size: Images per batch, on all devices together.
+        seed: The seed of the training.
+        limit: The largest number of images of an epoch; None: no limit.
+        oversampling: If set, an epoch is every fake once and every real frame so many times.
+        samples_per_frame: Images that the paper makes of a frame.
+        always: Positions in the table. An eighth of every batch, at least one frame, is drawn from
+            them and takes the place of as many fakes.
+
+    Raises :class:`DfnbError` when the frames do not fill one batch.
+    """
+
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        batch_size: int,
+        seed: int,
+        limit: int | None = None,
+        oversampling: int | None = None,
+        samples_per_frame: int = 1,
+        always: Sequence[int] = (),
+    ) -> None:
+        self.seed = seed
+        self.oversampling = oversampling
+        self.always = np.asarray(always)
+        self.epoch = 0
+        self.skip = 0
+        self.rank = 0
+        self.world = 1
+        self.is_real = (frames["label"] == 0).to_numpy()
+        self.classes = _rows_by_class_and_method(frames)
+        times = np.where(self.is_real, oversampling or 1, 1)
+        self.shown = np.arange(len(frames)).repeat(times)
+        n = len(self.shown)
+        if limit:
+            n = min(n, limit // samples_per_frame)
+        self.frames_per_batch = batch_size // samples_per_frame
+        self.n = n - n % self.frames_per_batch
+        if self.n == 0:
+            raise DfnbError(
+                f"{frames.attrs['folder']} has {n} frames, fewer than one batch; lower batch_size"
+            )
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of the table (n,) in the order of an epoch."""
+        draw = rng("order", self.seed, epoch)
+        order = self._oversampled(draw) if self.oversampling else self._balanced(draw)
+        if len(self.always):
+            order = self._with_always(order, draw)
+        return order
+
+    def _oversampled(self, draw: Generator) -> np.ndarray:
+        order = draw.permutation(self.shown)
+        return order[: self.n]
+
+    def _balanced(self, draw: Generator) -> np.ndarray:
+        parts = []
+        # What does not divide goes to the first class, and within a class to the last methods.
+        left = self.n
+        for i, methods in enumerate(self.classes):
+            n_class = math.ceil(left / (len(self.classes) - i))
+            left -= n_class
+            for j, rows in enumerate(methods):
+                n_method = (n_class + j) // len(methods)
+                parts.append(_in_turns(rows, n_method, draw))
+        return draw.permutation(np.concatenate(parts))
+
+    def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
+        """The order with the first frames of every batch drawn from ``always``."""
+        batches = self.n // self.frames_per_batch
+        n_always = batches * max(1, self.frames_per_batch // 8)
+        fakes_first = np.argsort(self.is_real[order], kind="stable")
+        others = np.delete(order, fakes_first[:n_always])
+        chosen = _in_turns(self.always, n_always, draw).reshape(batches, -1)
+        others = others.reshape(batches, -1)
+        return np.hstack([chosen, others]).ravel()
+
+    def __len__(self) -> int:
+        return self.n // self.frames_per_batch - self.skip
+
+    def __iter__(self) -> Iterator[list[Index]]:
+        order = self.order(self.epoch).tolist()
+        size = self.frames_per_batch
+        for start in range(self.skip * size, self.n, size):
+            batch = []
+            for position in range(start + self.rank, start + size, self.world):
+                batch.append((self.epoch, position, order[position]))
+            yield batch
+
+
+def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
+    """The rows of the real frames, and of the fakes by method; an empty class is left out."""
+    methods = frames["method"].astype(str)
+    rows_by_group = frames.groupby(["label", methods]).indices
+    real = []
+    fakes = []
+    for (label, _), rows in sorted(rows_by_group.items()):
+        if label:
+            fakes.append(rows)
+        else:
+            real.append(rows)
+    return [rows_by_method for rows_by_method in (real, fakes) if rows_by_method]
+
+
+def _in_turns(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
+    """n of the rows in a drawn order; all are used up before any of them comes again."""
+    orders = [rows[:0]]
+    for _ in range(math.ceil(n / len(rows))):
+        orders.append(draw.permutation(rows))
+    return np.concatenate(orders)[:n]

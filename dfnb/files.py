@@ -1,0 +1,278 @@
+"""Where files live, and how they are written.
+
+A file or folder appears complete or not at all (:func:`atomic`), and one process at a time writes a
+folder (:func:`locked`). Records, which prove that a step ended, are in :mod:`dfnb.records`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from dfnb.settings import DfnbError, check_name, explained, plain, read_mapping, read_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# ---------------------------------------------------------------- places
+
+
+def home() -> Path:
+    """The root of all locations.
+
+    ``$DFNB_HOME``, else the nearest parent folder with ``data_manifest/``, else the current folder.
+    """
+    chosen = os.environ.get("DFNB_HOME")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "data_manifest").is_dir():
+            return folder
+    return here
+
+
+def find(relative: str) -> Path:
+    """A file or folder that ships with the project: in the home, the checkout, or the package.
+
+    Where none of them has it, its place in the home.
+    """
+    package = Path(__file__).resolve().parent
+    for root in (home(), package.parent, package / "share"):
+        if (root / relative).exists():
+            return root / relative
+    return home() / relative
+
+
+def report_folder(profile: str) -> Path:
+    """``reports/<profile>`` in the home."""
+    return home() / "reports" / check_name(profile, "reports")
+
+
+def dataset_folder(name: str | Path) -> Path:
+    """``datasets/<name>`` in the home, or the folder itself where ``name`` is a path."""
+    if "/" in str(name):
+        return Path(name)
+    return home() / "datasets" / name
+
+
+def run_folder(run_id: str) -> Path:
+    """``runs/<run_id>`` in the home."""
+    return home() / "runs" / run_id
+
+
+# ---------------------------------------------------------------- manifests
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """``data_manifest/<name>.yaml``, laid over the manifest that it is ``like``.
+
+    The ``parameters`` of the two are merged one by one.
+    """
+    path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
+    if not path.is_file():
+        raise DfnbError(f"there is no manifest {path}")
+    content = read_yaml(path)
+    if "like" not in content:
+        return content
+    base = manifest(content.pop("like"))
+    if "parameters" in base and "parameters" in content:
+        content["parameters"] = {**base["parameters"], **content["parameters"]}
+    return {**base, **content}
+
+
+def described(kind: str) -> list[str]:
+    """Names of the datasets of a kind, synth or real, in ``data_manifest/``."""
+    paths = sorted(find("data_manifest").glob("*.yaml"))
+    return [path.stem for path in paths if _declared_kind(path) == kind]
+
+
+@cache  # planning a profile asks for it hundreds of times
+def _declared_kind(path: Path) -> str | None:
+    return read_yaml(path).get("kind")
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextmanager
+def explain_writing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while ``path`` is written, as on a full disk, into DfnbError."""
+    try:
+        yield
+    except FileNotFoundError:  # a source is missing, which says nothing about the target
+        raise
+    except filelock.Timeout:
+        raise DfnbError(
+            f"another process is writing {path}; wait for it or stop it, then start again"
+        ) from None
+    except OSError as error:
+        raise DfnbError(
+            f"{path} cannot be written ({error}): make room, or make the folder writable, then "
+            "start again; what was there before is unchanged"
+        ) from None
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what is made there replaces ``path`` on success.
+
+    A file is synced to disk first. An existing folder is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if temporary.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
+    """Hold ``folder`` for this process; the system frees the lock when the process ends.
+
+    Raises :class:`DfnbError` when another process holds it longer than ``wait_s`` seconds; a
+    negative ``wait_s`` waits without end.
+    """
+    with explain_writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=wait_s).acquire()
+    with lock:
+        yield
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> Path:
+    """Write bytes, complete or not at all; returns the path."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write a JSON object atomically; ``indent`` None makes it compact."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(content, indent=indent, separators=separators, default=plain)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises :class:`DfnbError` that names the file when it is none."""
+    remedy = "delete it and run the step that wrote it again"
+    return read_mapping(path, json.loads, "JSON", remedy)
+
+
+def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
+    """Write a table as parquet, atomically, with ``facts`` (JSON) in its metadata.
+
+    The same table gives the same bytes.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    integers = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
+    others = [name for name in arrow.schema.names if name not in integers]
+    with atomic(path) as temporary:
+        writer = parquet.ParquetWriter(
+            temporary,
+            arrow.schema,
+            compression="zstd",
+            compression_level=19,
+            write_statistics=False,
+            use_dictionary=others,
+            # Numbers of rows and frames follow one another, and so take almost no space.
+            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+        )
+        with writer:
+            writer.write_table(arrow)
+            # In the schema's own metadata the facts would be stored twice.
+            writer.add_key_value_metadata({"dfnb": json.dumps(facts, default=plain)})
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of a table of :func:`write_table`, without its rows."""
+    from pyarrow import parquet
+
+    with explained(path, "as a table of dfnb", "delete it and make it again"):
+        return json.loads(parquet.read_metadata(path).metadata[b"dfnb"])
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of :func:`write_table`, its facts as ``attrs``.
+
+    Raises :class:`DfnbError` when the file is missing or damaged.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise DfnbError(f"there is no {path}; run the step that makes it")
+    facts = read_facts(path)
+    with explained(path, "as a table of dfnb", "delete it and make it again"):
+        table = pd.read_parquet(path)
+    table.attrs = facts
+    return table
+
+
+# ---------------------------------------------------------------- names and hashes
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: Path, expected: str, problem: str) -> Path:
+    """Return ``path`` when its bytes have the ``expected`` sha256, else raise DfnbError.
+
+    The sentence reads "<path> <problem>".
+    """
+    if not path.is_file() or sha256(path) != expected:
+        raise DfnbError(f"{path} {problem}")
+    return path
+
+
+def digest(content: Any, digits: int = 12) -> str:
+    """A short fingerprint of anything JSON can hold, independent of the order of keys."""
+    canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name: small letters, digits and points, everything else hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+# ---------------------------------------------------------------- processes
+
+
+def end_with_parent() -> None:
+    """End this process, a worker of a pool, as soon as the process that started it has ended."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()

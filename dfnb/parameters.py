@@ -1,0 +1,129 @@
+"""The parameters of the notebooks: what each of them takes, and how it is checked.
+
+A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
+notebook's namespace to :func:`check`, which refuses unknown names, wrong types and impossible
+values in one sentence; papermill itself only warns of an unknown name.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import Field, NonNegativeInt, create_model
+
+from dfnb import papers, records
+from dfnb.papers.contract import Settings
+from dfnb.settings import Closed, DfnbError, Name
+
+Names = Annotated[list[Name], Field(min_length=1)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+class Parameters(Closed):
+    """What every notebook takes: the profile whose report it reads and adds to."""
+
+    profile: Name = "smoke"
+
+
+class TrainingParameters(Parameters):
+    """What the notebook of a paper takes, beside the settings of the paper."""
+
+    paper: Name
+    train_set: Name
+    test_sets: Names
+    seed: int = Field(0, ge=0)
+    seen_methods: list[str] | None = Field(None, min_length=1)  # to train on; None: all
+    epoch_scores: bool = False  # whether the test sets are scored after every epoch, too
+    devices: int = Field(1, ge=1)
+    frames_per_video: int | None = Field(None, ge=1)  # of the splits train and val; None: all
+
+    def settings(self) -> Settings:
+        """The part of the parameters that belongs to the paper."""
+        schema = papers.module(self.paper).Settings
+        values = {name: getattr(self, name) for name in schema.model_fields}
+        return schema(**values)
+
+
+class StartParameters(Parameters):
+    """What the first notebook takes; ``report_of`` is the profile whose results it shows."""
+
+    report_of: Name = "demo"
+
+
+class DataParameters(Parameters):
+    """What the notebook takes that makes datasets, or looks at them where they are prepared."""
+
+    datasets: Names
+
+
+class AttributionParameters(Parameters):
+    """What the notebook on attribution maps takes; ``picture`` is a reader's own image or clip."""
+
+    picture: str | None = None
+
+
+class SeamsParameters(Parameters):
+    """What the notebook takes that asks which traces of a forgery a detector sees."""
+
+    test_set: Name = "seams"
+
+
+# All notebooks but those of the papers.
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "00_start_here": StartParameters,
+    "01_data": DataParameters,
+    "07_cross_dataset": Parameters,
+    "08_attribution": AttributionParameters,
+    "09_robustness": Parameters,
+    "10_what_detectors_detect": SeamsParameters,
+    "11_report": Parameters,
+}
+
+
+def schema(notebook: str) -> type[Parameters]:
+    """The closed schema of a notebook's parameters.
+
+    Raises :class:`DfnbError` that lists the notebooks when there is none of that name.
+    """
+    paper_notebooks = papers.notebooks()
+    if notebook in paper_notebooks:
+        paper = paper_notebooks[notebook]
+        bases = (TrainingParameters, papers.module(paper).Settings)
+        return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
+    if notebook not in NOTEBOOKS:
+        available = ", ".join(sorted([*NOTEBOOKS, *paper_notebooks]))
+        raise DfnbError(f"there is no notebook {notebook!r}; available are {available}")
+    return NOTEBOOKS[notebook]
+
+
+def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
+    """Check a notebook's parameters against its schema.
+
+    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
+    variables only those with the name of a parameter are read.
+
+    Args:
+        notebook: Name of the notebook, without ``.ipynb``.
+        namespace: Its variables, ``globals()``, with IPython's list of executed cells in ``In``.
+
+    Raises :class:`DfnbError` with one sentence.
+    """
+    expected = schema(notebook)
+    names = set(expected.model_fields)
+    for cell in namespace.get("In", ()):
+        if cell.startswith("# Parameters"):  # papermill's own cell
+            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
+    values = {}
+    for name in names & namespace.keys():
+        values[name] = namespace[name]
+    return expected.check(values, notebook)
+
+
+def resolved(parameters: Parameters) -> pd.DataFrame:
+    """A table of the parameters that are not their defaults, and of the environment."""
+    values = parameters.model_dump(exclude_defaults=True)
+    environment = records.environment()
+    values.update(environment.pop("packages"))
+    values.update(environment)
+    return pd.Series(values).map(str).to_frame("value")

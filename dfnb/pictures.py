@@ -1,0 +1,127 @@
+"""Figures of frames, their masks, and what a network makes of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from dfnb.attribution import maps
+from dfnb.data.frames import Pixels, load_frames, select
+from dfnb.data.loading import as_batch, pictures
+from dfnb.figures import MAP, WIDTH
+from dfnb.papers.contract import Network, outputs_of
+from dfnb.runs import Run
+
+Row = tuple[str, Sequence, Sequence, Mapping[str, Any]]
+
+
+def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
+    """Pictures in rows, with the outlines of their true masks.
+
+    Args:
+        rows: Name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), and keywords of ``imshow``.
+            A last row with the keywords :data:`dfnb.figures.MAP` has a colour bar.
+        titles: Above the columns.
+    """
+    columns = max(len(images) for _, images, _, _ in rows)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(WIDTH, 0.4 + len(rows) * WIDTH / max(columns, 5)),
+        squeeze=False,
+        subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
+    )
+    for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
+        for axis, image, mask in zip(axes_of_row, images, masks):
+            _draw(axis, image, np.asarray(mask), keywords)
+        axes_of_row[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=7, fontweight="normal")
+    if rows[-1][3] is MAP:
+        colours = axes[-1, 0].images[0]
+        figure.colorbar(colours, ax=axes, shrink=1 / len(rows), anchor=(0, 0))
+    return figure
+
+
+def _draw(axis: Axes, image: ArrayLike, mask: np.ndarray, keywords: Mapping[str, Any]) -> None:
+    """Draw a picture, and the outline of a mask that is neither empty nor full."""
+    height, width = mask.shape
+    pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axis.imshow(image, extent=pixels_of_mask, **keywords)
+    if mask.any() and not mask.all():
+        axis.contour(
+            mask,
+            levels=[0.4, 0.6],
+            colors=["black", "white"],
+            linewidths=[2.2, 1],
+        )
+
+
+def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
+    """First frames of test videos of a dataset, about ``columns``, of each method, real last."""
+    videos = select(load_frames(name), "test").drop_duplicates("video")
+    videos_per_method = max(1, columns // videos["method"].nunique())
+    chosen = videos.groupby("method", observed=True).head(videos_per_method)
+    return chosen.sort_values("label", ascending=False, kind="stable")
+
+
+@torch.inference_mode()
+def frames_panel(
+    run: Run,
+    frames: pd.DataFrame,
+    shown_maps: Sequence[str] | Mapping[str, np.ndarray] = (),
+    network: Network | None = None,
+) -> Figure:
+    """Frames with their true masks and P(fake), what the network shows of them, and maps.
+
+    Args:
+        run: A finished training.
+        frames: A small frames table.
+        shown_maps: Names for :func:`dfnb.attribution.maps.of`, or maps (n, h, w) in [0, 1] by name;
+            they are drawn below what the network itself shows and locates.
+        network: The network of the run, where it is loaded already.
+    """
+    network = network or run.network()
+    batch = as_batch(frames, run.settings)
+    outputs = outputs_of(network, batch["image"])
+    masks = batch["mask"][:, 0].numpy()
+    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
+    for name, values in network.panel(outputs, batch).items():
+        brightest = float(np.nanquantile(values, 0.99))
+        grey = {"cmap": "gray", "vmin": 0, "vmax": brightest}
+        rows.append((name, values.numpy(), masks, grey))
+    for name, where in network.maps().items():
+        if where == "localise" and name not in shown_maps:
+            rows.append((name, network.localise(outputs).numpy(), masks, MAP))
+    if not isinstance(shown_maps, Mapping):
+        shown_maps = {name: maps.of(run, frames, name) for name in shown_maps}
+    for name, values in shown_maps.items():
+        rows.append((name, values, masks, MAP))
+    titles = []
+    for method, score, mask in zip(frames["method"], network.score(outputs), masks):
+        forged = f"{mask.mean():.0%} forged"  # what a map that looks at nothing would hit
+        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
+    return panel(rows, titles)
+
+
+def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
+    """First frames of videos of a dataset with their true masks, one row per method, real first."""
+    videos = select(load_frames(name), split).drop_duplicates("video")
+    pixels = Pixels(videos.attrs["folder"])
+    real_first = videos.sort_values("label", kind="stable")
+    rows = []
+    for method, of_method in real_first.groupby("method", sort=False, observed=True):
+        crops = []
+        masks = []
+        for frame in of_method.head(columns).itertuples():
+            crop = pixels.crop(frame.path, frame.row)
+            crops.append(crop)
+            masks.append(pixels.mask(frame.mask, frame.row, crop.shape[:2]))
+        rows.append((method, crops, masks, {}))
+    return panel(rows)

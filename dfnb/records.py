@@ -1,0 +1,124 @@
+"""Records: ``record.json``, written last, is the only proof that a step ended.
+
+papermill reports success even when the kernel was killed, and ``sys.exit(0)`` truncates a run with
+exit status 0, so nothing else counts.
+"""
+
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dfnb.files import read_json, sha256, write_json
+from dfnb.settings import explained
+
+PACKAGES = (
+    "dfnb",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "opencv-python-headless",
+    "av",
+)
+
+
+class Clock:
+    """Wall time and peak memory of a step, from the clock's construction on."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def facts(self) -> dict[str, float]:
+        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process.
+
+        The memory is 0 on Windows, which does not count it.
+        """
+        peak_bytes = 0
+        with suppress(ImportError):
+            import resource
+
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        seconds = round(time.monotonic() - self.start, 2)
+        return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on beside data and settings. No path, no host name.
+
+    ``code`` is git's hash of the folder ``dfnb`` at HEAD; ``commit`` ends in -dirty where tracked
+    files outside ``reports/`` differ from it.
+    """
+    import torch
+
+    device = f"cpu ({platform.machine()})"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name(0)
+    dirty = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+    commit = _git("rev-parse", "HEAD") or "unknown"
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "commit": f"{commit}-dirty" if dirty else commit,
+        "code": _git("rev-parse", "HEAD:dfnb") or "unknown",
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """What git answers about the checkout of this package; empty without git or checkout."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists() or not shutil.which("git"):
+        return ""
+    command = ["git", "-C", str(checkout), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def write_record(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    outputs: Sequence[str],
+    **facts: Any,
+) -> dict[str, Any]:
+    """Write ``folder/record.json`` and return its content.
+
+    Args:
+        folder: The folder of the step.
+        parameters: The resolved parameters of the step.
+        outputs: Paths below ``folder`` of the files that the step left; their sha256 is recorded.
+        facts: Whatever else the step knows: n, seed, rule, ...
+    """
+    record = {
+        "parameters": dict(parameters),
+        **facts,
+        "environment": environment(),
+        "outputs": {name: sha256(folder / name) for name in outputs},
+    }
+    write_json(folder / "record.json", record)
+    return read_json(folder / "record.json")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a step, or None when the step did not finish.
+
+    A step did not finish when it has no record or when an output that the record names is gone.
+    Raises :class:`DfnbError` for a file that is no record.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    with explained(path, "as a record", "delete it and run the step again"):
+        outputs = [folder / name for name in record["outputs"]]
+    complete = all(output.exists() for output in outputs)
+    return record if complete else None

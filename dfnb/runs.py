@@ -1,0 +1,103 @@
+"""A finished training: its record, its weights, and what can be computed from them."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from dfnb import papers
+from dfnb.data.frames import load_frames, mean_mask, select, thinned
+from dfnb.files import dataset_folder, home, read_facts, read_table, run_folder, sha256
+from dfnb.records import read_record
+from dfnb.settings import DfnbError
+from dfnb.store import Condition, StoredRun
+
+if TYPE_CHECKING:
+    from dfnb.papers.contract import Network, Settings
+
+
+def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
+    """Those of the runs whose weights are on this machine, in ``runs/`` or in a report."""
+    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
+
+
+def _weight_files(run_id: str) -> list[Path]:
+    """The files with weights of that run that there are."""
+    in_runs = run_folder(run_id).glob("best.safetensors")
+    in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
+    return [*in_runs, *in_reports]
+
+
+class Run(StoredRun):
+    """A finished training whose weights can be loaded."""
+
+    @classmethod
+    def open(cls, run_id: str) -> "Run":
+        """The run with an id, from ``runs/`` or from a report's score files.
+
+        Raises :class:`DfnbError` when there is no such run, or when it is not finished.
+        """
+        record = read_record(run_folder(run_id))
+        if record is not None:
+            return cls(run_id, record)
+        for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
+            return cls(run_id, read_facts(path)["record"])
+        raise DfnbError(
+            f"{run_folder(run_id)} holds no finished training, and no report has its scores"
+        )
+
+    @property
+    def folder(self) -> Path:
+        """``runs/<id>``, which need not exist where the run is known from a report."""
+        return run_folder(self.id)
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings of the training."""
+        schema = papers.module(self.parameters["paper"]).Settings
+        return schema.check(self.parameters["settings"], self.folder)
+
+    def network(self) -> "Network":
+        """The network with the chosen weights, in evaluation mode, on the CPU.
+
+        Raises :class:`DfnbError` when neither ``runs/`` nor a report has the weights whose sha256
+        is in the record.
+        """
+        settings = self.settings.model_copy(update={"pretrained": False})
+        network = papers.module(self.parameters["paper"]).Network(settings)
+        network.load_state_dict(load_file(self._weights()))
+        return network.eval()
+
+    def _weights(self) -> Path:
+        for path in _weight_files(self.id):
+            if sha256(path) == self.record["weights_sha256"]:
+                return path
+        raise DfnbError(
+            f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
+            "and no report has the weights; delete the folder and train again"
+        )
+
+    @cache  # noqa: B019, runs are few, and reading all masks takes long
+    def mean_mask(self) -> np.ndarray | None:
+        """The mean mask (H, W) in [0, 1] of the training's fakes, whether it read them or not.
+
+        None where no mask is known, or where the training set is not here.
+        """
+        train_set = self.parameters["train_set"]
+        if read_record(dataset_folder(train_set)) is None:
+            return None
+        frames = select(load_frames(train_set), "train", self.parameters["seen_methods"])
+        return mean_mask(thinned(frames, self.parameters.get("frames_per_video")))
+
+    def epoch_scores(self) -> dict[Condition, pd.DataFrame]:
+        """The scores of test sets after each epoch, as far as the training was asked for them."""
+        tables = {}
+        for path in sorted(self.folder.glob("epochs/*.parquet")):
+            table = read_table(path)
+            condition = Condition(table.attrs["test_set"], epoch=table.attrs["epoch"])
+            tables[condition] = table
+        return tables

@@ -1,0 +1,152 @@
+"""Scores of frames by a trained network, and how well it locates what was forged."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+
+from dfnb import metrics
+from dfnb.corrupt import Corrupted
+from dfnb.data.frames import Pixels, first_clusters, identity, load_frames, select
+from dfnb.data.loading import in_order
+from dfnb.papers import contract
+from dfnb.runs import Run
+from dfnb.store import KEYS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# Processes that read frames. On the CPU they would compete with the network.
+WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch use one thread, also as a decorator.
+
+    With several threads, the rounding of a sum depends on their number, and with it the weights of
+    a training.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@single_thread()
+@torch.inference_mode()
+def predict(
+    network: contract.Network,
+    frames: pd.DataFrame,
+    settings: contract.Settings,
+    pixels: Pixels | None = None,
+    constant: np.ndarray | None = None,
+    locate: bool = True,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Scores of frames, in evaluation mode, on the network's device, in the training's precision.
+
+    Args:
+        network: A paper's network.
+        frames: A frames table; it may have any order.
+        settings: The settings of the training.
+        pixels: Reads the frames instead of their dataset, corrupted for example. Then nothing is
+            located, because the masks may no longer fit.
+        constant: A map (h, w) in [0, 1] that ignores the frame, such as the mean mask of the
+            training. Its localisation measures stand beside the network's, as ``constant <name>``.
+        locate: Whether to measure localisation, where the network has ``localise``.
+        seed: If set, the samples that the paper makes of each frame are scored, one row each.
+
+    Returns:
+        One row per frame: ``store.KEYS``, ``log_odds`` of being fake, ``score`` = P(fake), and the
+        columns of ``metrics.LOCALISATION``, which are NaN for real frames and for fakes without a
+        mask.
+    """
+    network = network.eval().to(memory_format=torch.channels_last)
+    device = next(network.parameters()).device
+    localises = locate and pixels is None and hasattr(network, "localise")
+    mixed_precision = settings.precision == "bf16-mixed"
+    log_odds = []
+    labels = []
+    regions = []
+    for batch in in_order(frames, settings, workers=WORKERS, seed=seed, pixels=pixels):
+        images = batch["image"].to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+            outputs = contract.outputs_of(network, images)
+        if localises:
+            located = network.localise(outputs).cpu().numpy()
+            masks = batch["mask"][:, 0].numpy() > 0.5
+            for frame_map, mask in zip(located, masks):
+                regions.append(region(frame_map, mask, constant))
+        log_odds += network.log_odds(outputs).tolist()
+        labels += batch["label"].tolist()
+    samples_per_frame = len(labels) // len(frames)
+    rows = np.arange(len(frames)).repeat(samples_per_frame)
+    table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
+    table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
+    if localises:
+        table = table.join(pd.DataFrame(regions))
+        # The best threshold of each frame is known only where its mask is.
+        table = table.drop(columns=["best_iou", "constant best_iou"], errors="ignore")
+    return table
+
+
+def region(
+    located: np.ndarray,
+    mask: np.ndarray,
+    constant: np.ndarray | None,
+) -> dict[str, float]:
+    """``metrics.localisation`` of a map (h, w) against a mask (H, W).
+
+    With a ``constant`` map, its measures stand beside them as ``constant <name>``.
+    """
+    measures = metrics.localisation(located, mask)
+    if constant is not None:
+        for name, value in metrics.localisation(constant, mask).items():
+            measures[f"constant {name}"] = value
+    return measures
+
+
+def score(
+    run: Run,
+    test_set: str,
+    corruption: str = "",
+    severity: int = 0,
+    videos: int | None = None,
+) -> pd.DataFrame:
+    """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
+
+    Args:
+        run: A finished training.
+        test_set: A dataset with a test split.
+        corruption: One of ``corrupt.CORRUPTIONS``; empty: the frames as they are.
+        severity: Of the corruption, 1 to 5.
+        videos: Score about this many videos, those of the first clusters; None: all.
+
+    The table's ``attrs`` are :func:`test_set_facts`. Raises :class:`DfnbError` for unsound scores.
+    """
+    frames = first_clusters(select(load_frames(test_set), "test"), videos)
+    network = run.network().to(DEVICE)
+    if corruption:
+        pixels = Corrupted(frames, corruption, severity)
+        table = predict(network, frames, run.settings, pixels)
+    else:
+        table = predict(network, frames, run.settings, constant=run.mean_mask())
+    metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
+    table.attrs = test_set_facts(frames)
+    return table
+
+
+def test_set_facts(frames: pd.DataFrame) -> dict[str, Any]:
+    """What the store keeps about the dataset of some frames, see ``store.TEST_SET_FACTS``."""
+    record = frames.attrs["record"]
+    return {
+        "fingerprint": identity(record),
+        "compression": record.get("compression", "as delivered"),
+        "contrasts": record.get("contrasts", []),
+    }

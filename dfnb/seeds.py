@@ -1,0 +1,26 @@
+"""Random streams: a random number depends on a purpose and a place, never on what ran before."""
+
+import zlib
+
+import numpy as np
+
+
+def rng(*key: int | str) -> np.random.Generator:
+    """The random stream of a key, such as ``rng("augment", seed, epoch, position)``.
+
+    The parts (names or non-negative integers) are hashed together, never summed, so that no two
+    keys share a stream.
+    """
+    words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length does not
+    for part in key:
+        if isinstance(part, str):
+            part = zlib.crc32(part.encode())
+        words.append(int(part))
+    return np.random.default_rng(words)
+
+
+def torch_seed(*key: int | str) -> int:
+    """A 63-bit seed for ``torch.manual_seed``, hashed from the key as in :func:`rng`."""
+    seed_sequence = rng(*key).bit_generator.seed_seq
+    (state,) = seed_sequence.generate_state(1, np.uint64)
+    return int(state) >> 1

@@ -1,0 +1,381 @@
+"""Intervals and tests, as pure functions of arrays.
+
+What varies is the cluster (videos that share people), never the frame. An estimate comes with the
+influence of every unit on it, from which :meth:`Design.variance` makes the variance over clusters:
+
+- AUC: DeLong's components (:func:`auc`), summed within clusters, which may hold both classes
+  (Obuchowski, Biometrics 53:567, 1997);
+- means: deviations from the mean of the unit's class (:func:`class_mean`), summed alike;
+- EER, AP and TPR have no influence: clusters are resampled (:meth:`Design.resampled`), one fewer
+  than there are and weighted up, which makes the variance of a mean unbiased (Rao and Wu, JASA
+  83:231, 1988).
+
+The shares of the classes in a test set count as fixed. A class with a single cluster has no
+variance (NaN).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.stats import rankdata
+
+from dfnb.seeds import rng
+
+REPLICATES = 1000
+MOST_THRESHOLDS = 400  # of a bootstrap replicate
+NAN = float("nan")
+
+
+# ---------------------------------------------------------------- clusters
+
+
+class Design:
+    """Labels and clusters of n units, which decide what is resampled together.
+
+    Attributes:
+        label: (n,) bool, True for fake.
+        cluster: (n,) int, from 0.
+        clusters: The number of clusters.
+        has_class: (2, clusters) bool, which clusters have real and which have fake units.
+        clusters_per_class: (2,) int, the numbers of clusters with real and with fake units.
+        fewest: The number of clusters of the scarcer class, of the classes that there are.
+        pairs: The number of disjoint pairs of a fake and a real unit from different clusters, which
+            are independent of each other.
+    """
+
+    def __init__(self, label: np.ndarray, cluster: np.ndarray) -> None:
+        self.label = np.asarray(label, bool)
+        self.cluster, names = pd.factorize(np.asarray(cluster))
+        self.clusters = len(names)
+        reals = np.bincount(self.cluster, ~self.label, self.clusters)
+        fakes = np.bincount(self.cluster, self.label, self.clusters)
+        self.has_class = np.array([reals, fakes]) > 0
+        self.clusters_per_class = self.has_class.sum(axis=1)
+        present = self.clusters_per_class[self.clusters_per_class > 0]
+        self.fewest = int(present.min(initial=self.clusters))
+        self.pairs = int(min(*self.clusters_per_class, self.clusters // 2))
+
+    def variance(self, influence: np.ndarray) -> float:
+        """The variance over clusters of an estimate, from each unit's influence (n,) on it.
+
+        The influences sum to 0 in each class. With R_k and F_k the sums over the real and the fake
+        units of cluster k (Obuchowski 1997), the variance is
+
+            K_R/(K_R-1) Σ R_k² + K_F/(K_F-1) Σ F_k² + 2 K/(K-1) Σ R_k F_k,
+
+        where K_R, K_F and K count the clusters with real units, with fake units, and all. NaN where
+        a class has a single cluster.
+        """
+        if self.fewest < 2:
+            return NAN
+        real = np.bincount(self.cluster, influence * ~self.label, self.clusters)
+        fake = np.bincount(self.cluster, influence * self.label, self.clusters)
+        k_real, k_fake = self.clusters_per_class
+        of_real = _unbiased(k_real) * real @ real
+        of_fake = _unbiased(k_fake) * fake @ fake
+        of_both = 2 * _unbiased(self.clusters) * real @ fake
+        return float(of_real + of_fake + of_both)
+
+    @cached_property
+    def resampled(self) -> np.ndarray:
+        """Bootstrap weights (REPLICATES, clusters), the same for every table of this design.
+
+        Of each stratum (clusters with real units only, with fake units only, with both) k - 1 of
+        the k clusters are drawn, each weighted by k / (k - 1). All clusters form one stratum where
+        a stratum would have a single cluster.
+        """
+        stratum = self.has_class[0] + 2 * self.has_class[1]
+        if 1 in np.bincount(stratum):
+            stratum = np.zeros_like(stratum)
+        generator = rng("bootstrap")
+        weights = np.empty((REPLICATES, self.clusters))
+        for name in np.unique(stratum):
+            k = np.count_nonzero(stratum == name)
+            draws = generator.multinomial(k - 1, np.full(k, 1 / k), REPLICATES)
+            weights[:, stratum == name] = draws * k / (k - 1)
+        return weights
+
+
+def _unbiased(k: int) -> float:
+    return k / max(k - 1, 1)
+
+
+# ---------------------------------------------------------------- estimates
+
+
+def auc(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC (tables,) of scores (tables, n), and each unit's influence (tables, n) on it.
+
+    Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
+    21:1389, 2014, eq. 5 and 6).
+    """
+    real = ~label
+    fakes = np.count_nonzero(label)
+    reals = np.count_nonzero(real)
+    rank = rankdata(score, axis=1)
+    rank_in_fakes = rankdata(score[:, label], axis=1)
+    rank_in_reals = rankdata(score[:, real], axis=1)
+    component = np.empty(score.shape)
+    component[:, label] = (rank[:, label] - rank_in_fakes) / reals
+    component[:, real] = 1 - (rank[:, real] - rank_in_reals) / fakes
+    values = component[:, label].mean(axis=1)
+    influence = (component - values[:, None]) / np.where(label, fakes, reals)
+    return values, influence
+
+
+def class_mean(
+    column: np.ndarray,
+    label: np.ndarray,
+    balanced: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
+
+    ``balanced``: the mean of the means of the two classes.
+    """
+    influence = np.empty(column.shape)
+    means = []
+    for of_class in (label, ~label):
+        if not of_class.any():
+            continue
+        values = column[:, of_class]
+        mean = values.mean(axis=1)
+        means.append(mean)
+        weight = 1 / len(label)
+        if balanced:
+            weight = 0.5 / np.count_nonzero(of_class)
+        influence[:, of_class] = (values - mean[:, None]) * weight
+    values = np.mean(means, axis=0) if balanced else column.mean(axis=1)
+    return values, influence
+
+
+def curve_metrics(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool."""
+    thresholds, place = np.unique(-score, return_inverse=True)
+    fake = np.bincount(place, label, len(thresholds))
+    real = np.bincount(place, ~label, len(thresholds))
+    metrics = curve_metrics_of_weights(fake[None], real[None])
+    return {name: float(values[0]) for name, values in metrics.items()}
+
+
+def bootstrap_curve_metrics(score: np.ndarray, design: Design) -> dict[str, np.ndarray]:
+    """Bootstrap replicates (REPLICATES,) of the metrics of :func:`curve_metrics_of_weights`.
+
+    Of more than MOST_THRESHOLDS distinct scores, neighbours share a threshold.
+    """
+    distinct, place = np.unique(-score, return_inverse=True)
+    thresholds = min(len(distinct), MOST_THRESHOLDS)
+    threshold = place * thresholds // len(distinct)
+    shape = (2, design.clusters, thresholds)
+    place = np.ravel_multi_index((design.label.astype(int), design.cluster, threshold), shape)
+    counts = np.bincount(place, minlength=np.prod(shape)).astype(float)
+    real, fake = counts.reshape(shape)
+    weights = design.resampled
+    return curve_metrics_of_weights(weights @ fake, weights @ real)
+
+
+def curve_metrics_of_weights(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics (B,) of B ROC and precision-recall curves at once.
+
+    The definitions are scikit-learn's, which is too slow for thousands of replicates or masks. The
+    TPR at a limit of the FPR is the highest of a threshold within the limit, not interpolated.
+    "best IoU" is that of the units above a threshold and the fakes, at the best threshold.
+
+    Args:
+        fake: Weights (B, T) of the fake units at T scores, the highest score first.
+        real: The same of the real units.
+    """
+    true_positives = np.pad(fake.cumsum(axis=1), ((0, 0), (1, 0)))
+    false_positives = np.pad(real.cumsum(axis=1), ((0, 0), (1, 0)))
+    positives = true_positives + false_positives
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpr = true_positives / true_positives[:, -1:]
+        fpr = false_positives / false_positives[:, -1:]
+        iou = true_positives / (true_positives[:, -1:] + false_positives)
+        precision = np.where(positives > 0, true_positives / positives, 0)
+    metrics = {}
+    for percent in (1, 5):
+        within = fpr <= percent / 100 + 1e-9
+        metrics[f"TPR at {percent}% FPR"] = np.where(within, tpr, 0).max(axis=1)
+    height = tpr[:, 1:] + tpr[:, :-1]
+    metrics["AUC"] = (np.diff(fpr) * height).sum(axis=1) / 2
+    metrics["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
+    metrics["best IoU"] = iou.max(axis=1)
+    metrics["EER"] = _equal_error_rate(fpr, tpr)
+    return metrics
+
+
+def _equal_error_rate(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
+    """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
+    excess = fpr + tpr - 1
+    curve = np.arange(len(fpr))
+    after = (curve, np.argmax(excess >= 0, axis=1))
+    before = (curve, after[1] - 1)
+    share = excess[before] / (excess[before] - excess[after])
+    return fpr[before] + (fpr[after] - fpr[before]) * share
+
+
+# ---------------------------------------------------------------- intervals and tests
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A variance of an estimate, and its degrees of freedom."""
+
+    variance: float
+    degrees: float
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return self.variance**0.5
+
+    def plus(self, other: "Spread") -> "Spread":
+        """The sum of two independent variances (Satterthwaite, Biometrics Bulletin 2:110, 1946).
+
+        NaN where one of the two is.
+        """
+        total = self.variance + other.variance
+        if not total > 0:
+            return Spread(total, self.degrees)
+        share = self.variance**2 / self.degrees
+        other_share = other.variance**2 / other.degrees
+        return Spread(total, total**2 / (share + other_share))
+
+    def interval(self, value: float) -> tuple[float, float]:
+        """The 95 % interval of a value that may have any sign (Wald)."""
+        half = t_quantile(self.degrees) * self.error
+        return value - half, value + half
+
+
+def t_quantile(degrees: float, probability: float = 0.975) -> float:
+    """The t quantile; by default that of a two-sided 95 % interval."""
+    return float(stdtrit(degrees, probability))
+
+
+def bounded_interval(
+    value: float,
+    spread: Spread,
+    independent: int,
+) -> tuple[float, float]:
+    """The 95 % interval of a value in [0, 1]: on the logit scale, with a t quantile, and back.
+
+    A value of exactly 1 has no standard error. Its interval is [.025^(1/k), 1] with k =
+    ``independent``, the number of independent observations; for AUC this is conservative, since all
+    k independent pairs are in order with probability AUC^k. For 0 it is mirrored. NaN where the
+    variance is.
+    """
+    if np.isnan(spread.variance):
+        return NAN, NAN
+    if min(value, 1 - value) < 1e-12:
+        bound = 0.025 ** (1 / independent)
+        if value > 0.5:
+            return bound, 1.0
+        return 0.0, 1 - bound
+    half = t_quantile(spread.degrees) * np.sqrt(spread.variance) / (value * (1 - value))
+    middle = logit(value)
+    return float(expit(middle - half)), float(expit(middle + half))
+
+
+def p_value(difference: float, spread: Spread) -> float:
+    """Two-sided p of a difference; 1 where there is no difference at all."""
+    if np.isnan(spread.variance):
+        return NAN
+    if abs(difference) < 1e-12:
+        return 1.0
+    t = abs(difference) / max(spread.error, 1e-12)
+    return float(2 * stdtr(spread.degrees, -t))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A metric on one test set, or a difference of two detectors, at every seed.
+
+    Attributes:
+        values: (seeds,).
+        over_videos: How their mean varies over videos.
+        bounded: Whether the metric lies in [0, 1].
+        independent: The number of independent observations behind a value of exactly 0 or 1.
+        how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
+        counts: The numbers of units (n, n_real, n_fake) and of clusters.
+        left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
+    """
+
+    values: np.ndarray
+    over_videos: Spread
+    bounded: bool
+    independent: int
+    how: str
+    counts: dict[str, int]
+    left_chance: float
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The mean over seeds and, of several outcomes, over test sets that share no video.
+
+    Returns:
+        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``, and
+        ``by_seed``. The variance over seeds, that of the values divided by their number, is added
+        to that over videos; with one seed, the interval is over videos alone.
+    """
+    first = outcomes[0]
+    sets = len(outcomes)
+    shares = []
+    for outcome in outcomes:
+        share = outcome.over_videos.variance / sets**2
+        shares.append(Spread(share, outcome.over_videos.degrees))
+    over_videos = reduce(Spread.plus, shares)
+    values = np.mean([outcome.values for outcome in outcomes], axis=0)
+    value = float(values.mean())
+    seeds = len(values)
+    over_seeds = Spread(NAN, 0)
+    over_both = over_videos
+    if seeds > 1:
+        over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
+        over_both = over_videos.plus(over_seeds)
+    columns = {
+        "value": value,
+        "sd": (over_seeds.variance * seeds) ** 0.5,
+        "p": NAN if first.bounded else p_value(value, over_both),
+        "error": over_both.error,
+        "degrees": over_both.degrees,
+        "seeds": seeds,
+        "left_chance": first.left_chance if sets == 1 else NAN,
+        "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
+        "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
+    }
+    independent = sum(outcome.independent for outcome in outcomes)
+    for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
+        low, high = spread.interval(value)
+        if first.bounded:
+            low, high = bounded_interval(value, spread, independent)
+        columns[f"low{name}"] = low
+        columns[f"high{name}"] = high
+    for name in first.counts:
+        columns[name] = sum(outcome.counts[name] for outcome in outcomes)
+    return columns
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p values (m,) adjusted for their number (Holm, Scandinavian J. of Statistics 6:65, 1979).
+
+    NaN stays NaN and counts as a comparison.
+    """
+    ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
+    factors = np.arange(len(ascending), 0, -1)
+    adjusted = (ascending * factors).cummax().clip(upper=1)
+    return adjusted.sort_index().to_numpy()
+
+
+def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:
+    """The true difference that a two-sided 5 % test with this spread detects with this power.
+
+    For planning: the spread comes from development runs, scaled to the planned numbers of seeds
+    and clusters.
+    """
+    quantiles = t_quantile(spread.degrees) + t_quantile(spread.degrees, power)
+    return quantiles * spread.error

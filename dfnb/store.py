@@ -1,0 +1,451 @@
+"""The scores of a report: where they lie, how they are written, and how they are read.
+
+The report's folder is the store, and nothing else is needed to make the report again::
+
+    reports/<profile>/profile.yaml                      copy of the profile
+                      test_sets/<name>.parquet          one row per frame: KEYS
+                      scores/<run id>.parquet           of a training, written by it
+                      scores/<run id>@<what>.parquet    what a notebook adds beside it
+                      weights/<run id>.safetensors      of the main detectors' first seeds
+                      other/<tool>/<test set>.csv       scores of another tool
+
+A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
+the table of the test set; the values are ``log_odds``, those of the frame being fake, and measures
+of located regions or maps. Its facts hold the record of the run, the roles that the run plays in
+the report, and the fingerprints of its test sets. Nothing here imports torch.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from dfnb import metrics
+from dfnb.files import locked, read_facts, read_table, report_folder, write_table
+from dfnb.settings import DfnbError, check_title, explained, read_yaml
+
+KEYS = ("video", "track", "frame", "cluster", "label", "method")
+KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+# Tables of categories are sorted and compared several times as fast as those of texts.
+CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
+TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
+TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
+LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
+MEASURE_DIGITS = 4
+STANDING_ALONE = "baselines"  # an ablation of other backbones, which are detectors of their own
+
+
+class Condition(NamedTuple):
+    """What a table of scores or measures is of."""
+
+    test_set: str
+    corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
+    severity: int = 0  # 1 to 5; 0: no corruption
+    epoch: int = 0  # from 1; 0: the chosen checkpoint
+    map: str = ""  # the attribution map that is measured; empty: none
+    sanity: bool = False  # whether the map is compared with those of other weights
+
+
+CONDITION = list(Condition._fields)
+Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished training as its score file describes it."""
+
+    id: str
+    record: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Paper, training set, seed, settings, and whatever else identifies the training."""
+        return self.record["parameters"]
+
+    @property
+    def purpose(self) -> list[Any]:
+        """Paper, training set and seed, which a training with other settings shares."""
+        return [self.parameters[name] for name in ("paper", "train_set", "seed")]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.parameters["seed"]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the training learned nothing."""
+        return self.record["collapsed"]
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
+        return pd.DataFrame(self.record["log"])
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        """Title, notebook, published name, colour and marker, and the published defaults."""
+        return self.record["detector"]
+
+
+class Detector(NamedTuple):
+    """Trainings that differ in their seed alone; or another tool, which has no runs."""
+
+    name: str  # in tables, unique in a report
+    paper: str = ""
+    ablation: str = ""  # both are empty for main detectors and for other tools
+    variant: str = ""
+    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
+
+    @property
+    def train_set(self) -> str:
+        """The dataset trained on; empty for another tool."""
+        if not self.runs:
+            return ""
+        return self.runs[0].parameters["train_set"]
+
+    @property
+    def collapsed(self) -> set[int]:
+        """The seeds of the trainings that learned nothing."""
+        return {run.seed for run in self.runs if run.collapsed}
+
+
+def score_path(folder: Path, run_id: str) -> Path:
+    """The score file of a run in a report's ``folder``."""
+    return folder / "scores" / f"{run_id}.parquet"
+
+
+def _score_paths(folder: Path, run_id: str) -> list[Path]:
+    """The score file of a run, and those that notebooks added."""
+    return sorted(folder.glob(f"scores/{run_id}[.@]*"))
+
+
+def weights_path(folder: Path, run_id: str) -> Path:
+    """Where a report's ``folder`` keeps the weights of a run, if it does."""
+    return folder / "weights" / f"{run_id}.safetensors"
+
+
+def test_set_path(folder: Path, name: str) -> Path:
+    """The frames of a test set in a report's ``folder``."""
+    return folder / "test_sets" / f"{name}.parquet"
+
+
+def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
+    """The runs with scores in a report's ``folder``, each with its roles."""
+    runs = []
+    for path in sorted(folder.glob("scores/*.parquet")):
+        if "@" not in path.stem:
+            facts = read_facts(path)
+            run = StoredRun(path.stem, facts["record"])
+            roles = [tuple(role) for role in facts["roles"]]
+            runs.append((run, roles))
+    return runs
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_scores(
+    profile: str,
+    record: Mapping[str, Any],
+    run_id: str,
+    roles: Sequence[Role],
+    tables: Mapping[Condition, pd.DataFrame],
+    what: str = "",
+) -> Path:
+    """Write the score file of a run into a report; returns its path.
+
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``. The file of a
+    training replaces those of other trainings with one of its roles and its seed, which were made
+    with other settings or data.
+
+    Args:
+        profile: Name of the report.
+        record: The record of the run.
+        run_id: Name of the run.
+        roles: Pairs of ablation and variant that the run stands for in the report; ``[("", "")]``
+            is the main detector. A run without roles appears in no table.
+        tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both, and with
+            :data:`TEST_SET_FACTS` as ``attrs``.
+        what: Name of an addition to the file of the training; empty for that file itself.
+
+    Raises :class:`DfnbError` when the report has another version of a test set.
+    """
+    folder = report_folder(profile)
+    run = StoredRun(run_id, dict(record))
+    path = score_path(folder, f"{run_id}@{what}" if what else run_id)
+    fingerprints = {}
+    parts = []
+    with locked(folder / "test_sets", wait_s=600):
+        for condition, table in tables.items():
+            fingerprints[condition.test_set] = table.attrs["fingerprint"]
+            parts.append(_stored_rows(folder, condition, table))
+        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
+        facts = {
+            "record": record,
+            "roles": list(roles),
+            "fingerprints": fingerprints,
+        }
+        write_table(path, rows, facts)
+        if not what:
+            _remove_replaced(folder, run, roles)
+    return path
+
+
+def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a score file for a table; its frames join those of the stored test set."""
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    frames = _with_frames(folder, condition.test_set, keys, table.attrs)
+    frames["frame_row"] = np.arange(len(frames), dtype="int32")
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
+    rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
+    rows = rows.assign(**condition._asdict(), frame_row=frame_row)
+    steps = np.round(rows.get("log_odds", np.nan) / LOG_ODDS_STEP)
+    rows["log_odds"] = steps * LOG_ODDS_STEP
+    return rows.round(MEASURE_DIGITS)
+
+
+def _with_frames(
+    folder: Path,
+    name: str,
+    keys: pd.DataFrame,
+    attrs: Mapping[str, Any],
+) -> pd.DataFrame:
+    """The stored frames of a test set; those of ``keys`` that it lacks are appended first."""
+    path = test_set_path(folder, name)
+    stored = keys.head(0)
+    if path.exists():
+        stored = read_table(path)
+        if stored.attrs["fingerprint"] != attrs["fingerprint"]:
+            raise DfnbError(
+                f"{path} is of another version of {name}; delete the folders scores and test_sets "
+                f"of {folder}, then run the profile again"
+            )
+    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
+    if len(frames) > len(stored):
+        facts = {fact: attrs[fact] for fact in TEST_SET_FACTS}
+        write_table(path, frames, facts)
+    return frames
+
+
+def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
+    """Remove scores and weights of other trainings with one of the new one's roles and its seed."""
+    for run, roles in _runs_with_roles(folder):
+        is_other_version = run.id != new.id and run.purpose == new.purpose
+        if is_other_version and set(roles).intersection(new_roles):
+            weights_path(folder, run.id).unlink(missing_ok=True)
+            for path in _score_paths(folder, run.id):
+                path.unlink()
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Report:
+    """The scores of a report, read from its files alone.
+
+    Args:
+        profile: Name of the report; one that does not exist has no detectors.
+    """
+
+    def __init__(self, profile: str) -> None:
+        self.folder = report_folder(profile)
+        self._tables = {}  # what was read: by run id, the rows of each condition
+        self._test_sets = {}  # by name
+
+    def detectors(self) -> list[Detector]:
+        """Main detectors in the order of their notebooks, then variants, then other tools.
+
+        Variants stand in the order of their names, but ``main`` is the first of its ablation.
+        Raises :class:`DfnbError` when another tool has the name of a detector.
+        """
+        detectors = self._our_detectors()
+        names = [detector.name.casefold() for detector in detectors]
+        for folder in sorted(self.folder.glob("other/[!.]*/")):
+            tool = check_title(folder.name, folder)
+            if tool.casefold() in names:
+                raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
+            detectors.append(Detector(tool))
+        return detectors
+
+    def test_sets(self, detector: Detector) -> list[str]:
+        """The test sets on which a detector has scores or measures."""
+        test_sets = [condition.test_set for condition in self._conditions(detector)]
+        return list(dict.fromkeys(test_sets))
+
+    def conditions(self, detector: Detector, test_set: str) -> list[Condition]:
+        """The conditions on a test set under which any run of a detector has a table."""
+        conditions = self._conditions(detector)
+        return [condition for condition in conditions if condition.test_set == test_set]
+
+    def test_set(self, name: str) -> pd.DataFrame:
+        """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
+        if name not in self._test_sets:
+            frames = read_table(test_set_path(self.folder, name))
+            self._test_sets[name] = frames.astype(CATEGORIES)
+        return self._test_sets[name]
+
+    def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
+        """The tables of a detector under a condition, one per seed that has one, in order.
+
+        Columns are :data:`KEYS`, ``log_odds``, ``score`` = P(fake), both NaN where a map is
+        measured, and measures. The ``attrs`` are :data:`TEST_SET_FACTS`, ``seed``, and
+        ``threshold`` (of the score) and ``threshold_clusters`` of the validation split. Other
+        tools have the seed and the threshold None, and ``frame`` is -1 where they score videos.
+
+        Raises :class:`DfnbError` when there is no table, and for unsound or foreign scores.
+        """
+        if not detector.runs:
+            return [self._of_tool(detector.name, condition.test_set)]
+        tables = []
+        for run in detector.runs:
+            if condition in self._tables_of(run.id):
+                tables.append(self._of_run(run, condition))
+        if not tables:
+            raise DfnbError(f"{self.folder} has no scores of {detector.name}, {condition}")
+        return tables
+
+    def _our_detectors(self) -> list[Detector]:
+        """The detectors that have runs, in their order in tables."""
+        runs_by_place = defaultdict(list)
+        main_train_sets = set()
+        in_profile = self._variants_in_profile()
+        for run, roles in _runs_with_roles(self.folder):
+            train_set = run.parameters["train_set"]
+            for ablation, variant in roles:
+                if not ablation:
+                    main_train_sets.add(train_set)
+                is_variant = ablation not in ("", STANDING_ALONE)
+                notebook = run.detector["notebook"]
+                role = (notebook, ablation, variant)
+                position = in_profile.index(role) if role in in_profile else -1
+                place = (is_variant, notebook, position, ablation, variant, train_set)
+                runs_by_place[place].append(run)
+        several_train_sets = len(main_train_sets) > 1
+        detectors = []
+        for place in sorted(runs_by_place):
+            _, _, _, ablation, variant, _ = place
+            runs = sorted(runs_by_place[place], key=attrgetter("seed"))
+            detector = _detector(ablation, variant, runs, several_train_sets)
+            detectors.append(detector)
+        return detectors
+
+    def _variants_in_profile(self) -> list[tuple[str, str, str]]:
+        """Notebook, ablation and variant of the profile's variants, in its order."""
+        path = self.folder / "profile.yaml"
+        profile = read_yaml(path) if path.exists() else {}
+        places = []
+        for notebook, ablations in profile.get("ablations", {}).items():
+            for ablation, variants in ablations.items():
+                for variant in variants:
+                    places.append((notebook, ablation, variant))
+        return places
+
+    def _conditions(self, detector: Detector) -> list[Condition]:
+        """All conditions of a detector, in the order in which they were written."""
+        if not detector.runs:
+            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
+            return [Condition(path.stem) for path in paths]
+        conditions = {}
+        for run in detector.runs:
+            conditions.update(self._tables_of(run.id))
+        return list(conditions)
+
+    def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
+        """The stored rows of a run by condition, with those that were added."""
+        if run_id in self._tables:
+            return self._tables[run_id]
+        tables = {}
+        for path in _score_paths(self.folder, run_id):
+            stored = read_table(path)
+            fingerprints = stored.attrs["fingerprints"]
+            stored.attrs = {}  # pandas would copy the record with every selection of rows
+            for values, rows in stored.groupby(CONDITION, sort=False):
+                condition = Condition(*values)
+                rows.attrs = {"fingerprint": fingerprints[condition.test_set]}
+                tables[condition] = rows.drop(columns=CONDITION)
+        self._tables[run_id] = tables
+        return tables
+
+    def _of_run(self, run: StoredRun, condition: Condition) -> pd.DataFrame:
+        """The table of one run under a condition; see :meth:`read`."""
+        rows = self._tables_of(run.id)[condition]
+        test_set = self.test_set(condition.test_set)
+        if rows.attrs["fingerprint"] != test_set.attrs["fingerprint"]:
+            raise DfnbError(
+                f"the scores of {run.id} are of another version of {condition.test_set} than "
+                "those of other runs; score it again"
+            )
+        table = test_set.iloc[rows["frame_row"]].reset_index(drop=True)
+        log_odds = rows["log_odds"].to_numpy()
+        table["log_odds"] = log_odds
+        table["score"] = expit(log_odds)
+        measures = rows.drop(columns=["frame_row", "log_odds"]).reset_index(drop=True)
+        table = table.join(measures.dropna(axis=1, how="all"))
+        if not condition.map:
+            metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
+        table.attrs = {
+            **test_set.attrs,
+            **run.record["validation_threshold"],
+            "seed": run.seed,
+        }
+        return table
+
+    def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
+        """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
+
+        Cluster and method of the videos are those that we know. Raises :class:`DfnbError` unless
+        its videos and their labels are ours.
+        """
+        path = self.folder / "other" / tool / f"{test_set}.csv"
+        frames = self.test_set(test_set)
+        with explained(path, "as a table of scores", "it needs the columns video, label and score"):
+            table = pd.read_csv(path, dtype={"video": str})
+            table = table.reindex(columns=TOOL_COLUMNS)
+            table = table.fillna({"track": 0, "frame": -1})
+            table = table.astype(TOOL_COLUMNS)
+        videos = frames.drop_duplicates("video").set_index("video")
+        our_labels = set(videos["label"].items())
+        differing = our_labels.symmetric_difference(zip(table["video"], table["label"]))
+        if differing:
+            video, label = min(differing)
+            raise DfnbError(
+                f"only one of {path} and our test set has a video {video} with label {label}; "
+                "score all videos of the test set and no others, labelled 0 real and 1 fake"
+            )
+        table = table.join(videos[["cluster", "method"]], on="video")
+        table = metrics.check_scores(table.astype(CATEGORIES), path)
+        table["log_odds"] = logit(table["score"])
+        table.attrs = {
+            **frames.attrs,
+            "seed": None,
+            "threshold": None,
+            "threshold_clusters": 0,
+        }
+        return table
+
+
+def _detector(
+    ablation: str,
+    variant: str,
+    runs: list[StoredRun],
+    several_train_sets: bool,
+) -> Detector:
+    """The detector of runs; where there are several training sets, its name tells which it has."""
+    first = runs[0]
+    name = first.detector["title"]
+    if ablation == STANDING_ALONE:
+        name = variant
+        ablation = ""
+        variant = ""
+    elif ablation:
+        name = f"{name}, {ablation}: {variant}"
+    if several_train_sets:
+        name = f"{name}, {first.parameters['train_set']}"
+    return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))

@@ -1,0 +1,465 @@
+"""Datasets of the embedded benchmark: their settings, their people, and how they are written.
+
+The dataset, the person, the video and a purpose name each random stream. So any number of workers
+gives the same bytes, a build that was stopped goes on, and no two datasets share a person.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import joblib
+import numpy as np
+from pydantic import DirectoryPath, Field, NonNegativeInt
+from tqdm import tqdm
+
+from dfnb.data.frames import SPLITS, write_dataset, write_video
+from dfnb.files import (
+    dataset_folder,
+    described,
+    digest,
+    end_with_parent,
+    find,
+    locked,
+    manifest,
+    read_json,
+    sha256,
+    write_json,
+)
+from dfnb.records import Clock, read_record
+from dfnb.seeds import rng
+from dfnb.settings import Closed, DfnbError, check_name
+from dfnb.synth import people
+from dfnb.synth.forgeries import (
+    FRAMES_LATER,
+    METHODS,
+    Camera,
+    Delivery,
+    Forgery,
+    capture,
+    deliver,
+    forge,
+    mark,
+)
+from dfnb.synth.painting import render
+
+GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
+
+# The last parts of the keys of random streams. Of a person (videos are numbered from 0 to 25):
+LOOKS = 29
+# Of a video, by purpose:
+SCENE = 0
+EXPRESSION = 1
+CAMERA = 2
+FORGERY = 4
+DELIVERY = (3, 5)  # of the real and of the forged video
+MARK = (6, 7)
+
+
+class Settings(Closed):
+    """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
+
+    identities: dict[Literal[SPLITS], NonNegativeInt] = Field(
+        {"train": 200, "val": 50, "test": 100}
+    )  # number of drawn people
+    videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
+    frames: int = Field(4, ge=1, le=10_000)  # frames per video
+    size: int = Field(96, ge=64, le=2048)  # height and width of a frame
+    seed: int = Field(0, ge=0)
+    methods: tuple[Literal[*METHODS], ...] = Field(
+        ("swap", "resynthesis", "warp", "mouth"), min_length=1
+    )
+    camera: Camera = Camera()
+    forgery: Forgery = Forgery()
+    delivery: Delivery = Delivery()
+    # How much a mark in the corner tells about the label, see forgeries.mark.
+    cue: float | None = Field(None, ge=0, le=1)
+    portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
+    # Another dataset, with the same identities, camera and so on. Its test people are shown in the
+    # same films, and each film is forged by every method. None is left out of the dataset's
+    # identity, which is therefore what it was before this setting existed.
+    people_of: str | None = Field(None, exclude_if=lambda name: name is None)
+    # Pairs of methods that results compare within the same films; no part of the identity.
+    contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
+
+
+def preset(name: str, **changes: Any) -> Settings:
+    """The settings of ``data_manifest/<name>.yaml``, with ``changes``.
+
+    Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
+    impossible.
+    """
+    path = find("data_manifest") / f"{name}.yaml"
+    names = described("synth")
+    if name not in names:
+        raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(names)}")
+    parameters = manifest(name).get("parameters", {})
+    settings = Settings.check({**parameters, **changes}, path.name)
+    if settings.people_of not in (None, *names):
+        choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
+        raise DfnbError(f"{path.name}: {choice}")
+    for pair in settings.contrasts:
+        if not {*pair} <= {*settings.methods}:
+            problem = f"contrasts has {list(pair)}, and methods does not have both"
+            raise DfnbError(f"{path.name}: {problem}")
+    return settings
+
+
+def identity(name: str) -> str:
+    """What identifies the data of an embedded dataset, which need not be built for it.
+
+    It is the digest of the generator's version and the parameters, since the bytes differ between
+    machines by rounding; equal to ``frames.identity`` of the dataset's record.
+    """
+    return digest(_parameters(name, preset(name)), 16)
+
+
+def _parameters(name: str, settings: Settings) -> dict[str, Any]:
+    values = settings.model_dump(mode="json", exclude={"contrasts"})
+    parameters = {"name": name, "generator": GENERATOR, **values}
+    if settings.portraits:
+        hashes = [(path.name, sha256(path)) for path in _photographs(settings.portraits)]
+        parameters["portraits_digest"] = digest(hashes)
+    return parameters
+
+
+# ---------------------------------------------------------------- people
+
+
+class Person(NamedTuple):
+    """A person of a dataset."""
+
+    number: int
+    split: str
+    tone: float  # of the skin: 0 to 4, light to dark; of a photograph minus its brightness
+    donor: int = -1  # number of the person whose face forgeries of this one show
+    pair: str = ""  # name of the cluster that both are in
+    portrait: people.Portrait | None = None  # None: drawn
+
+
+def stream_key(name: str, settings: Settings) -> tuple[int, int]:
+    """How the keys of all random streams of a dataset begin."""
+    dataset = settings.people_of or name
+    return settings.seed, int(hashlib.sha256(dataset.encode()).hexdigest()[:8], 16)
+
+
+def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    """The people of a dataset with their donors, in the order of their numbers.
+
+    People of a split who are next to each other in tone are paired, and each is the other's donor
+    for every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is
+    the ``cluster``, and resampling pairs resamples independent things.
+
+    Of portraits all are used, whatever number ``identities`` has.
+
+    Returns:
+        The people, and facts for the dataset's record. With portraits, these are ``portraits``, the
+        file of each person, and ``quarantine``, the files that are not used, with the reason.
+
+    Raises:
+        DfnbError: A split has fewer than two people.
+    """
+    facts = {}
+    if settings.portraits is None:
+        persons = _drawn_people(name, settings)
+    else:
+        persons, facts = _portraits(settings.portraits, settings)
+    paired = []
+    for split in SPLITS:
+        members = [person for person in persons if person.split == split]
+        if settings.identities.get(split) and len(members) < 2:
+            source = settings.portraits or f"identities.{split}"
+            people_there = f"{source} gives {len(members)} people for the split {split}"
+            raise DfnbError(f"{people_there}, and forgeries need two; add some")
+        paired += _paired(members)
+    return sorted(paired), facts
+
+
+def _drawn_people(name: str, settings: Settings) -> list[Person]:
+    persons = []
+    for split in SPLITS:
+        for _ in range(settings.identities.get(split, 0)):
+            number = len(persons)
+            draw = rng(*stream_key(name, settings), number, LOOKS, 0)
+            persons.append(Person(number, split, draw.uniform(0, 4)))
+    return persons
+
+
+def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    from dfnb.data import faces
+
+    quarantine = []
+    for path in sorted(folder.glob("[!.]*/")):
+        reason = "is a folder; put its photographs into the folder above"
+        quarantine.append({"file": path.name, "reason": reason, "usable": False})
+    persons: list[Person] = []
+    files = {}
+    for path in _photographs(folder):
+        split = _split_of(path)
+        if not settings.identities.get(split):
+            reason = f"belongs to the split {split}, which this dataset does not have"
+            quarantine.append({"file": path.name, "reason": reason, "usable": True})
+            continue
+        detect = faces.YuNet(faces.detector_path())
+        portrait = people.inspect(path, detect, settings.size)
+        if isinstance(portrait, str):
+            quarantine.append({"file": path.name, "reason": portrait, "usable": False})
+            continue
+        number = len(persons)
+        persons.append(Person(number, split, -portrait.brightness, portrait=portrait))
+        files[f"{number:03d}"] = path.name
+    return persons, {"portraits": files, "quarantine": quarantine}
+
+
+def _photographs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[!.]*") if path.is_file())
+
+
+def _split_of(photograph: Path) -> str:
+    """The split of a photograph: half train, a quarter val, a quarter test.
+
+    It follows from the file's name alone, so that no face is trained on in one dataset and tested
+    in another.
+    """
+    name = photograph.name.encode(errors="surrogateescape")
+    quarter = int(hashlib.sha256(name).hexdigest(), 16) % 4
+    return ("train", "train", "val", "test")[quarter]
+
+
+def _paired(members: list[Person]) -> list[Person]:
+    """The people of a split with their donors and pairs."""
+    waiting = sorted(members, key=lambda person: (person.tone, person.number))
+    paired = []
+    while waiting:
+        n = 3 if len(waiting) == 3 else 2
+        ring = waiting[:n]
+        waiting = waiting[n:]
+        pair = "_".join(f"{person.number:03d}" for person in sorted(ring))
+        donors = [*ring[1:], ring[0]]
+        for person, donor in zip(ring, donors):
+            paired.append(person._replace(donor=donor.number, pair=pair))
+    return paired
+
+
+# ---------------------------------------------------------------- films
+
+
+def film(
+    person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings
+) -> list[people.Shot]:
+    """A person filmed in the scene of ``target``'s video.
+
+    They take its pose before its backdrop, with their own expression and light. Donors are filmed
+    so, since face swapping methods render them in the target's pose.
+
+    Args:
+        person: Who is filmed.
+        target: Number of the person whose video it is.
+        video: Number of the video.
+        streams: How the keys of random streams begin.
+        settings: Those of the dataset.
+    """
+    scene = rng(*streams, target, video, SCENE)
+    expression = rng(*streams, person.number, video, EXPRESSION)
+    poses = people.motion(scene, expression, settings.frames)
+    if person.portrait:
+        shots = people.move(person.portrait, poses, settings.size)
+    else:
+        look = people.person(rng(*streams, person.number, LOOKS), person.tone)
+        behind = people.backdrop(scene, settings.size * 4 // 3)
+        shots = [render(look, pose, behind, settings.size) for pose in poses]
+    return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
+
+
+class Video(NamedTuple):
+    """What ``frames.write_video`` takes."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    crops: np.ndarray
+    masks: np.ndarray | None
+
+
+def make_videos(
+    folder: Path, name: str, target: Person, donor: Person, settings: Settings
+) -> list[Video]:
+    """The real and the forged videos of a person that the dataset in ``folder`` lacks."""
+    cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
+    made = []
+    for number in range(settings.videos):
+        sources = _sources(target, donor, number, settings)
+        folders = {}
+        for method, source in sources.items():
+            title = f"{target.number:03d}{chr(ord('a') + number)}"
+            if source:
+                title += f"_{source}"
+            folders[method] = folder / "videos" / method / title
+        if all((path / "video.json").exists() for path in folders.values()):
+            continue
+        take = _Take(stream_key(name, settings), target, donor, number, settings, list(sources))
+        for method, source in sources.items():
+            crops, masks = take.delivered(method)
+            facts = {"dataset": name, "split": target.split, "method": method}
+            rows = take.rows(facts, source)
+            made.append(Video(folders[method], rows, crops, masks))
+    return made
+
+
+def _sources(target: Person, donor: Person, video: int, settings: Settings) -> dict[str, str]:
+    """The methods that forge a video, and the number of each one's donor.
+
+    The number is empty where the target's own face takes the donor's place, and for "real", the
+    first.
+    """
+    methods = settings.methods
+    if not settings.people_of:  # the methods take turns
+        turn = (target.number * settings.videos + video) % len(methods)
+        methods = [methods[turn]]
+    sources = {"real": ""}
+    for method in methods:
+        sources[method] = "" if method in FRAMES_LATER else f"{donor.number:03d}"
+    return sources
+
+
+class _Take:
+    """One film of a person, captured; all its forgeries draw from the same streams."""
+
+    def __init__(
+        self,
+        streams: tuple[int, ...],
+        target: Person,
+        donor: Person,
+        video: int,
+        settings: Settings,
+        methods: Sequence[str],
+    ) -> None:
+        self.key = (*streams, target.number, video)
+        self.target = target
+        self.settings = settings
+        more = max(FRAMES_LATER.get(method, 0) for method in methods)
+        longer = settings.model_copy(update={"frames": settings.frames + more})
+        self.longer_shots = film(target, target.number, video, streams, longer)
+        self.shots = self.longer_shots[: settings.frames]
+        self.donor_shots = film(donor, target.number, video, streams, settings)
+
+    def delivered(self, method: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Crops (n, S, S, 3) uint8 of the film, and masks (n, S, S) bool if it is forged."""
+        settings = self.settings
+        label = int(method != "real")
+        images = [shot.image for shot in self.shots]
+        masks = None
+        if label:
+            images, masks = self._forged(method)
+        if settings.cue is not None:
+            draw = rng(*self.key, MARK[label])
+            as_the_cue_says = draw.random() < (1 + settings.cue) / 2
+            images = mark(images, as_the_cue_says == bool(label), draw)
+        crops = deliver(images, settings.delivery, rng(*self.key, DELIVERY[label]))
+        return crops, masks
+
+    def _forged(self, method: str) -> tuple[list[np.ndarray], np.ndarray]:
+        draw = rng(*self.key, FORGERY)
+        donor_shots = self.donor_shots
+        if method in FRAMES_LATER:
+            donor_shots = self.longer_shots[FRAMES_LATER[method] :]
+        images = []
+        masks = []
+        for shot, donor_shot in zip(self.shots, donor_shots):
+            image, mask = forge(method, shot, donor_shot, self.settings.forgery, draw)
+            images.append(image)
+            masks.append(mask)
+        return images, np.stack(masks)
+
+    def rows(self, facts: dict[str, Any], source: str) -> list[dict[str, Any]]:
+        """The rows of the frames table, with ``facts`` in each."""
+        size = float(self.settings.size)
+        rows = []
+        for number, shot in enumerate(self.shots):
+            row = {
+                **facts,
+                "label": int(facts["method"] != "real"),
+                "cluster": self.target.pair,
+                "identity": f"{self.target.number:03d}",
+                "source": source,
+                "track": 0,
+                "crop_box": [0.0, 0.0, size, size],
+                "scale": 1.0,
+                "frame": number * people.FRAME_STEP,
+                "landmarks": shot.landmarks.ravel().tolist(),
+            }
+            rows.append(row)
+        return rows
+
+
+# ---------------------------------------------------------------- datasets
+
+
+def build(
+    name: str, settings: Settings | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Make ``datasets/<name>`` and return its record; what is there already is not made again.
+
+    Args:
+        name: The dataset's name.
+        settings: Default: the :func:`preset` of that name.
+        workers: Number of processes, by default one per core; any number gives the same bytes.
+
+    Raises:
+        DfnbError: The folder holds a dataset made from other settings.
+    """
+    settings = settings or preset(name)
+    folder = dataset_folder(check_name(name, "dfnb synth"))
+    clock = Clock()
+    parameters = _parameters(name, settings)
+    contrasts = [list(pair) for pair in settings.contrasts]
+    with locked(folder, wait_s=-1):  # jobs that run side by side need the same dataset
+        _refuse_other_settings(folder, parameters)
+        record = read_record(folder)
+        if record and record.get("contrasts") == contrasts:
+            return record
+        persons, facts = cast(name, settings)
+        write_json(folder / "dataset.json", parameters)
+        for video in _drawn_videos(folder, name, persons, settings, workers):
+            write_video(*video)
+        facts["contrasts"] = contrasts
+        facts["compression"] = _compression(settings.delivery)
+        return write_dataset(folder, parameters, **facts, **clock.facts())
+
+
+def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
+    description = folder / "dataset.json"
+    if not description.exists() and not (folder / "videos").exists():
+        return
+    stored = read_json(description) if description.exists() else {}
+    changed = []
+    for key in sorted({*parameters, *Settings.model_fields}):
+        if stored.get(key) != parameters.get(key):
+            changed.append(key)
+    if changed:
+        others = f"holds a dataset made from other settings ({', '.join(changed)})"
+        raise DfnbError(f"{folder} {others}; delete the folder")
+
+
+def _drawn_videos(
+    folder: Path, name: str, persons: list[Person], settings: Settings, workers: int | None
+) -> Iterator[Video]:
+    """The videos that the dataset lacks, in the order in which the workers end them."""
+    jobs = []
+    for person in persons:
+        if person.split == "test" or not settings.people_of:
+            donor = persons[person.donor]
+            jobs.append(joblib.delayed(make_videos)(folder, name, person, donor, settings))
+    parallel = joblib.Parallel(
+        workers or -1, return_as="generator_unordered", initializer=end_with_parent
+    )
+    # The bar is shown on a terminal only.
+    for videos in tqdm(parallel(jobs), desc=name, total=len(jobs), unit=" people", disable=None):
+        yield from videos
+
+
+def _compression(delivery: Delivery) -> str:
+    if delivery.h264 is not None:
+        return f"H.264 crf {delivery.h264}"
+    return "JPEG {}-{}".format(*delivery.jpeg)

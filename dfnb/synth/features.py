@@ -1,0 +1,384 @@
+"""The features of a face: skin, eyes and mouth, painted on the sphere of a :class:`Head`.
+
+Its coordinates ``u`` and ``v`` place them. The numbers, chosen by eye, are places, sizes, colours
+and opacities.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from dfnb.synth.brushes import bell, edge, lay_over, power, stripe
+from dfnb.synth.head import Head
+from dfnb.synth.people import Array
+
+# Colours by which the skin's is multiplied.
+NOSTRIL = np.float32([0.3, 0.2, 0.18])
+LID_FOLD = np.float32([0.62, 0.5, 0.47])
+LOWER_LID = np.float32([0.6, 0.45, 0.42])
+BARE_LIP = np.float32([0.88, 0.66, 0.64])
+# Of the line between closed lips: it multiplies their colour.
+LIP_LINE = np.float32([0.35, 0.28, 0.28])
+# Colours as they are.
+LIPSTICK = np.float32([0.72, 0.30, 0.30])
+MOUTH_HOLE = np.float32([0.22, 0.07, 0.07])
+TEETH = np.float32([0.93, 0.91, 0.87])
+EYE_WHITE = 0.92
+PUPIL = 0.03
+GLINT = 1.0
+# How much freckles and blush take of each colour.
+FRECKLE = np.float32([0.36, 0.6, 0.66])
+BLUSH = np.float32([0.0, 1.6, 1.5])
+# Exponents of light: shadows of skin are red.
+FACE_SHADOW = np.float32([0.85, 1.05, 1.15])
+
+# Radii in the coordinates of an eye.
+IRIS_RADIUS = 0.46
+PUPIL_RADIUS = 0.2
+GLINT_RADIUS = 0.13
+
+
+def looked_up(texture: Array, x: Array, y: Array) -> Array:
+    """The values (H, W) of a texture at the places x, y (H, W)."""
+    return cv2.remap(
+        texture,
+        x,
+        y,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+
+
+# ---------------------------------------------------------------- skin
+
+
+def paint_skin(canvas: Array, head: Head) -> None:
+    """The face's skin with freckles, blush and beard, and the nostrils."""
+    look = head.look
+    mottling = looked_up(look.skin_texture, head.u * 40 + 48, head.v * 40 + 48)
+    colour = _skin_colour(head, mottling)
+    if look.beard:
+        _grow_beard(colour, head, mottling)
+    light = _light_on_skin(head)
+    gloss = head.gloss * (0.065 + 0.04 * look.nose_height)
+    lay_over(
+        canvas,
+        colour=colour * light + gloss[..., None],
+        opacity=head.inside,
+    )
+    nostrils = head.beside_nose(
+        u=look.nose_width * 0.5,
+        v=look.nose_v + 0.075,
+        width=0.04,
+        height=0.022,
+    )
+    lay_over(
+        canvas,
+        colour=look.skin * NOSTRIL,
+        opacity=0.85 * nostrils,
+    )
+
+
+def _skin_colour(head: Head, mottling: Array) -> Array:
+    """The colour (S, S, 3) of the skin with freckles, and blush on the cheeks and the nose."""
+    look = head.look
+    freckles = look.freckles * mottling[..., None] * FRECKLE
+    colour = look.skin * (1 + freckles)
+    cheeks = head.on_sides(
+        u=0.5,
+        v=0.36,
+        width=0.22,
+        height=0.18,
+    )
+    nose = head.on_nose(
+        look.nose_v,
+        width=0.15,
+        height=0.12,
+    )
+    red = look.blush * (cheeks + 0.7 * nose)
+    colour *= 1 - red[..., None] * BLUSH
+    return colour
+
+
+def _light_on_skin(head: Head) -> Array:
+    """The light (S, S, 3) on the face, with shadows in the eye sockets and below the nose."""
+    look = head.look
+    eye_sockets = head.on_sides(
+        u=look.eye_u * 0.9,
+        v=look.eye_v - 0.05,
+        width=0.17,
+        height=0.09,
+    )
+    below_nose = head.on_nose(
+        v=look.nose_v + 0.09,
+        width=look.nose_width * 1.2,
+        height=0.045,
+    )
+    open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose
+    light = np.clip(head.shade * open_to_light, 0.05, 1.3)
+    return power(light[..., None], FACE_SHADOW)
+
+
+def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
+    """Lay a beard over the skin's colour (S, S, 3), in place."""
+    look = head.look
+    from_middle = np.clip(head.side_u - 0.35, 0, 1)
+    sideburns = 0.45 * from_middle
+    density = (head.v - 0.5 + sideburns) * 4
+    density = np.clip(density, 0, 1)
+    mouth = head.in_middle(
+        v=look.mouth_v + 0.02,
+        width=0.2,
+        height=0.07,
+    )
+    density *= 1 - mouth
+    opacity = look.beard * density * (0.75 + 0.12 * mottling)
+    colour = look.hair * 0.9 + 0.02
+    lay_over(
+        skin,
+        colour=colour,
+        opacity=np.clip(opacity, 0, 1),
+    )
+
+
+# ---------------------------------------------------------------- eyes
+
+
+class Eye:
+    """One eye of a head with its lids and brow.
+
+    Attributes:
+        side: -1 left in the image, 1 right.
+        view: The part (H, W, 3) of the canvas about the eye, on which it is painted.
+        u, v: The place in the face of its pixels.
+        half_width: Half the eye's width, in pixels.
+        x, y: The eye's coordinates: x from -1, inner corner, to 1, outer corner, and y on the same
+            scale.
+        upper, lower: y of the lids' edges.
+    """
+
+    def __init__(self, canvas: Array, head: Head, side: int) -> None:
+        look = head.look
+        self.head = head
+        self.look = look
+        self.side = side
+        self.half_width = look.eye_size * head.radius
+        middle_u = side * look.eye_u
+        window = head.window(middle_u, look.eye_v - 0.1, reach=0.45)
+        self.view = canvas[window]
+        self.u = head.u[window]
+        self.v = head.v[window]
+        self.mean_shade = float(head.shade[window].mean())
+        outwards = side * (self.u - middle_u)
+        self.x = outwards * look.broad / look.eye_size
+        self.y = (self.v - look.eye_v) / look.eye_size + look.eye_tilt * self.x
+        # The upper lid is highest at blink = 0, and below the middle at 1.
+        blink = head.pose.blink
+        middle_of_upper = 0.3 * blink - look.eye_open * (1 - blink)
+        arch = np.clip(1 - self.x * self.x, 0, 1)
+        self.upper = 1.15 * power(arch, 0.75) * middle_of_upper
+        self.lower = 0.36 * arch
+
+    def paint(self) -> None:
+        """Paint the eye, and then what lies over it."""
+        between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
+        fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
+        lay_over(
+            self.view,
+            colour=self.look.skin * LID_FOLD,
+            opacity=0.45 * between_corners * fold,
+        )
+        white = self._paint_white()
+        self._paint_iris(white)
+        self._paint_glint(white)
+        lashes = stripe(self.x, self.y, self.upper - 0.03, 0.11)
+        lash_colour = self.look.hair * 0.35 + self.look.skin * 0.08
+        lay_over(
+            self.view,
+            colour=lash_colour,
+            opacity=0.85 * between_corners * lashes,
+        )
+        lower_lid = stripe(self.x, self.y, self.lower + 0.04, 0.09)
+        lay_over(
+            self.view,
+            colour=self.look.skin * LOWER_LID,
+            opacity=0.4 * between_corners * lower_lid,
+        )
+        self._paint_brow()
+
+    def _edge(self, distance: Array, sharpness: float = 1) -> Array:
+        """An :func:`edge` at a distance in the eye's coordinates; less sharp is softer."""
+        return edge(distance * self.half_width * sharpness)
+
+    def _paint_white(self) -> Array:
+        """Paint the white between the lids; returns its opacity (H, W)."""
+        below_upper = self._edge(self.y - self.upper)
+        above_lower = self._edge(self.lower - self.y)
+        white = below_upper * above_lower * (np.abs(self.x) < 1)
+        lid_shadow = 1 - 0.35 * stripe(self.x, self.y, self.upper, 0.25)
+        light = EYE_WHITE * (0.55 + 0.45 * self.mean_shade)
+        lay_over(
+            self.view,
+            colour=light * lid_shadow[..., None],
+            opacity=white,
+        )
+        return white
+
+    def _paint_iris(self, white: Array) -> None:
+        """Paint iris and pupil where the ``white`` is visible."""
+        gaze = self.side * self.head.pose.gaze
+        distance = np.sqrt((self.x - gaze) ** 2 + (self.y + 0.06) ** 2)
+        rim = bell(distance - IRIS_RADIUS, 0.1)
+        lower_half = np.clip(self.y + 0.1, 0, 0.4)
+        light = 0.8 + 0.9 * lower_half - 0.45 * rim
+        iris = self._edge(IRIS_RADIUS - distance)
+        lay_over(
+            self.view,
+            colour=self.look.iris * light[..., None],
+            opacity=white * iris,
+        )
+        pupil = self._edge(PUPIL_RADIUS - distance)
+        lay_over(
+            self.view,
+            colour=PUPIL,
+            opacity=white * pupil,
+        )
+
+    def _paint_glint(self, white: Array) -> None:
+        """Paint the light's reflection, which lies to the light's side of the pupil."""
+        gaze = self.side * self.head.pose.gaze
+        towards_light = 0.16 * math.copysign(self.side, self.head.light[0])
+        x = self.x - gaze - towards_light
+        distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)
+        glint = self._edge(GLINT_RADIUS - distance)
+        lay_over(
+            self.view,
+            colour=GLINT,
+            opacity=0.9 * white * glint,
+        )
+
+    def _paint_brow(self) -> None:
+        look = self.look
+        # x from -1, inner end, to 1, outer end; y from the brow's middle line.
+        outwards = self.side * (self.u - self.side * look.eye_u * 1.02)
+        x = outwards * look.broad / (look.eye_size * 1.3)
+        bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)
+        middle = look.eye_v - look.brow_height - self.head.pose.brow_raise
+        y = self.v - (middle - bend + 0.02 * x)
+        thickness = look.brow_width + 0.018 * look.man
+        taper = 0.95 - 0.55 * np.clip(x, -1, 1)
+        thickness = thickness * np.clip(taper, 0.2, 1)
+        hairs = 0.68 + 0.17 * np.sin(28 * x + 60 * y)
+        from_middle = y / thickness
+        hairs = hairs * np.exp(-(from_middle**4))
+        ends = self._edge(1 - np.abs(x), sharpness=0.5)
+        colour = look.hair * 0.6 + look.skin * 0.06
+        lay_over(
+            self.view,
+            colour=colour,
+            opacity=hairs * ends,
+        )
+
+
+# ---------------------------------------------------------------- mouth
+
+
+class Mouth:
+    """The mouth of a head.
+
+    Attributes:
+        view: The part (H, W, 3) of the canvas about the mouth, on which it is painted.
+        shade: The head's there.
+        half_width: Half the mouth's width, in radii of the head.
+        pixels: The same, in pixels.
+        x, y: The mouth's coordinates: x from -1 to 1 between the corners, and y on the same scale.
+        between_corners: Whether a pixel is.
+        arch: 1 in the middle, 0 at the corners and beyond.
+        hole_top, hole_bottom: y of the edges of the open mouth.
+    """
+
+    def __init__(self, canvas: Array, head: Head) -> None:
+        look = head.look
+        pose = head.pose
+        self.look = look
+        self.pose = pose
+        window = head.window(0, look.mouth_v, reach=0.55)
+        self.view = canvas[window]
+        self.shade = head.shade[window]
+        self.half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
+        self.pixels = self.half_width * head.radius
+        self.x = head.u[window] * look.broad / self.half_width
+        lifted = 0.22 * pose.smile * self.x * self.x
+        self.y = (head.v[window] - look.mouth_v) / self.half_width + lifted
+        self.between_corners = np.abs(self.x) < 1
+        self.arch = np.clip(1 - self.x * self.x, 0, 1)
+        self.hole_top = -0.22 * pose.open * self.arch
+        self.hole_bottom = 0.75 * pose.open * self.arch
+
+    @property
+    def right_corner(self) -> tuple[float, float]:
+        """Its place u, v in the face."""
+        lifted = 0.22 * self.pose.smile * self.half_width
+        return self.half_width / self.look.broad, self.look.mouth_v - lifted
+
+    def paint(self) -> None:
+        """Paint the lips, what is seen between them, and the line where they meet."""
+        lip_colour = self._lip_colour()
+        self._paint_lips(lip_colour)
+        hole = self._between(self.hole_top, self.hole_bottom)
+        lay_over(
+            self.view,
+            colour=MOUTH_HOLE,
+            opacity=hole,
+        )
+        upper_teeth = self._edge(self.hole_top + 0.28 - self.y)
+        sides = self._edge(0.85 - np.abs(self.x))
+        light = 0.6 + 0.4 * float(self.shade.mean())
+        lay_over(
+            self.view,
+            colour=TEETH * light,
+            opacity=hole * upper_teeth * sides,
+        )
+        middle = (self.hole_top + self.hole_bottom) / 2
+        line = stripe(self.x, self.y, middle, 0.05)
+        is_closed = self.pose.open < 0.25
+        line = is_closed * (1 - hole) * line
+        ends = self._edge(1.03 - np.abs(self.x), sharpness=0.4)
+        lay_over(
+            self.view,
+            colour=lip_colour * LIP_LINE,
+            opacity=0.75 * line * ends,
+        )
+
+    def _edge(self, distance: Array, sharpness: float = 1) -> Array:
+        """An :func:`edge` at a distance in the mouth's coordinates; less sharp is softer."""
+        return edge(distance * self.pixels * sharpness)
+
+    def _between(self, top: Array, bottom: Array) -> Array:
+        """Opacity (H, W) of what lies between two lines, and between the corners."""
+        below_top = self._edge(self.y - top)
+        above_bottom = self._edge(bottom - self.y)
+        return below_top * above_bottom * self.between_corners
+
+    def _lip_colour(self) -> Array:
+        look = self.look
+        lightness = float(look.skin.mean())
+        lipstick = LIPSTICK * (0.35 + 0.65 * lightness) / 0.75
+        bare_lip = look.skin * BARE_LIP
+        return bare_lip * (1 - look.rouge) + lipstick * look.rouge
+
+    def _paint_lips(self, colour: Array) -> None:
+        look = self.look
+        cupids_bow = 1 - 0.3 * bell(self.x, 0.16)
+        upper = self.hole_top - look.upper_lip * power(self.arch, 0.6) * cupids_bow
+        lower = self.hole_bottom + look.lower_lip * power(self.arch, 0.7)
+        fullest = self.hole_bottom + 0.5 * look.lower_lip
+        swelling = stripe(self.x, self.y, fullest, 0.1)
+        is_upper_lip = self.y < self.hole_top
+        light = self.shade * (1 + 0.22 * swelling - 0.15 * is_upper_lip)
+        lay_over(
+            self.view,
+            colour=colour * light[..., None],
+            opacity=self._between(upper, lower),
+        )

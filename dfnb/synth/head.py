@@ -1,0 +1,237 @@
+"""The geometry and the light of a head.
+
+A head is a unit sphere squeezed into a head's outline. A place in the face is a point of the
+sphere, so features turn with it. Light falls on the normals of the sphere and a relief. The numbers
+were chosen by eye.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from dfnb.synth.brushes import bump, edge, power
+from dfnb.synth.people import Array, Look, Pose
+
+RADIUS = 0.345  # half the head's height, as a share of the canvas, at scale 1
+NOSE_DEPTH = 0.16  # how far the tip of the nose stands out
+FULL_LIGHT = 1.05  # diffuse light on what faces the light
+GLOSS_EXPONENT = 24  # a larger one makes smaller highlights
+
+
+class Head:
+    """Geometry and light of a person's head in a pose, at every pixel of a canvas (S, S).
+
+    Attributes:
+        radius: Half the head's height, in pixels.
+        centre: (2,) its pixel.
+        x, y: The pixel relative to the centre, in radii.
+        across, along: The same, turned so that the head is upright.
+        sphere_x, sphere_y, sphere_z: The point of the unit sphere that is seen there.
+        inside: Share of the pixel that the head covers.
+        u, v: The place in the face, u to the image's right and v down. The upright face seen from
+            the front spans -1 to 1 in both.
+        side_u: The absolute value of u, for what both sides have.
+        nose_u: u on the nose, which stands out and so moves further when the head turns.
+        light: Direction (3,) to the light.
+        shade: Diffuse light, about 0 to 1.
+        gloss: Mirrored light.
+    """
+
+    def __init__(self, look: Look, pose: Pose, size: int) -> None:
+        self.look = look
+        self.pose = pose
+        self.radius = RADIUS * size * pose.scale
+        centre = [0.5 + pose.shift_x, 0.49 + pose.shift_y]
+        self.centre = size * np.float32(centre)
+        self.sin_yaw = math.sin(pose.yaw)
+        self.cos_yaw = math.cos(pose.yaw)
+        self.sin_pitch = math.sin(pose.pitch)
+        self.cos_pitch = math.cos(pose.pitch)
+        sin_roll = math.sin(pose.roll)
+        cos_roll = math.cos(pose.roll)
+        first_row = [cos_roll, sin_roll]
+        second_row = [-sin_roll, cos_roll]
+        self.roll = np.float32([first_row, second_row])
+        self._turn_upright(size)
+        self._project()
+        self._illuminate()
+
+    # ------------------------------------------------------------ geometry
+
+    def _turn_upright(self, size: int) -> None:
+        """Find where every pixel lies, seen from the upright head."""
+        y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+        self.x = (x - self.centre[0]) / self.radius
+        self.y = (y - self.centre[1]) / self.radius
+        first_row, second_row = self.roll
+        self.across = first_row[0] * self.x + first_row[1] * self.y
+        self.along = second_row[0] * self.x + second_row[1] * self.y
+
+    def _project(self) -> None:
+        """Find the point of the sphere, and the place in the face, that every pixel shows."""
+        look = self.look
+        # The point (x, y, z) of the sphere.
+        x = self.across / self._half_width(self.along)
+        bent = power(np.abs(self.along), look.chin)
+        y = np.sign(self.along) * bent
+        z_squared = 1 - x * x - y * y
+        self.inside = edge(z_squared * 0.5 * self.radius * look.broad)
+        z = np.sqrt(np.maximum(z_squared, 0))
+        self.sphere_x = x
+        self.sphere_y = y
+        self.sphere_z = z
+        # Turn the sphere back by yaw and pitch.
+        self.u = x * self.cos_yaw - z * self.sin_yaw
+        depth = x * self.sin_yaw + z * self.cos_yaw
+        self.v = y * self.cos_pitch - depth * self.sin_pitch
+        self.side_u = np.abs(self.u)
+        down_the_nose = np.clip(self.v / look.nose_v, 0, 1)
+        self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
+
+    def _half_width(self, along: Array | float) -> Array:
+        to_the_chin = np.clip(along, 0, 1)
+        narrowing = self.look.jaw * power(to_the_chin, 1.5)
+        return self.look.broad * (1 - narrowing)
+
+    def pixel(self, u: float, v: float) -> Array:
+        """Pixel (2,) of a place in the face: the inverse of the projection."""
+        z = math.sqrt(max(1 - u * u - v * v, 0))
+        y = v * self.cos_pitch + z * self.sin_pitch
+        z = z * self.cos_pitch - v * self.sin_pitch
+        along = math.copysign(abs(y) ** (1 / self.look.chin), y)
+        x = u * self.cos_yaw + z * self.sin_yaw
+        across = x * float(self._half_width(along))
+        turned = np.float32([across, along]) @ self.roll
+        return turned * self.radius + self.centre
+
+    def window(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
+        """The rows and columns about a place in the face, up to ``reach`` radii away."""
+        middle = self.pixel(u, v)
+        away = reach * self.radius
+        left, top = np.maximum(middle - away, 0).astype(int)
+        right, bottom = (middle + away + 1).astype(int)
+        return slice(top, bottom), slice(left, right)
+
+    # ------------------------------------------------------------ places on the face
+
+    def in_middle(self, v: float, width: float, height: float) -> Array:
+        """A :func:`bump` (S, S) on the face's middle line."""
+        return bump(self.u, self.v, (0, v), (width, height))
+
+    def on_nose(self, v: float, width: float, height: float) -> Array:
+        """A bump on the nose's middle line."""
+        return bump(self.nose_u, self.v, (0, v), (width, height))
+
+    def beside_nose(self, u: float, v: float, width: float, height: float) -> Array:
+        """Two bumps, one on either side of the nose."""
+        return bump(np.abs(self.nose_u), self.v, (u, v), (width, height))
+
+    def on_sides(self, u: float, v: float, width: float, height: float) -> Array:
+        """Two bumps, one on either side of the face."""
+        return bump(self.side_u, self.v, (u, v), (width, height))
+
+    # ------------------------------------------------------------ light
+
+    def _illuminate(self) -> None:
+        """Let light fall on the sphere with the face's relief."""
+        pose = self.pose
+        level = math.cos(pose.elevation)
+        light_x = math.sin(pose.azimuth) * level
+        light_y = -math.sin(pose.elevation)
+        light_z = math.cos(pose.azimuth) * level
+        self.light = (light_x, light_y, light_z)
+        relief = self._upper_relief()
+        self._add_lower_relief(relief)
+        scale = self.radius / 8  # Sobel's filter gives eight times the slope per pixel
+        slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
+        slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
+        x = 0.9 * self.sphere_x - slope_x
+        y = 0.9 * self.sphere_y - slope_y
+        z = self.sphere_z + 0.12
+        self.shade = self.diffuse(x, y, z)
+        # Blinn's model: the normal times the vector halfway between light and viewer.
+        halfway = x * light_x + y * light_y + z * (light_z + 1)
+        halfway = halfway / math.sqrt(2 + 2 * light_z)
+        length = np.sqrt(x * x + y * y + z * z)
+        self.gloss = power(halfway / length, GLOSS_EXPONENT)
+
+    def _upper_relief(self) -> Array:
+        """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere."""
+        look = self.look
+        bridge = self.on_nose(
+            v=0.5 * look.nose_v,
+            width=0.09,
+            height=0.28,
+        )
+        tip = self.on_nose(
+            v=look.nose_v,
+            width=look.nose_width,
+            height=0.1,
+        )
+        wings = self.beside_nose(
+            u=look.nose_width,
+            v=look.nose_v + 0.02,
+            width=0.06,
+            height=0.06,
+        )
+        eye_sockets = self.on_sides(
+            look.eye_u,
+            look.eye_v,
+            width=0.24,
+            height=0.12,
+        )
+        brows = self.on_sides(
+            look.eye_u,
+            look.eye_v - 0.2,
+            width=0.3,
+            height=0.08,
+        )
+        relief = look.nose_height * (0.05 * bridge + 0.1 * tip)
+        relief += 0.035 * wings
+        relief -= 0.055 * eye_sockets
+        relief += 0.03 * brows + 0.05 * self._cheeks()
+        return relief
+
+    def _cheeks(self) -> Array:
+        return self.on_sides(
+            u=0.5,
+            v=0.34,
+            width=0.25,
+            height=0.2,
+        )
+
+    def _add_lower_relief(self, relief: Array) -> None:
+        """Add the folds beside the mouth, chin and lips to the relief, in place."""
+        look = self.look
+        # The folds run from the wings of the nose to the corners of the mouth.
+        below_nose = self.v - look.nose_v
+        from_fold = self.side_u - 0.24 - 0.35 * below_nose
+        folds = bump(from_fold, self.v, (0, 0.52), (0.035, 0.14))
+        chin = self.in_middle(
+            v=0.9,
+            width=0.28,
+            height=0.12,
+        )
+        lips = self.in_middle(
+            look.mouth_v,
+            width=0.3,
+            height=0.1,
+        )
+        below_lips = self.in_middle(
+            look.mouth_v + 0.15,
+            width=0.2,
+            height=0.05,
+        )
+        relief -= 0.02 * (1 + 0.8 * self.pose.smile) * folds
+        relief += 0.05 * chin + 0.03 * lips
+        relief -= 0.03 * below_lips
+
+    def diffuse(self, x: Array, y: Array, z: Array | float) -> Array:
+        """Diffuse light on a surface with this normal, which need not have length 1."""
+        light_x, light_y, light_z = self.light
+        length = np.sqrt(x * x + y * y + z * z + 1e-6)
+        cosine = (x * light_x + y * light_y + z * light_z) / length
+        lit = np.maximum(0.8 * cosine + 0.2, 0)
+        ambient = self.pose.ambient
+        return ambient + (FULL_LIGHT - ambient) * lit

@@ -1,0 +1,253 @@
+"""The painting of a person in a pose: the whole picture, with hair, neck, clothes and ears.
+
+The numbers, chosen by eye, are places and sizes in the coordinates of :class:`Head`, colours, and
+opacities.
+"""
+
+import cv2
+import numpy as np
+
+from dfnb.synth.brushes import bell, bump, edge, lay_over, power
+from dfnb.synth.features import Eye, Mouth, looked_up, paint_skin
+from dfnb.synth.head import NOSE_DEPTH, Head
+from dfnb.synth.people import Array, Look, Pose, Shot
+
+# Colour by which the skin's is multiplied.
+EAR = np.float32([1.05, 0.93, 0.92])
+# Where the hair beside the face ends, in radii below the head's middle.
+LONG_HAIR_END = 0.3
+SHORT_HAIR_END = 0.05
+# Exponents of light: shadows of skin are red.
+NECK_SHADOW = np.float32([0.9, 1.05, 1.1])
+
+
+def render(look: Look, pose: Pose, behind: Array, size: int) -> Shot:
+    """Paint a person in a pose.
+
+    Args:
+        look: The person.
+        pose: Their pose, expression and light.
+        behind: Backdrop (S, S, 3); S is larger than ``size``, and reducing smooths the edges.
+        size: Side of the frame.
+    """
+    canvas = behind.copy()
+    head = Head(look, pose, len(behind))
+    hair = Hair(head)
+    if look.hair_length:
+        hair.paint_behind(canvas)
+    _paint_neck(canvas, head)
+    _paint_clothes(canvas, head)
+    for side in (-1, 1):
+        _paint_ear(canvas, head, side)
+    paint_skin(canvas, head)
+    for side in (-1, 1):
+        Eye(canvas, head, side).paint()
+    mouth = Mouth(canvas, head)
+    mouth.paint()
+    if not look.bald:
+        hair.paint_front(canvas)
+    canvas = np.clip(canvas, 0, 1)
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    corner_u, corner_v = mouth.right_corner
+    places = [
+        (-look.eye_u, look.eye_v),
+        (look.eye_u, look.eye_v),
+        (NOSE_DEPTH * head.sin_yaw, look.nose_v),
+        (-corner_u, corner_v),
+        (corner_u, corner_v),
+    ]
+    landmarks = np.float32([head.pixel(u, v) for u, v in places])
+    scale = size / len(behind)
+    from_corner = (landmarks + 0.5) * scale  # a pixel's centre is half a pixel from its corner
+    return Shot(image, from_corner - 0.5)
+
+
+# ---------------------------------------------------------------- hair
+
+
+class Hair:
+    """The hair of a head.
+
+    Attributes:
+        strand: Brightness (S, S) of the strands; its mean is about 0.
+        colour: Their lit colour (S, S, 3).
+        inside: How far inside the hair's outline a pixel lies, in radii of the head.
+    """
+
+    def __init__(self, head: Head) -> None:
+        look = head.look
+        self.head = head
+        # Strands run down from the crown.
+        from_parting = head.across + 0.3 * look.hair_slant
+        angle = np.arctan2(from_parting, 1.1 + head.along)
+        from_crown = head.along + 0.6
+        distance = np.sqrt(head.across * head.across + from_crown**2)
+        self.strand = looked_up(
+            look.strands,
+            angle * 55 + 128,
+            distance * 8 + 2,
+        )
+        light = self._light()[..., None]
+        colour = look.hair * light + 0.04 * (light - 0.5)
+        self.colour = np.clip(colour, 0, 1)
+        x = head.across / (look.broad + look.hair_volume)
+        y = (head.along + 0.02) / (1 + look.hair_volume)
+        grown = 1 - x**2 - y**2
+        self.inside = grown * 0.5 * look.broad
+
+    def _light(self) -> Array:
+        """Light (S, S) on the hair, with a band of sheen about the top of the head."""
+        head = self.head
+        band = bell(head.along + 0.72, 0.16)
+        light_z = head.light[2]
+        sheen_on_strands = 0.6 + 0.3 * self.strand
+        sheen = 0.25 * light_z * band * sheen_on_strands
+        light = head.diffuse(
+            head.sphere_x,
+            head.sphere_y - 0.3,
+            0.6,
+        )
+        return light * (0.8 + 0.13 * self.strand) + sheen
+
+    def paint_behind(self, canvas: Array) -> None:
+        """Long hair falls behind the shoulders."""
+        head = self.head
+        look = head.look
+        spread = look.broad + 0.5 * look.hair_volume + 0.1
+        spread = spread + 0.1 * np.clip(head.along, -1, 1)
+        below_centre = spread - np.abs(head.across)
+        sides = np.where(head.along < 0, self.inside, below_centre)
+        above_end = look.hair_length - head.along
+        inside = np.minimum(sides, above_end)
+        lay_over(
+            canvas,
+            colour=self.colour * 0.75,
+            opacity=edge(inside * head.radius),
+        )
+
+    def _fringe(self) -> Array:
+        """v (S, S) of the fringe's lower edge, above every pixel."""
+        look = self.head.look
+        u = self.head.u
+        fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
+        on_face = np.clip(1 - u * u, 0, 1)
+        fringe += look.hair_slant * u * on_face
+        fringe += 0.012 * self.strand
+        return fringe
+
+    def paint_front(self, canvas: Array) -> None:
+        """The fringe on the forehead with its shadow, and the rim about the head."""
+        head = self.head
+        look = head.look
+        fringe = self._fringe()
+        end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
+        above_fringe = fringe - head.v
+        on_forehead = edge(above_fringe * head.radius * 0.7)
+        above_end = end + 0.12 - head.along
+        front = on_forehead * np.clip(above_end * 8, 0, 1) * head.inside
+        outline = edge(self.inside * head.radius)
+        above_end = end - head.along
+        outside = 1 - head.inside
+        rim = outline * np.clip(above_end * 8, 0, 1) * outside
+        above_shadow_end = fringe + 0.06 - head.v
+        in_shadow = edge(above_shadow_end * head.radius * 0.25)
+        shadow = head.inside * in_shadow - front
+        shadow = np.clip(shadow, 0, 1)
+        lay_over(
+            canvas,
+            colour=canvas * 0.75,
+            opacity=0.5 * shadow,
+        )
+        density = np.clip(0.97 + 0.03 * self.strand, 0, 1)
+        lay_over(
+            canvas,
+            colour=self.colour,
+            opacity=(front + rim) * density,
+        )
+
+
+# ---------------------------------------------------------------- body
+
+
+def _paint_neck(canvas: Array, head: Head) -> None:
+    look = head.look
+    body = _rows_of_body(head)
+    x = head.x[body]
+    y = head.y[body]
+    below_chin = np.clip(y - 1.05, 0, 1)
+    half_width = 0.57 * look.broad + 0.5 * below_chin**2
+    light_x = head.light[0]
+    from_the_side = 0.85 + 0.3 * light_x * x
+    chin_shadow = 0.52 + 0.7 * (y - 1.0)
+    chin_shadow = np.clip(chin_shadow, 0.52, 0.87)
+    light = chin_shadow * from_the_side
+    colour = look.skin * power(light[..., None], NECK_SHADOW)
+    inside = half_width - np.abs(x)
+    lay_over(
+        canvas[body],
+        colour=colour,
+        opacity=edge(inside * head.radius),
+    )
+
+
+def _paint_clothes(canvas: Array, head: Head) -> None:
+    look = head.look
+    body = _rows_of_body(head)
+    x = head.x[body]
+    y = head.y[body]
+    from_middle = np.abs(x)
+    ellipse_x = x / 1.75
+    ellipse_y = (y - 2.15) / 0.95
+    torso = 1 - ellipse_x**2 - ellipse_y**2
+    opening = look.collar - from_middle - 0.75 * (y - 1.22)
+    opening = edge(opening * head.radius * 0.8)
+    opening = opening * (from_middle < 0.6)
+    folds = 0.12 * np.sin(7 * x + 3 * y)
+    chin_shadow = 0.25 * bump(
+        x,
+        y,
+        at=(0, 1.2),
+        size=(0.6, 0.25),
+    )
+    light_x = head.light[0]
+    light = 0.75 + 0.35 * light_x * x + folds - chin_shadow
+    covered = edge(torso * 0.45 * head.radius)
+    covered = covered * (1 - opening)
+    lay_over(
+        canvas[body],
+        colour=look.cloth * light[..., None],
+        opacity=covered,
+    )
+
+
+def _rows_of_body(head: Head) -> slice:
+    """The rows below the head's middle."""
+    first_row = int(head.centre[1] + 0.3 * head.radius)
+    return slice(max(first_row, 0), None)
+
+
+def _paint_ear(canvas: Array, head: Head, side: int) -> None:
+    """One ear; side is -1 left in the image, 1 right."""
+    look = head.look
+    middle = side * (look.broad + 0.015) * head.cos_yaw
+    x = (head.across - middle) / 0.13
+    y = (head.along - 0.14) / 0.24
+    inside = 1 - x**2 - y**2
+    hollow = bump(
+        head.across,
+        head.along,
+        at=(middle, 0.14),
+        size=(0.06, 0.13),
+    )
+    light_x = head.light[0]
+    light = 0.72 + 0.2 * side * light_x - 0.25 * hollow
+    light = np.clip(light, 0, 1)
+    # A turned head hides one of its ears.
+    visible = 0.9 - 2.5 * side * head.sin_yaw
+    visible = min(max(visible, 0), 1)
+    opacity = edge(inside * 0.06 * head.radius) * visible
+    lay_over(
+        canvas,
+        colour=look.skin * light[..., None] * EAR,
+        opacity=opacity,
+    )

@@ -1,0 +1,423 @@
+"""The training loop of all papers.
+
+Killed at any step and started again, a training ends in the same weights: the images of an epoch
+are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and the checkpoint
+holds everything else.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_model
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+
+from dfnb import metrics, papers
+from dfnb.data.frames import dataset_record, load_frames, select
+from dfnb.data.loading import EpochSampler, FrameDataset, loader
+from dfnb.files import atomic, sha256, write_table
+from dfnb.papers.contract import Batch, Network, Settings
+from dfnb.records import Clock, write_record
+from dfnb.runs import Run
+from dfnb.scoring import DEVICE, WORKERS, predict, single_thread, test_set_facts
+from dfnb.seeds import rng, torch_seed
+from dfnb.settings import DfnbError, explained
+
+CHECKPOINT_S = 300  # seconds between checkpoints
+TIMED_STEPS = 10  # after them the time left is printed
+FALSE_ALARMS = 0.05  # share of the real validation frames above a run's threshold
+LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Deterministic algorithms; on GPUs TF32, as cuDNN's convolutions have it."""
+    matmul = torch.backends.cuda.matmul
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tf32 = matmul.allow_tf32
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        matmul.allow_tf32 = tf32
+
+
+@dataclass
+class Progress:
+    """How far a training is; a checkpoint holds it beside weights, optimisers and schedule."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the epoch after them
+    sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
+    log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
+    chosen: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "auc": -1.0})
+    validation_threshold: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """The training of one run: made by the process that asks for it, called by each that trains.
+
+    Attributes:
+        folder: Of the run.
+        parameters: Those of :func:`dfnb.train.run_parameters`.
+        splits: The frames of train and val, as the paper may see them.
+        always: Positions in the train split of frames of which every batch shows some.
+        start: The run of the phase before, whose weights the network starts from.
+    """
+
+    folder: Path
+    parameters: dict[str, Any]
+    splits: dict[str, pd.DataFrame]
+    always: Sequence[int]
+    start: Run | None
+
+    @single_thread()
+    @_reproducible()
+    def __call__(self, fabric: Fabric) -> None:
+        """Train to the end, from the start or from the checkpoint, and write the record."""
+        self.fabric = fabric
+        self.clock = Clock()
+        self.set_up()
+        while self.progress.epoch < self.settings.epochs:
+            images_per_s = self.train_epoch()
+            self.end_epoch(images_per_s)
+        if fabric.is_global_zero:
+            self.write_record()
+
+    def _print(self, text: str) -> None:
+        self.fabric.print(f"{self.folder.name}: {text}")
+
+    # ------------------------------------------------------------ set-up
+
+    def set_up(self) -> None:
+        """Make batches, network and optimisers, and load the checkpoint if there is one."""
+        self.seed = self.parameters["seed"]
+        self.paper = papers.module(self.parameters["paper"])
+        self.settings = self.paper.Settings.check(self.parameters["settings"], self.folder)
+        self.makes_samples = self.splits["val"]["label"].nunique() == 1
+        self.progress = Progress()
+        self.sampler = self._sampler()
+        self.steps = len(self.sampler)  # per epoch
+        data = FrameDataset(self.splits["train"], self.settings, self.seed)
+        self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
+        network = self._initial_network()
+        optimiser, self.scheduler = optimisation(network, self.settings, self.steps)
+        optimisers = [optimiser]
+        adversary = getattr(network, "adversary", None)
+        if adversary is not None:
+            optimisers.append(Adam(adversary.parameters(), self.settings.adversary_lr))
+        self.step_module, *self.optimisers = self.fabric.setup(Step(network), *optimisers)
+        self.network = self.step_module.module.network
+        self._print(f"training from {network.weights_from} on {self.fabric.device}")
+        self.checkpoint = self.folder / "last.ckpt"
+        self.saved_at = time.monotonic()
+        if self.checkpoint.exists():
+            self._load()
+            self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
+
+    def _sampler(self) -> EpochSampler:
+        """The order of the epochs; on several devices, the part of it that this one sees."""
+        sampler = EpochSampler(
+            self.splits["train"],
+            self.settings.batch_size,
+            self.seed,
+            self.settings.images_per_epoch,
+            self.settings.oversampling,
+            self.settings.samples_per_frame,
+            self.always,
+        )
+        sampler.rank = self.fabric.global_rank
+        sampler.world = self.fabric.world_size
+        return sampler
+
+    def _initial_network(self) -> Network:
+        """The network with the weights that the training starts from."""
+        torch.manual_seed(torch_seed("init", self.seed))
+        network = self.paper.Network(self.settings)
+        if self.start:
+            network.load_state_dict(self.start.network().state_dict())
+        return network.to(memory_format=torch.channels_last)
+
+    # ------------------------------------------------------------ an epoch
+
+    def train_epoch(self) -> float:
+        """Train on what is left of an epoch; returns the images per second.
+
+        The state is saved from time to time.
+        """
+        progress = self.progress
+        steps_before = progress.step
+        if self.settings.optimiser_restarts == "released" and steps_before == 0:
+            optimiser, self.scheduler = optimisation(self.network, self.settings, self.steps)
+            self.optimisers[0] = self.fabric.setup_optimizers(optimiser)
+        self.step_module.train()
+        self.sampler.epoch = progress.epoch
+        self.sampler.skip = steps_before
+        started = time.monotonic()
+        for batch in self.loader:
+            self.train_step(batch)
+            now = time.monotonic()
+            is_due = now - self.saved_at > CHECKPOINT_S
+            is_timed = progress.epoch == 0 and progress.step == TIMED_STEPS
+            if is_due or is_timed:
+                self._print_progress((now - started) / (progress.step - steps_before))
+            if is_due:
+                self.save()
+        images = (self.steps - steps_before) * self.settings.batch_size
+        return images / (time.monotonic() - started)
+
+    def _print_progress(self, seconds_per_step: float) -> None:
+        progress = self.progress
+        steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
+        minutes_left = steps_left * seconds_per_step / 60
+        self._print(
+            f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}; "
+            f"about {minutes_left:.1f} min of training left"
+        )
+
+    def train_step(self, batch: dict[str, Tensor]) -> None:
+        """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
+        progress = self.progress
+        number = progress.epoch * self.steps + progress.step
+        batch = self._mixed(self._on_device(batch), number)
+        losses = self._backward(batch, number)
+        moved = self.network.moved()
+        if moved is not None:
+            with moved:
+                self._backward(batch, number)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        self.scheduler.step()
+        progress.step += 1
+        for name, value in losses.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
+
+    def _on_device(self, batch: dict[str, Tensor]) -> Batch:
+        batch = self.fabric.to_device(batch)
+        return {**batch, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
+
+    def _mixed(self, batch: Batch, number: int) -> Batch:
+        """Mixup (Zhang et al., ICLR 2018) of the images; ``contract.cross_entropy`` mixes targets.
+
+        x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α)
+        """
+        draw = rng("mixup", self.seed, number, self.fabric.global_rank)
+        if draw.random() >= self.settings.mixup_probability:
+            return batch
+        image = batch["image"]
+        alpha = self.settings.mixup_alpha
+        weight = float(draw.beta(alpha, alpha))  # λ
+        partner = torch.from_numpy(draw.permutation(len(image))).to(image.device)
+        mixture = weight * image + (1 - weight) * image[partner]
+        return {**batch, "image": mixture, "partner": partner, "weight": weight}
+
+    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """Add the gradients of a batch's losses to those that are there; returns the losses."""
+        torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
+        losses = self.step_module(batch)
+        self._check_finite(losses["total"].item(), "loss")
+        # total and adversary have disjoint gradients, so one backward pass serves both.
+        self.fabric.backward(losses["total"] + losses.get("adversary", 0))
+        return losses
+
+    def _check_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise DfnbError(
+                f"{self.folder}: the {what} is no longer finite in epoch "
+                f"{self.progress.epoch + 1}; lower lr (now {self.settings.lr})"
+            )
+
+    # ------------------------------------------------------------ after an epoch
+
+    def end_epoch(self, images_per_s: float) -> None:
+        """Judge the weights, begin the next epoch, and save.
+
+        The first process judges alone; the others wait for it in their next step.
+        """
+        progress = self.progress
+        if self.fabric.is_global_zero:
+            self._judge(images_per_s)
+        progress.epoch += 1
+        progress.step = 0
+        progress.sums = {}
+        self.save()
+
+    def _judge(self, images_per_s: float) -> None:
+        """Score validation split and test sets, keep the best weights, and log."""
+        progress = self.progress
+        epoch = progress.epoch + 1
+        seed = self.seed if self.makes_samples else None
+        frames = self.splits["val"]
+        validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
+        self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
+        auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
+        if auc > progress.chosen["auc"] or self.settings.chosen == "last":
+            progress.chosen = {"epoch": epoch, "auc": auc}
+            progress.validation_threshold = threshold_of(validation)
+            with atomic(self.folder / "best.safetensors") as temporary:
+                save_model(self.network, temporary)
+        for test_set in self.parameters["epoch_tests"]:
+            self._score_test_set(test_set, epoch)
+        row = {"epoch": epoch}
+        for name, value in progress.sums.items():
+            row[f"loss_{name}"] = value / self.steps
+        row["lr"] = self.scheduler.get_last_lr()[0]
+        row["validation_auc"] = auc
+        row["images_per_s"] = images_per_s
+        for name, value in self._monitored().items():
+            row[f"validation_{name}"] = round(float(value), 4)
+        progress.log.append(row)
+        self._print(
+            f"epoch {epoch} of {self.settings.epochs}: loss {row['loss_total']:.3f}, "
+            f"validation AUC {auc:.3f}, {images_per_s:.0f} images/s"
+        )
+
+    def _score_test_set(self, test_set: str, epoch: int) -> None:
+        frames = select(load_frames(test_set), "test")
+        table = predict(self.network, frames, self.settings, locate=False)
+        metrics.check_scores(table, test_set)
+        facts = {"test_set": test_set, "epoch": epoch, **test_set_facts(frames)}
+        path = self.folder / "epochs" / f"{test_set}-{epoch}.parquet"
+        write_table(path, table, facts)
+
+    @torch.inference_mode()
+    def _monitored(self) -> dict[str, float]:
+        """What the paper follows (``Network.monitor``), on one balanced batch of validation."""
+        frames = self.splits["val"]
+        sampler = EpochSampler(frames, min(len(frames), 256), self.seed)
+        batches = loader(FrameDataset(frames, self.settings), sampler)
+        batch = self._on_device(next(iter(batches)))
+        with self.fabric.autocast():
+            outputs = self.network(batch["image"])
+        return self.network.monitor(outputs, batch)
+
+    # ------------------------------------------------------------ checkpoint and record
+
+    def save(self) -> None:
+        """Write the checkpoint; the processes hold the same state, and the first one writes it."""
+        self.saved_at = time.monotonic()
+        if self.fabric.is_global_zero:
+            state = {
+                "progress": asdict(self.progress),
+                "network": self.network.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+                "scheduler": self.scheduler.state_dict(),
+            }
+            with atomic(self.checkpoint) as temporary:
+                torch.save(state, temporary)
+
+    def _load(self) -> None:
+        """Take everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
+        remedy = "delete it, and the training starts again"
+        with explained(self.checkpoint, "as a checkpoint of this training", remedy):
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self.progress = Progress(**state["progress"])
+            self.network.load_state_dict(state["network"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(values)
+
+    def write_record(self) -> None:
+        """Write the record, which holds all that a report says about the training."""
+        progress = self.progress
+        train_set = self.parameters["train_set"]
+        rule = "the last epoch"
+        if self.settings.chosen == "validation":
+            judged = "the paper's own samples of " if self.makes_samples else ""
+            rule = f"highest frame AUC on {judged}the validation split of {train_set}"
+        images_seen = self.settings.epochs * self.steps * self.settings.batch_size
+        start_id = None
+        if self.start:
+            start_id = self.start.id
+            images_seen += self.start.record["images_seen"]
+        published = self.paper.Settings().model_dump(mode="json")
+        write_record(
+            self.folder,
+            self.parameters,
+            ["config.json", "best.safetensors"],
+            detector={**self.paper.PAPER._asdict(), "defaults": published},
+            rule=rule,
+            chosen=progress.chosen,
+            validation_threshold=progress.validation_threshold,
+            weights_from=self.network.weights_from,
+            weights_sha256=sha256(self.folder / "best.safetensors"),
+            log=progress.log,
+            n={split: len(frames) for split, frames in self.splits.items()},
+            collapsed=collapsed(progress.log[-1], progress.chosen["auc"], self.settings.chance),
+            start=start_id,
+            images_seen=images_seen,
+            fingerprints={train_set: dataset_record(train_set)["fingerprint"]},
+            **self.clock.facts(),
+        )
+
+
+class Step(nn.Module):
+    """Forward pass and losses as one module: DDP must see all uses of a parameter in one call."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses by name, in float32 whatever the precision of the network."""
+        outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
+        outputs = {name: value.float() for name, value in outputs.items()}
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            return self.network.losses(outputs, batch)
+
+
+def optimisation(network: Network, settings: Settings, steps: int) -> tuple[Optimizer, LRScheduler]:
+    """The optimiser, and its schedule, which is stepped after every batch; ``steps`` per epoch."""
+    groups = network.parameter_groups(settings.weight_decay)
+    if settings.optimiser == "adam":
+        optimiser = Adam(groups, settings.lr)
+    elif settings.optimiser == "adamw":
+        optimiser = AdamW(groups, settings.lr)
+    else:
+        optimiser = SGD(groups, settings.lr, momentum=0.9)
+    total_steps = steps * settings.epochs
+    if settings.schedule == "onecycle":
+        highest = [group["lr"] for group in optimiser.param_groups]
+        return optimiser, OneCycleLR(optimiser, highest, total_steps=total_steps)
+    if settings.schedule == "cosine":
+        return optimiser, CosineAnnealingLR(optimiser, settings.cosine_steps or total_steps)
+    factor = settings.step_factor if settings.schedule == "step" else 1.0
+    interval = steps * settings.step_epochs
+    return optimiser, LambdaLR(optimiser, lambda step: factor ** (step // interval))
+
+
+def threshold_of(validation: pd.DataFrame) -> dict[str, float]:
+    """The score that at most :data:`FALSE_ALARMS` of the real frames exceed.
+
+    Returns ``threshold`` and ``threshold_clusters``, the number of clusters that it rests on.
+    """
+    real = validation[validation["label"] == 0]
+    threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
+    return {"threshold": float(threshold), "threshold_clusters": real["cluster"].nunique()}
+
+
+def collapsed(last_epoch: dict[str, float], auc: float, chance: dict[str, float]) -> bool:
+    """Whether a training learned nothing, judged without any test set.
+
+    So it did if its validation AUC is below :data:`LEARNED_AUC`, or if a loss term of the last
+    epoch is above its value in ``chance`` (``Settings.chance``).
+    """
+    for name, value in chance.items():
+        if last_epoch.get(f"loss_{name}", 0) > value:
+            return True
+    return auc < LEARNED_AUC

@@ -1,0 +1,26 @@
+"""A small profile of a test's own, shared by tests."""
+
+import yaml
+
+BASELINE = "02_xception_baseline"
+LOCATE = "04_locate_and_verify"
+SETTINGS = {
+    "backbone": "dfnb_plain7",
+    "image_size": 96,
+    "epochs": 1,
+    "batch_size": 16,
+    "images_per_epoch": 32,
+    "optimiser": "adamw",
+    "lr": 0.002,
+    "schedule": "onecycle",
+}
+GRID = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [0]}
+
+
+def write_profile(home, grid=GRID, notebooks=None, **more):
+    """The profile ``mine`` of a home: by default one training of the baseline."""
+    notebooks = notebooks or {BASELINE: SETTINGS}
+    path = home / "notebooks" / "profiles" / "mine.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"description": "a test's", "grid": grid, "notebooks": notebooks, **more}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Verdicts on claims, from rows of results that are made by hand."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import t
+
+from dfnb import claims
+from dfnb.metrics import CROSS_DATASET_MEAN, interval_text
+from dfnb.settings import DfnbError
+
+HEAD = {
+    "delta": {"within": 0.01, "cross": 0.02, "accuracy": 0.03, "localisation": 0.05},
+    "registered": "2026-01-01",
+    "datasets": {},
+}
+KEPT = {"collapsed": "0 of 10", "collapsed_included": False, "refused": ""}
+
+
+def number(value, low, high, detector="Ours", minus="Plain", **columns):
+    """A row of the results on the dataset trained on, unless ``columns`` say otherwise."""
+    return {
+        "detector": detector,
+        "minus": minus,
+        "train_set": "here",
+        "test_set": "here",
+        "method": "all",
+        "paired_methods": False,
+        "corruption": "",
+        "severity": 0,
+        "map": "",
+        "sanity": False,
+        "selection": "validation",
+        "level": "video",
+        "metric": "AUC",
+        "value": value,
+        "low": low,
+        "high": high,
+        "error": (high - low) / 4,
+        "degrees": 20.0,
+        "seeds": 10,
+        "clusters": 60.0,
+        **KEPT,
+        **columns,
+    }
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    """Judges claims, each given by what differs from a gain of Ours over Plain."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "data_manifest").mkdir()
+    path = tmp_path / "data_manifest" / "claims.yaml"
+
+    def judge(numbers, *changes):
+        listed = []
+        for place, changed in enumerate(changes):
+            claim = {"id": f"c{place}", "paper": "ours", "says": f"Claim {place}.", "source": "us"}
+            claim |= {"kind": "gain", "metric": "AUC", "detector": "Ours", "against": "Plain"}
+            listed.append({**claim, "sets": ["within"], **changed})
+        path.write_text(yaml.safe_dump({**HEAD, "claims": listed}), encoding="utf-8")
+        return claims.judge(pd.DataFrame(numbers)).reset_index()
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "expected"),
+    [
+        ("gain", -0.08, -0.02, "worse"),
+        ("gain", -0.008, -0.002, "worse, below material size"),
+        ("gain", -0.012, -0.002, "worse"),
+        ("gain", 0.02, 0.08, "supported"),
+        ("gain", 0.002, 0.008, "supported, below material size"),
+        ("gain", -0.004, 0.008, "no material gain"),
+        ("gain", -0.01, 0.05, "undecided"),
+        ("no worse", -0.009, 0.1, "supported"),
+        ("no worse", -0.1, -0.02, "worse"),
+        ("no worse", -0.02, 0.02, "undecided"),
+    ],
+)
+def test_the_verdict_of_an_interval(judge, kind, low, high, expected):
+    assert claims.verdict(kind, low, high, 0.01) == expected
+    value = (low + high) / 2
+    for numbers in (number(value, low, high), number(-value, -high, -low, "Plain", "Ours")):
+        judged = judge([numbers], {"kind": kind})
+        assert judged["verdict"].tolist() == [expected]
+        assert judged["ours"].tolist() == [interval_text(value, low, high)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"seeds": 4}, "exploratory: fewer than 5 seeds"),
+        ({"low": np.nan}, "undecided: no interval, too few clusters"),
+        ({"collapsed": "3 of 10"}, "not judged: 3 of 10 runs collapsed"),
+        ({"collapsed": "1 of 1"}, "not judged: 1 of 1 runs collapsed"),
+        ({"value": np.nan, "refused": "a reason"}, "not testable: a reason"),
+        ({"metric": "EER"}, "not testable: no AUC of Ours minus Plain"),
+        ({"paired_methods": True}, "not testable: no AUC of Ours minus Plain"),
+    ],
+)
+def test_numbers_without_a_verdict(judge, columns, expected):
+    judged = judge([number(**{"value": 0.05, "low": 0.02, "high": 0.08, **columns})], {})
+    assert judged["verdict"].tolist() == [expected]
+    assert judged["p"].tolist() == judged["p, Holm"].tolist() == ["–"]
+
+
+def test_what_is_material_depends_on_metric_and_test_set(judge):
+    numbers = [number(0.012, 0.009, 0.015), number(0.04, 0.035, 0.045, metric="energy")]
+    numbers.append(number(0.012, 0.009, 0.015, test_set="there"))
+    numbers.append(number(0.012, 0.009, 0.015, test_set=CROSS_DATASET_MEAN))
+    judged = judge(numbers, {"sets": ["within", "cross"]}, {"metric": "energy"}, {"delta": 0.02})
+    small = "supported, below material size"
+    assert judged["on"].tolist() == ["here", CROSS_DATASET_MEAN, "there", "here", "here"]
+    assert judged["verdict"].tolist() == ["supported", small, "not judged", small, small]
+    assert judged["kind"].tolist() == ["gain", "gain", "shown", "gain", "gain"]
+
+
+def test_p_is_against_the_bound_and_adjusted_within_the_family(judge):
+    numbers = [number(0.03, 0.0, 0.06), number(0.01, -0.03, 0.05, metric="accuracy")]
+    no_worse = {"kind": "no worse", "metric": "accuracy"}
+    judged = judge(numbers, {}, no_worse, {"paper": "control", "family": False})
+    expected = [2 * t.sf(0.03 / 0.015, 20), 2 * t.sf((0.01 + 0.03) / 0.02, 20)]
+    assert judged["p"].tolist() == [f"{p:.3f}" for p in [*expected, expected[0]]]
+    adjusted = max(2 * min(expected), max(expected))
+    assert judged["p, Holm"].tolist() == [f"{adjusted:.3f}", f"{adjusted:.3f}", "–"]
+
+
+@pytest.mark.parametrize(
+    ("low", "expected"), [(0.02, "supported"), (-0.05, "not judged: c0 is not supported")]
+)
+def test_a_claim_waits_for_its_premise(judge, low, expected):
+    numbers = [number(0.05, low, 0.1, minus="Nothing"), number(0.0, -0.005, 0.005)]
+    replaced = {"kind": "no worse", "only_if": "c0"}
+    judged = judge(numbers, {"against": "Nothing", "family": False}, replaced)
+    assert judged["verdict"].iloc[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(-0.01, "not supported: the sign"), (0.01, "supported")]
+)
+def test_nothing_is_supported_where_collapsed_runs_turn_the_sign(judge, value, word):
+    every = number(value, -0.1, 0.1, collapsed_included=True)
+    (verdict,) = judge([number(0.05, 0.02, 0.08), every], {})["verdict"]
+    assert verdict.startswith(word)
+
+
+def test_a_published_figure_is_inside_our_interval_or_outside(judge):
+    alone = number(0.9, 0.88, 0.92, minus="")
+    changes = {"kind": "figure", "against": ""}
+    judged = judge([alone], {**changes, "published": 0.9}, {**changes, "published": 0.95})
+    assert judged["verdict"].tolist() == [
+        "published figure inside our interval (± 0.020)",
+        "published figure outside our interval (± 0.020)",
+    ]
+    assert judged["published"].tolist() == ["0.900", "0.950"]
+
+
+def test_detectors_of_several_training_sets_are_judged_apart(judge):
+    numbers = []
+    for train_set, low in (("a", 0.02), ("b", -0.08)):
+        names = {"detector": f"Ours, {train_set}", "minus": f"Plain, {train_set}"}
+        sets = {"train_set": train_set, "test_set": train_set}
+        numbers.append(number(low + 0.03, low, low + 0.06, **names, **sets))
+    judged = judge(numbers, {})
+    assert judged["on"].tolist() == ["a, trained on a", "b, trained on b"]
+    assert judged["verdict"].tolist() == ["supported", "worse"]
+
+
+@pytest.mark.parametrize("changed", [{"kind": "gains"}, {"line": "x"}, {"sets": []}, {"level": 3}])
+def test_a_mistyped_claim_is_named(judge, changed):
+    with pytest.raises(DfnbError, match=rf"claims\.yaml: .*claims\.0\.{next(iter(changed))}"):
+        judge([number(0.05, 0.02, 0.08)], changed)
+
+
+def test_the_committed_claims_have_ids_of_their_own_and_published_figures(checkout, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    content = claims.content()
+    ids = [claim.id for claim in content.claims]
+    assert len(set(ids)) == len(ids)
+    for place, claim in enumerate(content.claims):
+        assert not claim.only_if or claim.only_if in ids[:place]
+        if claim.kind == "figure":
+            figures = claims.published([claim.detector])
+            names = [name for test_set in claim.sets for name in content.datasets[test_set]]
+            of_sets = figures[figures["test_set"].isin(names)]
+            assert claim.published in of_sets.loc[of_sets["level"] == claim.level, "value"].tolist()
+
+
+def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    shutil.copytree(checkout / "data_manifest", tmp_path / "data_manifest")
+    columns = {"train_set": "faceforensics-c23", "test_set": "celeb-df-v1", "level": "frame"}
+    numbers = [number(0.8, 0.7, 0.9, published_as="Xception (Xception)", **columns)]
+    numbers.append(number(0.8, 0.7, 0.9, published_as="", **columns))
+    table = claims.with_published(pd.DataFrame(numbers))
+    assert table["published"].tolist() == ["0.779", ""]
+    shift = interval_text(0.8 - 0.7794, 0.7 - 0.7794, 0.9 - 0.7794, sign="+")
+    assert table["Δ"].tolist() == [shift, ""]

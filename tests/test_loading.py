@@ -1,0 +1,210 @@
+"""Batches of frames: what is drawn from which seed, and the order of an epoch."""
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toy
+from torchvision.transforms import v2
+from toy import SIZE, Settings
+
+from dfnb.data.frames import keep_masks
+from dfnb.data.loading import EpochSampler, FrameDataset, as_batch, in_order, loader, pictures
+from dfnb.settings import DfnbError
+
+LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.1, 0.1))])
+
+
+class Pairs(Settings):
+    """Two images of a frame: as it is, and a fake of a random brightness."""
+
+    samples_per_frame = 2
+
+    def samples(self, sample, draw):
+        grey = np.full_like(sample.image, draw.integers(256))
+        return [sample, sample._replace(image=grey, label=1)]
+
+
+@pytest.fixture
+def table(tmp_path):
+    return toy.table(tmp_path / "toy")
+
+
+def images(batches):
+    return torch.cat([batch["image"] for batch in batches])
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_batches_in_order_are_the_stored_frames(table):
+    first, *others = in_order(table, Settings(), batch_size=8)
+    assert [len(batch["label"]) for batch in others] == [8, 2]
+    assert first["label"].tolist() == [0] * 6 + [1] * 2
+    crops, _ = toy.pixels("a", "real", 3)
+    assert (pictures(first, Settings())[:3] == crops).all()
+    assert first["image"].abs().max() <= 1
+
+
+def test_images_masks_and_landmarks_are_resized(table):
+    batch = as_batch(table, Settings(image_size=2 * SIZE))
+    assert batch["image"].shape == (18, 3, 2 * SIZE, 2 * SIZE)
+    assert batch["landmarks"][0, 0].tolist() == [20, 24]
+    _, masks = toy.pixels("d", "warp", 8)
+    assert (batch["mask"][10, 0, ::2, ::2].numpy() == masks[0]).all()
+
+
+def test_only_a_fake_without_a_mask_is_not_annotated(table):
+    hidden = keep_masks(table, [10, 11])
+    batch = as_batch(hidden, Settings())
+    assert batch["has_mask"].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 10, 11]
+    assert batch["mask"].sum(dim=(1, 2, 3)).nonzero().flatten().tolist() == [10, 11]
+
+
+def test_draws_follow_seed_epoch_and_position(table):
+    def image(seed, epoch, position):
+        data = FrameDataset(table, Settings(transform=LIGHT), seed)
+        return data[epoch, position, 2][0]["image"]
+
+    first = image(0, 0, 5)
+    state = torch.get_rng_state()
+    assert torch.equal(first, image(0, 0, 5))
+    assert torch.equal(state, torch.get_rng_state())
+    for key in ((0, 0, 6), (0, 1, 5), (1, 0, 5)):
+        assert not torch.equal(first, image(*key))
+
+
+def test_any_number_of_workers_makes_the_same_batches(table):
+    epochs = {}
+    for workers in (0, 2):
+        sampler = EpochSampler(table, 6, seed=0)
+        data = FrameDataset(table, Settings(transform=LIGHT), seed=0)
+        batches = loader(data, sampler, workers)
+        first = images(batches)
+        sampler.epoch = 1
+        epochs[workers] = torch.cat([first, images(batches)])
+    assert torch.equal(epochs[0], epochs[2])
+    assert len(epochs[0]) == 36
+
+
+@pytest.mark.parametrize(
+    ("transform", "dims", "order"),
+    [
+        (v2.RandomHorizontalFlip(1), [-1], [1, 0, 2, 4, 3]),
+        (v2.RandomVerticalFlip(1), [-2], [1, 0, 2, 4, 3]),
+        (v2.RandomRotation((180, 180)), [-1, -2], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_mask_and_landmarks_follow_the_image(table, transform, dims, order):
+    """In a mirrored face right and left eye change places, so that landmarks keep their names."""
+    stored = FrameDataset(table, Settings())[0, 0, 8][0]
+    item = FrameDataset(table, Settings(transform=transform), seed=0)[0, 0, 8][0]
+    for name in ("image", "mask"):
+        assert torch.equal(item[name], stored[name].flip(dims))
+    expected = stored["landmarks"].clone()
+    for dim in dims:
+        axis = -dim - 1  # x is the last dimension of an image and the first of a point
+        expected[:, axis] = SIZE - 1 - expected[:, axis]
+    assert (item["landmarks"] - expected[order]).abs().max() <= 1
+
+
+def test_a_paper_makes_its_own_samples(table):
+    real = table[table["label"] == 0]
+    sampler = EpochSampler(real, batch_size=4, seed=0, samples_per_frame=2)
+    batches = list(loader(FrameDataset(real, Pairs(), seed=3), sampler))
+    assert [batch["label"].tolist() for batch in batches] == [[0, 1, 0, 1]] * 3
+    fakes = images(batches)[1::2, 0, 0, 0]
+    assert len(fakes.unique()) > 3
+    assert len(FrameDataset(real, Pairs())[0, 0, 0]) == 1
+
+
+def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
+    real = table[table["label"] == 0]
+    whole = images(in_order(real, Pairs(), seed=3))
+    part = images(in_order(real.iloc[1::2], Pairs(), seed=3))
+    assert torch.equal(part, whole[[2, 3, 6, 7, 10, 11]])
+
+
+def test_the_samples_of_a_frame_are_augmented_alike(table):
+    data = FrameDataset(table, Pairs(transform=LIGHT), seed=0)
+    one, other = data[0, 0, 8]
+    assert torch.equal(one["mask"], other["mask"])
+    assert torch.equal(one["landmarks"], other["landmarks"])
+    assert not torch.equal(one["landmarks"], data[0, 1, 8][0]["landmarks"])
+
+
+def test_there_may_be_more_videos_than_a_process_may_open(table):
+    many = pd.concat([table] * 30, ignore_index=True).assign(row=0, mask="")
+    many.attrs = table.attrs
+    many["path"] = [f"{number}.npy" for number in range(len(many))]
+    for name in many["path"]:
+        np.save(Path(table.attrs["folder"]) / name, np.zeros((1, 8, 8, 3), np.uint8))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        for workers in (0, 2):
+            assert len(images(in_order(many, Settings(8), 64, workers))) == 540
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# ---------------------------------------------------------------- the order of an epoch
+
+
+def test_the_order_of_an_epoch_is_that_of_the_first_version(table):
+    """A training that is repeated must see the same frames: a change here moves every number."""
+    balanced = EpochSampler(table, 6, seed=3).order(1)
+    assert str(balanced) == "[ 9  4 15  3  2  7 17  3 16  6  5  4  0 11  1 10  5  8]"
+    oversampled = EpochSampler(table, 6, seed=3, oversampling=2, always=[7, 9]).order(0)
+    first = oversampled[:18]
+    assert str(first) == "[ 9  5  4  3  0  2  7  3  5 11  2  8  7  1  0  6 16  4]"
+
+
+def test_an_epoch_is_balanced_by_class_and_method(table):
+    order = EpochSampler(table, 6, seed=3).order(0)
+    shown = table.iloc[order]["method"].value_counts()
+    assert shown[["real", "swap", "warp"]].tolist() == [9, 4, 5]
+    assert set(range(6)) <= set(order)  # all real frames before any comes again
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_oversampling_shows_each_fake_once_and_each_real_frame_so_often(table, times):
+    shown = np.bincount(EpochSampler(table, 3, seed=2, oversampling=times).order(0))
+    assert shown.tolist() == [times] * 6 + [1] * 12
+    assert EpochSampler(table, 4, seed=0, limit=10, oversampling=times).n == 8
+
+
+@pytest.mark.parametrize("options", [{}, {"oversampling": 4}, {"always": [7, 9]}])
+def test_a_resumed_epoch_is_the_rest_of_it_and_processes_share_each_batch(table, options):
+    sampler = EpochSampler(table, 4, seed=0, **options)
+    whole = list(sampler)
+    positions = [position for batch in whole for _, position, _ in batch]
+    assert positions == list(range(sampler.n))
+    sampler.skip = 2
+    assert list(sampler) == whole[2:]
+    assert len(sampler) == len(whole) - 2
+    sampler.skip = 0
+    sampler.world = 2
+    first = list(sampler)
+    sampler.rank = 1
+    for part, rest, batch in zip(first, sampler, whole):
+        assert sorted(part + rest) == batch
+
+
+@pytest.mark.parametrize("oversampling", [None, 1])
+def test_every_batch_shows_some_frames_of_those_always_shown(table, oversampling):
+    label = table["label"].to_numpy()
+    plain = EpochSampler(table, 6, 0, oversampling=oversampling).order(0)
+    order = EpochSampler(table, 6, 0, oversampling=oversampling, always=[7, 9, 12]).order(0)
+    assert set(order[::6]) == {7, 9, 12}  # by turns, in the place of fakes
+    assert label[order].sum() == label[plain].sum()
+    eighth = EpochSampler(table, 18, 0, always=[7]).order(0)
+    assert (eighth[:2] == 7).all()
+
+
+def test_what_fills_no_batch_is_refused(table):
+    with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size"):
+        EpochSampler(table, 64, 0)

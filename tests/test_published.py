@@ -1,0 +1,331 @@
+"""Published datasets: their manifests, their layouts in miniature, and trees that are broken."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import trees
+from clips import write
+from deepfakebench import listed
+
+from dfnb.data import prepare, published
+from dfnb.data.frames import Pixels, landmarks_array, load_frames
+from dfnb.data.videos import read_csv, write_csv
+from dfnb.files import described, find, home, read_json, write_json
+from dfnb.settings import DfnbError
+
+FF_METHODS = set(trees.FOUR)
+MASKED = {  # the methods of each dataset whose fakes have masks
+    "faceforensics-c23": FF_METHODS,
+    "faceforensics-raw": FF_METHODS,
+    "faceforensics-c40": FF_METHODS,
+    "lae-face": {"Face2Face", "FaceSwap"},
+    "dfd": {"DeepFakeDetection"},
+    "lae-inpainting": {"seen", "unseen"},
+    "lae-attribute": {"seen", "unseen"},
+    "face-crops": {"seen", "unseen"},
+    "celeb-df-v1": {"Celeb-synthesis"},
+    "celeb-df-v2": {"Celeb-synthesis"},
+    "deeperforensics": {"DF-VAE"},
+    "uadfv": {"FakeApp"},
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "downloaded").mkdir()
+    return tmp_path / "downloaded"
+
+
+@pytest.fixture(autouse=True, name="home")
+def own_home(tmp_path, monkeypatch):
+    """A home of its own, with the manifests of the checkout."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def scan(name, root):
+    location = published.scan(published.load(name), root)
+    return location.videos, location.problems
+
+
+def prepared(videos, missing=(), size=64):
+    settings = prepare.Settings(size=size, frames_per_video=2)
+    record = prepare.prepare("set", videos, settings, trees.Centre(), 1, missing)
+    return record, load_frames("set")
+
+
+def masked(table):
+    return table[table["mask"] != ""]
+
+
+# ---------------------------------------------------------------- what the manifests say
+
+
+def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
+    assert sorted(described("real")) == sorted(trees.TREES)
+    for name in described("real"):
+        manifest = published.load(name)
+        prepare.Settings.check(manifest.prepare, name)
+        assert {rule.list for rule in manifest.rules} <= {"", *manifest.lists}
+        texts = [manifest.title, manifest.licence, manifest.labels, manifest.splits]
+        assert all([*texts, manifest.masks, manifest.access, manifest.space])
+
+
+def test_every_published_figure_has_a_source_a_confidence_and_its_dataset():
+    table = pd.read_csv(find("data_manifest") / "published.csv", dtype=str)
+    assert table[["source", "confidence", "value"]].notna().all(axis=None)
+    names = {name for dataset in described("real") for name in published.load(dataset).published}
+    assert names <= {*table["test_set"]}
+
+
+def test_the_shipped_splits_are_the_published_ones(home):
+    lists = published.load("faceforensics-c23").lists
+    fakes = published.read_list(lists["fakes"], {})
+    splits = pd.Series([row["split"] for row in fakes.values()]).value_counts()
+    assert splits.to_dict() == {"train": 720, "val": 140, "test": 140}
+    for version, counts in ((1, {"0": 38, "1": 62}), (2, {"0": 178, "1": 340})):
+        rows = published.read_list(published.load(f"celeb-df-v{version}").lists["test"], {})
+        labels = pd.Series({name: row["label"] for name, row in rows.items()})
+        assert labels.value_counts().to_dict() == counts
+        assert all((labels == "1") == labels.index.str.startswith("Celeb-synthesis"))
+    text = (find("data_manifest") / "faceforensics-c23.yaml").read_text(encoding="utf-8")
+    (home / "data_manifest/splits").mkdir(parents=True)
+    (home / "data_manifest/faceforensics-c23.yaml").write_text(text, encoding="utf-8")
+    (home / "data_manifest/splits/faceforensics_pairs.csv").write_text("a,b,split\n0,3,train\n")
+    with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv is missing or was changed"):
+        published.read_list(lists["fakes"], {})
+
+
+def test_a_mistake_in_a_manifest_is_named(home):
+    (home / "data_manifest").mkdir()
+    (home / "data_manifest/own.yaml").write_text("kind: real\nrules: []\nlicense: free\n")
+    with pytest.raises(DfnbError, match=r"own\.yaml: .*there is no parameter 'license'"):
+        published.load("own")
+
+
+# ---------------------------------------------------------------- the official layouts
+
+
+@pytest.mark.parametrize("name", trees.TREES)
+def test_each_layout_is_read_and_prepared(root, name):
+    expected = trees.TREES[name](root)
+    videos, problems = scan(name, root)
+    rows = {video.name: (video.label, video.method, video.split, video.cluster) for video in videos}
+    assert rows == expected
+    assert all("missing" in problem or "fewer than" in problem for problem in problems)
+    record, table = prepared(videos, problems)
+    assert record["quarantine"] == [] and record["missing"] == problems
+    assert {*table["video"]} == {*expected} and (
+        table["label"] == (table["method"] != "real")
+    ).all()
+    assert {*masked(table)["method"]} == MASKED.get(name, set())
+    pixels = Pixels(table.attrs["folder"])
+    for row in masked(table).itertuples():
+        shape = pixels.crop(row.path, row.row).shape[:2]
+        assert 0.02 < pixels.mask(row.mask, row.row, shape).mean() < 0.9
+
+
+def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root, home):
+    trees.wilddeepfake(root)
+    record, table = prepared(*scan("wilddeepfake", root))
+    assert not list(home.rglob("*.npy")) and len(table) == 12
+    assert table["frame"].tolist()[:3] == [9, 10, 11]  # not in the order of names: 10 before 9
+    assert np.isnan(landmarks_array(table)).all()
+    before = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
+    moved = root.rename(tmp_path / "moved")
+    again, _ = prepared(*scan("wilddeepfake", moved))
+    assert again["fingerprint"] == record["fingerprint"]
+    after = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
+    np.testing.assert_array_equal(before, after)
+    (moved / "fake_test/0/fake/104/10.png").write_bytes(b"")
+    record, table = prepared(*scan("wilddeepfake", moved))
+    assert len(table) == 11 and record["faces"]["test/WildDeepfake"]["without_face"] == 1
+    assert record["fingerprint"] != again["fingerprint"]
+
+
+def test_crops_of_ones_own_are_images_or_folders_of_frames(root):
+    trees.lae_images(root)
+    image = trees.faces(0, forged=True)[0][1]
+    for name in (2, 10):
+        trees.image(root / f"fake/GL/clip/{name}.png", image)
+    for name in ("left", "right", "1_a_3", "2_a_3"):  # names that number nothing
+        trees.image(root / f"test/real/clip/{name}.jpg", image)
+    videos, problems = scan("face-crops", root)
+    assert problems == []  # also without a mask
+    _, table = prepared(videos)
+    assert table[table["video"] == "fake/GL/clip"]["frame"].tolist() == [2, 10]
+    clip = table[table["video"] == "test/real/clip"]
+    assert clip["frame"].tolist() == [0, 1, 2, 3] and len(table) == 9 + 2 + 4
+
+
+def test_a_dataset_is_found_below_one_of_several_roots(tmp_path, root):
+    trees.deeperforensics(root / "DeeperForensics")
+    manifest = published.load("deeperforensics")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    location = published.located(manifest, [empty, root])
+    assert location.root == root / "DeeperForensics" and location.problems == []
+    assert len(location.videos) == 6
+    assert all(video.original for video in location.videos if video.label)
+    assert published.located(manifest, [empty]) is None
+
+
+def test_a_version_is_told_by_its_number_of_videos(root):
+    trees.celeb_df(root / "v1", 1)
+    trees.celeb_df(root / "v2")
+    for number in range(3000):  # the rules of v1 fit them, but v1 has fewer
+        (root / f"v2/Celeb-synthesis/id7_id8_{number:04d}.mp4").touch()
+    for version in (1, 2):
+        location = published.located(published.load(f"celeb-df-v{version}"), [root])
+        assert location.root == root / f"v{version}"
+
+
+def test_the_overview_says_what_is_there(root):
+    trees.uadfv(root / "UADFV")
+    trees.dfdc(root / "DFDC")
+    table = published.overview()
+    assert sorted(table.index) == sorted(described("real")) and {*table["state"]} == {"absent"}
+    assert "docs.google.com/forms" in table.loc["faceforensics-c23", "what"]
+    table = published.overview([root])
+    assert table.loc["uadfv", "state"] == "partly"
+    assert "fewer than the 49 published files: 1" in table.loc["uadfv", "what"]
+    assert table.loc["dfdc"].tolist() == ["present", f"3 videos\nin {root / 'DFDC'}"]
+    videos, problems = scan("dfdc", root / "DFDC")
+    prepare.prepare("dfdc", videos, detector=trees.Centre(), workers=1, missing=problems)
+    assert published.overview().loc["dfdc"].tolist() == ["prepared", "3 videos"]
+
+
+# ---------------------------------------------------------------- trees that are broken
+
+
+def test_what_is_missing_is_named_and_the_rest_is_done(root):
+    trees.faceforensics(root)
+    fakes = root / "manipulated_sequences"
+    (fakes / "FaceSwap/c23/videos/054_071.mp4").unlink()
+    for folder in ("NeuralTextures/c23/videos", "Face2Face/masks/videos"):
+        for path in (fakes / folder).iterdir():
+            path.unlink()
+    trees.real(root / "original_sequences/youtube/c23/videos/1234.mp4", 0)
+    videos, problems = scan("faceforensics-c23", root)
+    text = "\n".join(problems)
+    listed = "splits/faceforensics_pairs.csv"
+    assert "NeuralTextures/c23/videos/{identity:[0-9]+}_{source:[0-9]+}.mp4: fewer than" in text
+    assert "Face2Face: no masks, because files are missing: 6 (" in text
+    assert f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1" in text
+    assert len(videos) == 30 - 1 - 6
+    record, table = prepared(videos, problems)
+    assert record["missing"] == problems and record["quarantine"] == []
+    assert {*masked(table)["method"]} == {"Deepfakes", "FaceSwap"}
+
+
+def test_a_list_that_names_no_file_or_is_damaged_or_missing_is_told(root):
+    trees.dfdc_p(root)
+    about = read_json(root / "dataset.json")
+    name = "method_B/1260311/1260311_C/1255229_1260311_C_001.mp4"
+    write_json(root / "dataset.json", {**about, name: {"label": "forged"}})
+    with pytest.raises(DfnbError, match="neither real nor fake"):
+        scan("dfdc-p", root)
+    (root / "dataset.json").write_text("{")
+    with pytest.raises(DfnbError, match=r"dataset\.json is not valid JSON"):
+        scan("dfdc-p", root)
+    (root / "dataset.json").unlink()
+    videos, problems = scan("dfdc-p", root)
+    assert videos == [] and "not in the list dataset.json; left out" in "".join(problems)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeypatch):
+    trees.uadfv(root)
+    videos, problems = scan("uadfv", root)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(DfnbError, match="No space left on device"):
+            prepared(videos, problems)
+    assert not list(home.rglob("*.npy")) and not list(home.rglob("record.json"))
+    assert len(prepared(videos, problems)[1]) == 4
+
+
+# ---------------------------------------------------------------- masks
+
+
+def agreement(row, number):
+    """Intersection over union of a stored mask and the drawn one."""
+    truth = trees.faces(number, forged=True)[1][row["frame"]].astype(np.uint8)
+    truth = prepare.crop(truth, [int(x) for x in row["crop_box"]], trees.SIZE) > 0
+    region = Pixels(home() / "datasets/set").mask(row["mask"], row["row"], truth.shape)
+    return (region & truth).sum() / (region | truth).sum()
+
+
+def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
+    trees.uadfv(root)
+    images, _ = trees.faces(5)
+    write(root / "real/0048.mp4", np.concatenate([images, images]))  # longer than its fake
+    trees.fake(root / "fake/0048_fake.mp4", 5)
+    record, table = prepared(*scan("uadfv", root), size=trees.SIZE)
+    assert {*masked(table)["video"]} == {"FakeApp/0047_fake"} and record["quarantine"] == []
+    assert agreement(masked(table).iloc[0], 4) > 0.8
+
+
+def test_originals_and_masks_beside_a_sorted_folder(root, home):
+    for number, name in enumerate(("a", "short", "small")):
+        trees.fake(root / f"fake/swap/{name}.mp4", number)
+    trees.real(root / "original/swap/a.mp4", 0)
+    masks = np.zeros((trees.FRAMES, trees.SIZE, trees.SIZE, 3), np.uint8)
+    write(root / "mask/swap/short.mp4", masks[:-2])
+    write(root / "mask/swap/small.mp4", masks[:, :64, :64])
+    assert write_csv(home / "set.csv", root) == []
+    record, table = prepared(read_csv(home / "set.csv", root), size=trees.SIZE)
+    assert {entry["video"]: entry["reason"] for entry in record["quarantine"]} == {
+        "fake/swap/short": "the mask and the video have different numbers of frames",
+        "fake/swap/small": "the mask has the shape (64, 64), the video (160, 160)",
+    }
+    assert {*table["video"]} == {"fake/swap/a"} and agreement(table.iloc[0], 0) > 0.8
+
+
+# ---------------------------------------------------------------- DeepfakeBench
+
+
+def test_a_tree_of_deepfakebench_is_read_in_place(root):
+    file, rgb, expected = trees.deepfakebench(root)
+    videos, problems = listed(file, rgb)
+    assert {video.name: (video.label, video.split) for video in videos} == expected
+    assert problems == [] and {video.cluster for video in videos} == {"071_054", "953_974"}
+    _, table = prepared(videos)
+    assert table["frame"].tolist()[:3] == [0, 3, 10] and len(table) == 12
+    assert {*masked(table)["label"]} == {1} and len(masked(table)) == 6
+    row = table[(table["video"] == "FF-DF/953_974") & (table["frame"] == 10)].iloc[0]
+    pixels = Pixels(table.attrs["folder"])
+    images, masks = trees.faces(953, forged=True)
+    np.testing.assert_array_equal(pixels.crop(row["path"], row["row"]), images[10 % trees.FRAMES])
+    mask = pixels.mask(row["mask"], row["row"], masks.shape[1:])
+    np.testing.assert_array_equal(mask, masks[10 % trees.FRAMES])
+
+
+def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, root):
+    file, rgb, _ = trees.deepfakebench(root)
+    content = read_json(file)
+    splits = content["FF-DF"]["FF-real"]
+    splits["train"]["c23"].update(splits["test"]["c23"])
+    images = splits["test"]["c23"]["953"]["frames"]
+    images[2] = "../../outside.png"
+    trees.image(tmp_path / "outside.png", trees.faces(0)[0][0])
+    write_json(file, content)
+    videos, problems = listed(file, rgb)
+    assert [video.split for video in videos if video.name == "FF-real/953"] == ["test"]
+    assert problems == ["FF-real/953: 2 of 3 frames are below rgb"]
+    with pytest.raises(DfnbError, match="name the folder that its paths begin in"):
+        listed(file, tmp_path)
+
+
+def test_a_linked_tree_of_deepfakebench_is_read_with_links_only(tmp_path, root):
+    file, rgb, expected = trees.deepfakebench(root)
+    (rgb / "FaceForensics++").rename(tmp_path / "disk")
+    (rgb / "FaceForensics++").symlink_to(tmp_path / "disk", target_is_directory=True)
+    with pytest.raises(DfnbError, match="lists no frame below"):
+        listed(file, rgb)
+    videos, problems = listed(file, rgb, links=True)
+    assert {video.name for video in videos} == {*expected} and problems == []

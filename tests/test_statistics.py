@@ -1,0 +1,172 @@
+"""Intervals and tests against hand-computed cases, scikit-learn and simulation."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import nct, norm, t, ttest_1samp
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from dfnb import statistics
+from dfnb.seeds import rng
+from dfnb.statistics import Design, Spread
+
+
+def clustered_noise(random, tables, cluster, shared):
+    """Noise (tables, n) of variance 1, of which clusters share a part."""
+    of_clusters = random.normal(size=(tables, cluster.max() + 1))[:, cluster]
+    of_units = random.normal(size=(tables, len(cluster)))
+    return np.sqrt(shared) * of_clusters + np.sqrt(1 - shared) * of_units
+
+
+# ---------------------------------------------------------------- variances over clusters
+
+
+def test_clusters_of_both_classes_by_hand():
+    score = np.array([0.9, 0.7, 0.4, 0.8, 0.3, 0.5, 0.1])
+    label = np.array([1, 1, 1, 0, 0, 0, 0], bool)
+    cluster = np.array([0, 0, 1, 0, 1, 2, 2])
+    # The fakes win 4, 3 and 2 of 4 pairs, the reals lose 1, 3, 2 and 3 of 3: AUC = 9 / 12.
+    # Sums over the three clusters of component - AUC (Obuchowski 1997):
+    fakes = np.array([(1 - 0.75) + (0.75 - 0.75), 0.5 - 0.75, 0]) / 3
+    reals = np.array([1 / 3 - 0.75, 1 - 0.75, (2 / 3 - 0.75) + (1 - 0.75)]) / 4
+    # Two clusters have fakes, three have reals.
+    expected = 2 / 1 * fakes @ fakes + 3 / 2 * reals @ reals + 2 * 3 / 2 * fakes @ reals
+    values, influence = statistics.auc(score[None], label)
+    assert values[0] == 0.75
+    assert Design(label, cluster).variance(influence[0]) == pytest.approx(expected)
+
+
+def test_the_variance_of_a_mean_by_hand():
+    fakes = np.ones(3, bool)
+    values, influence = statistics.class_mean(np.array([[0.5, 1.0, 0.0]]), fakes)
+    assert values[0] == 0.5
+    assert Design(fakes, np.arange(3)).variance(influence[0]) == pytest.approx(0.25 / 3)
+    # The classes' shares are fixed: all fakes right and all reals wrong does not vary.
+    label = np.array([1, 1, 1, 0, 0], bool)
+    values, influence = statistics.class_mean(label[None].astype(float), label)
+    assert values[0] == 0.6
+    assert Design(label, np.arange(5)).variance(influence[0]) == 0
+
+
+def test_a_balanced_mean_weighs_both_classes_alike():
+    label = np.array([1, 1, 1, 1, 0, 0, 0], bool)
+    column = np.array([[1.0, 0, 1, 1, 0, 0, 0]])
+    values, influence = statistics.class_mean(column, label, balanced=True)
+    assert values[0] == 0.375
+    # The fakes' mean has variance .25 / 4, and half the weight.
+    assert Design(label, np.arange(7)).variance(influence[0]) == pytest.approx(0.25 / 4 / 4)
+    one_real_cluster = Design(label, [0, 1, 2, 3, 4, 4, 4])
+    assert np.isnan(one_real_cluster.variance(influence[0]))
+
+
+# ---------------------------------------------------------------- curves and the bootstrap
+
+
+def test_weighted_curves_agree_with_scikit_learn():
+    random = rng("weights")
+    score = np.linspace(1, 0, 30)
+    weights = random.integers(0, 4, (5, 2, 30))  # of fakes and reals at each score
+    curves = statistics.curve_metrics_of_weights(weights[:, 0], weights[:, 1])
+    label = np.repeat([1, 0], 30)
+    for number, weight in enumerate(weights.reshape(5, 60)):
+        arguments = (label, np.tile(score, 2))
+        area = roc_auc_score(*arguments, sample_weight=weight)
+        precision = average_precision_score(*arguments, sample_weight=weight)
+        assert curves["AUC"][number] == pytest.approx(area, abs=1e-12)
+        assert curves["AP"][number] == pytest.approx(precision, abs=1e-12)
+
+
+def test_eer_lies_on_the_lines_between_points_of_the_curve():
+    # ROC (0, 0), (0, .5), (1/3, .5), (1/3, 1): the step up at FPR 1/3 crosses FPR = 1 - TPR.
+    score = np.array([0.9, 0.4, 0.6, 0.3, 0.2])
+    label = np.array([1, 1, 0, 0, 0], bool)
+    assert statistics.curve_metrics(score, label)["EER"] == pytest.approx(1 / 3)
+    # All tied: the line from (0, 0) to (1, 1).
+    assert statistics.curve_metrics(np.full(5, 0.5), label)["EER"] == pytest.approx(0.5)
+
+
+def test_resampling_is_unbiased_and_keeps_to_the_strata(monkeypatch):
+    monkeypatch.setattr(statistics, "REPLICATES", 20000)
+    # Two clusters of reals only (2, 3), two of fakes only (4, 5), two of both (0, 1).
+    label = np.repeat([0, 1], 8)
+    cluster = np.array([0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 4, 4, 5, 5, 1, 1])
+    weights = Design(label, cluster).resampled
+    for first in (0, 2, 4):
+        np.testing.assert_allclose(weights[:, first : first + 2].sum(axis=1), 2)
+    # With values 0 and 1, a mean over k = 2 clusters has variance s²/k = .5/2.
+    assert (weights[:, 2] / 2).var() == pytest.approx(0.25, rel=0.02)
+
+
+# ---------------------------------------------------------------- intervals and tests
+
+
+def test_the_interval_of_a_value_by_hand():
+    # 2.228139 is the t quantile; on the logit scale .8 is ln 4, with error .04 / (.8 · .2).
+    half = 2.228139 * 0.04 / 0.16
+    expected = [expit(np.log(4) - half), expit(np.log(4) + half)]
+    interval = statistics.bounded_interval(0.8, Spread(0.0016, 10), 50)
+    assert interval == pytest.approx(expected, abs=1e-6)
+    bound = 0.025 ** (1 / 50)
+    exact = Spread(0, 10)
+    assert statistics.bounded_interval(1, exact, 50) == pytest.approx((bound, 1))
+    assert statistics.bounded_interval(0, exact, 50) == pytest.approx((0, 1 - bound))
+    assert statistics.bounded_interval(0.5, exact, 50) == (0.5, 0.5)
+    assert np.isnan(statistics.bounded_interval(0.5, Spread(np.nan, 10), 50)).all()
+
+
+def test_a_mean_has_the_interval_and_p_of_the_t_test():
+    sample = rng("t").normal(0.5, 1, 12)
+    spread = Spread(sample.var(ddof=1) / 12, 11)
+    test = ttest_1samp(sample, 0)
+    expected = test.confidence_interval()
+    assert spread.interval(sample.mean()) == pytest.approx((expected.low, expected.high))
+    assert statistics.p_value(sample.mean(), spread) == pytest.approx(test.pvalue)
+    assert statistics.p_value(0, Spread(0, 11)) == 1
+    assert np.isnan(statistics.p_value(1, Spread(np.nan, 11)))
+
+
+def test_two_variances_add_up_with_the_degrees_of_satterthwaite():
+    total = Spread(2, 10).plus(Spread(1, 4))
+    assert total.variance == 3
+    assert total.degrees == pytest.approx(9 / (4 / 10 + 1 / 4))
+    assert np.isnan(Spread(np.nan, 10).plus(Spread(1, 4)).variance)
+    assert Spread(0, 10).plus(Spread(0, 4)).variance == 0
+
+
+def test_holm_by_hand():
+    # Ascending .01 .02 .03 .04: times 4, 3, 2, 1, never falling.
+    np.testing.assert_allclose(statistics.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    # A comparison without p counts.
+    np.testing.assert_allclose(statistics.holm([0.3, np.nan, 0.9]), [0.9, np.nan, 1.0])
+    assert len(statistics.holm([])) == 0
+
+
+@pytest.mark.parametrize("power", [0.8, 0.95])
+def test_the_least_detectable_difference_has_its_power(power):
+    spread = Spread(0.01**2, 20)
+    difference = statistics.least_detectable_difference(spread, power)
+    detected = nct.sf(t.ppf(0.975, 20), 20, difference / spread.error)
+    assert detected == pytest.approx(power, abs=0.01)
+
+
+@pytest.mark.parametrize("true_auc", [0.7, 0.97])
+def test_clustered_intervals_cover(true_auc):
+    """Of an AUC, and of the difference to a better detector that shares half of the errors."""
+    label = np.repeat([True, False], 200)
+    cluster = np.repeat(np.arange(100), 4)
+    design = Design(label, cluster)
+    gap = norm.ppf(true_auc) * np.sqrt(2) * np.array([[1], [1.15]])
+    difference = norm.cdf(norm.ppf(true_auc) * 1.15) - true_auc
+    covered = []
+    for key in range(1000):
+        noise = clustered_noise(rng("coverage", key), 3, cluster, shared=0.5)
+        scores = (noise[0] + noise[1:]) / np.sqrt(2) + gap * label
+        values, influence = statistics.auc(scores, label)
+        spread = Spread(design.variance(influence[0]), design.fewest - 1)
+        low, high = statistics.bounded_interval(values[0], spread, design.pairs)
+        paired = Spread(design.variance(influence[1] - influence[0]), design.fewest - 1)
+        least, most = paired.interval(values[1] - values[0])
+        covered.append([low <= true_auc <= high, least <= difference <= most])
+    of_auc, of_difference = np.mean(covered, axis=0)
+    assert 0.93 <= of_auc <= 0.97
+    assert 0.93 <= of_difference <= 0.97
