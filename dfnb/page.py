@@ -34,6 +34,8 @@ def answer(report: tables.Report, best: str) -> str:
     tied = {*undecided["detector"], *undecided["minus"]} - {best}
     if tied:
         return f"{best} is first, but cannot be told apart from {', '.join(sorted(tied))}."
+    if pairs["seeds"].min() == 1:
+        return f"{best} is first; with one seed each, another training may turn that round."
     return f"{best} is first, and no interval of its difference from another one holds zero."
 
 
@@ -86,7 +88,7 @@ def rebuild(profile: str) -> Path:
         conditions=tables.conditions(report.rows("cross_dataset"), profile),
         best=best,
         maps=maps(report, best),
-        claims=tables.findings(report.judged).to_html(border=0),
+        claims=tables.findings(report.judged),
         sections=sections(report),
         notebooks=[path.stem for path in folder.glob("notebooks/*.ipynb")],
     )

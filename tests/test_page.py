@@ -34,7 +34,7 @@ def text_of(path):
 def test_the_page_has_an_answer_the_leaderboard_and_every_table(home):
     folder = home / "reports" / "hand"
     text = text_of(folder / "index.html")
-    assert "Baseline is first, " in text
+    assert "Baseline is first" in text
     assert text.index("<th>Baseline</th>") < text.index("<th>Locate and Verify</th>")
     looks = text[text.index("Where does it look?") : text.index('id="claims"')]
     assert "<th>shape</th>" in looks and "<td>fails</td>" in looks
@@ -62,8 +62,10 @@ def test_the_same_scores_give_the_same_bytes_anywhere(home, monkeypatch):
 
 def test_the_answer_names_only_those_that_cannot_be_told_apart(home):
     report = tables.Report("hand")
-    report.results = report.results.assign(low=-0.2, high=-0.1)
+    report.results = report.results.assign(low=-0.2, high=-0.1, seeds=3)
     assert page.answer(report, "Baseline").endswith("from another one holds zero.")
+    report.results = report.results.assign(seeds=1)
+    assert "with one seed each" in page.answer(report, "Baseline")
     report.results = report.results[report.results["mean_over"] == ""]
     assert "compared with no other" in page.answer(report, "Baseline")
 
