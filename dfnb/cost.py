@@ -28,8 +28,9 @@ def report(profile: str) -> str:
     for job in jobs.plan(profile):
         if job.kind == "training":
             p = job.parameters
-            datasets.update([p.train_set, *p.test_sets])
-            jobs.datasets(*datasets)
+            names = [p.train_set, *p.test_sets]
+            jobs.ensure_datasets(*names)
+            datasets.update(names)
             if p.paper not in rows:
                 rows[p.paper] = _measured(p)
             row = rows[p.paper]

@@ -277,7 +277,7 @@ def _notebook_parameters(
 # ---------------------------------------------------------------- what jobs and notebooks call
 
 
-def datasets(*names: str) -> None:
+def ensure_datasets(*names: str) -> None:
     """Build the drawn datasets that are missing; raises DfnbError where a real one is missing."""
     for name in dict.fromkeys(names):
         if name in files.described("synth"):
@@ -331,7 +331,7 @@ def train_and_score(job: Job) -> Run:
     profile_name = job.parameters.profile
     grid = profile(profile_name).grid
     report = files.report_folder(profile_name)
-    datasets(job.parameters.train_set, *job.parameters.test_sets)
+    ensure_datasets(job.parameters.train_set, *job.parameters.test_sets)
     run = train.train(**job.arguments)
     files.write_bytes(report / "profile.yaml", profile_path(profile_name).read_bytes())
     if MAIN in job.roles and run.seed == grid.seeds[0]:
@@ -353,7 +353,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
     corruptions = grid.corruptions
     if is_main and corruptions:
         test_set = corruptions.test_set
-        datasets(test_set)
+        ensure_datasets(test_set)
         for name, severity in product(corruptions.names, corruptions.severities):
             table = scoring.score(run, test_set, name, severity, corruptions.videos)
             tables[Condition(test_set, name, severity)] = table
@@ -373,7 +373,7 @@ def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
         test_sets = [train_set]
     tables = {}
     for test_set in test_sets:
-        datasets(test_set)
+        ensure_datasets(test_set)
         frames = measures.sample(test_set, maps.frames, run.parameters["seen_methods"])
         for name in [*run.network().maps(), "Grad-CAM"]:
             tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)

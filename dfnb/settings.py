@@ -58,7 +58,7 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
             yield f"there is no parameter {field!r}; known are {', '.join(schema.model_fields)}"
-        elif problem["type"] == "value_error":
+        elif problem["type"] == "value_error":  # of a validator of ours, which names the field
             yield str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
             yield f"{field}: {message}"

@@ -120,9 +120,9 @@ class Settings(contract.Settings):
         return keep_masks(frames, visible_rows, self.annotated)
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
-        """Cut a crop one pixel larger than the input (300 of 299), as the released code does.
+        """Take the last row and column off a crop that is one pixel larger than the input.
 
-        Its last row and column are lost, and nothing is resized.
+        So does the released code with its crops of 300 pixels for an input of 299.
         """
         size = self.image_size
         height, width, _ = sample.image.shape

@@ -190,6 +190,7 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
 def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     from dfnb.data import faces
 
+    detect = faces.YuNet(faces.detector_path())
     quarantine = []
     for path in sorted(folder.glob("[!.]*/")):
         reason = "is a folder; put its photographs into the folder above"
@@ -202,7 +203,6 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
             reason = f"belongs to the split {split}, which this dataset does not have"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
-        detect = faces.YuNet(faces.detector_path())
         portrait = people.inspect(path, detect, settings.size)
         if isinstance(portrait, str):
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})

@@ -199,8 +199,9 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     ellipse_x = x / 1.75
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
-    opening = look.collar - from_middle - 0.75 * (y - 1.22)
-    opening = edge(opening * head.radius * 0.8)
+    # The factors .8 and .45 make both into distances from the edge, in pixels.
+    inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
+    opening = edge(inside_opening * head.radius * 0.8)
     opening = opening * (from_middle < 0.6)
     folds = 0.12 * np.sin(7 * x + 3 * y)
     chin_shadow = 0.25 * bump(
