@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import cv2
 import joblib
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detector_path, follow, read_image, search
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
-from dfnb.data.videos import Video, printable
+from dfnb.data.videos import Video
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import Clock, read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
@@ -38,7 +37,7 @@ SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all r
 COUNTS = ("frames", "without_face")  # of a video: wanted frames, and those of them without a face
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 
-Parts = dict[str, Any]  # what dfnb.data.frames.write_video takes, beside the folder
+Parts = dict  # what dfnb.data.frames.write_video takes, beside the folder
 
 
 class Settings(Closed):
@@ -49,17 +48,13 @@ class Settings(Closed):
     from before there was one are still the same.
     """
 
-    size: int = Field(256, ge=32, le=1024, description="side of a crop in pixels")
-    scale: float = Field(1.3, ge=1, le=4, description="side of a crop / longer side of the face")
-    stride: int | None = Field(
-        None, ge=1, le=10**6, description="every k-th frame", exclude_if=lambda value: value is None
-    )
-    frames_per_video: int | None = Field(
-        None, ge=1, description="at most so many of these, evenly spaced; None: all"
-    )
-    detect_every: int = Field(5, ge=1, le=30, description="faces are detected on every k-th frame")
-    min_score: float = Field(0.7, ge=0.3, le=1, description="confidence of a face at least")
-    min_face: int = Field(32, ge=8, description="longer side of a face in source pixels at least")
+    size: int = Field(256, ge=32, le=1024)  # side of a crop in pixels
+    scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
+    stride: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)  # every k-th
+    frames_per_video: int | None = Field(None, ge=1)  # at most, evenly spaced; None: all
+    detect_every: int = Field(5, ge=1, le=30)  # faces are detected on every k-th frame
+    min_score: float = Field(0.7, ge=0.3, le=1)  # confidence of a face at least
+    min_face: int = Field(32, ge=8)  # longer side of a face in source pixels at least
 
 
 # ---------------------------------------------------------------- geometry
@@ -141,9 +136,12 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     if not chosen:
         raise Unusable(f"no face under the mask in {len(wanted)} frames")
     rows = []
+    crops = []
+    masks = []
     for face in chosen:
-        scale = settings.size / (face.box[2] - face.box[0])
-        landmarks = (face.place[3:] - np.tile(face.box[:2], 5)) * scale
+        left, top, right, _ = face.box
+        scale = settings.size / (right - left)
+        landmarks = (face.place[3:] - np.tile([left, top], 5)) * scale
         row = {
             "track": 0,
             "frame": face.frame,
@@ -152,13 +150,12 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
             "landmarks": landmarks.round(3),
         }
         rows.append(row)
-    masks = None
-    if video.mask_file:
-        masks = np.stack([face.mask for face in chosen])
+        crops.append(face.crop)
+        masks.append(face.mask)
     return {
         "rows": rows,
-        "crops": np.stack([face.crop for face in chosen]),
-        "masks": masks,
+        "crops": np.stack(crops),
+        "masks": np.stack(masks) if video.mask_file else None,
         "frames": len(wanted),
         "without_face": len(wanted) - len(chosen),
     }
@@ -304,8 +301,7 @@ def prepare(
     settings: Settings | None = None,
     detector: YuNet | None = None,
     workers: int | None = None,
-    missing: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
     The folder of a video appears complete or not at all: a killed run goes on where it was, and the
@@ -317,7 +313,6 @@ def prepare(
         settings: How to cut; default: ``Settings()``.
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
-        missing: Sentences about what is known to be missing, kept in the record.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, as the file
@@ -344,15 +339,21 @@ def prepare(
             )
         clean(folder, videos)
         job = joblib.delayed(prepare_video)
-        jobs = [job(video, inputs[video.name], folder, settings, detector) for video in videos]
-        pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
-        results = list(tqdm(pool(jobs), name, len(jobs), unit="video", disable=None))
+        jobs = []
+        for video in videos:
+            jobs.append(job(video, inputs[video.name], folder, settings, detector))
+        pool = joblib.Parallel(
+            workers or -1,
+            return_as="generator",
+            initializer=start_worker,
+        )
+        progress = tqdm(pool(jobs), name, len(jobs), disable=None)
+        results = list(progress)
         faces, quarantine = count_losses(videos, results)
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         return write_dataset(
             folder,
             parameters,
-            missing=list(missing),
             faces=faces.T.to_dict(),
             quarantine=quarantine.to_dict("records"),
             **clock.facts(),
@@ -388,13 +389,11 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
     """Link the folder of the crops that are used where they lie; it may have moved."""
-    roots = {video.path.resolve() for video in videos if video.crops}
-    if len(roots) > 1:
-        raise DfnbError(f"there are crops in {', '.join(map(str, roots))}; give one folder above")
-    for root in roots:
+    roots = [video.path for video in videos if video.crops]
+    if roots:
         link = folder / TREE
         link.unlink(missing_ok=True)
-        link.symlink_to(root, target_is_directory=True)
+        link.symlink_to(roots[0].resolve(), target_is_directory=True)
 
 
 def clean(folder: Path, videos: Sequence[Video]) -> None:
@@ -435,7 +434,7 @@ def count_losses(
     return counts, table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
 
 
-def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
+def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
     Columns: videos, quarantined videos, wanted frames of the others, those without a face, and
@@ -450,7 +449,7 @@ def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) -> pd.DataFrame:
+def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table.
 
     It is prepared as ``dfnb prepare`` does. Of several faces the one that is seen longest is taken,
@@ -475,4 +474,4 @@ def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) 
             f"{path}: {facts['reason']}; only faces of {settings.min_face} pixels or more are used"
         )
     write_dataset(folder, settings.model_dump())
-    return load_frames(folder.as_posix()).assign(method=printable(path.name))
+    return load_frames(folder.as_posix()).assign(method=path.name)

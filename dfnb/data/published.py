@@ -108,7 +108,7 @@ def _state(name: str, roots: Sequence[Path]) -> tuple[str, str]:
     record = read_record(dataset_folder(name))
     if record:
         videos = sum(counts["videos"] for counts in record["n"].values())
-        return "prepared", "\n".join([f"{videos} videos", *record["missing"]])
+        return "prepared", f"{videos} videos"
     description = load(name)
     location = located(description, roots)
     if not location:
