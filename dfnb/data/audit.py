@@ -16,6 +16,7 @@ from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import Pixels, thinned
 
 HASHED_FRAMES = 3  # of a video, compared with those of other splits and datasets
@@ -42,29 +43,33 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
         tables: Frames tables by the name of their dataset.
         pairs: The :func:`look_alikes` of these tables.
     """
+    # A pair stands in both orders; it is counted in one.
+    pairs = pairs[pairs["split"] < pairs["other_split"]]
     counts = {}
     for name, frames in tables.items():
         is_within = (pairs["dataset"] == name) & (pairs["other_dataset"] == name)
-        # A pair stands in both orders; it is counted in one.
-        is_first = pairs["split"] < pairs["other_split"]
-        alike = pairs.loc[is_within & is_first, "video"]
-        lacks_mask = (frames["label"] == 1) & (frames["mask"].astype(str) == "")
+        alike = pairs["video"][is_within]
+        is_fake = frames["label"] == 1
+        has_mask = frames["mask"].astype(bool)
         counts[name] = {
             "people in more than one split": _shared(frames, ["identity", "source"]),
             "clusters in more than one split": _shared(frames, ["cluster"]),
             "videos in more than one split": _shared(frames, ["video"]),
             "videos that look like one of another split": alike.nunique(),
-            "fake frames without a mask": lacks_mask.sum(),
+            "fake frames without a mask": sum(is_fake & ~has_mask),
         }
     return pd.DataFrame(counts).rename_axis("check")
 
 
 def _shared(frames: pd.DataFrame, columns: list[str]) -> int:
     """How many names in some columns appear in more than one split."""
-    rows = frames[["split", *columns]].astype(str).drop_duplicates()
-    names = rows.melt("split", columns, value_name="name")
-    splits = names[names["name"] != ""].groupby("name")["split"].nunique()
-    return (splits > 1).sum()
+    splits = defaultdict(set)
+    for column in columns:
+        rows = frames[["split", column]].drop_duplicates()
+        for split, name in rows.itertuples(index=False):
+            splits[name].add(split)
+    splits.pop("", None)
+    return sum(len(of_name) > 1 for of_name in splits.values())
 
 
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
@@ -72,9 +77,10 @@ def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
 
     ``pairs`` are the :func:`look_alikes` of both datasets.
     """
-    trained_on = (pairs["dataset"] == train_set) & (pairs["split"] != "test")
-    tested_on = (pairs["other_dataset"] == test_set) & (pairs["other_split"] == "test")
-    return pairs.loc[trained_on & tested_on, "other_video"].nunique()
+    between = pairs[(pairs["dataset"] == train_set) & (pairs["other_dataset"] == test_set)]
+    trained_on = between["split"] != "test"
+    tested_on = between["other_split"] == "test"
+    return between["other_video"][trained_on & tested_on].nunique()
 
 
 def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -90,18 +96,16 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         The columns ``dataset, split, video`` and ``other_dataset, other_split, other_video``; each
         pair stands in both orders.
     """
-    parts = []
+    rows = []
+    hashes = []
     for name, frames in tables.items():
-        few = thinned(frames, HASHED_FRAMES)
         pixels = Pixels(frames.attrs["folder"])
-        hashes = []
-        for path, row in zip(few["path"], few["row"]):
-            hashes.append(perceptual_hash(pixels.crop(path, row)))
-        part = few[["split", "video"]].astype(str)
-        part.insert(0, "dataset", name)
-        parts.append(part.assign(hash=hashes))
-    videos = pd.concat(parts, ignore_index=True)
-    bits = np.stack(videos.pop("hash")).astype(np.float32)
+        for frame in thinned(frames, HASHED_FRAMES).itertuples():
+            crop = pixels.crop(frame.path, frame.row)
+            hashes.append(perceptual_hash(crop))
+            rows.append([name, frame.split, frame.video])
+    videos = pd.DataFrame(rows, columns=["dataset", "split", "video"])
+    bits = np.stack(hashes).astype(np.float32)
     # The squared Euclidean distance of two vectors of bits is the number of bits that differ.
     radius = np.sqrt(MOST_BITS + 0.5)
     near = radius_neighbors_graph(bits, radius).tocoo()
@@ -110,7 +114,8 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     pairs = first.join(second.add_prefix("other_"))
     in_other_split = pairs["split"] != pairs["other_split"]
     in_other_dataset = pairs["dataset"] != pairs["other_dataset"]
-    return pairs[in_other_split | in_other_dataset].drop_duplicates(ignore_index=True)
+    leaks = pairs[in_other_split | in_other_dataset]
+    return leaks.drop_duplicates(ignore_index=True)
 
 
 def perceptual_hash(crop: np.ndarray) -> np.ndarray:
@@ -143,10 +148,13 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     cluster = probed["cluster"].astype(str)
     clusters = cluster.groupby(label).nunique()
     too_few = len(clusters) < 2 or clusters.min() < 2 * FOLDS
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    classifier = LogisticRegression(C=0.01, max_iter=200)
+    model = make_pipeline(StandardScaler(), classifier)
     rows = {}
     for name, values in features(probed).items():
-        row = {"frame AUC": "–", "verdict": TOO_FEW}
+        interval = "–"
+        verdict = TOO_FEW
         if not too_few:
             areas = cross_val_score(
                 model,
@@ -154,16 +162,18 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
                 label,
                 groups=cluster,
                 scoring="roc_auc",
-                cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0),
+                cv=folds,
             )
             auc = areas.mean()
             half_width = t.ppf(0.975, FOLDS - 1) * sem(areas)
             low = auc - half_width
             high = auc + half_width
-            row["frame AUC"] = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            row["verdict"] = _verdict(low, high)
-        rows[name] = {**row, "clusters": cluster.nunique()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("the label by")
+            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
+            verdict = _verdict(low, high)
+        rows[name] = [interval, verdict, cluster.nunique()]
+    columns = ["frame AUC", "verdict", "clusters"]
+    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    return table.rename_axis("the label by")
 
 
 def _verdict(low: float, high: float) -> str:
@@ -180,19 +190,22 @@ def _verdict(low: float, high: float) -> str:
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """What could predict the label without the face, by name: (n frames, columns)."""
     pixels = Pixels(frames.attrs["folder"])
-    boxes = frames["crop_box"].astype(object)
+    has_box = frames["crop_box"].notna()
     values = defaultdict(list)
     size = None
-    for path, row, box, has_box in zip(frames["path"], frames["row"], boxes, boxes.notna()):
-        crop = pixels.crop(path, row)
-        corners = box if has_box else [0, 0, 0, 0]
-        values["place and size"].append([*crop.shape[:2], *corners])
+    for frame in frames.assign(has_box=has_box).itertuples():
+        crop = pixels.crop(frame.path, frame.row)
+        height, width = crop.shape[:2]
+        corners = frame.crop_box if frame.has_box else [0, 0, 0, 0]
+        values["place and size"].append([height, width, *corners])
         # Images that are used in place may differ in size: all get that of the first one.
-        size = size or crop.shape[1::-1]
+        size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))
-        values["colour statistics"].append(np.ravel(cv2.meanStdDev(crop)))
-        values["file size"].append([_jpeg_size(crop)])
+        colours = cv2.meanStdDev(crop)
+        values["colour statistics"].append(np.ravel(colours))
+        file = jpeg_file(crop, JPEG_QUALITY)
+        values["file size"].append([len(file)])
     return {name: np.array(rows) for name, rows in values.items()}
 
 
@@ -201,10 +214,3 @@ def _border(crop: np.ndarray) -> np.ndarray:
     rim = np.ones(crop.shape[:2], bool)
     rim[BORDER:-BORDER, BORDER:-BORDER] = False
     return crop[rim][::6].ravel()
-
-
-def _jpeg_size(crop: np.ndarray) -> int:
-    """Bytes of a crop (H, W, 3) RGB as JPEG."""
-    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
-    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return len(file)
