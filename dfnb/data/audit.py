@@ -44,19 +44,20 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
         pairs: The :func:`look_alikes` of these tables.
     """
     # A pair stands in both orders; it is counted in one.
-    pairs = pairs[pairs["split"] < pairs["other_split"]]
+    is_first = pairs["split"] < pairs["other_split"]
+    is_within = pairs["dataset"] == pairs["other_dataset"]
+    within = pairs[is_first & is_within]
     counts = {}
     for name, frames in tables.items():
-        is_within = (pairs["dataset"] == name) & (pairs["other_dataset"] == name)
-        alike = pairs["video"][is_within]
-        is_fake = frames["label"] == 1
-        has_mask = frames["mask"].astype(bool)
+        alike = within["video"][within["dataset"] == name]
+        fakes = frames[frames["label"] == 1]
+        unmasked = fakes["mask"] == ""
         counts[name] = {
             "people in more than one split": _shared(frames, ["identity", "source"]),
             "clusters in more than one split": _shared(frames, ["cluster"]),
             "videos in more than one split": _shared(frames, ["video"]),
             "videos that look like one of another split": alike.nunique(),
-            "fake frames without a mask": sum(is_fake & ~has_mask),
+            "fake frames without a mask": unmasked.sum(),
         }
     return pd.DataFrame(counts).rename_axis("check")
 
@@ -66,10 +67,11 @@ def _shared(frames: pd.DataFrame, columns: list[str]) -> int:
     splits = defaultdict(set)
     for column in columns:
         rows = frames[["split", column]].drop_duplicates()
-        for split, name in rows.itertuples(index=False):
+        for split, name in rows.to_numpy():
             splits[name].add(split)
     splits.pop("", None)
-    return sum(len(of_name) > 1 for of_name in splits.values())
+    n_splits = [len(splits_of_name) for splits_of_name in splits.values()]
+    return sum(n > 1 for n in n_splits)
 
 
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
@@ -77,10 +79,12 @@ def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
 
     ``pairs`` are the :func:`look_alikes` of both datasets.
     """
-    between = pairs[(pairs["dataset"] == train_set) & (pairs["other_dataset"] == test_set)]
-    trained_on = between["split"] != "test"
-    tested_on = between["other_split"] == "test"
-    return between["other_video"][trained_on & tested_on].nunique()
+    is_trained_on = pairs["dataset"] == train_set
+    is_trained_on &= pairs["split"] != "test"
+    is_tested_on = pairs["other_dataset"] == test_set
+    is_tested_on &= pairs["other_split"] == "test"
+    shared = pairs["other_video"][is_trained_on & is_tested_on]
+    return shared.nunique()
 
 
 def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -112,9 +116,9 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     first = videos.iloc[near.row].reset_index(drop=True)
     second = videos.iloc[near.col].reset_index(drop=True)
     pairs = first.join(second.add_prefix("other_"))
-    in_other_split = pairs["split"] != pairs["other_split"]
-    in_other_dataset = pairs["dataset"] != pairs["other_dataset"]
-    leaks = pairs[in_other_split | in_other_dataset]
+    is_leak = pairs["split"] != pairs["other_split"]
+    is_leak |= pairs["dataset"] != pairs["other_dataset"]
+    leaks = pairs[is_leak]
     return leaks.drop_duplicates(ignore_index=True)
 
 
@@ -128,8 +132,9 @@ def perceptual_hash(crop: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(grey.astype(np.float32))
-    waves = waves[:WAVES, :WAVES].ravel()[1:]  # without the first, the mean brightness
-    return waves > np.median(waves)
+    lowest = waves[:WAVES, :WAVES].ravel()
+    lowest = lowest[1:]  # without the mean brightness
+    return lowest > np.median(lowest)
 
 
 # ---------------------------------------------------------------- shortcuts
@@ -142,12 +147,13 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     folds. The AUC is the mean over ten folds of clusters, with a 95 % t interval over them. There
     are too few videos when a class has fewer than two clusters per fold.
     """
-    step = max(1, len(frames) // PROBED_FRAMES)
-    probed = frames.iloc[::step]
+    step = len(frames) // PROBED_FRAMES
+    probed = frames.iloc[:: max(1, step)]
     label = probed["label"]
     cluster = probed["cluster"].astype(str)
     clusters = cluster.groupby(label).nunique()
-    too_few = len(clusters) < 2 or clusters.min() < 2 * FOLDS
+    is_one_class = len(clusters) < 2
+    too_few = is_one_class or clusters.min() < 2 * FOLDS
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     classifier = LogisticRegression(C=0.01, max_iter=200)
     model = make_pipeline(StandardScaler(), classifier)
@@ -165,7 +171,8 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
                 cv=folds,
             )
             auc = areas.mean()
-            half_width = t.ppf(0.975, FOLDS - 1) * sem(areas)
+            quantile = t.ppf(0.975, FOLDS - 1)
+            half_width = quantile * sem(areas)
             low = auc - half_width
             high = auc + half_width
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
@@ -192,11 +199,14 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     pixels = Pixels(frames.attrs["folder"])
     has_box = frames["crop_box"].notna()
     values = defaultdict(list)
+    frames = frames.assign(has_box=has_box)
     size = None
-    for frame in frames.assign(has_box=has_box).itertuples():
+    for frame in frames.itertuples():
         crop = pixels.crop(frame.path, frame.row)
         height, width = crop.shape[:2]
-        corners = frame.crop_box if frame.has_box else [0, 0, 0, 0]
+        corners = [0, 0, 0, 0]
+        if frame.has_box:
+            corners = frame.crop_box
         values["place and size"].append([height, width, *corners])
         # Images that are used in place may differ in size: all get that of the first one.
         size = size or (width, height)
@@ -206,11 +216,16 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         values["colour statistics"].append(np.ravel(colours))
         file = jpeg_file(crop, JPEG_QUALITY)
         values["file size"].append([len(file)])
-    return {name: np.array(rows) for name, rows in values.items()}
+    arrays = {}
+    for name, rows in values.items():
+        arrays[name] = np.array(rows)
+    return arrays
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
     """The channels of every sixth pixel along the edges of a crop."""
     rim = np.ones(crop.shape[:2], bool)
-    rim[BORDER:-BORDER, BORDER:-BORDER] = False
-    return crop[rim][::6].ravel()
+    inner = slice(BORDER, -BORDER)
+    rim[inner, inner] = False
+    pixels = crop[rim]
+    return pixels[::6].ravel()

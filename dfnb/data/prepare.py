@@ -69,7 +69,8 @@ def square_box(place: np.ndarray, scale: float, shape: tuple[int, ...]) -> list[
         shape: Height and width of the frame. The centre of the square lies in it.
     """
     side = max(1, round(place[2] * scale))
-    x, y = np.clip(place[:2], 0, [shape[1] - 1, shape[0] - 1])
+    height, width = shape[:2]
+    x, y = np.clip(place[:2], 0, [width - 1, height - 1])
     left = round(float(x) - side / 2)
     top = round(float(y) - side / 2)
     return [left, top, left + side, top + side]
@@ -81,10 +82,12 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     Beyond the image its edges are repeated.
     """
     left, top, right, bottom = box
-    rows = image.take(range(top, bottom), axis=0, mode="clip")
-    patch = rows.take(range(left, right), axis=1, mode="clip")
-    shrinks = bottom - top > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    rows = np.arange(top, bottom).clip(0, len(image) - 1)
+    columns = np.arange(left, right).clip(0, image.shape[1] - 1)
+    patch = image[rows][:, columns]
+    method = cv2.INTER_CUBIC
+    if bottom - top > size:
+        method = cv2.INTER_AREA
     return cv2.resize(patch, (size, size), interpolation=method)
 
 
@@ -97,7 +100,8 @@ def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
     distance = cv2.absdiff(fake, original).max(axis=2)
     forged = cv2.medianBlur(distance, 5) > DIFFERENT
     mask = forged.astype(np.uint8) * 255
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    neighbours = np.ones((9, 9), np.uint8)
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, neighbours)
 
 
 # ---------------------------------------------------------------- one video
@@ -128,7 +132,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     wanted = wanted_frames(length, settings)
     people = []
     for frames, places in follow(searches, wanted):
-        people.append([Face(frame, place) for frame, place in zip(frames.tolist(), places)])
+        pairs = zip(frames.tolist(), places)
+        people.append([Face(frame, place) for frame, place in pairs])
     if not people:
         raise Unusable(f"no face in {len(wanted)} frames")
     read_faces(video, people, settings)
@@ -174,16 +179,19 @@ def read_faces(video: Video, people: list[Person], settings: Settings) -> None:
     faces = defaultdict(list)
     for face in chain(*people):
         faces[face.frame].append(face)
-    masks = decode(video.mask_file) if video.mask_file else ()
-    for number, (image, beside) in enumerate(zip_longest(decode(video.path), masks)):
-        if video.mask_file and (image is None or beside is None):
+    has_mask = video.mask_file is not None
+    masks = decode(video.mask_file) if has_mask else ()
+    pairs = zip_longest(decode(video.path), masks)
+    for number, (image, beside) in enumerate(pairs):
+        if has_mask and (image is None or beside is None):
             raise Unusable("the mask and the video have different numbers of frames")
         for face in faces[number]:
             face.box = square_box(face.place, settings.scale, image.shape)
             face.crop = crop(image, face.box, settings.size)
-            if video.mask_file:
+            if has_mask:
                 mask = mask_of(video, image, beside)
-                face.mask = crop(mask, face.box, settings.size) > MASKED
+                grey = crop(mask, face.box, settings.size)
+                face.mask = grey > MASKED
                 face.covered = face.mask.mean()
 
 
@@ -205,7 +213,7 @@ def choose(people: list[Person], video: Video) -> list[Face]:
     chosen where no face is under the mask.
     """
 
-    def importance(faces: Person) -> tuple[float, float, float]:
+    def importance(faces: Person) -> tuple:
         covered = np.mean([face.covered for face in faces])
         side = np.mean([face.box[2] - face.box[0] for face in faces])
         seen = len(faces) if video.label == 0 else 0
@@ -214,7 +222,8 @@ def choose(people: list[Person], video: Video) -> list[Face]:
     ranked = sorted(people, key=importance, reverse=True)
     if video.mask_file:
         # Nobody whom the mask only touches while the forged face is not seen.
-        least = importance(ranked[0])[0] / 2
+        most_covered, _, _ = importance(ranked[0])
+        least = most_covered / 2
         ranked = [faces for faces in ranked if importance(faces)[0] > least]
     chosen = {}
     for face in chain(*ranked):
@@ -236,7 +245,8 @@ def use_crops(video: Video, folder: Path) -> Parts:
     if len(set(numbers)) < len(numbers):  # the names number nothing
         numbers = range(len(images))
     rows = []
-    for number, (image, mask) in sorted(zip(numbers, images)):
+    in_order = sorted(zip(numbers, images))
+    for number, (image, mask) in in_order:
         row = {
             "track": 0,
             "frame": number,
@@ -285,9 +295,10 @@ def prepare_video(
             return {"reason": str(error)}
         video = replace(video, original=None)
         return prepare_video(video, inputs, folder, settings, detector)
-    same = {column: getattr(video, column) for column in SAME}
     for row in parts["rows"]:
-        row.update(same, dataset=folder.name)
+        row["dataset"] = folder.name
+        for column in SAME:
+            row[column] = getattr(video, column)
     write_video(place, inputs=inputs, **parts)
     return {name: parts[name] for name in COUNTS}
 
@@ -327,8 +338,8 @@ def prepare(
     clock = Clock()
     videos = sorted(videos, key=lambda video: video.name)
     check_names(videos)
-    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
-    inputs = {video.name: inputs_digest(video, parameters) for video in videos}
+    parameters = settings.model_dump()
+    parameters["detector_sha256"] = detector.sha256
     with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
@@ -341,7 +352,8 @@ def prepare(
         job = joblib.delayed(prepare_video)
         jobs = []
         for video in videos:
-            jobs.append(job(video, inputs[video.name], folder, settings, detector))
+            inputs = inputs_digest(video, parameters)
+            jobs.append(job(video, inputs, folder, settings, detector))
         pool = joblib.Parallel(
             workers or -1,
             return_as="generator",
@@ -350,7 +362,8 @@ def prepare(
         progress = tqdm(pool(jobs), name, len(jobs), disable=None)
         results = list(progress)
         faces, quarantine = count_losses(videos, results)
-        write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
+        text = quarantine.to_csv(index=False)
+        write_bytes(folder / "quarantine.csv", text.encode())
         return write_dataset(
             folder,
             parameters,
@@ -364,11 +377,12 @@ def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
     taken = Counter()  # each name is a folder, and so are its parents
     for video in videos:
-        folders = [video.name, *PurePosixPath(video.name).parents]
-        taken.update(str(folder) for folder in folders)
+        path = PurePosixPath(video.name)
+        taken.update([path, *path.parents])
     for video in videos:
         check_title(video.method, f"{video.path}, its method")
-        if taken[video.name] > 1 or not VIDEO_NAME.fullmatch(video.name):
+        is_taken = taken[PurePosixPath(video.name)] > 1
+        if is_taken or not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: another video is in its way, or a part "
                 "of the name is empty, hidden or too long; rename it"
@@ -378,8 +392,9 @@ def check_names(videos: Sequence[Video]) -> None:
 def inputs_digest(video: Video, parameters: Mapping) -> str:
     """What a prepared video depends on; files count by their names, sizes and times of change."""
     crops = [video.path / name for name in chain(*video.crops) if name]
+    files = [video.path, video.mask_file, *crops]
     stamps = []
-    for file in (video.path, video.mask_file, *crops):
+    for file in files:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
@@ -398,14 +413,16 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
 
 def clean(folder: Path, videos: Sequence[Video]) -> None:
     """Remove the record, and what a killed run has left; refuse a folder with other videos."""
-    for path in list(folder.rglob(".*")):
+    leftovers = list(folder.rglob(".*"))
+    for path in leftovers:
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink(missing_ok=True)
     names = {video.name for video in videos}
-    for file in (folder / "videos").rglob("video.json"):
-        stored = file.parent.relative_to(folder / "videos").as_posix()
+    root = folder / "videos"
+    for file in root.rglob("video.json"):
+        stored = file.parent.relative_to(root).as_posix()
         if stored not in names:
             raise DfnbError(
                 f"{folder} holds another video, {stored!r}; give the new dataset another name"
@@ -423,15 +440,24 @@ def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Counts of what was lost, by split and method, and the videos that were not used."""
-    table = pd.DataFrame(results, columns=[*COUNTS, "reason"])
-    table["kind"] = [f"{video.split}/{video.method}" for video in videos]
-    table["video"] = [video.name for video in videos]
-    table["file"] = [video.path.name for video in videos]
-    table["method"] = [video.method for video in videos]
-    table["videos"] = 1
-    table["quarantined"] = table["reason"].notna()
-    counts = table.groupby("kind")[["videos", "quarantined", *COUNTS]].sum().astype(int)
-    return counts, table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
+    rows = []
+    for video, result in zip(videos, results):
+        row = {
+            "kind": f"{video.split}/{video.method}",
+            "video": video.name,
+            "file": video.path.name,
+            "method": video.method,
+            "videos": 1,
+            "quarantined": "reason" in result,
+            **result,
+        }
+        rows.append(row)
+    numbers = ["videos", "quarantined", *COUNTS]
+    texts = ["video", "file", "method", "reason"]
+    table = pd.DataFrame(rows, columns=["kind", *numbers, *texts])
+    counts = table.groupby("kind")[numbers].sum()
+    quarantine = table[table["quarantined"]]
+    return counts.astype(int), quarantine[texts]
 
 
 def dropouts(record: Mapping) -> pd.DataFrame:
