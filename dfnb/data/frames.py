@@ -56,8 +56,8 @@ REMEDY = "delete frames.parquet and prepare the dataset again"
 def write_video(
     folder: Path,
     rows: Rows,
-    crops: np.ndarray | None,
-    masks: np.ndarray | None,
+    crops: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
     **facts: Any,
 ) -> None:
     """Write one video of a dataset; its folder appears complete or not at all.

@@ -261,8 +261,6 @@ def use_crops(video: Video, folder: Path) -> Parts:
         raise Unusable(f"none of {len(images)} images can be read")
     return {
         "rows": rows,
-        "crops": None,
-        "masks": None,
         "crops_hash": images_hash(folder, rows),
         "frames": len(images),
         "without_face": len(images) - len(rows),
@@ -354,13 +352,7 @@ def prepare(
         for video in videos:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
-        pool = joblib.Parallel(
-            workers or -1,
-            return_as="generator",
-            initializer=start_worker,
-        )
-        progress = tqdm(pool(jobs), name, len(jobs), disable=None)
-        results = list(progress)
+        results = run_jobs(jobs, name, workers)
         faces, quarantine = count_losses(videos, results)
         text = quarantine.to_csv(index=False)
         write_bytes(folder / "quarantine.csv", text.encode())
@@ -371,6 +363,17 @@ def prepare(
             quarantine=quarantine.to_dict("records"),
             **clock.facts(),
         )
+
+
+def run_jobs(jobs: Sequence, name: str, workers: int | None) -> list[dict]:
+    """The results of joblib's ``jobs`` in their order, with a bar of progress."""
+    pool = joblib.Parallel(
+        workers or -1,
+        return_as="generator",
+        initializer=start_worker,
+    )
+    progress = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
+    return list(progress)
 
 
 def check_names(videos: Sequence[Video]) -> None:

@@ -23,6 +23,8 @@ from dfnb.settings import Closed, DfnbError, explained
 
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
 
+Texts = dict[str, str]  # the values of placeholders by their names
+
 
 class Listing(Closed):
     """A list that describes files.
@@ -33,7 +35,7 @@ class Listing(Closed):
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
     keys: tuple[str, ...]  # templates over a row, compared with a rule's key; {key} is JSON's key
-    fields: dict[str, str] = Field({})  # added to every row
+    fields: Texts = Field({})  # added to every row
 
 
 class Rule(Closed):
@@ -45,7 +47,7 @@ class Rule(Closed):
     files: str  # template of the path below the root
     list: str = ""  # the list that describes the files
     key: str = "{path}"  # where a file's row is in that list
-    otherwise: dict[str, str] | None = None  # row of a file that is not in it; None: left out
+    otherwise: Texts | None = None  # row of a file that is not in it; None: left out
     label: str
     method: str = ""
     split: str = "{split}"
@@ -76,7 +78,7 @@ class Manifest(Closed):
     space: str = "not known"  # as downloaded
     layout: str = ""  # what the rules cannot say
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
-    fields: dict[str, str] = Field({})  # values for the templates of all rules
+    fields: Texts = Field({})  # values for the templates of all rules
     lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -197,7 +199,7 @@ def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems)
         yield _video(rule, facts, files, problems)
 
 
-def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) -> Video:
+def _video(rule: Rule, facts: Texts, files: Files, problems: Problems) -> Video:
     """The video that a rule makes of ``facts``, the values for its templates."""
     path = facts["path"]
     label = rule.label.format_map(facts)
@@ -234,7 +236,7 @@ def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) 
     )
 
 
-def _matches(template: str, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     """The paths that a template fits, each with the values of its placeholders."""
     expression = PLACEHOLDER.sub(_group, template)
     pattern = re.compile(expression)
@@ -252,7 +254,7 @@ def _group(placeholder: re.Match) -> str:
     return f"(?P<{name}>{expression or '[^/]+'})"
 
 
-def read_list(listing: Listing, files: Files) -> dict[str, dict[str, str]]:
+def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that its template fits."""
     if listing.sha256:
         shipped = find("data_manifest") / listing.file
