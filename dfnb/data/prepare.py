@@ -146,7 +146,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     for face in chosen:
         left, top, right, _ = face.box
         scale = settings.size / (right - left)
-        landmarks = (face.place[3:] - np.tile([left, top], 5)) * scale
+        origin = np.tile([left, top], 5)
+        landmarks = (face.place[3:] - origin) * scale
         row = {
             "track": 0,
             "frame": face.frame,
@@ -169,7 +170,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
 def wanted_frames(length: int, settings: Settings) -> np.ndarray:
     """The numbers of the frames of a video of this length that are kept where they show a face."""
     kept = np.arange(0, length, settings.stride or 1)
-    n = min(settings.frames_per_video or length, len(kept))
+    most = settings.frames_per_video or length
+    n = min(most, len(kept))
     middles = (2 * np.arange(n) + 1) * len(kept) // (2 * n)  # of n equal parts
     return kept[middles]
 
@@ -491,8 +493,11 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    values = {name: crop[name] for name in ("size", "scale") if name in crop}
-    settings = Settings(frames_per_video=frames, **values)
+    values = {"frames_per_video": frames}
+    for name in ("size", "scale"):
+        if name in crop:
+            values[name] = crop[name]
+    settings = Settings(**values)
     path = Path(path).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
