@@ -1,6 +1,7 @@
 """The ``dfnb`` command: make data, run a profile, show its table."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -202,8 +203,8 @@ def prepare(
         values = {**description.prepare, **values}
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root or [])
-    record = prepare.prepare(name, videos, checked, workers=workers, missing=missing)
-    _tell(record, name)
+    record = prepare.prepare(name, videos, checked, workers=workers)
+    _tell(record, name, missing)
 
 
 def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], list[str]]:
@@ -239,7 +240,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     return values
 
 
-def _tell(record: dict, name: str) -> None:
+def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
     """Print what a dataset holds and what was lost; exit with 2 where something was."""
     from dfnb.data import prepare
 
@@ -248,7 +249,7 @@ def _tell(record: dict, name: str) -> None:
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    problems = [f"missing: {sentence}" for sentence in record.get("missing", [])]
+    problems = [f"missing: {sentence}" for sentence in missing]
     is_complete = not problems
     for entry in record.get("quarantine", []):
         video = entry.get("video", "portrait")

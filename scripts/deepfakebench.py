@@ -16,9 +16,7 @@ from dfnb.files import read_json
 from dfnb.settings import DfnbError
 
 
-def listed(
-    file: Path, root: Path, compression: str = "c23", links: bool = False
-) -> tuple[list[Video], list[str]]:
+def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video], list[str]]:
     """The videos that a JSON of DeepfakeBench lists, and sentences about what is missing.
 
     The form of the file is {dataset: {kind: {split: {video: {"frames": [...], "masks": [...]}}}}},
@@ -28,10 +26,9 @@ def listed(
 
     Args:
         file: The JSON.
-        root: The folder in which its paths begin. A path that leads out of it is refused, unless
-            it does so by a link and ``links`` are wanted.
+        root: The folder in which its paths begin. A path that leads out of it is refused, except by
+            a link.
         compression: Of FaceForensics++: c23 or c40.
-        links: Whether links are followed.
     """
     root = root.resolve()
     pairs = _pairs()
@@ -40,13 +37,13 @@ def listed(
     for kind, split, name, entry in _entries(read_json(file), compression):
         is_fake = not kind.lower().endswith("real")
         video = f"{kind}/{name}"
-        images = _inside(entry["frames"], root, links)
+        images = _inside(entry["frames"], root)
         if len(images) < len(entry["frames"]):
             total = len(entry["frames"])
             missing.append(f"{video}: {len(images)} of {total} frames are below {root.name}")
         masks = {}
         if is_fake:
-            for mask in _inside(entry.get("masks", []), root, links):
+            for mask in _inside(entry.get("masks", []), root):
                 masks[Path(mask).stem] = mask
         videos[video] = Video(
             name=video,
@@ -88,15 +85,14 @@ def _entries(
                     yield kind, split, name, entry
 
 
-def _inside(paths: list[str], root: Path, links: bool) -> list[str]:
-    """Those of the paths that are files below ``root``."""
+def _inside(paths: list[str], root: Path) -> list[str]:
+    """Those of the paths that are files below ``root``; links are followed."""
     inside = []
     for written in paths:
         path = written.replace("\\", "/")
         file = root / path
         leads_out = ".." in file.parts or not file.is_relative_to(root)
-        linked = not file.resolve().is_relative_to(root)
-        if file.is_file() and not leads_out and (links or not linked):
+        if file.is_file() and not leads_out:
             inside.append(path)
     return inside
 
@@ -105,12 +101,11 @@ def main(
     file: Path,
     name: str,
     root: Annotated[Path, typer.Option(help="the folder in which the paths in FILE.json begin")],
-    links: Annotated[bool, typer.Option("--links", help="follow symbolic links")] = False,
 ) -> None:
     """Use the crops that FILE.json lists where they lie. Exits with 2 when some are missing."""
     try:
-        videos, missing = listed(file, root, links=links)
-        record = prepare.prepare(name, videos, missing=missing)
+        videos, missing = listed(file, root)
+        record = prepare.prepare(name, videos)
     except DfnbError as error:
         sys.exit(f"deepfakebench.py: {error}")
     typer.echo(prepare.dropouts(record).to_string())

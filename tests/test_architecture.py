@@ -14,7 +14,6 @@ settings
 seeds
 files
 records
-geometry
 data
 synth corrupt
 store metrics statistics

@@ -115,26 +115,10 @@ def test_files_outside_the_dataset_are_refused(folder, table, column, path):
         load_frames(folder)
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "problem"),
-    [
-        ("label", 2, "cannot be"),
-        ("label", 0, "cannot be"),
-        ("label", None, "is not valid"),
-        ("label", 0.5, "is not valid"),
-        ("method", "real", "cannot be"),
-        ("method", "<b>", "should match pattern"),
-        ("split", "dev", "cannot be"),
-        ("split", None, "is not valid"),
-        ("row", -1, "cannot be"),
-        ("cluster", None, "is not valid"),
-    ],
-)
-def test_impossible_and_missing_values_are_refused(folder, table, column, value, problem):
-    values = table[column].astype(object)
-    values.iloc[-1] = value
-    table.assign(**{column: values}).to_parquet(folder / "frames.parquet")
-    with pytest.raises(DfnbError, match=rf"frames\.parquet.*{problem}"):
+def test_a_method_that_no_table_can_show_is_refused(folder, table):
+    method = table["method"].astype(str).replace("warp", "<b>")
+    table.assign(method=method).to_parquet(folder / "frames.parquet")
+    with pytest.raises(DfnbError, match=r"frames\.parquet.*should match pattern"):
         load_frames(folder)
 
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (left_out,) = write_csv(file, root.parent)
     assert "UTF-8" in left_out and r"caf\udce9.mp4" in left_out
     videos = read_csv(file, root.parent)
-    record = run(*videos, real(root / "missing.mp4"), missing=[left_out])
+    record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
@@ -225,7 +225,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     listed = (data / "quarantine.csv").read_text().splitlines()
     assert len(listed) == 5 and any(line.startswith("real/cut,cut.mp4,real,") for line in listed)
     assert {*load_frames("set")["video"]} == {"real/good one é"}
-    assert record["faces"]["test/real"]["quarantined"] == 4 and record["missing"] == [left_out]
+    assert record["faces"]["test/real"]["quarantined"] == 4
     assert str(tmp_path) not in (data / "record.json").read_text()
 
 

@@ -49,9 +49,9 @@ def scan(name, root):
     return location.videos, location.problems
 
 
-def prepared(videos, missing=(), size=64):
+def prepared(videos, size=64):
     settings = prepare.Settings(size=size, frames_per_video=2)
-    record = prepare.prepare("set", videos, settings, trees.Centre(), 1, missing)
+    record = prepare.prepare("set", videos, settings, trees.Centre(), 1)
     return record, load_frames("set")
 
 
@@ -114,8 +114,8 @@ def test_each_layout_is_read_and_prepared(root, name):
     rows = {video.name: (video.label, video.method, video.split, video.cluster) for video in videos}
     assert rows == expected
     assert all("missing" in problem or "fewer than" in problem for problem in problems)
-    record, table = prepared(videos, problems)
-    assert record["quarantine"] == [] and record["missing"] == problems
+    record, table = prepared(videos)
+    assert record["quarantine"] == []
     assert {*table["video"]} == {*expected} and (
         table["label"] == (table["method"] != "real")
     ).all()
@@ -128,18 +128,18 @@ def test_each_layout_is_read_and_prepared(root, name):
 
 def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root, home):
     trees.wilddeepfake(root)
-    record, table = prepared(*scan("wilddeepfake", root))
+    record, table = prepared(scan("wilddeepfake", root)[0])
     assert not list(home.rglob("*.npy")) and len(table) == 12
     assert table["frame"].tolist()[:3] == [9, 10, 11]  # not in the order of names: 10 before 9
     assert np.isnan(landmarks_array(table)).all()
     before = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
     moved = root.rename(tmp_path / "moved")
-    again, _ = prepared(*scan("wilddeepfake", moved))
+    again, _ = prepared(scan("wilddeepfake", moved)[0])
     assert again["fingerprint"] == record["fingerprint"]
     after = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
     np.testing.assert_array_equal(before, after)
     (moved / "fake_test/0/fake/104/10.png").write_bytes(b"")
-    record, table = prepared(*scan("wilddeepfake", moved))
+    record, table = prepared(scan("wilddeepfake", moved)[0])
     assert len(table) == 11 and record["faces"]["test/WildDeepfake"]["without_face"] == 1
     assert record["fingerprint"] != again["fingerprint"]
 
@@ -191,8 +191,8 @@ def test_the_overview_says_what_is_there(root):
     assert table.loc["uadfv", "state"] == "partly"
     assert "fewer than the 49 published files: 1" in table.loc["uadfv", "what"]
     assert table.loc["dfdc"].tolist() == ["present", f"3 videos\nin {root / 'DFDC'}"]
-    videos, problems = scan("dfdc", root / "DFDC")
-    prepare.prepare("dfdc", videos, detector=trees.Centre(), workers=1, missing=problems)
+    videos, _ = scan("dfdc", root / "DFDC")
+    prepare.prepare("dfdc", videos, detector=trees.Centre(), workers=1)
     assert published.overview().loc["dfdc"].tolist() == ["prepared", "3 videos"]
 
 
@@ -214,8 +214,8 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
     assert "Face2Face: no masks, because files are missing: 6 (" in text
     assert f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1" in text
     assert len(videos) == 30 - 1 - 6
-    record, table = prepared(videos, problems)
-    assert record["missing"] == problems and record["quarantine"] == []
+    record, table = prepared(videos)
+    assert record["quarantine"] == []
     assert {*masked(table)["method"]} == {"Deepfakes", "FaceSwap"}
 
 
@@ -236,7 +236,7 @@ def test_a_list_that_names_no_file_or_is_damaged_or_missing_is_told(root):
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeypatch):
     trees.uadfv(root)
-    videos, problems = scan("uadfv", root)
+    videos, _ = scan("uadfv", root)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -244,9 +244,9 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", full)
         with pytest.raises(DfnbError, match="No space left on device"):
-            prepared(videos, problems)
+            prepared(videos)
     assert not list(home.rglob("*.npy")) and not list(home.rglob("record.json"))
-    assert len(prepared(videos, problems)[1]) == 4
+    assert len(prepared(videos)[1]) == 4
 
 
 # ---------------------------------------------------------------- masks
@@ -265,7 +265,7 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     images, _ = trees.faces(5)
     write(root / "real/0048.mp4", np.concatenate([images, images]))  # longer than its fake
     trees.fake(root / "fake/0048_fake.mp4", 5)
-    record, table = prepared(*scan("uadfv", root), size=trees.SIZE)
+    record, table = prepared(scan("uadfv", root)[0], size=trees.SIZE)
     assert {*masked(table)["video"]} == {"FakeApp/0047_fake"} and record["quarantine"] == []
     assert agreement(masked(table).iloc[0], 4) > 0.8
 
@@ -321,11 +321,9 @@ def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, r
         listed(file, tmp_path)
 
 
-def test_a_linked_tree_of_deepfakebench_is_read_with_links_only(tmp_path, root):
+def test_a_linked_tree_of_deepfakebench_is_read(tmp_path, root):
     file, rgb, expected = trees.deepfakebench(root)
     (rgb / "FaceForensics++").rename(tmp_path / "disk")
     (rgb / "FaceForensics++").symlink_to(tmp_path / "disk", target_is_directory=True)
-    with pytest.raises(DfnbError, match="lists no frame below"):
-        listed(file, rgb)
-    videos, problems = listed(file, rgb, links=True)
+    videos, problems = listed(file, rgb)
     assert {video.name for video in videos} == {*expected} and problems == []

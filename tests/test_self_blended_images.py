@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from dfnb import train
-from dfnb.data.frames import load_frames, select
+from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
-from dfnb.geometry import rounded
 from dfnb.papers import self_blended_images as sbi
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError

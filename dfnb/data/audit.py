@@ -16,6 +16,7 @@ from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import Pixels, thinned
 
 HASHED_FRAMES = 3  # of a video, compared with those of other splits and datasets
@@ -42,29 +43,35 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
         tables: Frames tables by the name of their dataset.
         pairs: The :func:`look_alikes` of these tables.
     """
+    # A pair stands in both orders; it is counted in one.
+    is_first = pairs["split"] < pairs["other_split"]
+    is_within = pairs["dataset"] == pairs["other_dataset"]
+    within = pairs[is_first & is_within]
     counts = {}
     for name, frames in tables.items():
-        is_within = (pairs["dataset"] == name) & (pairs["other_dataset"] == name)
-        # A pair stands in both orders; it is counted in one.
-        is_first = pairs["split"] < pairs["other_split"]
-        alike = pairs.loc[is_within & is_first, "video"]
-        lacks_mask = (frames["label"] == 1) & (frames["mask"].astype(str) == "")
+        alike = within["video"][within["dataset"] == name]
+        fakes = frames[frames["label"] == 1]
+        unmasked = fakes["mask"] == ""
         counts[name] = {
             "people in more than one split": _shared(frames, ["identity", "source"]),
             "clusters in more than one split": _shared(frames, ["cluster"]),
             "videos in more than one split": _shared(frames, ["video"]),
             "videos that look like one of another split": alike.nunique(),
-            "fake frames without a mask": lacks_mask.sum(),
+            "fake frames without a mask": unmasked.sum(),
         }
     return pd.DataFrame(counts).rename_axis("check")
 
 
 def _shared(frames: pd.DataFrame, columns: list[str]) -> int:
     """How many names in some columns appear in more than one split."""
-    rows = frames[["split", *columns]].astype(str).drop_duplicates()
-    names = rows.melt("split", columns, value_name="name")
-    splits = names[names["name"] != ""].groupby("name")["split"].nunique()
-    return (splits > 1).sum()
+    splits = defaultdict(set)
+    for column in columns:
+        rows = frames[["split", column]].drop_duplicates()
+        for split, name in rows.to_numpy():
+            splits[name].add(split)
+    splits.pop("", None)
+    n_splits = [len(splits_of_name) for splits_of_name in splits.values()]
+    return sum(n > 1 for n in n_splits)
 
 
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
@@ -72,9 +79,12 @@ def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
 
     ``pairs`` are the :func:`look_alikes` of both datasets.
     """
-    trained_on = (pairs["dataset"] == train_set) & (pairs["split"] != "test")
-    tested_on = (pairs["other_dataset"] == test_set) & (pairs["other_split"] == "test")
-    return pairs.loc[trained_on & tested_on, "other_video"].nunique()
+    is_trained_on = pairs["dataset"] == train_set
+    is_trained_on &= pairs["split"] != "test"
+    is_tested_on = pairs["other_dataset"] == test_set
+    is_tested_on &= pairs["other_split"] == "test"
+    shared = pairs["other_video"][is_trained_on & is_tested_on]
+    return shared.nunique()
 
 
 def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -90,27 +100,26 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         The columns ``dataset, split, video`` and ``other_dataset, other_split, other_video``; each
         pair stands in both orders.
     """
-    parts = []
+    rows = []
+    hashes = []
     for name, frames in tables.items():
-        few = thinned(frames, HASHED_FRAMES)
         pixels = Pixels(frames.attrs["folder"])
-        hashes = []
-        for path, row in zip(few["path"], few["row"]):
-            hashes.append(perceptual_hash(pixels.crop(path, row)))
-        part = few[["split", "video"]].astype(str)
-        part.insert(0, "dataset", name)
-        parts.append(part.assign(hash=hashes))
-    videos = pd.concat(parts, ignore_index=True)
-    bits = np.stack(videos.pop("hash")).astype(np.float32)
+        for frame in thinned(frames, HASHED_FRAMES).itertuples():
+            crop = pixels.crop(frame.path, frame.row)
+            hashes.append(perceptual_hash(crop))
+            rows.append([name, frame.split, frame.video])
+    videos = pd.DataFrame(rows, columns=["dataset", "split", "video"])
+    bits = np.stack(hashes).astype(np.float32)
     # The squared Euclidean distance of two vectors of bits is the number of bits that differ.
     radius = np.sqrt(MOST_BITS + 0.5)
     near = radius_neighbors_graph(bits, radius).tocoo()
     first = videos.iloc[near.row].reset_index(drop=True)
     second = videos.iloc[near.col].reset_index(drop=True)
     pairs = first.join(second.add_prefix("other_"))
-    in_other_split = pairs["split"] != pairs["other_split"]
-    in_other_dataset = pairs["dataset"] != pairs["other_dataset"]
-    return pairs[in_other_split | in_other_dataset].drop_duplicates(ignore_index=True)
+    is_leak = pairs["split"] != pairs["other_split"]
+    is_leak |= pairs["dataset"] != pairs["other_dataset"]
+    leaks = pairs[is_leak]
+    return leaks.drop_duplicates(ignore_index=True)
 
 
 def perceptual_hash(crop: np.ndarray) -> np.ndarray:
@@ -123,8 +132,9 @@ def perceptual_hash(crop: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(grey.astype(np.float32))
-    waves = waves[:WAVES, :WAVES].ravel()[1:]  # without the first, the mean brightness
-    return waves > np.median(waves)
+    lowest = waves[:WAVES, :WAVES].ravel()
+    lowest = lowest[1:]  # without the mean brightness
+    return lowest > np.median(lowest)
 
 
 # ---------------------------------------------------------------- shortcuts
@@ -137,16 +147,20 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     folds. The AUC is the mean over ten folds of clusters, with a 95 % t interval over them. There
     are too few videos when a class has fewer than two clusters per fold.
     """
-    step = max(1, len(frames) // PROBED_FRAMES)
-    probed = frames.iloc[::step]
+    step = len(frames) // PROBED_FRAMES
+    probed = frames.iloc[:: max(1, step)]
     label = probed["label"]
     cluster = probed["cluster"].astype(str)
     clusters = cluster.groupby(label).nunique()
-    too_few = len(clusters) < 2 or clusters.min() < 2 * FOLDS
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    is_one_class = len(clusters) < 2
+    too_few = is_one_class or clusters.min() < 2 * FOLDS
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    classifier = LogisticRegression(C=0.01, max_iter=200)
+    model = make_pipeline(StandardScaler(), classifier)
     rows = {}
     for name, values in features(probed).items():
-        row = {"frame AUC": "–", "verdict": TOO_FEW}
+        interval = "–"
+        verdict = TOO_FEW
         if not too_few:
             areas = cross_val_score(
                 model,
@@ -154,16 +168,19 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
                 label,
                 groups=cluster,
                 scoring="roc_auc",
-                cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0),
+                cv=folds,
             )
             auc = areas.mean()
-            half_width = t.ppf(0.975, FOLDS - 1) * sem(areas)
+            quantile = t.ppf(0.975, FOLDS - 1)
+            half_width = quantile * sem(areas)
             low = auc - half_width
             high = auc + half_width
-            row["frame AUC"] = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            row["verdict"] = _verdict(low, high)
-        rows[name] = {**row, "clusters": cluster.nunique()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("the label by")
+            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
+            verdict = _verdict(low, high)
+        rows[name] = [interval, verdict, cluster.nunique()]
+    columns = ["frame AUC", "verdict", "clusters"]
+    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    return table.rename_axis("the label by")
 
 
 def _verdict(low: float, high: float) -> str:
@@ -180,31 +197,35 @@ def _verdict(low: float, high: float) -> str:
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """What could predict the label without the face, by name: (n frames, columns)."""
     pixels = Pixels(frames.attrs["folder"])
-    boxes = frames["crop_box"].astype(object)
+    has_box = frames["crop_box"].notna()
     values = defaultdict(list)
+    frames = frames.assign(has_box=has_box)
     size = None
-    for path, row, box, has_box in zip(frames["path"], frames["row"], boxes, boxes.notna()):
-        crop = pixels.crop(path, row)
-        corners = box if has_box else [0, 0, 0, 0]
-        values["place and size"].append([*crop.shape[:2], *corners])
+    for frame in frames.itertuples():
+        crop = pixels.crop(frame.path, frame.row)
+        height, width = crop.shape[:2]
+        corners = [0, 0, 0, 0]
+        if frame.has_box:
+            corners = frame.crop_box
+        values["place and size"].append([height, width, *corners])
         # Images that are used in place may differ in size: all get that of the first one.
-        size = size or crop.shape[1::-1]
+        size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))
-        values["colour statistics"].append(np.ravel(cv2.meanStdDev(crop)))
-        values["file size"].append([_jpeg_size(crop)])
-    return {name: np.array(rows) for name, rows in values.items()}
+        colours = cv2.meanStdDev(crop)
+        values["colour statistics"].append(np.ravel(colours))
+        file = jpeg_file(crop, JPEG_QUALITY)
+        values["file size"].append([len(file)])
+    arrays = {}
+    for name, rows in values.items():
+        arrays[name] = np.array(rows)
+    return arrays
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
     """The channels of every sixth pixel along the edges of a crop."""
     rim = np.ones(crop.shape[:2], bool)
-    rim[BORDER:-BORDER, BORDER:-BORDER] = False
-    return crop[rim][::6].ravel()
-
-
-def _jpeg_size(crop: np.ndarray) -> int:
-    """Bytes of a crop (H, W, 3) RGB as JPEG."""
-    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
-    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return len(file)
+    inner = slice(BORDER, -BORDER)
+    rim[inner, inner] = False
+    pixels = crop[rim]
+    return pixels[::6].ravel()

@@ -27,29 +27,48 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         The decoded frames, of the same shape.
     """
     height, width = frames.shape[1:3]
-    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    padding = (
+        (0, 0),
+        (0, height % 2),
+        (0, width % 2),
+        (0, 0),
+    )
     padded = np.pad(frames, padding, "edge")
-    buffer = io.BytesIO()
     options = {"crf": str(crf), **X264_OPTIONS}
     if repeatable and platform.machine() in ("x86_64", "AMD64"):
         options.update(REPEATABLE)
-    with av.open(buffer, "w", format="matroska") as container:
+    file = io.BytesIO()
+    with av.open(file, "w", "matroska") as container:
         stream = container.add_stream("libx264", 3, options)
-        stream.height, stream.width = padded.shape[1:3]
+        stream.height = padded.shape[1]
+        stream.width = padded.shape[2]
         for image in padded:
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
-        container.mux(stream.encode())
-    buffer.seek(0)
+            rgb = av.VideoFrame.from_ndarray(image)
+            yuv = rgb.reformat(format="yuv420p", threads=1)
+            packets = stream.encode(yuv)
+            container.mux(packets)
+        last_packets = stream.encode()
+        container.mux(last_packets)
+    file.seek(0)
     decoded = []
-    with av.open(buffer) as container:
-        for frame in container.decode(video=0):
-            decoded.append(frame.to_ndarray(format="rgb24", threads=1))
-    return np.stack(decoded)[:, :height, :width]
+    with av.open(file) as container:
+        for frame in container.decode():
+            image = frame.to_ndarray(format="rgb24", threads=1)
+            decoded.append(image)
+    whole = np.stack(decoded)
+    return whole[:, :height, :width]
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB after OpenCV's JPEG of a quality from 1 to 100."""
+    file = jpeg_file(image, quality)
+    bgr = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def jpeg_file(image: np.ndarray, quality: int) -> np.ndarray:
+    """The bytes of OpenCV's JPEG of an image (H, W, 3) uint8 RGB."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, file = cv2.imencode(".jpg", bgr, options)
+    return file

@@ -145,8 +145,9 @@ def _frames(container: av.container.InputContainer) -> Iterator[np.ndarray]:
         for frame in packet.decode():
             if frame.is_corrupt or packet.is_corrupt:
                 raise Unusable("truncated or damaged")
-            image = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            yield np.rot90(image, frame.rotation // 90)
+            rgb = converter.reformat(frame, format="rgb24", threads=1)
+            turns = frame.rotation // 90
+            yield np.rot90(rgb.to_ndarray(), turns)
     if packets < stream.frames:
         raise Unusable("truncated or damaged")
 
@@ -158,7 +159,8 @@ def read_image(file: Path) -> np.ndarray:
     """
     try:
         with Image.open(file) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            return np.array(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         problem = type(error).__name__
         raise Unusable(f"not an image, or truncated or damaged ({problem})") from None
@@ -180,8 +182,10 @@ def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]
         thumbnail = small.astype(float)
         if previous is not None:
             # In a dissolve most pixels go on getting brighter, or darker, from frame to frame.
-            steady = np.sign(change * (thumbnail - previous)).mean() > STEADY
+            last_change = change
             change = thumbnail - previous
+            directions = np.sign(last_change * change)
+            steady = directions.mean() > STEADY
             drift = change + drift * steady
         previous = thumbnail
         cut = np.abs(drift).mean() > CUT
@@ -224,10 +228,12 @@ def detect(image: np.ndarray, settings: Any, detector: YuNet) -> np.ndarray:
     """The faces (n, 15) of a frame that are large and certain enough, in its pixels."""
     fewest, most = DETECTION_SIDES
     longer = max(image.shape)
-    side = min(longer, most, max(fewest, longer / 2))
+    half = max(fewest, longer / 2)
+    side = min(longer, most, half)
     ratio = side / longer
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-    faces = detector(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    faces = detector(bgr)
     faces[:, :14] /= ratio
     large = faces[:, 2:4].max(axis=1, initial=0) >= settings.min_face
     certain = faces[:, 14] >= settings.min_score
@@ -267,7 +273,8 @@ def tracks_of(searches: list[Search]) -> list[Track]:
         continued = match(last_faces, search.faces)
         for i, face in enumerate(search.faces):
             if i in continued:
-                live[continued[i]][index] = face
+                track = live[continued[i]]
+                track[index] = face
             else:
                 tracks.append({index: face})
     return tracks

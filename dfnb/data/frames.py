@@ -21,7 +21,7 @@ from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_
 from dfnb.records import read_record, write_record
 from dfnb.settings import DfnbError, check_title, explained
 
-Rows = Sequence[Mapping[str, Any]]  # of one video, one per frame
+Rows = Sequence[Mapping]  # of one video, one per frame
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 POINTS = pa.list_(pa.float32(), 10)
@@ -56,8 +56,8 @@ REMEDY = "delete frames.parquet and prepare the dataset again"
 def write_video(
     folder: Path,
     rows: Rows,
-    crops: np.ndarray | None,
-    masks: np.ndarray | None,
+    crops: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
     **facts: Any,
 ) -> None:
     """Write one video of a dataset; its folder appears complete or not at all.
@@ -101,9 +101,9 @@ def images_hash(folder: Path, rows: Rows) -> str:
 
 def write_dataset(
     folder: Path,
-    parameters: Mapping[str, Any],
+    parameters: Mapping,
     **facts: Any,
-) -> dict[str, Any]:
+) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
@@ -119,8 +119,8 @@ def write_dataset(
     path = folder / "frames.parquet"
     schema = pa.schema(COLUMNS)
     video_digests = []
-    counts: dict[str, Counter] = defaultdict(Counter)
-    unwritten: list[dict] = []  # a part of the rows at a time, so that five million fit in memory
+    counts = defaultdict(Counter)
+    unwritten = []  # a part of the rows at a time, so that five million fit in memory
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video = file.parent.relative_to(folder / "videos").as_posix()
@@ -144,7 +144,7 @@ def write_dataset(
     )
 
 
-def _complete_rows(video: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _complete_rows(video: str, content: Mapping) -> list[dict]:
     """The rows of a video with the columns that :func:`write_video` leaves out."""
     files = {"path": f"videos/{video}/frames.npy", "mask": ""}
     if "masks_hash" in content:
@@ -155,7 +155,7 @@ def _complete_rows(video: str, content: Mapping[str, Any]) -> list[dict[str, Any
     return rows
 
 
-def _video_digest(content: Mapping[str, Any], rows: Rows) -> str:
+def _video_digest(content: Mapping, rows: Rows) -> str:
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
@@ -166,7 +166,7 @@ def _video_digest(content: Mapping[str, Any], rows: Rows) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def dataset_record(name: str | Path) -> dict[str, Any]:
+def dataset_record(name: str | Path) -> dict:
     """The record of a dataset; raises :class:`DfnbError` when it is missing or unfinished."""
     folder = dataset_folder(name)
     record = read_record(folder)
@@ -181,17 +181,14 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a dataset; its ``attrs`` are ``folder``, ``fingerprint`` and ``record``.
 
     Raises :class:`DfnbError` when the dataset is missing or unfinished, or when the table lacks
-    columns or values, has impossible ones, or names files outside the dataset's folder.
+    columns, or names methods or files that cannot be.
     """
     folder = dataset_folder(name)
     record = dataset_record(name)
     path = folder / "frames.parquet"
-    fields = []
-    for column, kind in COLUMNS.items():
-        fields.append(pa.field(column, kind, nullable=column in UNKNOWN))
     with explained(path, "as a table of frames", REMEDY):
-        table = parquet.read_table(path).select([*COLUMNS])
-        table = table.cast(pa.schema(fields))
+        table = parquet.read_table(path)
+        table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     lists = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     # Each column is freed once it is converted: two million rows must not lie in memory twice.
     frames = table.to_pandas(
@@ -209,7 +206,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
 
 
 def _check(frames: pd.DataFrame, table: Path) -> None:
-    """Refuse impossible rows, and files outside the folder of the table.
+    """Refuse methods that no table could show, and files outside the folder of the table.
 
     Images that are used in place lie below the folder's own link ``tree``.
     """
@@ -219,17 +216,9 @@ def _check(frames: pd.DataFrame, table: Path) -> None:
             raise DfnbError(f"{table}: {file} lies outside the dataset's folder; {REMEDY}")
     for method in frames["method"].unique():
         check_title(method, f"{table}, a method")
-    is_fake = frames["method"] != "real"
-    possible = frames["label"] == is_fake
-    possible &= frames["split"].isin(SPLITS)
-    possible &= frames["row"] >= 0
-    if not possible.all():
-        columns = ["video", "split", "method", "label", "row"]
-        first = frames.loc[possible.idxmin(), columns].to_dict()
-        raise DfnbError(f"{table} has {first}, which cannot be (label: 0 real, 1 fake); {REMEDY}")
 
 
-def identity(record: Mapping[str, Any]) -> str:
+def identity(record: Mapping) -> str:
     """What identifies the data of the dataset with this record, the same on every machine.
 
     Of a drawn dataset it is the digest of its parameters, because the bytes differ between machines
@@ -259,9 +248,10 @@ def select(
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
         pairs = frames["split"].astype(str) + "/" + frames["method"].astype(str)
+        names = ", ".join(sorted(pairs.unique()))
         raise DfnbError(
             f"{frames.attrs['folder']} has no frame of split {split!r} or methods {methods}, "
-            f"but {', '.join(sorted(pairs.unique()))}"
+            f"but {names}"
         )
     return selected
 
@@ -362,7 +352,30 @@ def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     return column.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
 
+def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Axes (2, 2) and origin (2,) of face coordinates, in pixels.
+
+    The place (s, t) of a face is the pixel ``axes @ (s, t) + origin``. The eyes lie at (-1, 0) and
+    (1, 0), and the middle of the mouth lies at (0, 1).
+
+    Args:
+        landmarks: (5, 2) x and y in pixels: right eye, left eye, nose tip, right and left corner
+            of the mouth. NaN gives NaN.
+    """
+    right_eye, left_eye, _, right_corner, left_corner = landmarks.astype(np.float64)
+    between_eyes = (right_eye + left_eye) / 2
+    mouth = (right_corner + left_corner) / 2
+    across = (left_eye - right_eye) / 2
+    down = mouth - between_eyes
+    return np.column_stack([across, down]), between_eyes
+
+
 # ---------------------------------------------------------------- pixels
+
+
+def rounded(image: np.ndarray) -> np.ndarray:
+    """An image with values in [0, 255], rounded to uint8."""
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 class Pixels:

@@ -5,6 +5,7 @@ resumed training, and any number of workers or devices, sees the same images.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -67,10 +68,10 @@ class FrameDataset(Dataset):
         self.seed = seed
         self.split = split
         self.pixels = pixels or Pixels(frames.attrs["folder"])
-        self.paths = frames["path"].astype(str).to_numpy()
-        self.mask_paths = frames["mask"].astype(str).to_numpy()
-        self.rows = frames["row"].to_numpy()
-        self.labels = frames["label"].to_numpy()
+        self.paths = frames["path"].tolist()
+        self.mask_paths = frames["mask"].tolist()
+        self.rows = frames["row"].tolist()
+        self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
         self.resize = v2.Resize([settings.image_size, settings.image_size])
         self.transform = None
@@ -92,22 +93,22 @@ class FrameDataset(Dataset):
         return items
 
     def _stored(self, row: int) -> Sample:
-        image = self.pixels.crop(self.paths[row], self.rows[row])
+        place = self.rows[row]
+        image = self.pixels.crop(self.paths[row], place)
         mask_path = self.mask_paths[row]
-        shape = image.shape[:2]
-        mask = self.pixels.mask(mask_path, self.rows[row], shape)
-        label = int(self.labels[row])
+        mask = self.pixels.mask(mask_path, place, image.shape[:2])
+        label = self.labels[row]
         has_mask = bool(mask_path) or label == 0
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
         """A sample resized, augmented and normalised."""
         shape = sample.image.shape[:2]
-        image = torch.from_numpy(sample.image).permute(2, 0, 1)
-        mask = torch.from_numpy(sample.mask)[None]
+        image = torch.from_numpy(sample.image)
+        mask = torch.from_numpy(sample.mask)
         points = torch.from_numpy(sample.landmarks)
-        image = tv_tensors.Image(image)
-        mask = tv_tensors.Mask(mask.to(torch.uint8))
+        image = tv_tensors.Image(image.permute(2, 0, 1))
+        mask = tv_tensors.Mask(mask[None].byte())
         points = tv_tensors.KeyPoints(points, canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
@@ -117,7 +118,11 @@ class FrameDataset(Dataset):
                 # In a mirrored face, right and left eye and mouth corner change places.
                 points = points[[1, 0, 2, 4, 3]]
         values = image.as_subclass(Tensor).float() / 255
-        values = v2.functional.normalize(values, self.settings.mean, self.settings.std)
+        values = v2.functional.normalize(
+            values,
+            self.settings.mean,
+            self.settings.std,
+        )
         return {
             "image": values,
             "label": torch.tensor(sample.label),
@@ -130,7 +135,9 @@ class FrameDataset(Dataset):
 def _handedness(points: Tensor) -> Tensor:
     """A number of landmarks (5, 2) that has the other sign in a mirrored face."""
     across = points[1] - points[0]
-    down = points[3:].mean(0) - points[:2].mean(0)
+    eyes = points[:2].mean(0)
+    mouth = points[3:].mean(0)
+    down = mouth - eyes
     return across[0] * down[1] - across[1] * down[0]  # their cross product
 
 
@@ -175,32 +182,36 @@ def in_order(
     batch_size: int = 64,
     workers: int = 0,
     seed: int | None = None,
-    split: str = "val",
     pixels: Pixels | None = None,
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
-    With a ``seed`` they are the samples that the paper makes, the same ones each time: a frame's
-    place in the table's index seeds them, also when only a part of the table is read.
+    With a ``seed`` they are the samples that the paper makes, not augmented and the same ones each
+    time: a frame's place in the table's index seeds them, also when only a part of the table is
+    read.
     """
-    indices = [(0, place, row) for row, place in enumerate(frames.index)]
+    indices = []
+    for row, place in enumerate(frames.index):
+        indices.append((0, place, row))
     batches = BatchSampler(indices, batch_size, drop_last=False)
-    data = FrameDataset(frames, settings, seed, split, pixels)
+    data = FrameDataset(frames, settings, seed, "val", pixels)
     yield from loader(data, batches, workers)
 
 
 def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
     """All frames of a small table as one batch, as they are stored."""
-    return next(in_order(frames, settings, batch_size=len(frames)))
+    batches = in_order(frames, settings, len(frames))
+    return next(batches)
 
 
 def pictures(batch: Tensors, settings: Any) -> np.ndarray:
     """The images of a batch without their normalisation: (B, H, W, 3) uint8 RGB."""
-    mean = torch.tensor(settings.mean).view(3, 1, 1)
-    std = torch.tensor(settings.std).view(3, 1, 1)
-    values = (batch["image"].float().cpu() * std + mean) * 255
-    pixels = values.round().clamp(0, 255).byte()
-    return pixels.permute(0, 2, 3, 1).numpy()
+    images = batch["image"].float().cpu()
+    mean = torch.tensor(settings.mean)
+    std = torch.tensor(settings.std)
+    values = images.permute(0, 2, 3, 1) * std + mean
+    pixels = (values * 255).round().clamp(0, 255)
+    return pixels.byte().numpy()
 
 
 # ---------------------------------------------------------------- the order of an epoch
@@ -249,7 +260,8 @@ class EpochSampler(Sampler[list[Index]]):
         self.is_real = (frames["label"] == 0).to_numpy()
         self.classes = _rows_by_class_and_method(frames)
         times = np.where(self.is_real, oversampling or 1, 1)
-        self.shown = np.arange(len(frames)).repeat(times)
+        rows = np.arange(len(frames))
+        self.shown = rows.repeat(times)
         n = len(self.shown)
         if limit:
             n = min(n, limit // samples_per_frame)
@@ -263,26 +275,29 @@ class EpochSampler(Sampler[list[Index]]):
     def order(self, epoch: int) -> np.ndarray:
         """The rows of the table (n,) in the order of an epoch."""
         draw = rng("order", self.seed, epoch)
-        order = self._oversampled(draw) if self.oversampling else self._balanced(draw)
+        if self.oversampling:
+            drawn = draw.permutation(self.shown)
+            order = drawn[: self.n]
+        else:
+            order = self._balanced(draw)
         if len(self.always):
             order = self._with_always(order, draw)
         return order
 
-    def _oversampled(self, draw: Generator) -> np.ndarray:
-        order = draw.permutation(self.shown)
-        return order[: self.n]
-
     def _balanced(self, draw: Generator) -> np.ndarray:
         parts = []
         # What does not divide goes to the first class, and within a class to the last methods.
-        left = self.n
-        for i, methods in enumerate(self.classes):
-            n_class = math.ceil(left / (len(self.classes) - i))
-            left -= n_class
+        n_left = self.n
+        classes_left = len(self.classes)
+        for methods in self.classes:
+            n_class = math.ceil(n_left / classes_left)
+            n_left -= n_class
+            classes_left -= 1
             for j, rows in enumerate(methods):
                 n_method = (n_class + j) // len(methods)
                 parts.append(_in_turns(rows, n_method, draw))
-        return draw.permutation(np.concatenate(parts))
+        shown = np.concatenate(parts)
+        return draw.permutation(shown)
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with the first frames of every batch drawn from ``always``."""
@@ -300,9 +315,11 @@ class EpochSampler(Sampler[list[Index]]):
     def __iter__(self) -> Iterator[list[Index]]:
         order = self.order(self.epoch).tolist()
         size = self.frames_per_batch
-        for start in range(self.skip * size, self.n, size):
+        first = self.skip * size
+        for start in range(first, self.n, size):
+            positions = range(start, start + size)
             batch = []
-            for position in range(start + self.rank, start + size, self.world):
+            for position in positions[self.rank :: self.world]:
                 batch.append((self.epoch, position, order[position]))
             yield batch
 
@@ -311,19 +328,18 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     """The rows of the real frames, and of the fakes by method; an empty class is left out."""
     methods = frames["method"].astype(str)
     rows_by_group = frames.groupby(["label", methods]).indices
-    real = []
-    fakes = []
-    for (label, _), rows in sorted(rows_by_group.items()):
-        if label:
-            fakes.append(rows)
-        else:
-            real.append(rows)
-    return [rows_by_method for rows_by_method in (real, fakes) if rows_by_method]
+    classes = defaultdict(list)
+    for label, method in sorted(rows_by_group):
+        rows = rows_by_group[label, method]
+        classes[label].append(rows)
+    return list(classes.values())
 
 
 def _in_turns(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
     """n of the rows in a drawn order; all are used up before any of them comes again."""
+    times = math.ceil(n / len(rows))
     orders = [rows[:0]]
-    for _ in range(math.ceil(n / len(rows))):
+    for _ in range(times):
         orders.append(draw.permutation(rows))
-    return np.concatenate(orders)[:n]
+    drawn = np.concatenate(orders)
+    return drawn[:n]

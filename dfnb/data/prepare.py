@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import cv2
 import joblib
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detector_path, follow, read_image, search
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
-from dfnb.data.videos import Video, printable
+from dfnb.data.videos import Video
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import Clock, read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
@@ -38,7 +37,7 @@ SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all r
 COUNTS = ("frames", "without_face")  # of a video: wanted frames, and those of them without a face
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 
-Parts = dict[str, Any]  # what dfnb.data.frames.write_video takes, beside the folder
+Parts = dict  # what dfnb.data.frames.write_video takes, beside the folder
 
 
 class Settings(Closed):
@@ -49,17 +48,13 @@ class Settings(Closed):
     from before there was one are still the same.
     """
 
-    size: int = Field(256, ge=32, le=1024, description="side of a crop in pixels")
-    scale: float = Field(1.3, ge=1, le=4, description="side of a crop / longer side of the face")
-    stride: int | None = Field(
-        None, ge=1, le=10**6, description="every k-th frame", exclude_if=lambda value: value is None
-    )
-    frames_per_video: int | None = Field(
-        None, ge=1, description="at most so many of these, evenly spaced; None: all"
-    )
-    detect_every: int = Field(5, ge=1, le=30, description="faces are detected on every k-th frame")
-    min_score: float = Field(0.7, ge=0.3, le=1, description="confidence of a face at least")
-    min_face: int = Field(32, ge=8, description="longer side of a face in source pixels at least")
+    size: int = Field(256, ge=32, le=1024)  # side of a crop in pixels
+    scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
+    stride: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)  # every k-th
+    frames_per_video: int | None = Field(None, ge=1)  # at most, evenly spaced; None: all
+    detect_every: int = Field(5, ge=1, le=30)  # faces are detected on every k-th frame
+    min_score: float = Field(0.7, ge=0.3, le=1)  # confidence of a face at least
+    min_face: int = Field(32, ge=8)  # longer side of a face in source pixels at least
 
 
 # ---------------------------------------------------------------- geometry
@@ -74,7 +69,8 @@ def square_box(place: np.ndarray, scale: float, shape: tuple[int, ...]) -> list[
         shape: Height and width of the frame. The centre of the square lies in it.
     """
     side = max(1, round(place[2] * scale))
-    x, y = np.clip(place[:2], 0, [shape[1] - 1, shape[0] - 1])
+    height, width = shape[:2]
+    x, y = np.clip(place[:2], 0, [width - 1, height - 1])
     left = round(float(x) - side / 2)
     top = round(float(y) - side / 2)
     return [left, top, left + side, top + side]
@@ -86,10 +82,12 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     Beyond the image its edges are repeated.
     """
     left, top, right, bottom = box
-    rows = image.take(range(top, bottom), axis=0, mode="clip")
-    patch = rows.take(range(left, right), axis=1, mode="clip")
-    shrinks = bottom - top > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    rows = np.arange(top, bottom).clip(0, len(image) - 1)
+    columns = np.arange(left, right).clip(0, image.shape[1] - 1)
+    patch = image[rows][:, columns]
+    method = cv2.INTER_CUBIC
+    if bottom - top > size:
+        method = cv2.INTER_AREA
     return cv2.resize(patch, (size, size), interpolation=method)
 
 
@@ -102,7 +100,8 @@ def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
     distance = cv2.absdiff(fake, original).max(axis=2)
     forged = cv2.medianBlur(distance, 5) > DIFFERENT
     mask = forged.astype(np.uint8) * 255
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    neighbours = np.ones((9, 9), np.uint8)
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, neighbours)
 
 
 # ---------------------------------------------------------------- one video
@@ -133,7 +132,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     wanted = wanted_frames(length, settings)
     people = []
     for frames, places in follow(searches, wanted):
-        people.append([Face(frame, place) for frame, place in zip(frames.tolist(), places)])
+        pairs = zip(frames.tolist(), places)
+        people.append([Face(frame, place) for frame, place in pairs])
     if not people:
         raise Unusable(f"no face in {len(wanted)} frames")
     read_faces(video, people, settings)
@@ -141,9 +141,13 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
     if not chosen:
         raise Unusable(f"no face under the mask in {len(wanted)} frames")
     rows = []
+    crops = []
+    masks = []
     for face in chosen:
-        scale = settings.size / (face.box[2] - face.box[0])
-        landmarks = (face.place[3:] - np.tile(face.box[:2], 5)) * scale
+        left, top, right, _ = face.box
+        scale = settings.size / (right - left)
+        origin = np.tile([left, top], 5)
+        landmarks = (face.place[3:] - origin) * scale
         row = {
             "track": 0,
             "frame": face.frame,
@@ -152,13 +156,12 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
             "landmarks": landmarks.round(3),
         }
         rows.append(row)
-    masks = None
-    if video.mask_file:
-        masks = np.stack([face.mask for face in chosen])
+        crops.append(face.crop)
+        masks.append(face.mask)
     return {
         "rows": rows,
-        "crops": np.stack([face.crop for face in chosen]),
-        "masks": masks,
+        "crops": np.stack(crops),
+        "masks": np.stack(masks) if video.mask_file else None,
         "frames": len(wanted),
         "without_face": len(wanted) - len(chosen),
     }
@@ -167,7 +170,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
 def wanted_frames(length: int, settings: Settings) -> np.ndarray:
     """The numbers of the frames of a video of this length that are kept where they show a face."""
     kept = np.arange(0, length, settings.stride or 1)
-    n = min(settings.frames_per_video or length, len(kept))
+    most = settings.frames_per_video or length
+    n = min(most, len(kept))
     middles = (2 * np.arange(n) + 1) * len(kept) // (2 * n)  # of n equal parts
     return kept[middles]
 
@@ -177,16 +181,19 @@ def read_faces(video: Video, people: list[Person], settings: Settings) -> None:
     faces = defaultdict(list)
     for face in chain(*people):
         faces[face.frame].append(face)
-    masks = decode(video.mask_file) if video.mask_file else ()
-    for number, (image, beside) in enumerate(zip_longest(decode(video.path), masks)):
-        if video.mask_file and (image is None or beside is None):
+    has_mask = video.mask_file is not None
+    masks = decode(video.mask_file) if has_mask else ()
+    pairs = zip_longest(decode(video.path), masks)
+    for number, (image, beside) in enumerate(pairs):
+        if has_mask and (image is None or beside is None):
             raise Unusable("the mask and the video have different numbers of frames")
         for face in faces[number]:
             face.box = square_box(face.place, settings.scale, image.shape)
             face.crop = crop(image, face.box, settings.size)
-            if video.mask_file:
+            if has_mask:
                 mask = mask_of(video, image, beside)
-                face.mask = crop(mask, face.box, settings.size) > MASKED
+                grey = crop(mask, face.box, settings.size)
+                face.mask = grey > MASKED
                 face.covered = face.mask.mean()
 
 
@@ -208,7 +215,7 @@ def choose(people: list[Person], video: Video) -> list[Face]:
     chosen where no face is under the mask.
     """
 
-    def importance(faces: Person) -> tuple[float, float, float]:
+    def importance(faces: Person) -> tuple:
         covered = np.mean([face.covered for face in faces])
         side = np.mean([face.box[2] - face.box[0] for face in faces])
         seen = len(faces) if video.label == 0 else 0
@@ -217,7 +224,8 @@ def choose(people: list[Person], video: Video) -> list[Face]:
     ranked = sorted(people, key=importance, reverse=True)
     if video.mask_file:
         # Nobody whom the mask only touches while the forged face is not seen.
-        least = importance(ranked[0])[0] / 2
+        most_covered, _, _ = importance(ranked[0])
+        least = most_covered / 2
         ranked = [faces for faces in ranked if importance(faces)[0] > least]
     chosen = {}
     for face in chain(*ranked):
@@ -239,7 +247,8 @@ def use_crops(video: Video, folder: Path) -> Parts:
     if len(set(numbers)) < len(numbers):  # the names number nothing
         numbers = range(len(images))
     rows = []
-    for number, (image, mask) in sorted(zip(numbers, images)):
+    in_order = sorted(zip(numbers, images))
+    for number, (image, mask) in in_order:
         row = {
             "track": 0,
             "frame": number,
@@ -254,8 +263,6 @@ def use_crops(video: Video, folder: Path) -> Parts:
         raise Unusable(f"none of {len(images)} images can be read")
     return {
         "rows": rows,
-        "crops": None,
-        "masks": None,
         "crops_hash": images_hash(folder, rows),
         "frames": len(images),
         "without_face": len(images) - len(rows),
@@ -288,9 +295,10 @@ def prepare_video(
             return {"reason": str(error)}
         video = replace(video, original=None)
         return prepare_video(video, inputs, folder, settings, detector)
-    same = {column: getattr(video, column) for column in SAME}
     for row in parts["rows"]:
-        row.update(same, dataset=folder.name)
+        row["dataset"] = folder.name
+        for column in SAME:
+            row[column] = getattr(video, column)
     write_video(place, inputs=inputs, **parts)
     return {name: parts[name] for name in COUNTS}
 
@@ -304,8 +312,7 @@ def prepare(
     settings: Settings | None = None,
     detector: YuNet | None = None,
     workers: int | None = None,
-    missing: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
     The folder of a video appears complete or not at all: a killed run goes on where it was, and the
@@ -317,7 +324,6 @@ def prepare(
         settings: How to cut; default: ``Settings()``.
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
-        missing: Sentences about what is known to be missing, kept in the record.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, as the file
@@ -332,8 +338,8 @@ def prepare(
     clock = Clock()
     videos = sorted(videos, key=lambda video: video.name)
     check_names(videos)
-    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
-    inputs = {video.name: inputs_digest(video, parameters) for video in videos}
+    parameters = settings.model_dump()
+    parameters["detector_sha256"] = detector.sha256
     with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
@@ -344,30 +350,44 @@ def prepare(
             )
         clean(folder, videos)
         job = joblib.delayed(prepare_video)
-        jobs = [job(video, inputs[video.name], folder, settings, detector) for video in videos]
-        pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
-        results = list(tqdm(pool(jobs), name, len(jobs), unit="video", disable=None))
+        jobs = []
+        for video in videos:
+            inputs = inputs_digest(video, parameters)
+            jobs.append(job(video, inputs, folder, settings, detector))
+        results = run_jobs(jobs, name, workers)
         faces, quarantine = count_losses(videos, results)
-        write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
+        text = quarantine.to_csv(index=False)
+        write_bytes(folder / "quarantine.csv", text.encode())
         return write_dataset(
             folder,
             parameters,
-            missing=list(missing),
             faces=faces.T.to_dict(),
             quarantine=quarantine.to_dict("records"),
             **clock.facts(),
         )
 
 
+def run_jobs(jobs: Sequence, name: str, workers: int | None) -> list[dict]:
+    """The results of joblib's ``jobs`` in their order, with a bar of progress."""
+    pool = joblib.Parallel(
+        workers or -1,
+        return_as="generator",
+        initializer=start_worker,
+    )
+    progress = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
+    return list(progress)
+
+
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
     taken = Counter()  # each name is a folder, and so are its parents
     for video in videos:
-        folders = [video.name, *PurePosixPath(video.name).parents]
-        taken.update(str(folder) for folder in folders)
+        path = PurePosixPath(video.name)
+        taken.update([path, *path.parents])
     for video in videos:
         check_title(video.method, f"{video.path}, its method")
-        if taken[video.name] > 1 or not VIDEO_NAME.fullmatch(video.name):
+        is_taken = taken[PurePosixPath(video.name)] > 1
+        if is_taken or not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: another video is in its way, or a part "
                 "of the name is empty, hidden or too long; rename it"
@@ -377,8 +397,9 @@ def check_names(videos: Sequence[Video]) -> None:
 def inputs_digest(video: Video, parameters: Mapping) -> str:
     """What a prepared video depends on; files count by their names, sizes and times of change."""
     crops = [video.path / name for name in chain(*video.crops) if name]
+    files = [video.path, video.mask_file, *crops]
     stamps = []
-    for file in (video.path, video.mask_file, *crops):
+    for file in files:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
@@ -388,25 +409,25 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
     """Link the folder of the crops that are used where they lie; it may have moved."""
-    roots = {video.path.resolve() for video in videos if video.crops}
-    if len(roots) > 1:
-        raise DfnbError(f"there are crops in {', '.join(map(str, roots))}; give one folder above")
-    for root in roots:
+    roots = [video.path for video in videos if video.crops]
+    if roots:
         link = folder / TREE
         link.unlink(missing_ok=True)
-        link.symlink_to(root, target_is_directory=True)
+        link.symlink_to(roots[0].resolve(), target_is_directory=True)
 
 
 def clean(folder: Path, videos: Sequence[Video]) -> None:
     """Remove the record, and what a killed run has left; refuse a folder with other videos."""
-    for path in list(folder.rglob(".*")):
+    leftovers = list(folder.rglob(".*"))
+    for path in leftovers:
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink(missing_ok=True)
     names = {video.name for video in videos}
-    for file in (folder / "videos").rglob("video.json"):
-        stored = file.parent.relative_to(folder / "videos").as_posix()
+    root = folder / "videos"
+    for file in root.rglob("video.json"):
+        stored = file.parent.relative_to(root).as_posix()
         if stored not in names:
             raise DfnbError(
                 f"{folder} holds another video, {stored!r}; give the new dataset another name"
@@ -424,18 +445,27 @@ def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Counts of what was lost, by split and method, and the videos that were not used."""
-    table = pd.DataFrame(results, columns=[*COUNTS, "reason"])
-    table["kind"] = [f"{video.split}/{video.method}" for video in videos]
-    table["video"] = [video.name for video in videos]
-    table["file"] = [video.path.name for video in videos]
-    table["method"] = [video.method for video in videos]
-    table["videos"] = 1
-    table["quarantined"] = table["reason"].notna()
-    counts = table.groupby("kind")[["videos", "quarantined", *COUNTS]].sum().astype(int)
-    return counts, table.loc[table["quarantined"], ["video", "file", "method", "reason"]]
+    rows = []
+    for video, result in zip(videos, results):
+        row = {
+            "kind": f"{video.split}/{video.method}",
+            "video": video.name,
+            "file": video.path.name,
+            "method": video.method,
+            "videos": 1,
+            "quarantined": "reason" in result,
+            **result,
+        }
+        rows.append(row)
+    numbers = ["videos", "quarantined", *COUNTS]
+    texts = ["video", "file", "method", "reason"]
+    table = pd.DataFrame(rows, columns=["kind", *numbers, *texts])
+    counts = table.groupby("kind")[numbers].sum()
+    quarantine = table[table["quarantined"]]
+    return counts.astype(int), quarantine[texts]
 
 
-def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
+def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
     Columns: videos, quarantined videos, wanted frames of the others, those without a face, and
@@ -450,7 +480,7 @@ def dropouts(record: Mapping[str, Any]) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) -> pd.DataFrame:
+def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table.
 
     It is prepared as ``dfnb prepare`` does. Of several faces the one that is seen longest is taken,
@@ -463,8 +493,11 @@ def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) 
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    values = {name: crop[name] for name in ("size", "scale") if name in crop}
-    settings = Settings(frames_per_video=frames, **values)
+    values = {"frames_per_video": frames}
+    for name in ("size", "scale"):
+        if name in crop:
+            values[name] = crop[name]
+    settings = Settings(**values)
     path = Path(path).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -475,4 +508,4 @@ def prepare_picture(path: str | Path, crop: Mapping[str, Any], frames: int = 1) 
             f"{path}: {facts['reason']}; only faces of {settings.min_face} pixels or more are used"
         )
     write_dataset(folder, settings.model_dump())
-    return load_frames(folder.as_posix()).assign(method=printable(path.name))
+    return load_frames(folder.as_posix()).assign(method=path.name)

@@ -23,6 +23,8 @@ from dfnb.settings import Closed, DfnbError, explained
 
 PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
 
+Texts = dict[str, str]  # the values of placeholders by their names
+
 
 class Listing(Closed):
     """A list that describes files.
@@ -33,7 +35,7 @@ class Listing(Closed):
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
     keys: tuple[str, ...]  # templates over a row, compared with a rule's key; {key} is JSON's key
-    fields: dict[str, str] = Field({})  # added to every row
+    fields: Texts = Field({})  # added to every row
 
 
 class Rule(Closed):
@@ -45,7 +47,7 @@ class Rule(Closed):
     files: str  # template of the path below the root
     list: str = ""  # the list that describes the files
     key: str = "{path}"  # where a file's row is in that list
-    otherwise: dict[str, str] | None = None  # row of a file that is not in it; None: left out
+    otherwise: Texts | None = None  # row of a file that is not in it; None: left out
     label: str
     method: str = ""
     split: str = "{split}"
@@ -76,7 +78,7 @@ class Manifest(Closed):
     space: str = "not known"  # as downloaded
     layout: str = ""  # what the rules cannot say
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
-    fields: dict[str, str] = Field({})  # values for the templates of all rules
+    fields: Texts = Field({})  # values for the templates of all rules
     lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -100,7 +102,8 @@ def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
     Columns: ``state`` (prepared, present, partly, absent), and ``what``, one fact per line.
     """
     rows = {name: _state(name, roots) for name in described("real")}
-    return pd.DataFrame(rows, index=["state", "what"]).T.rename_axis("dataset")
+    table = pd.DataFrame(rows, index=["state", "what"])
+    return table.T.rename_axis("dataset")
 
 
 def _state(name: str, roots: Sequence[Path]) -> tuple[str, str]:
@@ -108,13 +111,17 @@ def _state(name: str, roots: Sequence[Path]) -> tuple[str, str]:
     record = read_record(dataset_folder(name))
     if record:
         videos = sum(counts["videos"] for counts in record["n"].values())
-        return "prepared", "\n".join([f"{videos} videos", *record["missing"]])
+        return "prepared", f"{videos} videos"
     description = load(name)
     location = located(description, roots)
     if not location:
         return "absent", f"{description.access}\nspace: {description.space}"
+    lines = [
+        f"{len(location.videos)} videos",
+        f"in {location.root}",
+        *location.problems,
+    ]
     state = "partly" if location.problems else "present"
-    lines = [f"{len(location.videos)} videos", f"in {location.root}", *location.problems]
     return state, "\n".join(lines)
 
 
@@ -128,7 +135,8 @@ def located(description: Manifest, roots: Sequence[Path]) -> Location | None:
     published = sum(rule.expected for rule in description.rules) or 10**9
     locations = []
     for root in roots:
-        for folder in (root, *sorted(root.glob("[!.]*/"))):
+        below = sorted(root.glob("[!.]*/"))
+        for folder in (root, *below):
             location = scan(description, folder)
             if location.videos:
                 locations.append(location)
@@ -149,13 +157,19 @@ def scan(description: Manifest, root: Path) -> Location:
     problems = defaultdict(list)
     videos = {}
     for rule in description.rules:
-        with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
+        source = f"the rule {rule.files!r}"
+        with explained(source, "here", "correct it, or the list that it uses"):
             for video in _videos(rule, description, files, problems):
                 key = (video.name, video.path)  # that is the same for all crops of a video
                 if key in videos:
-                    video = replace(video, crops=videos[key].crops + video.crops)
+                    crops = videos[key].crops + video.crops
+                    video = replace(video, crops=crops)
                 videos[key] = video
-    return Location(root, list(videos.values()), sentences(problems))
+    return Location(
+        root,
+        list(videos.values()),
+        sentences(problems),
+    )
 
 
 def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
@@ -173,9 +187,11 @@ def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems)
         listing = description.lists[rule.list]
         rows = read_list(listing, files)
     for path, values in matches.items():
-        facts = {**fixed, **values, "path": path, "stem": PurePosixPath(path).stem}
+        facts = {**fixed, **values, "path": path}
+        facts["stem"] = PurePosixPath(path).stem
         if rule.list:
-            row = rows.get(rule.key.format_map(facts), rule.otherwise)
+            key = rule.key.format_map(facts)
+            row = rows.get(key, rule.otherwise)
             if row is None:
                 problems[f"{where}: not in the list {listing.file}; left out"].append(path)
                 continue
@@ -183,10 +199,11 @@ def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems)
         yield _video(rule, facts, files, problems)
 
 
-def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) -> Video:
+def _video(rule: Rule, facts: Texts, files: Files, problems: Problems) -> Video:
     """The video that a rule makes of ``facts``, the values for its templates."""
     path = facts["path"]
-    label = LABELS.get(rule.label.format_map(facts).lower())
+    label = rule.label.format_map(facts)
+    label = LABELS.get(label.lower())
     if label is None:
         raise DfnbError(f"{path} is neither real nor fake in its list; download the list again")
     if label == 0:
@@ -194,7 +211,8 @@ def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) 
     facts["video"] = rule.video.format_map(facts)
     texts = {}
     for field in ("split", "cluster", "identity", "source"):
-        texts[field] = getattr(rule, field).format_map(facts)
+        template = getattr(rule, field)
+        texts[field] = template.format_map(facts)
     video = Video(
         name=facts["video"],
         path=files[path],
@@ -206,16 +224,22 @@ def _video(rule: Rule, facts: dict[str, str], files: Files, problems: Problems) 
     original = rule.original.format_map(facts)
     if rule.crops:
         root = video.path.parents[path.count("/")]
-        return replace(video, path=root, crops=((path, mask if mask in files else ""),))
+        image = (path, mask if mask in files else "")
+        return replace(video, path=root, crops=(image,))
     beside = mask or original
     if beside and beside not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(beside)
-    return replace(video, mask=files.get(mask), original=files.get(original))
+    return replace(
+        video,
+        mask=files.get(mask),
+        original=files.get(original),
+    )
 
 
-def _matches(template: str, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     """The paths that a template fits, each with the values of its placeholders."""
-    pattern = re.compile(PLACEHOLDER.sub(_group, template))
+    expression = PLACEHOLDER.sub(_group, template)
+    pattern = re.compile(expression)
     matches = {}
     for path in paths:
         match = pattern.fullmatch(path)
@@ -230,14 +254,13 @@ def _group(placeholder: re.Match) -> str:
     return f"(?P<{name}>{expression or '[^/]+'})"
 
 
-def read_list(listing: Listing, files: Files) -> dict[str, dict[str, str]]:
+def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that its template fits."""
-    matches = _matches(listing.file, files)
     if listing.sha256:
         shipped = find("data_manifest") / listing.file
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
         files = {listing.file: shipped}
-        matches = {listing.file: {}}
+    matches = _matches(listing.file, files)
     rows = {}
     for path, values in matches.items():
         for entry in _entries(files[path]):
@@ -250,7 +273,8 @@ def read_list(listing: Listing, files: Files) -> dict[str, dict[str, str]]:
 def _entries(file: Path) -> list[dict]:
     """The rows of a list as its file has them."""
     if file.suffix == ".json":
-        return [{"key": key, **row} for key, row in read_json(file).items()]
+        content = read_json(file)
+        return [{"key": key, **row} for key, row in content.items()]
     header = ["name"] if file.suffix == ".txt" else None
     table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
     return table.to_dict("records")

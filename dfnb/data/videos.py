@@ -181,17 +181,13 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
             inner = path.relative_to(root).as_posix()
             if "/." in f"/{inner}":
                 continue
+            shown = inner.encode(errors="backslashreplace").decode()
             # Path.is_file raises an error for a link into a folder that may not be entered.
-            if os.path.isfile(path) and inner == printable(inner):  # noqa: PTH113
+            if os.path.isfile(path) and inner == shown:  # noqa: PTH113
                 files[inner] = path
             else:
-                left_out.append(printable(inner))
+                left_out.append(shown)
     return dict(sorted(files.items())), sorted(left_out)
-
-
-def printable(name: str) -> str:
-    """The name of a file as text that can be written, also where its bytes are not UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def sentences(problems: Problems) -> list[str]:

@@ -28,8 +28,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from dfnb.data.codecs import jpeg
+from dfnb.data.frames import face_axes, rounded
 from dfnb.data.loading import Sample
-from dfnb.geometry import face_axes, rounded
 from dfnb.papers import contract, xception
 
 if TYPE_CHECKING:

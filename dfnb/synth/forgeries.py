@@ -13,7 +13,7 @@ from numpy.random import Generator
 from pydantic import Field
 
 from dfnb.data.codecs import h264, jpeg
-from dfnb.geometry import face_axes, rounded
+from dfnb.data.frames import face_axes, rounded
 from dfnb.settings import Closed
 from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
@@ -112,7 +112,7 @@ def to_bytes(image: Array) -> Array:
 
 
 class Region(NamedTuple):
-    """Where a method forges: a superellipse in face coordinates (see ``geometry.face_axes``).
+    """Where a method forges: a superellipse in face coordinates (see ``frames.face_axes``).
 
     Its values are ``wide``, half the width, ``high``, half the height, and ``aside`` and
     ``middle``, the coordinates of its centre.
