@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -231,15 +230,13 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     0 where one of the two has the same value everywhere.
     """
-    return (_ranks(a) * _ranks(b)).sum(1)
+    correlations = _ranks(a).corrwith(_ranks(b), axis=1)
+    return correlations.fillna(0).to_numpy()
 
 
-def _ranks(frame_maps: np.ndarray) -> np.ndarray:
-    """The ranks (n, 576) of maps on the grid, with mean 0 and length 1; all 0 for equal values."""
+def _ranks(frame_maps: np.ndarray) -> pd.DataFrame:
+    """The ranks (n, 576) of the values of maps on the grid."""
     full_size = torch.from_numpy(frame_maps)[:, None].float()
     small = F.interpolate(full_size, (24, 24), mode="area")
     values = small.flatten(1).numpy().round(6)
-    ranks = rankdata(values, axis=1)
-    ranks -= ranks.mean(1, keepdims=True)
-    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
-    return ranks / np.maximum(lengths, 1e-9)
+    return pd.DataFrame(values).rank(axis=1)
