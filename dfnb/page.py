@@ -19,8 +19,10 @@ OTHERS = "other_notebooks"  # whose tables and figures tables.yaml does not decl
 def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main table, ordered by the cross-dataset mean."""
     table = report.table("cross_dataset")
-    rows = report.rows("cross_dataset").sort_values(["mean_over", "value"], ascending=False)
-    return table.reindex(rows["detector"].unique())
+    rows = report.rows("cross_dataset")
+    means_first = rows.sort_values(["mean_over", "value"], ascending=False)
+    order = means_first["detector"].unique()
+    return table.reindex(order)
 
 
 def answer(report: tables.Report, best: str) -> str:
@@ -33,7 +35,8 @@ def answer(report: tables.Report, best: str) -> str:
     undecided = pairs[tables.verdicts(pairs) == "undecided"]
     tied = {*undecided["detector"], *undecided["minus"]} - {best}
     if tied:
-        return f"{best} is first, but cannot be told apart from {', '.join(sorted(tied))}."
+        names = ", ".join(sorted(tied))
+        return f"{best} is first, but cannot be told apart from {names}."
     return f"{best} is first, and no interval of its difference from another one holds zero."
 
 
@@ -55,7 +58,8 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     for path in sorted(captions):
         item = {"name": path.stem, "caption": path.read_text(encoding="utf-8")}
         if path.parent.name == "tables":
-            table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            csv = path.with_suffix(".csv")
+            table = pd.read_csv(csv, dtype=str, keep_default_na=False)
             item["table"] = table.to_html(index=False, border=0)
         notebook = OTHERS
         if path.stem in report.tables:
@@ -78,8 +82,10 @@ def rebuild(profile: str) -> Path:
     folder = report.store.folder
     ranked = leaderboard(report)
     best = ranked.index[0]
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    text = environment.get_template("page.html.jinja").render(
+    templates = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=templates, autoescape=True)
+    page = environment.get_template("page.html.jinja")
+    text = page.render(
         profile=profile,
         answer=answer(report, best),
         leaderboard=ranked.to_html(border=0),
