@@ -55,7 +55,8 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     with atomic(pdf) as temporary:
         changing = ("CreationDate", "Producer", "Creator")
         figure.savefig(temporary, metadata=dict.fromkeys(changing))
-    text = write_bytes(folder / f"{name}.txt", f"{caption}\n".encode())
+    text = folder / f"{name}.txt"
+    write_bytes(text, f"{caption}\n".encode())
     return [png, pdf, text]
 
 
@@ -134,7 +135,10 @@ def looks(detectors: Sequence[Detector]) -> Looks:
         look = None
         if detector.runs and not detector.variant:
             described = detector.runs[0].detector
-            look = {"color": described["colour"], "marker": described["marker"]}
+            look = {
+                "color": described["colour"],
+                "marker": described["marker"],
+            }
         if look is None or look in looks.values():
             colour, marker = next(further)
             look = {"color": colour, "marker": marker}

@@ -29,7 +29,8 @@ def answer(report: tables.Report, best: str) -> str:
     """How sure it is that the first detector of the leaderboard is the best one."""
     pairs = report.rows("differences")
     is_of_best = (pairs["detector"] == best) | (pairs["minus"] == best)
-    pairs = pairs[is_of_best & (pairs["mean_over"] != "")]
+    is_mean = pairs["mean_over"] != ""
+    pairs = pairs[is_of_best & is_mean]
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
     undecided = pairs[tables.verdicts(pairs) == "undecided"]
@@ -46,7 +47,8 @@ def maps(report: tables.Report, detector: str) -> pd.DataFrame:
     The verdict is that of the map's sanity check.
     """
     table = report.table("attribution")
-    of_detector = table[table.index.isin([detector], level=0)]
+    is_detector = table.index.isin([detector], level=0)
+    of_detector = table[is_detector]
     return of_detector.filter(regex="energy|chance|verdict")
 
 

@@ -37,10 +37,12 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
+    for axes_of_row, row in zip(axes, rows):
+        name, images, masks, keywords = row
         for axis, image, mask in zip(axes_of_row, images, masks):
             _draw(axis, image, np.asarray(mask), keywords)
-        axes_of_row[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
+        label = name.replace(" ", "\n")
+        axes_of_row[0].set_ylabel(label, fontsize=7)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
     return figure
@@ -64,8 +66,10 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """First frames of test videos of a dataset, about ``columns``, of each method, real last."""
     frames = select(load_frames(name), "test")
     videos = frames.drop_duplicates("video")
-    videos_per_method = max(1, columns // videos["method"].nunique())
-    chosen = videos.groupby("method", observed=True).head(videos_per_method)
+    methods = videos["method"].nunique()
+    videos_per_method = max(1, columns // methods)
+    by_method = videos.groupby("method", observed=True)
+    chosen = by_method.head(videos_per_method)
     return chosen.sort_values("label", ascending=False, kind="stable")
 
 
@@ -90,11 +94,17 @@ def frames_panel(
     images = pictures(batch, run.settings)
     rows = [("frame, true mask", images, masks, {})]
     for name, values in network.panel(outputs, batch).items():
-        brightest = np.nanquantile(values, 0.99)
-        grey = {"cmap": "gray", "vmin": 0, "vmax": brightest}
+        grey = {
+            "cmap": "gray",
+            "vmin": 0,
+            "vmax": np.nanquantile(values, 0.99),
+        }
         rows.append((name, values.numpy(), masks, grey))
-    located = [name for name, where in network.maps().items() if where == "localise"]
-    for name in dict.fromkeys([*located, *shown_maps]):
+    names = list(shown_maps)
+    for name, where in network.maps().items():
+        if where == "localise" and name not in names:
+            names.insert(0, name)
+    for name in names:
         values = maps.of(run, frames, name)
         rows.append((name, values, masks, MAP))
     titles = []
@@ -116,7 +126,8 @@ def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     for method, of_method in by_method:
         crops = []
         masks = []
-        for frame in of_method.head(columns).itertuples():
+        shown = of_method.head(columns)
+        for frame in shown.itertuples():
             crop = pixels.crop(frame.path, frame.row)
             mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             crops.append(crop)

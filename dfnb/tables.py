@@ -126,7 +126,8 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     Means over different test sets are named apart, because they must not be compared.
     """
     keep = np.full(len(table), True)
-    for column, wanted in {**DECLARED["everywhere"], **where}.items():
+    where = {**DECLARED["everywhere"], **where}
+    for column, wanted in where.items():
         if wanted == "some":
             keep &= table[column] != ""
         elif wanted == "itself":

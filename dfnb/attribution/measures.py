@@ -40,14 +40,16 @@ def sample(
     """
     frames = load_frames(test_set)
     test = select(frames, "test", methods)
-    rows_by_method = test.groupby(test["method"].astype(str)).indices
+    method = test["method"].astype(str)
+    rows_by_method = test.groupby(method).indices
     forgery_methods = len(rows_by_method) - 1
     count = max(1, round(forged / forgery_methods))
     chosen = []
     for rows in rows_by_method.values():
         last = len(rows) - 1
         places = np.linspace(0, last, count).round()
-        chosen.append(rows[places.astype(int)])
+        places = places.astype(int)
+        chosen.append(rows[places])
     every_row = np.concatenate(chosen)
     return test.iloc[np.unique(every_row)]
 
@@ -77,7 +79,9 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     regions = []
     for frame_map, mask in zip(frame_maps, masks):
         measures = region(frame_map, mask, mean_mask)
-        measures["chance"] = mask.mean() if mask.any() else np.nan
+        measures["chance"] = np.nan
+        if mask.any():
+            measures["chance"] = mask.mean()
         regions.append(measures)
     curves = []
     at_once = maps.at_once(run.settings)
@@ -132,7 +136,8 @@ def faithfulness(
     columns = {}
     for step in range(STEPS + 1):
         percent = 100 * step // STEPS
-        top = rank < step / STEPS * pixels
+        share = step / STEPS
+        top = rank < share * pixels
         for kind, shown in (("deletion", ~top), ("insertion", top)):
             scores = network.score(network(images * shown))
             columns[f"{kind} {percent}"] = scores.tolist()
