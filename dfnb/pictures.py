@@ -30,10 +30,11 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     """
     columns = max(len(images) for _, images, _, _ in rows)
     row_height = WIDTH / max(columns, 5)
+    height = 0.4 + len(rows) * row_height
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(WIDTH, 0.4 + len(rows) * row_height),
+        figsize=(WIDTH, height),
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )

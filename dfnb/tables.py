@@ -63,7 +63,8 @@ def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str
             continue
         ablation = detector.ablation
         # A baseline is trained like the main variant where a paper compares itself with one.
-        is_compared = (table["paper"] == detector.paper) | (table["variant"] == results.MAIN)
+        is_main = table["variant"] == results.MAIN
+        is_compared = (table["paper"] == detector.paper) | is_main
         rows = table[(table["ablation"] == ablation) & is_compared]
         where = {
             "ablation": ["", ablation],
