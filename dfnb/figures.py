@@ -31,7 +31,9 @@ Looks = Mapping[str, dict[str, str]]  # colour and marker by the name of a detec
 
 def style() -> None:
     """Give all figures one look, that of ``figures.mplstyle``, and show tables in full."""
-    pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
+    pd.set_option("display.max_colwidth", 300)
+    pd.set_option("display.max_columns", 40)
+    pd.set_option("display.max_rows", 200)
     plt.style.use(["seaborn-v0_8-paper", "seaborn-v0_8-whitegrid", "seaborn-v0_8-colorblind"])
     plt.style.use(Path(__file__).with_suffix(".mplstyle"))
     if get_ipython():  # a panel of frames as JPEG has a tenth of the size of its PNG
@@ -47,13 +49,14 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     png = folder / f"{name}.png"
     with atomic(png) as temporary:
         figure.savefig(temporary)
-        small = Picture.open(temporary).convert("RGB").quantize()
-        small.save(temporary, optimize=True)
+        picture = Picture.open(temporary).convert("RGB")
+        picture.quantize().save(temporary, optimize=True)
     pdf = folder / f"{name}.pdf"
     with atomic(pdf) as temporary:
         changing = ("CreationDate", "Producer", "Creator")
         figure.savefig(temporary, metadata=dict.fromkeys(changing))
-    text = write_bytes(folder / f"{name}.txt", f"{caption}\n".encode())
+    text = folder / f"{name}.txt"
+    write_bytes(text, f"{caption}\n".encode())
     return [png, pdf, text]
 
 
@@ -79,7 +82,8 @@ def with_legend(figure: Figure) -> Figure:
     longest = max(len(label) for label in handles)
     columns = max(1, 125 // (longest + 10))  # a line has 125 characters, a handle takes 10
     rows = ceil(len(handles) / columns)
-    figure.set_figheight(figure.get_figheight() + 0.16 * rows)
+    height = figure.get_figheight() + 0.16 * rows
+    figure.set_figheight(height)
     figure.legend(
         handles.values(),
         handles.keys(),
@@ -106,7 +110,8 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     earlier_epochs = 0
     for run in phases:
         chosen = run.record["chosen"]
-        right.plot(earlier_epochs + chosen["epoch"], chosen["auc"], "*", markersize=13)
+        epoch = earlier_epochs + chosen["epoch"]
+        right.plot(epoch, chosen["auc"], "*", markersize=13)
         earlier_epochs += len(run.log)
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
     right.set(title="validation AUC, star: chosen epoch", xlabel="epoch")
@@ -130,7 +135,10 @@ def looks(detectors: Sequence[Detector]) -> Looks:
         look = None
         if detector.runs and not detector.variant:
             described = detector.runs[0].detector
-            look = {"color": described["colour"], "marker": described["marker"]}
+            look = {
+                "color": described["colour"],
+                "marker": described["marker"],
+            }
         if look is None or look in looks.values():
             colour, marker = next(further)
             look = {"color": colour, "marker": marker}
@@ -144,6 +152,7 @@ def forest(rows: pd.DataFrame, column: str, looks: Looks) -> Figure:
     level = rows["level"].iloc[0]
     rows = rows[rows["metric"] == metric]
     names = rows[column].unique()
+    lowest = rows["low"].min()
     by_detector = rows.groupby("detector", sort=False)
     step = 0.8 / len(by_detector)  # neighbours of a test set have a distance of 1
     offset = step / 2 - 0.4
@@ -155,7 +164,7 @@ def forest(rows: pd.DataFrame, column: str, looks: Looks) -> Figure:
     axes.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes.set(
         xlabel=f"{level} {metric}, 95 % interval, a dot per seed (dotted: chance)",
-        xlim=(min(0.4, rows["low"].min() - 0.02), 1.0),
+        xlim=(min(0.4, lowest - 0.02), 1.0),
         yticks=range(len(names)),
         yticklabels=names,
         ylim=(len(names) - 0.5, -0.5),
@@ -179,4 +188,5 @@ def _draw(axes: Axes, rows: pd.DataFrame, places: Sequence[float], look: Mapping
     )
     for by_seed, place in zip(rows["by_seed"], places):
         seeds = [float(value) for value in by_seed.split(", ")]
-        axes.plot(seeds, [place] * len(seeds), ".", color="0.25", markersize=3, zorder=3)
+        heights = [place] * len(seeds)
+        axes.plot(seeds, heights, ".", color="0.25", markersize=3, zorder=3)

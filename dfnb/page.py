@@ -19,21 +19,25 @@ OTHERS = "other_notebooks"  # whose tables and figures tables.yaml does not decl
 def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main table, ordered by the cross-dataset mean."""
     table = report.table("cross_dataset")
-    rows = report.rows("cross_dataset").sort_values(["mean_over", "value"], ascending=False)
-    return table.reindex(rows["detector"].unique())
+    rows = report.rows("cross_dataset")
+    means_first = rows.sort_values(["mean_over", "value"], ascending=False)
+    order = means_first["detector"].unique()
+    return table.reindex(order)
 
 
 def answer(report: tables.Report, best: str) -> str:
     """How sure it is that the first detector of the leaderboard is the best one."""
     pairs = report.rows("differences")
     is_of_best = (pairs["detector"] == best) | (pairs["minus"] == best)
-    pairs = pairs[is_of_best & (pairs["mean_over"] != "")]
+    is_mean = pairs["mean_over"] != ""
+    pairs = pairs[is_of_best & is_mean]
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
     undecided = pairs[tables.verdicts(pairs) == "undecided"]
     tied = {*undecided["detector"], *undecided["minus"]} - {best}
     if tied:
-        return f"{best} is first, but cannot be told apart from {', '.join(sorted(tied))}."
+        names = ", ".join(sorted(tied))
+        return f"{best} is first, but cannot be told apart from {names}."
     if pairs["seeds"].min() == 1:
         return f"{best} is first; with one seed each, another training may turn that round."
     return f"{best} is first, and no interval of its difference from another one holds zero."
@@ -45,7 +49,8 @@ def maps(report: tables.Report, detector: str) -> pd.DataFrame:
     The verdict is that of the map's sanity check.
     """
     table = report.table("attribution")
-    of_detector = table[table.index.isin([detector], level=0)]
+    is_detector = table.index.isin([detector], level=0)
+    of_detector = table[is_detector]
     return of_detector.filter(regex="energy|chance|verdict")
 
 
@@ -57,7 +62,8 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     for path in sorted(captions):
         item = {"name": path.stem, "caption": path.read_text(encoding="utf-8")}
         if path.parent.name == "tables":
-            table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            csv = path.with_suffix(".csv")
+            table = pd.read_csv(csv, dtype=str, keep_default_na=False)
             item["table"] = table.to_html(index=False, border=0)
         notebook = OTHERS
         if path.stem in report.tables:
@@ -80,8 +86,10 @@ def rebuild(profile: str) -> Path:
     folder = report.store.folder
     ranked = leaderboard(report)
     best = ranked.index[0]
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    text = environment.get_template("page.html.jinja").render(
+    templates = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=templates, autoescape=True)
+    page = environment.get_template("page.html.jinja")
+    text = page.render(
         profile=profile,
         answer=answer(report, best),
         leaderboard=ranked.to_html(border=0),

@@ -15,7 +15,7 @@ from dfnb.attribution import maps
 from dfnb.data.frames import Pixels, load_frames, select
 from dfnb.data.loading import as_batch, pictures
 from dfnb.figures import MAP, WIDTH
-from dfnb.papers.contract import Network, outputs_of
+from dfnb.papers.contract import outputs_of
 from dfnb.runs import Run
 
 Row = tuple[str, Sequence, Sequence, Mapping[str, Any]]
@@ -26,26 +26,26 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 
     Args:
         rows: Name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), and keywords of ``imshow``.
-            A last row with the keywords :data:`dfnb.figures.MAP` has a colour bar.
         titles: Above the columns.
     """
     columns = max(len(images) for _, images, _, _ in rows)
+    row_height = WIDTH / max(columns, 5)
+    height = 0.4 + len(rows) * row_height
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(WIDTH, 0.4 + len(rows) * WIDTH / max(columns, 5)),
+        figsize=(WIDTH, height),
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
+    for axes_of_row, row in zip(axes, rows):
+        name, images, masks, keywords = row
         for axis, image, mask in zip(axes_of_row, images, masks):
             _draw(axis, image, np.asarray(mask), keywords)
-        axes_of_row[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
+        label = name.replace(" ", "\n")
+        axes_of_row[0].set_ylabel(label, fontsize=7)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
-    if rows[-1][3] is MAP:
-        colours = axes[-1, 0].images[0]
-        figure.colorbar(colours, ax=axes, shrink=1 / len(rows), anchor=(0, 0))
     return figure
 
 
@@ -65,9 +65,12 @@ def _draw(axis: Axes, image: ArrayLike, mask: np.ndarray, keywords: Mapping[str,
 
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """First frames of test videos of a dataset, about ``columns``, of each method, real last."""
-    videos = select(load_frames(name), "test").drop_duplicates("video")
-    videos_per_method = max(1, columns // videos["method"].nunique())
-    chosen = videos.groupby("method", observed=True).head(videos_per_method)
+    frames = select(load_frames(name), "test")
+    videos = frames.drop_duplicates("video")
+    methods = videos["method"].nunique()
+    videos_per_method = max(1, columns // methods)
+    by_method = videos.groupby("method", observed=True)
+    chosen = by_method.head(videos_per_method)
     return chosen.sort_values("label", ascending=False, kind="stable")
 
 
@@ -75,53 +78,60 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
 def frames_panel(
     run: Run,
     frames: pd.DataFrame,
-    shown_maps: Sequence[str] | Mapping[str, np.ndarray] = (),
-    network: Network | None = None,
+    shown_maps: Sequence[str] = (),
 ) -> Figure:
     """Frames with their true masks and P(fake), what the network shows of them, and maps.
 
     Args:
         run: A finished training.
         frames: A small frames table.
-        shown_maps: Names for :func:`dfnb.attribution.maps.of`, or maps (n, h, w) in [0, 1] by name;
-            they are drawn below what the network itself shows and locates.
-        network: The network of the run, where it is loaded already.
+        shown_maps: Names for :func:`dfnb.attribution.maps.of`. These maps are drawn below what the
+            network itself shows and locates.
     """
-    network = network or run.network()
+    network = run.network()
     batch = as_batch(frames, run.settings)
     outputs = outputs_of(network, batch["image"])
     masks = batch["mask"][:, 0].numpy()
-    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
+    images = pictures(batch, run.settings)
+    rows = [("frame, true mask", images, masks, {})]
     for name, values in network.panel(outputs, batch).items():
-        brightest = float(np.nanquantile(values, 0.99))
-        grey = {"cmap": "gray", "vmin": 0, "vmax": brightest}
+        grey = {
+            "cmap": "gray",
+            "vmin": 0,
+            "vmax": np.nanquantile(values, 0.99),
+        }
         rows.append((name, values.numpy(), masks, grey))
+    names = list(shown_maps)
     for name, where in network.maps().items():
-        if where == "localise" and name not in shown_maps:
-            rows.append((name, network.localise(outputs).numpy(), masks, MAP))
-    if not isinstance(shown_maps, Mapping):
-        shown_maps = {name: maps.of(run, frames, name) for name in shown_maps}
-    for name, values in shown_maps.items():
+        if where == "localise" and name not in names:
+            names.insert(0, name)
+    for name in names:
+        values = maps.of(run, frames, name)
         rows.append((name, values, masks, MAP))
     titles = []
-    for method, score, mask in zip(frames["method"], network.score(outputs), masks):
-        forged = f"{mask.mean():.0%} forged"  # what a map that looks at nothing would hit
-        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
+    scores = network.score(outputs)
+    for method, score, mask in zip(frames["method"], scores, masks):
+        share_forged = mask.mean()  # what a map that looks at nothing would hit
+        titles.append(f"{method}\nP(fake) {score:.2f}\n{share_forged:.0%} forged")
     return panel(rows, titles)
 
 
 def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
     """First frames of videos of a dataset with their true masks, one row per method, real first."""
-    videos = select(load_frames(name), split).drop_duplicates("video")
-    pixels = Pixels(videos.attrs["folder"])
+    frames = select(load_frames(name), split)
+    pixels = Pixels(frames.attrs["folder"])
+    videos = frames.drop_duplicates("video")
     real_first = videos.sort_values("label", kind="stable")
+    by_method = real_first.groupby("method", sort=False, observed=True)
     rows = []
-    for method, of_method in real_first.groupby("method", sort=False, observed=True):
+    for method, of_method in by_method:
         crops = []
         masks = []
-        for frame in of_method.head(columns).itertuples():
+        shown = of_method.head(columns)
+        for frame in shown.itertuples():
             crop = pixels.crop(frame.path, frame.row)
+            mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             crops.append(crop)
-            masks.append(pixels.mask(frame.mask, frame.row, crop.shape[:2]))
+            masks.append(mask)
         rows.append((method, crops, masks, {}))
     return panel(rows)

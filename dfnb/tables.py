@@ -45,7 +45,8 @@ def declared() -> dict[str, Spec]:
     specs = {}
     for notebook, tables in DECLARED["tables"].items():
         for name, values in tables.items():
-            specs[name] = Spec.check({**values, "notebook": notebook}, MANIFEST)
+            values = {**values, "notebook": notebook}
+            specs[name] = Spec.check(values, MANIFEST)
     return specs
 
 
@@ -62,7 +63,8 @@ def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str
             continue
         ablation = detector.ablation
         # A baseline is trained like the main variant where a paper compares itself with one.
-        is_compared = (table["paper"] == detector.paper) | (table["variant"] == results.MAIN)
+        is_main = table["variant"] == results.MAIN
+        is_compared = (table["paper"] == detector.paper) | is_main
         rows = table[(table["ablation"] == ablation) & is_compared]
         where = {
             "ablation": ["", ablation],
@@ -95,8 +97,10 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     - ``verdict``: of the sanity check of the map;
     - the published AUC, see :func:`dfnb.claims.with_published`.
     """
-    table = table.assign(within=table["test_set"] == table["train_set"])
-    table = table.join(_sanity_verdicts(table), on=["detector", "map"])
+    is_within = table["test_set"] == table["train_set"]
+    table = table.assign(within=is_within)
+    by_map = _sanity_verdicts(table)
+    table = table.join(by_map, on=["detector", "map"])
     table["verdict"] = table["verdict"].fillna("")
     return claims.with_published(table)
 
@@ -111,8 +115,9 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     tested = table[is_tested].dropna(subset="value")
     limits = tested["metric"].map(metrics.SANITY_LIMITS)
     fails = tested["value"] >= limits.astype(float)
-    by_map = fails.groupby([tested["detector"], tested["map"]])
-    verdicts = by_map.any().map({True: "fails", False: "passes"})
+    tested = tested.assign(fails=fails)
+    by_map = tested.groupby(["detector", "map"])["fails"].any()
+    verdicts = by_map.map({True: "fails", False: "passes"})
     return verdicts.rename("verdict")
 
 
@@ -122,7 +127,8 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     Means over different test sets are named apart, because they must not be compared.
     """
     keep = np.full(len(table), True)
-    for column, wanted in {**DECLARED["everywhere"], **where}.items():
+    where = {**DECLARED["everywhere"], **where}
+    for column, wanted in where.items():
         if wanted == "some":
             keep &= table[column] != ""
         elif wanted == "itself":
@@ -145,12 +151,11 @@ def cell(row: Mapping[str, Any]) -> str:
     """A row's value with its interval, unbreakable; a dash where it has none."""
     if np.isnan(row["value"]):
         return "–"
-    sign = "+" if row["minus"] else ""
     text = metrics.interval_text(
         row["value"],
         row["low"],
         row["high"],
-        sign,
+        sign="+" if row["minus"] else "",
     )
     return text.replace(" ", "\u00a0")
 
@@ -173,21 +178,23 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     )
     beside = rows.groupby(spec.index)[spec.beside].max()
     table = table.join(beside.convert_dtypes())
-    table = table.rename_axis(columns=None)
-    return table.astype(object).fillna("–")
+    table = table.astype(object).fillna("–")
+    return table.rename_axis(columns=None)
 
 
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Differences, one per row, with p and a verdict."""
     p = rows["p"].to_numpy()
+    corrected_p = holm(p)
     columns = {
         "difference": rows["text"],
         "p": metrics.p_texts(p),
-        "p, Holm": metrics.p_texts(holm(p)),
+        "p, Holm": metrics.p_texts(corrected_p),
         "verdict": verdicts(rows),
     }
     counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
-    return pd.concat([pd.DataFrame(columns), counts], axis=1)
+    table = pd.DataFrame(columns)
+    return pd.concat([table, counts], axis=1)
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
@@ -226,7 +233,8 @@ def conclusion(rows: pd.DataFrame) -> str:
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these rows: how its numbers were made."""
     collapsed = rows["collapsed"] + " of " + rows["detector"]
-    is_left_out = rows["collapsed"].str.match("[1-9]") & ~rows["collapsed_included"]
+    has_collapsed = rows["collapsed"].str.match("[1-9]")
+    is_left_out = has_collapsed & ~rows["collapsed_included"]
     facts = {
         "Trained on": rows["train_set"],
         "Seeds": rows["seeds_list"],
@@ -317,7 +325,8 @@ def published(detectors: Sequence[Detector]) -> pd.DataFrame:
     """The figures that the papers of these detectors print."""
     runs = [detector.runs[0] for detector in detectors if detector.runs]
     names = dict.fromkeys(run.detector["published"] for run in runs)
-    return claims.published(names).set_index("paper")
+    table = claims.published(names)
+    return table.set_index("paper")
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
@@ -343,8 +352,10 @@ def study_findings(paper: str) -> pd.DataFrame | Markdown:
     path = find("reports/study") / "results.parquet"
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
-    tested = findings(claims.judge(read_table(path)))
-    return tested[tested.index.get_level_values("paper") == paper]
+    judged = claims.judge(read_table(path))
+    tested = findings(judged)
+    papers = tested.index.get_level_values("paper")
+    return tested[papers == paper]
 
 
 # ---------------------------------------------------------------- a report
@@ -379,13 +390,16 @@ class Report:
         """The results in a table; none if the report has nothing for it."""
         if name in MADE or name not in self.tables:
             return self.results.head(0)
-        return chosen(self.results, self.tables[name].where)
+        where = self.tables[name].where
+        return chosen(self.results, where)
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table and save it; it is empty and not saved if the report has nothing for it."""
-        table = pivot(self.rows(name), self.tables.get(name))
         if name in MADE:
             table = MADE[name](self)
+        else:
+            rows = self.rows(name)
+            table = pivot(rows, self.tables.get(name))
         if len(table):
             caption = self._caption(name)
             self.saved += save(table, self.profile, name, caption)
@@ -398,7 +412,8 @@ class Report:
             display(NOTHING)
             return
         display(table)
-        display(Markdown(conclusion(self.rows(name))))
+        sentence = conclusion(self.rows(name))
+        display(Markdown(sentence))
 
     def figure(self, name: str) -> Image | Markdown:
         """Draw and save the rows of a table; returns the figure, or that there is none."""
@@ -415,8 +430,8 @@ class Report:
 
     def _caption(self, name: str) -> str:
         lead = self.tables[name].lead
-        rows = self.rows(name)
-        return f"{lead} {conditions(rows, self.profile)}"
+        details = conditions(self.rows(name), self.profile)
+        return f"{lead} {details}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")

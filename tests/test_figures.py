@@ -119,16 +119,16 @@ def test_a_second_phase_goes_on_where_the_first_one_ended():
     ("paper", "rows"),
     [("xception", 1), ("locate_and_verify", 3)],  # SRM residual and located patches besides
 )
-def test_a_panel_shows_frames_the_networks_own_pictures_and_maps(home, paper, rows):
+def test_a_panel_shows_frames_the_networks_own_pictures_and_maps(home, monkeypatch, paper, rows):
     frames = pictures.panel_frames("smoke-a", columns=4)
     assert frames["method"].iloc[-1] == "real" and frames["video"].is_unique
     run = run_of(paper)
     network = papers.module(paper).Network(run.settings).eval()
-    shown = {"a map": np.ones((len(frames), 12, 12))}
-    figure = pictures.frames_panel(run, frames, shown, network)
-    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-    assert len(panels) == (rows + 1) * len(frames) and len(figure.axes) == len(panels) + 1
-    assert panels[-len(frames)].get_ylabel() == "a\nmap"
+    monkeypatch.setattr(Run, "network", lambda run: network)
+    figure = pictures.frames_panel(run, frames, ["Integrated Gradients"])
+    panels = figure.axes
+    assert len(panels) == (rows + 1) * len(frames)
+    assert panels[-len(frames)].get_ylabel() == "Integrated\nGradients"
     batch = as_batch(frames, run.settings)
     score = network.score(outputs_of(network, batch["image"]))[0]
     forged = (batch["mask"][0] > 0.5).float().mean()

@@ -4,7 +4,7 @@ The methods here explain any network. A paper declares maps of its own in ``Netw
 here knows a paper.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,8 @@ def evidence(network: Network) -> Callable[[Tensor], Tensor]:
     """
 
     def log_odds(images: Tensor) -> Tensor:
-        return network.log_odds(network(images)).to(images.dtype)
+        outputs = network(images)
+        return network.log_odds(outputs).to(images.dtype)
 
     return log_odds
 
@@ -75,9 +76,10 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         )
         if gradient is not None:  # else the map lies beside the way to the decision
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
-            maps = (weights * output).sum(1, keepdim=True).relu()  # ReLU(Σ_k α_k A_k), eq. 2
+            weighted_sum = (weights * output).sum(1, keepdim=True)
+            maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
             size = images.shape[-2:]
-            resized = F.interpolate(maps.detach(), size, mode="bilinear")
+            resized = F.interpolate(maps, size, mode="bilinear")
             return resized[:, 0]
     raise DfnbError(
         "this part of the network has no map with an effect on the decision; choose another layer"
@@ -98,7 +100,11 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     log-odds of the frame minus those of a grey one.
     """
     method = IntegratedGradients(evidence(network))
-    attributions = method.attribute(images, n_steps=24, internal_batch_size=len(images))
+    attributions = method.attribute(
+        images,
+        n_steps=24,
+        internal_batch_size=len(images),
+    )
     return attributions.sum(1).detach()
 
 
@@ -109,7 +115,8 @@ def superpixels(network: Network, images: Tensor) -> Tensor:
     """
     feature_mask = segments(images).expand_as(images)
     method = FeatureAblation(evidence(network))
-    return method.attribute(images, feature_mask=feature_mask).mean(1)
+    attributions = method.attribute(images, feature_mask=feature_mask)
+    return attributions.mean(1)
 
 
 def segments(images: Tensor) -> Tensor:
@@ -120,7 +127,8 @@ def segments(images: Tensor) -> Tensor:
     pictures = images.permute(0, 2, 3, 1).cpu().numpy()
     numbers = []
     for picture in pictures:
-        numbers.append(slic(picture, n_segments=64, sigma=1, start_label=0))
+        of_picture = slic(picture, n_segments=64, sigma=1, start_label=0)
+        numbers.append(of_picture)
     segmented = torch.from_numpy(np.stack(numbers))
     return segmented[:, None].long().to(images.device)
 
@@ -166,7 +174,8 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
         parts = [compute(network, images, part) for part in declared]
         return np.max(parts, axis=0)
     if declared == "localise":
-        return network.localise(outputs_of(network, images)).cpu().numpy()
+        outputs = outputs_of(network, images)
+        return network.localise(outputs).cpu().numpy()
     if declared:
         values = grad_cam(network, images, network.get_submodule(declared))
     elif name in EXPLAINERS:
@@ -183,10 +192,10 @@ def _scaled(values: Tensor) -> Tensor:
     return positive / highest.clamp(min=1e-12)
 
 
-def batches(frames: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Tensor]]:
-    """The frames as a network sees them, as many at once as are explained together."""
-    at_once = max(1, PIXELS // settings.image_size**2)
-    return in_order(frames, settings, at_once)
+def at_once(settings: Settings) -> int:
+    """How many frames are explained together."""
+    pixels_per_frame = settings.image_size**2
+    return max(1, PIXELS // pixels_per_frame)
 
 
 @single_thread()
@@ -204,7 +213,7 @@ def explain(
         return random(frames, settings.image_size)
     network = network.to(DEVICE)
     maps = []
-    for batch in batches(frames, settings):
+    for batch in in_order(frames, settings, at_once(settings)):
         images = batch["image"].to(DEVICE)
         maps.append(compute(network, images, name))
     return np.concatenate(maps)
@@ -218,9 +227,10 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     draws = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
         draw = rng("random map", *key)
-        draws.append(draw.random((1, 8, 8)))
-    blocks = torch.from_numpy(np.stack(draws)).float()
-    maps = F.interpolate(blocks, (side, side), mode="nearest")
+        blocks = draw.random((1, 8, 8))
+        draws.append(blocks)
+    small = torch.from_numpy(np.stack(draws)).float()
+    maps = F.interpolate(small, (side, side), mode="nearest")
     return _scaled(maps[:, 0]).numpy()
 
 

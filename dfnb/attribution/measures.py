@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
-from dfnb.data.loading import in_order
+from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, region, single_thread, test_set_facts
@@ -40,15 +39,19 @@ def sample(
         methods: The manipulation methods; by default all.
     """
     frames = load_frames(test_set)
-    test = select(frames, "test", methods).reset_index(drop=True)
-    rows_by_method = test.astype({"method": str}).groupby("method").indices
-    count = max(1, round(forged / (len(rows_by_method) - 1)))
+    test = select(frames, "test", methods)
+    method = test["method"].astype(str)
+    rows_by_method = test.groupby(method).indices
+    forgery_methods = len(rows_by_method) - 1
+    count = max(1, round(forged / forgery_methods))
     chosen = []
     for rows in rows_by_method.values():
         last = len(rows) - 1
         places = np.linspace(0, last, count).round()
-        chosen.append(rows[places.astype(int)])
-    return test.iloc[np.unique(np.concatenate(chosen))]
+        places = places.astype(int)
+        chosen.append(rows[places])
+    every_row = np.concatenate(chosen)
+    return test.iloc[np.unique(every_row)]
 
 
 # ---------------------------------------------------------------- localisation and faithfulness
@@ -66,37 +69,36 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     - those of :func:`faithfulness`;
     - for a map that is the maximum of others, those of ``Network.compare``.
     """
-    forged = frames[frames["label"] == 1]
+    forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
     network = run.network().to(DEVICE)
+    batch = as_batch(forged, run.settings)
+    images = batch["image"].to(DEVICE)
+    masks = batch["mask"][:, 0].numpy() > 0
     mean_mask = run.mean_mask()
     regions = []
+    for frame_map, mask in zip(frame_maps, masks):
+        measures = region(frame_map, mask, mean_mask)
+        measures["chance"] = np.nan
+        if mask.any():
+            measures["chance"] = mask.mean()
+        regions.append(measures)
     curves = []
-    for batch in maps.batches(forged, run.settings):
-        images = batch["image"].to(DEVICE)
-        start = len(regions)
-        batch_maps = frame_maps[start : start + len(images)]
-        curves.append(faithfulness(network, images, batch_maps))
-        masks = batch["mask"][:, 0].numpy() > 0
-        for frame_map, mask in zip(batch_maps, masks):
-            measures = region(frame_map, mask, mean_mask)
-            measures["chance"] = mask.mean() if mask.any() else np.nan
-            regions.append(measures)
-    table = _keys(forged).join(pd.DataFrame(regions))
+    at_once = maps.at_once(run.settings)
+    for start in range(0, len(images), at_once):
+        some = slice(start, start + at_once)
+        curve = faithfulness(network, images[some], frame_maps[some])
+        curves.append(curve)
+    table = forged[list(KEYS)]
+    table = table.join(pd.DataFrame(regions))
     table = table.join(pd.concat(curves, ignore_index=True))
     parts = network.maps().get(name)
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
-        images = [batch["image"] for batch in maps.batches(forged, run.settings)]
-        images = torch.cat(images).to(DEVICE)
         comparison = network.compare(part_maps, images)
         table = table.assign(**comparison)
     table.attrs = test_set_facts(forged)
     return table
-
-
-def _keys(frames: pd.DataFrame) -> pd.DataFrame:
-    return frames[list(KEYS)].reset_index(drop=True)
 
 
 @torch.inference_mode()
@@ -122,19 +124,23 @@ def faithfulness(
         ``insertion``.
     """
     size = images.shape[-2:]
-    coarse = torch.from_numpy(frame_maps)[:, None].to(images.device)
+    device = images.device
+    coarse = torch.from_numpy(frame_maps)[:, None].to(device)
     values = F.interpolate(coarse, size, mode="bilinear")
     draw = rng("ties").random(size)
-    ties = torch.from_numpy(draw).to(images.device) * 1e-6
-    order = (values + ties).flatten(1).argsort(1, descending=True)
+    ties = torch.from_numpy(draw).to(device) * 1e-6
+    without_ties = (values + ties).flatten(1)
+    order = without_ties.argsort(1, descending=True)
     rank = order.argsort(1).view_as(values)  # 0: the highest pixel
+    pixels = rank[0].numel()
     columns = {}
     for step in range(STEPS + 1):
         percent = 100 * step // STEPS
-        top = rank < step / STEPS * rank[0].numel()
+        share = step / STEPS
+        top = rank < share * pixels
         for kind, shown in (("deletion", ~top), ("insertion", top)):
             scores = network.score(network(images * shown))
-            columns[f"{kind} {percent}"] = scores.cpu().numpy()
+            columns[f"{kind} {percent}"] = scores.tolist()
     table = pd.DataFrame(columns)
     for kind in ("deletion", "insertion"):
         curve = table.filter(like=f"{kind} ")
@@ -158,13 +164,13 @@ def sanity(
     ``others``, runs of the same paper, by their names; ``empty``, 1 where the map has the same
     value everywhere. :data:`dfnb.metrics.SANITY_LIMITS` says from which means on a map fails.
     """
-    forged = frames[frames["label"] == 1]
-    image = next(in_order(forged.head(1), run.settings))["image"]
-    randomised = cascade(run.network(), image)
+    forged = frames[frames["label"] == 1].reset_index(drop=True)
+    first = as_batch(forged.head(1), run.settings)
+    randomised = cascade(run.network(), first["image"])
     tables = {}
     for name in names:
         frame_maps = maps.of(run, forged, name)
-        table = _keys(forged)
+        table = forged[list(KEYS)].copy()
         for stage, network in randomised.items():
             changed = maps.explain(network, run.settings, forged, name)
             table[stage] = similarity(frame_maps, changed)
@@ -187,7 +193,11 @@ def cascade(network: Network, image: Tensor) -> dict[str, Network]:
     """
     layers = _layers_in_order(network, image)
     total = len(layers)
-    counts = {"quarter": total // 4, "half": total // 2, "all": total}
+    counts = {
+        "quarter": total // 4,
+        "half": total // 2,
+        "all": total,
+    }
     copies = {}
     for stage, count in counts.items():
         randomised = copy.deepcopy(network)
@@ -212,7 +222,8 @@ def _layers_in_order(network: Network, image: Tensor) -> list[str]:
     places = {layer: place for place, layer in enumerate(executed)}
     names = {}
     for name, layer in network.named_modules():
-        if list(layer.parameters(recurse=False)):
+        weights = list(layer.parameters(recurse=False))
+        if weights:
             names[name] = places.get(layer, -1)
     return sorted(names, key=names.get, reverse=True)
 
@@ -223,7 +234,8 @@ def _randomise(layer: nn.Module) -> None:
         return
     for weights in layer.parameters(recurse=False):
         size = weights.square().mean().sqrt()
-        weights.copy_(torch.randn_like(weights) * size)
+        normal = torch.randn_like(weights)
+        weights.copy_(normal * size)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -231,15 +243,14 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     0 where one of the two has the same value everywhere.
     """
-    return (_ranks(a) * _ranks(b)).sum(1)
+    correlations = _ranks(a).corrwith(_ranks(b), axis=1)
+    return correlations.fillna(0).to_numpy()
 
 
-def _ranks(frame_maps: np.ndarray) -> np.ndarray:
-    """The ranks (n, 576) of maps on the grid, with mean 0 and length 1; all 0 for equal values."""
+def _ranks(frame_maps: np.ndarray) -> pd.DataFrame:
+    """The ranks (n, 576) of the values of maps on the grid."""
     full_size = torch.from_numpy(frame_maps)[:, None].float()
     small = F.interpolate(full_size, (24, 24), mode="area")
-    values = small.flatten(1).numpy().round(6)
-    ranks = rankdata(values, axis=1)
-    ranks -= ranks.mean(1, keepdims=True)
-    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
-    return ranks / np.maximum(lengths, 1e-9)
+    values = small.flatten(1).numpy()
+    table = pd.DataFrame(values.round(6))
+    return table.rank(axis=1)
