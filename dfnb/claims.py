@@ -40,7 +40,6 @@ class Claim(Closed):
     published: float = NAN
     only_if: str = ""
     family: bool = True
-    delta: float | None = None
     registered: str = ""
 
 
@@ -196,7 +195,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
         where = "inside" if low <= claim.published <= high else "outside"
         half = (high - low) / 2
         return {**row, "verdict": f"published figure {where} our interval (± {half:.3f})"}
-    delta = claim.delta or sizes[_kind_of_size(claim, number)]
+    delta = sizes[_kind_of_size(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
     row["verdict"] = verdict(claim.kind, low, high, delta)
     row["p"] = p_value(value - limit, Spread(number["error"] ** 2, number["degrees"]))

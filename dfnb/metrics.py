@@ -78,10 +78,6 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
         "a (video, track, frame) that occurs twice": scores.duplicated(LEVELS["frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }
-    for name in scores.columns.intersection(list(LOCALISATION)):
-        # a real frame has no forged region: its only possible value is 0
-        impossible = ~scores[name].fillna(0).between(0, label)
-        wrong[f"a {name} outside [0, 1] or of a real frame"] = impossible
     for problem, is_wrong in wrong.items():
         if is_wrong.any():
             first = scores[is_wrong.to_numpy()].iloc[0]
@@ -310,12 +306,6 @@ class Estimates:
     def outcome(self) -> Outcome:
         """What the estimates of all seeds come to; the seeds share the videos."""
         degrees = self.design.fewest - 1
-        left_chance = NAN
-        if self.how == "delong" and not self.signed:
-            left_chance = 0.0
-            for value, spread in zip(self.values, self.spread):
-                low, high = Spread(self.variance(spread), degrees).interval(value)
-                left_chance += low > 0.5 or high < 0.5
         label = self.design.label
         counts = {
             "n": len(label),
@@ -330,7 +320,6 @@ class Estimates:
             self.independent,
             self.how,
             counts,
-            left_chance,
         )
 
 

@@ -302,7 +302,6 @@ class Outcome:
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
         counts: The numbers of units (n, n_real, n_fake) and of clusters.
-        left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
     """
 
     values: np.ndarray
@@ -311,7 +310,6 @@ class Outcome:
     independent: int
     how: str
     counts: dict[str, int]
-    left_chance: float
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -344,7 +342,6 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "error": over_both.error,
         "degrees": over_both.degrees,
         "seeds": seeds,
-        "left_chance": first.left_chance if sets == 1 else NAN,
         "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
     }
