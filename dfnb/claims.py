@@ -218,7 +218,8 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
 def _without_verdict(number: pd.Series) -> str:
     """Why a number gets no verdict; empty where it does."""
     left_out, runs = map(int, number["collapsed"].split(" of "))
-    if left_out == runs or left_out > MOST_COLLAPSED:
+    too_many_collapsed = left_out == runs or left_out > MOST_COLLAPSED
+    if too_many_collapsed:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
@@ -230,8 +231,11 @@ def _without_verdict(number: pd.Series) -> str:
 def _kind_of_size(claim: Claim, number: pd.Series) -> str:
     """Which of the material sizes holds for a claim."""
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
-        return "within" if number["test_set"] == number["train_set"] else "cross"
-    return "accuracy" if "accuracy" in claim.metric else "localisation"
+        is_within = number["test_set"] == number["train_set"]
+        return "within" if is_within else "cross"
+    if "accuracy" in claim.metric:
+        return "accuracy"
+    return "localisation"
 
 
 def verdict(kind: str, low: float, high: float, delta: float) -> str:

@@ -51,11 +51,13 @@ class Design:
 
     def __init__(self, label: Array, cluster: Array) -> None:
         self.label = np.asarray(label, bool)
-        self.cluster, names = pd.factorize(np.asarray(cluster))
-        self.clusters = len(names)
+        names = np.asarray(cluster)
+        self.cluster, distinct_names = pd.factorize(names)
+        self.clusters = len(distinct_names)
         reals = self._sums(~self.label)
         fakes = self._sums(self.label)
-        self.has_class = np.array([reals, fakes]) > 0
+        units_of_class = np.array([reals, fakes])
+        self.has_class = units_of_class > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
         present = self.clusters_per_class[is_present]
@@ -154,14 +156,15 @@ def class_mean(
     influence = np.empty(column.shape)
     means = []
     for of_class in (label, ~label):
-        if not of_class.any():
+        units = np.count_nonzero(of_class)
+        if units == 0:
             continue
         values = column[:, of_class]
         mean = values.mean(axis=1)
         means.append(mean)
         weight = 1 / len(label)
         if balanced:
-            weight = 0.5 / np.count_nonzero(of_class)
+            weight = 0.5 / units
         deviation = values - mean[:, None]
         influence[:, of_class] = deviation * weight
     if balanced:
@@ -183,9 +186,10 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
 
     Of more than MOST_THRESHOLDS distinct scores, neighbours share a threshold.
     """
-    distinct, place = np.unique(-score, return_inverse=True)
-    thresholds = min(len(distinct), MOST_THRESHOLDS)
-    threshold = place * thresholds // len(distinct)
+    distinct_scores, place = np.unique(-score, return_inverse=True)
+    distinct = len(distinct_scores)
+    thresholds = min(distinct, MOST_THRESHOLDS)
+    threshold = place * thresholds // distinct
     counts = np.zeros((2, design.clusters, thresholds))
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
@@ -194,7 +198,10 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     return curve_metrics_of_weights(weights @ fake, weights @ real)
 
 
-def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
+def curve_metrics_of_weights(
+    fake: Array,
+    real: Array,
+) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
     The definitions are scikit-learn's, which is too slow for thousands of replicates or masks. The
@@ -286,7 +293,8 @@ class Spread:
 
 def t_quantile(degrees: float, probability: float = 0.975) -> float:
     """The t quantile; by default that of a two-sided 95 % interval."""
-    return float(stdtrit(degrees, probability))
+    quantile = stdtrit(degrees, probability)
+    return float(quantile)
 
 
 def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[float, float]:
@@ -305,7 +313,8 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
             return bound, 1.0
         return 0.0, 1 - bound
     slope = value * (1 - value)  # of the logistic function
-    half = t_quantile(spread.degrees) * np.sqrt(spread.variance) / slope
+    quantile = t_quantile(spread.degrees)
+    half = quantile * np.sqrt(spread.variance) / slope
     middle = logit(value)
     low = expit(middle - half)
     high = expit(middle + half)
