@@ -40,7 +40,6 @@ class Claim(Closed):
     published: float = NAN
     only_if: str = ""
     family: bool = True
-    delta: float | None = None
     registered: str = ""
 
 
@@ -127,30 +126,35 @@ def _judged_in(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
                 "p": NAN,
                 "family": claim.family,
             }
-            row.update(_judged(claim, numbers[numbers["test_set"] == test_set], registry.delta))
-            premise = rows.get((claim.only_if, test_set), {"verdict": ""})["verdict"]
+            on_test_set = numbers[numbers["test_set"] == test_set]
+            row.update(_judged(claim, on_test_set, registry.delta))
+            premise = rows.get((claim.only_if, test_set))
             if not is_judged:
                 row.update(verdict="not judged", p=NAN)
-            elif claim.only_if and not premise.startswith("supported"):
-                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
+            elif claim.only_if and not (premise and premise["verdict"].startswith("supported")):
+                reason = f"{claim.only_if} is not supported"
+                row.update(verdict=f"not judged: {reason}", p=NAN)
             rows[claim.id, test_set] = row
     return pd.DataFrame(rows.values())
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
     """The results that a claim is about: with and without collapsed runs, one per test set."""
-    own = claim.model_dump(
-        include={"detector", "method", "corruption", "map", "level", "metric"},
-    )
     wanted = {
-        **own,
+        "detector": claim.detector,
         "minus": claim.against,
+        "method": claim.method,
+        "corruption": claim.corruption,
+        "map": claim.map,
+        "level": claim.level,
+        "metric": claim.metric,
         "paired_methods": False,
         "severity": 0,
         "sanity": False,
         "selection": "validation",
     }
-    return results[(results[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    is_equal = results[list(wanted)] == pd.Series(wanted)
+    return results[is_equal.all(axis=1)]
 
 
 def _test_sets(claim: Claim, numbers: pd.DataFrame, train_set: str) -> Iterator[tuple[str, bool]]:
@@ -162,7 +166,9 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame, train_set: str) -> Iterator[
     test_sets = numbers["test_set"].unique()
     named = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     for name in claim.sets:
-        for test_set in fnmatch.filter(test_sets, named.get(name, name)) or [name]:
+        pattern = named.get(name, name)
+        matching = fnmatch.filter(test_sets, pattern)
+        for test_set in matching or [name]:
             yield test_set, True
         if name == "cross":
             for test_set in test_sets:
@@ -189,19 +195,22 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
         "clusters": f"{number['clusters']:.0f}".replace("nan", "–"),
         "collapsed": number["collapsed"],
     }
-    no_verdict = "not judged" if claim.kind == "shown" else _without_verdict(number)
-    if no_verdict:
-        return {**row, "verdict": no_verdict}
+    row["verdict"] = "not judged" if claim.kind == "shown" else _without_verdict(number)
+    if row["verdict"]:
+        return row
     if claim.kind == "figure":
         where = "inside" if low <= claim.published <= high else "outside"
         half = (high - low) / 2
-        return {**row, "verdict": f"published figure {where} our interval (± {half:.3f})"}
-    delta = claim.delta or sizes[_kind_of_size(claim, number)]
+        row["verdict"] = f"published figure {where} our interval (± {half:.3f})"
+        return row
+    delta = sizes[_kind_of_size(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
     row["verdict"] = verdict(claim.kind, low, high, delta)
-    row["p"] = p_value(value - limit, Spread(number["error"] ** 2, number["degrees"]))
+    spread = Spread(number["error"] ** 2, number["degrees"])
+    row["p"] = p_value(value - limit, spread)
     with_all = numbers.loc[numbers["collapsed_included"], "value"]
-    if row["verdict"].startswith("supported") and (with_all <= limit).any():
+    sign_turns = (with_all <= limit).any()
+    if row["verdict"].startswith("supported") and sign_turns:
         row["verdict"] = "not supported: the sign turns with the collapsed runs included"
     return row
 
@@ -209,7 +218,8 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
 def _without_verdict(number: pd.Series) -> str:
     """Why a number gets no verdict; empty where it does."""
     left_out, runs = map(int, number["collapsed"].split(" of "))
-    if left_out == runs or left_out > MOST_COLLAPSED:
+    too_many_collapsed = left_out == runs or left_out > MOST_COLLAPSED
+    if too_many_collapsed:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
@@ -221,8 +231,11 @@ def _without_verdict(number: pd.Series) -> str:
 def _kind_of_size(claim: Claim, number: pd.Series) -> str:
     """Which of the material sizes holds for a claim."""
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
-        return "within" if number["test_set"] == number["train_set"] else "cross"
-    return "accuracy" if "accuracy" in claim.metric else "localisation"
+        is_within = number["test_set"] == number["train_set"]
+        return "within" if is_within else "cross"
+    if "accuracy" in claim.metric:
+        return "accuracy"
+    return "localisation"
 
 
 def verdict(kind: str, low: float, high: float, delta: float) -> str:
@@ -256,8 +269,9 @@ def published(names: Iterable[str]) -> pd.DataFrame:
         table = table.rename(columns={"level(frame/video/image)": "level"})
     parts = [table.head(0)]
     for name in names:
-        is_of_paper = table["paper"].str.startswith(name) | (table["method"] == name)
-        parts.append(table[is_of_paper].assign(paper=name))
+        is_named = table["paper"].str.startswith(name) | (table["method"] == name)
+        of_paper = table[is_named].assign(paper=name)
+        parts.append(of_paper)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -271,8 +285,10 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     for ours, theirs in content().datasets.items():
         names.update(dict.fromkeys(theirs, ours))
     figures = published(set(results["published_as"]) - {""})
-    is_own = (figures["metric"] == "AUC") & ~figures["method"].str.startswith("previous best")
-    figures = figures[is_own].replace({"train_set": names, "test_set": names})
+    is_auc = figures["metric"] == "AUC"
+    is_of_others = figures["method"].str.startswith("previous best")
+    figures = figures[is_auc & ~is_of_others]
+    figures = figures.replace({"train_set": names, "test_set": names})
     figures = figures.rename(columns={"paper": "published_as", "value": "published"})
     keys = ["published_as", "train_set", "test_set", "level"]
     figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)

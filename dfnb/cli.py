@@ -126,16 +126,6 @@ def report(profile: ProfileName = "demo") -> None:
 
 
 @app.command()
-def compare(first: ProfileName, second: ProfileName) -> None:
-    """Video AUC of the first report minus the second's, paired on the test sets they share."""
-    from dfnb import results
-
-    rows = results.between(first, second)
-    columns = ["detector", "minus", "test_set", "value", "low", "high", "p", "seeds"]
-    typer.echo(rows[columns].round(3).to_string(index=False))
-
-
-@app.command()
 def synth(
     preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
     portraits: Annotated[

@@ -28,6 +28,7 @@ import pandas as pd
 from dfnb.settings import DfnbError
 from dfnb.statistics import (
     NAN,
+    Array,
     Design,
     Outcome,
     Spread,
@@ -78,10 +79,6 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
         "a (video, track, frame) that occurs twice": scores.duplicated(LEVELS["frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }
-    for name in scores.columns.intersection(list(LOCALISATION)):
-        # a real frame has no forged region: its only possible value is 0
-        impossible = ~scores[name].fillna(0).between(0, label)
-        wrong[f"a {name} outside [0, 1] or of a real frame"] = impossible
     for problem, is_wrong in wrong.items():
         if is_wrong.any():
             first = scores[is_wrong.to_numpy()].iloc[0]
@@ -115,24 +112,28 @@ class Units:
 
     index: pd.DataFrame
     design: Design
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Array]
     seeds: list[int | None]
     validation_clusters: int = 0
 
-    def rows(self, chosen: np.ndarray) -> "Units":
+    def rows(self, chosen: Array) -> "Units":
         """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
+        places = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        label = self.design.label[places]
+        cluster = self.design.cluster[places]
         return replace(
             self,
-            index=self.index[chosen] if chosen.dtype == bool else self.index.iloc[chosen],
-            design=Design(self.design.label[chosen], self.design.cluster[chosen]),
-            columns={name: values[:, chosen] for name, values in self.columns.items()},
+            index=self.index.iloc[places],
+            design=Design(label, cluster),
+            columns={name: values[:, places] for name, values in self.columns.items()},
         )
 
     def only(self, index: pd.DataFrame) -> "Units":
         """The units that the ``index`` of other units has, too."""
         keys = [name for name in LEVELS["frame"] if name in self.index]
         own = pd.MultiIndex.from_frame(self.index[keys])
-        return self.rows(own.isin(pd.MultiIndex.from_frame(index[keys])))
+        others = pd.MultiIndex.from_frame(index[keys])
+        return self.rows(own.isin(others))
 
     def tables(self, places: Sequence[int]) -> "Units":
         """All units of the tables at these places."""
@@ -144,12 +145,13 @@ class Units:
         )
 
     @cached_property
-    def curves(self) -> list[tuple[dict[str, float], dict[str, np.ndarray]]]:
+    def curves(self) -> list[tuple[dict[str, float], dict[str, Array]]]:
         """Of each table the curve metrics, and their bootstrap replicates (REPLICATES,)."""
         curves = []
         for score in self.columns["score"]:
             values = curve_metrics(score, self.design.label)
-            curves.append((values, bootstrap_curve_metrics(score, self.design)))
+            replicates = bootstrap_curve_metrics(score, self.design)
+            curves.append((values, replicates))
         return curves
 
 
@@ -162,8 +164,10 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     numbered = [table.assign(table=number) for number, table in enumerate(tables)]
     data = _of_level(pd.concat(numbered, join="inner"), level)
     names = [*LEVELS[level], "cluster", "label", "method"]
-    indices = [rows.reset_index(drop=True) for _, rows in data[names].groupby(data["table"])]
-    for index in indices:
+    indices = []
+    for _, rows in data.groupby("table"):
+        index = rows[names].reset_index(drop=True)
+        indices.append(index)
         check_same_units(indices[0], index)
     columns = {}
     for name in _measures(data):
@@ -173,17 +177,18 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     for name, (first, second) in DIFFERENCES.items():
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
-    design = Design(indices[0]["label"].to_numpy(), indices[0]["cluster"].to_numpy())
-    facts = [table.attrs for table in tables]
-    thresholds = [attrs.get("threshold") for attrs in facts]
+    units = indices[0]
+    design = Design(units["label"].to_numpy(), units["cluster"].to_numpy())
+    seeds = [table.attrs.get("seed") for table in tables]
+    thresholds = [table.attrs.get("threshold") for table in tables]
+    validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
     has_threshold = "score" in columns and None not in thresholds
     if has_threshold and level == "frame" and design.clusters_per_class.all():
         called = columns["score"] > np.array(thresholds)[:, None]
-        columns[AT_THRESHOLD] = (called == design.label).astype(float)
+        is_right = called == design.label
+        columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
-    clusters = min(attrs.get("threshold_clusters", 0) for attrs in facts)
-    seeds = [attrs.get("seed") for attrs in facts]
-    return Units(indices[0], design, columns, seeds, clusters)
+    return Units(units, design, columns, seeds, min(validation_clusters))
 
 
 def _of_level(frames: pd.DataFrame, level: Level) -> pd.DataFrame:
@@ -240,9 +245,9 @@ class Estimates:
         least_variance: A lower bound of the variance over clusters.
     """
 
-    values: np.ndarray
-    spread: np.ndarray
-    column: np.ndarray = field(repr=False)
+    values: Array
+    spread: Array
+    column: Array = field(repr=False)
     design: Design
     how: Literal["delong", "linearised", "bootstrap", "none"]
     independent: int
@@ -268,7 +273,8 @@ class Estimates:
         means = {}
         for name in ("values", "spread", "column"):
             array = getattr(self, name)
-            means[name] = array.reshape(conditions, seeds, *array.shape[1:]).mean(axis=0)
+            shape = (conditions, seeds, *array.shape[1:])
+            means[name] = array.reshape(shape).mean(axis=0)
         return replace(self, **means)
 
     def minus(self, other: "Estimates") -> "Estimates":
@@ -295,9 +301,11 @@ class Estimates:
     @property
     def bounded(self) -> bool:
         """Whether the metric lies in [0, 1]."""
-        return not self.signed and self.column.min() >= 0 and self.column.max() <= 1
+        lowest = self.column.min()
+        highest = self.column.max()
+        return not self.signed and lowest >= 0 and highest <= 1
 
-    def variance(self, spread: np.ndarray) -> float:
+    def variance(self, spread: Array) -> float:
         """The variance over clusters of an estimate with this spread (n,) or (REPLICATES,)."""
         if self.how == "none" or self.design.fewest < 2:
             return NAN
@@ -310,12 +318,6 @@ class Estimates:
     def outcome(self) -> Outcome:
         """What the estimates of all seeds come to; the seeds share the videos."""
         degrees = self.design.fewest - 1
-        left_chance = NAN
-        if self.how == "delong" and not self.signed:
-            left_chance = 0.0
-            for value, spread in zip(self.values, self.spread):
-                low, high = Spread(self.variance(spread), degrees).interval(value)
-                left_chance += low > 0.5 or high < 0.5
         label = self.design.label
         counts = {
             "n": len(label),
@@ -323,14 +325,14 @@ class Estimates:
             "n_fake": np.count_nonzero(label),
             "clusters": self.design.clusters,
         }
+        variance = self.variance(self.spread.mean(axis=0))
         return Outcome(
             self.values,
-            Spread(self.variance(self.spread.mean(axis=0)), degrees),
+            Spread(variance, degrees),
             self.bounded,
             self.independent,
             self.how,
             counts,
-            left_chance,
         )
 
 
@@ -356,36 +358,53 @@ def measure(data: Units, metric: str) -> Estimates | None:
         return Estimates(values, influence, score, design, "delong", design.pairs)
     if metric in CURVE_METRICS:
         return _measure_curve(data, metric)
+    return _measure_mean(data, metric)
+
+
+def _measure_curve(data: Units, metric: str) -> Estimates:
+    values = []
+    replicates = []
+    for of_scores, of_replicates in data.curves:
+        values.append(of_scores[metric])
+        replicates.append(of_replicates[metric])
+    design = data.design
+    real_clusters = design.clusters_per_class[0]
+    enough = real_clusters >= FEWEST_REAL.get(metric, 2)
+    return Estimates(
+        np.array(values),
+        np.array(replicates),
+        data.columns["score"],
+        design,
+        how="bootstrap" if enough else "none",
+        independent=design.pairs,
+    )
+
+
+def _measure_mean(data: Units, metric: str) -> Estimates:
+    design = data.design
     source = data.columns["score" if metric in METRICS else metric]
     column = source
     if metric == "Brier":
         column = (source - design.label) ** 2
     elif metric in METRICS:
-        column = ((source > 0.5) == design.label).astype(float)
+        is_right = (source > 0.5) == design.label
+        column = is_right.astype(float)
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
+    is_uncertain = metric in (AT_THRESHOLD, CALLED) and rests_on_few
     return Estimates(
         values,
         influence,
         source,
         design,
-        how="none" if metric in (AT_THRESHOLD, CALLED) and rests_on_few else "linearised",
+        how="none" if is_uncertain else "linearised",
         independent=design.pairs if balanced else design.clusters,
         signed=metric in DIFFERENCES,
     )
 
 
-def _measure_curve(data: Units, metric: str) -> Estimates:
-    design = data.design
-    values = np.array([of_table[metric] for of_table, _ in data.curves])
-    replicates = np.array([of_table[metric] for _, of_table in data.curves])
-    enough = design.clusters_per_class[0] >= FEWEST_REAL.get(metric, 2)
-    how = "bootstrap" if enough else "none"
-    return Estimates(values, replicates, data.columns["score"], design, how, design.pairs)
-
-
-def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def localisation(probability: Array, mask: Array) -> dict[str, float]:
     """How well a map finds the forged pixels of a frame: LOCALISATION and ``best_iou``, in [0, 1].
 
     - IoU of the pixels above .5, and at the best threshold; pixel AUC and AP;
@@ -409,20 +428,23 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     if not forged.any():
         return dict.fromkeys([*LOCALISATION, "best_iou"], NAN)
     height, width = forged.shape
-    resized = cv2.resize(np.float32(probability), (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
     resized = resized.round(6)
     curve = curve_metrics(resized.ravel(), forged.ravel())
-    total = float(resized.sum(dtype=float))
     above = resized > 0.5
+    intersection = (above & forged).sum()
+    union = (above | forged).sum()
+    is_highest = resized == resized.max()
     energy = forged.mean()
+    total = float(resized.sum(dtype=float))
     if total > 0:
         energy = resized[forged].sum(dtype=float) / total
     return {
-        "iou": float((above & forged).sum() / (above | forged).sum()),
+        "iou": float(intersection / union),
         "pixel_auc": curve["AUC"],
         "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
-        "pointing": float(forged[resized == resized.max()].mean()),
+        "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
         "best_iou": curve["best IoU"],
     }

@@ -83,7 +83,6 @@ class ResultRow:
     n_fake: float = NAN
     clusters: float = NAN  # of videos that share people
     seeds: int = 0
-    left_chance: float = NAN  # seeds whose own interval of AUC, over videos, does not hold .5
     interval_method: str = ""  # how the variance over videos was made, see dfnb.metrics
     rule: str = ""  # that chose the epoch
     backbone: str = ""
@@ -136,37 +135,7 @@ def make(report: Report) -> pd.DataFrame:
     rows += _cross_dataset_means(rows)
     for detector in detectors:
         rows += _losses(detector)
-    return _table(rows)
-
-
-def _table(rows: Sequence[ResultRow]) -> pd.DataFrame:
     return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcomes")
-
-
-def between(first: str, second: str) -> pd.DataFrame:
-    """Clean video AUC of the detectors of one report minus that of the same ones in another.
-
-    Raises :class:`DfnbError` when a test set differs, or when no detector and test set is in both.
-    """
-    report = Report(first)
-    other = Report(second)
-    twins = {detector.name: detector for detector in other.detectors()}
-    rows = []
-    for detector in report.detectors():
-        twin = twins.get(detector.name)
-        for test_set in report.test_sets(detector):
-            if twin is None or test_set not in other.test_sets(twin):
-                continue
-            facts = report.test_set(test_set).attrs
-            if facts != other.test_set(test_set).attrs:
-                raise DfnbError(f"{first} and {second} saw different data as {test_set}")
-            clean = Condition(test_set)
-            side = Side(report.read, detector, "video", facts, clean, [clean])
-            rows += _compare(side, replace(side, read=other.read, detector=twin))
-    if not rows:
-        raise DfnbError(f"{first} and {second} share no detector and test set")
-    table = _table(rows).assign(minus=f"in {second}")
-    return table[(table["metric"] == "AUC") & (table["method"] == ALL_METHODS)]
 
 
 # ---------------------------------------------------------------- what is compared

@@ -29,6 +29,7 @@ from dfnb.seeds import rng
 REPLICATES = 1000
 MOST_THRESHOLDS = 400  # of a bootstrap replicate
 NAN = float("nan")
+Array = np.ndarray
 
 
 # ---------------------------------------------------------------- clusters
@@ -48,19 +49,27 @@ class Design:
             are independent of each other.
     """
 
-    def __init__(self, label: np.ndarray, cluster: np.ndarray) -> None:
+    def __init__(self, label: Array, cluster: Array) -> None:
         self.label = np.asarray(label, bool)
-        self.cluster, names = pd.factorize(np.asarray(cluster))
-        self.clusters = len(names)
-        reals = np.bincount(self.cluster, ~self.label, self.clusters)
-        fakes = np.bincount(self.cluster, self.label, self.clusters)
-        self.has_class = np.array([reals, fakes]) > 0
+        names = np.asarray(cluster)
+        self.cluster, distinct_names = pd.factorize(names)
+        self.clusters = len(distinct_names)
+        reals = self._sums(~self.label)
+        fakes = self._sums(self.label)
+        units_of_class = np.array([reals, fakes])
+        self.has_class = units_of_class > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
-        present = self.clusters_per_class[self.clusters_per_class > 0]
+        is_present = self.clusters_per_class > 0
+        present = self.clusters_per_class[is_present]
         self.fewest = int(present.min(initial=self.clusters))
-        self.pairs = int(min(*self.clusters_per_class, self.clusters // 2))
+        scarcer = self.clusters_per_class.min()
+        self.pairs = int(min(scarcer, self.clusters // 2))
 
-    def variance(self, influence: np.ndarray) -> float:
+    def _sums(self, values: Array) -> Array:
+        """The sum over the units of each cluster, of values (n,)."""
+        return np.bincount(self.cluster, values, self.clusters)
+
+    def variance(self, influence: Array) -> float:
         """The variance over clusters of an estimate, from each unit's influence (n,) on it.
 
         The influences sum to 0 in each class. With R_k and F_k the sums over the real and the fake
@@ -73,31 +82,35 @@ class Design:
         """
         if self.fewest < 2:
             return NAN
-        real = np.bincount(self.cluster, influence * ~self.label, self.clusters)
-        fake = np.bincount(self.cluster, influence * self.label, self.clusters)
+        real = self._sums(influence * ~self.label)
+        fake = self._sums(influence * self.label)
         k_real, k_fake = self.clusters_per_class
         of_real = _unbiased(k_real) * real @ real
         of_fake = _unbiased(k_fake) * fake @ fake
         of_both = 2 * _unbiased(self.clusters) * real @ fake
-        return float(of_real + of_fake + of_both)
+        total = of_real + of_fake + of_both
+        return float(total)
 
     @cached_property
-    def resampled(self) -> np.ndarray:
+    def resampled(self) -> Array:
         """Bootstrap weights (REPLICATES, clusters), the same for every table of this design.
 
         Of each stratum (clusters with real units only, with fake units only, with both) k - 1 of
         the k clusters are drawn, each weighted by k / (k - 1). All clusters form one stratum where
         a stratum would have a single cluster.
         """
-        stratum = self.has_class[0] + 2 * self.has_class[1]
+        has_real, has_fake = self.has_class
+        stratum = has_real + 2 * has_fake
         if 1 in np.bincount(stratum):
             stratum = np.zeros_like(stratum)
         generator = rng("bootstrap")
         weights = np.empty((REPLICATES, self.clusters))
         for name in np.unique(stratum):
-            k = np.count_nonzero(stratum == name)
-            draws = generator.multinomial(k - 1, np.full(k, 1 / k), REPLICATES)
-            weights[:, stratum == name] = draws * k / (k - 1)
+            is_inside = stratum == name
+            k = np.count_nonzero(is_inside)
+            probabilities = np.full(k, 1 / k)
+            draws = generator.multinomial(k - 1, probabilities, REPLICATES)
+            weights[:, is_inside] = draws * k / (k - 1)
         return weights
 
 
@@ -108,7 +121,7 @@ def _unbiased(k: int) -> float:
 # ---------------------------------------------------------------- estimates
 
 
-def auc(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def auc(score: Array, label: Array) -> tuple[Array, Array]:
     """AUC (tables,) of scores (tables, n), and each unit's influence (tables, n) on it.
 
     Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
@@ -120,19 +133,22 @@ def auc(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = rankdata(score, axis=1)
     rank_in_fakes = rankdata(score[:, label], axis=1)
     rank_in_reals = rankdata(score[:, real], axis=1)
+    reals_below = rank[:, label] - rank_in_fakes
+    fakes_below = rank[:, real] - rank_in_reals
     component = np.empty(score.shape)
-    component[:, label] = (rank[:, label] - rank_in_fakes) / reals
-    component[:, real] = 1 - (rank[:, real] - rank_in_reals) / fakes
+    component[:, label] = reals_below / reals
+    component[:, real] = 1 - fakes_below / fakes
     values = component[:, label].mean(axis=1)
-    influence = (component - values[:, None]) / np.where(label, fakes, reals)
-    return values, influence
+    deviation = component - values[:, None]
+    units_of_class = np.where(label, fakes, reals)
+    return values, deviation / units_of_class
 
 
 def class_mean(
-    column: np.ndarray,
-    label: np.ndarray,
+    column: Array,
+    label: Array,
     balanced: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
     ``balanced``: the mean of the means of the two classes.
@@ -140,45 +156,52 @@ def class_mean(
     influence = np.empty(column.shape)
     means = []
     for of_class in (label, ~label):
-        if not of_class.any():
+        units = np.count_nonzero(of_class)
+        if units == 0:
             continue
         values = column[:, of_class]
         mean = values.mean(axis=1)
         means.append(mean)
         weight = 1 / len(label)
         if balanced:
-            weight = 0.5 / np.count_nonzero(of_class)
-        influence[:, of_class] = (values - mean[:, None]) * weight
-    values = np.mean(means, axis=0) if balanced else column.mean(axis=1)
-    return values, influence
+            weight = 0.5 / units
+        deviation = values - mean[:, None]
+        influence[:, of_class] = deviation * weight
+    if balanced:
+        return np.mean(means, axis=0), influence
+    return column.mean(axis=1), influence
 
 
-def curve_metrics(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
+def curve_metrics(score: Array, label: Array) -> dict[str, float]:
     """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool."""
-    thresholds, place = np.unique(-score, return_inverse=True)
-    fake = np.bincount(place, label, len(thresholds))
-    real = np.bincount(place, ~label, len(thresholds))
+    _, place = np.unique(-score, return_inverse=True)
+    fake = np.bincount(place, label)
+    real = np.bincount(place, ~label)
     metrics = curve_metrics_of_weights(fake[None], real[None])
     return {name: float(values[0]) for name, values in metrics.items()}
 
 
-def bootstrap_curve_metrics(score: np.ndarray, design: Design) -> dict[str, np.ndarray]:
+def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     """Bootstrap replicates (REPLICATES,) of the metrics of :func:`curve_metrics_of_weights`.
 
     Of more than MOST_THRESHOLDS distinct scores, neighbours share a threshold.
     """
-    distinct, place = np.unique(-score, return_inverse=True)
-    thresholds = min(len(distinct), MOST_THRESHOLDS)
-    threshold = place * thresholds // len(distinct)
-    shape = (2, design.clusters, thresholds)
-    place = np.ravel_multi_index((design.label.astype(int), design.cluster, threshold), shape)
-    counts = np.bincount(place, minlength=np.prod(shape)).astype(float)
-    real, fake = counts.reshape(shape)
+    distinct_scores, place = np.unique(-score, return_inverse=True)
+    distinct = len(distinct_scores)
+    thresholds = min(distinct, MOST_THRESHOLDS)
+    threshold = place * thresholds // distinct
+    counts = np.zeros((2, design.clusters, thresholds))
+    place = (design.label.astype(int), design.cluster, threshold)
+    np.add.at(counts, place, 1)
+    real, fake = counts
     weights = design.resampled
     return curve_metrics_of_weights(weights @ fake, weights @ real)
 
 
-def curve_metrics_of_weights(fake: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
+def curve_metrics_of_weights(
+    fake: Array,
+    real: Array,
+) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
     The definitions are scikit-learn's, which is too slow for thousands of replicates or masks. The
@@ -189,34 +212,49 @@ def curve_metrics_of_weights(fake: np.ndarray, real: np.ndarray) -> dict[str, np
         fake: Weights (B, T) of the fake units at T scores, the highest score first.
         real: The same of the real units.
     """
-    true_positives = np.pad(fake.cumsum(axis=1), ((0, 0), (1, 0)))
-    false_positives = np.pad(real.cumsum(axis=1), ((0, 0), (1, 0)))
+    true_positives = _cumulated(fake)
+    false_positives = _cumulated(real)
     positives = true_positives + false_positives
+    fakes = true_positives[:, -1:]
+    reals = false_positives[:, -1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        tpr = true_positives / true_positives[:, -1:]
-        fpr = false_positives / false_positives[:, -1:]
-        iou = true_positives / (true_positives[:, -1:] + false_positives)
-        precision = np.where(positives > 0, true_positives / positives, 0)
+        tpr = true_positives / fakes
+        fpr = false_positives / reals
+        iou = true_positives / (fakes + false_positives)
+        precision = true_positives / positives
+    precision[positives == 0] = 0
     metrics = {}
     for percent in (1, 5):
-        within = fpr <= percent / 100 + 1e-9
-        metrics[f"TPR at {percent}% FPR"] = np.where(within, tpr, 0).max(axis=1)
-    height = tpr[:, 1:] + tpr[:, :-1]
-    metrics["AUC"] = (np.diff(fpr) * height).sum(axis=1) / 2
-    metrics["AP"] = (np.diff(tpr) * precision[:, 1:]).sum(axis=1)
+        is_within = fpr <= percent / 100 + 1e-9
+        tpr_within = np.where(is_within, tpr, 0)
+        metrics[f"TPR at {percent}% FPR"] = tpr_within.max(axis=1)
+    trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])
+    metrics["AUC"] = trapezia.sum(axis=1) / 2
+    steps = np.diff(tpr) * precision[:, 1:]
+    metrics["AP"] = steps.sum(axis=1)
     metrics["best IoU"] = iou.max(axis=1)
     metrics["EER"] = _equal_error_rate(fpr, tpr)
     return metrics
 
 
-def _equal_error_rate(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
+def _cumulated(weights: Array) -> Array:
+    """The sums (B, T + 1) of the first 0 to T weights."""
+    none = np.zeros((len(weights), 1))
+    sums = weights.cumsum(axis=1)
+    return np.hstack([none, sums])
+
+
+def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
     """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
     excess = fpr + tpr - 1
     curve = np.arange(len(fpr))
-    after = (curve, np.argmax(excess >= 0, axis=1))
-    before = (curve, after[1] - 1)
-    share = excess[before] / (excess[before] - excess[after])
-    return fpr[before] + (fpr[after] - fpr[before]) * share
+    point = np.argmax(excess >= 0, axis=1)
+    after = (curve, point)
+    before = (curve, point - 1)
+    drop = excess[before] - excess[after]
+    share = excess[before] / drop
+    width = fpr[after] - fpr[before]
+    return fpr[before] + width * share
 
 
 # ---------------------------------------------------------------- intervals and tests
@@ -244,7 +282,8 @@ class Spread:
             return Spread(total, self.degrees)
         share = self.variance**2 / self.degrees
         other_share = other.variance**2 / other.degrees
-        return Spread(total, total**2 / (share + other_share))
+        degrees = total**2 / (share + other_share)
+        return Spread(total, degrees)
 
     def interval(self, value: float) -> tuple[float, float]:
         """The 95 % interval of a value that may have any sign (Wald)."""
@@ -254,14 +293,11 @@ class Spread:
 
 def t_quantile(degrees: float, probability: float = 0.975) -> float:
     """The t quantile; by default that of a two-sided 95 % interval."""
-    return float(stdtrit(degrees, probability))
+    quantile = stdtrit(degrees, probability)
+    return float(quantile)
 
 
-def bounded_interval(
-    value: float,
-    spread: Spread,
-    independent: int,
-) -> tuple[float, float]:
+def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[float, float]:
     """The 95 % interval of a value in [0, 1]: on the logit scale, with a t quantile, and back.
 
     A value of exactly 1 has no standard error. Its interval is [.025^(1/k), 1] with k =
@@ -276,9 +312,13 @@ def bounded_interval(
         if value > 0.5:
             return bound, 1.0
         return 0.0, 1 - bound
-    half = t_quantile(spread.degrees) * np.sqrt(spread.variance) / (value * (1 - value))
+    slope = value * (1 - value)  # of the logistic function
+    quantile = t_quantile(spread.degrees)
+    half = quantile * np.sqrt(spread.variance) / slope
     middle = logit(value)
-    return float(expit(middle - half)), float(expit(middle + half))
+    low = expit(middle - half)
+    high = expit(middle + half)
+    return float(low), float(high)
 
 
 def p_value(difference: float, spread: Spread) -> float:
@@ -287,8 +327,10 @@ def p_value(difference: float, spread: Spread) -> float:
         return NAN
     if abs(difference) < 1e-12:
         return 1.0
-    t = abs(difference) / max(spread.error, 1e-12)
-    return float(2 * stdtr(spread.degrees, -t))
+    error = max(spread.error, 1e-12)
+    t = abs(difference) / error
+    one_sided = stdtr(spread.degrees, -t)
+    return float(2 * one_sided)
 
 
 @dataclass(frozen=True)
@@ -302,16 +344,14 @@ class Outcome:
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
         counts: The numbers of units (n, n_real, n_fake) and of clusters.
-        left_chance: Of an AUC, at how many seeds its own interval, over videos, does not hold .5.
     """
 
-    values: np.ndarray
+    values: Array
     over_videos: Spread
     bounded: bool
     independent: int
     how: str
     counts: dict[str, int]
-    left_chance: float
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -324,13 +364,17 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     first = outcomes[0]
     sets = len(outcomes)
+    values_of_sets = []
     shares = []
+    independent = 0
     for outcome in outcomes:
+        values_of_sets.append(outcome.values)
         share = outcome.over_videos.variance / sets**2
         shares.append(Spread(share, outcome.over_videos.degrees))
-    over_videos = reduce(Spread.plus, shares)
-    values = np.mean([outcome.values for outcome in outcomes], axis=0)
+        independent += outcome.independent
+    values = np.mean(values_of_sets, axis=0)
     value = float(values.mean())
+    over_videos = reduce(Spread.plus, shares)
     seeds = len(values)
     over_seeds = Spread(NAN, 0)
     over_both = over_videos
@@ -344,12 +388,11 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "error": over_both.error,
         "degrees": over_both.degrees,
         "seeds": seeds,
-        "left_chance": first.left_chance if sets == 1 else NAN,
         "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
     }
-    independent = sum(outcome.independent for outcome in outcomes)
-    for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
+    spreads = {"": over_both, "_videos": over_videos, "_seeds": over_seeds}
+    for name, spread in spreads.items():
         low, high = spread.interval(value)
         if first.bounded:
             low, high = bounded_interval(value, spread, independent)
@@ -360,14 +403,16 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return columns
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float]) -> Array:
     """p values (m,) adjusted for their number (Holm, Scandinavian J. of Statistics 6:65, 1979).
 
     NaN stays NaN and counts as a comparison.
     """
-    ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
+    values = pd.Series(np.asarray(p, float))
+    ascending = values.sort_values()  # NaN last
     factors = np.arange(len(ascending), 0, -1)
-    adjusted = (ascending * factors).cummax().clip(upper=1)
+    multiplied = ascending * factors
+    adjusted = multiplied.cummax().clip(upper=1)
     return adjusted.sort_index().to_numpy()
 
 
@@ -377,5 +422,6 @@ def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
     and clusters.
     """
-    quantiles = t_quantile(spread.degrees) + t_quantile(spread.degrees, power)
-    return quantiles * spread.error
+    threshold = t_quantile(spread.degrees)
+    margin = t_quantile(spread.degrees, power)
+    return (threshold + margin) * spread.error

@@ -340,15 +340,3 @@ def test_scores_on_other_frames_are_rows_that_say_why():
     assert len(made) == 1 and "cannot be compared" in made["refused"].item()
     with pytest.raises(DfnbError, match="has no scores; run dfnb run empty"):
         made_of("empty")
-
-
-def test_two_reports_are_compared_detector_by_detector():
-    write("p", clean("p", 2.0))
-    write("q", clean("q", 1.0, sets=(HOME,)))
-    difference = results.between("p", "q")
-    assert list(difference["minus"]) == ["in q"] and list(difference["test_set"]) == [HOME]
-    expected = video_auc(table("p", 2.0)) - video_auc(table("q", 1.0))
-    assert difference["value"].item() == pytest.approx(expected)
-    write("r", {Condition("elsewhere"): table("r", test_set="elsewhere")})
-    with pytest.raises(DfnbError, match="p and r share no detector and test set"):
-        results.between("p", "r")
