@@ -240,14 +240,14 @@ def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     problems = [f"missing: {sentence}" for sentence in missing]
-    is_complete = not problems
+    status = 2 if problems else 0
     for entry in record.get("quarantine", []):
         video = entry.get("video", "portrait")
         problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
-        is_complete = is_complete and entry.get("usable", False)
+        if not entry.get("usable"):
+            status = 2
     typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)
-    if not is_complete:
-        raise typer.Exit(2)
+    raise typer.Exit(status)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from dfnb import corrupt, files, papers, parameters, records, scoring, store, sy
 from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
-from dfnb.store import Condition
+from dfnb.store import Condition, Role
 
-Role = tuple[str, str]  # ablation and variant
 MAIN: Role = ("", "")  # of a paper's training in the grid
 RENAMED = {
     "arms": "ablations",

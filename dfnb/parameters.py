@@ -45,12 +45,6 @@ class TrainingParameters(Parameters):
         return schema(**values)
 
 
-class StartParameters(Parameters):
-    """What the first notebook takes; ``report_of`` is the profile whose results it shows."""
-
-    report_of: Name = "demo"
-
-
 class DataParameters(Parameters):
     """What the notebook takes that makes datasets, or looks at them where they are prepared."""
 
@@ -71,7 +65,7 @@ class SeamsParameters(Parameters):
 
 # All notebooks but those of the papers.
 NOTEBOOKS: dict[str, type[Parameters]] = {
-    "00_start_here": StartParameters,
+    "00_start_here": Parameters,
     "01_data": DataParameters,
     "07_cross_dataset": Parameters,
     "08_attribution": AttributionParameters,

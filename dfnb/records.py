@@ -5,18 +5,17 @@ exit status 0, so nothing else counts.
 """
 
 import platform
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
-from dfnb.settings import explained
 
 PACKAGES = (
     "dfnb",
@@ -38,16 +37,9 @@ class Clock:
         self.start = time.monotonic()
 
     def facts(self) -> dict[str, float]:
-        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process.
-
-        The memory is 0 on Windows, which does not count it.
-        """
-        peak_bytes = 0
-        with suppress(ImportError):
-            import resource
-
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         seconds = round(time.monotonic() - self.start, 2)
         return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
 
@@ -112,13 +104,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a step, or None when the step did not finish.
 
     A step did not finish when it has no record or when an output that the record names is gone.
-    Raises :class:`DfnbError` for a file that is no record.
     """
     path = folder / "record.json"
     if not path.is_file():
         return None
     record = read_json(path)
-    with explained(path, "as a record", "delete it and run the step again"):
-        outputs = [folder / name for name in record["outputs"]]
-    complete = all(output.exists() for output in outputs)
-    return record if complete else None
+    for name in record["outputs"]:
+        if not (folder / name).exists():
+            return None
+    return record

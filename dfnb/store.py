@@ -18,7 +18,8 @@ the report, and the fingerprints of its test sets. Nothing here imports torch.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from functools import cache
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +31,8 @@ from dfnb import metrics
 from dfnb.files import locked, read_facts, read_table, report_folder, write_table
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
-KEYS = ("video", "track", "frame", "cluster", "label", "method")
 KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
@@ -67,11 +68,6 @@ class StoredRun:
     def parameters(self) -> dict[str, Any]:
         """Paper, training set, seed, settings, and whatever else identifies the training."""
         return self.record["parameters"]
-
-    @property
-    def purpose(self) -> list[Any]:
-        """Paper, training set and seed, which a training with other settings shares."""
-        return [self.parameters[name] for name in ("paper", "train_set", "seed")]
 
     @property
     def seed(self) -> int:
@@ -187,11 +183,7 @@ def write_scores(
             fingerprints[condition.test_set] = table.attrs["fingerprint"]
             parts.append(_stored_rows(folder, condition, table))
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        facts = {
-            "record": record,
-            "roles": list(roles),
-            "fingerprints": fingerprints,
-        }
+        facts = {"record": record, "roles": roles, "fingerprints": fingerprints}
         write_table(path, rows, facts)
         if not what:
             _remove_replaced(folder, run, roles)
@@ -236,9 +228,10 @@ def _with_frames(
 
 def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
     """Remove scores and weights of other trainings with one of the new one's roles and its seed."""
+    purpose = itemgetter("paper", "train_set", "seed")
     for run, roles in _runs_with_roles(folder):
-        is_other_version = run.id != new.id and run.purpose == new.purpose
-        if is_other_version and set(roles).intersection(new_roles):
+        is_same_purpose = purpose(run.parameters) == purpose(new.parameters)
+        if run.id != new.id and is_same_purpose and set(roles).intersection(new_roles):
             weights_path(folder, run.id).unlink(missing_ok=True)
             for path in _score_paths(folder, run.id):
                 path.unlink()
@@ -256,8 +249,9 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        self._tables = {}  # what was read: by run id, the rows of each condition
-        self._test_sets = {}  # by name
+        # Every file is read once.
+        self.test_set = cache(self.test_set)
+        self._tables_of = cache(self._tables_of)
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
@@ -286,10 +280,7 @@ class Report:
 
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
-        if name not in self._test_sets:
-            frames = read_table(test_set_path(self.folder, name))
-            self._test_sets[name] = frames.astype(CATEGORIES)
-        return self._test_sets[name]
+        return read_table(test_set_path(self.folder, name)).astype(CATEGORIES)
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
         """The tables of a detector under a condition, one per seed that has one, in order.
@@ -332,8 +323,7 @@ class Report:
         for place in sorted(runs_by_place):
             _, _, _, ablation, variant, _ = place
             runs = sorted(runs_by_place[place], key=attrgetter("seed"))
-            detector = _detector(ablation, variant, runs, several_train_sets)
-            detectors.append(detector)
+            detectors.append(_detector(ablation, variant, runs, several_train_sets))
         return detectors
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
@@ -359,8 +349,6 @@ class Report:
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
         """The stored rows of a run by condition, with those that were added."""
-        if run_id in self._tables:
-            return self._tables[run_id]
         tables = {}
         for path in _score_paths(self.folder, run_id):
             stored = read_table(path)
@@ -370,7 +358,6 @@ class Report:
                 condition = Condition(*values)
                 rows.attrs = {"fingerprint": fingerprints[condition.test_set]}
                 tables[condition] = rows.drop(columns=CONDITION)
-        self._tables[run_id] = tables
         return tables
 
     def _of_run(self, run: StoredRun, condition: Condition) -> pd.DataFrame:

@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
+
+import joblib
 
 from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
 POLL_S = 0.5
+WORK = {"training": 5, "notebook": 1}  # a notebook takes about a fifth of a training
 
 
 def run(profile: str, cores: int) -> None:
@@ -23,6 +27,7 @@ def run(profile: str, cores: int) -> None:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
     """
+    cores = cores or joblib.cpu_count()
     planned = jobs.plan(profile)
     folder = files.home() / ".snakemake"
     messages = folder / "messages.txt"
@@ -45,12 +50,12 @@ def _run_snakemake(profile: str, cores: int, planned: Sequence[jobs.Job], messag
         (files.home() / job.log).unlink(missing_ok=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    command += ["--cores", str(cores or "all")]
-    command += ["--nolock"]  # the caller holds a lock that no killed process leaves behind
+    # The caller holds a lock that no killed process leaves behind.
+    command += ["--cores", str(cores), "--nolock"]
     with messages.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stderr=file, preexec_fn=_end_with_parent)
     try:
-        _print_progress(process, planned)
+        _print_progress(process, planned, cores)
     except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
         process.wait()  # a second Ctrl-C kills them
         raise DfnbError("stopped; the same command goes on from here") from None
@@ -66,16 +71,16 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job]) -> None:
+def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job], cores: int) -> None:
     """Print a line for every job that ends, with its seconds, until the process has ended."""
-    start = time.monotonic()
     begun: dict[str, float] = {}
     ended: set[str] = set()
+    seconds_per_work = []
     is_running = True
     while is_running:
         time.sleep(POLL_S)
         is_running = process.poll() is None
-        now = time.monotonic() - start
+        now = time.monotonic()
         for job in planned:
             if job.name in ended or not (files.home() / job.log).exists():
                 continue
@@ -83,11 +88,12 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job]) -> N
             if job.done:  # Snakemake has removed what was there before
                 ended.add(job.name)
                 seconds = now - begun[job.name]
-                done = sum(other.done for other in planned)
-                minutes_left = now / len(ended) * (len(planned) - done) / 60
+                seconds_per_work.append(seconds / WORK[job.kind])
+                remaining = [WORK[other.kind] for other in planned if not other.done]
+                minutes_left = mean(seconds_per_work) * sum(remaining) / cores / 60
                 print(
-                    f"[{done}/{len(planned)}] {job.name}, {seconds:.0f} s, "
-                    f"about {minutes_left:.0f} min left",
+                    f"[{len(planned) - len(remaining)}/{len(planned)}] {job.name}, "
+                    f"{seconds:.0f} s, about {minutes_left:.0f} min left",
                     flush=True,
                 )
 
