@@ -5,12 +5,12 @@ exit status 0, so nothing else counts.
 """
 
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,16 @@ class Clock:
         self.start = time.monotonic()
 
     def facts(self) -> dict[str, float]:
-        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process."""
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process.
+
+        The memory is 0 on Windows, which does not count it.
+        """
+        peak_bytes = 0
+        with suppress(ImportError):
+            import resource
+
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         seconds = round(time.monotonic() - self.start, 2)
         return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
 
