@@ -238,7 +238,12 @@ def _kind_of_size(claim: Claim, number: pd.Series) -> str:
     return "localisation"
 
 
-def verdict(kind: str, low: float, high: float, delta: float) -> str:
+def verdict(
+    kind: str,
+    low: float,
+    high: float,
+    delta: float,
+) -> str:
     """What a 95 % interval says of a gain, or of a detector that should be no worse.
 
     ``delta`` is the least difference that counts as material.

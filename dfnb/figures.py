@@ -40,7 +40,12 @@ def style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 
-def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
+def save(
+    figure: Figure,
+    profile: str,
+    name: str,
+    caption: str,
+) -> list[Path]:
     """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which is a third of the size.
@@ -172,7 +177,12 @@ def forest(rows: pd.DataFrame, column: str, looks: Looks) -> Figure:
     return with_legend(figure)
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, places: Sequence[float], look: Mapping[str, str]) -> None:
+def _draw(
+    axes: Axes,
+    rows: pd.DataFrame,
+    places: Sequence[float],
+    look: Mapping[str, str],
+) -> None:
     """Draw a detector's values, intervals and seeds at places of the vertical axis."""
     values = rows["value"]
     below = (values - rows["low"]).clip(lower=0)

@@ -466,7 +466,12 @@ def p_texts(p: Iterable[float]) -> list[str]:
     return texts
 
 
-def interval_text(value: float, low: float, high: float, sign: str = "") -> str:
+def interval_text(
+    value: float,
+    low: float,
+    high: float,
+    sign: str = "",
+) -> str:
     """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``.
 
     ``sign``: "+" to print that of positive values, too. An interval wider than a tenth has two

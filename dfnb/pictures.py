@@ -49,7 +49,12 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, image: ArrayLike, mask: np.ndarray, keywords: Mapping[str, Any]) -> None:
+def _draw(
+    axis: Axes,
+    image: ArrayLike,
+    mask: np.ndarray,
+    keywords: Mapping[str, Any],
+) -> None:
     """Draw a picture, and the outline of a mask that is neither empty nor full."""
     height, width = mask.shape
     pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)

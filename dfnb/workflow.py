@@ -44,7 +44,12 @@ def run(profile: str, cores: int) -> None:
     print(f"report: {page if page.exists() else report}")
 
 
-def _run_snakemake(profile: str, cores: int, planned: Sequence[jobs.Job], messages: Path) -> int:
+def _run_snakemake(
+    profile: str,
+    cores: int,
+    planned: Sequence[jobs.Job],
+    messages: Path,
+) -> int:
     """Run Snakemake on this terminal, and print what ends; returns its exit status."""
     for job in planned:  # then a log means that its job has begun
         (files.home() / job.log).unlink(missing_ok=True)

@@ -172,7 +172,12 @@ def scan(description: Manifest, root: Path) -> Location:
     )
 
 
-def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems) -> Iterator[Video]:
+def _videos(
+    rule: Rule,
+    description: Manifest,
+    files: Files,
+    problems: Problems,
+) -> Iterator[Video]:
     """Yield the videos that a rule finds; adds to ``problems`` what is missing or left out."""
     fixed = dict(description.fields)
     if rule.method:
@@ -199,7 +204,12 @@ def _videos(rule: Rule, description: Manifest, files: Files, problems: Problems)
         yield _video(rule, facts, files, problems)
 
 
-def _video(rule: Rule, facts: Texts, files: Files, problems: Problems) -> Video:
+def _video(
+    rule: Rule,
+    facts: Texts,
+    files: Files,
+    problems: Problems,
+) -> Video:
     """The video that a rule makes of ``facts``, the values for its templates."""
     path = facts["path"]
     label = rule.label.format_map(facts)

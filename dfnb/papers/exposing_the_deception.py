@@ -326,7 +326,12 @@ def sinkhorn(
     return (transport * cost).sum()
 
 
-def plan(cost: Tensor, u: Tensor, v: Tensor, epsilon: float) -> Tensor:
+def plan(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    epsilon: float,
+) -> Tensor:
     """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε) of potentials u and v."""
     gain = -cost + u[:, None] + v[None]
     return (gain / epsilon).exp()

@@ -13,7 +13,12 @@ def bell(distance: Array, width: float) -> Array:
     return np.exp(-(ratio**2))
 
 
-def bump(x: Array, y: Array, at: tuple, size: tuple[float, float]) -> Array:
+def bump(
+    x: Array,
+    y: Array,
+    at: tuple,
+    size: tuple[float, float],
+) -> Array:
     """A Gaussian bump of height 1 about the place ``at``.
 
     It falls to 1/e in the distances ``size`` to the side and up or down.
@@ -25,7 +30,12 @@ def bump(x: Array, y: Array, at: tuple, size: tuple[float, float]) -> Array:
     return np.exp(-(x**2) - y**2)
 
 
-def stripe(x: Array, y: Array, middle: Array | float, height: float) -> Array:
+def stripe(
+    x: Array,
+    y: Array,
+    middle: Array | float,
+    height: float,
+) -> Array:
     """A :func:`bump` along the whole line y = ``middle``."""
     return bump(x, y, (0, middle), (ANYWHERE, height))
 

@@ -307,7 +307,12 @@ def make_videos(
     return made
 
 
-def _sources(target: Person, donor: Person, video: int, settings: Settings) -> dict[str, str]:
+def _sources(
+    target: Person,
+    donor: Person,
+    video: int,
+    settings: Settings,
+) -> dict[str, str]:
     """The methods that forge a video, and the number of each one's donor.
 
     The number is empty where the target's own face takes the donor's place, and for "real", the

@@ -169,7 +169,12 @@ HAIR = Region(  # and forehead
 )
 
 
-def _opacity(shot: Shot, region: Region, feather: Span, draw: Generator) -> Array:
+def _opacity(
+    shot: Shot,
+    region: Region,
+    feather: Span,
+    draw: Generator,
+) -> Array:
     """Opacity (H, W) of a region: 0 at its rim, 1 from ``feather`` of its radius inwards."""
     shape = {"aside": 0, "middle": region.middle}
     for name, span in region.drawn.items():

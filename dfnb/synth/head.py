@@ -123,11 +123,23 @@ class Head:
         """A bump on the nose's middle line."""
         return bump(self.nose_u, self.v, (0, v), (width, height))
 
-    def beside_nose(self, u: float, v: float, width: float, height: float) -> Array:
+    def beside_nose(
+        self,
+        u: float,
+        v: float,
+        width: float,
+        height: float,
+    ) -> Array:
         """Two bumps, one on either side of the nose."""
         return bump(np.abs(self.nose_u), self.v, (u, v), (width, height))
 
-    def on_sides(self, u: float, v: float, width: float, height: float) -> Array:
+    def on_sides(
+        self,
+        u: float,
+        v: float,
+        width: float,
+        height: float,
+    ) -> Array:
         """Two bumps, one on either side of the face."""
         return bump(self.side_u, self.v, (u, v), (width, height))
 

@@ -21,7 +21,12 @@ SHORT_HAIR_END = 0.05
 NECK_SHADOW = np.float32([0.9, 1.05, 1.1])
 
 
-def render(look: Look, pose: Pose, behind: Array, size: int) -> Shot:
+def render(
+    look: Look,
+    pose: Pose,
+    behind: Array,
+    size: int,
+) -> Shot:
     """Paint a person in a pose.
 
     Args:
