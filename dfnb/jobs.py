@@ -357,7 +357,8 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
             table = scoring.score(run, test_set, name, severity, corruptions.videos)
             tables[Condition(test_set, name, severity)] = table
     maps = grid.maps
-    if maps and (is_main or (job.roles and maps.variants)):
+    is_variant = bool(job.roles) and not is_main  # a training on shuffled labels has no role
+    if maps and (is_main or (is_variant and maps.variants)):
         tables.update(_maps(run, maps))
     return tables
 

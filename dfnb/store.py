@@ -338,11 +338,11 @@ class Report:
         return places
 
     def _conditions(self, detector: Detector) -> list[Condition]:
-        """All conditions of a detector, in the order in which they were written."""
+        """All conditions of a detector, without repeats, in the order of its score files."""
         if not detector.runs:
             paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
             return [Condition(path.stem) for path in paths]
-        conditions = {}
+        conditions = {}  # for its order; only the keys are used
         for run in detector.runs:
             conditions.update(self._tables_of(run.id))
         return list(conditions)

@@ -236,9 +236,10 @@ def _video(
         root = video.path.parents[path.count("/")]
         image = (path, mask if mask in files else "")
         return replace(video, path=root, crops=(image,))
-    beside = mask or original
-    if beside and beside not in files:
-        problems[f"{video.method}: no masks, because files are missing"].append(beside)
+    # Where a fake is forged is known from its mask or, without one, from its original.
+    forged_by = mask or original
+    if forged_by and forged_by not in files:
+        problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return replace(
         video,
         mask=files.get(mask),

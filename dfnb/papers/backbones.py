@@ -127,7 +127,7 @@ def start(name: str, pretrained: bool) -> Start:
     if not pretrained:
         return Start()
     config = timm.get_pretrained_cfg(name)
-    if config.file:
+    if config.file:  # one of our own, see default_cfgs above
         own_start = Path(config.file)
         return Start(config.tag.replace("_", " "), own_start, sha256(own_start))
     try:

@@ -266,7 +266,8 @@ class Network(contract.Network):
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
         """Σ_k L_k / (2 s_k²) + log(1 + s_k²) with learned s_k, or fixed weights without s.
 
-        Learned weights: Liebel and Körner, arXiv 1805.06334.
+        ``s_squared`` (K,) is in the order of the terms. Learned weights: Liebel and Körner, arXiv
+        1805.06334.
         """
         if s_squared is not None:
             losses = torch.stack(list(terms.values()))

@@ -246,10 +246,12 @@ class Eye:
         )
 
     def _paint_glint(self, white: Array) -> None:
-        """Paint the light's reflection, which lies to the light's side of the pupil."""
+        """Paint the light's reflection beside the pupil.
+
+        x points outwards in both eyes, so in one of them it lies on the side away from the light.
+        """
         gaze = self.side * self.head.pose.gaze
-        towards_light = 0.16 * math.copysign(self.side, self.head.light[0])
-        x = self.x - gaze - towards_light
+        x = self.x - gaze - math.copysign(0.16, self.head.light[0])
         distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)
         glint = self._edge(GLINT_RADIUS - distance)
         lay_over(
