@@ -151,7 +151,6 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
         "paired_methods": False,
         "severity": 0,
         "sanity": False,
-        "selection": "validation",
     }
     is_equal = results[list(wanted)] == pd.Series(wanted)
     return results[is_equal.all(axis=1)]

@@ -52,14 +52,13 @@ class Maps(Closed):
     frames: int = Field(ge=1)  # forged frames of each test set
     names: list[str] = Field(min_length=1)  # of the first seeds, beside the detectors' own maps
     sanity_frames: int = Field(ge=2)
-    shuffled_labels: bool  # whether there is a training on shuffled labels to compare with
     variants: bool  # whether the maps of the ablations' variants are measured, too
 
 
 class Grid(Closed):
     """What every paper is trained and tested on, and with which seeds."""
 
-    train_sets: Names
+    train_set: Name
     test_sets: Names
     seeds: Seeds
     corruptions: Corruptions | None = None
@@ -172,9 +171,8 @@ def plan(name: str) -> list[Job]:
 def _trainings(name: str, content: Profile) -> list[Job]:
     """The trainings of a profile, paper by paper; trainings that are the same are one job."""
     trainings: dict[str, Job] = {}
-    paper_notebooks = papers.notebooks()
     for notebook in content.notebooks:
-        if notebook not in paper_notebooks:
+        if notebook not in papers.notebooks():
             continue
         for role, requested in _requested(name, content, notebook):
             job = _training(requested, role, content.allow_random)
@@ -184,15 +182,10 @@ def _trainings(name: str, content: Profile) -> list[Job]:
                 changes = {"test_sets": list(test_sets)}
                 job = same._replace(
                     parameters=same.parameters.model_copy(update=changes),
-                    roles=tuple(dict.fromkeys([*same.roles, role])),
+                    roles=(*same.roles, role),
                 )
             trainings[job.run_id] = job
-    planned = list(trainings.values())
-    maps = content.grid.maps
-    if planned and maps and maps.shuffled_labels:
-        first = planned[0].parameters
-        planned.append(_training(first, None, content.allow_random, shuffled_labels=True))
-    return planned
+    return list(trainings.values())
 
 
 def _requested(
@@ -203,52 +196,41 @@ def _requested(
     """Role and parameters of every training of a paper: the grid's, then the ablations'."""
     grid = content.grid
     schema = parameters.schema(notebook)
-    shared = {"profile": name, "test_sets": grid.test_sets, **(content.notebooks[notebook] or {})}
+    shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
+    shared.update(content.notebooks[notebook] or {})
     changes_by_role = {MAIN: {"seeds": grid.seeds}}
     for ablation, variants in content.ablations.get(notebook, {}).items():
         for variant, changes in variants.items():
-            # Variants are compared by their chosen checkpoints alone.
-            defaults = {"seeds": grid.seeds[:1], "epoch_scores": False}
             changes = changes.model_dump(exclude_unset=True)
-            changes_by_role[ablation, variant] = {**defaults, **changes}
-    for (role, changes), train_set in product(changes_by_role.items(), grid.train_sets):
-        values = {**shared, "train_set": train_set, **changes}
+            changes_by_role[ablation, variant] = {"seeds": grid.seeds[:1], **changes}
+    for role, changes in changes_by_role.items():
+        values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"
         for seed in values.pop("seeds"):
             yield role, schema.check({**values, "seed": seed}, source)
 
 
-def _training(
-    p: TrainingParameters,
-    role: Role | None,
-    allow_random: bool,
-    shuffled_labels: bool = False,
-) -> Job:
-    """A training; without a ``role`` it appears in no table of the report."""
-    epoch_tests = []
-    if p.epoch_scores and not shuffled_labels:
-        epoch_tests = p.test_sets
+def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
+    """The job of a training in its role."""
     arguments = {
         "paper": p.paper,
         "train_set": p.train_set,
         "settings": p.settings(),
         "seed": p.seed,
         "seen_methods": p.seen_methods,
-        "epoch_tests": epoch_tests,
         "devices": p.devices,
-        "shuffled_labels": shuffled_labels,
         "allow_random": allow_random,
         "frames_per_video": p.frames_per_video,
     }
     run_id = train.run_id(train.run_parameters(**arguments))
-    words = [p.paper, p.train_set, *map(files.slug, role or ["shuffled labels"]), f"s{p.seed}"]
+    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
     return Job(
         name="-".join(word for word in words if word),
         kind="training",
         parameters=p,
         output=store.score_path(Path("reports", p.profile), run_id),
         run_id=run_id,
-        roles=(role,) if role else (),
+        roles=(role,),
         arguments=arguments,
     )
 
@@ -287,17 +269,13 @@ def ensure_datasets(*names: str) -> None:
             )
 
 
-def trained(p: TrainingParameters, shuffled_labels: bool = False) -> Run:
+def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, with its scores in the report.
 
     It is loaded where the report has it, else loaded from ``runs/``, resumed or trained. A training
     that the profile does not plan appears in no table of its report.
-
-    Args:
-        p: The checked parameters of the notebook.
-        shuffled_labels: The same training on labels exchanged between videos, which is not scored.
     """
-    job = _training(p, None, profile(p.profile).allow_random, shuffled_labels)
+    job = _training(p, MAIN, profile(p.profile).allow_random)._replace(roles=())
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:
             job = planned
@@ -336,16 +314,14 @@ def train_and_score(job: Job) -> Run:
     if MAIN in job.roles and run.seed == grid.seeds[0]:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
         files.write_bytes(store.weights_path(report, run.id), weights)
-    tables = {}
-    if not job.arguments["shuffled_labels"]:
-        tables = _scores(job, run, grid)
+    tables = _scores(job, run, grid)
     store.write_scores(profile_name, run.record, run.id, job.roles, tables)
     return run
 
 
 def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
     """The tables of scores and measures of a training, by condition."""
-    tables = run.epoch_scores()
+    tables = {}
     for test_set in job.parameters.test_sets:
         tables[Condition(test_set)] = scoring.score(run, test_set)
     is_main = MAIN in job.roles
@@ -357,8 +333,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
             table = scoring.score(run, test_set, name, severity, corruptions.videos)
             tables[Condition(test_set, name, severity)] = table
     maps = grid.maps
-    is_variant = bool(job.roles) and not is_main  # a training on shuffled labels has no role
-    if maps and (is_main or (is_variant and maps.variants)):
+    if maps and (is_main or (job.roles and maps.variants)):
         tables.update(_maps(run, maps))
     return tables
 

@@ -34,7 +34,6 @@ class TrainingParameters(Parameters):
     test_sets: Names
     seed: int = Field(0, ge=0)
     seen_methods: list[str] | None = Field(None, min_length=1)  # to train on; None: all
-    epoch_scores: bool = False  # whether the test sets are scored after every epoch, too
     devices: int = Field(1, ge=1)
     frames_per_video: int | None = Field(None, ge=1)  # of the splits train and val; None: all
 

@@ -33,7 +33,6 @@ from dfnb.store import Condition, Detector, Report
 
 ALL_CORRUPTIONS = "all corruptions"
 MAIN = "main"  # the variant with which the others of its ablation are compared
-BEST_EPOCH = -1  # in a condition: the epoch with the highest AUC on the test set
 SeedPairs = list[tuple[int | None, int | None]]
 
 
@@ -60,7 +59,6 @@ class ResultRow:
     severity: int = 0  # 1 to 5; 0: no corruption, or the mean over severities
     map: str = ""  # the attribution map that is measured
     sanity: bool = False  # whether the map is compared with those of other weights
-    selection: str = "validation"  # the split that chose the epoch; "test": the test set itself
     collapsed_included: bool = False  # whether runs that learned nothing count
     level: Level = "frame"
     metric: str = "AUC"  # of metrics.METRICS, a column of a score table, ROBUSTNESS,
@@ -148,8 +146,6 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
     for sides in _sides(report, detectors, test_set):
         for side in sides.values():
             rows += _compare(side)
-            if side.condition.epoch:  # what the choice on the test set gains
-                rows += _compare(side, side.clean)
         for first, second in differences:
             both_have_scores = first in sides and second in sides
             if both_have_scores and not sides[first].facts["contrasts"]:
@@ -184,8 +180,6 @@ def _sides(
 
 def _conditions_with(stored: Condition) -> list[Condition]:
     """The conditions of the table that scores under a stored condition are part of."""
-    if stored.epoch:
-        return [stored._replace(epoch=BEST_EPOCH)]
     if not stored.corruption:
         return [stored]
     return [stored, stored._replace(severity=0), Condition(stored.test_set, ALL_CORRUPTIONS)]
@@ -235,15 +229,12 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
 def _compare(*sides: Side) -> list[ResultRow]:
     """The rows of a side, or of the first minus the second; or one that says why there are none."""
     first = sides[0]
-    condition = first.condition._asdict()
-    epoch = condition.pop("epoch")
     row = replace(
         _blank(first.detector),
-        **condition,
+        **first.condition._asdict(),
         minus=sides[1].detector.name if len(sides) > 1 else "",
         train_set=first.detector.train_set or sides[-1].detector.train_set,
         paired_methods=bool(first.facts["contrasts"]),
-        selection="test" if epoch else "validation",
         level=first.level,
     )
     try:
@@ -356,7 +347,7 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
         if is_cross and row.method == ALL_METHODS and not row.map and not row.paired_methods:
-            scope = (row.train_set, row.corruption, row.severity, row.selection, row.level)
+            scope = (row.train_set, row.corruption, row.severity, row.level)
             number = (row.detector, row.minus, row.collapsed_included, row.metric)
             numbers[scope, number][row.test_set] = row
             if not row.minus:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from safetensors.torch import load_file
 
 from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
-from dfnb.files import dataset_folder, home, read_facts, read_table, run_folder, sha256
+from dfnb.files import dataset_folder, home, read_facts, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.settings import DfnbError
-from dfnb.store import Condition, StoredRun
+from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
@@ -92,12 +91,3 @@ class Run(StoredRun):
             return None
         frames = select(load_frames(train_set), "train", self.parameters["seen_methods"])
         return mean_mask(thinned(frames, self.parameters.get("frames_per_video")))
-
-    def epoch_scores(self) -> dict[Condition, pd.DataFrame]:
-        """The scores of test sets after each epoch, as far as the training was asked for them."""
-        tables = {}
-        for path in sorted(self.folder.glob("epochs/*.parquet")):
-            table = read_table(path)
-            condition = Condition(table.attrs["test_set"], epoch=table.attrs["epoch"])
-            tables[condition] = table
-        return tables

@@ -38,9 +38,9 @@ class Side:
     Attributes:
         read: Reads tables, see :meth:`dfnb.store.Report.read`.
         facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set.
-        condition: It is made of the ``stored`` ones: of all severities, or of all epochs.
-        clean: The same detector's scores without corruption, by the usual selection, if this side
-            has a condition that is compared with it.
+        condition: It is made of the ``stored`` ones: of all severities.
+        clean: The same detector's scores without corruption, if this side has a condition that is
+            compared with it.
     """
 
     read: Callable[[Detector, Condition], list[pd.DataFrame]]
@@ -53,15 +53,12 @@ class Side:
 
     @cached_property
     def units(self) -> Units:
-        """The tables of the seeds that have all stored conditions, or of each seed's best epoch."""
+        """The tables of the seeds that have all stored conditions."""
         tables = []
         for condition in self.stored:
             tables += self.read(self.detector, condition)
         units = align(tables, self.level)
         seeds = units.seeds
-        if self.condition.epoch:
-            auc = pd.Series(measure(units, "AUC").values)
-            return units.tables(auc.groupby(seeds).idxmax())
         has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
         return units.tables(np.flatnonzero(has_all))
 
@@ -73,7 +70,7 @@ class Side:
     @cached_property
     def metrics(self) -> tuple[list[str], list[str]]:
         """The metrics that are compared with other detectors, and those that are not."""
-        if self.condition.corruption or self.condition.epoch:
+        if self.condition.corruption:
             return ["AUC"], []
         measures = []
         constants = []

@@ -48,7 +48,6 @@ class Condition(NamedTuple):
     test_set: str
     corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
     severity: int = 0  # 1 to 5; 0: no corruption
-    epoch: int = 0  # from 1; 0: the chosen checkpoint
     map: str = ""  # the attribution map that is measured; empty: none
     sanity: bool = False  # whether the map is compared with those of other weights
 
@@ -352,6 +351,8 @@ class Report:
         tables = {}
         for path in _score_paths(self.folder, run_id):
             stored = read_table(path)
+            # Score files of the first study have it: always the chosen checkpoint.
+            stored = stored.drop(columns="epoch", errors="ignore")
             fingerprints = stored.attrs["fingerprints"]
             stored.attrs = {}  # pandas would copy the record with every selection of rows
             for values, rows in stored.groupby(CONDITION, sort=False):

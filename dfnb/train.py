@@ -21,7 +21,6 @@ from dfnb.papers.contract import Settings
 from dfnb.records import read_record
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE
-from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.trainer import Trainer
 
@@ -64,7 +63,6 @@ def train(
             start = None
             before = settings.before()
             if before is not None:
-                options["epoch_tests"] = ()
                 start = train(paper, train_set, before, seed, wait_s=-1, **options)
             _train(folder, parameters, settings, start)
     return Run.open(folder.name)
@@ -76,9 +74,7 @@ def run_parameters(
     settings: Settings,
     seed: int = 0,
     seen_methods: Sequence[str] | None = None,
-    epoch_tests: Sequence[str] = (),
     devices: int = 1,
-    shuffled_labels: bool = False,
     allow_random: bool = True,
     frames_per_video: int | None = None,
 ) -> dict[str, Any]:
@@ -90,9 +86,7 @@ def run_parameters(
         settings: The paper's settings.
         seed: See :func:`train`.
         seen_methods: Manipulation methods to train on; None: all.
-        epoch_tests: Test sets that are scored after every epoch, for selection on the test set.
         devices: More than one trains with DDP, one process per device; not inside a notebook.
-        shuffled_labels: Train on labels that are exchanged between videos, a control.
         allow_random: Whether random weights may replace pretrained ones that cannot be fetched.
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
 
@@ -112,9 +106,7 @@ def run_parameters(
         "data": _data_identity(train_set),
         "seed": seed,
         "seen_methods": seen_methods,
-        "epoch_tests": {name: _data_identity(name) for name in epoch_tests},
         "devices": devices,
-        "shuffled_labels": shuffled_labels,
         "frames_per_video": frames_per_video,
         "settings": settings.model_dump(mode="json"),
         "start_weights": weights.sha256,
@@ -185,17 +177,4 @@ def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.Data
         frames = thinned(frames, parameters["frames_per_video"])
         both_classes(frames, split, made=settings.samples_per_frame > 1)
         splits[split] = frames
-    if parameters["shuffled_labels"]:
-        splits["train"] = _shuffled(splits["train"], parameters["seed"])
     return splits
-
-
-def _shuffled(frames: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Frames with method and label exchanged between videos; what is now real has no mask."""
-    texts = frames.astype({"video": str, "method": str, "mask": str})
-    videos = texts.groupby("video")[["method", "label"]].first()
-    order = rng("shuffled labels", seed).permutation(len(videos))
-    exchanged = videos.iloc[order].set_axis(videos.index)
-    exchanged = exchanged.loc[texts["video"]].set_axis(frames.index)
-    mask = texts["mask"].where(exchanged["label"] == 1, "")
-    return frames.assign(method=exchanged["method"], label=exchanged["label"], mask=mask)

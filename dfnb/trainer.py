@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
-from dfnb import metrics, papers
-from dfnb.data.frames import dataset_record, load_frames, select
+from dfnb import papers
+from dfnb.data.frames import dataset_record
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import atomic, sha256, write_table
+from dfnb.files import atomic, sha256
 from dfnb.papers.contract import Batch, Network, Settings
 from dfnb.records import Clock, write_record
 from dfnb.runs import Run
-from dfnb.scoring import DEVICE, WORKERS, predict, single_thread, test_set_facts
+from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
 
@@ -258,7 +258,7 @@ class Trainer:
         self.save()
 
     def _judge(self, images_per_s: float) -> None:
-        """Score validation split and test sets, keep the best weights, and log."""
+        """Score the validation split, keep the best weights, and log."""
         progress = self.progress
         epoch = progress.epoch + 1
         seed = self.seed if self.makes_samples else None
@@ -271,8 +271,6 @@ class Trainer:
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, temporary)
-        for test_set in self.parameters["epoch_tests"]:
-            self._score_test_set(test_set, epoch)
         row = {"epoch": epoch}
         for name, value in progress.sums.items():
             row[f"loss_{name}"] = value / self.steps
@@ -286,14 +284,6 @@ class Trainer:
             f"epoch {epoch} of {self.settings.epochs}: loss {row['loss_total']:.3f}, "
             f"validation AUC {auc:.3f}, {images_per_s:.0f} images/s"
         )
-
-    def _score_test_set(self, test_set: str, epoch: int) -> None:
-        frames = select(load_frames(test_set), "test")
-        table = predict(self.network, frames, self.settings, locate=False)
-        metrics.check_scores(table, test_set)
-        facts = {"test_set": test_set, "epoch": epoch, **test_set_facts(frames)}
-        path = self.folder / "epochs" / f"{test_set}-{epoch}.parquet"
-        write_table(path, table, facts)
 
     @torch.inference_mode()
     def _monitored(self) -> dict[str, float]:

@@ -75,7 +75,6 @@ def write_all(profile):
     """Two detectors on two seeds, of which one has all there is; ablations; one run collapsed."""
     for seed in (0, 1):
         more = {Condition(KINDS): table(KINDS, key=seed)}
-        more[Condition(SETS[0], epoch=2)] = table(SETS[0], 3, seed)
         for severity in (1, 5):
             more[Condition(SETS[0], "JPEG", severity)] = table(SETS[0], 3 / severity, seed)
         for name, (energy, sameness) in MAPS.items():

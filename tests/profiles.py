@@ -14,7 +14,7 @@ SETTINGS = {
     "lr": 0.002,
     "schedule": "onecycle",
 }
-GRID = {"train_sets": ["smoke-a"], "test_sets": ["smoke-b"], "seeds": [0]}
+GRID = {"train_set": "smoke-a", "test_sets": ["smoke-b"], "seeds": [0]}
 
 
 def write_profile(home, grid=GRID, notebooks=None, **more):

@@ -33,7 +33,6 @@ def number(value, low, high, detector="Ours", minus="Plain", **columns):
         "severity": 0,
         "map": "",
         "sanity": False,
-        "selection": "validation",
         "level": "video",
         "metric": "AUC",
         "value": value,

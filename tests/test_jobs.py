@@ -159,15 +159,6 @@ def test_notebooks_wait_for_the_trainings_and_the_last_one_for_all_others():
     assert planned["03_lae"].parameters == first  # so the notebook shows what the job trained
 
 
-def test_the_control_on_shuffled_labels_is_one_more_training_in_no_table(own_home):
-    maps = {"test_sets": ["smoke-b"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
-    maps = {**maps, "shuffled_labels": True, "variants": False}
-    write_profile(own_home, {**GRID, "maps": maps})
-    main, control = trainings()
-    assert control.roles == () and control.run_id != main.run_id
-    assert control.parameters == main.parameters
-
-
 def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):
     write_profile(own_home)
     (before,) = trainings()
@@ -183,8 +174,8 @@ WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'"),
     ({"grid": {**GRID, "seeds": []}}, "seeds"),
-    ({"grid": {**GRID, "train_sets": ["celeb-df-v2"]}}, "celeb-df-v2"),
-    ({"grid": {**GRID, "train_sets": ["$(touch x)"]}}, "should match pattern"),
+    ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
+    ({"grid": {**GRID, "train_set": "$(touch x)"}}, "should match pattern"),
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
     ({"ablations": {BASELINE: {"g": {"v": {"epocs": 3}}}}}, "there is no parameter 'epocs'"),
     ({"ablations": {BASELINE: {"g'; touch x": {"v": {}}}}}, "should match pattern"),
@@ -222,9 +213,9 @@ def done(smoke_home, tmp_path_factory):
     grid = {
         **GRID,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
-        "maps": {**maps, "shuffled_labels": False, "variants": False},
+        "maps": {**maps, "variants": False},
     }
-    write_profile(home, grid, {BASELINE: {**SETTINGS, "epoch_scores": True}})
+    write_profile(home, grid, {BASELINE: SETTINGS})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         jobs.train_job("mine", "xception-smoke-a-s0")
@@ -239,7 +230,6 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert job.done and [run.id for run in detector.runs] == [job.run_id]
     assert set(report.conditions(detector, "smoke-b")) == {
         Condition("smoke-b"),
-        Condition("smoke-b", epoch=1),
         Condition("smoke-b", corruption="JPEG", severity=5),
     }
     assert report.conditions(detector, "smoke-a") == [Condition("smoke-a", map="Grad-CAM")]

@@ -64,7 +64,7 @@ def clean(key, strength=1.5, sets=(HOME, B)):
 
 def rows(made, **wanted):
     usual = {"minus": "", "method": "all", "corruption": "", "map": "", "level": "video"}
-    usual |= {"metric": "AUC", "test_set": HOME, "selection": "validation"}
+    usual |= {"metric": "AUC", "test_set": HOME}
     for column, value in {**usual, "collapsed_included": False, **wanted}.items():
         made = made[made[column] == value]
     return made
@@ -178,19 +178,6 @@ def test_maps_are_measured_on_forged_frames():
     assert (number["value"], number["n"]) == (pytest.approx(energy.mean()), 160)
     assert row(made, detector="Plain", metric=metrics.LOST, **of_map)["value"] == pytest.approx(0.4)
     assert row(made, detector="Plain", metric="all", **of_map)["sanity"]
-
-
-def test_the_epoch_that_is_best_on_the_test_set_and_what_it_gains():
-    for seed in (0, 1):
-        epochs = {Condition(HOME, epoch=1 + seed): table(seed, 3.0)}
-        epochs[Condition(HOME, epoch=2 - seed)] = table(seed, 0.5)
-        write("p", {**clean(seed), **epochs}, seed=seed)
-    made = made_of("p")
-    best = row(made, selection="test")
-    assert best["value"] == pytest.approx(np.mean([video_auc(table(seed, 3.0)) for seed in (0, 1)]))
-    gain = row(made, selection="test", minus="Plain")
-    assert gain["value"] == pytest.approx(best["value"] - row(made)["value"])
-    assert gain["low"] < gain["value"] < gain["high"]
 
 
 def test_losses_that_end_before_the_last_epoch_have_no_row():

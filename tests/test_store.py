@@ -56,7 +56,6 @@ def test_a_table_is_read_as_it_was_written():
     tables = {
         Condition("a"): clean,
         Condition("a", "JPEG", 3): corrupted,
-        Condition("a", epoch=2): scores(3),
         Condition("b", map="Grad-CAM"): measures,
     }
     write("x-1", record(seed=3), tables=tables)
@@ -64,7 +63,7 @@ def test_a_table_is_read_as_it_was_written():
     (detector,) = report.detectors()
     assert detector.runs[0].id == "x-1" and detector.runs[0].log["loss_total"].tolist() == [0.7]
     assert report.test_sets(detector) == ["a", "b"]
-    assert report.conditions(detector, "a") == list(tables)[:3]
+    assert report.conditions(detector, "a") == list(tables)[:2]
     for condition, written in tables.items():
         (table,) = report.read(detector, condition)
         frames = written[KEYS].reset_index(drop=True)

@@ -83,8 +83,6 @@ def test_differences_are_paired_and_corrected(report):
     ("name", "index", "columns"),
     [
         ("within_dataset", ["Baseline", "Locate and Verify"], ["all", "swap", "warp"]),
-        ("selection", [("Baseline", A)], ["validation", "test"]),
-        ("selection_gain", [("Baseline", A)], ["difference", "verdict"]),
         ("robustness", [("Baseline", A)], ["JPEG", "all corruptions"]),
         ("kinds", [("Baseline", "AUC"), ("Baseline", "called fake")], ["swap", "warp", "real"]),
         ("kind_differences", [("Baseline", "swap − warp")], ["difference", "seeds"]),
@@ -112,12 +110,6 @@ def test_collapsed_runs_stand_apart(report):
     assert list(detectors.index) == ["Locate and Verify"] and detectors["seeds"].item() == 2
     caption = tables.conditions(report.rows("cross_dataset"), "hand")
     assert "left out unless all are: 1 of 2 of Locate and Verify." in caption
-
-
-def test_a_test_chosen_epoch_is_compared_with_the_same_detector(report):
-    others = report.results.query("minus == 'Locate and Verify'").assign(selection="test")
-    report.results = pd.concat([report.results, others])
-    assert set(report.rows("selection_gain")["minus"]) == {"Baseline"}
 
 
 def test_the_mean_mask_stands_beside_the_maps(report):

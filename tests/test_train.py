@@ -20,7 +20,6 @@ from dfnb.papers import backbones, contract, lae, xception
 from dfnb.runs import Run
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
-from dfnb.store import Condition
 
 SMALL = {
     "backbone": "dfnb_plain7",
@@ -75,10 +74,10 @@ def new_home(home, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def plain(smoke_home):
-    """Two epochs of the baseline, with scores of a test set after each."""
+    """Two epochs of the baseline."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(smoke_home))
-        return trained(seed=20, epoch_tests=["smoke-b"])
+        return trained(seed=20)
 
 
 def outcome(run):
@@ -184,7 +183,7 @@ def test_damaged_checkpoints_and_weights_are_refused(new_home, monkeypatch):
 def test_threads_change_no_weights_and_stay_as_they_were(new_home, plain):
     torch.set_num_threads(2)
     try:
-        run = trained(seed=20, epoch_tests=["smoke-b"])
+        run = trained(seed=20)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -221,19 +220,17 @@ def run_id(changes=None, **options):
     )
 
 
-def test_an_id_follows_seed_settings_data_labels_and_start(home, monkeypatch):
+def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
     ids = {
         run_id(),
         run_id(seed=1),
         run_id({"lr": 1e-3}),
         run_id({"pretrained": True}),
         run_id(seen_methods=["resynthesis"]),
-        run_id(shuffled_labels=True),
         run_id(frames_per_video=2),
-        run_id(epoch_tests=["smoke-b"]),
         train.run_id(train.run_parameters("xception", "smoke-b", settings())),
     }
-    assert len(ids) == 9
+    assert len(ids) == 7
     assert run_id({"step_epochs": settings().step_epochs}) in ids  # a published value
     monkeypatch.setattr(train.papers, "source_digest", lambda paper: "other code")
     assert run_id() not in ids
@@ -306,16 +303,6 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         assert torch.equal(batch["image"], mixture)
 
 
-def test_shuffled_labels_are_exchanged_between_videos(new_home, monkeypatch):
-    """Some forged videos are real now, without a mask, and some real ones are fakes without one."""
-    for is_shuffled in (False, True):
-        batches = shown(monkeypatch, changes={"epochs": 1}, shuffled_labels=is_shuffled)
-        is_fake = torch.cat([batch["label"] for batch in batches]) == 1
-        has_region = torch.cat([batch["mask"] for batch in batches]).amax((1, 2, 3)) > 0
-        assert not has_region[~is_fake].any() and has_region[is_fake].any()
-        assert has_region[is_fake].all() != is_shuffled
-
-
 @pytest.fixture
 def pairing(monkeypatch):
     """The baseline as a paper that makes a grey fake of every real frame, and sees no others."""
@@ -370,12 +357,6 @@ def test_the_record_says_what_a_report_needs(home, plain):
 def test_the_chosen_epoch_is_the_best_on_validation_or_the_last(home, plain, monkeypatch):
     best = plain.log.loc[plain.log["validation_auc"].idxmax(), "epoch"]
     assert plain.record["chosen"]["epoch"] == best
-    test = frames.select(frames.load_frames("smoke-b"), "test")
-    scores = scoring.predict(plain.network(), test, plain.settings)
-    epochs = plain.epoch_scores()
-    assert list(epochs) == [Condition("smoke-b", epoch=1), Condition("smoke-b", epoch=2)]
-    of_epoch = epochs[Condition("smoke-b", epoch=best)]
-    np.testing.assert_allclose(of_epoch["log_odds"], scores["log_odds"], atol=1e-9)
     monkeypatch.setattr(xception.Settings, "chosen", "last")
     run = trained(seed=15)
     assert run.record["chosen"]["epoch"] == 2 and run.record["rule"] == "the last epoch"
@@ -447,8 +428,8 @@ def two_processes(monkeypatch):
 def test_two_processes_reach_the_weights_of_one_without_batch_norm(new_home, two_processes):
     """With batch norm each process has statistics of its own half, as in the released codes."""
     changes = {"backbone": "test_convnext", "lr": 1e-4, "epochs": 1}
-    one = trained(changes=changes, epoch_tests=["smoke-b"])
-    two = trained(changes=changes, epoch_tests=["smoke-b"], devices=2)
+    one = trained(changes=changes)
+    two = trained(changes=changes, devices=2)
     torch.manual_seed(torch_seed("init", 0))
     initial = xception.Network(settings(**changes)).state_dict()
     a = load_file(one.folder / "best.safetensors")
@@ -457,10 +438,6 @@ def test_two_processes_reach_the_weights_of_one_without_batch_norm(new_home, two
     apart = torch.cat([(a[name] - b[name]).flatten() for name in a])
     # Adam divides a gradient near zero by itself, so single weights differ by more than rounding.
     assert one.id != two.id and apart.norm() < 1e-3 * moved.norm()
-    for condition, scores in one.epoch_scores().items():
-        np.testing.assert_allclose(
-            two.epoch_scores()[condition]["log_odds"], scores["log_odds"], atol=1e-5
-        )
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
