@@ -386,6 +386,9 @@ def optimisation(network: Network, settings: Settings, steps: int) -> tuple[Opti
         return optimiser, OneCycleLR(optimiser, highest, total_steps=total_steps)
     if settings.schedule == "cosine":
         return optimiser, CosineAnnealingLR(optimiser, settings.cosine_steps or total_steps)
+    if settings.schedule == "last_quarter":
+        quarter = total_steps / 4
+        return optimiser, LambdaLR(optimiser, lambda step: min(1, (total_steps - step) / quarter))
     factor = settings.step_factor if settings.schedule == "step" else 1.0
     interval = steps * settings.step_epochs
     return optimiser, LambdaLR(optimiser, lambda step: factor ** (step // interval))

@@ -217,7 +217,7 @@ CASES = {
     "locate_and_verify": {"dropout": 0.0},
     "locate_and_verify with SSPSL": {"dropout": 0.0, "sspsl": True, "mixup_probability": 0.0},
     "exposing_the_deception": {"dropout": 0.0},
-    "self_blended_images": {},
+    "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
 }
 
 

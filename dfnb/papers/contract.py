@@ -45,7 +45,7 @@ Count = Annotated[int, Field(ge=1)]
 Optimiser = Literal["adam", "adamw", "sgd"]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 WeightDecay = Annotated[float, Field(ge=0, le=10)]
-Schedule = Literal["constant", "step", "onecycle", "cosine"]
+Schedule = Literal["constant", "step", "onecycle", "cosine", "last_quarter"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 MixupAlpha = Annotated[float, Field(gt=0, le=100)]
 Augmentation = Literal["none", "light", "released"]
@@ -83,6 +83,7 @@ class Settings(Closed):
         optimiser: ``sgd`` has momentum 0.9.
         step_epochs, step_factor: of the schedule ``step``: every so many epochs the learning rate
             is multiplied by the factor.
+        schedule: ``last_quarter`` is constant, then linear to zero over the last quarter.
         cosine_steps: of the schedule ``cosine``: steps from the highest learning rate to zero, and
             as many up again; None: the steps of the whole training.
         optimiser_restarts: ``released``: optimiser and schedule start again in each epoch, as in

@@ -45,9 +45,14 @@ class Settings(contract.Settings):
 class Network(contract.Network):
     """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``."""
 
-    def __init__(self, settings: contract.Settings) -> None:
+    def __init__(self, settings: contract.Settings, **timm_options: float) -> None:
         super().__init__()
-        self.backbone = backbones.create(settings.backbone, settings.pretrained, num_classes=2)
+        self.backbone = backbones.create(
+            settings.backbone,
+            settings.pretrained,
+            num_classes=2,
+            **timm_options,
+        )
         self.weights_from = self.backbone.weights_from
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
