@@ -13,6 +13,7 @@ SETTINGS = {
     "optimiser": "adamw",
     "lr": 0.002,
     "schedule": "onecycle",
+    "oversampling": None,
 }
 GRID = {"train_set": "smoke-a", "test_sets": ["smoke-b"], "seeds": [0]}
 

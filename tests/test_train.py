@@ -34,7 +34,7 @@ SMALL = {
     "images_per_epoch": 64,  # four steps
 }
 OF_PAPER = {
-    "xception": {},
+    "xception": {"oversampling": None},
     "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
     "lae": {
         "decoder_widths": (16, 8, 8),
