@@ -116,9 +116,20 @@ class Settings(contract.Settings):
             (0.05, released.blur(3)),
             (0.5, v2.RandomHorizontalFlip(1)),
             (0.7, released.one_colour()),
-            (0.2, v2.Grayscale(3)),
+            (0.2, released.recolour(grey_of_blue_first)),
             (0.5, released.affine(degrees=10, shift=0.1)),
         )
+
+
+def grey_of_blue_first(pixels: Tensor) -> Tensor:
+    """Grey pixels (3, H, W), as of an image whose channels were taken for blue, green and red.
+
+    The released code reads blue first and takes grey as if red came first, which exchanges the
+    weights of the two (ITU-R 601).
+    """
+    weights = torch.tensor([0.114, 0.587, 0.299])[:, None, None]
+    grey = (weights * pixels).sum(0, keepdim=True)
+    return grey.expand(3, -1, -1)
 
 
 def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
