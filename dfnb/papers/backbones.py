@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -99,8 +98,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 # ---------------------------------------------------------------- pretrained weights
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """What a model starts from: part of a run's identity.
 
     Attributes:
@@ -184,6 +182,7 @@ STAGES = {
 }
 
 
+@torch.no_grad()
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
     """A backbone cut into the seven stages of Locate and Verify (released code; there Xception).
 
@@ -197,37 +196,27 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     Raises:
         DfnbError: timm has no such backbone, or it is not known how to cut it.
     """
-    model = create(name, pretrained)
+    model = create(name, pretrained).eval()  # the probe must not enter the running statistics
     if type(model) not in STAGES:
         raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}")
     if isinstance(model, Xception):
         model.conv1.padding = (1, 1)
         model.conv2.padding = (1, 1)
     result = nn.ModuleList()
+    channels = []
+    strides = []
+    side = 64
+    probe = torch.zeros(1, 3, side, side)
     for part_names in STAGES[type(model)]:
         stage = nn.Sequential()
         for part_name in part_names:
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
+        probe = stage(probe)
         result.append(stage)
+        channels.append(probe.shape[1])
+        strides.append(side // probe.shape[-1])
     result.weights_from = model.weights_from
-    channels, strides = _map_shapes(result)
-    return result, channels, strides
-
-
-@torch.no_grad()
-def _map_shapes(parts: nn.ModuleList) -> tuple[list[int], list[int]]:
-    """Channels and stride of the map after each stage."""
-    parts.eval()  # the probe must not enter the running statistics
-    side = 64
-    x = torch.zeros(1, 3, side, side)
-    channels = []
-    strides = []
-    for part in parts:
-        x = part(x)
-        channels.append(x.shape[1])
-        strides.append(side // x.shape[-1])
-    parts.train()
-    return channels, strides
+    return result.train(), channels, strides
 
 
 # ---------------------------------------------------------------- memory

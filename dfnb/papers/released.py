@@ -1,6 +1,6 @@
 """Augmentations that the authors' released codes share.
 
-Their geometry is torchvision's own. Here are the changes of colour that torchvision lacks, with the
+Geometry and JPEG are torchvision's own. Here are the changes of colour that torchvision lacks, with the
 arithmetic of albumentations and torch's random numbers.
 """
 
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-
-from dfnb.data import codecs
 
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
@@ -48,17 +46,6 @@ def one_colour(limit: float = 0.2) -> v2.Transform:
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
     return v2.RandomChoice([recolour(change) for change in changes])
-
-
-def jpeg(lowest: int) -> v2.Transform:
-    """JPEG of a quality that is drawn from ``lowest`` to 100."""
-    return v2.Lambda(partial(_compressed, lowest), tv_tensors.Image)
-
-
-def _compressed(lowest: int, image: tv_tensors.Image) -> tv_tensors.Image:
-    quality = int(torch.randint(lowest, 101, ()))
-    pixels = codecs.jpeg(image.permute(1, 2, 0).numpy(), quality)
-    return tv_tensors.wrap(torch.from_numpy(pixels).permute(2, 0, 1), like=image)
 
 
 def blur(size: int) -> v2.Transform:
