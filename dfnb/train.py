@@ -135,11 +135,8 @@ def run_id(parameters: dict[str, Any]) -> str:
     not rename the trainings that do not use it.
     """
     paper = parameters["paper"]
-    published = papers.module(paper).Settings().model_dump(mode="json")
-    changed = {}
-    for name, value in parameters["settings"].items():
-        if value != published[name]:
-            changed[name] = value
+    settings = papers.module(paper).Settings.check(parameters["settings"], paper)
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
     hashed = digest({**parameters, "settings": changed}, 8)
     return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from dfnb import metrics, papers
-from dfnb.data.frames import dataset_record, load_frames, select
+from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256, write_table
 from dfnb.papers.contract import Batch, Network
@@ -320,7 +320,6 @@ class Trainer:
             collapsed=progress.chosen["auc"] < LEARNED_AUC,
             start=start_id,
             images_seen=images_seen,
-            fingerprints={train_set: dataset_record(train_set)["fingerprint"]},
             **self.clock.facts(),
         )
 

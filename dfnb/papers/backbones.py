@@ -224,20 +224,3 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
 # checkpointed(function, *inputs): the function's value without its activations, which the backward
 # pass computes again.
 checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-
-
-def recomputed(part: nn.Module, x: Tensor) -> Tensor:
-    """``part(x)`` without keeping the activations, which the backward pass computes again.
-
-    The numbers are those of ``part(x)``, to the last bit. The first pass updates the running
-    statistics of BatchNorm; the second pass updates copies of them.
-    """
-    buffers: dict[str, Tensor] = {}  # empty in the first pass: the module's own are used
-
-    def forward(x: Tensor) -> Tensor:
-        output = torch.func.functional_call(part, buffers, (x,))
-        for name, value in part.named_buffers():
-            buffers[name] = value.clone()
-        return output
-
-    return checkpointed(forward, x)

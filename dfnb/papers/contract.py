@@ -92,7 +92,8 @@ class Settings(Closed):
             the released code of Exposing the Deception; ``corrected``: they run through.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
-        augmentation: ``light``: :func:`light`; ``released``: that of the paper's released code.
+        augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
+            contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: None: as many as there are.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
@@ -150,7 +151,10 @@ class Settings(Closed):
         if self.augmentation == "none":
             return None
         if self.augmentation == "light":
-            return light()
+            mirror = v2.RandomHorizontalFlip()
+            shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
+            colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+            return v2.Compose([mirror, shift, colours])
         return self.released_transform()
 
     def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
@@ -174,14 +178,6 @@ class Settings(Closed):
         """The augmentation of the paper's released code."""
         module = type(self).__module__
         raise DfnbError(f"{module} has no released augmentation; set augmentation = light or none")
-
-
-def light() -> v2.Transform:
-    """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
-    mirror = v2.RandomHorizontalFlip()
-    shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
-    colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-    return v2.Compose([mirror, shift, colours])
 
 
 class Network(nn.Module):

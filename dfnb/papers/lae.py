@@ -243,7 +243,7 @@ class Network(contract.Network):
         return torch.einsum("bcu,cuk->bck", signs, unit_weights) / signs.shape[2]
 
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """The terms by name, their weighted sum ``total``, and the discriminator's ``adversary``."""
+        """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``."""
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))
         if self.settings.phase == "regularisation" and self.settings.attention_weight:

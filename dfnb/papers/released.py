@@ -1,7 +1,7 @@
 """Augmentations that the authors' released codes share.
 
-Geometry and JPEG are torchvision's own. Here are the changes of colour that torchvision lacks, with the
-arithmetic of albumentations and torch's random numbers.
+Geometry and JPEG are torchvision's own. Here are the changes of colour that torchvision lacks, with
+the arithmetic of albumentations and torch's random numbers.
 """
 
 from __future__ import annotations
