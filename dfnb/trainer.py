@@ -169,7 +169,7 @@ class Trainer:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
         progress = self.progress
         number = progress.epoch * self.steps + progress.step
-        batch = self._mixed(batch, number)
+        batch = self._batch(batch, number)
         losses = self._backward(batch, number)
         moved = self.network.moved()
         if moved is not None:
@@ -183,14 +183,14 @@ class Trainer:
         for name, value in losses.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
-    def _mixed(self, batch: dict[str, Tensor], number: int) -> Batch:
+    def _batch(self, tensors: dict[str, Tensor], number: int) -> Batch:
         """A batch on the device, its images mixed as often as the settings ask for it.
 
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
-        batch = self.fabric.to_device(batch)
-        batch = {**batch, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
+        tensors = self.fabric.to_device(tensors)
+        batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
         draw = rng("mixup", self.seed, number, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
