@@ -153,10 +153,8 @@ def _train(
     if size % (devices * settings.samples_per_frame):
         raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
-    seed = parameters["seed"]
-    visible = {}
     for split, frames in splits.items():
-        visible[split] = settings.visible(frames, seed, start)
+        splits[split] = settings.visible(frames, parameters["seed"], start)
     write_json(folder / "config.json", parameters)
     strategy = "auto"
     if devices > 1:
@@ -167,7 +165,7 @@ def _train(
         devices=devices,
         precision=settings.precision,
     )
-    fabric.launch(Trainer(folder, parameters, visible, start))
+    fabric.launch(Trainer(folder, parameters, splits, start))
 
 
 def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.DataFrame]:

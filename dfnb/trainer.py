@@ -124,6 +124,8 @@ class Trainer:
         """Make the optimisers and their schedule, as they are before the first step."""
         optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
+        # What a checkpoint holds beside the progress.
+        self.parts = [self.network, self.scheduler, *self.optimisers]
 
     def _sampler(self) -> EpochSampler:
         """The order of the epochs; on several devices, the part of it that this one sees."""
@@ -269,15 +271,11 @@ class Trainer:
 
     # ------------------------------------------------------------ checkpoint and record
 
-    def _parts(self) -> list[Any]:
-        """What has a state of its own beside the progress."""
-        return [self.network, self.scheduler, *self.optimisers]
-
     def save(self) -> None:
         """Write the checkpoint; the processes hold the same state, and the first one writes it."""
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
-            parts = [part.state_dict() for part in self._parts()]
+            parts = [part.state_dict() for part in self.parts]
             state = {"progress": asdict(self.progress), "parts": parts}
             with atomic(self.checkpoint) as temporary:
                 torch.save(state, temporary)
@@ -288,7 +286,7 @@ class Trainer:
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
-            for part, values in zip(self._parts(), state["parts"], strict=True):
+            for part, values in zip(self.parts, state["parts"], strict=True):
                 part.load_state_dict(values)
 
     def write_record(self) -> None:

@@ -80,13 +80,12 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-def _config(tag: str) -> dict[str, Any]:
-    file = STARTS / f"{tag}.safetensors"
-    return {"file": str(file), "input_size": (3, 96, 96), "num_classes": 0, "classifier": "fc"}
-
-
+_configs = {}
+for _tag in START_TAGS:
+    _file = str(STARTS / f"{_tag}.safetensors")
+    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc"}
 # timm looks for the configurations of a module's models under this name.
-default_cfgs = generate_default_cfgs({f"{SMALL}.{tag}": _config(tag) for tag in START_TAGS})
+default_cfgs = generate_default_cfgs(_configs)
 
 
 @register_model
@@ -125,9 +124,6 @@ def start(name: str, pretrained: bool) -> Start:
     if not pretrained:
         return Start()
     config = timm.get_pretrained_cfg(name)
-    if config.file:  # one of our own, see default_cfgs above
-        own_start = Path(config.file)
-        return Start(config.tag.replace("_", " "), own_start, sha256(own_start))
     try:
         file = _fetched(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network
@@ -139,10 +135,13 @@ def start(name: str, pretrained: bool) -> Start:
             f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
             "fetched again"
         )
-    return Start("ImageNet", file, digest)
+    weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
+    return Start(weights_from, file, digest)
 
 
 def _fetched(config: PretrainedCfg) -> Path:
+    if config.file:  # one of our own, see default_cfgs above
+        return Path(config.file)
     if config.hf_hub_id:
         return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
     if config.url:

@@ -110,7 +110,7 @@ class Settings(contract.Settings):
         The affine map turns by up to 10°, shifts by up to 10 % and scales by up to 20 %.
         """
         return released.in_turn(
-            (0.5, v2.JPEG((60, 100))),
+            (0.5, released.jpeg(60)),
             (0.1, released.recolour(released.noise)),
             (0.05, released.blur(3)),
             (0.5, v2.RandomHorizontalFlip(1)),

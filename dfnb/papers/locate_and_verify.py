@@ -149,7 +149,7 @@ class Settings(contract.Settings):
             (0.4, square),
             (0.5, released.affine(degrees=45, shift=1 / 16)),
             (0.1, v2.Grayscale(3)),
-            (0.3, v2.JPEG((60, 100))),
+            (0.3, released.jpeg(60)),
             (0.05, released.blur(3)),
             (0.1, released.recolour(released.noise)),
             (0.5, released.one_colour()),

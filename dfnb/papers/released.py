@@ -1,7 +1,7 @@
 """Augmentations that the authors' released codes share.
 
-Geometry and JPEG are torchvision's own. Here are the changes of colour that torchvision lacks, with
-the arithmetic of albumentations and torch's random numbers.
+Their geometry is torchvision's own. Here are the changes of colour that torchvision lacks, with the
+arithmetic of albumentations and torch's random numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+
+from dfnb.data import codecs
 
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
@@ -46,6 +48,17 @@ def one_colour(limit: float = 0.2) -> v2.Transform:
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
     return v2.RandomChoice([recolour(change) for change in changes])
+
+
+def jpeg(lowest: int) -> v2.Transform:
+    """OpenCV's JPEG of a quality that is drawn from ``lowest`` to 100."""
+    return recolour(partial(_compressed, lowest))
+
+
+def _compressed(lowest: int, pixels: Tensor) -> Tensor:
+    quality = int(torch.randint(lowest, 101, ()))
+    image = pixels.byte().permute(1, 2, 0).numpy()
+    return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
 def blur(size: int) -> v2.Transform:

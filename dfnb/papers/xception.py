@@ -38,7 +38,7 @@ class Settings(contract.Settings):
             (0.5, v2.RandomHorizontalFlip(1)),
             (0.5, v2.RandomChoice(blurs)),
             (0.5, released.one_colour(0.1)),
-            (0.5, v2.JPEG((40, 100))),
+            (0.5, released.jpeg(40)),
         )
 
 
