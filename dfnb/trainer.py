@@ -60,7 +60,7 @@ class Progress:
     step: int = 0  # finished steps of the epoch after them
     sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
-    chosen: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "auc": -1.0})
+    chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
     validation_threshold: dict[str, float] = field(default_factory=dict)
 
 
@@ -243,7 +243,7 @@ class Trainer:
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
-        if auc > progress.chosen["auc"] or self.settings.chosen == "last":
+        if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
