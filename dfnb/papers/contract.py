@@ -196,7 +196,7 @@ class Network(nn.Module):
         """The paper's loss terms by name, and ``total``, the one that is minimised.
 
         The term ``adversary``, if there is one, is minimised, too; its gradient and that of
-        ``total`` reach different weights. The other terms are only logged.
+        ``total`` reach different weights. The other terms are there for the log.
         """
         raise NotImplementedError
 
