@@ -645,7 +645,10 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
         "train_s": round(seconds, 2),
         "images_seen": run.record["images_seen"],
     }
-    row |= {"images_per_s": round(float(run.log["images_per_s"].iloc[-1]), 2), "videos": found["n"]}
+    row |= {
+        "images_per_s": round(run.record["images_seen"] / run.record["wall_s"], 2),
+        "videos": found["n"],
+    }
     row |= {"validation_auc": round(float(run.log["validation_auc"].iloc[-1]), 4)}
     return row | {
         name: round(found[key], 4)

@@ -34,7 +34,6 @@ def train(
     train_set: str,
     settings: Settings,
     seed: int = 0,
-    wait_s: float = 30,
     **options: Any,
 ) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
@@ -43,27 +42,26 @@ def train(
     ``train_set``, or the last one if the paper's ``Settings.chosen`` says so. If the paper leaves
     one class out of that split (``Settings.visible``), the samples that it makes are judged. If the
     settings have a phase before (``Settings.before``), it is trained first, with the same data and
-    seed.
+    seed. While another process trains the same run, this one waits, and then loads it.
 
     Args:
         paper: Module name of the paper.
         train_set: A dataset with the splits train and val.
         settings: The paper's settings.
         seed: Of the weights, the order of the images, augmentation, mixup and dropout.
-        wait_s: How long to wait for another process that trains the same run; below 0: for ever.
         **options: The other arguments of :func:`run_parameters`.
 
-    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, when the loss is no
-    longer finite, or when another process trains the same run.
+    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, or when the loss is
+    no longer finite.
     """
     parameters = run_parameters(paper, train_set, settings, seed, **options)
     folder = run_folder(run_id(parameters))
-    with locked(folder, wait_s):
+    with locked(folder, wait_s=-1):
         if read_record(folder) is None:
             start = None
             before = settings.before()
             if before is not None:
-                start = train(paper, train_set, before, seed, wait_s=-1, **options)
+                start = train(paper, train_set, before, seed, **options)
             _train(folder, parameters, settings, start)
     return Run.open(folder.name)
 
@@ -129,11 +127,8 @@ def run_id(parameters: dict[str, Any]) -> str:
     not rename the trainings that do not use it.
     """
     paper = parameters["paper"]
-    published = papers.module(paper).Settings().model_dump(mode="json")
-    changed = {}
-    for name, value in parameters["settings"].items():
-        if value != published[name]:
-            changed[name] = value
+    settings = papers.module(paper).Settings.check(parameters["settings"], paper)
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
     hashed = digest({**parameters, "settings": changed}, 8)
     return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 
@@ -150,11 +145,8 @@ def _train(
     if size % (devices * settings.samples_per_frame):
         raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
-    seed = parameters["seed"]
-    always = settings.always(splits["train"], seed, start)
-    visible = {}
     for split, frames in splits.items():
-        visible[split] = settings.visible(frames, seed, start)
+        splits[split] = settings.visible(frames, parameters["seed"], start)
     write_json(folder / "config.json", parameters)
     strategy = "auto"
     if devices > 1:
@@ -165,7 +157,7 @@ def _train(
         devices=devices,
         precision=settings.precision,
     )
-    fabric.launch(Trainer(folder, parameters, visible, always, start))
+    fabric.launch(Trainer(folder, parameters, splits, start))
 
 
 def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ holds everything else.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,14 +20,11 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_model
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from dfnb import papers
-from dfnb.data.frames import dataset_record
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
-from dfnb.papers.contract import Batch, Network, Settings
+from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
@@ -63,7 +60,7 @@ class Progress:
     step: int = 0  # finished steps of the epoch after them
     sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
-    chosen: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "auc": -1.0})
+    chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
     validation_threshold: dict[str, float] = field(default_factory=dict)
 
 
@@ -75,14 +72,12 @@ class Trainer:
         folder: Of the run.
         parameters: Those of :func:`dfnb.train.run_parameters`.
         splits: The frames of train and val, as the paper may see them.
-        always: Positions in the train split of frames of which every batch shows some.
         start: The run of the phase before, whose weights the network starts from.
     """
 
     folder: Path
     parameters: dict[str, Any]
     splits: dict[str, pd.DataFrame]
-    always: Sequence[int]
     start: Run | None
 
     @single_thread()
@@ -93,8 +88,8 @@ class Trainer:
         self.clock = Clock()
         self.set_up()
         while self.progress.epoch < self.settings.epochs:
-            images_per_s = self.train_epoch()
-            self.end_epoch(images_per_s)
+            self.train_epoch()
+            self.end_epoch()
         if fabric.is_global_zero:
             self.write_record()
 
@@ -115,13 +110,9 @@ class Trainer:
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
-        optimiser, self.scheduler = optimisation(network, self.settings, self.steps)
-        optimisers = [optimiser]
-        adversary = getattr(network, "adversary", None)
-        if adversary is not None:
-            optimisers.append(Adam(adversary.parameters(), self.settings.adversary_lr))
-        self.step_module, *self.optimisers = self.fabric.setup(Step(network), *optimisers)
+        self.step_module = self.fabric.setup(Step(network))
         self.network = self.step_module.module.network
+        self.set_up_optimisers()
         self._print(f"training from {network.weights_from} on {self.fabric.device}")
         self.checkpoint = self.folder / "last.ckpt"
         self.saved_at = time.monotonic()
@@ -129,16 +120,24 @@ class Trainer:
             self._load()
             self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
+    def set_up_optimisers(self) -> None:
+        """Make the optimisers and their schedule, as they are before the first step."""
+        optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
+        self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
+        # What a checkpoint holds beside the progress.
+        self.parts = [self.network, self.scheduler, *self.optimisers]
+
     def _sampler(self) -> EpochSampler:
         """The order of the epochs; on several devices, the part of it that this one sees."""
+        frames = self.splits["train"]
         sampler = EpochSampler(
-            self.splits["train"],
+            frames,
             self.settings.batch_size,
             self.seed,
             self.settings.images_per_epoch,
             self.settings.oversampling,
             self.settings.samples_per_frame,
-            self.always,
+            frames.attrs.get("always", ()),
         )
         sampler.rank = self.fabric.global_rank
         sampler.world = self.fabric.world_size
@@ -154,46 +153,36 @@ class Trainer:
 
     # ------------------------------------------------------------ an epoch
 
-    def train_epoch(self) -> float:
-        """Train on what is left of an epoch; returns the images per second.
-
-        The state is saved from time to time.
-        """
+    def train_epoch(self) -> None:
+        """Train on what is left of an epoch, and save the state from time to time."""
         progress = self.progress
-        steps_before = progress.step
-        if self.settings.optimiser_restarts == "released" and steps_before == 0:
-            optimiser, self.scheduler = optimisation(self.network, self.settings, self.steps)
-            self.optimisers[0] = self.fabric.setup_optimizers(optimiser)
+        if self.settings.optimiser_restarts == "released" and progress.step == 0:
+            self.set_up_optimisers()
         self.step_module.train()
         self.sampler.epoch = progress.epoch
-        self.sampler.skip = steps_before
+        self.sampler.skip = progress.step
+        steps_before = progress.step
         started = time.monotonic()
         for batch in self.loader:
             self.train_step(batch)
             now = time.monotonic()
             is_due = now - self.saved_at > CHECKPOINT_S
-            is_timed = progress.epoch == 0 and progress.step == TIMED_STEPS
-            if is_due or is_timed:
-                self._print_progress((now - started) / (progress.step - steps_before))
+            if is_due or (progress.epoch == 0 and progress.step == TIMED_STEPS):
+                seconds_per_step = (now - started) / (progress.step - steps_before)
+                steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
+                minutes_left = steps_left * seconds_per_step / 60
+                self._print(
+                    f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}; "
+                    f"about {minutes_left:.1f} min of training left"
+                )
             if is_due:
                 self.save()
-        images = (self.steps - steps_before) * self.settings.batch_size
-        return images / (time.monotonic() - started)
-
-    def _print_progress(self, seconds_per_step: float) -> None:
-        progress = self.progress
-        steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
-        minutes_left = steps_left * seconds_per_step / 60
-        self._print(
-            f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}; "
-            f"about {minutes_left:.1f} min of training left"
-        )
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
         progress = self.progress
         number = progress.epoch * self.steps + progress.step
-        batch = self._mixed(self._on_device(batch), number)
+        batch = self._batch(batch, number)
         losses = self._backward(batch, number)
         moved = self.network.moved()
         if moved is not None:
@@ -207,15 +196,14 @@ class Trainer:
         for name, value in losses.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
-    def _on_device(self, batch: dict[str, Tensor]) -> Batch:
-        batch = self.fabric.to_device(batch)
-        return {**batch, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
+    def _batch(self, tensors: dict[str, Tensor], number: int) -> Batch:
+        """A batch on the device, its images mixed as often as the settings ask for it.
 
-    def _mixed(self, batch: Batch, number: int) -> Batch:
-        """Mixup (Zhang et al., ICLR 2018) of the images; ``contract.cross_entropy`` mixes targets.
-
-        x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α)
+        Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
+        targets are mixed by ``contract.cross_entropy``.
         """
+        tensors = self.fabric.to_device(tensors)
+        batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
         draw = rng("mixup", self.seed, number, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
@@ -244,20 +232,20 @@ class Trainer:
 
     # ------------------------------------------------------------ after an epoch
 
-    def end_epoch(self, images_per_s: float) -> None:
+    def end_epoch(self) -> None:
         """Judge the weights, begin the next epoch, and save.
 
         The first process judges alone; the others wait for it in their next step.
         """
         progress = self.progress
         if self.fabric.is_global_zero:
-            self._judge(images_per_s)
+            self._judge()
         progress.epoch += 1
         progress.step = 0
         progress.sums = {}
         self.save()
 
-    def _judge(self, images_per_s: float) -> None:
+    def _judge(self) -> None:
         """Score the validation split, keep the best weights, and log."""
         progress = self.progress
         epoch = progress.epoch + 1
@@ -266,7 +254,7 @@ class Trainer:
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
-        if auc > progress.chosen["auc"] or self.settings.chosen == "last":
+        if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
@@ -276,25 +264,11 @@ class Trainer:
             row[f"loss_{name}"] = value / self.steps
         row["lr"] = self.scheduler.get_last_lr()[0]
         row["validation_auc"] = auc
-        row["images_per_s"] = images_per_s
-        for name, value in self._monitored().items():
-            row[f"validation_{name}"] = round(float(value), 4)
         progress.log.append(row)
         self._print(
             f"epoch {epoch} of {self.settings.epochs}: loss {row['loss_total']:.3f}, "
-            f"validation AUC {auc:.3f}, {images_per_s:.0f} images/s"
+            f"validation AUC {auc:.3f}"
         )
-
-    @torch.inference_mode()
-    def _monitored(self) -> dict[str, float]:
-        """What the paper follows (``Network.monitor``), on one balanced batch of validation."""
-        frames = self.splits["val"]
-        sampler = EpochSampler(frames, min(len(frames), 256), self.seed)
-        batches = loader(FrameDataset(frames, self.settings), sampler)
-        batch = self._on_device(next(iter(batches)))
-        with self.fabric.autocast():
-            outputs = self.network(batch["image"])
-        return self.network.monitor(outputs, batch)
 
     # ------------------------------------------------------------ checkpoint and record
 
@@ -302,12 +276,8 @@ class Trainer:
         """Write the checkpoint; the processes hold the same state, and the first one writes it."""
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
-            state = {
-                "progress": asdict(self.progress),
-                "network": self.network.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "scheduler": self.scheduler.state_dict(),
-            }
+            parts = [part.state_dict() for part in self.parts]
+            state = {"progress": asdict(self.progress), "parts": parts}
             with atomic(self.checkpoint) as temporary:
                 torch.save(state, temporary)
 
@@ -317,10 +287,8 @@ class Trainer:
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
-            self.network.load_state_dict(state["network"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(values)
+            for part, values in zip(self.parts, state["parts"], strict=True):
+                part.load_state_dict(values)
 
     def write_record(self) -> None:
         """Write the record, which holds all that a report says about the training."""
@@ -348,10 +316,9 @@ class Trainer:
             weights_sha256=sha256(self.folder / "best.safetensors"),
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
-            collapsed=collapsed(progress.log[-1], progress.chosen["auc"], self.settings.chance),
+            collapsed=progress.chosen["auc"] < LEARNED_AUC,
             start=start_id,
             images_seen=images_seen,
-            fingerprints={train_set: dataset_record(train_set)["fingerprint"]},
             **self.clock.facts(),
         )
 
@@ -371,29 +338,6 @@ class Step(nn.Module):
             return self.network.losses(outputs, batch)
 
 
-def optimisation(network: Network, settings: Settings, steps: int) -> tuple[Optimizer, LRScheduler]:
-    """The optimiser, and its schedule, which is stepped after every batch; ``steps`` per epoch."""
-    groups = network.parameter_groups(settings.weight_decay)
-    if settings.optimiser == "adam":
-        optimiser = Adam(groups, settings.lr)
-    elif settings.optimiser == "adamw":
-        optimiser = AdamW(groups, settings.lr)
-    else:
-        optimiser = SGD(groups, settings.lr, momentum=0.9)
-    total_steps = steps * settings.epochs
-    if settings.schedule == "onecycle":
-        highest = [group["lr"] for group in optimiser.param_groups]
-        return optimiser, OneCycleLR(optimiser, highest, total_steps=total_steps)
-    if settings.schedule == "cosine":
-        return optimiser, CosineAnnealingLR(optimiser, settings.cosine_steps or total_steps)
-    if settings.schedule == "last_quarter":
-        quarter = total_steps / 4
-        return optimiser, LambdaLR(optimiser, lambda step: min(1, (total_steps - step) / quarter))
-    factor = settings.step_factor if settings.schedule == "step" else 1.0
-    interval = steps * settings.step_epochs
-    return optimiser, LambdaLR(optimiser, lambda step: factor ** (step // interval))
-
-
 def threshold_of(validation: pd.DataFrame) -> dict[str, float]:
     """The score that at most :data:`FALSE_ALARMS` of the real frames exceed.
 
@@ -402,15 +346,3 @@ def threshold_of(validation: pd.DataFrame) -> dict[str, float]:
     real = validation[validation["label"] == 0]
     threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
     return {"threshold": float(threshold), "threshold_clusters": real["cluster"].nunique()}
-
-
-def collapsed(last_epoch: dict[str, float], auc: float, chance: dict[str, float]) -> bool:
-    """Whether a training learned nothing, judged without any test set.
-
-    So it did if its validation AUC is below :data:`LEARNED_AUC`, or if a loss term of the last
-    epoch is above its value in ``chance`` (``Settings.chance``).
-    """
-    for name, value in chance.items():
-        if last_epoch.get(f"loss_{name}", 0) > value:
-            return True
-    return auc < LEARNED_AUC

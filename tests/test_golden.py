@@ -35,7 +35,6 @@ from dfnb import papers, train
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.settings import DfnbError
-from dfnb.trainer import optimisation
 
 UPDATES = 1e-7  # relative, of a tensor's change in training
 NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding
@@ -198,7 +197,7 @@ def test_training_steps_are_those_of_the_released_code(kind, paper, changes, bat
     before = copy.deepcopy(network.state_dict())
     for step, golden in enumerate(read_json(GOLDEN / f"{kind}_steps.json")):
         if step in (0, 2):  # the released Exposing the Deception starts again in each epoch
-            optimiser, schedule = optimisation(network, settings, 10)
+            [optimiser], schedule = settings.optimisation(network, 10)
         _, losses = run(network, batch_of_step(step))
         optimiser.step()
         schedule.step()
@@ -236,7 +235,7 @@ def step_numbers(case):
     batch["epoch"] = 0
     batch["landmarks"] = face.expand(4, 5, 2)
     batch["has_mask"][3] = "SSPSL" not in case
-    optimiser, _ = optimisation(network, settings, 10)
+    (optimiser, *_), _ = settings.optimisation(network, 10)
     _, before = run(network, batch)
     with network.moved() or nullcontext():  # the gradient of a second pass, if there is one
         run(network, batch)

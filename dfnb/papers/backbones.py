@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -81,13 +80,12 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-def _config(tag: str) -> dict[str, Any]:
-    file = STARTS / f"{tag}.safetensors"
-    return {"file": str(file), "input_size": (3, 96, 96), "num_classes": 0, "classifier": "fc"}
-
-
+_configs = {}
+for _tag in START_TAGS:
+    _file = str(STARTS / f"{_tag}.safetensors")
+    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc"}
 # timm looks for the configurations of a module's models under this name.
-default_cfgs = generate_default_cfgs({f"{SMALL}.{tag}": _config(tag) for tag in START_TAGS})
+default_cfgs = generate_default_cfgs(_configs)
 
 
 @register_model
@@ -99,8 +97,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 # ---------------------------------------------------------------- pretrained weights
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """What a model starts from: part of a run's identity.
 
     Attributes:
@@ -127,9 +124,6 @@ def start(name: str, pretrained: bool) -> Start:
     if not pretrained:
         return Start()
     config = timm.get_pretrained_cfg(name)
-    if config.file:  # one of our own, see default_cfgs above
-        own_start = Path(config.file)
-        return Start(config.tag.replace("_", " "), own_start, sha256(own_start))
     try:
         file = _fetched(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network
@@ -141,10 +135,13 @@ def start(name: str, pretrained: bool) -> Start:
             f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
             "fetched again"
         )
-    return Start("ImageNet", file, digest)
+    weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
+    return Start(weights_from, file, digest)
 
 
 def _fetched(config: PretrainedCfg) -> Path:
+    if config.file:  # one of our own, see default_cfgs above
+        return Path(config.file)
     if config.hf_hub_id:
         return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
     if config.url:
@@ -184,6 +181,7 @@ STAGES = {
 }
 
 
+@torch.no_grad()
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
     """A backbone cut into the seven stages of Locate and Verify (released code; there Xception).
 
@@ -197,37 +195,27 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     Raises:
         DfnbError: timm has no such backbone, or it is not known how to cut it.
     """
-    model = create(name, pretrained)
+    model = create(name, pretrained).eval()  # the probe must not enter the running statistics
     if type(model) not in STAGES:
         raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}")
     if isinstance(model, Xception):
         model.conv1.padding = (1, 1)
         model.conv2.padding = (1, 1)
     result = nn.ModuleList()
+    channels = []
+    strides = []
+    side = 64
+    probe = torch.zeros(1, 3, side, side)
     for part_names in STAGES[type(model)]:
         stage = nn.Sequential()
         for part_name in part_names:
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
+        probe = stage(probe)
         result.append(stage)
+        channels.append(probe.shape[1])
+        strides.append(side // probe.shape[-1])
     result.weights_from = model.weights_from
-    channels, strides = _map_shapes(result)
-    return result, channels, strides
-
-
-@torch.no_grad()
-def _map_shapes(parts: nn.ModuleList) -> tuple[list[int], list[int]]:
-    """Channels and stride of the map after each stage."""
-    parts.eval()  # the probe must not enter the running statistics
-    side = 64
-    x = torch.zeros(1, 3, side, side)
-    channels = []
-    strides = []
-    for part in parts:
-        x = part(x)
-        channels.append(x.shape[1])
-        strides.append(side // x.shape[-1])
-    parts.train()
-    return channels, strides
+    return result.train(), channels, strides
 
 
 # ---------------------------------------------------------------- memory
@@ -235,20 +223,3 @@ def _map_shapes(parts: nn.ModuleList) -> tuple[list[int], list[int]]:
 # checkpointed(function, *inputs): the function's value without its activations, which the backward
 # pass computes again.
 checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-
-
-def recomputed(part: nn.Module, x: Tensor) -> Tensor:
-    """``part(x)`` without keeping the activations, which the backward pass computes again.
-
-    The numbers are those of ``part(x)``, to the last bit. The first pass updates the running
-    statistics of BatchNorm; the second pass updates copies of them.
-    """
-    buffers: dict[str, Tensor] = {}  # empty in the first pass: the module's own are used
-
-    def forward(x: Tensor) -> Tensor:
-        output = torch.func.functional_call(part, buffers, (x,))
-        for name, value in part.named_buffers():
-            buffers[name] = value.clone()
-        return output
-
-    return checkpointed(forward, x)

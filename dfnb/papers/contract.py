@@ -6,20 +6,22 @@ A paper is one module with
 - ``Settings``, a subclass of :class:`Settings`: its published settings as defaults, and where it
   needs them the hooks for its phases, its augmentation, its own samples and the data it may see;
 - ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses, and
-  where it has them its maps, its panels and what it follows during training.
+  where it has them its maps and its panels.
 
 Training, scores, maps and tables know nothing else about a paper.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 from torchvision.transforms import v2
 
 from dfnb.settings import Closed, DfnbError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dfnb.runs import Run
 
 IGNORED = -100  # the class of an image or a position whose class is unknown
+OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": partial(SGD, momentum=0.9)}
 
 # The limits of the settings. A paper that publishes another default repeats the type:
 # ``lr: LearningRate = 2e-4``.
@@ -45,7 +48,7 @@ Count = Annotated[int, Field(ge=1)]
 Optimiser = Literal["adam", "adamw", "sgd"]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 WeightDecay = Annotated[float, Field(ge=0, le=10)]
-Schedule = Literal["constant", "step", "onecycle", "cosine", "last_quarter"]
+Schedule = Literal["constant", "step", "onecycle", "cosine"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 MixupAlpha = Annotated[float, Field(gt=0, le=100)]
 Augmentation = Literal["none", "light", "released"]
@@ -80,27 +83,23 @@ class Settings(Closed):
 
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
-        optimiser: ``sgd`` has momentum 0.9.
+        optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: of the schedule ``step``: every so many epochs the learning rate
             is multiplied by the factor.
-        schedule: ``last_quarter`` is constant, then linear to zero over the last quarter.
         cosine_steps: of the schedule ``cosine``: steps from the highest learning rate to zero, and
             as many up again; None: the steps of the whole training.
         optimiser_restarts: ``released``: optimiser and schedule start again in each epoch, as in
             the released code of Exposing the Deception; ``corrected``: they run through.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
-        augmentation: ``light``: :func:`light`; ``released``: that of the paper's released code.
+        augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
+            contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: None: as many as there are.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        chance: loss terms that show whether the output learned anything, with the values just below
-            those of a constant output. A training whose last epoch has such a term above its value
-            counts as collapsed.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    chance: ClassVar[dict[str, float]] = {"cls": 0.95 * math.log(2)}
     samples_per_frame: ClassVar[int] = 1
 
     backbone: str = "legacy_xception.tf_in1k"
@@ -134,16 +133,10 @@ class Settings(Closed):
 
         Called once per training and split, after the phase before has ended; ``start`` is the run
         of that phase. The paper may leave out a class that :meth:`samples` makes. Where the val
-        split is left with one class, these samples choose the checkpoint.
+        split is left with one class, these samples choose the checkpoint. ``attrs["always"]`` of
+        the train split may hold positions of frames of which every batch shows some.
         """
         return frames
-
-    def always(self, frames: pd.DataFrame, seed: int, start: Run | None) -> Sequence[int]:
-        """Positions in the train split of frames of which every batch shows some; none by default.
-
-        The frames are those before :meth:`visible`.
-        """
-        return ()
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
         """The ``samples_per_frame`` images made of one stored frame; by default the frame itself.
@@ -158,8 +151,28 @@ class Settings(Closed):
         if self.augmentation == "none":
             return None
         if self.augmentation == "light":
-            return light()
+            mirror = v2.RandomHorizontalFlip()
+            shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
+            colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+            return v2.Compose([mirror, shift, colours])
         return self.released_transform()
+
+    def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
+        """The optimisers, by default one, and the schedule of the first; ``steps`` per epoch.
+
+        The optimisers and the schedule are stepped after every batch.
+        """
+        groups = network.parameter_groups(self.weight_decay)
+        optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
+        total_steps = steps * self.epochs
+        if self.schedule == "onecycle":
+            schedule = OneCycleLR(optimiser, self.lr, total_steps)
+        elif self.schedule == "cosine":
+            schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
+        else:
+            factor = self.step_factor if self.schedule == "step" else 1.0
+            schedule = StepLR(optimiser, steps * self.step_epochs, factor)
+        return [optimiser], schedule
 
     def released_transform(self) -> v2.Transform:
         """The augmentation of the paper's released code."""
@@ -167,20 +180,11 @@ class Settings(Closed):
         raise DfnbError(f"{module} has no released augmentation; set augmentation = light or none")
 
 
-def light() -> v2.Transform:
-    """Mirror (p .5), shift by up to 1/16, brightness, contrast and saturation by up to 20 %."""
-    mirror = v2.RandomHorizontalFlip()
-    shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
-    colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-    return v2.Compose([mirror, shift, colours])
-
-
 class Network(nn.Module):
     """Base of the papers' networks: normalised images (B, 3, H, W) to outputs by name.
 
     One output is ``cls``, logits (B, 2), real first. A network may also have ``localise(outputs)``,
-    a map (B, h, w) in [0, 1] of where the image was forged, and a part ``adversary``, which is
-    trained in turn by its own Adam (``settings.adversary_lr``) on the loss of that name.
+    a map (B, h, w) in [0, 1] of where the image was forged.
 
     Attributes:
         weights_from: what the training starts from: "random weights", "ImageNet" or another name.
@@ -191,8 +195,8 @@ class Network(nn.Module):
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The paper's loss terms by name, and ``total``, the one that is minimised.
 
-        A term without a gradient is only logged. Where there is a term ``cls``, it is the
-        cross-entropy of the output head alone, see :attr:`Settings.chance`.
+        The term ``adversary``, if there is one, is minimised, too; its gradient and that of
+        ``total`` reach different weights. The other terms are there for the log.
         """
         raise NotImplementedError
 
@@ -225,10 +229,6 @@ class Network(nn.Module):
         """Pictures (B, h, w) by name, shown between a frame and its map in a panel of frames."""
         return {}
 
-    def monitor(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Numbers by name that are logged for a validation batch after each epoch."""
-        return {}
-
     def moved(self) -> AbstractContextManager | None:
         """A context that moves the weights for a second pass over the batch; None: one pass.
 
@@ -237,12 +237,8 @@ class Network(nn.Module):
         return None
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """The optimiser's parameter groups, without ``adversary``; by default all with decay."""
-        parameters = []
-        for name, parameter in self.named_parameters():
-            if not name.startswith("adversary."):
-                parameters.append(parameter)
-        return [{"params": parameters, "weight_decay": weight_decay}]
+        """The parameter groups of the first optimiser; by default all weights with decay."""
+        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
 
 
 def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -268,25 +264,3 @@ def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
     """The outputs of a network for images (B, 3, H, W), in float32 and without gradients."""
     return {name: value.float() for name, value in network(images).items()}
-
-
-@torch.inference_mode()
-def shapes(network: Network, images: Tensor) -> dict[str, str]:
-    """Shapes in one forward pass, such as ``32×12×12``, without the batch dimension.
-
-    By name: first the output of every module in the order of execution, then the network's outputs.
-    """
-    names = {module: name for name, module in network.named_modules()}
-    result = {}
-
-    def remember(module: nn.Module, inputs: tuple, output: object) -> None:
-        values = {names[module]: output}
-        if module is network:
-            values = output
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                result[name] = "×".join(map(str, value.shape[1:]))
-
-    with nn.modules.module.register_module_forward_hook(remember):
-        network(images)
-    return result

@@ -34,7 +34,6 @@ PAPER = contract.Paper(
     marker="^",
 )
 Outputs = dict[str, Tensor]  # of the network, by name
-BYTES_PER_PIXEL = 643  # that a ResNet-34 keeps for its backward pass, in float32
 
 
 class Settings(contract.Settings):
@@ -186,11 +185,7 @@ class Network(contract.Network):
         """Logits of all heads, and the local representations."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        short_of_memory = self.short_of_memory(images)
-        local = []
-        for branch in self.branches:
-            features = backbones.recomputed(branch, images) if short_of_memory else branch(images)
-            local.append(features)
+        local = [branch(images) for branch in self.branches]
         together = torch.cat(local, 1)
         z = self.fusion(together)
         outputs = {
@@ -209,17 +204,6 @@ class Network(contract.Network):
             # An output, because DDP finds the parameters in use through the forward pass.
             outputs["balance"] = self.balance.square()
         return outputs
-
-    def short_of_memory(self, images: Tensor) -> bool:
-        """Whether the branches' activations fill more than half of a GPU.
-
-        They are 30 GiB at the published size.
-        """
-        if not (self.training and images.is_cuda):
-            return False
-        pixels = images.shape.numel() / 3
-        needed = BYTES_PER_PIXEL * len(self.branches) * pixels
-        return needed > torch.cuda.get_device_properties(images.device).total_memory / 2
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the paper, those of ``information_losses`` included, and ``total``.

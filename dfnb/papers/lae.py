@@ -27,11 +27,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import v2
 
 from dfnb.data.frames import keep_masks, masked
 from dfnb.data.loading import in_order
-from dfnb.files import digest
 from dfnb.papers import backbones, contract
 from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng, torch_seed
@@ -82,8 +83,6 @@ class Settings(contract.Settings):
     # The validation AUC soon reaches 1, because validation has the methods of training. It does not
     # measure locality.
     chosen: ClassVar[Literal["validation", "last"]] = "last"
-    # The latent loss of activations that do not depend on the image is 1.
-    chance: ClassVar[dict[str, float]] = {"latent": 0.8}
 
     backbone: str = "resnet18.tv_in1k"
     image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 256
@@ -135,29 +134,41 @@ class Settings(contract.Settings):
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """All frames, with the masks of the annotated fakes of the train split alone.
 
+        Without an attention loss their masks are hidden, too, but every batch shows some of the
+        same frames. So a comparison with and without it shows the effect of the masks alone.
+
         Raises :class:`DfnbError` when the budget or the number of masks leaves no annotated fake.
         """
         is_train_split = (frames["split"] == "train").any()
-        if start is None or not self.attention_weight or not is_train_split:
+        if start is None or not is_train_split:
             return keep_masks(frames, [])
-        annotated = self.always(frames, seed, start)
-        return keep_masks(frames, annotated, self.annotated)
+        annotated = self._annotated_fakes(frames, seed, start)
+        if self.attention_weight:
+            visible = keep_masks(frames, annotated, self.annotated)
+        else:
+            visible = keep_masks(frames, [])
+        visible.attrs["always"] = annotated.tolist()
+        return visible
 
-    def always(self, frames: pd.DataFrame, seed: int, start: Run | None) -> np.ndarray:
-        """Positions in the train split of the annotated fakes.
-
-        They are the same without an attention loss, so that a comparison with and without it shows
-        the effect of their masks alone.
-        """
-        if start is None:
-            return np.array([], int)
+    def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
+        """Their positions in the train split."""
         with_mask = masked(frames)
         budget = round(self.annotated * len(frames))
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
-        order = _rows_of_candidates(start, frames, self.clusters)
+        order = candidates(start, frames, self.clusters)["row"].to_numpy()
         with_mask_in_order = order[np.isin(order, with_mask)]
         return with_mask_in_order[:budget]
+
+    def optimisation(
+        self, network: contract.Network, steps: int
+    ) -> tuple[list[Optimizer], LRScheduler]:
+        """The discriminator has an Adam of its own, at a constant learning rate."""
+        optimisers, schedule = super().optimisation(network, steps)
+        if network.adversary is not None:
+            adam = Adam(network.adversary.parameters(), self.adversary_lr)
+            optimisers.append(adam)
+        return optimisers, schedule
 
 
 # ---------------------------------------------------------------- the network
@@ -232,11 +243,7 @@ class Network(contract.Network):
         return torch.einsum("bcu,cuk->bck", signs, unit_weights) / signs.shape[2]
 
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """The terms by name, their weighted sum ``total``, and the discriminator's ``adversary``.
-
-        ``total`` and ``adversary`` have disjoint gradients, so one backward pass serves both
-        optimisers.
-        """
+        """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``."""
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))
         if self.settings.phase == "regularisation" and self.settings.attention_weight:
@@ -315,10 +322,13 @@ class Network(contract.Network):
         """The attention of the fake half."""
         return {"attention": "localise"}
 
-    def monitor(self, outputs: Outputs, batch: contract.Batch) -> dict[str, float]:
-        """The latent loss: does phase two still tell real from fake while the attention moves?"""
-        losses = latent_loss(outputs, batch["label"])
-        return {"latent": losses.mean().item()}
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """All weights but those of the discriminator, with decay."""
+        parameters = []
+        for name, parameter in self.named_parameters():
+            if not name.startswith("adversary."):
+                parameters.append(parameter)
+        return [{"params": parameters, "weight_decay": weight_decay}]
 
 
 def _per_channel(values: tuple[float, ...]) -> Tensor:
@@ -400,21 +410,6 @@ def discriminator(widths: tuple[int, ...]) -> nn.Module:
 
 
 # ---------------------------------------------------------------- active learning
-
-
-# By run of phase one, frames and clusters: `always` and `visible` need the same order, which takes
-# a pass over all frames.
-_orders: dict[tuple, np.ndarray] = {}
-
-
-def _rows_of_candidates(start: Run, table: pd.DataFrame, clusters: int) -> np.ndarray:
-    """The column ``row`` of :func:`candidates`, computed once per process."""
-    videos = table["video"].astype(str)
-    key = (start.id, digest(videos.tolist()), clusters)
-    if key not in _orders:
-        order = candidates(start, table, clusters)
-        _orders[key] = order["row"].to_numpy()
-    return _orders[key]
 
 
 def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:

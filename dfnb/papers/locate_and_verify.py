@@ -517,26 +517,6 @@ class Network(contract.Network):
         region = reference_region(batch["landmarks"], image_size, grid, part)
         return pseudo_labels(projection, batch["label"], region, together=self.training)
 
-    def monitor(self, outputs: Outputs, batch: Batch) -> dict[str, float]:
-        """How well SSPSL's pseudo-labels of the fakes fit their true patches.
-
-        IoU, precision and recall; NaN where there is nothing to compare: no masks, or no patch that
-        is called forged.
-        """
-        if not self.settings.sspsl:
-            return {}
-        masked_fakes = (batch["label"] == 1) & batch["has_mask"]
-        patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
-        forged = patches[masked_fakes] == 1
-        called = self.pseudo(outputs, batch)[masked_fakes] == 1
-        correct = (called & forged).sum()
-        values = {
-            "pseudo_iou": correct / (called | forged).sum(),
-            "pseudo_precision": correct / called.sum(),
-            "pseudo_recall": correct / forged.sum(),
-        }
-        return {name: value.item() for name, value in values.items()}
-
     def localise(self, outputs: Outputs) -> Tensor:
         """P(forged) of each patch, (B, g, g)."""
         return outputs["seg"].float().softmax(1)[:, 1]

@@ -51,14 +51,14 @@ def one_colour(limit: float = 0.2) -> v2.Transform:
 
 
 def jpeg(lowest: int) -> v2.Transform:
-    """JPEG of a quality that is drawn from ``lowest`` to 100."""
-    return v2.Lambda(partial(_compressed, lowest), tv_tensors.Image)
+    """OpenCV's JPEG of a quality that is drawn from ``lowest`` to 100."""
+    return recolour(partial(_compressed, lowest))
 
 
-def _compressed(lowest: int, image: tv_tensors.Image) -> tv_tensors.Image:
+def _compressed(lowest: int, pixels: Tensor) -> Tensor:
     quality = int(torch.randint(lowest, 101, ()))
-    pixels = codecs.jpeg(image.permute(1, 2, 0).numpy(), quality)
-    return tv_tensors.wrap(torch.from_numpy(pixels).permute(2, 0, 1), like=image)
+    image = pixels.byte().permute(1, 2, 0).numpy()
+    return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
 def blur(size: int) -> v2.Transform:

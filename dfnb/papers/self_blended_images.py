@@ -26,6 +26,8 @@ import torch
 from numpy.random import Generator
 from pydantic import Field
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
@@ -116,7 +118,8 @@ class Settings(contract.Settings):
     optimiser: contract.Optimiser = "sgd"  # under SAM [R], with momentum 0.9 [S]
     lr: contract.LearningRate = 0.001  # DeepfakeBench's entry for SAM [S]
     weight_decay: contract.WeightDecay = 0.0  # [T]
-    schedule: contract.Schedule = "last_quarter"  # [T]
+    # Constant, then linearly to zero over the last quarter [T]
+    schedule: contract.Schedule | Literal["last_quarter"] = "last_quarter"
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
         "colour",
         "frequency",
@@ -133,6 +136,15 @@ class Settings(contract.Settings):
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]
+
+    def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
+        """The optimiser and its schedule, which may be the paper's ``last_quarter``."""
+        optimisers, schedule = super().optimisation(network, steps)
+        if self.schedule == "last_quarter":
+            total_steps = steps * self.epochs
+            quarter = total_steps / 4
+            schedule = LambdaLR(optimisers[0], lambda step: min(1, (total_steps - step) / quarter))
+        return optimisers, schedule
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """The target as a real sample, and the blend as a fake one, forged where the mask lies."""
