@@ -93,14 +93,15 @@ def noise(pixels: Tensor) -> Tensor:
 
 
 def pca_lighting(pixels: Tensor) -> Tensor:
-    """Add α · Σ_i λ_i v_i, with the variances λ_i and the axes v_i of the image's own colours.
+    """Add α · Vᵀλ, with the variances λ and the axes V (columns) of the image's own colours.
 
-    Krizhevsky et al., NeurIPS 2012. As in albumentations, there is one α ~ N(0, 0.1²) for the
-    three axes.
+    Krizhevsky et al., NeurIPS 2012, who add Vλ. The released recipes add Vᵀλ, by albumentations,
+    with the largest variance first and one α ~ N(0, 0.1²) for the three axes.
     """
     covariance = torch.cov(pixels.flatten(1) / 255)
     variances, axes = torch.linalg.eigh(covariance)
-    shift = axes @ variances  # Σ_i λ_i v_i
+    largest_first = [2, 1, 0]
+    shift = axes[:, largest_first].T @ variances[largest_first]
     shift = shift[:, None, None]
     return pixels + 255 * shift * 0.1 * torch.randn(())
 
