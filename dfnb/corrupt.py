@@ -17,33 +17,23 @@ from dfnb.data import codecs
 from dfnb.data.frames import Pixels
 from dfnb.seeds import rng
 
-# Every function below takes the frames of a video (n, 3, H, W) uint8, its strength, and a random
-# stream, and returns the frames corrupted.
+# Every function of CORRUPTIONS takes the frames of a video (n, 3, H, W) uint8 and its strength, and
+# returns the frames corrupted. Those of RANDOM take a random stream, too.
 
 
-def jpeg(clip: Tensor, quality: int, draw: Generator) -> Tensor:
+def jpeg(clip: Tensor, quality: int) -> Tensor:
     """Every frame after JPEG; the strength is the quality, 1 to 100."""
     compressed = [codecs.jpeg(frame, quality) for frame in _frames(clip)]
     return _clip(np.stack(compressed))
 
 
-def h264(clip: Tensor, crf: int, draw: Generator) -> Tensor:
+def h264(clip: Tensor, crf: int) -> Tensor:
     """The video after H.264; the strength is the constant rate factor."""
     decoded = codecs.h264(_frames(clip), crf, repeatable=True)
     return _clip(decoded)
 
 
-def _frames(clip: Tensor) -> np.ndarray:
-    """(n, 3, H, W) as (n, H, W, 3)."""
-    return clip.permute(0, 2, 3, 1).numpy()
-
-
-def _clip(frames: np.ndarray) -> Tensor:
-    """(n, H, W, 3) as (n, 3, H, W)."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
-def blur(clip: Tensor, percent: float, draw: Generator) -> Tensor:
+def blur(clip: Tensor, percent: float) -> Tensor:
     """Gaussian blur; the strength is the standard deviation in per cent of the width."""
     deviation = percent / 100 * clip.shape[-1]
     radius = math.ceil(3 * deviation)
@@ -60,20 +50,10 @@ def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
     return noisy.round().clamp(0, 255).byte()
 
 
-def resize(clip: Tensor, percent: float, draw: Generator) -> Tensor:
+def resize(clip: Tensor, percent: float) -> Tensor:
     """Smaller frames; the strength is what is left of their sides, in per cent."""
     shorter_side = min(clip.shape[-2:])
     return functional.resize(clip, round(shorter_side * percent / 100))
-
-
-def contrast(clip: Tensor, factor: float, draw: Generator) -> Tensor:
-    """Every frame drawn towards its mean grey; a factor of 0 would leave nothing else."""
-    return functional.adjust_contrast(clip, factor)
-
-
-def saturation(clip: Tensor, factor: float, draw: Generator) -> Tensor:
-    """Colours drawn towards grey; a factor of 0 leaves grey alone."""
-    return functional.adjust_saturation(clip, factor)
 
 
 def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
@@ -113,11 +93,11 @@ CORRUPTIONS = {  # by name the function, and its strengths at severities 1 to 5
         (75, 50, 35, 25, 15),
     ),
     "contrast": (
-        contrast,
+        functional.adjust_contrast,  # a factor; 0 leaves only the mean grey of each frame
         (0.8, 0.6, 0.4, 0.3, 0.2),
     ),
     "saturation": (
-        saturation,
+        functional.adjust_saturation,  # a factor; 0 leaves no colour
         (0.8, 0.6, 0.4, 0.2, 0),
     ),
     "occlusion": (
@@ -125,10 +105,24 @@ CORRUPTIONS = {  # by name the function, and its strengths at severities 1 to 5
         (2, 5, 10, 20, 30),
     ),
 }
+RANDOM = ("noise", "occlusion")
+
+
+def _frames(clip: Tensor) -> np.ndarray:
+    """(n, 3, H, W) as (n, H, W, 3)."""
+    return clip.permute(0, 2, 3, 1).numpy()
+
+
+def _clip(frames: np.ndarray) -> Tensor:
+    """(n, H, W, 3) as (n, 3, H, W)."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 class Corrupted(Pixels):
-    """The pixels of a frames table under a corruption, to be read in place of its dataset's.
+    """The crops of a frames table under a corruption, to be read in place of its dataset's.
+
+    The column ``mask`` of the table that is read must be empty, because a mask would be corrupted
+    like a crop.
 
     Args:
         frames: The table.
@@ -149,14 +143,12 @@ class Corrupted(Pixels):
             frames = super().crop(path)
             if not is_video:
                 frames = frames[None]
-            corrupted, strengths = CORRUPTIONS[self.name]
-            strength = strengths[self.severity - 1]
-            draw = rng("corruption", self.name, self.severity, path)
-            clip = corrupted(_clip(frames), strength, draw)
+            corrupt, strengths = CORRUPTIONS[self.name]
+            arguments = [_clip(frames), strengths[self.severity - 1]]
+            if self.name in RANDOM:
+                draw = rng("corruption", self.name, self.severity, path)
+                arguments.append(draw)
+            clip = corrupt(*arguments)
             self.last_frames = {path: _frames(clip)}
         frame = self.last_frames[path][row if is_video else 0]
         return frame.copy()
-
-    def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
-        """All False: nothing is located under a corruption."""
-        return np.zeros(shape, bool)

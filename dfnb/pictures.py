@@ -86,15 +86,11 @@ def frames_panel(
     images = pictures(batch, run.settings)
     rows = [("frame, true mask", images, masks, {})]
     for name, values in network.panel(outputs, batch).items():
-        grey = {
-            "cmap": "gray",
-            "vmin": 0,
-            "vmax": np.nanquantile(values, 0.99),
-        }
-        rows.append((name, values, masks, grey))
+        rows.append((name, values, masks, {"cmap": "gray"}))
     located = [name for name, where in network.maps().items() if where == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):
-        rows.append((name, maps.of(run, frames, name), masks, MAP))
+        frame_maps = maps.of(run, frames, name)
+        rows.append((name, frame_maps, masks, MAP))
     titles = []
     scores = network.score(outputs)
     for method, score, mask in zip(frames["method"], scores, masks):

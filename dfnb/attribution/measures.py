@@ -4,7 +4,6 @@
 made from these rows.
 """
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,8 +43,9 @@ def sample(
     chosen = []
     for rows in rows_by_method.values():
         last = len(rows) - 1
-        places = np.linspace(0, last, count).round().astype(int)
-        chosen.extend(rows[places])
+        places = np.linspace(0, last, count)
+        nearest = places.round().astype(int)
+        chosen.extend(rows[nearest])
     return test.iloc[np.unique(chosen)]
 
 
@@ -74,7 +74,7 @@ def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = region(frame_map, mask, mean_mask)
-        row["chance"] = mask.mean() or np.nan
+        row["chance"] = mask.mean() or np.nan  # no pixel is forged where no mask is known
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
@@ -132,17 +132,19 @@ def sanity(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
     Columns beside :data:`dfnb.store.KEYS`:
 
     - ``all``, the rank correlation (:func:`similarity`) of the map with that of the network after
-      :func:`randomised`;
+      :func:`randomise`;
     - ``empty``, 1 where the map has the same value everywhere, else 0.
 
     :data:`dfnb.metrics.SANITY_LIMITS` says from which means on a map fails.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
-    changed = maps.of(run, forged, name, randomised(run.network()))
+    network = run.network()
+    randomise(network)
+    changed_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
     table = forged[list(KEYS)].assign(
-        all=similarity(frame_maps, changed),
+        all=similarity(frame_maps, changed_maps),
         empty=is_empty.astype(float),
     )
     table.attrs = test_set_facts(forged)
@@ -150,19 +152,17 @@ def sanity(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def randomised(network: Network) -> Network:
-    """A copy of a network with random weights (Adebayo et al., NeurIPS 2018, sec. 3.1).
+def randomise(network: Network) -> None:
+    """Make all weights of a network random (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
     Every tensor of weights gets normal numbers with the mean square that it had.
     """
-    changed = copy.deepcopy(network)
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)
-    for weights in changed.parameters():
+    for weights in network.parameters():
         size = weights.square().mean().sqrt()
         weights.normal_(generator=generator)
         weights.mul_(size)
-    return changed
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
