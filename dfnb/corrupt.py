@@ -130,7 +130,12 @@ class Corrupted(Pixels):
         severity: 1 to 5.
     """
 
-    def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        name: str,
+        severity: int,
+    ) -> None:
         super().__init__(frames.attrs["folder"])
         self.name = name
         self.severity = severity

@@ -43,7 +43,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
             height, width = np.shape(mask)
             pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
             axis.imshow(image, extent=pixels_of_mask, **keywords)
-            if np.min(mask) < np.max(mask):
+            if np.min(mask) < np.max(mask):  # else there is no outline
                 axis.contour(
                     mask,
                     levels=[0.4, 0.6],
@@ -83,22 +83,24 @@ def frames_panel(
     batch = as_batch(frames, run.settings)
     outputs = outputs_of(network, batch["image"])
     masks = batch["mask"][:, 0].numpy()
-    images = pictures(batch, run.settings)
-    rows = [("frame, true mask", images, masks, {})]
+    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
-        rows.append((name, values, masks, {"cmap": "gray"}))
+        rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     located = [name for name, where in network.maps().items() if where == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):
         frame_maps = maps.of(run, frames, name)
         rows.append((name, frame_maps, masks, MAP))
     titles = []
-    scores = network.score(outputs)
-    for method, score, mask in zip(frames["method"], scores, masks):
+    for method, score, mask in zip(frames["method"], network.score(outputs), masks):
         titles.append(f"{method}\nP(fake) {score:.2f}\n{mask.mean():.0%} forged")
     return panel(rows, titles)
 
 
-def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
+def sample_grid(
+    name: str,
+    split: str = "test",
+    columns: int = 8,
+) -> Figure:
     """First frames of videos of a dataset with their true masks, one row per method, real first."""
     frames = select(load_frames(name), split)
     pixels = Pixels(frames.attrs["folder"])

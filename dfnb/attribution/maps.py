@@ -158,8 +158,7 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     """
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
-        draw = rng("random map", *key)
-        blocks = draw.random((8, 8))
+        blocks = rng("random map", *key).random((8, 8))
         scaled = blocks / blocks.max()
         frame_map = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_NEAREST)
         maps.append(frame_map)

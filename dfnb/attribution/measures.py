@@ -35,15 +35,13 @@ def sample(
             there are as many as of one method. Of each there is at least one.
         methods: The manipulation methods; by default all.
     """
-    frames = load_frames(test_set)
-    test = select(frames, "test", methods)
+    test = select(load_frames(test_set), "test", methods)
     rows_by_method = test.groupby("method", observed=True).indices
     forgery_methods = len(rows_by_method) - 1
     count = max(1, round(forged / forgery_methods))
     chosen = []
     for rows in rows_by_method.values():
-        last = len(rows) - 1
-        places = np.linspace(0, last, count)
+        places = np.linspace(0, len(rows) - 1, count)
         nearest = places.round().astype(int)
         chosen.extend(rows[nearest])
     return test.iloc[np.unique(chosen)]
@@ -53,7 +51,11 @@ def sample(
 
 
 @single_thread()
-def measure(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
+def measure(
+    run: Run,
+    frames: pd.DataFrame,
+    name: str,
+) -> pd.DataFrame:
     """The measures of a map on the forged rows of a frames table, one row per forged frame.
 
     Columns beside :data:`dfnb.store.KEYS`:
@@ -126,7 +128,11 @@ def deletion(
 # ---------------------------------------------------------------- sanity
 
 
-def sanity(run: Run, frames: pd.DataFrame, name: str) -> pd.DataFrame:
+def sanity(
+    run: Run,
+    frames: pd.DataFrame,
+    name: str,
+) -> pd.DataFrame:
     """Whether a map changes when all weights are made random, one row per forged frame.
 
     Columns beside :data:`dfnb.store.KEYS`:
