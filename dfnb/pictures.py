@@ -7,9 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
 from dfnb.attribution import maps
 from dfnb.data.frames import Pixels, load_frames, select
@@ -38,43 +36,31 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    for axes_of_row, row in zip(axes, rows):
-        name, images, masks, keywords = row
-        for axis, image, mask in zip(axes_of_row, images, masks):
-            _draw(axis, image, np.asarray(mask), keywords)
+    for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
         label = name.replace(" ", "\n")
         axes_of_row[0].set_ylabel(label, fontsize=7)
+        for axis, image, mask in zip(axes_of_row, images, masks):
+            height, width = np.shape(mask)
+            pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axis.imshow(image, extent=pixels_of_mask, **keywords)
+            if np.min(mask) < np.max(mask):  # else there is no outline
+                axis.contour(
+                    mask,
+                    levels=[0.4, 0.6],
+                    colors=["black", "white"],
+                    linewidths=[2.2, 1],
+                )
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
     return figure
-
-
-def _draw(
-    axis: Axes,
-    image: ArrayLike,
-    mask: np.ndarray,
-    keywords: Mapping[str, Any],
-) -> None:
-    """Draw a picture, and the outline of a mask that is neither empty nor full."""
-    height, width = mask.shape
-    pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axis.imshow(image, extent=pixels_of_mask, **keywords)
-    if mask.any() and not mask.all():
-        axis.contour(
-            mask,
-            levels=[0.4, 0.6],
-            colors=["black", "white"],
-            linewidths=[2.2, 1],
-        )
 
 
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """First frames of test videos of a dataset, about ``columns``, of each method, real last."""
     frames = select(load_frames(name), "test")
     videos = frames.drop_duplicates("video")
-    methods = videos["method"].nunique()
-    videos_per_method = max(1, columns // methods)
     by_method = videos.groupby("method", observed=True)
+    videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
     return chosen.sort_values("label", ascending=False, kind="stable")
 
@@ -97,46 +83,36 @@ def frames_panel(
     batch = as_batch(frames, run.settings)
     outputs = outputs_of(network, batch["image"])
     masks = batch["mask"][:, 0].numpy()
-    images = pictures(batch, run.settings)
-    rows = [("frame, true mask", images, masks, {})]
+    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
-        grey = {
-            "cmap": "gray",
-            "vmin": 0,
-            "vmax": np.nanquantile(values, 0.99),
-        }
-        rows.append((name, values.numpy(), masks, grey))
-    names = list(shown_maps)
-    for name, where in network.maps().items():
-        if where == "localise" and name not in names:
-            names.insert(0, name)
-    for name in names:
-        values = maps.of(run, frames, name)
-        rows.append((name, values, masks, MAP))
+        rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
+    located = [name for name, where in network.maps().items() if where == "localise"]
+    for name in dict.fromkeys([*located, *shown_maps]):
+        frame_maps = maps.of(run, frames, name)
+        rows.append((name, frame_maps, masks, MAP))
     titles = []
-    scores = network.score(outputs)
-    for method, score, mask in zip(frames["method"], scores, masks):
-        share_forged = mask.mean()  # what a map that looks at nothing would hit
-        titles.append(f"{method}\nP(fake) {score:.2f}\n{share_forged:.0%} forged")
+    for method, score, mask in zip(frames["method"], network.score(outputs), masks):
+        titles.append(f"{method}\nP(fake) {score:.2f}\n{mask.mean():.0%} forged")
     return panel(rows, titles)
 
 
-def sample_grid(name: str, split: str = "test", columns: int = 8) -> Figure:
+def sample_grid(
+    name: str,
+    split: str = "test",
+    columns: int = 8,
+) -> Figure:
     """First frames of videos of a dataset with their true masks, one row per method, real first."""
     frames = select(load_frames(name), split)
     pixels = Pixels(frames.attrs["folder"])
     videos = frames.drop_duplicates("video")
-    real_first = videos.sort_values("label", kind="stable")
-    by_method = real_first.groupby("method", sort=False, observed=True)
     rows = []
-    for method, of_method in by_method:
+    for (_, method), of_method in videos.groupby(["label", "method"], observed=True):
         crops = []
         masks = []
-        shown = of_method.head(columns)
-        for frame in shown.itertuples():
+        for frame in of_method.head(columns).itertuples():
             crop = pixels.crop(frame.path, frame.row)
-            mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             crops.append(crop)
+            mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             masks.append(mask)
         rows.append((method, crops, masks, {}))
     return panel(rows)

@@ -134,7 +134,7 @@ def score(
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)
-        table = predict(network, frames, run.settings, pixels)
+        table = predict(network, frames.assign(mask=""), run.settings, pixels)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
     metrics.check_scores(table, f"the scores of {run.id} on {test_set}")

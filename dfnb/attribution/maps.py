@@ -4,37 +4,33 @@ The methods here explain any network. A paper declares maps of its own in ``Netw
 here knows a paper.
 """
 
-from collections.abc import Callable
+from functools import partial
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients
-from skimage.segmentation import slic
+from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.data.loading import in_order
-from dfnb.papers.contract import Network, Settings, outputs_of
+from dfnb.papers.contract import Network, outputs_of
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
-PIXELS = 600_000  # of the images explained at once: 65 of 96², 6 of 299²
+AT_ONCE = 8  # so many frames are explained together
 
 
-def evidence(network: Network) -> Callable[[Tensor], Tensor]:
-    """The number that maps explain: images (n, 3, H, W) to the log-odds of fake, (n,).
+def evidence(network: Network, images: Tensor) -> Tensor:
+    """The number that maps explain: of images (n, 3, H, W) the log-odds of fake, (n,).
 
     P(fake) itself would not do, because its gradient vanishes where a detector is sure.
     """
-
-    def log_odds(images: Tensor) -> Tensor:
-        outputs = network(images)
-        return network.log_odds(outputs).to(images.dtype)
-
-    return log_odds
+    log_odds = network.log_odds(network(images))
+    return log_odds.to(images.dtype)
 
 
 # ---------------------------------------------------------------- methods
@@ -61,12 +57,13 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     parts = set((layer or network).modules())
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
-        if part in parts and _is_map(output):
+        is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
+        if part in parts and is_map and output.requires_grad:
             outputs.append(output)
 
     watched_images = images.clone().requires_grad_()
     with nn.modules.module.register_module_forward_hook(remember):
-        log_odds = evidence(network)(watched_images).sum()
+        log_odds = evidence(network, watched_images).sum()
     for output in reversed(outputs):
         (gradient,) = torch.autograd.grad(
             log_odds,
@@ -78,19 +75,11 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
             weighted_sum = (weights * output).sum(1, keepdim=True)
             maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
-            size = images.shape[-2:]
-            resized = F.interpolate(maps, size, mode="bilinear")
+            resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
             return resized[:, 0]
     raise DfnbError(
         "this part of the network has no map with an effect on the decision; choose another layer"
     )
-
-
-def _is_map(output: object) -> bool:
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        return False
-    height, width = output.shape[-2:]
-    return output.requires_grad and height > 1 and width > 1
 
 
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
@@ -99,7 +88,7 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     Images (n, 3, H, W) to maps (n, H, W), summed over the channels. The sum over a frame is the
     log-odds of the frame minus those of a grey one.
     """
-    method = IntegratedGradients(evidence(network))
+    method = IntegratedGradients(partial(evidence, network))
     attributions = method.attribute(
         images,
         n_steps=24,
@@ -108,48 +97,21 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     return attributions.sum(1).detach()
 
 
-def superpixels(network: Network, images: Tensor) -> Tensor:
-    """The log-odds lost when one superpixel at a time is made grey (feature ablation).
-
-    Images (n, 3, H, W) to maps (n, H, W).
-    """
-    feature_mask = segments(images).expand_as(images)
-    method = FeatureAblation(evidence(network))
-    attributions = method.attribute(images, feature_mask=feature_mask)
-    return attributions.mean(1)
-
-
-def segments(images: Tensor) -> Tensor:
-    """About 64 superpixels of each image (n, 3, H, W), numbered from 0: (n, 1, H, W) int64.
-
-    SLIC: Achanta et al., TPAMI 2012.
-    """
-    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-    numbers = []
-    for picture in pictures:
-        of_picture = slic(picture, n_segments=64, sigma=1, start_label=0)
-        numbers.append(of_picture)
-    segmented = torch.from_numpy(np.stack(numbers))
-    return segmented[:, None].long().to(images.device)
-
-
 def edges(network: Network, images: Tensor) -> Tensor:
     """The gradient of the grey value: a control that ignores the network.
 
     The sanity test must find that it does. Images (n, 3, H, W) to maps (n, H, W).
     """
     grey = images.mean(1)
-    gradients = torch.gradient(grey, dim=(1, 2))
-    return torch.linalg.vector_norm(torch.stack(gradients), dim=0)
+    down, across = torch.gradient(grey, dim=(1, 2))
+    return torch.hypot(down, across)
 
 
 EXPLAINERS = {
     "Grad-CAM": grad_cam,
     "Integrated Gradients": integrated_gradients,
-    "superpixels": superpixels,
     "edges": edges,
 }
-METHODS = (*EXPLAINERS, "random")
 
 
 # ---------------------------------------------------------------- maps of frames
@@ -181,42 +143,12 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
-        available = ", ".join([*network.maps(), *METHODS])
+        available = ", ".join([*network.maps(), *EXPLAINERS, "random"])
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
-    return _scaled(values).cpu().numpy()
-
-
-def _scaled(values: Tensor) -> Tensor:
     positive = values.clamp(min=0)
     highest = positive.amax((1, 2), keepdim=True)
-    return positive / highest.clamp(min=1e-12)
-
-
-def at_once(settings: Settings) -> int:
-    """How many frames are explained together."""
-    pixels_per_frame = settings.image_size**2
-    return max(1, PIXELS // pixels_per_frame)
-
-
-@single_thread()
-def explain(
-    network: Network,
-    settings: Settings,
-    frames: pd.DataFrame,
-    name: str,
-) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of a network for the rows of a frames table.
-
-    ``name`` is one of :data:`METHODS` or of ``network.maps()``.
-    """
-    if name == "random":
-        return random(frames, settings.image_size)
-    network = network.to(DEVICE)
-    maps = []
-    for batch in in_order(frames, settings, at_once(settings)):
-        images = batch["image"].to(DEVICE)
-        maps.append(compute(network, images, name))
-    return np.concatenate(maps)
+    scaled = positive / highest.clamp(min=1e-12)
+    return scaled.cpu().numpy()
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:
@@ -224,22 +156,41 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
 
     The maps (n, side, side) in [0, 1] are drawn from video, track and frame.
     """
-    draws = []
+    maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
-        draw = rng("random map", *key)
-        blocks = draw.random((1, 8, 8))
-        draws.append(blocks)
-    small = torch.from_numpy(np.stack(draws)).float()
-    maps = F.interpolate(small, (side, side), mode="nearest")
-    return _scaled(maps[:, 0]).numpy()
+        blocks = rng("random map", *key).random((8, 8))
+        scaled = blocks / blocks.max()
+        frame_map = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_NEAREST)
+        maps.append(frame_map)
+    return np.stack(maps)
 
 
 @torch.inference_mode(False)  # a panel is drawn without gradients, which maps need
-def of(run: Run, frames: pd.DataFrame, name: str) -> np.ndarray:
+@single_thread()
+def of(
+    run: Run,
+    frames: pd.DataFrame,
+    name: str,
+    network: Network | None = None,
+) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table.
 
     They are float32 numbers of half precision, so that what the arithmetic of another processor
     changes in the last digits decides no tie.
+
+    Args:
+        run: A finished training.
+        frames: The table.
+        name: One of :data:`EXPLAINERS` or of ``network.maps()``, or ``random``.
+        network: Is explained in place of the run's own network.
     """
-    maps = explain(run.network(), run.settings, frames, name)
+    if name == "random":
+        maps = random(frames, run.settings.image_size)
+    else:
+        network = (network or run.network()).to(DEVICE)
+        batches = []
+        for batch in in_order(frames, run.settings, AT_ONCE):
+            images = batch["image"].to(DEVICE)
+            batches.append(compute(network, images, name))
+        maps = np.concatenate(batches)
     return maps.astype(np.float16).astype(np.float32)
