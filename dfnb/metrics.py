@@ -125,21 +125,15 @@ class Units:
         columns = {name: values[:, chosen] for name, values in self.columns.items()}
         return replace(self, index=self.index.iloc[chosen], columns=columns)
 
-    def tables(self, places: Sequence[int]) -> "Units":
-        """All units of the tables at these places."""
-        columns = {name: values[places] for name, values in self.columns.items()}
-        seeds = [self.seeds[place] for place in places]
-        return replace(self, columns=columns, seeds=seeds)
-
     @cached_property
-    def curves(self) -> list[tuple[dict[str, float], dict[str, Array]]]:
-        """Of each table the curve metrics, and their bootstrap replicates (REPLICATES,)."""
-        curves = []
+    def curves(self) -> tuple[pd.DataFrame, list[dict[str, Array]]]:
+        """The curve metrics, a row per table, and each table's replicates (REPLICATES,)."""
+        values = []
+        replicates = []
         for score in self.columns["score"]:
-            values = curve_metrics(score, self.design.label)
-            replicates = bootstrap_curve_metrics(score, self.design)
-            curves.append((values, replicates))
-        return curves
+            values.append(curve_metrics(score, self.design.label))
+            replicates.append(bootstrap_curve_metrics(score, self.design))
+        return pd.DataFrame(values), replicates
 
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
@@ -229,10 +223,6 @@ class Estimates:
     independent: int
     bounded: bool = True
 
-    def tables(self, places: Sequence[int]) -> "Estimates":
-        """The estimates of the tables at these places."""
-        return replace(self, values=self.values[places], spread=self.spread[places])
-
     def has_clusters_of(self, other: "Estimates") -> bool:
         """Whether both are of units of the same clusters, in the same order."""
         return np.array_equal(self.design.names, other.design.names)
@@ -292,28 +282,15 @@ def measure(data: Units, metric: str) -> Estimates | None:
             return None
         data = data.rows(has_value)
     design = data.design
+    column = data.columns["score" if metric in METRICS else metric]
     if metric == "AUC":
-        values, influence = auc(data.columns["score"], design.label)
+        values, influence = auc(column, design.label)
         return Estimates(values, influence, design, "delong", design.pairs)
     if metric in CURVE_METRICS:
-        return _measure_curve(data, metric)
-    return _measure_mean(data, metric)
-
-
-def _measure_curve(data: Units, metric: str) -> Estimates:
-    values = []
-    replicates = []
-    for of_scores, of_replicates in data.curves:
-        values.append(of_scores[metric])
-        replicates.append(of_replicates[metric])
-    design = data.design
-    how = "bootstrap" if design.fewest > 1 else "none"
-    return Estimates(np.array(values), np.array(replicates), design, how, design.pairs)
-
-
-def _measure_mean(data: Units, metric: str) -> Estimates:
-    design = data.design
-    column = data.columns["score" if metric in METRICS else metric]
+        values, replicates = data.curves
+        spread = np.array([of_table[metric] for of_table in replicates])
+        how = "bootstrap" if design.fewest > 1 else "none"
+        return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
     if metric == "Brier":
         column = (column - design.label) ** 2
     elif metric in METRICS:
@@ -385,15 +362,8 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
 def p_texts(p: Iterable[float]) -> list[str]:
     """p values as tables print them."""
-    texts = []
-    for value in p:
-        if np.isnan(value):
-            texts.append("–")
-        elif value < 0.0005:
-            texts.append("< 0.001")
-        else:
-            texts.append(f"{value:.3f}")
-    return texts
+    texts = pd.Series(p, dtype=float).map("{:.3f}".format)
+    return texts.replace({"nan": "–", "0.000": "< 0.001"}).to_list()
 
 
 def interval_text(

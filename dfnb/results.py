@@ -136,51 +136,51 @@ def make(report: Report) -> pd.DataFrame:
 
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
-    """The rows of one test set: of each condition those of the detectors, then the differences."""
-    differences = _differences(detectors)
+    """The rows of one test set: at each level those of the detectors, then the differences."""
+    facts = report.test_set(test_set).attrs
+    read = cache(report.read)  # both levels read the same tables
+    differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
-    for sides in _sides(report, detectors, test_set):
-        for side in sides.values():
-            rows += _compare(side)
+    for level in LEVELS:
+        sides = {}
+        for detector in detectors:
+            clean = Side(read, detector, level, facts, Condition(test_set))
+            sides[detector] = _sides(clean, report.conditions(detector, test_set))
+            for side in sides[detector].values():
+                rows += _compare(side, side)
         for first, second in differences:
-            both_have_scores = first in sides and second in sides
-            if both_have_scores and not sides[first].facts["contrasts"]:
-                rows += _compare(sides[first], sides[second])
+            for key, side in sides[first].items():
+                if key in sides[second]:
+                    rows += _compare(side, sides[second][key])
     return rows
 
 
-def _sides(
-    report: Report, detectors: Sequence[Detector], test_set: str
-) -> list[dict[Detector, Side]]:
-    """The sides of all detectors on one test set; those that may be compared together."""
-    facts = report.test_set(test_set).attrs
-    read = cache(report.read)  # both levels read the same tables
-    comparable = defaultdict(dict)
-    for detector, level in product(detectors, LEVELS):
-        clean = Side(read, detector, level, facts, Condition(test_set))
-        parts = defaultdict(list)
-        for condition in report.conditions(detector, test_set):
-            if not _has_level(condition, facts["contrasts"], level):
-                continue
-            side = clean
-            if condition != clean.condition:
-                side = replace(clean, condition=condition)
-            comparable[level, condition][detector] = side
-            if condition.corruption:
-                for name in (condition.corruption, ALL_CORRUPTIONS):
-                    parts[Condition(test_set, name)].append(side)
-        for mean, sides in parts.items():
-            severities = tuple(side.condition for side in sides)
-            side = replace(clean, condition=mean, parts=sides, clean=clean)
-            comparable[level, mean, severities][detector] = side
-    return list(comparable.values())
+def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
+    """The sides of a detector under the conditions that are measured at the level of ``clean``.
 
-
-def _has_level(condition: Condition, contrasts: Sequence[Sequence[str]], level: Level) -> bool:
-    """Whether scores under a condition are measured at a level."""
-    if condition.map or contrasts:
-        return level == "frame"
-    return level == "video" or not condition.corruption
+    The keys are the conditions of the scores, which two sides must share to be compared. The key of
+    a mean over severities begins with its own condition, of severity 0.
+    """
+    sides = {}
+    parts = defaultdict(list)
+    for condition in conditions:
+        levels = ["video"] if condition.corruption else LEVELS
+        if condition.map or clean.facts["contrasts"]:
+            levels = ["frame"]
+        if clean.level not in levels:
+            continue
+        side = clean
+        if condition != clean.condition:
+            side = replace(clean, condition=condition)
+        sides[(condition,)] = side
+        if condition.corruption:
+            for corruption in (condition.corruption, ALL_CORRUPTIONS):
+                mean = condition._replace(corruption=corruption, severity=0)
+                parts[mean].append(side)
+    for mean, of_mean in parts.items():
+        key = (mean, *[side.condition for side in of_mean])
+        sides[key] = replace(clean, condition=mean, parts=of_mean, clean=clean)
+    return sides
 
 
 def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
@@ -191,35 +191,30 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     what a claim compares. Besides, other tools and all main detectors.
     """
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
-    pairs = []
-    for second, first in combinations(mains, 2):
-        if first.ablation == second.ablation:
-            pairs.append((first, second))
     bases = {}
-    for main in reversed(mains):  # of several without an ablation, the first one counts
+    for main in reversed(mains):  # of several main detectors of a paper, the first one counts
         bases[main.paper, main.train_set, main.ablation] = main
-    for variant in detectors:
-        for ablation in (variant.ablation, ""):
-            base = bases.get((variant.paper, variant.train_set, ablation))
-            if base and variant not in mains:
-                pairs.append((variant, base))
-                break
-    by_name = {detector.name: detector for detector in detectors}
-    for names in claims.compared():
-        if by_name.keys() >= set(names):
-            pairs.append(tuple(by_name[name] for name in names))
-    differences = {}
-    for first, second in pairs:
-        is_alike = first.train_set == second.train_set or not (first.runs and second.runs)
-        if is_alike:
-            differences.setdefault(frozenset([first, second]), (first, second))
-    return list(differences.values())
+    claimed = [(claim.detector, claim.against) for claim in claims.content().claims]
+    differences = []
+    for second, first in combinations(detectors, 2):
+        if first.runs and second.runs and first.train_set != second.train_set:
+            continue
+        main_of_paper = bases.get((first.paper, first.train_set, ""))
+        base = bases.get((first.paper, first.train_set, first.ablation), main_of_paper)
+        are_mains = first in mains and second in mains and first.ablation == second.ablation
+        names = (first.name, second.name)
+        if second == base or are_mains or names in claimed:
+            differences.append((first, second))
+        elif names[::-1] in claimed:
+            differences.append((second, first))
+    return differences
 
 
-def _compare(*sides: Side) -> list[ResultRow]:
-    """The rows of a side, or of the first minus the second; or one that says why there are none."""
-    first = sides[0]
-    last = sides[-1]
+def _compare(first: Side, last: Side) -> list[ResultRow]:
+    """The rows of the first side minus the last, or of one side that is both.
+
+    Or one row that says why there is no number.
+    """
     row = replace(
         _blank(first.detector),
         **first.condition._asdict(),
@@ -254,27 +249,22 @@ def _rows(first: Side, last: Side, row: ResultRow) -> Iterator[ResultRow]:
 
 def _numbers(first: Side, last: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds."""
-    if not pairs:
-        return
     seeds = sorted(set(chain(*pairs)) - {None})
-    seeds_list = ", ".join(map(str, seeds))
-    seeds_of_first, seeds_of_last = zip(*pairs)
+    row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
-        subtrahend = last.estimates.get((method, metric))
-        if not (estimates and subtrahend):
-            continue
-        number = first.at(seeds_of_first, estimates)
+        number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
+            subtrahend = last.estimates.get((method, metric))
+            is_paired = subtrahend and estimates.has_clusters_of(subtrahend)
+            if not (is_paired and is_compared(metric)):
                 continue
-            number = number.minus(last.at(seeds_of_last, subtrahend))
+            number = number.minus(last.at([seed for _, seed in pairs], subtrahend))
         outcome = number.outcome()
         yield replace(
             row,
             method=method,
             metric=metric,
             minus=row.detector if VERSUS in method else row.minus,
-            seeds_list=seeds_list,
             outcome=outcome,
             **summary([outcome]),
         )

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import Any
@@ -33,7 +33,7 @@ ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all c
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 VERSUS = " − "  # between two methods that are compared
 SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # of main detectors, and in no comparison
-Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None: no value
+Measured = dict[tuple[str, str], Estimates]  # by method and metric
 
 
 def is_compared(metric: str) -> bool:
@@ -79,7 +79,8 @@ class Side:
     def at(self, seeds: Sequence[int | None], estimates: Estimates) -> Estimates:
         """Estimates of this side, reduced to these seeds."""
         places = [self.seeds.index(seed) for seed in seeds]
-        return estimates.tables(places)
+        values = estimates.values[places]
+        return replace(estimates, values=values, spread=estimates.spread[places])
 
     @cached_property
     def estimates(self) -> Measured:
@@ -89,15 +90,13 @@ class Side:
         if self.parts:
             return self._robustness()
         metrics = self._metrics()
-        estimates = {}
-        for metric in metrics:
-            estimates[ALL_METHODS, metric] = measure(self.units, metric)
+        estimates = _measured(ALL_METHODS, self.units, metrics)
         if not self.condition.corruption and not self.condition.map:
+            compared = list(filter(is_compared, metrics))
             of_unit = self.units.index["method"]
             for method in sorted(set(of_unit) - {"real"}):
-                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
-                for metric in filter(is_compared, metrics):
-                    estimates[method, metric] = measure(units, metric)
+                chosen = of_unit.isin(["real", method]).to_numpy()
+                estimates.update(_measured(method, self.units.rows(chosen), compared))
         return estimates
 
     def _metrics(self) -> list[str]:
@@ -135,6 +134,16 @@ class Side:
         }
 
 
+def _measured(method: str, units: Units, metrics: Sequence[str]) -> Measured:
+    """Metrics of the units of a method; without those of which no unit has a value."""
+    estimates = {}
+    for metric in metrics:
+        estimate = measure(units, metric)
+        if estimate:
+            estimates[method, metric] = estimate
+    return estimates
+
+
 def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
     """AUC and share called fake of each method, and the differences of contrasted methods.
 
@@ -149,9 +158,9 @@ def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
         if method in places:
             fakes = places[method]
             with_real = units.rows(np.append(real, fakes))
-            estimates[method, "AUC"] = measure(with_real, "AUC")
-            estimates[method, CALLED] = measure(units.rows(fakes), CALLED)
-    estimates["real", CALLED] = measure(units.rows(real), CALLED)
+            estimates.update(_measured(method, with_real, ["AUC"]))
+            estimates.update(_measured(method, units.rows(fakes), [CALLED]))
+    estimates.update(_measured("real", units.rows(real), [CALLED]))
     for (first, second), metric in product(contrasts, ("AUC", CALLED)):
         minuend = estimates.get((first, metric))
         subtrahend = estimates.get((second, metric))

@@ -63,8 +63,7 @@ class Design:
         self.has_class = units_of_class > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
-        present = self.clusters_per_class[is_present]
-        self.fewest = int(present.min(initial=self.clusters))
+        self.fewest = int(self.clusters_per_class[is_present].min())
         scarcer = self.clusters_per_class.min()
         self.pairs = int(min(scarcer, self.clusters // 2))
         n_real, n_fake = units_of_class.sum(axis=1)
@@ -149,11 +148,7 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     return values, deviation / units_of_class
 
 
-def class_mean(
-    column: Array,
-    label: Array,
-    balanced: bool = False,
-) -> tuple[Array, Array]:
+def class_mean(column: Array, label: Array, balanced: bool = False) -> tuple[Array, Array]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
     ``balanced``: the mean of the means of the two classes.
@@ -161,17 +156,12 @@ def class_mean(
     influence = np.empty(column.shape)
     means = []
     for of_class in (label, ~label):
-        units = np.count_nonzero(of_class)
-        if units == 0:
-            continue
-        values = column[:, of_class]
-        mean = values.mean(axis=1)
-        means.append(mean)
-        weight = 1 / len(label)
-        if balanced:
-            weight = 0.5 / units
-        deviation = values - mean[:, None]
-        influence[:, of_class] = deviation * weight
+        if of_class.any():
+            values = column[:, of_class]
+            mean = values.mean(axis=1)
+            means.append(mean)
+            weight = 0.5 / of_class.sum() if balanced else 1 / len(label)
+            influence[:, of_class] = (values - mean[:, None]) * weight
     if balanced:
         return np.mean(means, axis=0), influence
     return column.mean(axis=1), influence
@@ -198,9 +188,8 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     counts = np.zeros((2, design.clusters, thresholds))
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
-    real, fake = counts
-    weights = design.resampled
-    return curve_metrics_of_weights(weights @ fake, weights @ real)
+    real, fake = design.resampled @ counts
+    return curve_metrics_of_weights(fake, real)
 
 
 def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
@@ -213,8 +202,9 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
         fake: Weights (B, T) of the fake units at T scores, the highest score first.
         real: The same of the real units.
     """
-    true_positives = _cumulated(fake)
-    false_positives = _cumulated(real)
+    before_the_first = [(0, 0), (1, 0)]
+    true_positives = np.pad(fake.cumsum(axis=1), before_the_first)
+    false_positives = np.pad(real.cumsum(axis=1), before_the_first)
     positives = true_positives + false_positives
     fakes = true_positives[:, -1:]
     reals = false_positives[:, -1:]
@@ -232,13 +222,6 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
         "best IoU": iou.max(axis=1),
         "EER": _equal_error_rate(fpr, tpr),
     }
-
-
-def _cumulated(weights: Array) -> Array:
-    """The sums (B, T + 1) of the first 0 to T weights."""
-    none = np.zeros((len(weights), 1))
-    sums = weights.cumsum(axis=1)
-    return np.hstack([none, sums])
 
 
 def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
