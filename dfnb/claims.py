@@ -146,11 +146,9 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
     """What a claim's numbers on one test set come to; ``p`` where an interval decides."""
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")
     if kept.empty:
-        missing = f"no {claim.metric} of {claim.detector}"
-        if claim.against:
-            missing += f" minus {claim.against}"
+        names = " minus ".join(filter(None, [claim.detector, claim.against]))
         reason = "".join(numbers["refused"].unique())
-        return {"verdict": f"not testable: {reason or missing}"}
+        return {"verdict": f"not testable: {reason or f'no {claim.metric} of {names}'}"}
     number = kept.iloc[0]
     low = number["low"]
     high = number["high"]
@@ -183,8 +181,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
 def _without_verdict(number: pd.Series) -> str:
     """Why a number gets no verdict; empty where it does."""
     left_out, runs = map(int, number["collapsed"].split(" of "))
-    too_many_collapsed = left_out == runs or left_out > MOST_COLLAPSED
-    if too_many_collapsed:
+    if left_out == runs or left_out > MOST_COLLAPSED:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"

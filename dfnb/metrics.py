@@ -146,12 +146,11 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     index = parts[0][LEVELS[level]]
     for part in parts:
         check_same_units(index, part[LEVELS[level]])
-    data = pd.concat(parts, join="inner")
+    data = pd.concat(parts, join="inner").dropna(axis=1, how="all")
     columns = {}
     for name in _measures(data):
-        values = data[name].to_numpy(float).reshape(len(tables), -1)
-        if not np.isnan(values).all():
-            columns[name] = values
+        values = data[name].to_numpy(float)
+        columns[name] = values.reshape(len(tables), -1)
     for name, (first, second) in DIFFERENCES.items():
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]

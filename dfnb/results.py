@@ -27,7 +27,7 @@ from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
 from dfnb.settings import DfnbError
 from dfnb.sides import ALL_METHODS, VERSUS, Side, is_compared
 from dfnb.statistics import NAN, Outcome, summary
-from dfnb.store import Condition, Detector, Report
+from dfnb.store import Condition, Detector, Report, StoredRun
 
 ALL_CORRUPTIONS = "all corruptions"
 MAIN = "main"  # the variant with which the others of its ablation are compared
@@ -194,18 +194,21 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     bases = {}
     for main in reversed(mains):  # of several main detectors of a paper, the first one counts
         bases[main.paper, main.train_set, main.ablation] = main
-    claimed = [(claim.detector, claim.against) for claim in claims.content().claims]
+    wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
+    for variant in detectors:
+        main_of_paper = bases.get((variant.paper, variant.train_set, ""))
+        base = bases.get((variant.paper, variant.train_set, variant.ablation), main_of_paper)
+        if base and variant not in mains:
+            wanted.append((variant.name, base.name))
     differences = []
     for second, first in combinations(detectors, 2):
         if first.runs and second.runs and first.train_set != second.train_set:
             continue
-        main_of_paper = bases.get((first.paper, first.train_set, ""))
-        base = bases.get((first.paper, first.train_set, first.ablation), main_of_paper)
         are_mains = first in mains and second in mains and first.ablation == second.ablation
         names = (first.name, second.name)
-        if second == base or are_mains or names in claimed:
+        if are_mains or names in wanted:
             differences.append((first, second))
-        elif names[::-1] in claimed:
+        elif names[::-1] in wanted:
             differences.append((second, first))
     return differences
 
@@ -215,20 +218,35 @@ def _compare(first: Side, last: Side) -> list[ResultRow]:
 
     Or one row that says why there is no number.
     """
-    row = replace(
-        _blank(first.detector),
+    detector = first.detector
+    row = ResultRow(
+        *detector[:4],
         **first.condition._asdict(),
         minus=last.detector.name if last is not first else "",
-        train_set=first.detector.train_set or last.detector.train_set,
+        train_set=detector.train_set or last.detector.train_set,
         paired_methods=bool(first.facts["contrasts"]),
         level=first.level,
         compression=first.facts["compression"],
         fingerprint=first.facts["fingerprint"],
     )
+    if detector.runs:
+        row = replace(row, **_facts(detector.runs[0]))
     try:
         return list(_rows(first, last, row))
     except DfnbError as error:
         return [replace(row, refused=str(error))]
+
+
+def _facts(run: StoredRun) -> dict[str, str]:
+    """What the rows of a detector tell of its trainings, of which this is one."""
+    backbone = run.parameters["settings"]["backbone"]
+    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
+    return {
+        "rule": run.record["rule"],
+        "backbone": backbone,
+        "weights_from": run.record["weights_from"],
+        "published_as": run.detector["published"] if has_published_backbone else "",
+    }
 
 
 def _rows(first: Side, last: Side, row: ResultRow) -> Iterator[ResultRow]:
@@ -252,11 +270,12 @@ def _numbers(first: Side, last: Side, pairs: SeedPairs, row: ResultRow) -> Itera
     seeds = sorted(set(chain(*pairs)) - {None})
     row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
+        subtrahend = last.estimates.get((method, metric))
+        if not (estimates and subtrahend):
+            continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            subtrahend = last.estimates.get((method, metric))
-            is_paired = subtrahend and estimates.has_clusters_of(subtrahend)
-            if not (is_paired and is_compared(metric)):
+            if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
             number = number.minus(last.at([seed for _, seed in pairs], subtrahend))
         outcome = number.outcome()
@@ -279,23 +298,6 @@ def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> Se
         return list(product(first, second))
     shared = [seed for seed in first if seed in second]
     return list(zip(shared or first, shared or second))
-
-
-def _blank(detector: Detector) -> ResultRow:
-    """A row of a detector without a number."""
-    row = ResultRow(*detector[:4], train_set=detector.train_set)
-    if not detector.runs:
-        return row
-    run = detector.runs[0]
-    backbone = run.parameters["settings"]["backbone"]
-    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
-    return replace(
-        row,
-        rule=run.record["rule"],
-        backbone=backbone,
-        weights_from=run.record["weights_from"],
-        published_as=run.detector["published"] if has_published_backbone else "",
-    )
 
 
 # ---------------------------------------------------------------- over test sets

@@ -33,7 +33,7 @@ ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all c
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 VERSUS = " − "  # between two methods that are compared
 SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # of main detectors, and in no comparison
-Measured = dict[tuple[str, str], Estimates]  # by method and metric
+Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None: no value
 
 
 def is_compared(metric: str) -> bool:
@@ -90,13 +90,15 @@ class Side:
         if self.parts:
             return self._robustness()
         metrics = self._metrics()
-        estimates = _measured(ALL_METHODS, self.units, metrics)
+        estimates = {}
+        for metric in metrics:
+            estimates[ALL_METHODS, metric] = measure(self.units, metric)
         if not self.condition.corruption and not self.condition.map:
-            compared = list(filter(is_compared, metrics))
             of_unit = self.units.index["method"]
             for method in sorted(set(of_unit) - {"real"}):
-                chosen = of_unit.isin(["real", method]).to_numpy()
-                estimates.update(_measured(method, self.units.rows(chosen), compared))
+                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
+                for metric in filter(is_compared, metrics):
+                    estimates[method, metric] = measure(units, metric)
         return estimates
 
     def _metrics(self) -> list[str]:
@@ -134,16 +136,6 @@ class Side:
         }
 
 
-def _measured(method: str, units: Units, metrics: Sequence[str]) -> Measured:
-    """Metrics of the units of a method; without those of which no unit has a value."""
-    estimates = {}
-    for metric in metrics:
-        estimate = measure(units, metric)
-        if estimate:
-            estimates[method, metric] = estimate
-    return estimates
-
-
 def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
     """AUC and share called fake of each method, and the differences of contrasted methods.
 
@@ -158,9 +150,9 @@ def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
         if method in places:
             fakes = places[method]
             with_real = units.rows(np.append(real, fakes))
-            estimates.update(_measured(method, with_real, ["AUC"]))
-            estimates.update(_measured(method, units.rows(fakes), [CALLED]))
-    estimates.update(_measured("real", units.rows(real), [CALLED]))
+            estimates[method, "AUC"] = measure(with_real, "AUC")
+            estimates[method, CALLED] = measure(units.rows(fakes), CALLED)
+    estimates["real", CALLED] = measure(units.rows(real), CALLED)
     for (first, second), metric in product(contrasts, ("AUC", CALLED)):
         minuend = estimates.get((first, metric))
         subtrahend = estimates.get((second, metric))

@@ -59,15 +59,13 @@ class Design:
         self.clusters = len(distinct_names)
         reals = self._sums(~self.label)
         fakes = self._sums(self.label)
-        units_of_class = np.array([reals, fakes])
-        self.has_class = units_of_class > 0
+        self.counts = np.array([len(self.label), reals.sum(), fakes.sum(), self.clusters])
+        self.has_class = np.array([reals, fakes]) > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
         self.fewest = int(self.clusters_per_class[is_present].min())
         scarcer = self.clusters_per_class.min()
         self.pairs = int(min(scarcer, self.clusters // 2))
-        n_real, n_fake = units_of_class.sum(axis=1)
-        self.counts = np.array([len(self.label), n_real, n_fake, self.clusters])
 
     def _sums(self, values: Array) -> Array:
         """The sum over the units of each cluster, of values (n,)."""
@@ -88,12 +86,12 @@ class Design:
             return NAN
         real = self._sums(influence * ~self.label)
         fake = self._sums(influence * self.label)
-        k_real, k_fake = self.clusters_per_class
-        of_real = _unbiased(k_real) * real @ real
-        of_fake = _unbiased(k_fake) * fake @ fake
-        of_both = 2 * _unbiased(self.clusters) * real @ fake
-        total = of_real + of_fake + of_both
-        return float(total)
+        k = np.array([*self.clusters_per_class, self.clusters])
+        for_real, for_fake, for_both = k / np.maximum(k - 1, 1)
+        of_real = for_real * real @ real
+        of_fake = for_fake * fake @ fake
+        of_both = 2 * for_both * real @ fake
+        return float(of_real + of_fake + of_both)
 
     @cached_property
     def resampled(self) -> Array:
@@ -118,10 +116,6 @@ class Design:
         return weights
 
 
-def _unbiased(k: int) -> float:
-    return k / max(k - 1, 1)
-
-
 # ---------------------------------------------------------------- estimates
 
 
@@ -131,17 +125,17 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
     21:1389, 2014, eq. 5 and 6).
     """
-    real = ~label
     fakes = np.count_nonzero(label)
-    reals = np.count_nonzero(real)
-    rank = rankdata(score, axis=1)
-    rank_in_fakes = rankdata(score[:, label], axis=1)
-    rank_in_reals = rankdata(score[:, real], axis=1)
-    reals_below = rank[:, label] - rank_in_fakes
-    fakes_below = rank[:, real] - rank_in_reals
-    component = np.empty(score.shape)
-    component[:, label] = reals_below / reals
-    component[:, real] = 1 - fakes_below / fakes
+    reals = len(label) - fakes
+    others_below = rankdata(score, axis=1)
+    for of_class in (label, ~label):
+        rank_in_class = rankdata(score[:, of_class], axis=1)
+        others_below[:, of_class] -= rank_in_class
+    component = np.where(
+        label,
+        others_below / reals,
+        1 - others_below / fakes,
+    )
     values = component[:, label].mean(axis=1)
     deviation = component - values[:, None]
     units_of_class = np.where(label, fakes, reals)
