@@ -311,9 +311,9 @@ def measure(data: Units, metric: str) -> Estimates | None:
 
 
 def localisation(probability: Array, mask: Array) -> dict[str, float]:
-    """How well a map finds the forged pixels of a frame: LOCALISATION and ``best_iou``, in [0, 1].
+    """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
 
-    - IoU of the pixels above .5, and at the best threshold; pixel AUC and AP;
+    - IoU of the pixels above .5; pixel AUC and AP;
     - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); tied pixels
       share the hit;
     - energy: the share of the map's sum that lies on forged pixels (Wang et al., CVPR-W 2020, sec.
@@ -332,7 +332,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():
-        return dict.fromkeys([*LOCALISATION, "best_iou"], NAN)
+        return dict.fromkeys(LOCALISATION, NAN)
     height, width = forged.shape
     resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
@@ -352,7 +352,6 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
         "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
         "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
-        "best_iou": curve["best IoU"],
     }
 
 

@@ -309,8 +309,8 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     What lacks one of them, or has other seeds there, has no mean. Corruptions, maps and test sets
     with contrasts have none.
     """
-    wanted = set()
     numbers = defaultdict(dict)
+    of_mains = set()
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
         is_special = row.corruption or row.map or row.paired_methods or row.refused
@@ -318,15 +318,16 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
             number = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
             numbers[number][row.test_set] = row
             if not row.minus and not row.ablation:
-                wanted.add(row.test_set)
+                of_mains.add(row.test_set)
+    wanted = sorted(of_mains)
     means = []
     for by_set in numbers.values():
-        parts = [by_set[name] for name in sorted(wanted) if name in by_set]
+        parts = [by_set[name] for name in wanted if name in by_set]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
             mean = replace(
                 parts[0],
                 test_set=CROSS_DATASET_MEAN,
-                mean_over=", ".join(sorted(wanted)),
+                mean_over=", ".join(wanted),
                 compression="",
                 fingerprint="",
                 **summary([part.outcome for part in parts]),

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ class Side:
 
 
 def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
-    """AUC and share called fake of each method, and the differences of contrasted methods.
+    """AUC and share called fake of each method, and the differences in AUC of contrasted methods.
 
     The AUC is against the same real frames. A share is also that of the real frames. The units of
     two methods follow one another alike, so that the variance over clusters of a difference is that
@@ -153,10 +153,9 @@ def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
             estimates[method, "AUC"] = measure(with_real, "AUC")
             estimates[method, CALLED] = measure(units.rows(fakes), CALLED)
     estimates["real", CALLED] = measure(units.rows(real), CALLED)
-    for (first, second), metric in product(contrasts, ("AUC", CALLED)):
-        minuend = estimates.get((first, metric))
-        subtrahend = estimates.get((second, metric))
+    for first, second in contrasts:
+        minuend = estimates.get((first, "AUC"))
+        subtrahend = estimates.get((second, "AUC"))
         if minuend and subtrahend and minuend.has_clusters_of(subtrahend):
-            difference = minuend.minus(subtrahend)
-            estimates[f"{first}{VERSUS}{second}", metric] = difference
+            estimates[f"{first}{VERSUS}{second}", "AUC"] = minuend.minus(subtrahend)
     return estimates

@@ -190,7 +190,6 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
     The definitions are scikit-learn's, which is too slow for thousands of replicates or masks.
-    "best IoU" is that of the units above a threshold and the fakes, at the best threshold.
 
     Args:
         fake: Weights (B, T) of the fake units at T scores, the highest score first.
@@ -205,7 +204,6 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         tpr = true_positives / fakes
         fpr = false_positives / reals
-        iou = true_positives / (fakes + false_positives)
         precision = true_positives / positives
     precision[positives == 0] = 0
     trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])
@@ -213,7 +211,6 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
     return {
         "AUC": trapezia.sum(axis=1) / 2,
         "AP": steps.sum(axis=1),
-        "best IoU": iou.max(axis=1),
         "EER": _equal_error_rate(fpr, tpr),
     }
 
