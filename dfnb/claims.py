@@ -163,8 +163,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
         return row
     if claim.kind == "figure":
         where = "inside" if low <= claim.published <= high else "outside"
-        half = (high - low) / 2
-        row["verdict"] = f"published figure {where} our interval (± {half:.3f})"
+        row["verdict"] = f"published figure {where} our interval"
         return row
     delta = sizes[_kind_of_size(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
@@ -192,11 +191,11 @@ def _without_verdict(number: pd.Series) -> str:
 
 def _kind_of_size(claim: Claim, number: pd.Series) -> str:
     """Which of the material sizes holds for a claim."""
+    if "accuracy" in claim.metric:
+        return "accuracy"
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
         is_within = number["test_set"] == number["train_set"]
         return "within" if is_within else "cross"
-    if "accuracy" in claim.metric:
-        return "accuracy"
     return "localisation"
 
 

@@ -284,12 +284,24 @@ def measure(data: Units, metric: str) -> Estimates | None:
     column = data.columns["score" if metric in METRICS else metric]
     if metric == "AUC":
         values, influence = auc(column, design.label)
-        return Estimates(values, influence, design, "delong", design.pairs)
+        return Estimates(
+            values,
+            influence,
+            design,
+            how="delong",
+            independent=design.pairs,
+        )
     if metric in CURVE_METRICS:
         values, replicates = data.curves
         spread = np.array([of_table[metric] for of_table in replicates])
         how = "bootstrap" if design.fewest > 1 else "none"
-        return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
+        return Estimates(
+            values[metric].to_numpy(),
+            spread,
+            design,
+            how=how,
+            independent=design.pairs,
+        )
     if metric == "Brier":
         column = (column - design.label) ** 2
     elif metric in METRICS:

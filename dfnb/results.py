@@ -191,24 +191,22 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     what a claim compares. Besides, other tools and all main detectors.
     """
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
-    bases = {}
-    for main in reversed(mains):  # of several main detectors of a paper, the first one counts
-        bases[main.paper, main.train_set, main.ablation] = main
+    names = {detector.name for detector in detectors}
     wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
     for variant in detectors:
-        main_of_paper = bases.get((variant.paper, variant.train_set, ""))
-        base = bases.get((variant.paper, variant.train_set, variant.ablation), main_of_paper)
-        if base and variant not in mains:
-            wanted.append((variant.name, base.name))
+        if variant not in mains:
+            title = variant.runs[0].detector["title"]
+            main_of_ablation = f"{title}, {variant.ablation}: {MAIN}"
+            base = main_of_ablation if main_of_ablation in names else title
+            wanted.append((variant.name, base))
     differences = []
     for second, first in combinations(detectors, 2):
         if first.runs and second.runs and first.train_set != second.train_set:
             continue
         are_mains = first in mains and second in mains and first.ablation == second.ablation
-        names = (first.name, second.name)
-        if are_mains or names in wanted:
+        if are_mains or (first.name, second.name) in wanted:
             differences.append((first, second))
-        elif names[::-1] in wanted:
+        elif (second.name, first.name) in wanted:
             differences.append((second, first))
     return differences
 

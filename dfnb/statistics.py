@@ -59,7 +59,13 @@ class Design:
         self.clusters = len(distinct_names)
         reals = self._sums(~self.label)
         fakes = self._sums(self.label)
-        self.counts = np.array([len(self.label), reals.sum(), fakes.sum(), self.clusters])
+        counts = [
+            len(self.label),
+            reals.sum(),
+            fakes.sum(),
+            self.clusters,
+        ]
+        self.counts = np.array(counts)
         self.has_class = np.array([reals, fakes]) > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
@@ -142,7 +148,11 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     return values, deviation / units_of_class
 
 
-def class_mean(column: Array, label: Array, balanced: bool = False) -> tuple[Array, Array]:
+def class_mean(
+    column: Array,
+    label: Array,
+    balanced: bool = False,
+) -> tuple[Array, Array]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
     ``balanced``: the mean of the means of the two classes.
@@ -186,7 +196,10 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     return curve_metrics_of_weights(fake, real)
 
 
-def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
+def curve_metrics_of_weights(
+    fake: Array,
+    real: Array,
+) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
     The definitions are scikit-learn's, which is too slow for thousands of replicates or masks.
@@ -355,7 +368,12 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
     }
     independent = sum(outcome.independent for outcome in outcomes)
-    for name, spread in {"": over_both, "_videos": over_videos, "_seeds": over_seeds}.items():
+    spreads = {
+        "": over_both,
+        "_videos": over_videos,
+        "_seeds": over_seeds,
+    }
+    for name, spread in spreads.items():
         low, high = spread.interval(value)
         if first.bounded:
             low, high = bounded_interval(value, spread, independent)

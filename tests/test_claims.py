@@ -151,8 +151,8 @@ def test_a_published_figure_is_inside_our_interval_or_outside(judge):
     changes = {"kind": "figure", "against": ""}
     judged = judge([alone], {**changes, "published": 0.9}, {**changes, "published": 0.95})
     assert judged["verdict"].tolist() == [
-        "published figure inside our interval (± 0.020)",
-        "published figure outside our interval (± 0.020)",
+        "published figure inside our interval",
+        "published figure outside our interval",
     ]
     assert judged["published"].tolist() == ["0.900", "0.950"]
 
