@@ -48,8 +48,8 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         container.mux(stream.encode())
     file.seek(0)
     with av.open(file) as container:
-        frames = container.decode()
-        decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in frames]
+        decoder = container.decode()
+        decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in decoder]
     return np.stack(decoded)[:, :height, :width]
 
 

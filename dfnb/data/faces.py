@@ -126,8 +126,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
                 if frame.is_corrupt or packet.is_corrupt:
                     raise Unusable("truncated or damaged")
                 rgb = frame.to_ndarray(format="rgb24", threads=1)
-                turns = frame.rotation // 90
-                yield np.rot90(rgb, turns)
+                yield np.rot90(rgb, frame.rotation // 90)
         if packets < stream.frames:
             raise Unusable("truncated or damaged")
 
@@ -148,8 +147,9 @@ def explained_as_unusable() -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        problem = type(error).__name__
-        raise Unusable(f"not a video or image, or truncated or damaged ({problem})") from None
+        raise Unusable(
+            f"not a video or image, or truncated or damaged ({type(error).__name__})"
+        ) from None
 
 
 # ---------------------------------------------------------------- detecting

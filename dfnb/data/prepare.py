@@ -61,8 +61,9 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     left, top, right, bottom = box
     rows = image.take(range(top, bottom), 0, mode="clip")
     patch = rows.take(range(left, right), 1, mode="clip")
-    is_smaller = bottom - top > size
-    method = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
+    method = cv2.INTER_CUBIC
+    if bottom - top > size:
+        method = cv2.INTER_AREA
     return cv2.resize(patch, (size, size), interpolation=method)
 
 
@@ -128,6 +129,7 @@ def find_faces(
     found = []
     last = []  # the faces in the last wanted frame
     for number, (image, beside) in enumerate(pairs):
+        # Where one of them has ended there is None, of shape ().
         if video.mask_file and np.shape(image) != np.shape(beside):
             raise Unusable("the mask and the video differ in their size or number of frames")
         if number in wanted:
@@ -139,7 +141,8 @@ def find_faces(
             faces = []
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
-                face.update(frame=number, person=len(found) + len(faces))
+                new_person = len(found) + len(faces)
+                face.update(frame=number, person=new_person)
                 faces.append(face)
             if last and faces:
                 link(last, faces)
@@ -180,10 +183,9 @@ def cut_face(
 
 
 def link(last: Sequence[Mapping], faces: Sequence[dict]) -> None:
-    """Give each of the ``faces`` in a frame the person of one of the ``last`` faces before it.
+    """Find the persons of ``last``, the faces in a frame, again among the ``faces`` in the next.
 
-    The pairs are those whose boxes overlap most in total. A face without such a pair keeps its
-    own number.
+    The pairs are those whose boxes overlap most in total; a face in no pair stays a new person.
     """
     last_boxes = torch.tensor([face["crop_box"] for face in last])
     boxes = torch.tensor([face["crop_box"] for face in faces])
@@ -267,9 +269,10 @@ def prepare_video(
     if parts.get("inputs") != inputs:
         shutil.rmtree(place, ignore_errors=True)
         try:
-            parts = (
-                use_crops(video, folder) if video.crops else cut_faces(video, settings, detector)
-            )
+            if video.crops:
+                parts = use_crops(video, folder)
+            else:
+                parts = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:
             if video.mask or not video.original:
                 return {"reason": str(error)}
@@ -434,8 +437,7 @@ def dropouts(record: Mapping) -> pd.DataFrame:
     are the easier fakes.
     """
     table = pd.DataFrame(record["faces"]).T
-    share = table["without_face"] / table["frames"]
-    return table.assign(share=share.round(4))
+    return table.assign(share=table["without_face"] / table["frames"])
 
 
 # ---------------------------------------------------------------- a single picture

@@ -90,18 +90,24 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
     with explained(file, "CSV", remedy):
         table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
+            file,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,  # so that lines have their numbers
+            encoding="utf-8-sig",
         )
     videos = []
     for number, cells in enumerate(table.to_dict("records"), 2):
         filled = {column: cell for column, cell in cells.items() if cell}
         if not filled:
             continue
-        line = f"{file}, line {number}"
-        row = Row.check(filled, line)
+        row = Row.check(filled, f"{file}, line {number}")
         path = folder / row.path
         if not path.is_relative_to(root):
-            raise DfnbError(f"{line}: {path} lies outside {root}; move it, or the CSV above it")
+            raise DfnbError(
+                f"{file}, line {number}: {path} lies outside {root}; move it into this folder, or "
+                "name one above all videos by --root"
+            )
         name = path.relative_to(root).with_suffix("").as_posix()
         label = LABELS[row.label]
         video = Video(
