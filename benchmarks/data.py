@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,19 @@ app = typer.Typer(
 )
 OUT = Path("reports/benchmarks")
 OPENS_S, OPENS_MB, SELECTS_S, WAITS, WRITES_MB = 2.0, 1024, 1.0, 0.05, 1024
+
+
+@contextmanager
+def patched_home(folder: str) -> Iterator[None]:
+    """Datasets are made below ``folder`` meanwhile."""
+    before = os.environ.get("DFNB_HOME")
+    os.environ["DFNB_HOME"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("DFNB_HOME")
+        if before is not None:
+            os.environ["DFNB_HOME"] = before
 
 
 # ---------------------------------------------------------------- a large table
