@@ -176,7 +176,7 @@ def prepare(
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Prepare a dataset: find, follow and crop faces.
+    """Prepare a dataset: find faces and crop them.
 
     SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
     method, split, identity, cluster, mask and original, of videos below its folder or --root; or a
@@ -242,8 +242,8 @@ def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
     problems = [f"missing: {sentence}" for sentence in missing]
     status = 2 if problems else 0
     for entry in record.get("quarantine", []):
-        video = entry.get("video", "portrait")
-        problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
+        video = entry.get("video") or f"portrait ({entry['file']})"
+        problems.append(f"not used: {video}: {entry['reason']}")
         if not entry.get("usable"):
             status = 2
     typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)

@@ -279,9 +279,10 @@ def test_originals_and_masks_beside_a_sorted_folder(root, home):
     write(root / "mask/swap/small.mp4", masks[:, :64, :64])
     assert write_csv(home / "set.csv", root) == []
     record, table = prepared(read_csv(home / "set.csv", root), size=trees.SIZE)
-    assert {entry["video"]: entry["reason"] for entry in record["quarantine"]} == {
-        "fake/swap/short": "the mask and the video have different numbers of frames",
-        "fake/swap/small": "the mask has the shape (64, 64), the video (160, 160)",
+    problems = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
+    assert {*problems} == {"fake/swap/short", "fake/swap/small"}
+    assert {*problems.values()} == {
+        "the mask and the video differ in their size or number of frames"
     }
     assert {*table["video"]} == {"fake/swap/a"} and agreement(table.iloc[0], 0) > 0.8
 
