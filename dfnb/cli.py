@@ -1,6 +1,7 @@
 """The ``dfnb`` command: make data, run a profile, show its table."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,27 +19,8 @@ Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one p
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1000, help="processes; default: one per core")
 ]
-Roots = Annotated[
-    list[Path] | None,
-    typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable"),
-]
 
-
-class _Group(typer.core.TyperGroup):
-    """Shows what the package logs; ends with one line and status 1 on a :class:`DfnbError`."""
-
-    def invoke(self, ctx: typer.Context) -> object:
-        logging.basicConfig(format="%(message)s", force=True)
-        logging.getLogger("dfnb").setLevel(logging.INFO)
-        try:
-            return super().invoke(ctx)
-        except DfnbError as error:
-            typer.echo(f"dfnb: {error}", err=True)
-            raise typer.Exit(1) from None
-
-
-app = typer.Typer(
-    cls=_Group,
+commands = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,7 +28,17 @@ app = typer.Typer(
 )
 
 
-@app.command()
+def app() -> None:
+    """Run the command that was typed; a :class:`DfnbError` becomes one line and status 1."""
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("dfnb").setLevel(logging.INFO)
+    try:
+        commands()
+    except DfnbError as error:
+        sys.exit(f"dfnb: {error}")
+
+
+@commands.command()
 def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     """Run all trainings and notebooks of a profile, then show the main table.
 
@@ -57,7 +49,7 @@ def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
     workflow.run(profile, cores)
 
 
-@app.command()
+@commands.command()
 def train(profile: ProfileName, job: str) -> None:
     """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
 
@@ -68,7 +60,7 @@ def train(profile: ProfileName, job: str) -> None:
     typer.echo(f"trained: {jobs.train_job(profile, job).folder}")
 
 
-@app.command()
+@commands.command()
 def score(
     images: list[Path],
     run: Annotated[str, typer.Option(help="a folder of runs/")],
@@ -77,7 +69,7 @@ def score(
     """Score images and clips of your own by a trained detector.
 
     Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
-    in the current folder. Exits with 2 when a file could not be used.
+    in the current folder. No score is a proof.
     """
     from dfnb import figures, pictures, runs, scoring
     from dfnb.data.frames import dataset_record
@@ -86,30 +78,20 @@ def score(
     figures.style()
     detector = runs.Run.open(run)
     network = detector.network().to(scoring.DEVICE)
-    maps = [*network.maps(), "Grad-CAM"]
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
-    status = 0
     for image in images:
+        faces = prepare_picture(image, crop, frames)
+        score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.stem[:60]}-{detector.id}.png")
-        try:
-            faces = prepare_picture(image, crop, frames)
-            score = scoring.predict(network, faces, detector.settings)["score"].mean()
-            with files.atomic(panel) as temporary:
-                pictures.frames_panel(detector, faces, maps).savefig(temporary)
-        except DfnbError as error:
-            typer.echo(f"not scored: {error}", err=True)
-            status = 2
-        else:
-            typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
+        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
+        with files.atomic(panel) as temporary:
+            figure.savefig(temporary)
+        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
-    typer.echo(
-        f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. "
-        "No score is a proof."
-    )
-    raise typer.Exit(status)
+    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
 
 
-@app.command()
+@commands.command()
 def cost(profile: ProfileName = "study") -> None:
     """Estimate hours, memory and disk of a profile's trainings here, from a few timed steps."""
     from dfnb import cost
@@ -117,7 +99,7 @@ def cost(profile: ProfileName = "study") -> None:
     typer.echo(cost.report(profile))
 
 
-@app.command()
+@commands.command()
 def report(profile: ProfileName = "demo") -> None:
     """Make results, tables and figures of a report again, without a network or a dataset."""
     from dfnb import page
@@ -125,7 +107,7 @@ def report(profile: ProfileName = "demo") -> None:
     typer.echo(f"report: {page.rebuild(profile)}")
 
 
-@app.command()
+@commands.command()
 def synth(
     preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
     portraits: Annotated[
@@ -152,17 +134,17 @@ def synth(
     _tell(record, name)
 
 
-@app.command()
-def data(root: Roots = None) -> None:
-    """Show which published datasets are prepared, present, partly there or absent."""
+@commands.command()
+def data() -> None:
+    """List the published datasets: which are prepared, how to ask for them, and their space."""
     from dfnb.data import published
 
-    for name, row in published.overview(root or []).iterrows():
-        what = row["what"].replace("\n", "\n" + " " * 31)
-        typer.echo(f"{name:<18} {row['state']:<9}  {what}")
+    for row in published.overview().itertuples():
+        typer.echo(f"{row.Index}\n  prepared: {row.prepared}")
+        typer.echo(f"  access: {row.access}\n  space: {row.space}")
 
 
-@app.command()
+@commands.command()
 def prepare(
     source: Annotated[
         str, typer.Argument(help="a folder, a CSV of videos, or a dataset of `dfnb data`")
@@ -170,7 +152,9 @@ def prepare(
     name: Annotated[
         str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
     ] = None,
-    root: Roots = None,
+    root: Annotated[
+        Path | None, typer.Option(help="folder of the videos", exists=True, file_okay=False)
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
     ] = None,
@@ -178,41 +162,41 @@ def prepare(
 ) -> None:
     """Prepare a dataset: find, follow and crop faces.
 
-    SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
-    method, split, identity, cluster, mask and original, of videos below its folder or --root; or a
-    folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is
-    written first. Exits with 2 when something is missing or could not be used. Killed, the same
-    command goes on.
+    SOURCE is a published dataset, which lies in --root as downloaded; a CSV with the columns path,
+    label, method, split, identity, cluster, mask and original, of videos below its folder or
+    --root; or a folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>/}, of which
+    that CSV is written first. Exits with 2 when something is missing or could not be used. Killed,
+    the same command goes on.
     """
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
-    values = _settings(settings or [])
+    values = {}
     if source in files.described("real"):
-        description = published.load(source)
-        values = {**description.prepare, **values}
+        values.update(published.load(source).prepare)
+    with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
+        for setting in settings or []:
+            values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
-    videos, missing = _videos(source, name, root or [])
+    videos, missing = _videos(source, name, root)
     record = prepare.prepare(name, videos, checked, workers=workers)
-    _tell(record, name, missing)
+    _print_record(record, name, missing)
 
 
-def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], list[str]]:
+def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
     """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
     from dfnb.data import published, videos
 
+    file = Path(source)
     if source in files.described("real"):
         description = published.load(source)
-        location = published.located(description, roots)
-        if not location:
-            remedy = f"{description.layout} {description.access}".strip()
-            raise DfnbError(f"{source} is not below any --root; {remedy}")
-        typer.echo(f"{source} is in {location.root}")
-        return location.videos, location.problems
-    file = Path(source)
+        found, problems = published.scan(description, root) if root else ([], [])
+        if not found:
+            facts = " ".join([*problems, description.layout, description.access])
+            raise DfnbError(f"--root {root} holds no video of {source}; {facts}")
+        return found, problems
     if file.suffix == ".csv":
-        folder = roots[0] if roots else file.parent
-        return videos.read_csv(file, folder), []
+        return videos.read_csv(file, root), []
     listing = files.dataset_folder(name) / "videos.csv"
     problems = videos.write_csv(listing, file)
     typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
@@ -220,17 +204,7 @@ def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], l
     return videos.read_csv(listing, file), problems
 
 
-def _settings(texts: list[str]) -> dict[str, Any]:
-    """The values of ``--set KEY=VALUE``, read as YAML."""
-    values = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        with explained(f"--set {text}", "YAML", "write KEY=VALUE, as in --set size=256"):
-            values[key] = parse_yaml(value)
-    return values
-
-
-def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
+def _print_record(record: dict[str, Any], name: str, missing: Sequence[str] = ()) -> None:
     """Print what a dataset holds and what was lost; exit with 2 where something was."""
     from dfnb.data import prepare
 
@@ -239,15 +213,15 @@ def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    problems = [f"missing: {sentence}" for sentence in missing]
-    status = 2 if problems else 0
+    for sentence in missing:
+        typer.echo(f"missing: {sentence}", err=True)
+    lost = list(missing)
     for entry in record.get("quarantine", []):
         video = entry.get("video", "portrait")
-        problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
+        typer.echo(f"not used: {video} ({entry['file']}): {entry['reason']}", err=True)
         if not entry.get("usable"):
-            status = 2
-    typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)
-    raise typer.Exit(status)
+            lost.append(video)
+    raise typer.Exit(2 if lost else 0)
 
 
 if __name__ == "__main__":
