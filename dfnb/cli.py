@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,17 +14,8 @@ if TYPE_CHECKING:
     from dfnb.data.videos import Video
 
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
-Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one per core")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="processes; default: one per core")
-]
 
-commands = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help=__doc__,
-)
+commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 def app() -> None:
@@ -39,10 +29,11 @@ def app() -> None:
 
 
 @commands.command()
-def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
+def run(profile: ProfileName = "smoke", cores: int = 0) -> None:
     """Run all trainings and notebooks of a profile, then show the main table.
 
     What is done is not done again. After an interruption the same command goes on where it was.
+    --cores jobs run at the same time, by default as many as there are cores.
     """
     from dfnb import workflow
 
@@ -64,12 +55,12 @@ def train(profile: ProfileName, job: str) -> None:
 def score(
     images: list[Path],
     run: Annotated[str, typer.Option(help="a folder of runs/")],
-    frames: Annotated[int, typer.Option(min=1, help="of each clip")] = 8,
 ) -> None:
     """Score images and clips of your own by a trained detector.
 
-    Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
-    in the current folder. No score is a proof.
+    Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
+    the detector's maps is saved in the current folder. The first file that cannot be used ends the
+    command. No score is a proof.
     """
     from dfnb import figures, pictures, runs, scoring
     from dfnb.data.frames import dataset_record
@@ -80,7 +71,7 @@ def score(
     network = detector.network().to(scoring.DEVICE)
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
     for image in images:
-        faces = prepare_picture(image, crop, frames)
+        faces = prepare_picture(image, crop, frames=8)
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.stem[:60]}-{detector.id}.png")
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
@@ -109,29 +100,23 @@ def report(profile: ProfileName = "demo") -> None:
 
 @commands.command()
 def synth(
-    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
-    portraits: Annotated[
-        Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="name of the new dataset; default: the preset's")
-    ] = None,
-    workers: Workers = None,
+    preset: str,
+    portraits: Path | None = None,
+    name: str | None = None,
+    workers: int | None = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
 
-    Exits with 2 when a photograph has no usable face, or a folder lies among them.
+    PRESET is a dataset of the benchmark, such as synth-a; --portraits is the folder, which makes
+    another dataset of it: give that a --name. --workers processes share the work, by default one
+    per core. Exits with 2 when a photograph has no usable face, or a folder lies among them.
     """
     from dfnb import synth
 
     name = name or preset
-    changes = {}
-    if portraits:
-        if name == preset:
-            raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
-        changes["portraits"] = str(portraits.expanduser().resolve())
+    changes = {"portraits": str(portraits.resolve())} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
-    _tell(record, name)
+    _print_record(record, name, [])
 
 
 @commands.command()
@@ -140,33 +125,30 @@ def data() -> None:
     from dfnb.data import published
 
     for row in published.overview().itertuples():
-        typer.echo(f"{row.Index}\n  prepared: {row.prepared}")
-        typer.echo(f"  access: {row.access}\n  space: {row.space}")
+        typer.echo(
+            f"{row.Index}\n  prepared: {row.prepared}\n  access: {row.access}\n  space: {row.space}"
+        )
 
 
 @commands.command()
 def prepare(
-    source: Annotated[
-        str, typer.Argument(help="a folder, a CSV of videos, or a dataset of `dfnb data`")
-    ],
-    name: Annotated[
-        str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="folder of the videos", exists=True, file_okay=False)
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
-    ] = None,
-    workers: Workers = None,
+    source: str,
+    name: Annotated[str | None, typer.Argument()] = None,
+    root: Path | None = None,
+    settings: Annotated[list[str] | None, typer.Option("--set")] = None,
+    workers: int | None = None,
 ) -> None:
     """Prepare a dataset: find, follow and crop faces.
 
-    SOURCE is a published dataset, which lies in --root as downloaded; a CSV with the columns path,
-    label, method, split, identity, cluster, mask and original, of videos below its folder or
-    --root; or a folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>/}, of which
-    that CSV is written first. Exits with 2 when something is missing or could not be used. Killed,
-    the same command goes on.
+    SOURCE is a published dataset of `dfnb data`, which lies in --root as downloaded; a CSV with the
+    columns path, label, method, split, identity, cluster, mask and original, of videos below its
+    folder or --root; or a folder sorted into [train,val,test/]{real,fake,mask,original}/, by method
+    but for the real, of which that CSV is written first. NAME is that of the new dataset, by
+    default SOURCE's.
+
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. --workers processes share
+    the work, by default one per core. Exits with 2 when something is missing or could not be used.
+    Killed, the same command goes on.
     """
     from dfnb.data import prepare, published
 
@@ -192,20 +174,22 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:
-            facts = " ".join([*problems, description.layout, description.access])
-            raise DfnbError(f"--root {root} holds no video of {source}; {facts}")
+            remedy = " ".join([*problems, description.layout, description.access])
+            raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
         return found, problems
     if file.suffix == ".csv":
         return videos.read_csv(file, root), []
     listing = files.dataset_folder(name) / "videos.csv"
     problems = videos.write_csv(listing, file)
-    typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
-    typer.echo(f"    dfnb prepare {listing} {name} --root {source}")
+    typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
     return videos.read_csv(listing, file), problems
 
 
-def _print_record(record: dict[str, Any], name: str, missing: Sequence[str] = ()) -> None:
-    """Print what a dataset holds and what was lost; exit with 2 where something was."""
+def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
+    """Print what a dataset holds, ``problems`` and unusable files; exit with 2 where there are any.
+
+    A file that is usable, but in another dataset, is no problem.
+    """
     from dfnb.data import prepare
 
     for split, counts in record["n"].items():
@@ -213,15 +197,12 @@ def _print_record(record: dict[str, Any], name: str, missing: Sequence[str] = ()
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    for sentence in missing:
-        typer.echo(f"missing: {sentence}", err=True)
-    lost = list(missing)
     for entry in record.get("quarantine", []):
-        video = entry.get("video", "portrait")
-        typer.echo(f"not used: {video} ({entry['file']}): {entry['reason']}", err=True)
         if not entry.get("usable"):
-            lost.append(video)
-    raise typer.Exit(2 if lost else 0)
+            problems.append(f"not used: {entry['file']}: {entry['reason']}")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(2 if problems else 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pydantic import Field
 from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
 from dfnb.files import dataset_folder, described, find, manifest, read_json, verified
 from dfnb.records import read_record
-from dfnb.settings import Closed, DfnbError, explained
+from dfnb.settings import Closed, explained
 
 Texts = dict[str, str]  # the values of placeholders by their names
 
@@ -85,10 +85,12 @@ def overview() -> pd.DataFrame:
         if record:
             videos = sum(counts["videos"] for counts in record["n"].values())
             prepared = f"{videos} videos"
-        rows[name] = prepared, description.access, description.space
-    columns = ["prepared", "access", "space"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    return table.rename_axis("dataset")
+        rows[name] = {
+            "prepared": prepared,
+            "access": description.access,
+            "space": description.space,
+        }
+    return pd.DataFrame(rows).T.rename_axis("dataset")
 
 
 def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
@@ -101,8 +103,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     problems = defaultdict(list)
     videos = {}
     for rule in description.rules:
-        source = f"the rule {rule.files!r}"
-        with explained(source, "here", "correct it, or the list that it uses"):
+        with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 key = (video.name, video.path)  # that is the same for all crops of a video
                 if key in videos:
@@ -137,26 +138,27 @@ def _video(
     problems: Problems,
 ) -> Video:
     """The video that a rule makes of ``facts``, the values for its templates."""
+
+    def filled(template: str) -> str:
+        return template.format_map(facts)
+
     path = facts["path"]
-    label = LABELS.get(rule.label.format_map(facts).lower())
-    if label is None:
-        raise DfnbError(f"{path} is neither real nor fake in its list; download the list again")
-    facts["method"] = rule.method.format_map(facts) if label else "real"
-    facts["video"] = rule.video.format_map(facts)
-    texts = {}
-    for field in ("split", "cluster", "identity", "source"):
-        template = getattr(rule, field)
-        texts[field] = template.format_map(facts)
-    mask = rule.mask.format_map(facts)
-    original = rule.original.format_map(facts)
+    label = LABELS[filled(rule.label).lower()]
+    facts["method"] = filled(rule.method) if label else "real"
+    facts["video"] = filled(rule.video)
+    mask = filled(rule.mask)
+    original = filled(rule.original)
     video = Video(
         name=facts["video"],
         path=files[path],
         label=label,
         method=facts["method"],
+        split=filled(rule.split),
+        cluster=filled(rule.cluster),
+        identity=filled(rule.identity),
+        source=filled(rule.source),
         mask=files.get(mask),
         original=files.get(original),
-        **texts,
     )
     if rule.crops:
         root = video.path.parents[path.count("/")]
@@ -189,18 +191,14 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
         files = {listing.file: shipped}
     rows = {}
     for path, values in _matches(listing.file, files).items():
-        for entry in _entries(files[path]):
+        file = files[path]
+        if file.suffix == ".json":
+            table = pd.DataFrame(read_json(file)).T.rename_axis("key").reset_index()
+        else:
+            header = ["name"] if file.suffix == ".txt" else None
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
+        for entry in table.to_dict("records"):
             row = {**entry, **values}
             for key in listing.keys:
                 rows[key.format_map(row)] = row
     return rows
-
-
-def _entries(file: Path) -> list[dict]:
-    """The rows of a list as its file has them."""
-    if file.suffix == ".json":
-        content = read_json(file)
-        return [{"key": key, **row} for key, row in content.items()]
-    header = ["name"] if file.suffix == ".txt" else None
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
-    return table.to_dict("records")
