@@ -73,7 +73,7 @@ def score(
     for image in images:
         faces = prepare_picture(image, crop, frames=8)
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{image.stem[:60]}-{detector.id}.png")
+        panel = Path(f"{image.stem}-{detector.id}.png")
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         with files.atomic(panel) as temporary:
             figure.savefig(temporary)
@@ -125,9 +125,8 @@ def data() -> None:
     from dfnb.data import published
 
     for row in published.overview().itertuples():
-        typer.echo(
-            f"{row.Index}\n  prepared: {row.prepared}\n  access: {row.access}\n  space: {row.space}"
-        )
+        typer.echo(f"{row.Index}: {row.prepared_videos} videos are prepared")
+        typer.echo(f"  access: {row.access}\n  space: {row.space}")
 
 
 @commands.command()

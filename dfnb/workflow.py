@@ -48,8 +48,7 @@ def run(profile: str, cores: int) -> None:
     main_table = report / "tables" / "cross_dataset.md"
     if main_table.exists():
         print(main_table.read_text(encoding="utf-8"))
-    page = report / "index.html"
-    print(f"report: {page if page.exists() else report}")
+    print(f"report: {report}")
 
 
 def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:

@@ -24,7 +24,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
         assert re.search(rf"^\[\d+/{len(planned)}\] {job.name}, ", done.stdout, re.MULTILINE)
     assert len(lines) < 2 * len(planned) and "Video AUC" in done.stdout
     report = home / "reports" / "smoke"
-    assert lines[-1] == f"report: {report / 'index.html'}"
+    assert lines[-1] == f"report: {report}"
     assert not list(elsewhere.iterdir())
     for job in planned:
         if job.kind == "notebook":

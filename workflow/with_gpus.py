@@ -21,8 +21,8 @@ def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if "SLURM_JOB_ID" in os.environ:
         return []
-    devices = list(Path("/dev").glob("nvidia[0-9]*"))
-    everything = ",".join(str(number) for number in range(len(devices)))
+    devices = enumerate(Path("/dev").glob("nvidia[0-9]*"))
+    everything = ",".join(str(number) for number, _ in devices)
     names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
     return [name for name in names.split(",") if name not in ("", "-1")]
 

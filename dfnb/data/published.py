@@ -76,17 +76,17 @@ def load(name: str) -> Manifest:
 
 
 def overview() -> pd.DataFrame:
-    """The described datasets: ``prepared`` (its number of videos, or no), ``access``, ``space``."""
+    """The described datasets.
+
+    Columns: ``prepared_videos``, their number, 0 where the dataset is not prepared; ``access``, how
+    to ask for it; and ``space``, what it takes as downloaded.
+    """
     rows = {}
     for name in described("real"):
         description = load(name)
-        prepared = "no"
-        record = read_record(dataset_folder(name))
-        if record:
-            videos = sum(counts["videos"] for counts in record["n"].values())
-            prepared = f"{videos} videos"
+        record = read_record(dataset_folder(name)) or {"n": {}}
         rows[name] = {
-            "prepared": prepared,
+            "prepared_videos": sum(counts["videos"] for counts in record["n"].values()),
             "access": description.access,
             "space": description.space,
         }
@@ -193,7 +193,8 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     for path, values in _matches(listing.file, files).items():
         file = files[path]
         if file.suffix == ".json":
-            table = pd.DataFrame(read_json(file)).T.rename_axis("key").reset_index()
+            table = pd.DataFrame.from_dict(read_json(file), orient="index")
+            table = table.rename_axis("key").reset_index()
         else:
             header = ["name"] if file.suffix == ".txt" else None
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
