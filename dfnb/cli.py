@@ -173,7 +173,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:
-            remedy = " ".join([*problems, description.layout, description.access])
+            remedy = "; ".join([f"layout: {description.layout}", *problems, description.access])
             raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
         return found, problems
     if file.suffix == ".csv":

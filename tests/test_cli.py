@@ -37,9 +37,10 @@ def output_of(monkeypatch, capsys):
             app()
         printed = capsys.readouterr()
         status = end.value.code
+        text = printed.out + printed.err
         if isinstance(status, str):  # the interpreter prints it to stderr, and exits with 1
-            return 1, printed.out + status
-        return status, printed.out + printed.err
+            return 1, text + status
+        return status, text
 
     return run
 
@@ -54,7 +55,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "nowhere.csv"),
-        (("prepare", "uadfv", "--root", "."), "49 published files: 0 () Ask the authors"),
+        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
     ],
 )

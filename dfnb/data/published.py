@@ -65,7 +65,7 @@ class Manifest(Closed):
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str = ""  # how to ask for it
     space: str = "not known"  # as downloaded
-    layout: str = ""  # what the rules cannot say
+    layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     rules: tuple[Rule, ...] = Field(min_length=1)
 
