@@ -1,4 +1,4 @@
-"""The ``dfnb`` command: make data, run a profile, show its table."""
+"""The ``dfnb`` command: make data, run a profile, make its report."""
 
 import logging
 import sys
@@ -30,7 +30,7 @@ def app() -> None:
 
 @commands.command()
 def run(profile: ProfileName = "smoke", cores: int = 0) -> None:
-    """Run all trainings and notebooks of a profile, then show the main table.
+    """Run all trainings and notebooks of a profile, which make its report.
 
     What is done is not done again. After an interruption the same command goes on where it was.
     --cores jobs run at the same time, by default as many as there are cores.
@@ -48,15 +48,15 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    typer.echo(f"trained: {jobs.train_job(profile, job).folder}")
+    jobs.train_job(profile, job)
 
 
 @commands.command()
 def score(
     images: list[Path],
-    run: Annotated[str, typer.Option(help="a folder of runs/")],
+    run: Annotated[str, typer.Option()],
 ) -> None:
-    """Score images and clips of your own by a trained detector.
+    """Score images and clips of your own by a trained detector, --run, a folder of runs/.
 
     Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
     the detector's maps is saved in the current folder. The first file that cannot be used ends the

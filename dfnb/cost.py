@@ -13,7 +13,6 @@ from dfnb.trainer import Step
 
 STEPS = 10
 CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would take minutes
-GIB = 2**30
 
 
 def report(profile: str) -> str:
@@ -35,7 +34,7 @@ def report(profile: str) -> str:
             row["hours"] = row["images"] / row["images per s"] / 3600
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
     n_bytes = sum(path.stat().st_size for path in files.dataset_folder("").rglob("*"))
-    return f"{table.to_string()}\nAll datasets take {n_bytes / GIB:.1f} GiB of disk."
+    return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
 
 
 def images(p: TrainingParameters) -> int:
@@ -81,6 +80,6 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
         seconds *= 2
     row = {"images per s": size / seconds}
     if DEVICE == "cuda":
-        row["memory GiB"] = torch.cuda.max_memory_allocated() / GIB
+        row["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
     return row

@@ -1,4 +1,4 @@
-"""Running a profile: Snakemake as a child process, its progress, and the main table at the end."""
+"""Running a profile: Snakemake as a child process, and its progress."""
 
 import subprocess
 import sys
@@ -9,11 +9,9 @@ import joblib
 from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
-POLL_S = 0.5
-
 
 def run(profile: str, cores: int) -> None:
-    """Do what is due of a profile, then print the main table and the path of the report.
+    """Do what is due of a profile, then print the path of the report.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
@@ -44,11 +42,7 @@ def run(profile: str, cores: int) -> None:
     if process.returncode:
         _print_failures(planned)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
-    report = files.report_folder(profile)
-    main_table = report / "tables" / "cross_dataset.md"
-    if main_table.exists():
-        print(main_table.read_text(encoding="utf-8"))
-    print(f"report: {report}")
+    print(f"report: {files.report_folder(profile)}")
 
 
 def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
@@ -61,7 +55,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
     ended: set[str] = set()
     is_running = True
     while is_running:
-        time.sleep(POLL_S)
+        time.sleep(0.5)
         is_running = process.poll() is None
         now = time.monotonic()
         for job in planned:

@@ -14,8 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-
 
 def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
@@ -42,7 +40,7 @@ def lock(gpu: str) -> bool:
 def main(count: int, command: list[str]) -> None:
     """Wait for the GPUs, then become the command."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of linux/prctl.h
     gpus = visible_gpus()
     if gpus and count:
         if count > len(gpus):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pydantic import Field
@@ -61,7 +61,7 @@ class Rule(Closed):
 class Manifest(Closed):
     """A published dataset: what a user must know about it, and the rules of its files."""
 
-    kind: Literal["real"]
+    kind: str  # real
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str = ""  # how to ask for it
     space: str = "not known"  # as downloaded
@@ -99,7 +99,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     Returns them, and one sentence per thing that is missing or wrong. Raises :class:`DfnbError`
     for a list that cannot be read, or that ships with the manifest and was changed.
     """
-    files, _ = files_below(root.resolve())
+    files, _ = files_below(root)
     problems = defaultdict(list)
     videos = {}
     for rule in description.rules:
@@ -196,8 +196,8 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
             table = pd.DataFrame.from_dict(read_json(file), orient="index")
             table = table.rename_axis("key").reset_index()
         else:
-            header = ["name"] if file.suffix == ".txt" else None
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
+            columns = ["name"] if file.suffix == ".txt" else None  # None: as in the first line
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
         for entry in table.to_dict("records"):
             row = {**entry, **values}
             for key in listing.keys:
