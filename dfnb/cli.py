@@ -141,9 +141,9 @@ def prepare(
 
     SOURCE is a published dataset of `dfnb data`, which lies in --root as downloaded; a CSV with the
     columns path, label, method, split, identity, cluster, mask and original, of videos below its
-    folder or --root; or a folder sorted into [train,val,test/]{real,fake,mask,original}/, by method
-    but for the real, of which that CSV is written first. NAME is that of the new dataset, by
-    default SOURCE's.
+    folder or --root; or a folder sorted into real/ and fake/, mask/ and original/ by method, also
+    below train/, val/ and test/, of which that CSV is written first. NAME is that of the new
+    dataset, by default SOURCE's.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --workers processes share
     the work, by default one per core. Exits with 2 when something is missing or could not be used.
@@ -173,7 +173,8 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:
-            remedy = "; ".join([f"layout: {description.layout}", *problems, description.access])
+            facts = [f"layout: {description.layout}", *problems, f"access: {description.access}"]
+            remedy = "; ".join(facts)
             raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
         return found, problems
     if file.suffix == ".csv":

@@ -55,7 +55,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "nowhere.csv"),
-        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); Ask the authors"),
+        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
     ],
 )
