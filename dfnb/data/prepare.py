@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field
+from tqdm import tqdm
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
@@ -335,12 +336,9 @@ def prepare(
         for video in videos:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
-        pool = joblib.Parallel(
-            workers or -1,
-            verbose=10,
-            initializer=start_worker,
-        )
-        faces, quarantine = count_losses(videos, pool(jobs))
+        pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
+        results = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
+        faces, quarantine = count_losses(videos, list(results))
         text = quarantine.to_csv(index=False)
         write_bytes(folder / "quarantine.csv", text.encode())
         return write_dataset(
