@@ -27,8 +27,13 @@ def style() -> None:
     pd.set_option("display.max_colwidth", 300)
     pd.set_option("display.max_columns", 40)
     pd.set_option("display.max_rows", 200)
-    plt.style.use(["seaborn-v0_8-paper", "seaborn-v0_8-whitegrid", "seaborn-v0_8-colorblind"])
-    plt.style.use(Path(__file__).with_suffix(".mplstyle"))
+    styles = [
+        "seaborn-v0_8-paper",
+        "seaborn-v0_8-whitegrid",
+        "seaborn-v0_8-colorblind",
+        Path(__file__).with_suffix(".mplstyle"),
+    ]
+    plt.style.use(styles)
     if get_ipython():  # a panel of frames as JPEG has a tenth of the size of its PNG
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
@@ -116,14 +121,13 @@ def forest(rows: pd.DataFrame, column: str) -> Figure:
     rows = rows[rows["metric"] == first["metric"]]
     panels = rows.groupby(column, sort=False)
     heights = panels.size() + 1  # in lines; one is the title
-    figure, axes = plt.subplots(
+    figure, _ = plt.subplots(
         len(panels),
         sharex=True,
-        squeeze=False,
         figsize=(WIDTH, 0.6 + 0.2 * heights.sum()),
         height_ratios=heights,
     )
-    for axis, (name, of_panel) in zip(axes[:, 0], panels):
+    for axis, (name, of_panel) in zip(figure.axes, panels):
         _draw(axis, of_panel)
         axis.set_title(name)
     figure.supxlabel(f"{first['level']} {first['metric']}, 95 % interval, dots: seeds")
