@@ -144,4 +144,4 @@ def _draw(axis: Axes, rows: pd.DataFrame) -> None:
         places = [name] * len(seeds)
         axis.plot(seeds, places, ".", color="0.25", markersize=3)
     axis.axvline(0.5, color="0.4", linestyle=":")  # chance
-    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_ylim(names.nunique() - 0.5, -0.5)
