@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field
-from tqdm import tqdm
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
+from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
