@@ -13,6 +13,7 @@ from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
 
+Workers = Annotated[int | None, typer.Option(min=1)]
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
 
 commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -29,7 +30,10 @@ def app() -> None:
 
 
 @commands.command()
-def run(profile: ProfileName = "smoke", cores: int = 0) -> None:
+def run(
+    profile: ProfileName = "smoke",
+    cores: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
     """Run all trainings and notebooks of a profile, which make its report.
 
     What is done is not done again. After an interruption the same command goes on where it was.
@@ -59,9 +63,11 @@ def score(
     """Score images and clips of your own by a trained detector, --run, a folder of runs/.
 
     Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
-    the detector's maps is saved in the current folder. The first file that cannot be used ends the
-    command. No score is a proof.
+    the detector's maps is saved in the current folder. Exits with 2 when a file could not be used.
+    No score is a proof.
     """
+    from matplotlib import pyplot
+
     from dfnb import figures, pictures, runs, scoring
     from dfnb.data.frames import dataset_record
     from dfnb.data.prepare import prepare_picture
@@ -70,16 +76,24 @@ def score(
     detector = runs.Run.open(run)
     network = detector.network().to(scoring.DEVICE)
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
+    status = 0
     for image in images:
-        faces = prepare_picture(image, crop, frames=8)
+        try:
+            faces = prepare_picture(image, crop, frames=8)
+        except DfnbError as error:
+            typer.echo(f"not scored: {error}", err=True)
+            status = 2
+            continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.stem}-{detector.id}.png")
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         with files.atomic(panel) as temporary:
             figure.savefig(temporary)
+        pyplot.close(figure)
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    raise typer.Exit(status)
 
 
 @commands.command()
@@ -103,7 +117,7 @@ def synth(
     preset: str,
     portraits: Path | None = None,
     name: str | None = None,
-    workers: int | None = None,
+    workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
 
@@ -135,7 +149,7 @@ def prepare(
     name: Annotated[str | None, typer.Argument()] = None,
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    workers: int | None = None,
+    workers: Workers = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 

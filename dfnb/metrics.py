@@ -63,8 +63,8 @@ GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # P(fake) lost, in the mean over the deletion curve
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
 FEWEST_VALIDATION = 100  # clusters, for an interval at the validation threshold
-# A map fails its sanity check where one of these means reaches its limit: rank correlations with
-# the maps of other weights, and the share of empty maps.
+# A map fails its sanity check where one of these means reaches its limit: the rank correlation with
+# the map of random weights, and the share of empty maps.
 SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 

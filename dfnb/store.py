@@ -85,7 +85,7 @@ class StoredRun:
 
     @property
     def detector(self) -> dict[str, Any]:
-        """Title, notebook, published name, colour and marker, and the published defaults."""
+        """Title, notebook, published name, and the published defaults."""
         return self.record["detector"]
 
 

@@ -11,7 +11,7 @@ from dfnb.settings import DfnbError
 
 
 def run(profile: str, cores: int) -> None:
-    """Do what is due of a profile, then print the path of the report.
+    """Do what is due of a profile, then print the main table and the path of the report.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
@@ -42,7 +42,12 @@ def run(profile: str, cores: int) -> None:
     if process.returncode:
         _print_failures(planned)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
-    print(f"report: {files.report_folder(profile)}")
+    report = files.report_folder(profile)
+    main_table = report / "tables" / "cross_dataset.md"
+    if main_table.exists():
+        print(main_table.read_text(encoding="utf-8"))
+    page = report / "index.html"
+    print(f"report: {page if page.exists() else report}")
 
 
 def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
