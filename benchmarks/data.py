@@ -1,6 +1,4 @@
-"""What preparing and reading data costs: crops a second beside a plain pipeline, a large table,
-the wait for batches.
-"""
+"""What reading data costs: a large table, the wait for batches."""
 
 import json
 import os
@@ -14,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import av
 import cv2
 import numpy as np
 import pandas as pd
@@ -23,12 +20,9 @@ import pyarrow.parquet as pq
 import torch
 import typer
 
-from dfnb import synth
-from dfnb.data import frames, prepare
-from dfnb.data.faces import YuNet, detector_path
+from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.data.videos import Video
 from dfnb.files import atomic
 from dfnb.papers import xception
 from dfnb.papers.contract import Batch
@@ -40,68 +34,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
 OUT = Path("reports/benchmarks")
-FASTER = 4.0  # times as many frames a second as the plain pipeline
 OPENS_S, OPENS_MB, SELECTS_S, WAITS, WRITES_MB = 2.0, 1024, 1.0, 0.05, 1024
-
-
-# ---------------------------------------------------------------- preparing
-
-
-class Centre:
-    """Says at once that a face is in the middle: what is left is the cost of everything but the
-    detector.
-    """
-
-    sha256 = "1" * 64
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        box = [width * 0.3, height * 0.2, width * 0.4, height * 0.6]
-        return np.array([[*box, *[width * 0.5, height * 0.5] * 5, 0.9]])
-
-
-def drawn(folder: Path, n: int, clips: int = 2, size: tuple[int, int] = (640, 480)) -> list[Path]:
-    """H.264 clips (crf 23) of drawn people before a textured wall, as large as the smaller ones
-    of FaceForensics++.
-    """
-    settings = synth.preset("smoke-a", frames=n, size=240)
-    people, _ = synth.cast("smoke-a", settings)
-    draw, paths = rng("benchmark", 0), []
-    for number in range(clips):
-        wall = cv2.resize(
-            draw.integers(60, 180, (24, 32, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC
-        )
-        paths.append(folder / f"{number}.mp4")
-        with av.open(str(paths[-1]), "w") as container:
-            stream = container.add_stream(
-                "libx264", 25, {"crf": "23"}, width=size[0], height=size[1], pix_fmt="yuv420p"
-            )
-            for shot in synth.film(people[number], number, 0, (0, 0), settings):
-                wall[160:400, 200:440] = synth.to_bytes(shot.image)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(wall, format="rgb24")))
-            container.mux(stream.encode())
-    return paths
-
-
-def plain(paths: list[Path], folder: Path, detector: Any, size: int, scale: float) -> int:
-    """The usual pipeline: decode a frame, detect the face, cut it out, write a PNG, next frame.
-    Returns the crops.
-    """
-    written = 0
-    for path in paths:
-        (folder / path.stem).mkdir(parents=True)
-        video, number = cv2.VideoCapture(str(path)), 0
-        while (read := video.read())[0]:
-            for x, y, width, height in detector(read[1])[:1, :4]:
-                side = round(max(width, height) * scale)
-                left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
-                cv2.imwrite(
-                    str(folder / path.stem / f"{number:05d}.png"),
-                    prepare.crop(read[1], (left, top, left + side, top + side), size),
-                )
-                written += 1
-            number += 1
-    return written
 
 
 @contextmanager
@@ -115,73 +48,6 @@ def patched_home(folder: str) -> Iterator[None]:
         os.environ.pop("DFNB_HOME")
         if before is not None:
             os.environ["DFNB_HOME"] = before
-
-
-@app.command("prepare")
-def preparing(
-    videos: Annotated[
-        Path | None, typer.Argument(help="folder of videos; default: drawn ones")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1)] = 3,
-    length: Annotated[int, typer.Option(min=10, help="frames of a drawn video")] = 250,
-    size: Annotated[int, typer.Option(help="side of a crop")] = 300,
-    detector: Annotated[
-        str, typer.Option(help="yunet, or none: a face in the middle, found in no time")
-    ] = "yunet",
-    out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
-) -> None:
-    """Frames a second of processor time, of `dfnb prepare` and of a pipeline that detects on every
-    frame and writes PNG.
-
-    Both in turns in one process, on all frames of the same clips, with the same detector and crop;
-    processor time, since it is the same on a busy machine, and the clock's beside it. Each
-    contender is a row.
-    """
-    cv2.setNumThreads(1)
-    finder = YuNet(detector_path()) if detector == "yunet" else Centre()
-    settings, seconds, counts = prepare.Settings(size=size), [], {}
-    with tempfile.TemporaryDirectory() as scratch, patched_home(scratch):
-        paths = (
-            sorted(p for p in videos.iterdir() if p.is_file())
-            if videos
-            else drawn(Path(scratch), length)
-        )
-        sources = [Video(name=path.stem, path=path, label=0, method="real") for path in paths]
-        for number in range(rounds + 1):
-            start = np.array([time.process_time(), time.perf_counter()])
-            record = prepare.prepare(f"ours{number}", sources, settings, finder, workers=1)
-            middle = np.array([time.process_time(), time.perf_counter()])
-            counts["plain"] = plain(
-                paths, Path(scratch, f"plain{number}"), finder, size, settings.scale
-            )
-            end = np.array([time.process_time(), time.perf_counter()])
-            seconds.append({"ours": middle - start, "plain": end - middle})
-            counts["ours"] = sum(part["frames"] for part in record["n"].values())
-            typer.echo(f"{'warm-up' if not number else f'round {number}'}: {seconds[-1]}")
-    cpu, clock = (
-        pd.DataFrame(
-            [{name: counts[name] / both[name][i] for name in both} for both in seconds[1:]]
-        )
-        for i in (0, 1)
-    )
-    condition = {
-        "clips": "given" if videos else "drawn 640x480",
-        "videos": len(paths),
-        "size_px": size,
-        "detector": detector,
-    }
-    rows = [
-        condition
-        | {"contender": name, "frames": counts[name], "rounds": rounds}
-        | spread("frames_per_cpu_s", cpu[name])
-        | spread("times_as_fast", cpu[name] / cpu["plain"])
-        | spread("times_as_fast_by_the_clock", clock[name] / clock["plain"])
-        for name in cpu
-    ]
-    write(out, f"prepare-{'given' if videos else 'drawn'}-{size}px-{detector}-1process", rows)
-    met = rows[0]["times_as_fast_median"] >= FASTER
-    requirement = f"at least {FASTER} times as many frames per second of processor time"
-    typer.echo(f"{requirement}: {'met' if met else 'not met'}")
 
 
 # ---------------------------------------------------------------- a large table

@@ -5,7 +5,7 @@ verdict; published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -58,11 +58,6 @@ def content() -> Content:
     return Content.check(read_yaml(path), path)
 
 
-def compared() -> list[tuple[str, str]]:
-    """The names of the detectors that claims compare; the second is subtracted from the first."""
-    return [(claim.detector, claim.against) for claim in content().claims]
-
-
 # ---------------------------------------------------------------- verdicts
 
 
@@ -70,33 +65,42 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
     ``p`` is against no difference; for "no worse", against a difference of -delta. "p, Holm" is
-    adjusted for all claims of the family. The index is paper, claim and dataset. Detectors that
-    were trained on different datasets are judged apart.
+    adjusted for all claims of the family. The index is paper, claim and dataset.
     """
-    train_sets = sorted(set(results["train_set"]) - {""})
-    parts = []
-    for train_set in train_sets:
-        part = _judged_in(_of_train_set(results, train_set), train_set)
-        if len(train_sets) > 1:
-            part["on"] += f", trained on {train_set}"
-        parts.append(part)
-    judged = pd.concat(parts).set_index(["paper", "claim", "on"])
-    is_adjusted = judged.pop("family") & judged["p"].notna()
-    adjusted = judged["p"].where(is_adjusted)
-    adjusted[is_adjusted] = holm(adjusted[is_adjusted])
+    registry = content()
+    results = _in_both_directions(results)
+    rows = {}
+    for claim in registry.claims:
+        numbers = _numbers(claim, results)
+        for test_set in _test_sets(claim, numbers):
+            on_test_set = numbers[numbers["test_set"] == test_set]
+            row = _judged(claim, on_test_set, registry.delta)
+            premise = rows.get((claim.only_if, test_set))
+            if claim.only_if and not (premise and premise["verdict"].startswith("supported")):
+                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
+            rows[claim.id, test_set] = {
+                "paper": claim.paper,
+                "claim": claim.says,
+                "on": test_set,
+                "source": claim.source,
+                "registered": claim.registered or registry.registered,
+                "kind": claim.kind,
+                "published": f"{claim.published:.3f}".replace("nan", "–"),
+                "family": claim.family,
+                "p": NAN,
+                **row,
+            }
+    judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
+    in_family = judged["p"].where(judged.pop("family"))
+    is_adjusted = in_family.notna()
+    in_family[is_adjusted] = holm(in_family[is_adjusted])
     judged["p"] = p_texts(judged["p"])
-    judged["p, Holm"] = p_texts(adjusted)
+    judged["p, Holm"] = p_texts(in_family)
     return judged.fillna("–")
 
 
-def _of_train_set(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
-    """The results of the detectors that were trained on one dataset, under plain names.
-
-    Every difference is there in both directions.
-    """
-    results = results[results["train_set"] == train_set].copy()
-    for column in ("detector", "minus"):
-        results[column] = results[column].str.removesuffix(f", {train_set}")
+def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with every difference also turned round."""
     differences = results[results["minus"] != ""]
     turned = differences.assign(
         detector=differences["minus"],
@@ -106,36 +110,6 @@ def _of_train_set(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
         high=-differences["low"],
     )
     return pd.concat([results, turned])
-
-
-def _judged_in(results: pd.DataFrame, train_set: str) -> pd.DataFrame:
-    """The claims judged by the results of :func:`_of_train_set`, one row per claim and dataset."""
-    registry = content()
-    rows = {}
-    for claim in registry.claims:
-        numbers = _numbers(claim, results)
-        for test_set, is_judged in _test_sets(claim, numbers, train_set):
-            row = {
-                "paper": claim.paper,
-                "claim": claim.says,
-                "on": test_set,
-                "source": claim.source,
-                "registered": claim.registered or registry.registered,
-                "kind": claim.kind if is_judged else "shown",
-                "published": f"{claim.published:.3f}".replace("nan", "–"),
-                "p": NAN,
-                "family": claim.family,
-            }
-            on_test_set = numbers[numbers["test_set"] == test_set]
-            row.update(_judged(claim, on_test_set, registry.delta))
-            premise = rows.get((claim.only_if, test_set))
-            if not is_judged:
-                row.update(verdict="not judged", p=NAN)
-            elif claim.only_if and not (premise and premise["verdict"].startswith("supported")):
-                reason = f"{claim.only_if} is not supported"
-                row.update(verdict=f"not judged: {reason}", p=NAN)
-            rows[claim.id, test_set] = row
-    return pd.DataFrame(rows.values())
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
@@ -156,57 +130,46 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
     return results[is_equal.all(axis=1)]
 
 
-def _test_sets(claim: Claim, numbers: pd.DataFrame, train_set: str) -> Iterator[tuple[str, bool]]:
-    """The test sets that a claim names, and whether it is judged there.
-
-    Beside the cross-dataset mean are its single test sets, on which nothing is judged. A name that
-    no test set has stays, as not testable.
-    """
-    test_sets = numbers["test_set"].unique()
-    named = {"within": train_set, "cross": CROSS_DATASET_MEAN}
+def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
+    """The test sets that a claim names; a name that no test set has stays, as not testable."""
+    train_set = "".join(numbers["train_set"].unique())  # one detector has at most one
+    patterns = {"within": train_set, "cross": CROSS_DATASET_MEAN}
+    test_sets = []
     for name in claim.sets:
-        pattern = named.get(name, name)
-        matching = fnmatch.filter(test_sets, pattern)
-        for test_set in matching or [name]:
-            yield test_set, True
-        if name == "cross":
-            for test_set in test_sets:
-                if test_set not in named.values():
-                    yield test_set, False
+        pattern = patterns.get(name, name)
+        matching = fnmatch.filter(numbers["test_set"].unique(), pattern)
+        test_sets += matching or [name]
+    return test_sets
 
 
 def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> dict[str, Any]:
     """What a claim's numbers on one test set come to; ``p`` where an interval decides."""
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")
     if kept.empty:
-        missing = f"no {claim.metric} of {claim.detector}"
-        if claim.against:
-            missing += f" minus {claim.against}"
+        names = " minus ".join(filter(None, [claim.detector, claim.against]))
         reason = "".join(numbers["refused"].unique())
-        return {"verdict": f"not testable: {reason or missing}"}
+        return {"verdict": f"not testable: {reason or f'no {claim.metric} of {names}'}"}
     number = kept.iloc[0]
-    value = number["value"]
     low = number["low"]
     high = number["high"]
     row = {
-        "ours": interval_text(value, low, high),
+        "ours": interval_text(number["value"], low, high),
         "seeds": str(number["seeds"]),
-        "clusters": f"{number['clusters']:.0f}".replace("nan", "–"),
+        "clusters": f"{number['clusters']:.0f}",
         "collapsed": number["collapsed"],
+        "verdict": "not judged" if claim.kind == "shown" else _without_verdict(number),
     }
-    row["verdict"] = "not judged" if claim.kind == "shown" else _without_verdict(number)
     if row["verdict"]:
         return row
     if claim.kind == "figure":
         where = "inside" if low <= claim.published <= high else "outside"
-        half = (high - low) / 2
-        row["verdict"] = f"published figure {where} our interval (± {half:.3f})"
+        row["verdict"] = f"published figure {where} our interval"
         return row
     delta = sizes[_kind_of_size(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
     row["verdict"] = verdict(claim.kind, low, high, delta)
     spread = Spread(number["error"] ** 2, number["degrees"])
-    row["p"] = p_value(value - limit, spread)
+    row["p"] = p_value(number["value"] - limit, spread)
     with_all = numbers.loc[numbers["collapsed_included"], "value"]
     sign_turns = (with_all <= limit).any()
     if row["verdict"].startswith("supported") and sign_turns:
@@ -217,8 +180,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
 def _without_verdict(number: pd.Series) -> str:
     """Why a number gets no verdict; empty where it does."""
     left_out, runs = map(int, number["collapsed"].split(" of "))
-    too_many_collapsed = left_out == runs or left_out > MOST_COLLAPSED
-    if too_many_collapsed:
+    if left_out == runs or left_out > MOST_COLLAPSED:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
@@ -229,11 +191,11 @@ def _without_verdict(number: pd.Series) -> str:
 
 def _kind_of_size(claim: Claim, number: pd.Series) -> str:
     """Which of the material sizes holds for a claim."""
+    if "accuracy" in claim.metric:
+        return "accuracy"
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
         is_within = number["test_set"] == number["train_set"]
         return "within" if is_within else "cross"
-    if "accuracy" in claim.metric:
-        return "accuracy"
     return "localisation"
 
 
@@ -282,8 +244,8 @@ def published(names: Iterable[str]) -> pd.DataFrame:
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the published AUC of the same paper, backbone, datasets and level.
 
-    Adds ``published`` and ``Δ``, ours minus published, as texts, ``source`` and ``confidence``; all
-    are empty where no figure is known.
+    Adds ``published`` as text, ``source`` and ``confidence``; all are empty where no figure is
+    known.
     """
     names = {}
     for ours, theirs in content().datasets.items():
@@ -297,9 +259,5 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     keys = ["published_as", "train_set", "test_set", "level"]
     figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
-    results["Δ"] = ""
-    for place, row in results[results["published"].notna()].iterrows():
-        shifted = row[["value", "low", "high"]] - row["published"]
-        results.loc[place, "Δ"] = interval_text(*shifted, sign="+")
     texts = results["published"].map("{:.3f}".format)
     return results.assign(published=texts.replace("nan", ""))

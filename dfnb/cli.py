@@ -1,7 +1,7 @@
-"""The ``dfnb`` command: make data, run a profile, show its table."""
+"""The ``dfnb`` command: make data, run a profile, make its report."""
 
 import logging
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,51 +13,38 @@ from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
 
+Workers = Annotated[int | None, typer.Option(min=1)]
 ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
-Cores = Annotated[int, typer.Option(min=0, help="jobs at the same time; 0: one per core")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="processes; default: one per core")
-]
-Roots = Annotated[
-    list[Path] | None,
-    typer.Option(exists=True, file_okay=False, help="a dataset or above; repeatable"),
-]
+
+commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-class _Group(typer.core.TyperGroup):
-    """Shows what the package logs; ends with one line and status 1 on a :class:`DfnbError`."""
-
-    def invoke(self, ctx: typer.Context) -> object:
-        logging.basicConfig(format="%(message)s", force=True)
-        logging.getLogger("dfnb").setLevel(logging.INFO)
-        try:
-            return super().invoke(ctx)
-        except DfnbError as error:
-            typer.echo(f"dfnb: {error}", err=True)
-            raise typer.Exit(1) from None
+def app() -> None:
+    """Run the command that was typed; a :class:`DfnbError` becomes one line and status 1."""
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("dfnb").setLevel(logging.INFO)
+    try:
+        commands()
+    except DfnbError as error:
+        sys.exit(f"dfnb: {error}")
 
 
-app = typer.Typer(
-    cls=_Group,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help=__doc__,
-)
-
-
-@app.command()
-def run(profile: ProfileName = "smoke", cores: Cores = 0) -> None:
-    """Run all trainings and notebooks of a profile, then show the main table.
+@commands.command()
+def run(
+    profile: ProfileName = "smoke",
+    cores: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Run all trainings and notebooks of a profile, which make its report.
 
     What is done is not done again. After an interruption the same command goes on where it was.
+    --cores jobs run at the same time, by default as many as there are cores.
     """
     from dfnb import workflow
 
     workflow.run(profile, cores)
 
 
-@app.command()
+@commands.command()
 def train(profile: ProfileName, job: str) -> None:
     """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
 
@@ -65,20 +52,22 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    typer.echo(f"trained: {jobs.train_job(profile, job).folder}")
+    jobs.train_job(profile, job)
 
 
-@app.command()
+@commands.command()
 def score(
     images: list[Path],
-    run: Annotated[str, typer.Option(help="a folder of runs/")],
-    frames: Annotated[int, typer.Option(min=1, help="of each clip")] = 8,
+    run: Annotated[str, typer.Option()],
 ) -> None:
-    """Score images and clips of your own by a trained detector.
+    """Score images and clips of your own by a trained detector, --run, a folder of runs/.
 
-    Of each file the face that is seen longest is scored. A panel with the detector's maps is saved
-    in the current folder. Exits with 2 when a file could not be used.
+    Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
+    the detector's maps is saved in the current folder. Exits with 2 when a file could not be used.
+    No score is a proof.
     """
+    from matplotlib import pyplot
+
     from dfnb import figures, pictures, runs, scoring
     from dfnb.data.frames import dataset_record
     from dfnb.data.prepare import prepare_picture
@@ -86,30 +75,28 @@ def score(
     figures.style()
     detector = runs.Run.open(run)
     network = detector.network().to(scoring.DEVICE)
-    maps = [*network.maps(), "Grad-CAM"]
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
     status = 0
     for image in images:
-        panel = Path(f"{image.stem[:60]}-{detector.id}.png")
         try:
-            faces = prepare_picture(image, crop, frames)
-            score = scoring.predict(network, faces, detector.settings)["score"].mean()
-            with files.atomic(panel) as temporary:
-                pictures.frames_panel(detector, faces, maps).savefig(temporary)
+            faces = prepare_picture(image, crop, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
-        else:
-            typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
+            continue
+        score = scoring.predict(network, faces, detector.settings)["score"].mean()
+        panel = Path(f"{image.stem}-{detector.id}.png")
+        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
+        with files.atomic(panel) as temporary:
+            figure.savefig(temporary)
+        pyplot.close(figure)
+        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     threshold = detector.record["validation_threshold"]["threshold"]
-    typer.echo(
-        f"{threshold:.2f} is exceeded by 5 % of the detector's own real validation frames. "
-        "No score is a proof."
-    )
+    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
     raise typer.Exit(status)
 
 
-@app.command()
+@commands.command()
 def cost(profile: ProfileName = "study") -> None:
     """Estimate hours, memory and disk of a profile's trainings here, from a few timed steps."""
     from dfnb import cost
@@ -117,7 +104,7 @@ def cost(profile: ProfileName = "study") -> None:
     typer.echo(cost.report(profile))
 
 
-@app.command()
+@commands.command()
 def report(profile: ProfileName = "demo") -> None:
     """Make results, tables and figures of a report again, without a network or a dataset."""
     from dfnb import page
@@ -125,113 +112,98 @@ def report(profile: ProfileName = "demo") -> None:
     typer.echo(f"report: {page.rebuild(profile)}")
 
 
-@app.command()
+@commands.command()
 def synth(
-    preset: Annotated[str, typer.Argument(help="a dataset of the embedded benchmark: synth-a, …")],
-    portraits: Annotated[
-        Path | None, typer.Option(help="folder of photographs", exists=True, file_okay=False)
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="name of the new dataset; default: the preset's")
-    ] = None,
+    preset: str,
+    portraits: Path | None = None,
+    name: str | None = None,
     workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
 
-    Exits with 2 when a photograph has no usable face, or a folder lies among them.
+    PRESET is a dataset of the benchmark, such as synth-a; --portraits is the folder, which makes
+    another dataset of it: give that a --name. --workers processes share the work, by default one
+    per core. Exits with 2 when a photograph has no usable face, or a folder lies among them.
     """
     from dfnb import synth
 
     name = name or preset
-    changes = {}
-    if portraits:
-        if name == preset:
-            raise DfnbError(f"{preset} with other people is another dataset; name it with --name")
-        changes["portraits"] = str(portraits.expanduser().resolve())
+    changes = {"portraits": str(portraits.resolve())} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
-    _tell(record, name)
+    _print_record(record, name, [])
 
 
-@app.command()
-def data(root: Roots = None) -> None:
-    """Show which published datasets are prepared, present, partly there or absent."""
+@commands.command()
+def data() -> None:
+    """List the published datasets: which are prepared, how to ask for them, and their space."""
     from dfnb.data import published
 
-    for name, row in published.overview(root or []).iterrows():
-        what = row["what"].replace("\n", "\n" + " " * 31)
-        typer.echo(f"{name:<18} {row['state']:<9}  {what}")
+    for row in published.overview().itertuples():
+        typer.echo(f"{row.Index}: {row.prepared_videos} videos are prepared")
+        typer.echo(f"  access: {row.access}\n  space: {row.space}")
 
 
-@app.command()
+@commands.command()
 def prepare(
-    source: Annotated[
-        str, typer.Argument(help="a folder, a CSV of videos, or a dataset of `dfnb data`")
-    ],
-    name: Annotated[
-        str | None, typer.Argument(help="name of the new dataset; default: that of SOURCE")
-    ] = None,
-    root: Roots = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: size, …; repeatable")
-    ] = None,
+    source: str,
+    name: Annotated[str | None, typer.Argument()] = None,
+    root: Path | None = None,
+    settings: Annotated[list[str] | None, typer.Option("--set")] = None,
     workers: Workers = None,
 ) -> None:
-    """Prepare a dataset: find, follow and crop faces.
+    """Prepare a dataset: find faces and crop them.
 
-    SOURCE is a published dataset, searched for below --root; a CSV with the columns path, label,
-    method, split, identity, cluster, mask and original, of videos below its folder or --root; or a
-    folder sorted into [train,val,test/]{real,{fake,mask,original}/<method>}/, of which that CSV is
-    written first. Exits with 2 when something is missing or could not be used. Killed, the same
-    command goes on.
+    SOURCE is a published dataset of `dfnb data`, which lies in --root as downloaded; a CSV with the
+    columns path, label, method, split, identity, cluster, mask and original, of videos below its
+    folder or --root; or a folder sorted into real/ and fake/, mask/ and original/ by method, also
+    below train/, val/ and test/, of which that CSV is written first. NAME is that of the new
+    dataset, by default SOURCE's.
+
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. --workers processes share
+    the work, by default one per core. Exits with 2 when something is missing or could not be used.
+    Killed, the same command goes on.
     """
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
-    values = _settings(settings or [])
+    values = {}
     if source in files.described("real"):
-        description = published.load(source)
-        values = {**description.prepare, **values}
+        values.update(published.load(source).prepare)
+    with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
+        for setting in settings or []:
+            values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
-    videos, missing = _videos(source, name, root or [])
+    videos, missing = _videos(source, name, root)
     record = prepare.prepare(name, videos, checked, workers=workers)
-    _tell(record, name, missing)
+    _print_record(record, name, missing)
 
 
-def _videos(source: str, name: str, roots: list[Path]) -> tuple[list["Video"], list[str]]:
+def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
     """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
     from dfnb.data import published, videos
 
+    file = Path(source)
     if source in files.described("real"):
         description = published.load(source)
-        location = published.located(description, roots)
-        if not location:
-            remedy = f"{description.layout} {description.access}".strip()
-            raise DfnbError(f"{source} is not below any --root; {remedy}")
-        typer.echo(f"{source} is in {location.root}")
-        return location.videos, location.problems
-    file = Path(source)
+        found, problems = published.scan(description, root) if root else ([], [])
+        if not found:
+            facts = [f"layout: {description.layout}", *problems, f"access: {description.access}"]
+            remedy = "; ".join(facts)
+            raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
+        return found, problems
     if file.suffix == ".csv":
-        folder = roots[0] if roots else file.parent
-        return videos.read_csv(file, folder), []
+        return videos.read_csv(file, root), []
     listing = files.dataset_folder(name) / "videos.csv"
     problems = videos.write_csv(listing, file)
-    typer.echo(f"the videos are listed in {listing}; edited, it is prepared by")
-    typer.echo(f"    dfnb prepare {listing} {name} --root {source}")
+    typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
     return videos.read_csv(listing, file), problems
 
 
-def _settings(texts: list[str]) -> dict[str, Any]:
-    """The values of ``--set KEY=VALUE``, read as YAML."""
-    values = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        with explained(f"--set {text}", "YAML", "write KEY=VALUE, as in --set size=256"):
-            values[key] = parse_yaml(value)
-    return values
+def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
+    """Print what a dataset holds, ``problems`` and unusable files; exit with 2 where there are any.
 
-
-def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
-    """Print what a dataset holds and what was lost; exit with 2 where something was."""
+    A file that is usable, but in another dataset, is no problem.
+    """
     from dfnb.data import prepare
 
     for split, counts in record["n"].items():
@@ -239,15 +211,13 @@ def _tell(record: dict, name: str, missing: Sequence[str] = ()) -> None:
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    problems = [f"missing: {sentence}" for sentence in missing]
-    status = 2 if problems else 0
     for entry in record.get("quarantine", []):
-        video = entry.get("video", "portrait")
-        problems.append(f"not used: {video} ({entry['file']}): {entry['reason']}")
         if not entry.get("usable"):
-            status = 2
-    typer.echo("\n".join([*problems, f"in all {len(problems)} missing or unused"]), err=True)
-    raise typer.Exit(status)
+            source = entry.get("video") or entry["file"]
+            problems.append(f"not used: {source}: {entry['reason']}")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(2 if problems else 0)
 
 
 if __name__ == "__main__":

@@ -1,76 +1,68 @@
 """What the trainings of a profile take on this machine, estimated from ten steps per detector."""
 
-from timeit import timeit
-
 import pandas as pd
 import torch
+from torch.utils.benchmark import Timer
 
-from dfnb import files, jobs, papers, records
+from dfnb import files, jobs, papers
 from dfnb.data.frames import load_frames, select, thinned
-from dfnb.data.loading import as_batch
+from dfnb.data.loading import EpochSampler, as_batch
 from dfnb.parameters import TrainingParameters
-from dfnb.scoring import DEVICE, single_thread
+from dfnb.scoring import DEVICE
 from dfnb.trainer import Step
 
 STEPS = 10
 CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would take minutes
-GIB = 2**30
 
 
 def report(profile: str) -> str:
-    """Trainings, images, hours and memory per detector, and the disk space of the datasets.
+    """Trainings, images, hours and memory per detector, and the disk space of all datasets.
 
     Drawn datasets are built first. A variant is taken to be as fast as its detector. Loading,
     scores, maps and notebooks are not counted.
     """
     rows = {}
-    datasets = set()
     for job in jobs.plan(profile):
         if job.kind == "training":
             p = job.parameters
-            names = [p.train_set, *p.test_sets]
-            jobs.ensure_datasets(*names)
-            datasets.update(names)
+            jobs.ensure_datasets(p.train_set, *p.test_sets)
             if p.paper not in rows:
-                rows[p.paper] = _measured(p)
+                rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
             row = rows[p.paper]
             row["trainings"] += 1
             row["images"] += images(p)
             row["hours"] = row["images"] / row["images per s"] / 3600
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
-    disk = 0
-    for name in datasets:
-        for path in files.dataset_folder(name).rglob("*"):
-            disk += path.stat().st_size
-    return f"{table.to_string()}\nThe datasets take {disk / GIB:.1f} GiB of disk."
+    n_bytes = sum(path.stat().st_size for path in files.dataset_folder("").rglob("*"))
+    return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
 
 
 def images(p: TrainingParameters) -> int:
     """The images that a training is shown, in all of its phases."""
     frames = select(load_frames(p.train_set), "train", p.seen_methods)
-    labels = thinned(frames, p.frames_per_video)["label"]
-    n_fake = int(labels.sum())
-    n_real = len(labels) - n_fake
+    frames = thinned(frames, p.frames_per_video)
     total = 0
     settings = p.settings()
     while settings is not None:
-        epoch = n_fake + n_real * (settings.oversampling or 1)
-        total += settings.epochs * min(settings.images_per_epoch or epoch, epoch)
+        sampler = EpochSampler(
+            frames,
+            settings.batch_size,
+            p.seed,
+            settings.images_per_epoch,
+            settings.oversampling,
+            settings.samples_per_frame,
+        )
+        total += settings.epochs * sampler.n * settings.samples_per_frame
         settings = settings.before()
     return total
 
 
-@single_thread()
 def _measured(p: TrainingParameters) -> dict[str, float]:
-    """The row of a detector, before any training is counted.
-
-    Its images per second are those of forward and backward passes; its memory is the peak.
-    """
+    """Images per second of forward and backward passes, and on a GPU their peak memory."""
     settings = p.settings().model_copy(update={"pretrained": False})
-    step = Step(papers.module(p.paper).Network(settings)).to(DEVICE).train()
-    size = CPU_BATCH
-    if DEVICE == "cuda":
-        size = settings.batch_size // p.devices
+    step = Step(papers.module(p.paper).Network(settings))
+    step.to(DEVICE).train()
+    size = settings.batch_size if DEVICE == "cuda" else CPU_BATCH
     frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
     batch = {"epoch": 0, "partner": None, "weight": 1.0}
     for name, value in as_batch(frames, settings).items():
@@ -80,19 +72,14 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
         losses = step(batch)
         loss = losses["total"] + losses.get("adversary", 0)
         loss.backward()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
 
-    both_passes()  # the first time is slower
-    seconds = timeit(both_passes, number=STEPS)
+    # One thread on the CPU, like a training; it warms up, and waits for the GPU.
+    timer = Timer("both_passes()", globals=locals())
+    seconds = timer.timeit(STEPS).mean
     if step.network.moved() is not None:  # it passes twice over a batch
         seconds *= 2
-    memory = records.Clock().facts()["peak_memory_mb"] / 1024
+    row = {"images per s": size / seconds}
     if DEVICE == "cuda":
-        memory = torch.cuda.max_memory_allocated() / GIB
-    return {
-        "trainings": 0,
-        "images": 0,
-        "images per s": STEPS * size / seconds,
-        "memory GiB": memory,
-    }
+        row["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+    return row

@@ -10,14 +10,14 @@ one of four ways (column ``interval_method`` of the results):
 
 - ``delong``: AUC;
 - ``linearised``: means over units: accuracies, Brier score, localisation;
-- ``bootstrap``: EER, AP and TPR;
-- ``none``: no interval would cover. A TPR with fewer than 2/FPR clusters of real videos, whose
-  threshold would be an extrapolation; an accuracy at a validation threshold that rests on fewer
-  than :data:`FEWEST_VALIDATION` clusters.
+- ``bootstrap``: EER and AP;
+- ``none``: no interval would cover. A class with a single cluster; an accuracy at a validation
+  threshold that rests on fewer than :data:`FEWEST_VALIDATION` clusters; a difference of which one
+  side is exactly 0 or 1, and so has no standard error.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,17 +34,19 @@ from dfnb.statistics import (
     Spread,
     auc,
     bootstrap_curve_metrics,
-    bounded_interval,
     class_mean,
     curve_metrics,
-    t_quantile,
 )
 
 Level = Literal["frame", "video"]
-LEVELS: dict[Level, list[str]] = {"frame": ["video", "track", "frame"], "video": ["video"]}
+KEYS = ["video", "track", "frame", "cluster", "label", "method"]
+# The columns that name a unit.
+LEVELS: dict[Level, list[str]] = {
+    "frame": KEYS,
+    "video": ["video", "cluster", "label", "method"],
+}
 CROSS_DATASET_MEAN = "cross-dataset mean"  # stands as a test set
 PLACEBOS = ("edges", "random")  # maps that look at no network
-KEYS = ["video", "track", "frame", "cluster", "label", "method"]
 LOCALISATION = {
     "iou": "IoU",
     "pixel_auc": "pixel AUC",
@@ -53,17 +55,16 @@ LOCALISATION = {
     "energy": "energy in mask",
 }
 CONSTANT = "constant "  # a measure of the mean training mask in the place of the map
-CURVE_METRICS = ("EER", "AP", "TPR at 1% FPR", "TPR at 5% FPR")
+CURVE_METRICS = ("EER", "AP")
 METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
 AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold of the validation split
 CALLED = "called fake"  # whether a frame's score is above that threshold
 GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # P(fake) lost, in the mean over the deletion curve
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
-FEWEST_REAL = {"TPR at 1% FPR": 200, "TPR at 5% FPR": 40}  # clusters, for an interval
 FEWEST_VALIDATION = 100  # clusters, for an interval at the validation threshold
-# A map fails its sanity check where one of these means reaches its limit: rank correlations with
-# the maps of other weights, and the share of empty maps.
+# A map fails its sanity check where one of these means reaches its limit: the rank correlation with
+# the map of random weights, and the share of empty maps.
 SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
@@ -76,7 +77,7 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
         "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
-        "a (video, track, frame) that occurs twice": scores.duplicated(LEVELS["frame"]),
+        "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }
     for problem, is_wrong in wrong.items():
@@ -102,7 +103,6 @@ class Units:
 
     Attributes:
         index: One row per unit: its key, cluster, label and method, sorted by key.
-        design: The labels and clusters of the n units.
         columns: Name to values (tables, n): the score; at frame level also every further column
             of numbers, :data:`DIFFERENCES` of two of them, CALLED, and AT_THRESHOLD, which says
             whether the threshold puts a unit on the right side.
@@ -111,48 +111,29 @@ class Units:
     """
 
     index: pd.DataFrame
-    design: Design
     columns: dict[str, Array]
     seeds: list[int | None]
     validation_clusters: int = 0
 
+    @cached_property
+    def design(self) -> Design:
+        """The labels and clusters of the n units."""
+        return Design(self.index["label"], self.index["cluster"])
+
     def rows(self, chosen: Array) -> "Units":
         """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
-        places = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        label = self.design.label[places]
-        cluster = self.design.cluster[places]
-        return replace(
-            self,
-            index=self.index.iloc[places],
-            design=Design(label, cluster),
-            columns={name: values[:, places] for name, values in self.columns.items()},
-        )
-
-    def only(self, index: pd.DataFrame) -> "Units":
-        """The units that the ``index`` of other units has, too."""
-        keys = [name for name in LEVELS["frame"] if name in self.index]
-        own = pd.MultiIndex.from_frame(self.index[keys])
-        others = pd.MultiIndex.from_frame(index[keys])
-        return self.rows(own.isin(others))
-
-    def tables(self, places: Sequence[int]) -> "Units":
-        """All units of the tables at these places."""
-        places = list(places)
-        return replace(
-            self,
-            columns={name: values[places] for name, values in self.columns.items()},
-            seeds=[self.seeds[place] for place in places],
-        )
+        columns = {name: values[:, chosen] for name, values in self.columns.items()}
+        return replace(self, index=self.index.iloc[chosen], columns=columns)
 
     @cached_property
-    def curves(self) -> list[tuple[dict[str, float], dict[str, Array]]]:
-        """Of each table the curve metrics, and their bootstrap replicates (REPLICATES,)."""
-        curves = []
+    def curves(self) -> tuple[pd.DataFrame, list[dict[str, Array]]]:
+        """The curve metrics, a row per table, and each table's replicates (REPLICATES,)."""
+        values = []
+        replicates = []
         for score in self.columns["score"]:
-            values = curve_metrics(score, self.design.label)
-            replicates = bootstrap_curve_metrics(score, self.design)
-            curves.append((values, replicates))
-        return curves
+            values.append(curve_metrics(score, self.design.label))
+            replicates.append(bootstrap_curve_metrics(score, self.design))
+        return pd.DataFrame(values), replicates
 
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
@@ -161,57 +142,48 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     The ``attrs`` of a table may have its ``seed``, its ``threshold`` and ``threshold_clusters``.
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
-    numbered = [table.assign(table=number) for number, table in enumerate(tables)]
-    data = _of_level(pd.concat(numbered, join="inner"), level)
-    names = [*LEVELS[level], "cluster", "label", "method"]
-    indices = []
-    for _, rows in data.groupby("table"):
-        index = rows[names].reset_index(drop=True)
-        indices.append(index)
-        check_same_units(indices[0], index)
+    parts = [_of_level(table, level) for table in tables]
+    index = parts[0][LEVELS[level]]
+    for part in parts:
+        check_same_units(index, part[LEVELS[level]])
+    data = pd.concat(parts, join="inner").dropna(axis=1, how="all")
     columns = {}
     for name in _measures(data):
-        values = data[name].to_numpy(float).reshape(len(tables), -1)
-        if not np.isnan(values).all():
-            columns[name] = values
+        values = data[name].to_numpy(float)
+        columns[name] = values.reshape(len(tables), -1)
     for name, (first, second) in DIFFERENCES.items():
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
-    units = indices[0]
-    design = Design(units["label"].to_numpy(), units["cluster"].to_numpy())
-    seeds = [table.attrs.get("seed") for table in tables]
     thresholds = [table.attrs.get("threshold") for table in tables]
-    validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
-    has_threshold = "score" in columns and None not in thresholds
-    if has_threshold and level == "frame" and design.clusters_per_class.all():
+    if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
-        is_right = called == design.label
+        is_right = called == index["label"].to_numpy()
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
-    return Units(units, design, columns, seeds, min(validation_clusters))
+    seeds = [table.attrs.get("seed") for table in tables]
+    validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
+    return Units(index, columns, seeds, min(validation_clusters))
 
 
-def _of_level(frames: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The frames of several tables, or per table one row per video with the means of its numbers.
+def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
+    """A table of frames, or of videos with the means of its numbers.
 
     Sorted, so that the order of rows changes nothing.
     """
-    frames = frames.sort_values(["table", *LEVELS["frame"]], ignore_index=True)
-    if level == "frame":
-        if (frames["frame"] < 0).any():
-            raise DfnbError("a score table has one score per video: no frame level")
-        return frames
-    keys = ["table", "video"]
-    videos = frames[[*keys, "cluster", "label", "method"]].drop_duplicates(keys, ignore_index=True)
-    # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    means = frames.groupby(keys, observed=True)[_measures(frames)].mean().round(12)
-    return videos.join(means.reset_index(drop=True))
+    frames = table.sort_values(KEYS, ignore_index=True)
+    if level == "video":
+        means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
+        # Rounding, because the noise of float64 must not rank videos whose means are equal.
+        return means.round(12).reset_index()
+    if (frames["frame"] < 0).any():
+        raise DfnbError("a score table has one score per video: no frame level")
+    return frames
 
 
 def _measures(table: pd.DataFrame) -> list[str]:
     """The columns of numbers that describe a unit and do not name it."""
-    names = {"table", "track", "frame", "cluster", "label", "log_odds"}
-    return [name for name in table.select_dtypes("number") if name not in names]
+    numbers = table.select_dtypes("number")
+    return list(numbers.drop(columns=[*KEYS, "log_odds"], errors="ignore"))
 
 
 def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
@@ -237,103 +209,60 @@ class Estimates:
         values: (tables,).
         spread: What the variance over clusters follows from: influences (tables, n), or bootstrap
             replicates (tables, REPLICATES) where ``how`` is ``bootstrap``.
-        column: (tables, n) the values from which the metric was computed.
         design: The labels and clusters of the n units.
         how: The way to the interval, see the head of this module.
         independent: The number of independent observations behind an estimate of exactly 0 or 1.
-        signed: Whether the metric may be negative.
-        least_variance: A lower bound of the variance over clusters.
+        bounded: Whether the metric lies in [0, 1].
     """
 
     values: Array
     spread: Array
-    column: Array = field(repr=False)
     design: Design
     how: Literal["delong", "linearised", "bootstrap", "none"]
     independent: int
-    signed: bool = False
-    least_variance: float = 0.0
+    bounded: bool = True
 
-    def tables(self, places: Sequence[int]) -> "Estimates":
-        """The estimates of the tables at these places."""
-        places = list(places)
-        return replace(
-            self,
-            values=self.values[places],
-            spread=self.spread[places],
-            column=self.column[places],
-        )
-
-    def over_conditions(self, conditions: int) -> "Estimates":
-        """The mean over conditions.
-
-        The tables are those of all seeds under the first condition, then under the next, and so on.
-        """
-        seeds = len(self.values) // conditions
-        means = {}
-        for name in ("values", "spread", "column"):
-            array = getattr(self, name)
-            shape = (conditions, seeds, *array.shape[1:])
-            means[name] = array.reshape(shape).mean(axis=0)
-        return replace(self, **means)
+    def has_clusters_of(self, other: "Estimates") -> bool:
+        """Whether both are of units of the same clusters, in the same order."""
+        return np.array_equal(self.design.names, other.design.names)
 
     def minus(self, other: "Estimates") -> "Estimates":
-        """The difference on the same units, table by table.
-
-        An estimate of exactly 0 or 1 has no standard error. Unless the scores are the same, that of
-        the difference is then at least the width of the interval of such an estimate.
-        """
-        least = max(self.least_variance, other.least_variance)
+        """The difference on the same units, table by table."""
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
-        if is_exact and self.bounded and not np.array_equal(self.column, other.column):
-            degrees = self.design.fewest - 1
-            low, high = bounded_interval(1, Spread(0, degrees), self.independent)
-            least = ((high - low) / t_quantile(degrees)) ** 2
         return replace(
             self,
             values=self.values - other.values,
             spread=self.spread - other.spread,
-            how="none" if other.how == "none" else self.how,
-            signed=True,
-            least_variance=least,
+            how="none" if is_exact or other.how == "none" else self.how,
+            bounded=False,
         )
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the metric lies in [0, 1]."""
-        lowest = self.column.min()
-        highest = self.column.max()
-        return not self.signed and lowest >= 0 and highest <= 1
-
-    def variance(self, spread: Array) -> float:
-        """The variance over clusters of an estimate with this spread (n,) or (REPLICATES,)."""
-        if self.how == "none" or self.design.fewest < 2:
-            return NAN
-        if self.how == "bootstrap":
-            variance = float(np.nanvar(spread, ddof=1))
-        else:
-            variance = self.design.variance(spread)
-        return max(variance, self.least_variance)
 
     def outcome(self) -> Outcome:
         """What the estimates of all seeds come to; the seeds share the videos."""
-        degrees = self.design.fewest - 1
-        label = self.design.label
-        counts = {
-            "n": len(label),
-            "n_real": np.count_nonzero(~label),
-            "n_fake": np.count_nonzero(label),
-            "clusters": self.design.clusters,
-        }
-        variance = self.variance(self.spread.mean(axis=0))
+        spread = self.spread.mean(axis=0)
+        variance = NAN
+        if self.how == "bootstrap":
+            variance = float(np.nanvar(spread, ddof=1))
+        elif self.how != "none":
+            variance = self.design.variance(spread)
         return Outcome(
             self.values,
-            Spread(variance, degrees),
+            Spread(variance, self.design.fewest - 1),
             self.bounded,
             self.independent,
             self.how,
-            counts,
+            self.design.counts,
         )
+
+
+def mean(estimates: Sequence[Estimates]) -> Estimates:
+    """The mean of estimates of the same seeds on the same units, such as under several conditions.
+
+    All are bounded and have their variance from influences.
+    """
+    values = np.mean([part.values for part in estimates], axis=0)
+    spread = np.mean([part.spread for part in estimates], axis=0)
+    return replace(estimates[0], values=values, spread=spread)
 
 
 def measure(data: Units, metric: str) -> Estimates | None:
@@ -352,62 +281,51 @@ def measure(data: Units, metric: str) -> Estimates | None:
             return None
         data = data.rows(has_value)
     design = data.design
+    column = data.columns["score" if metric in METRICS else metric]
     if metric == "AUC":
-        score = data.columns["score"]
-        values, influence = auc(score, design.label)
-        return Estimates(values, influence, score, design, "delong", design.pairs)
+        values, influence = auc(column, design.label)
+        return Estimates(
+            values,
+            influence,
+            design,
+            how="delong",
+            independent=design.pairs,
+        )
     if metric in CURVE_METRICS:
-        return _measure_curve(data, metric)
-    return _measure_mean(data, metric)
-
-
-def _measure_curve(data: Units, metric: str) -> Estimates:
-    values = []
-    replicates = []
-    for of_scores, of_replicates in data.curves:
-        values.append(of_scores[metric])
-        replicates.append(of_replicates[metric])
-    design = data.design
-    real_clusters = design.clusters_per_class[0]
-    enough = real_clusters >= FEWEST_REAL.get(metric, 2)
-    return Estimates(
-        np.array(values),
-        np.array(replicates),
-        data.columns["score"],
-        design,
-        how="bootstrap" if enough else "none",
-        independent=design.pairs,
-    )
-
-
-def _measure_mean(data: Units, metric: str) -> Estimates:
-    design = data.design
-    source = data.columns["score" if metric in METRICS else metric]
-    column = source
+        values, replicates = data.curves
+        spread = np.array([of_table[metric] for of_table in replicates])
+        how = "bootstrap" if design.fewest > 1 else "none"
+        return Estimates(
+            values[metric].to_numpy(),
+            spread,
+            design,
+            how=how,
+            independent=design.pairs,
+        )
     if metric == "Brier":
-        column = (source - design.label) ** 2
+        column = (column - design.label) ** 2
     elif metric in METRICS:
-        is_right = (source > 0.5) == design.label
+        is_right = (column > 0.5) == design.label
         column = is_right.astype(float)
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     is_uncertain = metric in (AT_THRESHOLD, CALLED) and rests_on_few
+    is_share = column.min() >= 0 and column.max() <= 1
     return Estimates(
         values,
         influence,
-        source,
         design,
         how="none" if is_uncertain else "linearised",
         independent=design.pairs if balanced else design.clusters,
-        signed=metric in DIFFERENCES,
+        bounded=is_share and metric not in DIFFERENCES,
     )
 
 
 def localisation(probability: Array, mask: Array) -> dict[str, float]:
-    """How well a map finds the forged pixels of a frame: LOCALISATION and ``best_iou``, in [0, 1].
+    """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
 
-    - IoU of the pixels above .5, and at the best threshold; pixel AUC and AP;
+    - IoU of the pixels above .5; pixel AUC and AP;
     - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); tied pixels
       share the hit;
     - energy: the share of the map's sum that lies on forged pixels (Wang et al., CVPR-W 2020, sec.
@@ -426,7 +344,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():
-        return dict.fromkeys([*LOCALISATION, "best_iou"], NAN)
+        return dict.fromkeys(LOCALISATION, NAN)
     height, width = forged.shape
     resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
@@ -446,7 +364,6 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
         "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
         "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
-        "best_iou": curve["best IoU"],
     }
 
 
@@ -455,15 +372,8 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
 def p_texts(p: Iterable[float]) -> list[str]:
     """p values as tables print them."""
-    texts = []
-    for value in p:
-        if np.isnan(value):
-            texts.append("–")
-        elif value < 0.0005:
-            texts.append("< 0.001")
-        else:
-            texts.append(f"{value:.3f}")
-    return texts
+    texts = pd.Series(p, dtype=float).map("{:.3f}".format)
+    return texts.replace({"nan": "–", "0.000": "< 0.001"}).to_list()
 
 
 def interval_text(

@@ -1,7 +1,7 @@
 """The page of a report: which detector is best, where it looks, the claims; all tables and figures.
 
-Every sentence is made from the results. The page is one HTML file that needs no network; it links
-to the report's notebooks, its tables as Markdown, and its figures.
+Every sentence is made from the results. The page is one HTML file that needs no network; it shows
+the report's figures and links to its tables as Markdown.
 """
 
 from collections import defaultdict
@@ -27,10 +27,8 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
 
 def answer(report: tables.Report, best: str) -> str:
     """How sure it is that the first detector of the leaderboard is the best one."""
-    pairs = report.rows("differences")
-    is_of_best = (pairs["detector"] == best) | (pairs["minus"] == best)
-    is_mean = pairs["mean_over"] != ""
-    pairs = pairs[is_of_best & is_mean]
+    means = report.rows("differences").query("mean_over != ''")
+    pairs = means.query("detector == @best or minus == @best")
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
     undecided = pairs[tables.verdicts(pairs) == "undecided"]
@@ -50,8 +48,7 @@ def maps(report: tables.Report, detector: str) -> pd.DataFrame:
     """
     table = report.table("attribution")
     is_detector = table.index.isin([detector], level=0)
-    of_detector = table[is_detector]
-    return of_detector.filter(regex="energy|chance|verdict")
+    return table[is_detector].filter(regex="energy|chance|verdict")
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
@@ -64,7 +61,7 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
         if path.parent.name == "tables":
             csv = path.with_suffix(".csv")
             table = pd.read_csv(csv, dtype=str, keep_default_na=False)
-            item["table"] = table.to_html(index=False, border=0)
+            item["table"] = table.to_html(index=False)
         notebook = OTHERS
         if path.stem in report.tables:
             notebook = report.tables[path.stem].notebook
@@ -83,21 +80,17 @@ def rebuild(profile: str) -> Path:
         report.table(name)
         if spec.figure:
             report.figure(name)
-    folder = report.store.folder
     ranked = leaderboard(report)
     best = ranked.index[0]
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True)
     page = environment.get_template("page.html.jinja")
     text = page.render(
-        profile=profile,
-        answer=answer(report, best),
-        leaderboard=ranked.to_html(border=0),
-        conditions=tables.conditions(report.rows("cross_dataset"), profile),
+        report=report,
+        leaderboard=ranked,
         best=best,
+        answer=answer(report, best),
         maps=maps(report, best),
-        claims=tables.findings(report.judged),
         sections=sections(report),
-        notebooks=[path.stem for path in folder.glob("notebooks/*.ipynb")],
     )
-    return write_bytes(folder / "index.html", text.encode())
+    return write_bytes(report.store.folder / "index.html", text.encode())

@@ -40,8 +40,7 @@ class TrainingParameters(Parameters):
     def settings(self) -> Settings:
         """The part of the parameters that belongs to the paper."""
         schema = papers.module(self.paper).Settings
-        values = {name: getattr(self, name) for name in schema.model_fields}
-        return schema(**values)
+        return schema(**self.model_dump(include=set(schema.model_fields)))
 
 
 class DataParameters(Parameters):
@@ -77,7 +76,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 def schema(notebook: str) -> type[Parameters]:
     """The closed schema of a notebook's parameters.
 
-    Raises :class:`DfnbError` that lists the notebooks when there is none of that name.
+    Raises :class:`DfnbError` when there is none of that name.
     """
     paper_notebooks = papers.notebooks()
     if notebook in paper_notebooks:
@@ -85,8 +84,7 @@ def schema(notebook: str) -> type[Parameters]:
         bases = (TrainingParameters, papers.module(paper).Settings)
         return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
     if notebook not in NOTEBOOKS:
-        available = ", ".join(sorted([*NOTEBOOKS, *paper_notebooks]))
-        raise DfnbError(f"there is no notebook {notebook!r}; available are {available}")
+        raise DfnbError(f"there is no notebook {notebook!r}")
     return NOTEBOOKS[notebook]
 
 
@@ -107,16 +105,11 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     for cell in namespace.get("In", ()):
         if cell.startswith("# Parameters"):  # papermill's own cell
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
-    values = {}
-    for name in names & namespace.keys():
-        values[name] = namespace[name]
+    values = {name: namespace[name] for name in names & namespace.keys()}
     return expected.check(values, notebook)
 
 
 def resolved(parameters: Parameters) -> pd.DataFrame:
     """A table of the parameters that are not their defaults, and of the environment."""
-    values = parameters.model_dump(exclude_defaults=True)
-    environment = records.environment()
-    values.update(environment.pop("packages"))
-    values.update(environment)
-    return pd.Series(values).map(str).to_frame("value")
+    values = {**parameters.model_dump(exclude_defaults=True), **records.environment()}
+    return pd.json_normalize(values).map(str).T.set_axis(["value"], axis="columns")

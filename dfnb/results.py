@@ -2,7 +2,7 @@
 
 :class:`ResultRow` documents the columns. On each test set and under each condition, every detector
 is measured, then the differences of two detectors, on the same units and at the same seeds;
-cross-dataset means and the movement of the losses in training follow.
+cross-dataset means follow.
 
 One rule makes every interval, at 95 %. The variance over videos is that of :mod:`dfnb.metrics`; the
 variance over seeds is that of the seeds' values, divided by their number. The two are added, with
@@ -14,22 +14,20 @@ difference or a signed value has a Wald interval. The p value is from the same e
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, combinations, product
-from operator import attrgetter
 
-import numpy as np
 import pandas as pd
 
 from dfnb import claims
 from dfnb.files import find, read_facts, read_table, sha256, write_table
 from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
 from dfnb.settings import DfnbError
-from dfnb.sides import ALL_METHODS, VERSUS, Side
+from dfnb.sides import ALL_METHODS, VERSUS, Side, is_compared
 from dfnb.statistics import NAN, Outcome, summary
-from dfnb.store import Condition, Detector, Report
+from dfnb.store import Condition, Detector, Report, StoredRun
 
 ALL_CORRUPTIONS = "all corruptions"
 MAIN = "main"  # the variant with which the others of its ablation are compared
@@ -62,7 +60,7 @@ class ResultRow:
     collapsed_included: bool = False  # whether runs that learned nothing count
     level: Level = "frame"
     metric: str = "AUC"  # of metrics.METRICS, a column of a score table, ROBUSTNESS,
-    # ROBUSTNESS_KEPT, or loss_...: its mean over the first epoch minus that over the last
+    # or ROBUSTNESS_KEPT
     # The mean over seeds, and its 95 % interval.
     value: float = NAN
     low: float = NAN  # over videos and seeds; over videos alone where there is one seed
@@ -92,7 +90,7 @@ class ResultRow:
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
-    outcomes: Sequence[Outcome] = ()  # what the number is the mean of; not in the table
+    outcome: Outcome | None = None  # what the number was made from; not in the table
 
 
 # ---------------------------------------------------------------- the table
@@ -116,7 +114,7 @@ def load(profile: str) -> pd.DataFrame:
 
 
 def make(report: Report) -> pd.DataFrame:
-    """The table of a report; its columns are the fields of :class:`ResultRow` but ``outcomes``.
+    """The table of a report; its columns are the fields of :class:`ResultRow` but ``outcome``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
     accuracy and localisation. Under corruptions there is the AUC of videos alone.
@@ -131,176 +129,162 @@ def make(report: Report) -> pd.DataFrame:
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
     rows += _cross_dataset_means(rows)
-    for detector in detectors:
-        rows += _losses(detector)
-    return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcomes")
+    return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcome")
 
 
 # ---------------------------------------------------------------- what is compared
 
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
-    """The rows of one test set: of each condition those of the detectors, then the differences."""
-    differences = _differences(detectors)
+    """The rows of one test set: at each level those of the detectors, then the differences."""
+    facts = report.test_set(test_set).attrs
+    read = cache(report.read)  # both levels read the same tables
+    differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
-    for sides in _sides(report, detectors, test_set):
-        for side in sides.values():
-            rows += _compare(side)
+    for level in LEVELS:
+        sides = {}
+        for detector in detectors:
+            clean = Side(read, detector, level, facts, Condition(test_set))
+            sides[detector] = _sides(clean, report.conditions(detector, test_set))
+            for side in sides[detector].values():
+                rows += _compare(side, side)
         for first, second in differences:
-            both_have_scores = first in sides and second in sides
-            if both_have_scores and not sides[first].facts["contrasts"]:
-                rows += _compare(sides[first], sides[second])
+            for key, side in sides[first].items():
+                if key in sides[second]:
+                    rows += _compare(side, sides[second][key])
     return rows
 
 
-def _sides(
-    report: Report, detectors: Sequence[Detector], test_set: str
-) -> list[dict[Detector, Side]]:
-    """The sides of all detectors on one test set; those of one condition and level together."""
-    facts = report.test_set(test_set).attrs
-    read = cache(report.read)  # both levels and several conditions read the same tables
-    usual = Condition(test_set)
-    by_condition = defaultdict(dict)
-    for detector in detectors:
-        parts = defaultdict(list)
-        for stored in report.conditions(detector, test_set):
-            for condition in _conditions_with(stored):
-                parts[condition].append(stored)
-        clean = {}
-        for level in LEVELS:
-            clean[level] = Side(read, detector, level, facts, usual, [usual])
-        for condition, stored in parts.items():
-            for level in _levels(condition, facts["contrasts"]):
-                side = clean[level]
-                if condition != usual:
-                    side = replace(side, condition=condition, stored=stored, clean=side)
-                by_condition[condition, level][detector] = side
-    return list(by_condition.values())
+def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
+    """The sides of a detector under the conditions that are measured at the level of ``clean``.
 
-
-def _conditions_with(stored: Condition) -> list[Condition]:
-    """The conditions of the table that scores under a stored condition are part of."""
-    if not stored.corruption:
-        return [stored]
-    return [stored, stored._replace(severity=0), Condition(stored.test_set, ALL_CORRUPTIONS)]
-
-
-def _levels(condition: Condition, contrasts: Sequence[Sequence[str]]) -> list[Level]:
-    """The levels at which scores under a condition are measured."""
-    if condition.map or contrasts:
-        return ["frame"]
-    return ["video"] if condition.corruption else list(LEVELS)
+    The keys are the conditions of the scores, which two sides must share to be compared. The key of
+    a mean over severities begins with its own condition, of severity 0.
+    """
+    sides = {}
+    parts = defaultdict(list)
+    for condition in conditions:
+        levels = ["video"] if condition.corruption else LEVELS
+        if condition.map or clean.facts["contrasts"]:
+            levels = ["frame"]
+        if clean.level not in levels:
+            continue
+        side = clean
+        if condition != clean.condition:
+            side = replace(clean, condition=condition)
+        sides[(condition,)] = side
+        if condition.corruption:
+            for corruption in (condition.corruption, ALL_CORRUPTIONS):
+                mean = condition._replace(corruption=corruption, severity=0)
+                parts[mean].append(side)
+    for mean, of_mean in parts.items():
+        key = (mean, *[side.condition for side in of_mean])
+        sides[key] = replace(clean, condition=mean, parts=of_mean, clean=clean)
+    return sides
 
 
 def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
     """Which detectors are compared; the second is subtracted from the first.
 
     With one training set: every two main detectors; every variant and the variant MAIN of its
-    ablation, or else the main detector of its paper; the variants MAIN of ablations of one name.
-    Besides, other tools and all main detectors, and what a claim compares.
+    ablation, or else the main detector of its paper; the variants MAIN of ablations of one name;
+    what a claim compares. Besides, other tools and all main detectors.
     """
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
-    pairs = []
-    for second, first in combinations(mains, 2):
-        train_sets = {first.train_set, second.train_set} - {""}
-        if first.ablation == second.ablation and len(train_sets) < 2:
-            pairs.append((first, second))
+    names = {detector.name for detector in detectors}
+    wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
     for variant in detectors:
-        bases = []
-        for main in mains:
-            is_same = (main.paper, main.train_set) == (variant.paper, variant.train_set)
-            if is_same and main.ablation in ("", variant.ablation):
-                bases.append(main)
-        if variant not in mains and bases:
-            own_ablation_first = max(bases, key=attrgetter("ablation"))
-            pairs.append((variant, own_ablation_first))
-    by_name = {}
-    for detector in detectors:
-        plain_name = detector.name.removesuffix(f", {detector.train_set}")
-        by_name[plain_name, detector.train_set] = detector
-    for name, against in claims.compared():
-        for train_set in dict.fromkeys(detector.train_set for detector in detectors):
-            pair = (by_name.get((name, train_set)), by_name.get((against, train_set)))
-            if None not in pair and pair not in pairs and pair[::-1] not in pairs:
-                pairs.append(pair)
-    return pairs
+        if variant not in mains:
+            title = variant.runs[0].detector["title"]
+            main_of_ablation = f"{title}, {variant.ablation}: {MAIN}"
+            base = main_of_ablation if main_of_ablation in names else title
+            wanted.append((variant.name, base))
+    differences = []
+    for second, first in combinations(detectors, 2):
+        if first.runs and second.runs and first.train_set != second.train_set:
+            continue
+        are_mains = first in mains and second in mains and first.ablation == second.ablation
+        if are_mains or (first.name, second.name) in wanted:
+            differences.append((first, second))
+        elif (second.name, first.name) in wanted:
+            differences.append((second, first))
+    return differences
 
 
-def _compare(*sides: Side) -> list[ResultRow]:
-    """The rows of a side, or of the first minus the second; or one that says why there are none."""
-    first = sides[0]
-    row = replace(
-        _blank(first.detector),
+def _compare(first: Side, last: Side) -> list[ResultRow]:
+    """The rows of the first side minus the last, or of one side that is both.
+
+    Or one row that says why there is no number.
+    """
+    detector = first.detector
+    row = ResultRow(
+        *detector[:4],
         **first.condition._asdict(),
-        minus=sides[1].detector.name if len(sides) > 1 else "",
-        train_set=first.detector.train_set or sides[-1].detector.train_set,
+        minus=last.detector.name if last is not first else "",
+        train_set=detector.train_set or last.detector.train_set,
         paired_methods=bool(first.facts["contrasts"]),
         level=first.level,
+        compression=first.facts["compression"],
+        fingerprint=first.facts["fingerprint"],
     )
+    if detector.runs:
+        row = replace(row, **_facts(detector.runs[0]))
     try:
-        return list(_rows(sides, row))
+        return list(_rows(first, last, row))
     except DfnbError as error:
         return [replace(row, refused=str(error))]
 
 
-def _rows(sides: Sequence[Side], row: ResultRow) -> Iterator[ResultRow]:
-    """The rows of a comparison; none where the sides share neither seeds nor severities.
+def _facts(run: StoredRun) -> dict[str, str]:
+    """What the rows of a detector tell of its trainings, of which this is one."""
+    backbone = run.parameters["settings"]["backbone"]
+    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
+    return {
+        "rule": run.record["rule"],
+        "backbone": backbone,
+        "weights_from": run.record["weights_from"],
+        "published_as": run.detector["published"] if has_published_backbone else "",
+    }
+
+
+def _rows(first: Side, last: Side, row: ResultRow) -> Iterator[ResultRow]:
+    """The rows of a comparison; none where the sides share no seeds.
 
     Collapsed runs are left out, unless all collapsed; each number has a second row that includes
     them.
     """
-    first = sides[0]
-    last = sides[-1]
-    pairs = _seed_pairs(first.seeds, last.seeds)
-    has_other_severities = row.corruption and first.stored != last.stored
-    if has_other_severities or not pairs:
-        return
     check_same_units(first.units.index, last.units.index)
+    pairs = _seed_pairs(first.seeds, last.seeds)
     collapsed = first.detector.collapsed | last.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
-    row = replace(
-        row,
-        compression=first.facts["compression"],
-        fingerprint=first.facts["fingerprint"],
-        collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}",
-    )
-    yield from _numbers(sides, kept or pairs, row)
+    row = replace(row, collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}")
+    yield from _numbers(first, last, kept or pairs, row)
     if len(kept) < len(pairs):
-        yield from _numbers(sides, pairs, replace(row, collapsed_included=True))
+        yield from _numbers(first, last, pairs, replace(row, collapsed_included=True))
 
 
-def _numbers(sides: Sequence[Side], pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
+def _numbers(first: Side, last: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds."""
-    first = sides[0]
-    last = sides[-1]
     seeds = sorted(set(chain(*pairs)) - {None})
-    row = replace(row, seeds_list=_listing(seeds))
-    places = [first.seeds.index(seed) for seed, _ in pairs]
-    places_of_last = [last.seeds.index(seed) for _, seed in pairs]
-    not_compared = first.metrics[1] if row.minus else []
+    row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
         subtrahend = last.estimates.get((method, metric))
-        if metric in not_compared or not (estimates and subtrahend):
+        if not (estimates and subtrahend):
             continue
-        number = estimates.tables(places)
+        number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            has_same_units = np.array_equal(estimates.design.cluster, subtrahend.design.cluster)
-            if not has_same_units:
+            if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
-            number = number.minus(subtrahend.tables(places_of_last))
-        outcomes = [number.outcome()]
+            number = number.minus(last.at([seed for _, seed in pairs], subtrahend))
+        outcome = number.outcome()
         yield replace(
             row,
             method=method,
             metric=metric,
             minus=row.detector if VERSUS in method else row.minus,
-            outcomes=outcomes,
-            **summary(outcomes),
+            outcome=outcome,
+            **summary([outcome]),
         )
-
-
-def _listing(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
@@ -314,86 +298,40 @@ def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> Se
     return list(zip(shared or first, shared or second))
 
 
-def _blank(detector: Detector) -> ResultRow:
-    """A row of a detector without a number."""
-    name, paper, ablation, variant, runs = detector
-    row = ResultRow(name, paper, ablation, variant, train_set=detector.train_set)
-    if not runs:
-        return replace(row, rule=f"that of {name}", backbone=name, weights_from="elsewhere")
-    run = runs[0]
-    backbone = run.parameters["settings"]["backbone"]
-    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
-    return replace(
-        row,
-        rule=run.record["rule"],
-        backbone=backbone,
-        weights_from=run.record["weights_from"],
-        published_as=run.detector["published"] if has_published_backbone else "",
-    )
-
-
-# ---------------------------------------------------------------- over test sets, and in training
+# ---------------------------------------------------------------- over test sets
 
 
 def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The means over test sets that were not trained on.
+    """The means over the test sets of the main detectors that were not trained on.
 
-    The means of a training set are over the same test sets: those on which its main detectors have
-    scores under the condition, or its variants where no main detector has. What lacks one of them,
-    or has other seeds there, has no mean. Maps and test sets with contrasts have none.
+    What lacks one of them, or has other seeds there, has no mean. Corruptions, maps and test sets
+    with contrasts have none.
     """
     numbers = defaultdict(dict)
-    test_sets = defaultdict(set)
+    of_mains = set()
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
-        if is_cross and row.method == ALL_METHODS and not row.map and not row.paired_methods:
-            scope = (row.train_set, row.corruption, row.severity, row.level)
-            number = (row.detector, row.minus, row.collapsed_included, row.metric)
-            numbers[scope, number][row.test_set] = row
-            if not row.minus:
-                test_sets[scope, bool(row.ablation)].add(row.test_set)
+        is_special = row.corruption or row.map or row.paired_methods or row.refused
+        if is_cross and row.method == ALL_METHODS and not is_special:
+            number = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
+            numbers[number][row.test_set] = row
+            if not row.minus and not row.ablation:
+                of_mains.add(row.test_set)
+    wanted = sorted(of_mains)
     means = []
-    for (scope, _), by_set in numbers.items():
-        wanted = sorted(test_sets[scope, False] or test_sets[scope, True])
-        parts = [by_set[name] for name in wanted if name in by_set and not by_set[name].refused]
+    for by_set in numbers.values():
+        parts = [by_set[name] for name in wanted if name in by_set]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
-            outcomes = [part.outcomes[0] for part in parts]
             mean = replace(
                 parts[0],
                 test_set=CROSS_DATASET_MEAN,
                 mean_over=", ".join(wanted),
                 compression="",
                 fingerprint="",
-                outcomes=outcomes,
-                **summary(outcomes),
+                **summary([part.outcome for part in parts]),
             )
             means.append(mean)
     return means
-
-
-def _losses(detector: Detector) -> list[ResultRow]:
-    """How far each loss term moved in training: the mean over the first epoch minus the last.
-
-    A term that ends before the last epoch, such as that of a warm-up, has no row.
-    """
-    moved = {}
-    for run in detector.runs:
-        if not run.collapsed and len(run.log) > 1:
-            terms = run.log.filter(regex="^loss_")
-            moved[run.seed] = terms.iloc[0] - terms.iloc[-1]
-    rows = []
-    for term, values in pd.DataFrame(moved).T.dropna(axis=1).items():
-        row = replace(
-            _blank(detector),
-            test_set=detector.train_set,
-            metric=term,
-            value=values.mean(),
-            sd=values.std(),
-            seeds=len(values),
-            seeds_list=_listing(moved),
-        )
-        rows.append(row)
-    return rows
 
 
 if __name__ == "__main__":

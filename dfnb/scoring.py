@@ -91,8 +91,6 @@ def predict(
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
         table = table.join(pd.DataFrame(regions))
-        # The best threshold of each frame is known only where its mask is.
-        table = table.drop(columns=["best_iou", "constant best_iou"], errors="ignore")
     return table
 
 

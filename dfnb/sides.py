@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,11 +16,14 @@ from dfnb.metrics import (
     AT_THRESHOLD,
     CALLED,
     CONSTANT,
+    CURVE_METRICS,
     METRICS,
     Estimates,
     Level,
     Units,
     align,
+    check_same_units,
+    mean,
     measure,
 )
 from dfnb.store import Condition, Detector
@@ -29,6 +32,13 @@ ALL_METHODS = "all"
 ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 VERSUS = " − "  # between two methods that are compared
+SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # of main detectors, and in no comparison
+Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None: no value
+
+
+def is_compared(metric: str) -> bool:
+    """Whether variants, differences and single manipulation methods have this metric."""
+    return metric not in SHOWN_ONLY and not metric.startswith(CONSTANT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +48,8 @@ class Side:
     Attributes:
         read: Reads tables, see :meth:`dfnb.store.Report.read`.
         facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set.
-        condition: It is made of the ``stored`` ones: of all severities.
-        clean: The same detector's scores without corruption, if this side has a condition that is
-            compared with it.
+        parts: Of a mean over severities, the sides of the single ones; else empty.
+        clean: Of such a mean, the side without corruption.
     """
 
     read: Callable[[Detector, Condition], list[pd.DataFrame]]
@@ -48,99 +57,105 @@ class Side:
     level: Level
     facts: Mapping[str, Any]
     condition: Condition
-    stored: Sequence[Condition]
+    parts: Sequence["Side"] = ()
     clean: "Side | None" = None
 
     @cached_property
     def units(self) -> Units:
-        """The tables of the seeds that have all stored conditions."""
-        tables = []
-        for condition in self.stored:
-            tables += self.read(self.detector, condition)
-        units = align(tables, self.level)
-        seeds = units.seeds
-        has_all = [seeds.count(seed) == len(self.stored) for seed in seeds]
-        return units.tables(np.flatnonzero(has_all))
+        """The tables of all seeds; of a mean over severities, those of the first one."""
+        if self.parts:
+            return self.parts[0].units
+        tables = self.read(self.detector, self.condition)
+        return align(tables, self.level)
 
     @cached_property
     def seeds(self) -> list[int | None]:
-        """The seeds of the estimates; None for another tool."""
-        return list(dict.fromkeys(self.units.seeds))
+        """The seeds of the estimates, which all parts have; None for another tool."""
+        seeds = self.units.seeds
+        for part in self.parts:
+            seeds = [seed for seed in seeds if seed in part.seeds]
+        return seeds
+
+    def at(self, seeds: Sequence[int | None], estimates: Estimates) -> Estimates:
+        """Estimates of this side, reduced to these seeds."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        values = estimates.values[places]
+        return replace(estimates, values=values, spread=estimates.spread[places])
 
     @cached_property
-    def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics that are compared with other detectors, and those that are not."""
-        if self.condition.corruption:
-            return ["AUC"], []
-        measures = []
-        constants = []
-        for name in self.units.columns:
-            is_place_on_curve = name[-1].isdigit()  # such as "deletion 10"
-            if name.startswith(CONSTANT):
-                constants.append(name)
-            elif name not in ("score", CALLED) and not is_place_on_curve:
-                measures.append(name)
-        if self.condition.map:
-            return measures, constants
-        if self.level == "frame":  # localisation is averaged over videos
-            measures = ["balanced accuracy", AT_THRESHOLD]
-            constants = []
-        compared = ["AUC", *measures]
-        if self.detector.ablation:
-            return compared, constants
-        return compared, constants + [metric for metric in METRICS if metric not in compared]
-
-    @cached_property
-    def estimates(self) -> dict[tuple[str, str], Estimates | None]:
-        """Everything that is measured, by method and metric; None where no unit has a value."""
+    def estimates(self) -> Measured:
+        """Everything that is measured."""
         if self.facts["contrasts"]:
             return _contrasted(self.units, self.facts["contrasts"])
-        if self.condition.corruption and not self.condition.severity:
+        if self.parts:
             return self._robustness()
-        compared, others = self.metrics
+        metrics = self._metrics()
         estimates = {}
-        for metric in [*compared, *others]:
+        for metric in metrics:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
-        if self.clean is None:
+        if not self.condition.corruption and not self.condition.map:
             of_unit = self.units.index["method"]
             for method in sorted(set(of_unit) - {"real"}):
                 units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
-                for metric in compared:
+                for metric in filter(is_compared, metrics):
                     estimates[method, metric] = measure(units, metric)
         return estimates
 
-    def _robustness(self) -> dict[tuple[str, str], Estimates]:
+    def _metrics(self) -> list[str]:
+        """What is measured: metrics of scores, and columns of maps or located regions."""
+        if self.condition.corruption:
+            return ["AUC"]
+        columns = []
+        for name in self.units.columns:
+            is_place_on_curve = name[-1].isdigit()  # such as "deletion 10"
+            if name not in ("score", CALLED) and not is_place_on_curve:
+                columns.append(name)
+        if self.condition.map:
+            return columns
+        if self.level == "frame":  # localisation is averaged over videos
+            columns = [AT_THRESHOLD]
+        if self.detector.ablation:
+            return [*filter(is_compared, METRICS), *columns]
+        return [*METRICS, *columns]
+
+    def _robustness(self) -> Measured:
         """The mean AUC over severities, and that minus the AUC of the same units uncorrupted."""
-        robust = measure(self.units, "AUC").over_conditions(len(self.stored))
-        clean = self.clean.units.only(self.units.index)
-        clean = clean.tables([clean.seeds.index(seed) for seed in self.seeds])
+        of_severities = []
+        for part in self.parts:
+            check_same_units(self.units.index, part.units.index)
+            estimates = part.estimates[ALL_METHODS, "AUC"]
+            of_severities.append(part.at(self.seeds, estimates))
+        robust = mean(of_severities)
+        clean = self.clean.units
+        corrupted = pd.MultiIndex.from_frame(self.units.index)
+        is_corrupted = pd.MultiIndex.from_frame(clean.index).isin(corrupted)
+        uncorrupted = measure(clean.rows(is_corrupted), "AUC")
         return {
             (ALL_METHODS, ROBUSTNESS): robust,
-            (ALL_METHODS, ROBUSTNESS_KEPT): robust.minus(measure(clean, "AUC")),
+            (ALL_METHODS, ROBUSTNESS_KEPT): robust.minus(self.clean.at(self.seeds, uncorrupted)),
         }
 
 
-def _contrasted(
-    units: Units, contrasts: Sequence[Sequence[str]]
-) -> dict[tuple[str, str], Estimates | None]:
-    """AUC and share called fake of each method, and the differences of contrasted methods.
+def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
+    """AUC and share called fake of each method, and the differences in AUC of contrasted methods.
 
     The AUC is against the same real frames. A share is also that of the real frames. The units of
     two methods follow one another alike, so that the variance over clusters of a difference is that
     of differences within people.
     """
     places = units.index.groupby("method").indices
-    clusters = units.index["cluster"].to_numpy()
-    methods = [name for name in dict.fromkeys(chain(*contrasts)) if name in places]
+    real = places["real"]
     estimates = {}
-    for metric, beside in (("AUC", places["real"]), (CALLED, places["real"][:0])):
-        for method in methods:
-            chosen = units.rows(np.append(beside, places[method]))
-            estimates[method, metric] = measure(chosen, metric)
-        for first, second in contrasts:
-            is_measured = estimates.get((first, metric)) and estimates.get((second, metric))
-            if is_measured and np.array_equal(clusters[places[first]], clusters[places[second]]):
-                difference = estimates[first, metric].minus(estimates[second, metric])
-                estimates[f"{first}{VERSUS}{second}", metric] = difference
-    estimates["real", CALLED] = measure(units.rows(places["real"]), CALLED)
+    for method in dict.fromkeys(chain(*contrasts)):
+        if method in places:
+            fakes = places[method]
+            with_real = units.rows(np.append(real, fakes))
+            estimates[method, "AUC"] = measure(with_real, "AUC")
+            estimates[method, CALLED] = measure(units.rows(fakes), CALLED)
+    estimates["real", CALLED] = measure(units.rows(real), CALLED)
+    for first, second in contrasts:
+        minuend = estimates.get((first, "AUC"))
+        subtrahend = estimates.get((second, "AUC"))
+        if minuend and subtrahend and minuend.has_clusters_of(subtrahend):
+            estimates[f"{first}{VERSUS}{second}", "AUC"] = minuend.minus(subtrahend)
     return estimates

@@ -6,7 +6,7 @@ influence of every unit on it, from which :meth:`Design.variance` makes the vari
 - AUC: DeLong's components (:func:`auc`), summed within clusters, which may hold both classes
   (Obuchowski, Biometrics 53:567, 1997);
 - means: deviations from the mean of the unit's class (:func:`class_mean`), summed alike;
-- EER, AP and TPR have no influence: clusters are resampled (:meth:`Design.resampled`), one fewer
+- EER and AP have no influence: clusters are resampled (:meth:`Design.resampled`), one fewer
   than there are and weighted up, which makes the variance of a mean unbiased (Rao and Wu, JASA
   83:231, 1988).
 
@@ -29,6 +29,7 @@ from dfnb.seeds import rng
 REPLICATES = 1000
 MOST_THRESHOLDS = 400  # of a bootstrap replicate
 NAN = float("nan")
+COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
 Array = np.ndarray
 
 
@@ -40,28 +41,35 @@ class Design:
 
     Attributes:
         label: (n,) bool, True for fake.
+        names: (n,) the name of each unit's cluster.
         cluster: (n,) int, from 0.
         clusters: The number of clusters.
         has_class: (2, clusters) bool, which clusters have real and which have fake units.
         clusters_per_class: (2,) int, the numbers of clusters with real and with fake units.
         fewest: The number of clusters of the scarcer class, of the classes that there are.
+        counts: (4,) the numbers that COUNTS names.
         pairs: The number of disjoint pairs of a fake and a real unit from different clusters, which
             are independent of each other.
     """
 
     def __init__(self, label: Array, cluster: Array) -> None:
         self.label = np.asarray(label, bool)
-        names = np.asarray(cluster)
-        self.cluster, distinct_names = pd.factorize(names)
+        self.names = np.asarray(cluster)
+        self.cluster, distinct_names = pd.factorize(self.names)
         self.clusters = len(distinct_names)
         reals = self._sums(~self.label)
         fakes = self._sums(self.label)
-        units_of_class = np.array([reals, fakes])
-        self.has_class = units_of_class > 0
+        counts = [
+            len(self.label),
+            reals.sum(),
+            fakes.sum(),
+            self.clusters,
+        ]
+        self.counts = np.array(counts)
+        self.has_class = np.array([reals, fakes]) > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
-        present = self.clusters_per_class[is_present]
-        self.fewest = int(present.min(initial=self.clusters))
+        self.fewest = int(self.clusters_per_class[is_present].min())
         scarcer = self.clusters_per_class.min()
         self.pairs = int(min(scarcer, self.clusters // 2))
 
@@ -84,12 +92,12 @@ class Design:
             return NAN
         real = self._sums(influence * ~self.label)
         fake = self._sums(influence * self.label)
-        k_real, k_fake = self.clusters_per_class
-        of_real = _unbiased(k_real) * real @ real
-        of_fake = _unbiased(k_fake) * fake @ fake
-        of_both = 2 * _unbiased(self.clusters) * real @ fake
-        total = of_real + of_fake + of_both
-        return float(total)
+        k = np.array([*self.clusters_per_class, self.clusters])
+        for_real, for_fake, for_both = k / np.maximum(k - 1, 1)
+        of_real = for_real * real @ real
+        of_fake = for_fake * fake @ fake
+        of_both = 2 * for_both * real @ fake
+        return float(of_real + of_fake + of_both)
 
     @cached_property
     def resampled(self) -> Array:
@@ -114,10 +122,6 @@ class Design:
         return weights
 
 
-def _unbiased(k: int) -> float:
-    return k / max(k - 1, 1)
-
-
 # ---------------------------------------------------------------- estimates
 
 
@@ -127,17 +131,17 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
     21:1389, 2014, eq. 5 and 6).
     """
-    real = ~label
     fakes = np.count_nonzero(label)
-    reals = np.count_nonzero(real)
-    rank = rankdata(score, axis=1)
-    rank_in_fakes = rankdata(score[:, label], axis=1)
-    rank_in_reals = rankdata(score[:, real], axis=1)
-    reals_below = rank[:, label] - rank_in_fakes
-    fakes_below = rank[:, real] - rank_in_reals
-    component = np.empty(score.shape)
-    component[:, label] = reals_below / reals
-    component[:, real] = 1 - fakes_below / fakes
+    reals = len(label) - fakes
+    others_below = rankdata(score, axis=1)
+    for of_class in (label, ~label):
+        rank_in_class = rankdata(score[:, of_class], axis=1)
+        others_below[:, of_class] -= rank_in_class
+    component = np.where(
+        label,
+        others_below / reals,
+        1 - others_below / fakes,
+    )
     values = component[:, label].mean(axis=1)
     deviation = component - values[:, None]
     units_of_class = np.where(label, fakes, reals)
@@ -156,17 +160,12 @@ def class_mean(
     influence = np.empty(column.shape)
     means = []
     for of_class in (label, ~label):
-        units = np.count_nonzero(of_class)
-        if units == 0:
-            continue
-        values = column[:, of_class]
-        mean = values.mean(axis=1)
-        means.append(mean)
-        weight = 1 / len(label)
-        if balanced:
-            weight = 0.5 / units
-        deviation = values - mean[:, None]
-        influence[:, of_class] = deviation * weight
+        if of_class.any():
+            values = column[:, of_class]
+            mean = values.mean(axis=1)
+            means.append(mean)
+            weight = 0.5 / of_class.sum() if balanced else 1 / len(label)
+            influence[:, of_class] = (values - mean[:, None]) * weight
     if balanced:
         return np.mean(means, axis=0), influence
     return column.mean(axis=1), influence
@@ -193,9 +192,8 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     counts = np.zeros((2, design.clusters, thresholds))
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
-    real, fake = counts
-    weights = design.resampled
-    return curve_metrics_of_weights(weights @ fake, weights @ real)
+    real, fake = design.resampled @ counts
+    return curve_metrics_of_weights(fake, real)
 
 
 def curve_metrics_of_weights(
@@ -204,44 +202,30 @@ def curve_metrics_of_weights(
 ) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
-    The definitions are scikit-learn's, which is too slow for thousands of replicates or masks. The
-    TPR at a limit of the FPR is the highest of a threshold within the limit, not interpolated.
-    "best IoU" is that of the units above a threshold and the fakes, at the best threshold.
+    The definitions are scikit-learn's, which is too slow for thousands of replicates or masks.
 
     Args:
         fake: Weights (B, T) of the fake units at T scores, the highest score first.
         real: The same of the real units.
     """
-    true_positives = _cumulated(fake)
-    false_positives = _cumulated(real)
+    before_the_first = [(0, 0), (1, 0)]
+    true_positives = np.pad(fake.cumsum(axis=1), before_the_first)
+    false_positives = np.pad(real.cumsum(axis=1), before_the_first)
     positives = true_positives + false_positives
     fakes = true_positives[:, -1:]
     reals = false_positives[:, -1:]
     with np.errstate(invalid="ignore", divide="ignore"):
         tpr = true_positives / fakes
         fpr = false_positives / reals
-        iou = true_positives / (fakes + false_positives)
         precision = true_positives / positives
     precision[positives == 0] = 0
-    metrics = {}
-    for percent in (1, 5):
-        is_within = fpr <= percent / 100 + 1e-9
-        tpr_within = np.where(is_within, tpr, 0)
-        metrics[f"TPR at {percent}% FPR"] = tpr_within.max(axis=1)
     trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])
-    metrics["AUC"] = trapezia.sum(axis=1) / 2
     steps = np.diff(tpr) * precision[:, 1:]
-    metrics["AP"] = steps.sum(axis=1)
-    metrics["best IoU"] = iou.max(axis=1)
-    metrics["EER"] = _equal_error_rate(fpr, tpr)
-    return metrics
-
-
-def _cumulated(weights: Array) -> Array:
-    """The sums (B, T + 1) of the first 0 to T weights."""
-    none = np.zeros((len(weights), 1))
-    sums = weights.cumsum(axis=1)
-    return np.hstack([none, sums])
+    return {
+        "AUC": trapezia.sum(axis=1) / 2,
+        "AP": steps.sum(axis=1),
+        "EER": _equal_error_rate(fpr, tpr),
+    }
 
 
 def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
@@ -322,12 +306,8 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
 
 
 def p_value(difference: float, spread: Spread) -> float:
-    """Two-sided p of a difference; 1 where there is no difference at all."""
-    if np.isnan(spread.variance):
-        return NAN
-    if abs(difference) < 1e-12:
-        return 1.0
-    error = max(spread.error, 1e-12)
+    """Two-sided p of a difference; 1 where there is no difference at all, NaN without variance."""
+    error = np.maximum(spread.error, 1e-9)  # no division by 0; keeps NaN
     t = abs(difference) / error
     one_sided = stdtr(spread.degrees, -t)
     return float(2 * one_sided)
@@ -343,7 +323,7 @@ class Outcome:
         bounded: Whether the metric lies in [0, 1].
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
-        counts: The numbers of units (n, n_real, n_fake) and of clusters.
+        counts: (4,) the numbers that COUNTS names.
     """
 
     values: Array
@@ -351,7 +331,7 @@ class Outcome:
     bounded: bool
     independent: int
     how: str
-    counts: dict[str, int]
+    counts: Array
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -364,24 +344,20 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     first = outcomes[0]
     sets = len(outcomes)
-    values_of_sets = []
-    shares = []
-    independent = 0
-    for outcome in outcomes:
-        values_of_sets.append(outcome.values)
-        share = outcome.over_videos.variance / sets**2
-        shares.append(Spread(share, outcome.over_videos.degrees))
-        independent += outcome.independent
-    values = np.mean(values_of_sets, axis=0)
+    values = np.mean([outcome.values for outcome in outcomes], axis=0)
     value = float(values.mean())
-    over_videos = reduce(Spread.plus, shares)
     seeds = len(values)
+    spreads = [outcome.over_videos for outcome in outcomes]
+    shares = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
+    over_videos = reduce(Spread.plus, shares)
     over_seeds = Spread(NAN, 0)
     over_both = over_videos
     if seeds > 1:
         over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
         over_both = over_videos.plus(over_seeds)
+    counts = sum(outcome.counts for outcome in outcomes)
     columns = {
+        **dict(zip(COUNTS, counts)),
         "value": value,
         "sd": (over_seeds.variance * seeds) ** 0.5,
         "p": NAN if first.bounded else p_value(value, over_both),
@@ -391,15 +367,18 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
     }
-    spreads = {"": over_both, "_videos": over_videos, "_seeds": over_seeds}
+    independent = sum(outcome.independent for outcome in outcomes)
+    spreads = {
+        "": over_both,
+        "_videos": over_videos,
+        "_seeds": over_seeds,
+    }
     for name, spread in spreads.items():
         low, high = spread.interval(value)
         if first.bounded:
             low, high = bounded_interval(value, spread, independent)
         columns[f"low{name}"] = low
         columns[f"high{name}"] = high
-    for name in first.counts:
-        columns[name] = sum(outcome.counts[name] for outcome in outcomes)
     return columns
 
 
@@ -408,10 +387,8 @@ def holm(p: Sequence[float]) -> Array:
 
     NaN stays NaN and counts as a comparison.
     """
-    values = pd.Series(np.asarray(p, float))
-    ascending = values.sort_values()  # NaN last
-    factors = np.arange(len(ascending), 0, -1)
-    multiplied = ascending * factors
+    ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
+    multiplied = ascending * np.arange(len(ascending), 0, -1)
     adjusted = multiplied.cummax().clip(upper=1)
     return adjusted.sort_index().to_numpy()
 

@@ -85,7 +85,7 @@ class StoredRun:
 
     @property
     def detector(self) -> dict[str, Any]:
-        """Title, notebook, published name, colour and marker, and the published defaults."""
+        """Title, notebook, published name, and the published defaults."""
         return self.record["detector"]
 
 
@@ -256,7 +256,8 @@ class Report:
         """Main detectors in the order of their notebooks, then variants, then other tools.
 
         Variants stand in the order of their names, but ``main`` is the first of its ablation.
-        Raises :class:`DfnbError` when another tool has the name of a detector.
+        Raises :class:`DfnbError` when another tool has the name of a detector, or main detectors
+        have different training sets.
         """
         detectors = self._our_detectors()
         names = [detector.name.casefold() for detector in detectors]
@@ -317,12 +318,16 @@ class Report:
                 position = in_profile.index(role) if role in in_profile else -1
                 place = (is_variant, notebook, position, ablation, variant, train_set)
                 runs_by_place[place].append(run)
-        several_train_sets = len(main_train_sets) > 1
+        if len(main_train_sets) > 1:
+            raise DfnbError(
+                f"{self.folder} has main detectors of several training sets, "
+                f"{', '.join(sorted(main_train_sets))}; give each a report of its own"
+            )
         detectors = []
         for place in sorted(runs_by_place):
             _, _, _, ablation, variant, _ = place
             runs = sorted(runs_by_place[place], key=attrgetter("seed"))
-            detectors.append(_detector(ablation, variant, runs, several_train_sets))
+            detectors.append(_detector(ablation, variant, runs))
         return detectors
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
@@ -419,13 +424,8 @@ class Report:
         return table
 
 
-def _detector(
-    ablation: str,
-    variant: str,
-    runs: list[StoredRun],
-    several_train_sets: bool,
-) -> Detector:
-    """The detector of runs; where there are several training sets, its name tells which it has."""
+def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
+    """The detector of runs in one role."""
     first = runs[0]
     name = first.detector["title"]
     if ablation == STANDING_ALONE:
@@ -434,6 +434,4 @@ def _detector(
         variant = ""
     elif ablation:
         name = f"{name}, {ablation}: {variant}"
-    if several_train_sets:
-        name = f"{name}, {first.parameters['train_set']}"
     return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))

@@ -22,7 +22,6 @@ from dfnb.store import Detector, StoredRun
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
 DECLARED = read_yaml(MANIFEST)
-RANKED = ("AUC", metrics.GAIN)  # metrics by which detectors are ranked
 
 
 # ---------------------------------------------------------------- what is declared
@@ -40,51 +39,38 @@ class Spec(Closed):
     figure: bool = False
 
 
-def declared() -> dict[str, Spec]:
-    """The tables of ``tables.yaml`` by name, but for those of ablations."""
-    specs = {}
-    for notebook, tables in DECLARED["tables"].items():
-        for name, values in tables.items():
-            values = {**values, "notebook": notebook}
-            specs[name] = Spec.check(values, MANIFEST)
-    return specs
-
-
-def of_ablations(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Spec]:
-    """The tables ``<paper>_<ablation>…`` of the ablations among the detectors of a report.
+def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Spec]:
+    """The tables of ``tables.yaml`` by name, those of ablations as ``<paper>_<ablation>…``.
 
     Args:
         table: The :func:`extended` results.
         detectors: Those of the report.
     """
-    specs = {}
+    entries = {}
+    for notebook, tables in DECLARED["tables"].items():
+        for name, values in tables.items():
+            entries[name] = {**values, "notebook": notebook}
     for detector in detectors:
         if detector.variant in ("", results.MAIN):
             continue
-        ablation = detector.ablation
-        # A baseline is trained like the main variant where a paper compares itself with one.
-        is_main = table["variant"] == results.MAIN
-        is_compared = (table["paper"] == detector.paper) | is_main
-        rows = table[(table["ablation"] == ablation) & is_compared]
+        rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            "ablation": ["", ablation],
-            "detector": [*rows["detector"].unique(), *rows["minus"].unique()],
-            "test_set": list(rows["test_set"].unique()),
+            "ablation": ["", detector.ablation],
+            "detector": [*rows["detector"], *rows["minus"]],  # variants, and what they vary
+            "test_set": list(rows["test_set"]),
         }
         run = detector.runs[0]
-        title = f"{run.detector['title']}, {ablation}."
-        name = slug(f"{detector.paper} {ablation}").replace("-", "_")
+        ablation = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
         for ending, values in DECLARED["ablations"].items():
             if "by_method" in ending and not run.parameters["seen_methods"]:
                 continue
-            values = {
+            entries[ablation + ending] = {
                 **values,
                 "notebook": run.detector["notebook"],
-                "lead": f"{title} {values['lead']}",
+                "lead": f"{run.detector['title']}, {detector.ablation}. {values['lead']}",
                 "where": {**where, **values.get("where", {})},
             }
-            specs[name + ending] = Spec.check(values, MANIFEST)
-    return specs
+    return {name: Spec.check(entry, MANIFEST) for name, entry in entries.items()}
 
 
 # ---------------------------------------------------------------- the rows
@@ -101,7 +87,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(within=is_within)
     by_map = _sanity_verdicts(table)
     table = table.join(by_map, on=["detector", "map"])
-    table["verdict"] = table["verdict"].fillna("")
+    table = table.fillna({"verdict": ""})
     return claims.with_published(table)
 
 
@@ -110,13 +96,11 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
 
     Differences of two detectors do not count, because they are no correlations.
     """
-    is_difference = table["minus"] != ""
-    is_tested = table["sanity"] & ~is_difference & ~table["collapsed_included"]
-    tested = table[is_tested].dropna(subset="value")
+    tested = table.query("sanity and minus == '' and not collapsed_included")
+    tested = tested.dropna(subset="value")
     limits = tested["metric"].map(metrics.SANITY_LIMITS)
     fails = tested["value"] >= limits.astype(float)
-    tested = tested.assign(fails=fails)
-    by_map = tested.groupby(["detector", "map"])["fails"].any()
+    by_map = fails.groupby([tested["detector"], tested["map"]]).any()
     verdicts = by_map.map({True: "fails", False: "passes"})
     return verdicts.rename("verdict")
 
@@ -131,12 +115,8 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     for column, wanted in where.items():
         if wanted == "some":
             keep &= table[column] != ""
-        elif wanted == "itself":
-            keep &= table[column] == table["detector"]
-        elif isinstance(wanted, list):
-            keep &= table[column].isin(wanted)
         elif wanted != "any":
-            keep &= table[column] == wanted
+            keep &= table[column].isin(np.atleast_1d(wanted))
     rows = table[keep].copy()
     means = rows.loc[rows["mean_over"] != "", "mean_over"]
     if means.nunique() > 1:
@@ -165,7 +145,7 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
-    rows["text"] = [cell(row) for row in rows.to_dict("records")]
+    rows["text"] = rows.apply(cell, axis=1)
     if not spec.columns:
         return _differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
@@ -185,16 +165,14 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 def _differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Differences, one per row, with p and a verdict."""
     p = rows["p"].to_numpy()
-    corrected_p = holm(p)
     columns = {
         "difference": rows["text"],
         "p": metrics.p_texts(p),
-        "p, Holm": metrics.p_texts(corrected_p),
+        "p, Holm": metrics.p_texts(holm(p)),
         "verdict": verdicts(rows),
     }
-    counts = rows[["seeds", "collapsed", "n", "clusters"]].convert_dtypes()
-    table = pd.DataFrame(columns)
-    return pd.concat([table, counts], axis=1)
+    shown = [*columns, "seeds", "collapsed", "n", "clusters"]
+    return rows.assign(**columns)[shown].convert_dtypes()
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
@@ -205,36 +183,13 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
     return texts
 
 
-# ---------------------------------------------------------------- sentences
-
-
-def conclusion(rows: pd.DataFrame) -> str:
-    """A sentence: how many differences are decided, or which detector is highest.
-
-    Detectors are ranked by a metric of :data:`RANKED` on the last test set, which is the
-    cross-dataset mean where there is one. The sentence is empty unless all detectors have one such
-    value.
-    """
-    rows = rows.dropna(subset="value")
-    if rows["minus"].any():
-        counts = verdicts(rows).value_counts()
-        texts = [f"{count} {verdict}" for verdict, count in counts.items()]
-        return f"Differences: {', '.join(texts)}."
-    rows = rows[rows["metric"].isin(RANKED)]
-    last_test_set = rows["test_set"].tail(1)
-    last = rows[rows["test_set"].isin(last_test_set)]
-    detectors = rows["detector"].unique()
-    if len(detectors) < 2 or sorted(last["detector"]) != sorted(detectors):
-        return ""
-    best = last.loc[last["value"].idxmax()]
-    return f"Highest {best['metric']} on {best['test_set']}: {best['detector']}, {cell(best)}."
+# ---------------------------------------------------------------- captions
 
 
 def conditions(rows: pd.DataFrame, profile: str) -> str:
     """The sentences under a table or figure of these rows: how its numbers were made."""
-    collapsed = rows["collapsed"] + " of " + rows["detector"]
     has_collapsed = rows["collapsed"].str.match("[1-9]")
-    is_left_out = has_collapsed & ~rows["collapsed_included"]
+    collapsed = rows["collapsed"] + " of " + rows["detector"]
     facts = {
         "Trained on": rows["train_set"],
         "Seeds": rows["seeds_list"],
@@ -243,7 +198,7 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
         "Started from": rows["weights_from"],
         "Tested on": _test_sets(rows),
         "Cross-dataset mean": rows["mean_over"],
-        "Collapsed runs, left out unless all are": collapsed[is_left_out],
+        "Collapsed runs, left out unless all are": collapsed[has_collapsed],
         "Refused": rows["refused"],
     }
     sentences = []
@@ -282,11 +237,10 @@ def save(
     """
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)
-    latex = table.to_latex(index=False, escape=True)
     texts = {
         "csv": table.to_csv(index=False),
         "md": f"{markdown}\n\n{caption}\n",
-        "tex": f"% {caption}\n{latex}",
+        "tex": table.to_latex(index=False, escape=True),
         "txt": f"{caption}\n",
     }
     folder = report_folder(profile) / "tables"
@@ -309,10 +263,9 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     for detector in detectors:
         for run in detector.runs:
             backbone = run.parameters["settings"]["backbone"]
-            weights_from = run.record["weights_from"]
             chosen = run.record["chosen"]
             rows[detector.name, run.seed] = {
-                "start": f"{backbone} from {weights_from}",
+                "start": f"{backbone} from {run.record['weights_from']}",
                 "chosen epoch": f"{chosen['epoch']} of {len(run.log)}",
                 "validation AUC": f"{chosen['auc']:.3f}",
                 "images seen": run.record["images_seen"],
@@ -321,23 +274,21 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     return table.rename_axis(["detector", "seed"])
 
 
-def published(detectors: Sequence[Detector]) -> pd.DataFrame:
-    """The figures that the papers of these detectors print."""
-    runs = [detector.runs[0] for detector in detectors if detector.runs]
-    names = dict.fromkeys(run.detector["published"] for run in runs)
-    table = claims.published(names)
-    return table.set_index("paper")
-
-
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from the published ones."""
+    published = {
+        **run.detector["defaults"],
+        "initial weights": "ImageNet",
+    }
+    ours = {
+        **run.parameters["settings"],
+        "initial weights": run.record["weights_from"],
+    }
     settings = {
-        "published": run.detector["defaults"],
-        "this run": run.parameters["settings"],
+        "published": published,
+        "this run": ours,
     }
     table = pd.DataFrame(settings, dtype=object).map(str)
-    table = table.rename_axis("setting")
-    table.loc["initial weights"] = ["ImageNet", run.record["weights_from"]]
     return table[table["published"] != table["this run"]]
 
 
@@ -349,13 +300,12 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
     """The verdicts of the committed study on a paper's claims."""
-    path = find("reports/study") / "results.parquet"
+    path = find("reports/study/results.parquet")
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
     judged = claims.judge(read_table(path))
     tested = findings(judged)
-    papers = tested.index.get_level_values("paper")
-    return tested[papers == paper]
+    return tested.query("paper == @paper")
 
 
 # ---------------------------------------------------------------- a report
@@ -377,8 +327,7 @@ class Report:
         self.store = store.Report(profile)
         self.detectors = self.store.detectors()
         self.results = extended(results.load(profile))
-        self.tables = declared()
-        self.tables.update(of_ablations(self.results, self.detectors))
+        self.tables = declared(self.results, self.detectors)
         self.saved: list[Path] = []
 
     @cached_property
@@ -395,25 +344,18 @@ class Report:
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table and save it; it is empty and not saved if the report has nothing for it."""
+        table = pivot(self.rows(name), self.tables.get(name))
         if name in MADE:
             table = MADE[name](self)
-        else:
-            rows = self.rows(name)
-            table = pivot(rows, self.tables.get(name))
         if len(table):
-            caption = self._caption(name)
+            caption = self.caption(name)
             self.saved += save(table, self.profile, name, caption)
         return table
 
     def show(self, name: str) -> None:
-        """Display a table and what it comes to, or that the report has nothing for it."""
+        """Display a table, or that the report has nothing for it."""
         table = self.table(name)
-        if table.empty:
-            display(NOTHING)
-            return
-        display(table)
-        sentence = conclusion(self.rows(name))
-        display(Markdown(sentence))
+        display(NOTHING if table.empty else table)
 
     def figure(self, name: str) -> Image | Markdown:
         """Draw and save the rows of a table; returns the figure, or that there is none."""
@@ -421,17 +363,16 @@ class Report:
         if rows.empty:
             return NOTHING
         column = self.tables[name].columns[0]
-        looks = figures.looks(self.detectors)
-        figure = figures.forest(rows, column, looks)
-        caption = self._caption(name)
+        figure = figures.forest(rows, column)
+        caption = self.caption(name)
         paths = figures.save(figure, self.profile, name, caption)
         self.saved += paths
         return figures.shown(paths)
 
-    def _caption(self, name: str) -> str:
-        lead = self.tables[name].lead
+    def caption(self, name: str) -> str:
+        """The text under a table or figure: what it shows, and how its numbers were made."""
         details = conditions(self.rows(name), self.profile)
-        return f"{lead} {details}"
+        return f"{self.tables[name].lead} {details}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")
@@ -440,5 +381,4 @@ MADE = {
     "overview": lambda report: overview(report.detectors),
     "claims": lambda report: report.judged,
     "findings": lambda report: findings(report.judged),
-    "published": lambda report: published(report.detectors),
 }

@@ -1,21 +1,13 @@
-"""Running a profile: Snakemake as a child process, its progress, and the main table at the end."""
+"""Running a profile: Snakemake as a child process, and its progress."""
 
-import ctypes
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from statistics import mean
 
 import joblib
 
 from dfnb import files, jobs
 from dfnb.settings import DfnbError
-
-POLL_S = 0.5
-WORK = {"training": 5, "notebook": 1}  # a notebook takes about a fifth of a training
 
 
 def run(profile: str, cores: int) -> None:
@@ -27,13 +19,27 @@ def run(profile: str, cores: int) -> None:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
     """
-    cores = cores or joblib.cpu_count()
     planned = jobs.plan(profile)
     folder = files.home() / ".snakemake"
     messages = folder / "messages.txt"
-    with files.locked(folder):
-        exit_status = _run_snakemake(profile, cores, planned, messages)
-    if exit_status:
+    # Started by with_gpus.py, Snakemake ends when this process does; it needs no GPU itself.
+    command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
+    command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
+    command += ["--directory", files.home(), "--config", f"profile={profile}"]
+    command += ["--cores", str(cores or joblib.cpu_count())]
+    command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
+    with files.locked(folder), messages.open("wb") as file:
+        for job in planned:  # then a log means that its job has begun
+            (files.home() / job.log).unlink(missing_ok=True)
+        process = subprocess.Popen(command, stderr=file)
+        try:
+            _print_progress(process, planned)
+        except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
+            process.wait()  # a second Ctrl-C kills them
+            raise DfnbError("stopped; the same command goes on from here") from None
+        finally:
+            process.kill()
+    if process.returncode:
         _print_failures(planned)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
@@ -44,46 +50,17 @@ def run(profile: str, cores: int) -> None:
     print(f"report: {page if page.exists() else report}")
 
 
-def _run_snakemake(
-    profile: str,
-    cores: int,
-    planned: Sequence[jobs.Job],
-    messages: Path,
-) -> int:
-    """Run Snakemake on this terminal, and print what ends; returns its exit status."""
-    for job in planned:  # then a log means that its job has begun
-        (files.home() / job.log).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
-    command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    # The caller holds a lock that no killed process leaves behind.
-    command += ["--cores", str(cores), "--nolock"]
-    with messages.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stderr=file, preexec_fn=_end_with_parent)
-    try:
-        _print_progress(process, planned, cores)
-    except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
-        process.wait()  # a second Ctrl-C kills them
-        raise DfnbError("stopped; the same command goes on from here") from None
-    finally:
-        process.kill()
-    return process.returncode
+def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
+    """Print a line for every job that ends, with its seconds, until the process has ended.
 
-
-def _end_with_parent() -> None:
-    """On Linux, let this process be killed when the one that started it ends."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job], cores: int) -> None:
-    """Print a line for every job that ends, with its seconds, until the process has ended."""
+    The time left assumes that jobs go on ending as fast as they did since the start.
+    """
+    start = time.monotonic()
     begun: dict[str, float] = {}
     ended: set[str] = set()
-    seconds_per_work = []
     is_running = True
     while is_running:
-        time.sleep(POLL_S)
+        time.sleep(0.5)
         is_running = process.poll() is None
         now = time.monotonic()
         for job in planned:
@@ -92,18 +69,16 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[jobs.Job], core
             begun.setdefault(job.name, now)
             if job.done:  # Snakemake has removed what was there before
                 ended.add(job.name)
-                seconds = now - begun[job.name]
-                seconds_per_work.append(seconds / WORK[job.kind])
-                remaining = [WORK[other.kind] for other in planned if not other.done]
-                minutes_left = mean(seconds_per_work) * sum(remaining) / cores / 60
+                n_done = sum(other.done for other in planned)
+                minutes_left = (now - start) / len(ended) * (len(planned) - n_done) / 60
                 print(
-                    f"[{len(planned) - len(remaining)}/{len(planned)}] {job.name}, "
-                    f"{seconds:.0f} s, about {minutes_left:.0f} min left",
+                    f"[{n_done}/{len(planned)}] {job.name}, {now - begun[job.name]:.0f} s, "
+                    f"about {minutes_left:.0f} min left",
                     flush=True,
                 )
 
 
-def _print_failures(planned: Sequence[jobs.Job]) -> None:
+def _print_failures(planned: list[jobs.Job]) -> None:
     """Print the last line of the log of each job that began and did not end: its error."""
     for job in planned:
         log = files.home() / job.log

@@ -65,12 +65,9 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
 
 def _pairs() -> dict[str, str]:
     """The pair of people, such as 071_054, of each video of FaceForensics++."""
-    lists = published.load("faceforensics-c23").lists
-    pairs = {}
-    for name in ("originals", "fakes"):
-        for video, row in published.read_list(lists[name], {}).items():
-            pairs[video] = f"{row['a']}_{row['b']}"
-    return pairs
+    listing = published.load("faceforensics-c23").rules[0].list
+    rows = published.read_list(listing, {})
+    return {video: f"{row['a']}_{row['b']}" for video, row in rows.items()}
 
 
 def _entries(

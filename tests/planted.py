@@ -52,8 +52,6 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
         },
         "detector": {
             **detector,
-            "colour": "#0072b2",
-            "marker": "o",
             "defaults": {"backbone": "large", "lr": 0.01},
         },
         "rule": "best epoch",

@@ -145,7 +145,6 @@ with_its_tokenize = pytest.mark.skipif(
 
 
 @with_its_tokenize
-@pytest.mark.xfail(strict=True, reason="about 55,000 tokens and words: more must leave")
 def test_general_code_is_small(checkout):
     files = count_tokens.package(checkout)
     assert count_tokens.general(files, checkout) <= MOST_GENERAL

@@ -96,7 +96,6 @@ def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(tmp_path):
 
 
 SIZES = {
-    "prepare": ["--rounds", "1", "--length", "10", "--size", "64", "--detector", "none"],
     "table": ["--rows", "3200", "--rounds", "1"],
     "writing": ["--videos", "20", "--per-video", "3"],
     "loading": ["--steps", "2", "--batch", "4", "--size", "64", "--workers", "0"],
@@ -104,7 +103,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("command", SIZES)
-def test_reading_and_preparing_are_measured(command, tmp_path):
+def test_reading_is_measured(command, tmp_path):
     rows, printed = run("data", tmp_path, command, *SIZES[command])
     (table,) = rows.values()
     assert len(table) >= 1 and table.notna().any(axis=None)

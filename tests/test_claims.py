@@ -110,13 +110,11 @@ def test_numbers_without_a_verdict(judge, columns, expected):
 
 def test_what_is_material_depends_on_metric_and_test_set(judge):
     numbers = [number(0.012, 0.009, 0.015), number(0.04, 0.035, 0.045, metric="energy")]
-    numbers.append(number(0.012, 0.009, 0.015, test_set="there"))
     numbers.append(number(0.012, 0.009, 0.015, test_set=CROSS_DATASET_MEAN))
     judged = judge(numbers, {"sets": ["within", "cross"]}, {"metric": "energy"})
     small = "supported, below material size"
-    assert judged["on"].tolist() == ["here", CROSS_DATASET_MEAN, "there", "here"]
-    assert judged["verdict"].tolist() == ["supported", small, "not judged", small]
-    assert judged["kind"].tolist() == ["gain", "gain", "shown", "gain"]
+    assert judged["on"].tolist() == ["here", CROSS_DATASET_MEAN, "here"]
+    assert judged["verdict"].tolist() == ["supported", small, small]
 
 
 def test_p_is_against_the_bound_and_adjusted_within_the_family(judge):
@@ -153,21 +151,10 @@ def test_a_published_figure_is_inside_our_interval_or_outside(judge):
     changes = {"kind": "figure", "against": ""}
     judged = judge([alone], {**changes, "published": 0.9}, {**changes, "published": 0.95})
     assert judged["verdict"].tolist() == [
-        "published figure inside our interval (± 0.020)",
-        "published figure outside our interval (± 0.020)",
+        "published figure inside our interval",
+        "published figure outside our interval",
     ]
     assert judged["published"].tolist() == ["0.900", "0.950"]
-
-
-def test_detectors_of_several_training_sets_are_judged_apart(judge):
-    numbers = []
-    for train_set, low in (("a", 0.02), ("b", -0.08)):
-        names = {"detector": f"Ours, {train_set}", "minus": f"Plain, {train_set}"}
-        sets = {"train_set": train_set, "test_set": train_set}
-        numbers.append(number(low + 0.03, low, low + 0.06, **names, **sets))
-    judged = judge(numbers, {})
-    assert judged["on"].tolist() == ["a, trained on a", "b, trained on b"]
-    assert judged["verdict"].tolist() == ["supported", "worse"]
 
 
 @pytest.mark.parametrize("changed", [{"kind": "gains"}, {"line": "x"}, {"sets": []}, {"level": 3}])
@@ -198,5 +185,3 @@ def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_pa
     numbers.append(number(0.8, 0.7, 0.9, published_as="", **columns))
     table = claims.with_published(pd.DataFrame(numbers))
     assert table["published"].tolist() == ["0.779", ""]
-    shift = interval_text(0.8 - 0.7794, 0.7 - 0.7794, 0.9 - 0.7794, sign="+")
-    assert table["Δ"].tolist() == [shift, ""]

@@ -11,7 +11,6 @@ import nbformat
 import psutil
 import pytest
 from profiles import BASELINE, SETTINGS, write_profile
-from typer.testing import CliRunner
 
 from dfnb import files, jobs
 from dfnb.cli import app
@@ -28,10 +27,22 @@ def dfnb(*words, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-def output_of(*words):
-    """Exit status and all that is printed, in this process."""
-    done = CliRunner().invoke(app, words)
-    return done.exit_code, done.output
+@pytest.fixture
+def output_of(monkeypatch, capsys):
+    """Runs a command in this process; returns its exit status and all that it prints."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dfnb", *words])
+        with pytest.raises(SystemExit) as end:
+            app()
+        printed = capsys.readouterr()
+        status = end.value.code
+        text = printed.out + printed.err
+        if isinstance(status, str):  # the interpreter prints it to stderr, and exits with 1
+            return 1, text + status
+        return status, text
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -42,12 +53,13 @@ def output_of(*words):
         (("report", "../x"), "../x"),
         (("synth", "synth-z"), "synth-z.yaml does not exist"),
         (("prepare", "nowhere"), "nowhere"),
-        (("prepare", "celeb-df-v2"), "celeb-df-v2 is not below any --root"),
+        (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "nowhere.csv"),
-        (("prepare", "nowhere", "--set", "size"), "size = None: input should be"),
+        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
+        (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(own_home, words, sentence):
+def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
     status, printed = output_of(*words)
@@ -99,7 +111,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(small_run):
     assert "[1/2] xception-smoke-a-s0, " in printed and f"[2/2] {BASELINE}, " in printed
 
 
-def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run):
+def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run, output_of):
     path = small_run / "notebooks" / f"{BASELINE}.ipynb"
     path.write_text(path.read_text().replace("jobs.trained(p)", "jobs.nothing"))
     status, printed = output_of("run", "mine", "--cores", "1")

@@ -1,10 +1,8 @@
 """The estimate of what a profile takes."""
 
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
-from typer.testing import CliRunner
 
 from dfnb import cost, jobs
-from dfnb.cli import app
 from dfnb.data.frames import load_frames, select
 
 
@@ -13,6 +11,7 @@ def test_images_are_counted_as_they_are_shown(own_home):
     write_profile(own_home, notebooks={BASELINE: settings})
     labels = select(load_frames("smoke-a"), "train")["label"]
     epoch = 2 * (labels == 0).sum() + (labels == 1).sum()
+    epoch -= epoch % SETTINGS["batch_size"]
     (training,) = [job for job in jobs.plan("mine") if job.kind == "training"]
     assert cost.images(training.parameters) == 3 * epoch
 
@@ -20,8 +19,7 @@ def test_images_are_counted_as_they_are_shown(own_home):
 def test_a_report_has_a_row_per_detector_and_sums(own_home):
     small = {**SETTINGS, "mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
     write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: small})
-    done = CliRunner().invoke(app, ["cost", "mine"])
-    assert done.exit_code == 0, done.output
-    rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}
+    report = cost.report("mine")
+    rows = {line.split()[0]: line.split()[1:] for line in report.splitlines()}
     assert rows["xception"][0] == rows["locate_and_verify"][0] == "2"
-    assert "GiB of disk" in done.output and not (own_home / "runs").exists()
+    assert "GiB of disk" in report and not (own_home / "runs").exists()

@@ -1,17 +1,15 @@
-"""Decoding, and following faces through drawn clips."""
+"""Decoding, and the file of the face detector."""
 
 import hashlib
-import weakref
 
 import av
 import numpy as np
 import pytest
-from clips import SMALL, Blobs, draw, moving, write
+from clips import draw, moving, write
 from PIL import Image
 
 from dfnb.data import faces
-from dfnb.data.faces import Unusable, decode, follow, search
-from dfnb.data.prepare import Settings
+from dfnb.data.faces import Unusable, decode
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -77,85 +75,6 @@ def test_a_photograph_is_turned_upright(tmp_path):
     image.save(tmp_path / "a.png", exif=orientation)
     (decoded,) = decode(tmp_path / "a.png")
     np.testing.assert_array_equal(decoded, np.rot90(np.array(image), -1))
-
-
-# ---------------------------------------------------------------- following
-
-
-def test_a_place_is_linear_between_detections_and_belongs_to_the_nearest_search():
-    searched = np.array([0, 5, 10, 15, 35, 55])
-    detections = [np.array([x, 40, 20, 20, *[x, 50] * 5, 1.0]) for x in (10, 110, 360)]
-    # Missed at 5, between two that found the face; at 15, between two more; and at the end.
-    track = dict(zip([0, 2, 4], detections))
-    shown, places = faces.interpolate(track, np.arange(56), searched)
-    assert shown.tolist() == list(range(46))  # from 46 on, 55 is nearer than 35
-    assert places[:, 0] == pytest.approx(np.interp(shown, [0, 10, 35], [20, 120, 370]))
-    assert (places[:, 1] == 50).all() and (places[:, 2] == 20).all()
-    track = dict(zip([0, 3, 4], detections))  # two missed searches in a row are not bridged
-    shown, _ = faces.interpolate(track, np.arange(56), searched)
-    assert shown.tolist() == [0, 1, 2, *range(13, 46)]
-
-
-def followed(images, **settings):
-    """The people of a clip, seen longest first: numbers of the frames, and places."""
-    searches = search(iter(images), Settings(min_face=16, **settings), Blobs())
-    assert searches[-1].frame == len(images) - 1
-    return searches, follow(searches, np.arange(len(images)))
-
-
-@pytest.mark.parametrize("n", [1, 2, 6, 23])
-@pytest.mark.parametrize("every", [1, 5])
-def test_every_frame_has_its_face_with_one_detection_in_k_frames(n, every):
-    images = [draw([(40 + 3 * i, 60)]) for i in range(n)]
-    searches, people = followed(images, detect_every=every)
-    ((shown, places),) = people
-    assert shown.tolist() == list(range(n))
-    assert places[:, 0] == pytest.approx([40 + 3 * i for i in range(n)], abs=0.51)
-    assert len(searches) == len({*range(0, n, every), n - 1})
-
-
-def test_memory_does_not_grow_with_the_length_of_a_video():
-    alive = []
-    counts = []
-
-    def images():
-        for _ in range(100):
-            image = draw([(60, 60)])
-            alive.append(weakref.ref(image))
-            yield image
-            counts.append(sum(reference() is not None for reference in alive))
-
-    search(images(), SMALL, Blobs())
-    assert 0 < max(counts) <= 3
-
-
-def test_two_people_who_pass_each_other_keep_their_tracks():
-    _, people = followed([draw([(30 + 2 * i, 35), (130 - 2 * i, 85)]) for i in range(50)])
-    assert [len(shown) for shown, _ in people] == [50, 50]
-    heights = [places[:, 1] for _, places in people]
-    assert all(np.ptp(height) < 3 for height in heights)
-    assert sorted(height.mean() for height in heights) == pytest.approx([35, 85], abs=2)
-
-
-def test_a_cut_ends_all_tracks():
-    images = [draw([(60, 60)], 60)] * 23 + [draw([(64, 60)], 160)] * 21
-    _, people = followed(images)
-    assert [shown.tolist() for shown, _ in people] == [list(range(23)), list(range(23, 44))]
-
-
-@pytest.mark.parametrize("length", [8, 15, 25])
-def test_a_dissolve_ends_all_tracks(length):
-    """Two faces at the same place; the second shot moves a little, as real ones do."""
-    first = [draw([(60, 60)], 60)] * 30
-    second = [draw([(60 + i % 2, 60)], 160) for i in range(30 + length)]
-    shares = np.linspace(0, 1, length + 2)[1:-1]
-    mixed = []
-    for share, image in zip(shares, second):
-        mixed.append(np.uint8(np.round((1 - share) * first[0] + share * image)))
-    _, people = followed([*first, *mixed, *second[length:]])
-    assert not any(shown[0] < 30 and shown[-1] >= 30 + length for shown, _ in people)
-    shown = set(np.concatenate([numbers for numbers, _ in people]))
-    assert shown >= {*range(30), *range(30 + length, 60 + length)}
 
 
 # ---------------------------------------------------------------- the detector's file

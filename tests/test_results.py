@@ -180,16 +180,6 @@ def test_maps_are_measured_on_forged_frames():
     assert row(made, detector="Plain", metric="all", **of_map)["sanity"]
 
 
-def test_losses_that_end_before_the_last_epoch_have_no_row():
-    for seed, moved in ((0, 0.2), (1, 0.4)):
-        first = {"loss_cls": 1.0, "loss_warm": 2.0}
-        write("p", clean(seed), seed=seed, log=[first, {"loss_cls": 1 - moved}])
-    made = made_of("p")
-    number = row(made, metric="loss_cls", level="frame")
-    assert (number["value"], number["sd"]) == pytest.approx((0.3, np.std([0.2, 0.4], ddof=1)))
-    assert number["seeds"] == 2 and "loss_warm" not in set(made["metric"])
-
-
 # ---------------------------------------------------------------- differences
 
 

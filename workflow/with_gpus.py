@@ -2,7 +2,7 @@
 
 The command sees N of the GPUs that this process sees, which no other command has; it waits for
 them. Each is locked by a file in ``runs/`` as long as the command runs. Without GPUs, and in a job
-of Slurm, which hands them out itself, the command just runs. On Linux it gets SIGTERM when the
+of Slurm, which hands them out itself, the command just runs. On Linux it is killed when the
 process that started it ends.
 """
 
@@ -14,50 +14,47 @@ import sys
 import time
 from pathlib import Path
 
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-
 
 def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if "SLURM_JOB_ID" in os.environ:
         return []
-    devices = list(Path("/dev").glob("nvidia[0-9]*"))
-    everything = ",".join(str(number) for number in range(len(devices)))
+    devices = enumerate(Path("/dev").glob("nvidia[0-9]*"))
+    everything = ",".join(str(number) for number, _ in devices)
     names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
     return [name for name in names.split(",") if name not in ("", "-1")]
 
 
-def lock(gpus: list[str], count: int) -> list[str]:
-    """Lock ``count`` of the GPUs for this process and what it becomes; none if fewer are free."""
-    locked = {}
-    for gpu in gpus:
-        file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
-        os.set_inheritable(file, True)
-        locked[gpu] = file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(locked.pop(gpu))
-        if len(locked) == count:
-            return list(locked)
-    for file in locked.values():
+def lock(gpu: str) -> bool:
+    """Lock a GPU for this process and what it becomes; False where a process has it already."""
+    file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(file, True)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(file)
-    return []
+        return False
+    return True
 
 
 def main(count: int, command: list[str]) -> None:
     """Wait for the GPUs, then become the command."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of linux/prctl.h
     gpus = visible_gpus()
-    if gpus:
+    if gpus and count:
         if count > len(gpus):
             sys.exit(f"{count} GPUs are needed and there are {len(gpus)}; lower devices")
         Path("runs").mkdir(exist_ok=True)
-        own = lock(gpus, count)
-        while not own:
-            time.sleep(1)
-            own = lock(gpus, count)
+        own = []
+        with Path("runs/.gpus").open("wb") as turn:
+            # One process chooses at a time: two could hold half of what each needs, for ever.
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            while len(own) < count:
+                time.sleep(0.1)
+                for gpu in gpus:
+                    if len(own) < count and lock(gpu):
+                        own.append(gpu)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     os.execvp(command[0], command)
 

@@ -7,12 +7,6 @@ import av
 import cv2
 import numpy as np
 
-# One thread: there is one process per core.
-X264_OPTIONS = {"preset": "fast", "threads": "1"}
-# libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often others refer
-# to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
-REPEATABLE = {"x264-params": "asm=SSE4.2"}
-
 
 def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     """Encode a video as H.264 and decode it again.
@@ -34,29 +28,29 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         (0, 0),
     )
     padded = np.pad(frames, padding, "edge")
-    options = {"crf": str(crf), **X264_OPTIONS}
+    options = {
+        "crf": str(crf),
+        "preset": "fast",
+        "threads": "1",  # there is one process per core
+    }
     if repeatable and platform.machine() in ("x86_64", "AMD64"):
-        options.update(REPEATABLE)
+        # libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often
+        # others refer to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
+        options["x264-params"] = "asm=SSE4.2"
     file = io.BytesIO()
     with av.open(file, "w", "matroska") as container:
         stream = container.add_stream("libx264", 3, options)
-        stream.height = padded.shape[1]
-        stream.width = padded.shape[2]
+        stream.height, stream.width = padded.shape[1:3]
         for image in padded:
             rgb = av.VideoFrame.from_ndarray(image)
             yuv = rgb.reformat(format="yuv420p", threads=1)
-            packets = stream.encode(yuv)
-            container.mux(packets)
-        last_packets = stream.encode()
-        container.mux(last_packets)
+            container.mux(stream.encode(yuv))
+        container.mux(stream.encode())
     file.seek(0)
-    decoded = []
     with av.open(file) as container:
-        for frame in container.decode():
-            image = frame.to_ndarray(format="rgb24", threads=1)
-            decoded.append(image)
-    whole = np.stack(decoded)
-    return whole[:, :height, :width]
+        decoder = container.decode()
+        decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in decoder]
+    return np.stack(decoded)[:, :height, :width]
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -7,6 +7,7 @@ resumed training, and any number of workers or devices, sees the same images.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dfnb.data.frames import Pixels, landmarks_array
+from dfnb.data.frames import Pixels, face_axes, landmarks_array
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
@@ -86,9 +87,8 @@ class FrameDataset(Dataset):
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
-            with torch.random.fork_rng(devices=[]):
-                # One seed for all samples of a frame: they are augmented alike.
-                torch.manual_seed(torch_seed("augment", self.seed, epoch, position, 0))
+            # One seed for all samples of a frame: they are augmented alike.
+            with _torch_stream(torch_seed("augment", self.seed, epoch, position, 0)):
                 items.append(self._item(sample))
         return items
 
@@ -132,13 +132,26 @@ class FrameDataset(Dataset):
         }
 
 
-def _handedness(points: Tensor) -> Tensor:
+@contextmanager
+def _torch_stream(seed: int) -> Iterator[None]:
+    """Let torch draw on the CPU from ``seed``; afterwards its generator is as it was.
+
+    ``torch.manual_seed`` would take a millisecond, because it seeds GPUs, too.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+def _handedness(points: Tensor) -> float:
     """A number of landmarks (5, 2) that has the other sign in a mirrored face."""
-    across = points[1] - points[0]
-    eyes = points[:2].mean(0)
-    mouth = points[3:].mean(0)
-    down = mouth - eyes
-    return across[0] * down[1] - across[1] * down[0]  # their cross product
+    axes, _ = face_axes(points.as_subclass(Tensor).numpy())
+    (across_x, down_x), (across_y, down_y) = axes.tolist()
+    return across_x * down_y - across_y * down_x  # the cross product of the face's axes
 
 
 # ---------------------------------------------------------------- batches

@@ -1,18 +1,18 @@
 """From videos to a dataset of crops: find the faces, cut them out alike, list what failed.
 
-A video is read twice: first to find and follow its faces, then to cut them out, real and fake
-through the same geometry. A video without a usable face ends in a quarantine list with its reason.
-Crops that others have made are used where they lie.
+A video is read twice: first to count its frames, then to find the faces in evenly spaced ones and
+to cut them out, real and fake through the same geometry. A video without a usable face ends in a
+quarantine list with its reason. Crops that others have made are used where they lie.
 """
 
 import atexit
 import re
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 
@@ -20,60 +20,38 @@ import cv2
 import joblib
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from dfnb.data.faces import Unusable, YuNet, decode, detector_path, follow, read_image, search
+from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
 from dfnb.data.videos import Video
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
-from dfnb.records import Clock, read_record
+from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
 
 TREE = "tree"  # in a dataset's folder: a link to the folder of the crops that are used in place
 DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
 MASKED = 127  # grey level of a mask above which a pixel is forged
+OVERLAP = 0.2  # intersection over union from which the boxes of two frames may be of one person
 SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all rows of a video
-COUNTS = ("frames", "without_face")  # of a video: wanted frames, and those of them without a face
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
-
-Parts = dict  # what dfnb.data.frames.write_video takes, beside the folder
 
 
 class Settings(Closed):
-    """What the crops of a dataset depend on, beside the videos and the detector.
-
-    Faces are followed through every frame of a video, so that the crop of a face does not depend
-    on which frames are kept. A ``stride`` of None does not stand in the record, so that datasets
-    from before there was one are still the same.
-    """
+    """What the crops of a dataset depend on, beside the videos and the detector."""
 
     size: int = Field(256, ge=32, le=1024)  # side of a crop in pixels
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
-    stride: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)  # every k-th
+    stride: int = Field(1, ge=1)  # every k-th frame
     frames_per_video: int | None = Field(None, ge=1)  # at most, evenly spaced; None: all
-    detect_every: int = Field(5, ge=1, le=30)  # faces are detected on every k-th frame
-    min_score: float = Field(0.7, ge=0.3, le=1)  # confidence of a face at least
     min_face: int = Field(32, ge=8)  # longer side of a face in source pixels at least
 
 
 # ---------------------------------------------------------------- geometry
-
-
-def square_box(place: np.ndarray, scale: float, shape: tuple[int, ...]) -> list[int]:
-    """Left, top, right, bottom of a square about a face.
-
-    Args:
-        place: Where the face is (13,), see :func:`dfnb.data.faces.interpolate`.
-        scale: The side of the square in longer sides of the face.
-        shape: Height and width of the frame. The centre of the square lies in it.
-    """
-    side = max(1, round(place[2] * scale))
-    height, width = shape[:2]
-    x, y = np.clip(place[:2], 0, [width - 1, height - 1])
-    left = round(float(x) - side / 2)
-    top = round(float(y) - side / 2)
-    return [left, top, left + side, top + side]
 
 
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
@@ -82,9 +60,8 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     Beyond the image its edges are repeated.
     """
     left, top, right, bottom = box
-    rows = np.arange(top, bottom).clip(0, len(image) - 1)
-    columns = np.arange(left, right).clip(0, image.shape[1] - 1)
-    patch = image[rows][:, columns]
+    rows = image.take(range(top, bottom), 0, mode="clip")
+    patch = rows.take(range(left, right), 1, mode="clip")
     method = cv2.INTER_CUBIC
     if bottom - top > size:
         method = cv2.INTER_AREA
@@ -107,150 +84,155 @@ def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- one video
 
 
-@dataclass
-class Face:
-    """The face of a person in one frame.
+def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
+    """Cut one face out of each wanted frame of a video, where the detector finds any.
 
-    All faces of a video lie in memory at once: 0.2 MB per face at 256 pixels.
+    Returns what :func:`dfnb.data.frames.write_video` takes, and the number of wanted ``frames``.
     """
-
-    frame: int
-    place: np.ndarray  # (13,), see dfnb.data.faces.interpolate
-    box: Sequence[int] = ()  # left, top, right, bottom of the crop in the frame
-    crop: np.ndarray | None = None  # (size, size, 3) uint8
-    mask: np.ndarray | None = None  # (size, size) bool
-    covered: float = 0.0  # share of the crop that the mask covers
-
-
-Person = list[Face]  # in all frames that show it, in their order
-
-
-def cut_faces(video: Video, settings: Settings, detector: YuNet) -> Parts:
-    """Find and follow the faces of a video, and cut out one per frame."""
-    searches = search(decode(video.path), settings, detector)
-    length = searches[-1].frame + 1
+    length = sum(1 for _ in decode(video.path))
     wanted = wanted_frames(length, settings)
-    people = []
-    for frames, places in follow(searches, wanted):
-        pairs = zip(frames.tolist(), places)
-        people.append([Face(frame, place) for frame, place in pairs])
-    if not people:
+    faces = find_faces(video, wanted, settings, detector)
+    if not faces:
         raise Unusable(f"no face in {len(wanted)} frames")
-    read_faces(video, people, settings)
-    chosen = choose(people, video)
-    if not chosen:
+    chosen = choose(pd.DataFrame(faces), video)
+    if chosen.empty:
         raise Unusable(f"no face under the mask in {len(wanted)} frames")
-    rows = []
-    crops = []
-    masks = []
-    for face in chosen:
-        left, top, right, _ = face.box
-        scale = settings.size / (right - left)
-        origin = np.tile([left, top], 5)
-        landmarks = (face.place[3:] - origin) * scale
-        row = {
-            "track": 0,
-            "frame": face.frame,
-            "scale": scale,
-            "crop_box": face.box,
-            "landmarks": landmarks.round(3),
-        }
-        rows.append(row)
-        crops.append(face.crop)
-        masks.append(face.mask)
+    rows = chosen[["frame", "scale", "crop_box", "landmarks"]]
     return {
-        "rows": rows,
-        "crops": np.stack(crops),
-        "masks": np.stack(masks) if video.mask_file else None,
+        "rows": rows.to_dict("records"),
+        "crops": np.stack(chosen["crop"]),
+        "masks": np.stack(chosen["mask"]) if video.mask_file else None,
         "frames": len(wanted),
-        "without_face": len(wanted) - len(chosen),
     }
 
 
-def wanted_frames(length: int, settings: Settings) -> np.ndarray:
+def wanted_frames(length: int, settings: Settings) -> list[int]:
     """The numbers of the frames of a video of this length that are kept where they show a face."""
-    kept = np.arange(0, length, settings.stride or 1)
-    most = settings.frames_per_video or length
-    n = min(most, len(kept))
+    kept = np.arange(0, length, settings.stride)
+    n = min(settings.frames_per_video or length, len(kept))
     middles = (2 * np.arange(n) + 1) * len(kept) // (2 * n)  # of n equal parts
-    return kept[middles]
+    return kept[middles].tolist()
 
 
-def read_faces(video: Video, people: list[Person], settings: Settings) -> None:
-    """Read a video with its mask, and give each face its box, its crop and its mask."""
-    faces = defaultdict(list)
-    for face in chain(*people):
-        faces[face.frame].append(face)
-    has_mask = video.mask_file is not None
-    masks = decode(video.mask_file) if has_mask else ()
+def find_faces(
+    video: Video,
+    wanted: Sequence[int],
+    settings: Settings,
+    detector: YuNet,
+) -> list[dict]:
+    """Read a video with its mask, and cut all faces out of the ``wanted`` frames.
+
+    All lie in memory at once: 0.3 MB per face at 256 pixels. Returns the faces as
+    :func:`cut_face` does, each with the number of its ``person``.
+    """
+    masks = decode(video.mask_file) if video.mask_file else ()
     pairs = zip_longest(decode(video.path), masks)
+    found = []
+    last = []  # the faces in the last wanted frame
     for number, (image, beside) in enumerate(pairs):
-        if has_mask and (image is None or beside is None):
-            raise Unusable("the mask and the video have different numbers of frames")
-        for face in faces[number]:
-            face.box = square_box(face.place, settings.scale, image.shape)
-            face.crop = crop(image, face.box, settings.size)
-            if has_mask:
-                mask = mask_of(video, image, beside)
-                grey = crop(mask, face.box, settings.size)
-                face.mask = grey > MASKED
-                face.covered = face.mask.mean()
+        # Where one of them has ended there is None, of shape ().
+        if video.mask_file and np.shape(image) != np.shape(beside):
+            raise Unusable("the mask and the video differ in their size or number of frames")
+        if number in wanted:
+            mask = np.zeros(image.shape[:2], np.uint8)
+            if video.mask:
+                mask = cv2.cvtColor(beside, cv2.COLOR_RGB2GRAY)
+            elif video.original:
+                mask = difference(image, beside)
+            faces = []
+            for detection in detect(image, settings.min_face, detector):
+                face = cut_face(image, mask, detection, settings)
+                new_person = len(found) + len(faces)
+                face.update(frame=number, person=new_person)
+                faces.append(face)
+            if last and faces:
+                link(last, faces)
+            found += faces
+            last = faces
+    return found
 
 
-def mask_of(video: Video, image: np.ndarray, beside: np.ndarray) -> np.ndarray:
-    """The mask (H, W) uint8 of a frame, from the frame of the mask video or of the original."""
-    if image.shape != beside.shape:
-        raise Unusable(f"the mask has the shape {beside.shape[:2]}, the video {image.shape[:2]}")
-    if video.mask:
-        return cv2.cvtColor(beside, cv2.COLOR_RGB2GRAY)
-    return difference(image, beside)
+def cut_face(
+    image: np.ndarray,
+    mask: np.ndarray,
+    detection: np.ndarray,
+    settings: Settings,
+) -> dict:
+    """Cut a ``detection`` (15,) out of an image (H, W, 3) and its mask (H, W), both uint8.
+
+    Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table, ``crop``
+    (size, size, 3) uint8, ``mask`` (size, size) bool, the share of it that is ``covered``, and
+    ``side``, that of the square in pixels of the image.
+    """
+    x, y, width, height = detection[:4]
+    side = round(max(width, height) * settings.scale)
+    left = round(x + width / 2 - side / 2)
+    top = round(y + height / 2 - side / 2)
+    box = [left, top, left + side, top + side]
+    scale = settings.size / side
+    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale
+    forged = crop(mask, box, settings.size) > MASKED
+    return {
+        "scale": scale,
+        "crop_box": box,
+        "landmarks": landmarks.ravel().round(3),
+        "crop": crop(image, box, settings.size),
+        "mask": forged,
+        "covered": forged.mean(),
+        "side": side,
+    }
 
 
-def choose(people: list[Person], video: Video) -> list[Face]:
-    """Choose one face per frame, in the order of the frames.
+def link(last: Sequence[Mapping], faces: Sequence[dict]) -> None:
+    """Find the persons of ``last``, the faces in a frame, again among the ``faces`` in the next.
+
+    The pairs are those whose boxes overlap most in total; a face in no pair stays a new person.
+    """
+    last_boxes = torch.tensor([face["crop_box"] for face in last])
+    boxes = torch.tensor([face["crop_box"] for face in faces])
+    overlap = box_iou(last_boxes, boxes)
+    for i, j in zip(*linear_sum_assignment(overlap, maximize=True)):
+        if overlap[i, j] >= OVERLAP:
+            faces[j]["person"] = last[i]["person"]
+
+
+def choose(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
+    """Choose one of the ``faces`` per frame, in the order of the frames.
 
     Each frame shows the person in it who is the most important of the video: in a fake with masks
     whom the mask covers most, in another fake the largest, in a real video who is seen longest.
-    That holds across cuts, too, so that real and forged videos differ by nothing else. None is
-    chosen where no face is under the mask.
+    None is chosen where no face is under the mask.
     """
-
-    def importance(faces: Person) -> tuple:
-        covered = np.mean([face.covered for face in faces])
-        side = np.mean([face.box[2] - face.box[0] for face in faces])
-        seen = len(faces) if video.label == 0 else 0
-        return covered, seen, side
-
-    ranked = sorted(people, key=importance, reverse=True)
+    people = faces.groupby("person")
+    ranked = faces.assign(
+        covered=people["covered"].transform("mean"),
+        seen=people["frame"].transform("size") if video.label == 0 else 0,
+        side=people["side"].transform("mean"),
+    )
+    ranked = ranked.sort_values(["covered", "seen", "side"], ascending=False)
     if video.mask_file:
         # Nobody whom the mask only touches while the forged face is not seen.
-        most_covered, _, _ = importance(ranked[0])
-        least = most_covered / 2
-        ranked = [faces for faces in ranked if importance(faces)[0] > least]
-    chosen = {}
-    for face in chain(*ranked):
-        chosen.setdefault(face.frame, face)
-    return [chosen[frame] for frame in sorted(chosen)]
+        least = ranked["covered"].max() / 2
+        ranked = ranked[ranked["covered"] > least]
+    return ranked.drop_duplicates("frame").sort_values("frame")
 
 
-def use_crops(video: Video, folder: Path) -> Parts:
+def use_crops(video: Video, folder: Path) -> dict:
     """Use crops where they lie, below the link in a dataset's ``folder``.
 
     Frames are numbered by the last number in their names. An image that cannot be read counts as a
-    frame without a face.
+    frame without a face. Returns the same as :func:`cut_faces`.
     """
     images = sorted(video.crops)
     numbers = []
     for image, _ in images:
-        digits = re.findall(r"\d+", Path(image).stem)
-        numbers.append(int(digits[-1]) if digits else 0)
+        digits = re.findall(r"\d+", f"0{Path(image).stem}")  # 0 where the name has no number
+        numbers.append(int(digits[-1]))
     if len(set(numbers)) < len(numbers):  # the names number nothing
         numbers = range(len(images))
     rows = []
-    in_order = sorted(zip(numbers, images))
-    for number, (image, mask) in in_order:
+    for number, (image, mask) in sorted(zip(numbers, images)):
         row = {
-            "track": 0,
             "frame": number,
             "path": f"{TREE}/{image}",
             "mask": f"{TREE}/{mask}" if mask else "",
@@ -265,7 +247,6 @@ def use_crops(video: Video, folder: Path) -> Parts:
         "rows": rows,
         "crops_hash": images_hash(folder, rows),
         "frames": len(images),
-        "without_face": len(images) - len(rows),
     }
 
 
@@ -278,29 +259,33 @@ def prepare_video(
 ) -> dict:
     """Prepare one video into ``folder/videos/<name>``.
 
-    Returns its :data:`COUNTS`, or the ``reason`` why it goes to quarantine. A video that is there
-    already is kept if it was made of the same ``inputs``, and removed otherwise. A fake that cannot
-    be compared with its original, frame by frame, has no mask.
+    Returns the number of wanted ``frames`` and of those ``without_face``, or the ``reason`` why
+    the video goes to quarantine. A video that is there already is kept if it was made of the same
+    ``inputs``, and removed otherwise. A fake that cannot be compared with its original, frame by
+    frame, has no mask.
     """
     place = folder / "videos" / video.name
-    if (place / "video.json").exists():
-        facts = read_json(place / "video.json")
-        if facts["inputs"] == inputs:
-            return {name: facts[name] for name in COUNTS}
-        shutil.rmtree(place)
-    try:
-        parts = use_crops(video, folder) if video.crops else cut_faces(video, settings, detector)
-    except (Unusable, cv2.error) as error:
-        if video.mask or not video.original:
-            return {"reason": str(error)}
-        video = replace(video, original=None)
-        return prepare_video(video, inputs, folder, settings, detector)
-    for row in parts["rows"]:
-        row["dataset"] = folder.name
-        for column in SAME:
-            row[column] = getattr(video, column)
-    write_video(place, inputs=inputs, **parts)
-    return {name: parts[name] for name in COUNTS}
+    file = place / "video.json"
+    parts = read_json(file) if file.exists() else {}
+    if parts.get("inputs") != inputs:
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            if video.crops:
+                parts = use_crops(video, folder)
+            else:
+                parts = cut_faces(video, settings, detector)
+        except (Unusable, cv2.error) as error:
+            if video.mask or not video.original:
+                return {"reason": str(error)}
+            video = replace(video, original=None)
+            return prepare_video(video, inputs, folder, settings, detector)
+        for row in parts["rows"]:
+            row.update(dataset=folder.name, track=0)
+            for column in SAME:
+                row[column] = getattr(video, column)
+        write_video(place, inputs=inputs, **parts)
+    wanted = parts["frames"]
+    return {"frames": wanted, "without_face": wanted - len(parts["rows"])}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -334,12 +319,9 @@ def prepare(
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
-    detector = detector or YuNet(detector_path())
-    clock = Clock()
-    videos = sorted(videos, key=lambda video: video.name)
+    detector = detector or YuNet()
     check_names(videos)
-    parameters = settings.model_dump()
-    parameters["detector_sha256"] = detector.sha256
+    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
@@ -354,28 +336,17 @@ def prepare(
         for video in videos:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
-        results = run_jobs(jobs, name, workers)
-        faces, quarantine = count_losses(videos, results)
+        pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
+        results = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
+        faces, quarantine = count_losses(videos, list(results))
         text = quarantine.to_csv(index=False)
         write_bytes(folder / "quarantine.csv", text.encode())
         return write_dataset(
             folder,
             parameters,
-            faces=faces.T.to_dict(),
+            faces=faces.to_dict("index"),
             quarantine=quarantine.to_dict("records"),
-            **clock.facts(),
         )
-
-
-def run_jobs(jobs: Sequence, name: str, workers: int | None) -> list[dict]:
-    """The results of joblib's ``jobs`` in their order, with a bar of progress."""
-    pool = joblib.Parallel(
-        workers or -1,
-        return_as="generator",
-        initializer=start_worker,
-    )
-    progress = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
-    return list(progress)
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -396,7 +367,7 @@ def check_names(videos: Sequence[Video]) -> None:
 
 def inputs_digest(video: Video, parameters: Mapping) -> str:
     """What a prepared video depends on; files count by their names, sizes and times of change."""
-    crops = [video.path / name for name in chain(*video.crops) if name]
+    crops = [video.path / name for name in chain(*video.crops)]
     files = [video.path, video.mask_file, *crops]
     stamps = []
     for file in files:
@@ -404,7 +375,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
     values = [getattr(video, column) for column in SAME]
-    return digest([parameters, video.name, values, stamps])
+    return digest([parameters, values, stamps])
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
@@ -418,19 +389,17 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
 
 def clean(folder: Path, videos: Sequence[Video]) -> None:
     """Remove the record, and what a killed run has left; refuse a folder with other videos."""
-    leftovers = list(folder.rglob(".*"))
-    for path in leftovers:
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink(missing_ok=True)
-    names = {video.name for video in videos}
+    temporary = list(folder.rglob(".*.*"))  # of dfnb.files.atomic
+    for path in temporary:
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
     root = folder / "videos"
+    places = {root / video.name for video in videos}
     for file in root.rglob("video.json"):
-        stored = file.parent.relative_to(root).as_posix()
-        if stored not in names:
+        if file.parent not in places:
             raise DfnbError(
-                f"{folder} holds another video, {stored!r}; give the new dataset another name"
+                f"{folder} holds another video, {file.parent.name!r}; give the new dataset "
+                "another name"
             )
     (folder / "record.json").unlink(missing_ok=True)
 
@@ -445,24 +414,17 @@ def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Counts of what was lost, by split and method, and the videos that were not used."""
-    rows = []
-    for video, result in zip(videos, results):
-        row = {
-            "kind": f"{video.split}/{video.method}",
-            "video": video.name,
-            "file": video.path.name,
-            "method": video.method,
-            "videos": 1,
-            "quarantined": "reason" in result,
-            **result,
-        }
-        rows.append(row)
-    numbers = ["videos", "quarantined", *COUNTS]
-    texts = ["video", "file", "method", "reason"]
-    table = pd.DataFrame(rows, columns=["kind", *numbers, *texts])
-    counts = table.groupby("kind")[numbers].sum()
-    quarantine = table[table["quarantined"]]
-    return counts.astype(int), quarantine[texts]
+    table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
+    table["video"] = [video.name for video in videos]
+    table["kind"] = [f"{video.split}/{video.method}" for video in videos]
+    counts = table.groupby("kind").agg(
+        videos=("video", "size"),
+        quarantined=("reason", "count"),
+        frames=("frames", "sum"),
+        without_face=("without_face", "sum"),
+    )
+    quarantine = table.dropna(subset="reason")
+    return counts.astype(int), quarantine[["video", "reason"]]
 
 
 def dropouts(record: Mapping) -> pd.DataFrame:
@@ -472,9 +434,8 @@ def dropouts(record: Mapping) -> pd.DataFrame:
     their share. A detector that fails on fakes more than on real videos is a bias: what is left
     are the easier fakes.
     """
-    table = pd.DataFrame(record["faces"]).T.rename_axis("split/method")
-    share = table["without_face"] / table["frames"].clip(lower=1)
-    return table.assign(share=share.round(4))
+    table = pd.DataFrame(record["faces"]).T
+    return table.assign(share=table["without_face"] / table["frames"])
 
 
 # ---------------------------------------------------------------- a single picture
@@ -493,16 +454,13 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    values = {"frames_per_video": frames}
-    for name in ("size", "scale"):
-        if name in crop:
-            values[name] = crop[name]
-    settings = Settings(**values)
+    geometry = {name: crop[name] for name in ("size", "scale") if name in crop}
+    settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     video = Video("picture", path, label=0, method="real")
-    facts = prepare_video(video, "", folder, settings, YuNet(detector_path()))
+    facts = prepare_video(video, "", folder, settings, YuNet())
     if "reason" in facts:
         raise DfnbError(
             f"{path}: {facts['reason']}; only faces of {settings.min_face} pixels or more are used"

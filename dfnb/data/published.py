@@ -1,4 +1,4 @@
-"""Which published datasets exist, how they lie on disk as downloaded, and what of them is there.
+"""Which published datasets exist, how to get them, and how they lie on disk as downloaded.
 
 ``data_manifest/<name>.yaml`` of kind ``real`` describes a published dataset. Its rules are
 templates of paths below the folder that the user names: ``{name}`` stands for anything without a
@@ -8,10 +8,10 @@ dataset's own list give fill the other templates of the rule.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pandas as pd
 from pydantic import Field
@@ -19,9 +19,7 @@ from pydantic import Field
 from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
 from dfnb.files import dataset_folder, described, find, manifest, read_json, verified
 from dfnb.records import read_record
-from dfnb.settings import Closed, DfnbError, explained
-
-PLACEHOLDER = re.compile(r"\{(\w+):?([^{}]*)\}")
+from dfnb.settings import Closed, explained
 
 Texts = dict[str, str]  # the values of placeholders by their names
 
@@ -35,21 +33,21 @@ class Listing(Closed):
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
     keys: tuple[str, ...]  # templates over a row, compared with a rule's key; {key} is JSON's key
-    fields: Texts = Field({})  # added to every row
 
 
 class Rule(Closed):
     """Which files are videos (or crops) of the dataset, and what is known of them.
 
-    All but ``expected`` are templates or texts. See :class:`dfnb.data.videos.Video` for the fields.
+    All texts are templates. See :class:`dfnb.data.videos.Video` for the fields.
     """
 
-    files: str  # template of the path below the root
-    list: str = ""  # the list that describes the files
+    files: str  # the path below the root
+    expected: int = Field(0, ge=0)  # number of files, where it is known
+    list: Listing | None = None  # describes the files
     key: str = "{path}"  # where a file's row is in that list
     otherwise: Texts | None = None  # row of a file that is not in it; None: left out
     label: str
-    method: str = ""
+    method: str = "{method}"  # of a fake
     split: str = "{split}"
     video: str = "{method}/{stem}"
     identity: str = ""
@@ -58,37 +56,18 @@ class Rule(Closed):
     mask: str = ""
     original: str = ""
     crops: bool = False  # images of faces, used as they are; those of one video are its frames
-    expected: int = Field(0, ge=0)  # number of files, where it is known
 
 
 class Manifest(Closed):
     """A published dataset: what a user must know about it, and the rules of its files."""
 
-    kind: Literal["real"]
-    title: str = ""
-    paper: str = ""
-    licence: str = ""
-    labels: str = ""  # as the dataset's own lists have them; here 0 is real
-    splits: str = ""
-    masks: str = ""
-    defects: tuple[str, ...] = ()
-    unverified: tuple[str, ...] = ()  # what nobody has checked against the data
-    published: tuple[str, ...] = ()  # its names among the test sets of published.csv
-    access: str = "say where it is with --root"  # how to ask for it
+    kind: str  # real
+    about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
+    access: str = ""  # how to ask for it
     space: str = "not known"  # as downloaded
-    layout: str = ""  # what the rules cannot say
+    layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
-    fields: Texts = Field({})  # values for the templates of all rules
-    lists: dict[str, Listing] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
-
-
-class Location(NamedTuple):
-    """Where a dataset is, its videos, and one sentence per thing that is missing or wrong."""
-
-    root: Path
-    videos: list[Video]
-    problems: list[str]
 
 
 def load(name: str) -> Manifest:
@@ -96,109 +75,57 @@ def load(name: str) -> Manifest:
     return Manifest.check(manifest(name), f"data_manifest/{name}.yaml")
 
 
-def overview(roots: Sequence[Path] = ()) -> pd.DataFrame:
-    """What is there of each described dataset.
+def overview() -> pd.DataFrame:
+    """The described datasets.
 
-    Columns: ``state`` (prepared, present, partly, absent), and ``what``, one fact per line.
+    Columns: ``prepared_videos``, their number, 0 where the dataset is not prepared; ``access``, how
+    to ask for it; and ``space``, what it takes as downloaded.
     """
-    rows = {name: _state(name, roots) for name in described("real")}
-    table = pd.DataFrame(rows, index=["state", "what"])
-    return table.T.rename_axis("dataset")
+    rows = {}
+    for name in described("real"):
+        description = load(name)
+        record = read_record(dataset_folder(name)) or {"n": {}}
+        rows[name] = {
+            "prepared_videos": sum(counts["videos"] for counts in record["n"].values()),
+            "access": description.access,
+            "space": description.space,
+        }
+    return pd.DataFrame(rows).T.rename_axis("dataset")
 
 
-def _state(name: str, roots: Sequence[Path]) -> tuple[str, str]:
-    """The row of the overview of one dataset."""
-    record = read_record(dataset_folder(name))
-    if record:
-        videos = sum(counts["videos"] for counts in record["n"].values())
-        return "prepared", f"{videos} videos"
-    description = load(name)
-    location = located(description, roots)
-    if not location:
-        return "absent", f"{description.access}\nspace: {description.space}"
-    lines = [
-        f"{len(location.videos)} videos",
-        f"in {location.root}",
-        *location.problems,
-    ]
-    state = "partly" if location.problems else "present"
-    return state, "\n".join(lines)
-
-
-def located(description: Manifest, roots: Sequence[Path]) -> Location | None:
-    """Find a dataset in one of the user's folders, or in a folder that lies in one of them.
-
-    Of several that hold some of its videos, the one counts in which their number is nearest to the
-    published one, or largest where that is unknown. (Celeb-DF-v2 has all that the rules of v1 ask
-    for, and more.)
-    """
-    published = sum(rule.expected for rule in description.rules) or 10**9
-    locations = []
-    for root in roots:
-        below = sorted(root.glob("[!.]*/"))
-        for folder in (root, *below):
-            location = scan(description, folder)
-            if location.videos:
-                locations.append(location)
-
-    def distance(location: Location) -> int:
-        return abs(len(location.videos) - published)
-
-    return min(locations, key=distance, default=None)
-
-
-def scan(description: Manifest, root: Path) -> Location:
+def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     """Find the videos of a dataset whose layout begins in the folder ``root``.
 
-    Raises :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and
-    was changed.
+    Returns them, and one sentence per thing that is missing or wrong. Raises :class:`DfnbError`
+    for a list that cannot be read, or that ships with the manifest and was changed.
     """
-    files, _ = files_below(root.resolve())
+    files, _ = files_below(root)
     problems = defaultdict(list)
     videos = {}
     for rule in description.rules:
-        source = f"the rule {rule.files!r}"
-        with explained(source, "here", "correct it, or the list that it uses"):
-            for video in _videos(rule, description, files, problems):
+        with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
+            for video in _videos(rule, files, problems):
                 key = (video.name, video.path)  # that is the same for all crops of a video
                 if key in videos:
                     crops = videos[key].crops + video.crops
                     video = replace(video, crops=crops)
                 videos[key] = video
-    return Location(
-        root,
-        list(videos.values()),
-        sentences(problems),
-    )
+    return list(videos.values()), sentences(problems)
 
 
-def _videos(
-    rule: Rule,
-    description: Manifest,
-    files: Files,
-    problems: Problems,
-) -> Iterator[Video]:
+def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; adds to ``problems`` what is missing or left out."""
-    fixed = dict(description.fields)
-    if rule.method:
-        fixed["method"] = rule.method
-    # The template with the fixed values filled in; only what differs between files stays open.
-    where = PLACEHOLDER.sub(lambda match: fixed.get(match[1], match[0]), rule.files)
-    matches = _matches(where, files)
+    matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
-        problems[f"{where}: fewer than the {rule.expected} published files"] += matches
-    rows = {}
-    if rule.list:
-        listing = description.lists[rule.list]
-        rows = read_list(listing, files)
+        problems[f"{rule.files}: fewer than the {rule.expected} published files"] += matches
+    rows = read_list(rule.list, files) if rule.list else {}
     for path, values in matches.items():
-        facts = {**fixed, **values, "path": path}
-        facts["stem"] = PurePosixPath(path).stem
+        facts = {**values, "path": path, "stem": PurePosixPath(path).stem}
         if rule.list:
             key = rule.key.format_map(facts)
             row = rows.get(key, rule.otherwise)
             if row is None:
-                problems[f"{where}: not in the list {listing.file}; left out"].append(path)
+                problems[f"{rule.files}: not in the list {rule.list.file}; left out"].append(path)
                 continue
             facts.update(row)
         yield _video(rule, facts, files, problems)
@@ -211,46 +138,43 @@ def _video(
     problems: Problems,
 ) -> Video:
     """The video that a rule makes of ``facts``, the values for its templates."""
+
+    def filled(template: str) -> str:
+        return template.format_map(facts)
+
     path = facts["path"]
-    label = rule.label.format_map(facts)
-    label = LABELS.get(label.lower())
-    if label is None:
-        raise DfnbError(f"{path} is neither real nor fake in its list; download the list again")
-    if label == 0:
-        facts["method"] = "real"
-    facts["video"] = rule.video.format_map(facts)
-    texts = {}
-    for field in ("split", "cluster", "identity", "source"):
-        template = getattr(rule, field)
-        texts[field] = template.format_map(facts)
+    label = LABELS[filled(rule.label).lower()]
+    facts["method"] = filled(rule.method) if label else "real"
+    facts["video"] = filled(rule.video)
+    mask = filled(rule.mask)
+    original = filled(rule.original)
     video = Video(
         name=facts["video"],
         path=files[path],
         label=label,
         method=facts["method"],
-        **texts,
+        split=filled(rule.split),
+        cluster=filled(rule.cluster),
+        identity=filled(rule.identity),
+        source=filled(rule.source),
+        mask=files.get(mask),
+        original=files.get(original),
     )
-    mask = rule.mask.format_map(facts)
-    original = rule.original.format_map(facts)
     if rule.crops:
         root = video.path.parents[path.count("/")]
-        image = (path, mask if mask in files else "")
-        return replace(video, path=root, crops=(image,))
+        image = (path, mask if video.mask else "")
+        return replace(video, path=root, mask=None, crops=(image,))
     # Where a fake is forged is known from its mask or, without one, from its original.
     forged_by = mask or original
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
-    return replace(
-        video,
-        mask=files.get(mask),
-        original=files.get(original),
-    )
+    return video
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     """The paths that a template fits, each with the values of its placeholders."""
-    expression = PLACEHOLDER.sub(_group, template)
-    pattern = re.compile(expression)
+    template = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", template)
+    pattern = re.compile(re.sub(r"\{(\w+):([^{}]*)\}", r"(?P<\1>\2)", template))
     matches = {}
     for path in paths:
         match = pattern.fullmatch(path)
@@ -259,33 +183,23 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     return matches
 
 
-def _group(placeholder: re.Match) -> str:
-    """The group of a regular expression that stands for a placeholder."""
-    name, expression = placeholder.groups()
-    return f"(?P<{name}>{expression or '[^/]+'})"
-
-
 def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that its template fits."""
     if listing.sha256:
         shipped = find("data_manifest") / listing.file
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
         files = {listing.file: shipped}
-    matches = _matches(listing.file, files)
     rows = {}
-    for path, values in matches.items():
-        for entry in _entries(files[path]):
-            row = {**entry, **listing.fields, **values}
+    for path, values in _matches(listing.file, files).items():
+        file = files[path]
+        if file.suffix == ".json":
+            table = pd.DataFrame.from_dict(read_json(file), orient="index")
+            table = table.rename_axis("key").reset_index()
+        else:
+            columns = ["name"] if file.suffix == ".txt" else None  # None: as in the first line
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
+        for entry in table.to_dict("records"):
+            row = {**entry, **values}
             for key in listing.keys:
                 rows[key.format_map(row)] = row
     return rows
-
-
-def _entries(file: Path) -> list[dict]:
-    """The rows of a list as its file has them."""
-    if file.suffix == ".json":
-        content = read_json(file)
-        return [{"key": key, **row} for key, row in content.items()]
-    header = ["name"] if file.suffix == ".txt" else None
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, names=header)
-    return table.to_dict("records")

@@ -17,10 +17,12 @@ from dfnb.files import write_bytes
 from dfnb.settings import Closed, DfnbError, Title, explained
 
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-SORTED = re.compile(r"(?:(train|val|test)/)?(real|fake)/(.+)")
+SORTED = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
 TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # a README may lie beside the videos
-UNUSED = "no video or image of real/ or fake/, and no mask or original of one; left out"
-NO_FILES = "no files, or names not in UTF-8; left out"
+UNUSED = (
+    "no video or image of real/ or fake/, no mask or original of one, no file, or not named in "
+    "UTF-8; left out"
+)
 
 Files = Mapping[str, Path]  # a path below some folder -> the file
 Problems = Mapping[str, Sequence[str]]  # what is wrong -> the paths of files with which it is
@@ -77,25 +79,36 @@ class Row(Closed):
     original: str = ""  # path of the video that a fake without a mask was made from
 
 
-def read_csv(file: Path, root: Path | None = None) -> list[Video]:
+def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    Videos are named by their paths below ``root``, by default the folder of the CSV. Raises
-    :class:`DfnbError`, which names the line or the path, for what cannot be.
+    Paths in it begin in its own folder, and videos are named by their paths below ``root``. Raises
+    :class:`DfnbError`, which names the line, for what cannot be.
     """
     folder = file.parent.absolute()
-    root = (root or folder).absolute()
-    columns = ", ".join(Row.model_fields)
-    remedy = f"write a table in UTF-8 whose first line names columns, some of {columns}"
+    root = root.absolute()
+    remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
     with explained(file, "CSV", remedy):
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            file,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,  # so that lines have their numbers
+            encoding="utf-8-sig",
+        )
     videos = []
     for number, cells in enumerate(table.to_dict("records"), 2):
         filled = {column: cell for column, cell in cells.items() if cell}
+        if not filled:
+            continue
         row = Row.check(filled, f"{file}, line {number}")
         path = folder / row.path
-        with explained(path, "here", f"put it below {root}, or the CSV above all videos"):
-            name = path.relative_to(root).with_suffix("").as_posix()
+        if not path.is_relative_to(root):
+            raise DfnbError(
+                f"{file}, line {number}: {path} lies outside {root}; move it into this folder, or "
+                "name one above all videos by --root"
+            )
+        name = path.relative_to(root).with_suffix("").as_posix()
         label = LABELS[row.label]
         video = Video(
             name=name,
@@ -122,7 +135,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
     Returns sentences about files that were left out. Raises :class:`DfnbError` when there is
     nothing to prepare.
     """
-    files, no_files = files_below(root)
+    files, unused = files_below(root)
     by_stem = {Path(name).with_suffix(""): path for name, path in files.items()}
     rows = []
     used = set()
@@ -130,11 +143,10 @@ def write_csv(file: Path, root: Path) -> list[str]:
         match = SORTED.fullmatch(name)
         if not match:
             continue
-        split, label, below = match.groups()
+        split, label, method = match.groups()
         row = {"path": path, "label": label, "split": split}
         if label == "fake":
-            if "/" in below:
-                row["method"] = below.split("/")[0]
+            row["method"] = method
             for column in ("mask", "original"):
                 twin = Path(name.replace("fake/", f"{column}/", 1))
                 row[column] = by_stem.get(twin.with_suffix(""))
@@ -147,12 +159,10 @@ def write_csv(file: Path, root: Path) -> list[str]:
         )
     text = pd.DataFrame(rows, columns=list(Row.model_fields)).to_csv(index=False)
     write_bytes(file, text.encode())
-    unused = []
     for name, path in files.items():
         if path not in used and path.suffix.lower() not in TEXTS:
             unused.append(name)
-    problems = {NO_FILES: no_files, UNUSED: unused}
-    return sentences({problem: names for problem, names in problems.items() if names})
+    return sentences({UNUSED: sorted(unused)}) if unused else []
 
 
 # ---------------------------------------------------------------- files
@@ -173,7 +183,7 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
     left_out = []
     for place, folders, names in os.walk(root, followlinks=True):
         here = Path(place)
-        if here.is_symlink() and here.resolve() in [parent.resolve() for parent in here.parents]:
+        if any(map(here.samefile, here.parents)):
             folders.clear()
             continue
         for name in names:
@@ -187,13 +197,12 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
                 files[inner] = path
             else:
                 left_out.append(shown)
-    return dict(sorted(files.items())), sorted(left_out)
+    return dict(sorted(files.items())), left_out
 
 
 def sentences(problems: Problems) -> list[str]:
     """One sentence per problem: how many files have it, and the names of the first three."""
     lines = []
     for problem, names in problems.items():
-        more = ", …" if len(names) > 3 else ""
-        lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])}{more})")
+        lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])})")
     return lines

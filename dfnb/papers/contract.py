@@ -61,8 +61,6 @@ class Paper(NamedTuple):
     title: str  # in tables and figures
     notebook: str  # its notebook, without .ipynb
     published: str  # its name in published.csv, see dfnb.claims.published
-    colour: str  # in figures
-    marker: str  # in figures, as matplotlib names markers
 
 
 class Batch(TypedDict):

@@ -30,8 +30,6 @@ PAPER = contract.Paper(
     title="Exposing the Deception",
     notebook="05_exposing_the_deception",
     published="Exposing the Deception",
-    colour="#de8f05",
-    marker="^",
 )
 Outputs = dict[str, Tensor]  # of the network, by name
 

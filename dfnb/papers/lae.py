@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAPER = contract.Paper("LAE", "03_lae", "LAE", "#0173b2", "s")
+PAPER = contract.Paper("LAE", "03_lae", "LAE")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
 Outputs = dict[str, Tensor]  # of the network, by name
 

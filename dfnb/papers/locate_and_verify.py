@@ -34,9 +34,7 @@ from dfnb.settings import DfnbError
 if TYPE_CHECKING:
     from dfnb.runs import Run
 
-PAPER = contract.Paper(
-    "Locate and Verify", "04_locate_and_verify", "Locate and Verify", "#029e73", "D"
-)
+PAPER = contract.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify")
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 Outputs = dict[str, Tensor]  # of the network, by name
 

@@ -37,9 +37,7 @@ from dfnb.papers import contract, xception
 if TYPE_CHECKING:
     from dfnb.runs import Run
 
-PAPER = contract.Paper(
-    "Self-Blended Images", "06_self_blended_images", "Self-Blended Images", "#882255", "H"
-)
+PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
 
 # Eyes, nose tip and mouth corners as shares of a crop's sides, for frames without a known face.
 AVERAGE_FACE = np.float32(

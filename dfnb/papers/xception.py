@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from dfnb.papers import backbones, contract, released
 
-PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)", "#555555", "o")
+PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)")
 
 
 class Settings(contract.Settings):

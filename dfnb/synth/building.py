@@ -190,7 +190,7 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
 def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     from dfnb.data import faces
 
-    detect = faces.YuNet(faces.detector_path())
+    detect = faces.YuNet()
     quarantine = []
     for path in sorted(folder.glob("[!.]*/")):
         reason = "is a folder; put its photographs into the folder above"
