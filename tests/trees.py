@@ -162,6 +162,32 @@ def wilddeepfake(root):
     return videos
 
 
+def celeb_df_plus_plus(root):
+    videos = {
+        "Celeb-real/id0_0001": (0, "real", "test", "id0"),
+        "YouTube-real/00001": (0, "real", "train", "YouTube-real/00001"),
+    }
+    for family, method, split in (("FaceSwap", "GHOST", "test"), ("TalkingFace", "FLOAT", "train")):
+        name = f"{family}/{method}/id0_id1_0001"
+        videos[name] = 1, method, split, name
+    for name, (label, *_) in videos.items():
+        below = "Celeb-synthesis/" if label else ""
+        (fake if label else real)(root / f"{below}{name}.mp4", label)
+    listed = "1 Celeb-real/id0_0001.mp4\n0 Celeb-synthesis/FaceSwap/GHOST/id0_id1_0001.mp4\n"
+    (root / "List_of_testing_videos.txt").write_text(listed)
+    return videos
+
+
+def df40(root):
+    videos = {}
+    for frame in range(2):
+        image(root / f"real/ff/frames/071/{frame}.png", faces(1)[0][frame])
+        image(root / f"simswap/ff/frames/071_054/{frame}.png", faces(1, forged=True)[0][frame])
+    videos["real/ff/071"] = 0, "real", "test", "ff/071"
+    videos["simswap/ff/071_054"] = 1, "simswap", "test", "ff/071"
+    return videos
+
+
 def lae_images(root, fakes=""):
     videos = {}
     for number, split in enumerate(("train", "val", "test")):
@@ -189,6 +215,8 @@ TREES = {
     "deeperforensics": deeperforensics,
     "uadfv": uadfv,
     "wilddeepfake": wilddeepfake,
+    "celeb-df-plus-plus": celeb_df_plus_plus,
+    "df40": df40,
     "lae-face": partial(faceforensics, methods=("Face2Face", "FaceSwap")),
     "lae-inpainting": lae_images,
     "lae-attribute": lae_images,
