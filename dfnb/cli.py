@@ -33,15 +33,22 @@ def app() -> None:
 def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0)] = 0,
+    main: Annotated[bool, typer.Option("--main")] = False,
+    ablation: Annotated[list[str] | None, typer.Option()] = None,
 ) -> None:
     """Run all trainings and notebooks of a profile, which make its report.
 
     What is done is not done again. After an interruption the same command goes on where it was.
-    --cores jobs run at the same time, by default as many as there are cores.
+    --cores jobs run at the same time, by default as many as there are cores. With --main only the
+    detectors themselves are trained, and no ablations; with --ablation NAME, which may be repeated,
+    that ablation, too.
     """
     from dfnb import workflow
 
-    workflow.run(profile, cores)
+    ablations = None
+    if main or ablation:
+        ablations = ablation or []
+    workflow.run(profile, cores, ablations)
 
 
 @commands.command()

@@ -148,14 +148,22 @@ class Job(NamedTuple):
         return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
 
 
-def plan(name: str) -> list[Job]:
+def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
     """The jobs of a profile, each after those that it needs.
 
     All parameters are checked here, before anything runs. Notebooks wait for the trainings, and the
-    last one, which shows the report, for the other notebooks, too. Raises :class:`DfnbError` for
-    wrong parameters, and for real datasets that are not prepared.
+    last one, which shows the report, for the other notebooks, too. Test sets and variants whose
+    real datasets are not prepared are left out.
+
+    Args:
+        name: The name of the profile.
+        ablations: The ablations that are trained beside the main detectors; None: all.
+
+    Raises :class:`DfnbError` for wrong parameters, and where the main training set is not there.
     """
     content = profile(name)
+    if ablations is not None:
+        content = _with_ablations(content, ablations, profile_path(name))
     trainings = _trainings(name, content)
     score_files = tuple(job.output for job in trainings)
     notebooks = []
@@ -166,6 +174,30 @@ def plan(name: str) -> list[Job]:
     others = [job.output for job in notebooks[:-1]]
     notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
     return [*trainings, *notebooks]
+
+
+def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
+    """The profile with no other ablations than these."""
+    kept = {}
+    known = set()
+    for notebook, of_notebook in content.ablations.items():
+        known.update(of_notebook)
+        kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
+    unknown = set(ablations) - known
+    if unknown:
+        raise DfnbError(f"{path} has no ablation {min(unknown)!r}; it has {sorted(known)}")
+    return content.model_copy(update={"ablations": kept})
+
+
+def _is_there(dataset: str) -> bool:
+    """Whether a dataset is drawn, or prepared already."""
+    folder = files.dataset_folder(dataset)
+    return dataset in files.described("synth") or records.read_record(folder) is not None
+
+
+def missing_datasets(name: str) -> list[str]:
+    """The datasets of a profile's grid that are left out, because they are not prepared."""
+    return [dataset for dataset in profile(name).grid.test_sets if not _is_there(dataset)]
 
 
 def _trainings(name: str, content: Profile) -> list[Job]:
@@ -207,7 +239,10 @@ def _requested(
         values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"
         for seed in values.pop("seeds"):
-            yield role, schema.check({**values, "seed": seed}, source)
+            requested = schema.check({**values, "seed": seed}, source)
+            present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
+            if role == MAIN or (present and _is_there(requested.train_set)):
+                yield role, requested.model_copy(update={"test_sets": present})
 
 
 def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
@@ -326,7 +361,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
         tables[Condition(test_set)] = scoring.score(run, test_set)
     is_main = MAIN in job.roles
     corruptions = grid.corruptions
-    if is_main and corruptions:
+    if is_main and corruptions and _is_there(corruptions.test_set):
         test_set = corruptions.test_set
         ensure_datasets(test_set)
         for name, severity in product(corruptions.names, corruptions.severities):
@@ -343,7 +378,7 @@ def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
     from dfnb.attribution import measures  # captum takes its time to import
 
     train_set = run.parameters["train_set"]
-    test_sets = maps.test_sets
+    test_sets = [dataset for dataset in maps.test_sets if _is_there(dataset)]
     if train_set not in test_sets:  # the methods that the network knows are in no other dataset
         test_sets = [train_set]
     tables = {}

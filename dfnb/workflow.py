@@ -1,5 +1,6 @@
 """Running a profile: Snakemake as a child process, and its progress."""
 
+import json
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
 
-def run(profile: str, cores: int) -> None:
+def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     """Do what is due of a profile, then print the main table and the path of the report.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
@@ -18,14 +19,19 @@ def run(profile: str, cores: int) -> None:
     Args:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
+        ablations: See :func:`dfnb.jobs.plan`.
     """
-    planned = jobs.plan(profile)
+    planned = jobs.plan(profile, ablations)
+    for dataset in jobs.missing_datasets(profile):
+        print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
     folder = files.home() / ".snakemake"
     messages = folder / "messages.txt"
     # Started by with_gpus.py, Snakemake ends when this process does; it needs no GPU itself.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
+    if ablations is not None:
+        command.append(f"ablations={json.dumps(ablations)}")
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(folder), messages.open("wb") as file:

@@ -13,7 +13,7 @@ import yaml
 from conftest import CHECKOUT
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb import files, jobs, papers, parameters, records, store
+from dfnb import claims, files, jobs, papers, parameters, records, store
 from dfnb.runs import Run
 from dfnb.settings import DfnbError
 from dfnb.store import Condition
@@ -157,6 +157,37 @@ def test_notebooks_wait_for_the_trainings_and_the_last_one_for_all_others():
     assert set(planned["11_report"].needs) == score_files | others
     first = planned["lae-smoke-a-s0"].parameters
     assert planned["03_lae"].parameters == first  # so the notebook shows what the job trained
+
+
+def test_the_main_detectors_are_trained_alone_or_with_some_ablations(own_home):
+    variants = {"slow": {"lr": 0.001}}
+    write_profile(
+        own_home, ablations={BASELINE: {"learning": variants, "more": {"2": {"epochs": 2}}}}
+    )
+
+    def roles(*chosen):
+        return [job.roles for job in jobs.plan("mine", *chosen) if job.kind == "training"]
+
+    assert len(roles()) == 3 and roles([]) == [(jobs.MAIN,)]
+    assert roles(["learning"]) == [(jobs.MAIN,), (("learning", "slow"),)]
+    with pytest.raises(DfnbError, match=r"no ablation 'slow'; it has \['learning', 'more'\]"):
+        roles(["slow"])
+
+
+def test_what_is_not_prepared_is_left_out(own_home):
+    ablations = {BASELINE: {"more": {"elsewhere": {"train_set": "celeb-df-v2"}}}}
+    grid = {**GRID, "test_sets": ["dfdc", "smoke-b"]}
+    write_profile(own_home, grid, ablations=ablations)
+    (job,) = trainings()
+    assert job.parameters.test_sets == ["smoke-b"] and job.roles == (jobs.MAIN,)
+    assert jobs.missing_datasets("mine") == ["dfdc"]
+
+
+def test_every_dataset_with_a_published_figure_is_in_a_profile():
+    named = set()
+    for path in (CHECKOUT / "notebooks" / "profiles").glob("*.yaml"):
+        named.update(jobs.profile(path.stem).grid.test_sets)
+    assert set(claims.content().datasets) <= named
 
 
 def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):
