@@ -17,7 +17,7 @@ from dfnb import cli, papers, parameters
 from dfnb.papers import contract
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
-COMMANDS = set(get_command(cli.app).commands)
+COMMANDS = set(get_command(cli.commands).commands)
 
 
 @pytest.fixture(scope="module")
