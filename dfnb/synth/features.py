@@ -211,7 +211,7 @@ class Eye:
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """An :func:`edge` for a distance in the eye's coordinates; it is 1 / ``sharpness`` px wide."""
+        """An :func:`edge` for a distance in the eye's coordinates, 1 / ``sharpness`` px wide."""
         return edge(distance * self.pixels_per_unit * sharpness)
 
     def _paint_white(self) -> Array:
@@ -365,7 +365,7 @@ class Mouth:
         return edge(distance * self.pixels_per_unit * sharpness)
 
     def _between(self, top: Array, bottom: Array) -> Array:
-        """Opacity (H, W) of the area between two lines y = ``top`` and ``bottom`` and the corners."""
+        """Opacity (H, W) between the corners and two lines, y = ``top`` and ``bottom``."""
         below_top = self._edge(self.y - top)
         above_bottom = self._edge(bottom - self.y)
         return below_top * above_bottom * self.between_corners

@@ -253,7 +253,7 @@ class Head:
         light_x, light_y, light_z = self.light
         length = np.sqrt(x * x + y * y + z * z + 1e-6)
         cosine = (x * light_x + y * light_y + z * light_z) / length
-        # Skin and hair scatter light: it reaches a little beyond the edge of the lit half.
+        # Softer than the cosine alone: light reaches a little beyond the edge of the lit half.
         lit = np.maximum(0.8 * cosine + 0.2, 0)
         ambient = self.pose.ambient
         return ambient + (FULL_LIGHT - ambient) * lit
