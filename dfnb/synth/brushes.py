@@ -21,7 +21,7 @@ def bump(
 ) -> Array:
     """A Gaussian bump of height 1 about the place ``at``.
 
-    It falls to 1/e in the distances ``size`` to the side and up or down.
+    It falls to 1/e at the distance ``size[0]`` sideways and ``size[1]`` up or down.
     """
     centre_x, centre_y = at
     width, height = size
@@ -41,14 +41,15 @@ def stripe(
 
 
 def edge(distance: Array) -> Array:
-    """Share of a pixel that is covered when its centre lies ``distance`` pixels inside an edge."""
+    """Covered share of a pixel with its centre ``distance`` pixels inside an edge; at it, half."""
     return np.clip(distance + 0.5, 0, 1)
 
 
 def power(base: Array, exponent: Array | float) -> Array:
     """``base ** exponent`` for a base >= 0.
 
-    numpy uses the processor's vector unit for exp and log of float32, and not for powers.
+    It is exp(exponent * log(base)), since numpy computes exp and log of float32 with vector
+    instructions, but not powers.
     """
     logarithm = np.log(np.maximum(base, 1e-6))
     return np.exp(exponent * logarithm)

@@ -1,7 +1,8 @@
 """Datasets of the embedded benchmark: their settings, their people, and how they are written.
 
-The dataset, the person, the video and a purpose name each random stream. So any number of workers
-gives the same bytes, a build that was stopped goes on, and no two datasets share a person.
+Each random stream is seeded by the dataset, the person, the video and its purpose. So any number of
+workers gives the same bytes, a stopped build can be resumed, and two datasets share a person only
+by ``people_of``.
 """
 
 import hashlib
@@ -47,7 +48,8 @@ from dfnb.synth.painting import render
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
-# The last parts of the keys of random streams. Of a person (videos are numbered from 0 to 25):
+# The last parts of the keys of random streams.
+# Of a person, in place of a video's number, which is at most 25:
 LOOKS = 29
 # Of a video, by purpose:
 SCENE = 0
@@ -108,7 +110,7 @@ def preset(name: str, **changes: Any) -> Settings:
 
 
 def identity(name: str) -> str:
-    """What identifies the data of an embedded dataset, which need not be built for it.
+    """The identifier of an embedded dataset's data; the dataset need not be built.
 
     It is the digest of the generator's version and the parameters, since the bytes differ between
     machines by rounding; equal to ``frames.identity`` of the dataset's record.
@@ -141,7 +143,7 @@ class Person(NamedTuple):
 
 def stream_key(name: str, settings: Settings) -> tuple[int, int]:
     """How the keys of all random streams of a dataset begin."""
-    dataset = settings.people_of or name
+    dataset = settings.people_of or name  # the same key draws the same people and scenes
     return settings.seed, int(hashlib.sha256(dataset.encode()).hexdigest()[:8], 16)
 
 
@@ -152,7 +154,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     for every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is
     the ``cluster``, and resampling pairs resamples independent things.
 
-    Of portraits all are used, whatever number ``identities`` has.
+    All usable portraits of a split are used, whatever positive number ``identities`` has for it.
 
     Returns:
         The people, and facts for the dataset's record. With portraits, these are ``portraits``, the
@@ -182,12 +184,14 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
     for split in SPLITS:
         for _ in range(settings.identities.get(split, 0)):
             number = len(persons)
+            # The stream of the tone: the looks are drawn from the one without the 0.
             draw = rng(*stream_key(name, settings), number, LOOKS, 0)
             persons.append(Person(number, split, draw.uniform(0, 4)))
     return persons
 
 
 def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    """The people in a folder of portraits, and the facts that :func:`cast` returns."""
     from dfnb.data import faces
 
     detect = faces.YuNet()
@@ -233,6 +237,7 @@ def _paired(members: list[Person]) -> list[Person]:
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
     while waiting:
+        # Three are left of an odd number: nobody is left alone.
         n = 3 if len(waiting) == 3 else 2
         ring = waiting[:n]
         waiting = waiting[n:]
@@ -251,8 +256,8 @@ def film(
 ) -> list[people.Shot]:
     """A person filmed in the scene of ``target``'s video.
 
-    They take its pose before its backdrop, with their own expression and light. Donors are filmed
-    so, since face swapping methods render them in the target's pose.
+    The person has the pose and, if drawn, the backdrop of that video, but their own expression and
+    light. Donors are filmed this way, since face swaps render them in the target's pose.
 
     Args:
         person: Who is filmed.
@@ -268,13 +273,14 @@ def film(
         shots = people.move(person.portrait, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
+        # Painted larger than the frame, and then reduced.
         behind = people.backdrop(scene, settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
 
 
 class Video(NamedTuple):
-    """What ``frames.write_video`` takes."""
+    """The arguments of ``frames.write_video``."""
 
     folder: Path
     rows: list[dict[str, Any]]
@@ -315,8 +321,8 @@ def _sources(
 ) -> dict[str, str]:
     """The methods that forge a video, and the number of each one's donor.
 
-    The number is empty where the target's own face takes the donor's place, and for "real", the
-    first.
+    The first is "real". It has no donor, and neither do methods that use the target's own face:
+    their number is empty.
     """
     methods = settings.methods
     if not settings.people_of:  # the methods take turns
@@ -360,6 +366,7 @@ class _Take:
         if settings.cue is not None:
             draw = rng(*self.key, MARK[label])
             as_the_cue_says = draw.random() < (1 + settings.cue) / 2
+            # The cue says that forged videos are warm and real ones cold.
             images = mark(images, as_the_cue_says == bool(label), draw)
         crops = deliver(images, settings.delivery, rng(*self.key, DELIVERY[label]))
         return crops, masks

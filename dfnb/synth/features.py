@@ -1,7 +1,7 @@
 """The features of a face: skin, eyes and mouth, painted on the sphere of a :class:`Head`.
 
-Its coordinates ``u`` and ``v`` place them. The numbers, chosen by eye, are places, sizes, colours
-and opacities.
+The coordinates ``u`` and ``v`` of the head are places in the face. The numbers, chosen by eye, are
+places, sizes, colours and opacities.
 """
 
 import math
@@ -13,34 +13,34 @@ from dfnb.synth.brushes import bell, edge, lay_over, power, stripe
 from dfnb.synth.head import Head
 from dfnb.synth.people import Array
 
-# Colours by which the skin's is multiplied.
+# Factors (red, green, blue) by which the skin's colour is multiplied.
 NOSTRIL = np.float32([0.3, 0.2, 0.18])
 LID_FOLD = np.float32([0.62, 0.5, 0.47])
 LOWER_LID = np.float32([0.6, 0.45, 0.42])
 BARE_LIP = np.float32([0.88, 0.66, 0.64])
-# Of the line between closed lips: it multiplies their colour.
+# Factor by which the lips' colour is multiplied for the line between closed lips.
 LIP_LINE = np.float32([0.35, 0.28, 0.28])
-# Colours as they are.
+# Colours themselves; a single number is a grey.
 LIPSTICK = np.float32([0.72, 0.30, 0.30])
 MOUTH_HOLE = np.float32([0.22, 0.07, 0.07])
 TEETH = np.float32([0.93, 0.91, 0.87])
 EYE_WHITE = 0.92
 PUPIL = 0.03
 GLINT = 1.0
-# How much freckles and blush take of each colour.
+# How strongly freckles and blush change red, green and blue.
 FRECKLE = np.float32([0.36, 0.6, 0.66])
 BLUSH = np.float32([0.0, 1.6, 1.5])
-# Exponents of light: shadows of skin are red.
+# Exponents of the light on skin: red has the lowest, so shadows, where light < 1, are reddish.
 FACE_SHADOW = np.float32([0.85, 1.05, 1.15])
 
-# Radii in the coordinates of an eye.
+# Radii in the coordinates of an eye (see Eye).
 IRIS_RADIUS = 0.46
 PUPIL_RADIUS = 0.2
 GLINT_RADIUS = 0.13
 
 
 def looked_up(texture: Array, x: Array, y: Array) -> Array:
-    """The values (H, W) of a texture at the places x, y (H, W)."""
+    """The values (H, W) of a texture at its columns x and rows y (H, W), which may be fractions."""
     return cv2.remap(
         texture,
         x,
@@ -54,8 +54,9 @@ def looked_up(texture: Array, x: Array, y: Array) -> Array:
 
 
 def paint_skin(canvas: Array, head: Head) -> None:
-    """The face's skin with freckles, blush and beard, and the nostrils."""
+    """Paint the face's skin with freckles, blush and beard, and the nostrils."""
     look = head.look
+    # The middle of the face shows the middle, pixel 48, of the texture (96, 96).
     mottling = looked_up(look.skin_texture, head.u * 40 + 48, head.v * 40 + 48)
     colour = _skin_colour(head, mottling)
     if look.beard:
@@ -151,11 +152,12 @@ class Eye:
     Attributes:
         side: -1 left in the image, 1 right.
         view: The part (H, W, 3) of the canvas about the eye, on which it is painted.
-        u, v: The place in the face of its pixels.
-        half_width: Half the eye's width, in pixels.
-        x, y: The eye's coordinates: x from -1, inner corner, to 1, outer corner, and y on the same
-            scale.
-        upper, lower: y of the lids' edges.
+        u, v: The view's places in the face.
+        mean_shade: Mean diffuse light on the view.
+        pixels_per_unit: Pixels per unit of x, half the eye's width.
+        x, y: The eye's coordinates: x from -1, inner corner, to 1, outer corner, and y down on the
+            same scale.
+        upper, lower: y of the lids' edges, at every pixel's x.
     """
 
     def __init__(self, canvas: Array, head: Head, side: int) -> None:
@@ -163,7 +165,7 @@ class Eye:
         self.head = head
         self.look = look
         self.side = side
-        self.half_width = look.eye_size * head.radius
+        self.pixels_per_unit = look.eye_size * head.radius
         middle_u = side * look.eye_u
         window = head.window(middle_u, look.eye_v - 0.1, reach=0.45)
         self.view = canvas[window]
@@ -173,7 +175,8 @@ class Eye:
         outwards = side * (self.u - middle_u)
         self.x = outwards * look.broad / look.eye_size
         self.y = (self.v - look.eye_v) / look.eye_size + look.eye_tilt * self.x
-        # The upper lid is highest at blink = 0, and below the middle at 1.
+        # y of the upper lid at x = 0, before the factor below: negative, above the eye's middle,
+        # at blink = 0, and positive, below it, at 1.
         blink = head.pose.blink
         middle_of_upper = 0.3 * blink - look.eye_open * (1 - blink)
         arch = np.clip(1 - self.x * self.x, 0, 1)
@@ -181,7 +184,7 @@ class Eye:
         self.lower = 0.36 * arch
 
     def paint(self) -> None:
-        """Paint the eye, and then what lies over it."""
+        """Paint the upper lid's fold, the eye, the lashes, the lower lid and the brow."""
         between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
         fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
         lay_over(
@@ -208,8 +211,8 @@ class Eye:
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """An :func:`edge` at a distance in the eye's coordinates; less sharp is softer."""
-        return edge(distance * self.half_width * sharpness)
+        """An :func:`edge` for a distance in the eye's coordinates, 1 / ``sharpness`` px wide."""
+        return edge(distance * self.pixels_per_unit * sharpness)
 
     def _paint_white(self) -> Array:
         """Paint the white between the lids; returns its opacity (H, W)."""
@@ -246,9 +249,11 @@ class Eye:
         )
 
     def _paint_glint(self, white: Array) -> None:
-        """Paint the light's reflection beside the pupil.
+        """Paint the light's reflection beside the pupil, above its middle.
 
-        x points outwards in both eyes, so in one of them it lies on the side away from the light.
+        The eye on the image's right has it on the side towards the light. The other eye has it on
+        the side away from the light, which is not physical: the same shift is applied to x, which
+        points outwards in both eyes. Correcting it would change the pixels of every dataset.
         """
         gaze = self.side * self.head.pose.gaze
         x = self.x - gaze - math.copysign(0.16, self.head.light[0])
@@ -261,6 +266,7 @@ class Eye:
         )
 
     def _paint_brow(self) -> None:
+        """Paint the brow: a bent line of hairs that tapers towards its outer end."""
         look = self.look
         # x from -1, inner end, to 1, outer end; y from the brow's middle line.
         outwards = self.side * (self.u - self.side * look.eye_u * 1.02)
@@ -291,11 +297,12 @@ class Mouth:
 
     Attributes:
         view: The part (H, W, 3) of the canvas about the mouth, on which it is painted.
-        shade: The head's there.
+        shade: Diffuse light (H, W) on the view.
         half_width: Half the mouth's width, in radii of the head.
-        pixels: The same, in pixels.
-        x, y: The mouth's coordinates: x from -1 to 1 between the corners, and y on the same scale.
-        between_corners: Whether a pixel is.
+        pixels_per_unit: Pixels per unit of x, half the mouth's width.
+        x, y: The mouth's coordinates: x from -1 to 1 between the corners, and y down on the same
+            scale. A smile bends the line y = 0, which ends in the corners.
+        between_corners: (H, W) bool, whether -1 < x < 1.
         arch: 1 in the middle, 0 at the corners and beyond.
         hole_top, hole_bottom: y of the edges of the open mouth.
     """
@@ -309,7 +316,7 @@ class Mouth:
         self.view = canvas[window]
         self.shade = head.shade[window]
         self.half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
-        self.pixels = self.half_width * head.radius
+        self.pixels_per_unit = self.half_width * head.radius
         self.x = head.u[window] * look.broad / self.half_width
         lifted = 0.22 * pose.smile * self.x * self.x
         self.y = (head.v[window] - look.mouth_v) / self.half_width + lifted
@@ -320,7 +327,7 @@ class Mouth:
 
     @property
     def right_corner(self) -> tuple[float, float]:
-        """Its place u, v in the face."""
+        """Place (u, v) in the face of the corner on the image's right."""
         lifted = 0.22 * self.pose.smile * self.half_width
         return self.half_width / self.look.broad, self.look.mouth_v - lifted
 
@@ -354,11 +361,11 @@ class Mouth:
         )
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """An :func:`edge` at a distance in the mouth's coordinates; less sharp is softer."""
-        return edge(distance * self.pixels * sharpness)
+        """An :func:`edge` for a distance in the mouth's coordinates, 1 / ``sharpness`` px wide."""
+        return edge(distance * self.pixels_per_unit * sharpness)
 
     def _between(self, top: Array, bottom: Array) -> Array:
-        """Opacity (H, W) of what lies between two lines, and between the corners."""
+        """Opacity (H, W) between the corners and two lines, y = ``top`` and ``bottom``."""
         below_top = self._edge(self.y - top)
         above_bottom = self._edge(bottom - self.y)
         return below_top * above_bottom * self.between_corners
@@ -366,6 +373,7 @@ class Mouth:
     def _lip_colour(self) -> Array:
         look = self.look
         lightness = float(look.skin.mean())
+        # LIPSTICK is its colour on skin of lightness 0.62; on darker skin it is darker.
         lipstick = LIPSTICK * (0.35 + 0.65 * lightness) / 0.75
         bare_lip = look.skin * BARE_LIP
         return bare_lip * (1 - look.rouge) + lipstick * look.rouge
@@ -375,6 +383,7 @@ class Mouth:
         cupids_bow = 1 - 0.3 * bell(self.x, 0.16)
         upper = self.hole_top - look.upper_lip * power(self.arch, 0.6) * cupids_bow
         lower = self.hole_bottom + look.lower_lip * power(self.arch, 0.7)
+        # The lower lip is brightest in its middle, where it swells.
         fullest = self.hole_bottom + 0.5 * look.lower_lip
         swelling = stripe(self.x, self.y, fullest, 0.1)
         is_upper_lip = self.y < self.hole_top

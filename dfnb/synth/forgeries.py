@@ -19,12 +19,14 @@ from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
 
 VISIBLE = 0.05  # opacity from which on a pixel counts as forged
-ATTRIBUTE_RESOLUTION = 0.5  # of generated attributes, as a share of other generated images'
+ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
 DETAIL_OF_NOISE = 0.75  # share of white noise's variance that is in its fine detail
-MEDIAN_OF_CHI_SQUARED = 0.4549  # with one degree of freedom: median over mean of squared noise
+MEDIAN_OF_CHI_SQUARED = 0.4549  # one degree of freedom: median / mean of squared noise
+# Colours of the two marks.
 WARM = np.float32([0.9, 0.5, 0.2])
 COLD = np.float32([0.2, 0.5, 0.9])
-# Places in face coordinates that a warp pulls, beside the corners of the mouth.
+# Places in face coordinates that a warp pulls, in addition to the corners of the mouth. Right and
+# left are the person's.
 LOWER_LIP = (0, 1.25)
 RIGHT_BROW = (-1, -0.4)
 LEFT_BROW = (1, -0.4)
@@ -79,11 +81,11 @@ def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot
 
 
 def _grain(image: Array, draw: Generator) -> Array:
-    """Noise of variance 1 in the image's shape, which is grey for its larger part."""
+    """Noise of variance 1 in the image's shape, mostly grey."""
     height, width, _ = image.shape
     grey = draw.standard_normal((height, width, 1))
     coloured = draw.standard_normal(image.shape)
-    return 0.8 * grey + 0.6 * coloured
+    return 0.8 * grey + 0.6 * coloured  # 0.8**2 + 0.6**2 = 1
 
 
 def _resolved(image: Array, share: float) -> Array:
@@ -119,7 +121,7 @@ class Region(NamedTuple):
     """
 
     drawn: dict[str, Span]  # values that a forgery draws, in an order on which all pixels depend
-    middle: float = 0  # where it is not drawn
+    middle: float = 0  # its value if it is not drawn
     exponent: int = 2  # 2: an ellipse; 4: a box with rounded corners
 
 
@@ -175,7 +177,10 @@ def _opacity(
     feather: Span,
     draw: Generator,
 ) -> Array:
-    """Opacity (H, W) of a region: 0 at its rim, 1 from ``feather`` of its radius inwards."""
+    """Opacity (H, W) of a region: 0 at its rim, rising to 1 over a share of its radius.
+
+    The share is drawn from ``feather``.
+    """
     shape = {"aside": 0, "middle": region.middle}
     for name, span in region.drawn.items():
         shape[name] = draw.uniform(*span)
@@ -186,7 +191,7 @@ def _opacity(
     power = region.exponent
     radius = (across**power + down**power) ** (1 / power)
     ramp = np.clip((1 - radius) / feather_width, 0, 1)
-    smooth = ramp * ramp * (3 - 2 * ramp)
+    smooth = ramp * ramp * (3 - 2 * ramp)  # no kink at either end
     return smooth.astype(np.float32)
 
 
@@ -261,7 +266,8 @@ def _blend(image: Array, inputs: Inputs) -> Layer:
     """Fit an image to the region of the target that it replaces.
 
     Each channel gets the target's mean and deviation in the region, and a cast. An image that
-    replaces the whole frame stays as it is, while the same numbers are drawn.
+    replaces the whole frame stays as it is, but the same numbers are drawn for it, so that later
+    draws agree between methods.
     """
     target, _, opacity, forgery, draw = inputs
     weight = opacity[..., None] / opacity.sum()
@@ -325,7 +331,7 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    It moves mouth corners, lower lip and brows, and forges where a pixel moves.
+    It moves mouth corners, lower lip and brows. Pixels that move by more than 0.3 count as forged.
     """
     draw = inputs.draw
     target = inputs.target
@@ -335,6 +341,7 @@ def warp(inputs: Inputs) -> Layer:
     lengths = np.linalg.norm(corner_pulls, axis=1)
     longest = float(lengths.max())
     length = draw.uniform(*inputs.forgery.motion)
+    # The longer of the two pulls gets this length.
     corner_pulls *= length / max(longest, 1e-3)
     up_or_down = draw.choice([-1, 1])
     lip_pull = length * up_or_down * draw.uniform(0.5, 1)
@@ -374,7 +381,7 @@ def mouth(inputs: Inputs) -> Layer:
 def diffuse(inputs: Inputs) -> Layer:
     """A hole in the face, filled smoothly from its rim.
 
-    It stands for inpainting by globally and locally consistent completion.
+    It stands in for inpainting by globally and locally consistent completion.
     """
     hole = inputs.opacity > 0
     filled = cv2.inpaint(
@@ -387,9 +394,9 @@ def diffuse(inputs: Inputs) -> Layer:
 
 
 def patch(inputs: Inputs) -> Layer:
-    """A hole in the face, filled in full detail with what lies elsewhere in the frame.
+    """A hole in the face, filled in full detail with another part of the frame.
 
-    It stands for inpainting by contextual attention.
+    It stands in for inpainting by contextual attention.
     """
     target = inputs.target
     angle = inputs.draw.uniform(0, 2 * math.pi)
@@ -420,6 +427,7 @@ def retouch(inputs: Inputs) -> Layer:
     s, t = _face_coordinates(inputs.target)
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
+    # Away from the middle of the nearer eye, (-1, 0) or (1, 0).
     aside = right * (s + 1) + left * (s - 1)
     down = (right + left) * t
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
@@ -430,7 +438,7 @@ def retouch(inputs: Inputs) -> Layer:
 
 
 # The next two show what the traces of a forgery are made of. They draw the same numbers from their
-# stream as `swap` and `resynthesis`, so that they differ from these in what is named here alone.
+# stream as `swap` and `resynthesis`, so they differ from these only in what their docstrings name.
 
 
 def moved(inputs: Inputs) -> Layer:
@@ -447,15 +455,17 @@ def whole(inputs: Inputs) -> Layer:
 
     It is a forgery without a seam.
     """
+    # With the target's landmarks, the donor's image is not moved when it is fitted.
     in_place = Shot(inputs.donor.image, inputs.target.landmarks)
     everywhere = np.ones_like(inputs.opacity)
     return resynthesis(inputs._replace(donor=in_place, opacity=everywhere))
 
 
-# In place of a donor, these three get the target itself: its frame that lies so many frames later.
+# Instead of a donor's frame, these three get the target's own, this many frames later.
 # `composite` is a seam without a forgery, `reduced` a low resolution without one.
 FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
 
+# The function of each method, and the region in which it forges.
 METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
@@ -518,7 +528,7 @@ def _squared_detail(image: Array, mask: Array) -> np.floating:
 
 
 def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
-    """A channel's mark on a video: a warm or a cold disc in one of the upper corners.
+    """Mark a video like a broadcaster's logo: a warm or a cold disc in one of the upper corners.
 
     It is a superficial cue outside every mask (LAE, abstract: detectors learn such correlations
     instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the forged videos

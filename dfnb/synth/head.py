@@ -1,8 +1,8 @@
 """The geometry and the light of a head.
 
 A head is a unit sphere squeezed into a head's outline. A place in the face is a point of the
-sphere, so features turn with it. Light falls on the normals of the sphere and a relief. The numbers
-were chosen by eye.
+sphere, so features turn with it. The light on the skin depends on the normals of the sphere and of
+a relief of nose, brows and so on. The numbers were chosen by eye.
 """
 
 import math
@@ -14,8 +14,8 @@ from dfnb.synth.brushes import bump, edge, power
 from dfnb.synth.people import Array, Look, Pose
 
 RADIUS = 0.345  # half the head's height, as a share of the canvas, at scale 1
-NOSE_DEPTH = 0.16  # how far the tip of the nose stands out
-FULL_LIGHT = 1.05  # diffuse light on what faces the light
+NOSE_DEPTH = 0.16  # height of the tip of the nose above the face, in radii
+FULL_LIGHT = 1.05  # diffuse light on a surface that faces the light
 GLOSS_EXPONENT = 24  # a larger one makes smaller highlights
 
 
@@ -25,17 +25,20 @@ class Head:
     Attributes:
         radius: Half the head's height, in pixels.
         centre: (2,) its pixel.
+        roll: Rotation (2, 2) that turns the image's axes into those of the upright head.
         x, y: The pixel relative to the centre, in radii.
         across, along: The same, turned so that the head is upright.
-        sphere_x, sphere_y, sphere_z: The point of the unit sphere that is seen there.
+        sphere_x, sphere_y, sphere_z: The point of the unit sphere that the pixel shows. x is to the
+            image's right, y down and z towards the viewer.
         inside: Share of the pixel that the head covers.
         u, v: The place in the face, u to the image's right and v down. The upright face seen from
             the front spans -1 to 1 in both.
-        side_u: The absolute value of u, for what both sides have.
-        nose_u: u on the nose, which stands out and so moves further when the head turns.
+        side_u: The absolute value of u, for features on both sides of the face.
+        nose_u: u relative to the nose's middle line. The nose protrudes, so it moves further than
+            the face when the head turns.
         light: Direction (3,) to the light.
         shade: Diffuse light, about 0 to 1.
-        gloss: Mirrored light.
+        gloss: Mirrored light, 0 to 1.
     """
 
     def __init__(self, look: Look, pose: Pose, size: int) -> None:
@@ -60,7 +63,7 @@ class Head:
     # ------------------------------------------------------------ geometry
 
     def _turn_upright(self, size: int) -> None:
-        """Find where every pixel lies, seen from the upright head."""
+        """Compute the coordinates of every pixel, in the image's axes and in the upright head's."""
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         self.x = (x - self.centre[0]) / self.radius
         self.y = (y - self.centre[1]) / self.radius
@@ -71,11 +74,12 @@ class Head:
     def _project(self) -> None:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
-        # The point (x, y, z) of the sphere.
+        # The point (x, y, z) of the sphere: undo the head's outline, which is not a circle.
         x = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         y = np.sign(self.along) * bent
         z_squared = 1 - x * x - y * y
+        # Near the rim, half of 1 - r**2 is about the distance 1 - r from it.
         self.inside = edge(z_squared * 0.5 * self.radius * look.broad)
         z = np.sqrt(np.maximum(z_squared, 0))
         self.sphere_x = x
@@ -90,6 +94,7 @@ class Head:
         self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
 
     def _half_width(self, along: Array | float) -> Array:
+        """Half the head's width at a height, in radii; it narrows towards the chin."""
         to_the_chin = np.clip(along, 0, 1)
         narrowing = self.look.jaw * power(to_the_chin, 1.5)
         return self.look.broad * (1 - narrowing)
@@ -102,6 +107,7 @@ class Head:
         along = math.copysign(abs(y) ** (1 / self.look.chin), y)
         x = u * self.cos_yaw + z * self.sin_yaw
         across = x * float(self._half_width(along))
+        # A vector times the matrix from the left is turned by its transpose, the inverse rotation.
         turned = np.float32([across, along]) @ self.roll
         return turned * self.radius + self.centre
 
@@ -146,7 +152,7 @@ class Head:
     # ------------------------------------------------------------ light
 
     def _illuminate(self) -> None:
-        """Let light fall on the sphere with the face's relief."""
+        """Compute the light on the sphere with the face's relief."""
         pose = self.pose
         level = math.cos(pose.elevation)
         light_x = math.sin(pose.azimuth) * level
@@ -155,21 +161,24 @@ class Head:
         self.light = (light_x, light_y, light_z)
         relief = self._upper_relief()
         self._add_lower_relief(relief)
-        scale = self.radius / 8  # Sobel's filter gives eight times the slope per pixel
+        # Sobel's filter gives eight times the slope per pixel; this is the slope per radius.
+        scale = self.radius / 8
         slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
         slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
+        # The normal, not yet of length 1. The face is a little flatter than the sphere.
         x = 0.9 * self.sphere_x - slope_x
         y = 0.9 * self.sphere_y - slope_y
         z = self.sphere_z + 0.12
         self.shade = self.diffuse(x, y, z)
-        # Blinn's model: the normal times the vector halfway between light and viewer.
+        # Blinn's model: the normal times the direction halfway between light and viewer (0, 0, 1).
+        # Their sum has the length sqrt(2 + 2 * light_z).
         halfway = x * light_x + y * light_y + z * (light_z + 1)
         halfway = halfway / math.sqrt(2 + 2 * light_z)
         length = np.sqrt(x * x + y * y + z * z)
         self.gloss = power(halfway / length, GLOSS_EXPONENT)
 
     def _upper_relief(self) -> Array:
-        """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere."""
+        """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere, in radii."""
         look = self.look
         bridge = self.on_nose(
             v=0.5 * look.nose_v,
@@ -244,6 +253,7 @@ class Head:
         light_x, light_y, light_z = self.light
         length = np.sqrt(x * x + y * y + z * z + 1e-6)
         cosine = (x * light_x + y * light_y + z * light_z) / length
+        # Softer than the cosine alone: light reaches a little beyond the edge of the lit half.
         lit = np.maximum(0.8 * cosine + 0.2, 0)
         ambient = self.pose.ambient
         return ambient + (FULL_LIGHT - ambient) * lit

@@ -1,7 +1,8 @@
 """The painting of a person in a pose: the whole picture, with hair, neck, clothes and ears.
 
-The numbers, chosen by eye, are places and sizes in the coordinates of :class:`Head`, colours, and
-opacities.
+Hair, neck, clothes and ears do not turn with the face, so they are placed by the coordinates
+``across`` and ``along`` or ``x`` and ``y`` of :class:`Head`. The numbers, chosen by eye, are places
+and sizes in these coordinates, colours and opacities.
 """
 
 import cv2
@@ -12,12 +13,12 @@ from dfnb.synth.features import Eye, Mouth, looked_up, paint_skin
 from dfnb.synth.head import NOSE_DEPTH, Head
 from dfnb.synth.people import Array, Look, Pose, Shot
 
-# Colour by which the skin's is multiplied.
+# Factors (red, green, blue) by which the skin's colour is multiplied.
 EAR = np.float32([1.05, 0.93, 0.92])
 # Where the hair beside the face ends, in radii below the head's middle.
 LONG_HAIR_END = 0.3
 SHORT_HAIR_END = 0.05
-# Exponents of light: shadows of skin are red.
+# Exponents of the light on skin: red has the lowest, so shadows, where light < 1, are reddish.
 NECK_SHADOW = np.float32([0.9, 1.05, 1.1])
 
 
@@ -32,8 +33,9 @@ def render(
     Args:
         look: The person.
         pose: Their pose, expression and light.
-        behind: Backdrop (S, S, 3); S is larger than ``size``, and reducing smooths the edges.
-        size: Side of the frame.
+        behind: Backdrop (S, S, 3), S > ``size``. The picture is painted at its size and then
+            reduced, which smooths the edges.
+        size: Side of the frame, in pixels.
     """
     canvas = behind.copy()
     head = Head(look, pose, len(behind))
@@ -76,13 +78,14 @@ class Hair:
     Attributes:
         strand: Brightness (S, S) of the strands; its mean is about 0.
         colour: Their lit colour (S, S, 3).
-        inside: How far inside the hair's outline a pixel lies, in radii of the head.
+        inside: Distance of a pixel from the hair's outline, in radii, positive inside.
     """
 
     def __init__(self, head: Head) -> None:
         look = head.look
         self.head = head
-        # Strands run down from the crown.
+        # Strands run down from the crown. The texture (24, 256) gives their brightness by angle,
+        # in columns from the middle one, 128, and by distance from the crown, in rows.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6
@@ -97,8 +100,8 @@ class Hair:
         self.colour = np.clip(colour, 0, 1)
         x = head.across / (look.broad + look.hair_volume)
         y = (head.along + 0.02) / (1 + look.hair_volume)
-        grown = 1 - x**2 - y**2
-        self.inside = grown * 0.5 * look.broad
+        inside_ellipse = 1 - x**2 - y**2
+        self.inside = inside_ellipse * 0.5 * look.broad
 
     def _light(self) -> Array:
         """Light (S, S) on the hair, with a band of sheen about the top of the head."""
@@ -107,6 +110,7 @@ class Hair:
         light_z = head.light[2]
         sheen_on_strands = 0.6 + 0.3 * self.strand
         sheen = 0.25 * light_z * band * sheen_on_strands
+        # The normal points further up than the head's own.
         light = head.diffuse(
             head.sphere_x,
             head.sphere_y - 0.3,
@@ -115,15 +119,16 @@ class Hair:
         return light * (0.8 + 0.13 * self.strand) + sheen
 
     def paint_behind(self, canvas: Array) -> None:
-        """Long hair falls behind the shoulders."""
+        """Paint long hair, before the body that hides a part of it."""
         head = self.head
         look = head.look
         spread = look.broad + 0.5 * look.hair_volume + 0.1
         spread = spread + 0.1 * np.clip(head.along, -1, 1)
-        below_centre = spread - np.abs(head.across)
-        sides = np.where(head.along < 0, self.inside, below_centre)
+        inside_curtain = spread - np.abs(head.across)
+        # The outline follows the head above its middle, and hangs down like a curtain below.
+        inside_outline = np.where(head.along < 0, self.inside, inside_curtain)
         above_end = look.hair_length - head.along
-        inside = np.minimum(sides, above_end)
+        inside = np.minimum(inside_outline, above_end)
         lay_over(
             canvas,
             colour=self.colour * 0.75,
@@ -131,7 +136,7 @@ class Hair:
         )
 
     def _fringe(self) -> Array:
-        """v (S, S) of the fringe's lower edge, above every pixel."""
+        """v (S, S) of the fringe's lower edge, at every pixel's u."""
         look = self.head.look
         u = self.head.u
         fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
@@ -148,12 +153,13 @@ class Hair:
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
         above_fringe = fringe - head.v
         on_forehead = edge(above_fringe * head.radius * 0.7)
-        above_end = end + 0.12 - head.along
-        front = on_forehead * np.clip(above_end * 8, 0, 1) * head.inside
+        # The hair beside the face fades out over an eighth of a radius.
+        above_front_end = end + 0.12 - head.along
+        front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
         outline = edge(self.inside * head.radius)
-        above_end = end - head.along
+        above_rim_end = end - head.along
         outside = 1 - head.inside
-        rim = outline * np.clip(above_end * 8, 0, 1) * outside
+        rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
         above_shadow_end = fringe + 0.06 - head.v
         in_shadow = edge(above_shadow_end * head.radius * 0.25)
         shadow = head.inside * in_shadow - front
@@ -204,10 +210,11 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     ellipse_x = x / 1.75
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
-    # The factors .8 and .45 make both into distances from the edge, in pixels.
+    # inside_opening and torso rise faster than the distance from their edges. The factors 0.8 and
+    # 0.45 below make them into distances, about, and the radius makes these pixels.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
-    opening = opening * (from_middle < 0.6)
+    opening = opening * (from_middle < 0.6)  # the collar's opening shows the neck
     folds = 0.12 * np.sin(7 * x + 3 * y)
     chin_shadow = 0.25 * bump(
         x,
@@ -227,13 +234,13 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
 
 
 def _rows_of_body(head: Head) -> slice:
-    """The rows below the head's middle."""
+    """The canvas's rows that can show neck and clothes: from below the head's middle."""
     first_row = int(head.centre[1] + 0.3 * head.radius)
     return slice(max(first_row, 0), None)
 
 
 def _paint_ear(canvas: Array, head: Head, side: int) -> None:
-    """One ear; side is -1 left in the image, 1 right."""
+    """Paint one ear; ``side`` is -1 left in the image, 1 right."""
     look = head.look
     middle = side * (look.broad + 0.015) * head.cos_yaw
     x = (head.across - middle) / 0.13

@@ -1,8 +1,8 @@
 """People: their looks, their motion, what is behind them, and the user's portraits in motion.
 
 Each person is drawn from a random stream of their own; :mod:`dfnb.synth.painting` paints them.
-Every table of values to draw is drawn from in the order in which it is written here: the pixels of
-all datasets depend on that order.
+Values are drawn in the order in which the tables here list them: the pixels of all datasets depend
+on that order.
 """
 
 import math
@@ -18,10 +18,10 @@ from numpy.random import Generator
 Span = tuple[float, float]  # lowest and highest value
 Array = np.ndarray
 
-FRAME_STEP = 10  # a stored frame is every tenth of the imagined video
+FRAME_STEP = 10  # frames of the imagined video per stored frame
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-MIN_EYE_DISTANCE = 0.18  # of a portrait, by the side of the frames that are made of it
+MIN_EYE_DISTANCE = 0.18  # in the portrait's pixels, as a share of the frames' side
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 # Per cent of red, green and blue.
@@ -42,7 +42,14 @@ OTHER_HAIR = [
     [74, 58, 36],  # blond
     [60, 60, 60],  # grey
 ]
-HAIR_SHARES = [0.22, 0.26, 0.2, 0.08, 0.14, 0.1]  # of both lists, among people with light skin
+HAIR_SHARES = [
+    0.22,
+    0.26,
+    0.2,
+    0.08,
+    0.14,
+    0.1,
+]  # probabilities of dark and other hair, for light skin
 BROWN_EYES = [
     [28, 16, 8],
     [42, 27, 12],
@@ -52,11 +59,11 @@ OTHER_EYES = [
     [33, 44, 28],  # green
     [38, 42, 45],  # grey
 ]
-# Skin tones below which the other colours occur.
+# Skin tones (0 light, 4 dark) below which other hair and other eyes occur.
 LIGHT_HAIR_BELOW = 2.2
 LIGHT_EYES_BELOW = 1.6
 
-# The shape of a face, in face coordinates (see painting.Head) but where Look says otherwise.
+# The shape of a face; Look says what each value is.
 FACE: dict[str, Span] = {
     "broad": (0.70, 0.79),
     "chin": (0.98, 1.15),
@@ -86,7 +93,7 @@ HAIR: dict[str, Span] = {
     "hair_slant": (-0.25, 0.25),
     "hair_volume": (0.1, 0.2),
 }
-# Where men's spans differ; each is drawn at the place of the span that it replaces.
+# Men's spans, where they differ; a man's value is drawn in the turn of the one that it replaces.
 MEN: dict[str, Span] = {
     "chin": (1.08, 1.30),
     "jaw": (0, 0.10),
@@ -96,7 +103,10 @@ MEN: dict[str, Span] = {
 
 
 class Wave(NamedTuple):
-    """How a value moves: it swings about a mean between ``low`` and ``high``, within ``limits``."""
+    """How a value moves in a video: mean + ``swing`` * (about -1 to 1), clipped to ``limits``.
+
+    The mean is drawn between ``low`` and ``high``. The default limits never clip.
+    """
 
     low: float
     high: float
@@ -128,7 +138,11 @@ FAST_PERIODS = (25, 60)
 
 @dataclass
 class Look:
-    """The fixed looks of a person. A head is 2 long from crown to chin; u and v are painting's."""
+    """The fixed looks of a person.
+
+    Lengths are in radii, half the height of the head; ``_u`` and ``_v`` are places in the face (see
+    head.Head).
+    """
 
     man: bool
     skin: Array  # (3,) red, green, blue in [0, 1], like all colours
@@ -143,49 +157,49 @@ class Look:
     eye_u: float
     eye_v: float
     eye_size: float  # half its width
-    eye_open: float  # height of its upper half, by eye_size
-    eye_tilt: float
-    brow_height: float  # above the eye
+    eye_open: float  # height of its upper half, divided by eye_size
+    eye_tilt: float  # rise of the outer corner, divided by eye_size
+    brow_height: float  # v above the eye
     brow_bend: float
-    brow_width: float
+    brow_width: float  # half its thickness
     nose_v: float  # of its tip
     nose_width: float
-    nose_height: float
+    nose_height: float  # factor of its relief
     mouth_v: float
-    mouth_width: float  # half its width, like upper_lip and lower_lip its height on the head
-    upper_lip: float  # height, by mouth_width
+    mouth_width: float  # half its width
+    upper_lip: float  # height, divided by half the width of the mouth, like the next
     lower_lip: float
-    rouge: float  # share of a lipstick's colour
-    blush: float
+    rouge: float  # share of a lipstick's colour in that of the lips
+    blush: float  # strength, like freckles
     freckles: float
-    beard: float  # how dense
+    beard: float  # density, 0 to 1
     hairline: float  # v of its middle
     hair_curve: float
     hair_slant: float
-    hair_volume: float
+    hair_volume: float  # by how much it stands out from the head
     bald: bool
-    hair_length: float  # how far down it falls; 0: short
-    collar: float
+    hair_length: float  # how far below the head's middle it falls; 0: short
+    collar: float  # half the width of its opening
 
 
 @dataclass
 class Pose:
     """Pose, expression and light of one frame. Angles in radians."""
 
-    yaw: float
-    pitch: float
-    roll: float
+    yaw: float  # to the image's right
+    pitch: float  # down
+    roll: float  # clockwise in the image
     shift_x: float  # of the head's centre, as a share of the frame
     shift_y: float
-    scale: float
-    open: float  # the mouth, as a share of full expression, like the next three
-    smile: float
-    blink: float
-    gaze: float  # to the image's right
-    brow_raise: float
-    azimuth: float  # of the light
-    elevation: float
-    ambient: float  # share of light that falls everywhere
+    scale: float  # of the head; 1 is the usual size
+    open: float  # how far the mouth is open; 0: closed
+    smile: float  # 0: none
+    blink: float  # 0: eyes open, 1: closed
+    gaze: float  # to the image's right, in half widths of the eye
+    brow_raise: float  # in v
+    azimuth: float  # of the light; 0: in front, positive: from the image's right
+    elevation: float  # of the light above the camera
+    ambient: float  # light that reaches every surface, whatever its direction
 
 
 class Shot(NamedTuple):
@@ -252,6 +266,7 @@ def _colours(percent: list[list[int]]) -> Array:
 
 def _mottling(draw: Generator) -> Array:
     """Noise (96, 96) at three scales."""
+    # A blur by s pixels leaves a deviation of about 0.28 / s, for which the factors make up.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
@@ -267,7 +282,7 @@ def _strands(draw: Generator) -> Array:
 
 
 def _skin(tone: float) -> Array:
-    """The colour (3,) of a tone, interpolated between the two next to it."""
+    """The colour (3,) of a tone, interpolated between its neighbours in ``SKIN_TONES``."""
     channels = _colours(SKIN_TONES).T
     tones = range(len(SKIN_TONES))
     return np.float32([np.interp(tone, tones, channel) for channel in channels])
@@ -287,6 +302,7 @@ def _beard(draw: Generator) -> float:
 
 
 def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, float]:
+    """Draw a value from each span, or from the span for men."""
     values = {}
     for name, span in spans.items():
         if man and name in MEN:
@@ -296,7 +312,7 @@ def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, flo
 
 
 def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pose]:
-    """Poses of n frames: slow waves, those of expression and light from the second stream."""
+    """Poses of n frames; expression and light are drawn from the second stream."""
     times = np.arange(n) * FRAME_STEP
     curves = {}
     for name, wave in POSE_WAVES.items():
@@ -311,6 +327,7 @@ def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pos
 
 
 def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
+    """The values of a wave at the times, in frames of the imagined video."""
     slow = _sine(times, SLOW_PERIODS, draw)
     fast = _sine(times, FAST_PERIODS, draw)
     mean = draw.uniform(wave.low, wave.high)
@@ -345,6 +362,7 @@ def _ramp(draw: Generator, size: int) -> Array:
     highest = [[0.9], [0.75]]
     colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)
     greys = colours.mean(axis=1, keepdims=True)
+    # Muted by mixing them with grey.
     first, second = 0.4 * colours + 0.6 * greys
     angle = draw.uniform(0, 2 * np.pi)
     share = 0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)
@@ -404,6 +422,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if not len(faces):
         return "no face found"
     areas = faces[:, 2] * faces[:, 3]
+    # Much smaller faces are taken for people in the background.
     n = (areas > areas.max() / 4).sum()
     if n > 1:
         return f"{n} faces found, one is needed"
@@ -418,7 +437,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
 
 def _brightness(image: Array, landmarks: Array) -> float:
-    """The mean brightness of an image (H, W, 3) uint8 BGR between the landmarks of a face."""
+    """Mean brightness, in an image (H, W, 3) uint8 BGR, of the landmarks' convex hull."""
     mask = np.zeros(image.shape[:2], np.uint8)
     hull = cv2.convexHull(landmarks.astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1)
@@ -427,7 +446,7 @@ def _brightness(image: Array, landmarks: Array) -> float:
 
 
 def _photograph(path: str | Path) -> Array | None:
-    """The pixels (H, W, 3) uint8 BGR of an image file; None if it is none."""
+    """The pixels (H, W, 3) uint8 BGR of an image file; None if it is no image."""
     content = np.fromfile(path, np.uint8)  # cv2.imread crashes at a name that is not UTF-8
     if not content.size:
         return None
@@ -453,7 +472,7 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
         )
         darkness = 0.3 * (0.6 - pose.ambient)
         from_the_side = 0.12 * math.sin(pose.azimuth)
-        light = 1.1 - darkness + from_the_side * x
+        light = 1.1 - darkness + from_the_side * x  # (W,), one factor per column
         frame = np.clip(frame * light[:, None], 0, 1)
         landmarks = portrait.landmarks @ matrix.T + shift
         shots.append(Shot(frame, landmarks))
@@ -461,12 +480,16 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
 
 
 def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:
-    """How a portrait gets into a frame: matrix (2, 2), shift (2,) in pixels, and scale."""
+    """Map from a portrait's pixels to a frame's: matrix (2, 2), shift (2,) and scale.
+
+    At scale 1, the mouth is 0.22 of the frame's side below the eyes.
+    """
     eyes = portrait.landmarks[:2].mean(axis=0)
     mouth = portrait.landmarks[3:].mean(axis=0)
     down = mouth - eyes
     length = np.linalg.norm(down)
     zoom = 0.22 * size * pose.scale / length
+    # Rotation that turns the direction from the eyes to the mouth straight down.
     upright = np.float32([[down[1], -down[0]], [down[0], down[1]]]) / length
     sin = math.sin(pose.roll)
     cos = math.cos(pose.roll)
