@@ -199,7 +199,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
             raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
         return found, problems
     if file.suffix == ".csv":
-        return videos.read_csv(file, root), []
+        return videos.read_csv(file, root or file.parent), []
     listing = files.dataset_folder(name) / "videos.csv"
     problems = videos.write_csv(listing, file)
     typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")

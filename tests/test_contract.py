@@ -24,7 +24,7 @@ import numpy as np
 from dfnb.papers import contract, frequency
 from dfnb.papers.frequency import Network
 
-PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs", "#7f7f7f", "^")
+PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs")
 
 
 class Settings(frequency.Settings):
