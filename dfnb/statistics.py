@@ -371,7 +371,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         **dict(zip(COUNTS, counts)),
         "value": value,
         "sd": (over_seeds.variance * seeds) ** 0.5,  # of the values, not of their mean
-        "p": NAN if first.bounded else p_value(value, over_both),  # 0 means nothing in [0, 1]
+        "p": NAN if first.bounded else p_value(value, over_both),  # bounded: no test against 0
         "error": over_both.error,
         "degrees": over_both.degrees,
         "seeds": seeds,
