@@ -1,7 +1,7 @@
 """What the papers claim, and whether the results of a report support it.
 
-The claims are in ``data_manifest/claims.yaml``, whose head explains the fields and the rule of each
-verdict; published figures are in ``data_manifest/published.csv``.
+The claims are in ``data_manifest/claims.yaml``; its head explains the fields and the rule of each
+verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
@@ -17,12 +17,12 @@ from dfnb.metrics import CROSS_DATASET_MEAN, Level, interval_text, p_texts
 from dfnb.settings import Closed, Name, explained, read_yaml
 from dfnb.statistics import NAN, Spread, holm, p_value
 
-FEWEST_SEEDS = 5  # of a verdict
-MOST_COLLAPSED = 2  # runs that may be left out of a verdict
+FEWEST_SEEDS = 5  # for a verdict
+MOST_COLLAPSED = 2  # runs that may be left out for a verdict
 
 
 class Claim(Closed):
-    """An entry of ``claims.yaml``."""
+    """An entry of ``claims.yaml``; the head of that file explains the fields."""
 
     id: Name
     paper: Name
@@ -44,7 +44,7 @@ class Claim(Closed):
 
 
 class Content(Closed):
-    """The content of ``claims.yaml``."""
+    """The content of ``claims.yaml``. ``delta``: the least differences that are material."""
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
@@ -53,7 +53,7 @@ class Content(Closed):
 
 
 def content() -> Content:
-    """The content of ``claims.yaml``; raises :class:`DfnbError` that names what is wrong in it."""
+    """The content of ``claims.yaml``; raises :class:`DfnbError` that names the field at fault."""
     path = find("data_manifest") / "claims.yaml"
     return Content.check(read_yaml(path), path)
 
@@ -64,8 +64,8 @@ def content() -> Content:
 def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
-    ``p`` is against no difference; for "no worse", against a difference of -delta. "p, Holm" is
-    adjusted for all claims of the family. The index is paper, claim and dataset.
+    The null hypothesis of ``p`` is no difference; for "no worse", a difference of -delta. "p, Holm"
+    is ``p`` adjusted for the number of claims of the family. The index is paper, claim and dataset.
     """
     registry = content()
     results = _in_both_directions(results)
@@ -100,7 +100,7 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with every difference also turned round."""
+    """The results, and every difference a second time with its two detectors exchanged."""
     differences = results[results["minus"] != ""]
     turned = differences.assign(
         detector=differences["minus"],
@@ -113,7 +113,7 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
-    """The results that a claim is about: with and without collapsed runs, one per test set."""
+    """The results that a claim is about: per test set, one row, or two if a run collapsed."""
     wanted = {
         "detector": claim.detector,
         "minus": claim.against,
@@ -131,7 +131,10 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
-    """The test sets that a claim names; a name that no test set has stays, as not testable."""
+    """The test sets that a claim names.
+
+    A name without a test set is kept: the claim gets a row there, "not testable".
+    """
     train_set = "".join(numbers["train_set"].unique())  # one detector has at most one
     patterns = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     test_sets = []
@@ -142,8 +145,11 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
     return test_sets
 
 
-def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> dict[str, Any]:
-    """What a claim's numbers on one test set come to; ``p`` where an interval decides."""
+def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) -> dict[str, Any]:
+    """Our number and the verdict of a claim on one test set; ``p`` where an interval decides.
+
+    ``deltas``: the least material differences, by the kinds of :func:`_kind_of_delta`.
+    """
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")
     if kept.empty:
         names = " minus ".join(filter(None, [claim.detector, claim.against]))
@@ -165,21 +171,21 @@ def _judged(claim: Claim, numbers: pd.DataFrame, sizes: Mapping[str, float]) -> 
         where = "inside" if low <= claim.published <= high else "outside"
         row["verdict"] = f"published figure {where} our interval"
         return row
-    delta = sizes[_kind_of_size(claim, number)]
+    delta = deltas[_kind_of_delta(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
     row["verdict"] = verdict(claim.kind, low, high, delta)
     spread = Spread(number["error"] ** 2, number["degrees"])
     row["p"] = p_value(number["value"] - limit, spread)
-    with_all = numbers.loc[numbers["collapsed_included"], "value"]
-    sign_turns = (with_all <= limit).any()
+    value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
+    sign_turns = (value_of_all_runs <= limit).any()
     if row["verdict"].startswith("supported") and sign_turns:
         row["verdict"] = "not supported: the sign turns with the collapsed runs included"
     return row
 
 
 def _without_verdict(number: pd.Series) -> str:
-    """Why a number gets no verdict; empty where it does."""
-    left_out, runs = map(int, number["collapsed"].split(" of "))
+    """The text in place of a verdict, with the reason; empty where a verdict can be given."""
+    left_out, runs = map(int, number["collapsed"].split(" of "))  # such as "1 of 5"
     if left_out == runs or left_out > MOST_COLLAPSED:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
@@ -189,8 +195,8 @@ def _without_verdict(number: pd.Series) -> str:
     return ""
 
 
-def _kind_of_size(claim: Claim, number: pd.Series) -> str:
-    """Which of the material sizes holds for a claim."""
+def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
+    """Which of the least material differences applies to a claim; a key of ``Content.delta``."""
     if "accuracy" in claim.metric:
         return "accuracy"
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
@@ -205,9 +211,9 @@ def verdict(
     high: float,
     delta: float,
 ) -> str:
-    """What a 95 % interval says of a gain, or of a detector that should be no worse.
+    """The verdict on a gain, or on a detector that should be no worse, from its 95 % interval.
 
-    ``delta`` is the least difference that counts as material.
+    The rule is in the head of ``claims.yaml``. ``delta`` is the least difference that is material.
     """
     if kind == "no worse":
         if low > -delta:
@@ -225,9 +231,9 @@ def verdict(
 
 
 def published(names: Iterable[str]) -> pd.DataFrame:
-    """The rows of ``published.csv`` of the papers with these names; ``paper`` is the name.
+    """The rows of ``published.csv`` of the papers with these names; ``paper`` becomes the name.
 
-    A name is what the column ``paper`` begins with, or all of the column ``method``.
+    A row is of a paper if its column ``paper`` begins with the name, or ``method`` equals it.
     """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):
@@ -244,10 +250,10 @@ def published(names: Iterable[str]) -> pd.DataFrame:
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the published AUC of the same paper, backbone, datasets and level.
 
-    Adds ``published`` as text, ``source`` and ``confidence``; all are empty where no figure is
-    known.
+    Adds ``published`` as text, ``source`` and ``confidence``; where no figure is known,
+    ``published`` is empty and the others are NaN.
     """
-    names = {}
+    names = {}  # from the names of datasets in published.csv to ours
     for ours, theirs in content().datasets.items():
         names.update(dict.fromkeys(theirs, ours))
     figures = published(set(results["published_as"]) - {""})

@@ -1,19 +1,20 @@
 """Metrics of score tables.
 
 A score table has one row per frame: video, track, frame, cluster, label, method and ``score``,
-which is P(fake); and the columns :data:`LOCALISATION` where a detector localises and the frame is
-a fake with a mask (NaN elsewhere). Nothing here knows a model or a file.
+which is P(fake). The table of a detector that localises also has the columns :data:`LOCALISATION`,
+which are NaN except on fakes with a mask. This module needs no model and no file.
 
-:func:`align` brings the tables of several seeds to the same units, frames or videos;
-:func:`measure` gives a metric of each table and what its variance over clusters follows from, in
-one of four ways (column ``interval_method`` of the results):
+:func:`align` brings the tables of several seeds to the same units, frames or videos.
+:func:`measure` computes a metric of each table, and prepares its variance over clusters by one of
+four methods (column ``interval_method`` of the results):
 
 - ``delong``: AUC;
 - ``linearised``: means over units: accuracies, Brier score, localisation;
 - ``bootstrap``: EER and AP;
-- ``none``: no interval would cover. A class with a single cluster; an accuracy at a validation
-  threshold that rests on fewer than :data:`FEWEST_VALIDATION` clusters; a difference of which one
-  side is exactly 0 or 1, and so has no standard error.
+- ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
+  class has a single cluster; or an accuracy is at a validation threshold from fewer than
+  :data:`FEWEST_VALIDATION` clusters; or one side of a difference is exactly 0 or 1, and so has a
+  standard error of 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,8 +46,8 @@ LEVELS: dict[Level, list[str]] = {
     "frame": KEYS,
     "video": ["video", "cluster", "label", "method"],
 }
-CROSS_DATASET_MEAN = "cross-dataset mean"  # stands as a test set
-PLACEBOS = ("edges", "random")  # maps that look at no network
+CROSS_DATASET_MEAN = "cross-dataset mean"  # in the column test_set
+PLACEBOS = ("edges", "random")  # maps that are made without a network
 LOCALISATION = {
     "iou": "IoU",
     "pixel_auc": "pixel AUC",
@@ -54,17 +55,19 @@ LOCALISATION = {
     "pointing": "pointing game",
     "energy": "energy in mask",
 }
-CONSTANT = "constant "  # a measure of the mean training mask in the place of the map
+CONSTANT = "constant "  # prefix: the measure, with the mean training mask as the map
 CURVE_METRICS = ("EER", "AP")
 METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
 AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold of the validation split
-CALLED = "called fake"  # whether a frame's score is above that threshold
+CALLED = "called fake"  # the share of frames with a score above that threshold
 GAIN = "gain in pixel AP"  # over the mean training mask
-LOST = "lost under deletion"  # P(fake) lost, in the mean over the deletion curve
+LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
+# "deletion 0" is P(fake) before any deletion, "deletion" the mean over the curve.
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
-FEWEST_VALIDATION = 100  # clusters, for an interval at the validation threshold
-# A map fails its sanity check where one of these means reaches its limit: the rank correlation with
-# the map of random weights, and the share of empty maps.
+FEWEST_VALIDATION = 100  # clusters of the validation split, for an interval at its threshold
+# A map fails its sanity check where one of these means reaches its limit: "all", the rank
+# correlation with the map of a network with random weights in all layers; "empty", the share of
+# empty maps.
 SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
@@ -73,14 +76,14 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     label = scores["label"]
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
-    wrong = {
+    problems = {
         "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }
-    for problem, is_wrong in wrong.items():
+    for problem, is_wrong in problems.items():
         if is_wrong.any():
             first = scores[is_wrong.to_numpy()].iloc[0]
             raise DfnbError(
@@ -99,15 +102,15 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
 
 @dataclass(eq=False)
 class Units:
-    """What several score tables, such as those of a detector's seeds, say of the same n units.
+    """The values of the same n units in several score tables, such as those of a detector's seeds.
 
     Attributes:
         index: One row per unit: its key, cluster, label and method, sorted by key.
-        columns: Name to values (tables, n): the score; at frame level also every further column
-            of numbers, :data:`DIFFERENCES` of two of them, CALLED, and AT_THRESHOLD, which says
-            whether the threshold puts a unit on the right side.
-        seeds: The seed of each table; None where it has none.
-        validation_clusters: On how many clusters the thresholds rest, the fewest of any table.
+        columns: Name to values (tables, n): the score, every further column of numbers, and
+            :data:`DIFFERENCES` of two of them. At frame level also CALLED, 1 where the score is
+            above the threshold, and AT_THRESHOLD, 1 where that is right; else 0.
+        seeds: The seed of each table; None for the table of another tool.
+        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
     """
 
     index: pd.DataFrame
@@ -127,7 +130,7 @@ class Units:
 
     @cached_property
     def curves(self) -> tuple[pd.DataFrame, list[dict[str, Array]]]:
-        """The curve metrics, a row per table, and each table's replicates (REPLICATES,)."""
+        """The curve metrics, a row per table; and per table, replicates (REPLICATES,) by metric."""
         values = []
         replicates = []
         for score in self.columns["score"]:
@@ -139,7 +142,10 @@ class Units:
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units.
 
-    The ``attrs`` of a table may have its ``seed``, its ``threshold`` and ``threshold_clusters``.
+    The ``attrs`` of a table may have its ``seed``, its ``threshold``, and ``threshold_clusters``,
+    the number of clusters that the threshold was chosen on. Columns that not all tables have are
+    left out.
+
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
     parts = [_of_level(table, level) for table in tables]
@@ -150,7 +156,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     columns = {}
     for name in _measures(data):
         values = data[name].to_numpy(float)
-        columns[name] = values.reshape(len(tables), -1)
+        columns[name] = values.reshape(len(tables), -1)  # every table has n rows, in one order
     for name, (first, second) in DIFFERENCES.items():
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
@@ -166,22 +172,22 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """A table of frames, or of videos with the means of its numbers.
+    """A score table itself at frame level; one row per video, with the means over frames, at video.
 
-    Sorted, so that the order of rows changes nothing.
+    It is sorted, so that the order of the rows of ``table`` changes nothing.
     """
     frames = table.sort_values(KEYS, ignore_index=True)
     if level == "video":
         means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
         # Rounding, because the noise of float64 must not rank videos whose means are equal.
         return means.round(12).reset_index()
-    if (frames["frame"] < 0).any():
+    if (frames["frame"] < 0).any():  # how the store marks scores of whole videos
         raise DfnbError("a score table has one score per video: no frame level")
     return frames
 
 
 def _measures(table: pd.DataFrame) -> list[str]:
-    """The columns of numbers that describe a unit and do not name it."""
+    """The columns of numbers to measure: not those that name a unit, nor the score's log-odds."""
     numbers = table.select_dtypes("number")
     return list(numbers.drop(columns=[*KEYS, "log_odds"], errors="ignore"))
 
@@ -207,10 +213,10 @@ class Estimates:
 
     Attributes:
         values: (tables,).
-        spread: What the variance over clusters follows from: influences (tables, n), or bootstrap
-            replicates (tables, REPLICATES) where ``how`` is ``bootstrap``.
+        spread: From which the variance over clusters is computed: bootstrap replicates (tables,
+            REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n).
         design: The labels and clusters of the n units.
-        how: The way to the interval, see the head of this module.
+        how: The method of the interval, see the head of this module.
         independent: The number of independent observations behind an estimate of exactly 0 or 1.
         bounded: Whether the metric lies in [0, 1].
     """
@@ -223,11 +229,15 @@ class Estimates:
     bounded: bool = True
 
     def has_clusters_of(self, other: "Estimates") -> bool:
-        """Whether both are of units of the same clusters, in the same order."""
+        """Whether unit i of both has the same cluster, for every i, so that they can be paired."""
         return np.array_equal(self.design.names, other.design.names)
 
     def minus(self, other: "Estimates") -> "Estimates":
-        """The difference on the same units, table by table."""
+        """The difference on the same units, table by table.
+
+        The influences, or replicates, of the two sides are subtracted: a paired comparison.
+        """
+        # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
         return replace(
             self,
@@ -238,10 +248,15 @@ class Estimates:
         )
 
     def outcome(self) -> Outcome:
-        """What the estimates of all seeds come to; the seeds share the videos."""
+        """The values, and the variance over clusters of their mean.
+
+        All tables have the same clusters, so the influences, or replicates, are averaged over the
+        tables before the variance is computed.
+        """
         spread = self.spread.mean(axis=0)
         variance = NAN
         if self.how == "bootstrap":
+            # A replicate is NaN if it drew no cluster of one class.
             variance = float(np.nanvar(spread, ddof=1))
         elif self.how != "none":
             variance = self.design.variance(spread)
@@ -258,7 +273,7 @@ class Estimates:
 def mean(estimates: Sequence[Estimates]) -> Estimates:
     """The mean of estimates of the same seeds on the same units, such as under several conditions.
 
-    All are bounded and have their variance from influences.
+    All must be bounded, with influences as their ``spread``.
     """
     values = np.mean([part.values for part in estimates], axis=0)
     spread = np.mean([part.spread for part in estimates], axis=0)
@@ -268,10 +283,10 @@ def mean(estimates: Sequence[Estimates]) -> Estimates:
 def measure(data: Units, metric: str) -> Estimates | None:
     """A metric of :data:`METRICS`, or the mean of a column of values, of each table.
 
-    All of METRICS lie in [0, 1]; of EER and Brier, lower is better. Accuracy: a score above .5 says
-    fake, as the argmax of two logits does. Balanced accuracy, and accuracy at a threshold, are the
-    mean of both classes' accuracies. The mean of a column is over the units that have a value in
-    every table; None where there is none.
+    All of METRICS are in [0, 1]; lower is better for EER and Brier. For accuracy, a score above .5
+    means fake, as with the argmax of two logits. Balanced accuracy and accuracy at a threshold are
+    the mean of the accuracies of the two classes. The mean of a column is over the units that have
+    a value in every table. None if there is no such unit or no such column.
     """
     if metric not in METRICS:
         if metric not in data.columns:
@@ -303,7 +318,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
             independent=design.pairs,
         )
     if metric == "Brier":
-        column = (column - design.label) ** 2
+        column = (column - design.label) ** 2  # P(fake) against 1 for fake, 0 for real
     elif metric in METRICS:
         is_right = (column > 0.5) == design.label
         column = is_right.astype(float)
@@ -326,13 +341,13 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
     """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
 
     - IoU of the pixels above .5; pixel AUC and AP;
-    - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); tied pixels
-      share the hit;
-    - energy: the share of the map's sum that lies on forged pixels (Wang et al., CVPR-W 2020, sec.
-      4.2); the forged share of the frame for an empty map.
+    - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); if several
+      pixels are the highest, the share of them that is forged;
+    - energy: the sum of the map over forged pixels, divided by its sum over all pixels (Wang et
+      al., CVPR-W 2020, sec. 4.2); for an empty map, the forged share of the frame.
 
-    So a constant map scores what chance does. A mask without forged pixels gives NaN throughout, a
-    full mask NaN for pixel AUC, and 1 for AP, pointing and energy.
+    So a constant map has the AUC, AP, pointing and energy of chance. A mask without forged pixels
+    gives NaN throughout; a full mask gives NaN for pixel AUC, and 1 for AP, pointing and energy.
 
     Args:
         probability: (h, w) in [0, 1]; resized to the mask bilinearly.
@@ -354,7 +369,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
     intersection = (above & forged).sum()
     union = (above | forged).sum()
     is_highest = resized == resized.max()
-    energy = forged.mean()
+    energy = forged.mean()  # of an empty map
     total = float(resized.sum(dtype=float))
     if total > 0:
         energy = resized[forged].sum(dtype=float) / total
@@ -384,8 +399,8 @@ def interval_text(
 ) -> str:
     """A value with its interval as tables print it, ``0.853 [0.812, 0.889]``.
 
-    ``sign``: "+" to print that of positive values, too. An interval wider than a tenth has two
-    decimals; a value without an interval (NaN) is printed alone.
+    ``sign``: "+" to print the sign of positive values, too. Numbers have three decimals, but two
+    where the interval is wider than a tenth. A value without an interval (NaN) is printed alone.
     """
     digits = 2 if high - low > 0.1 else 3
     number = f"{sign}.{digits}f"

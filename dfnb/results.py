@@ -1,13 +1,14 @@
 """The long table of a report: one number per row. Tables, figures and claims read nothing else.
 
 :class:`ResultRow` documents the columns. On each test set and under each condition, every detector
-is measured, then the differences of two detectors, on the same units and at the same seeds;
-cross-dataset means follow.
+is measured, then the differences of two detectors, on the same units and at the same seeds. Means
+over test sets follow.
 
-One rule makes every interval, at 95 %. The variance over videos is that of :mod:`dfnb.metrics`; the
-variance over seeds is that of the seeds' values, divided by their number. The two are added, with
-Satterthwaite's degrees of freedom. A value in [0, 1] is carried to the logit scale and back; a
-difference or a signed value has a Wald interval. The p value is from the same error and degrees.
+Every 95 % interval follows one rule. The variance over videos is that of :mod:`dfnb.metrics`; the
+variance over seeds is the variance of the seeds' values divided by their number. The two are added,
+with Satterthwaite's degrees of freedom. The interval of a value in [0, 1] is computed on the logit
+scale; a difference or a signed value has a Wald interval. The p value has the same standard error
+and degrees of freedom.
 
 ``python -m dfnb.results PROFILE`` makes the table of a report.
 """
@@ -41,7 +42,7 @@ class ResultRow:
     Where a column does not apply, a text is empty and a number NaN. Units are videos or frames.
     """
 
-    # What the number is of.
+    # What is measured.
     detector: str  # its name in tables
     paper: str  # the module of its paper; empty for another tool
     ablation: str  # empty for main detectors
@@ -73,14 +74,14 @@ class ResultRow:
     p: float = NAN  # of a difference or signed value against 0
     error: float = NAN  # the standard error over videos and seeds
     degrees: float = NAN  # its degrees of freedom
-    # What it rests on.
+    # The units, seeds and trainings behind it.
     n: float = NAN  # units with a value
     n_real: float = NAN
     n_fake: float = NAN
     clusters: float = NAN  # of videos that share people
     seeds: int = 0
-    interval_method: str = ""  # how the variance over videos was made, see dfnb.metrics
-    rule: str = ""  # that chose the epoch
+    interval_method: str = ""  # how the variance over videos was estimated, see dfnb.metrics
+    rule: str = ""  # by which the epoch was chosen
     backbone: str = ""
     weights_from: str = ""  # what the training started from
     published_as: str = ""  # the name in published.csv, where the backbone is the published one
@@ -90,7 +91,7 @@ class ResultRow:
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
-    outcome: Outcome | None = None  # what the number was made from; not in the table
+    outcome: Outcome | None = None  # from which the number was computed; not in the table
 
 
 # ---------------------------------------------------------------- the table
@@ -99,8 +100,8 @@ class ResultRow:
 def load(profile: str) -> pd.DataFrame:
     """The table of a report, ``reports/<profile>/results.parquet``.
 
-    It is made again when a score file or the claims have changed. Scores that cannot be used raise
-    nothing: they are rows that say why.
+    It is made again when a score file or the claims have changed. Scores that cannot be used do not
+    raise an error: they get a row with the reason in ``refused``.
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
@@ -114,10 +115,10 @@ def load(profile: str) -> pd.DataFrame:
 
 
 def make(report: Report) -> pd.DataFrame:
-    """The table of a report; its columns are the fields of :class:`ResultRow` but ``outcome``.
+    """The table of a report; its columns are the fields of :class:`ResultRow` except ``outcome``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy and localisation. Under corruptions there is the AUC of videos alone.
+    accuracy and localisation. Under corruptions, only the AUC at video level is measured.
     """
     detectors = report.detectors()
     test_sets = []
@@ -139,6 +140,7 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
     """The rows of one test set: at each level those of the detectors, then the differences."""
     facts = report.test_set(test_set).attrs
     read = cache(report.read)  # both levels read the same tables
+    # A test set with contrasts compares manipulation methods, not detectors.
     differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
     for level in LEVELS:
@@ -158,11 +160,12 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
 def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
     """The sides of a detector under the conditions that are measured at the level of ``clean``.
 
-    The keys are the conditions of the scores, which two sides must share to be compared. The key of
-    a mean over severities begins with its own condition, of severity 0.
+    Two sides are compared only if their keys are equal. The key of a mean over severities, which
+    has severity 0, also lists the conditions averaged: two means of different severities are not
+    comparable.
     """
     sides = {}
-    parts = defaultdict(list)
+    parts_by_mean = defaultdict(list)
     for condition in conditions:
         levels = ["video"] if condition.corruption else LEVELS
         if condition.map or clean.facts["contrasts"]:
@@ -176,19 +179,24 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
         if condition.corruption:
             for corruption in (condition.corruption, ALL_CORRUPTIONS):
                 mean = condition._replace(corruption=corruption, severity=0)
-                parts[mean].append(side)
-    for mean, of_mean in parts.items():
-        key = (mean, *[side.condition for side in of_mean])
-        sides[key] = replace(clean, condition=mean, parts=of_mean, clean=clean)
+                parts_by_mean[mean].append(side)
+    for mean, parts in parts_by_mean.items():
+        key = (mean, *[side.condition for side in parts])
+        sides[key] = replace(clean, condition=mean, parts=parts, clean=clean)
     return sides
 
 
 def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
-    """Which detectors are compared; the second is subtracted from the first.
+    """The pairs of detectors that are compared; the second is subtracted from the first.
 
-    With one training set: every two main detectors; every variant and the variant MAIN of its
-    ablation, or else the main detector of its paper; the variants MAIN of ablations of one name;
-    what a claim compares. Besides, other tools and all main detectors.
+    Of detectors with the same training set, these are compared:
+
+    - every two main detectors;
+    - a variant with the variant MAIN of its ablation, or else with the main detector of its paper;
+    - the variants MAIN of two papers' ablations with the same name;
+    - two detectors that a claim compares, in its direction.
+
+    Another tool, whose training set is unknown, is compared with all main detectors and tools.
     """
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
@@ -211,32 +219,32 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     return differences
 
 
-def _compare(first: Side, last: Side) -> list[ResultRow]:
-    """The rows of the first side minus the last, or of one side that is both.
+def _compare(first: Side, second: Side) -> list[ResultRow]:
+    """The rows of the first side minus the second; of the side itself where both are the same.
 
-    Or one row that says why there is no number.
+    If the scores cannot be used: one row with the reason in ``refused``.
     """
     detector = first.detector
     row = ResultRow(
-        *detector[:4],
+        *detector[:4],  # name, paper, ablation and variant
         **first.condition._asdict(),
-        minus=last.detector.name if last is not first else "",
-        train_set=detector.train_set or last.detector.train_set,
+        minus=second.detector.name if second is not first else "",
+        train_set=detector.train_set or second.detector.train_set,
         paired_methods=bool(first.facts["contrasts"]),
         level=first.level,
         compression=first.facts["compression"],
         fingerprint=first.facts["fingerprint"],
     )
     if detector.runs:
-        row = replace(row, **_facts(detector.runs[0]))
+        row = replace(row, **_training_columns(detector.runs[0]))
     try:
-        return list(_rows(first, last, row))
+        return list(_rows(first, second, row))
     except DfnbError as error:
         return [replace(row, refused=str(error))]
 
 
-def _facts(run: StoredRun) -> dict[str, str]:
-    """What the rows of a detector tell of its trainings, of which this is one."""
+def _training_columns(run: StoredRun) -> dict[str, str]:
+    """The columns that describe a detector's trainings, which are the same for each of its runs."""
     backbone = run.parameters["settings"]["backbone"]
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
@@ -247,40 +255,41 @@ def _facts(run: StoredRun) -> dict[str, str]:
     }
 
 
-def _rows(first: Side, last: Side, row: ResultRow) -> Iterator[ResultRow]:
-    """The rows of a comparison; none where the sides share no seeds.
+def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
+    """The rows of a comparison: ``row`` with a number.
 
-    Collapsed runs are left out, unless all collapsed; each number has a second row that includes
-    them.
+    Collapsed runs are left out, unless all collapsed. Where a run collapsed, each number has a
+    second row that includes all runs.
     """
-    check_same_units(first.units.index, last.units.index)
-    pairs = _seed_pairs(first.seeds, last.seeds)
-    collapsed = first.detector.collapsed | last.detector.collapsed
+    check_same_units(first.units.index, second.units.index)
+    pairs = _seed_pairs(first.seeds, second.seeds)
+    collapsed = first.detector.collapsed | second.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(row, collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}")
-    yield from _numbers(first, last, kept or pairs, row)
+    yield from _numbers(first, second, kept or pairs, row)
     if len(kept) < len(pairs):
-        yield from _numbers(first, last, pairs, replace(row, collapsed_included=True))
+        yield from _numbers(first, second, pairs, replace(row, collapsed_included=True))
 
 
-def _numbers(first: Side, last: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
-    """The rows of a comparison at these seeds."""
+def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
+    """The rows of a comparison at these seeds, one per method and metric that both sides have."""
     seeds = sorted(set(chain(*pairs)) - {None})
     row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
-        subtrahend = last.estimates.get((method, metric))
+        subtrahend = second.estimates.get((method, metric))
         if not (estimates and subtrahend):
             continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
             if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
-            number = number.minus(last.at([seed for _, seed in pairs], subtrahend))
+            number = number.minus(second.at([seed for _, seed in pairs], subtrahend))
         outcome = number.outcome()
         yield replace(
             row,
             method=method,
             metric=metric,
+            # "swap − composite" is the difference of a detector on two methods.
             minus=row.detector if VERSUS in method else row.minus,
             outcome=outcome,
             **summary([outcome]),
@@ -288,9 +297,10 @@ def _numbers(first: Side, last: Side, pairs: SeedPairs, row: ResultRow) -> Itera
 
 
 def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
-    """Which seeds are compared: those that both have; where they share none, all in their order.
+    """The pairs of seeds that are compared: the seeds that both sides have.
 
-    The one table of another tool is compared with every seed.
+    If they share none, the first seed is compared with the first, the second with the second, and
+    so on. The one table of another tool is compared with every seed.
     """
     if None in (*first, *second):
         return list(product(first, second))
@@ -302,24 +312,24 @@ def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> Se
 
 
 def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The means over the test sets of the main detectors that were not trained on.
+    """The means over all test sets that have main detectors and were not trained on.
 
-    What lacks one of them, or has other seeds there, has no mean. Corruptions, maps and test sets
-    with contrasts have none.
+    A detector or difference has a mean only if it has a number on each of these test sets, at the
+    same seeds. Corruptions, maps and test sets with contrasts enter no mean.
     """
-    numbers = defaultdict(dict)
+    rows_by_number = defaultdict(dict)
     of_mains = set()
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
         is_special = row.corruption or row.map or row.paired_methods or row.refused
         if is_cross and row.method == ALL_METHODS and not is_special:
             number = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
-            numbers[number][row.test_set] = row
+            rows_by_number[number][row.test_set] = row
             if not row.minus and not row.ablation:
                 of_mains.add(row.test_set)
     wanted = sorted(of_mains)
     means = []
-    for by_set in numbers.values():
+    for by_set in rows_by_number.values():
         parts = [by_set[name] for name in wanted if name in by_set]
         if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
             mean = replace(

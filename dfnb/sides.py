@@ -1,6 +1,6 @@
-"""What is measured of one detector on one test set, under one condition.
+"""All that is measured of one detector on one test set, under one condition: a :class:`Side`.
 
-:mod:`dfnb.results` makes rows of it, and of the differences of two sides.
+:mod:`dfnb.results` makes rows of sides, and of the differences of two sides.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ ALL_METHODS = "all"
 ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 VERSUS = " − "  # between two methods that are compared
-SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # of main detectors, and in no comparison
+SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # only main detectors have them; never compared
 Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None: no value
 
 
@@ -47,9 +47,10 @@ class Side:
 
     Attributes:
         read: Reads tables, see :meth:`dfnb.store.Report.read`.
-        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set.
-        parts: Of a mean over severities, the sides of the single ones; else empty.
-        clean: Of such a mean, the side without corruption.
+        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set. Its ``contrasts`` are pairs of
+            methods to compare.
+        parts: For a mean over severities, the side of each severity; else empty.
+        clean: For such a mean, the same side without corruption; else None.
     """
 
     read: Callable[[Detector, Condition], list[pd.DataFrame]]
@@ -62,7 +63,10 @@ class Side:
 
     @cached_property
     def units(self) -> Units:
-        """The tables of all seeds; of a mean over severities, those of the first one."""
+        """The tables of all seeds; for a mean over severities, those of the first severity.
+
+        All severities have the same units, see :meth:`_robustness`.
+        """
         if self.parts:
             return self.parts[0].units
         tables = self.read(self.detector, self.condition)
@@ -84,7 +88,7 @@ class Side:
 
     @cached_property
     def estimates(self) -> Measured:
-        """Everything that is measured."""
+        """Everything that is measured, over all methods and, of clean scores, for each method."""
         if self.facts["contrasts"]:
             return _contrasted(self.units, self.facts["contrasts"])
         if self.parts:
@@ -94,15 +98,15 @@ class Side:
         for metric in metrics:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
         if not self.condition.corruption and not self.condition.map:
-            of_unit = self.units.index["method"]
-            for method in sorted(set(of_unit) - {"real"}):
-                units = self.units.rows(of_unit.isin(["real", method]).to_numpy())
+            methods = self.units.index["method"]
+            for method in sorted(set(methods) - {"real"}):
+                units = self.units.rows(methods.isin(["real", method]).to_numpy())
                 for metric in filter(is_compared, metrics):
                     estimates[method, metric] = measure(units, metric)
         return estimates
 
     def _metrics(self) -> list[str]:
-        """What is measured: metrics of scores, and columns of maps or located regions."""
+        """The names to measure: metrics of scores, and columns of maps or located regions."""
         if self.condition.corruption:
             return ["AUC"]
         columns = []
@@ -112,20 +116,21 @@ class Side:
                 columns.append(name)
         if self.condition.map:
             return columns
-        if self.level == "frame":  # localisation is averaged over videos
+        if self.level == "frame":  # localisation is reported for videos, the threshold for frames
             columns = [AT_THRESHOLD]
         if self.detector.ablation:
             return [*filter(is_compared, METRICS), *columns]
         return [*METRICS, *columns]
 
     def _robustness(self) -> Measured:
-        """The mean AUC over severities, and that minus the AUC of the same units uncorrupted."""
+        """The mean AUC over severities, and its difference from the AUC of the same units clean."""
         of_severities = []
         for part in self.parts:
             check_same_units(self.units.index, part.units.index)
             estimates = part.estimates[ALL_METHODS, "AUC"]
             of_severities.append(part.at(self.seeds, estimates))
         robust = mean(of_severities)
+        # Not every clean unit needs to have been corrupted.
         clean = self.clean.units
         corrupted = pd.MultiIndex.from_frame(self.units.index)
         is_corrupted = pd.MultiIndex.from_frame(clean.index).isin(corrupted)
@@ -137,11 +142,11 @@ class Side:
 
 
 def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
-    """AUC and share called fake of each method, and the differences in AUC of contrasted methods.
+    """Each method's AUC and share called fake, and the AUC differences of contrasted methods.
 
-    The AUC is against the same real frames. A share is also that of the real frames. The units of
-    two methods follow one another alike, so that the variance over clusters of a difference is that
-    of differences within people.
+    Every AUC is against the same real frames, whose share called fake is measured, too. Two methods
+    are subtracted only where their units have the same clusters in the same order: then the
+    difference is paired, within people.
     """
     places = units.index.groupby("method").indices
     real = places["real"]

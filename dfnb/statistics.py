@@ -1,16 +1,17 @@
 """Intervals and tests, as pure functions of arrays.
 
-What varies is the cluster (videos that share people), never the frame. An estimate comes with the
-influence of every unit on it, from which :meth:`Design.variance` makes the variance over clusters:
+Clusters (videos that share people) are independent of each other; frames of a cluster are not. So
+every variance is over clusters. A unit is a frame or a video. Its influence on an estimate is about
+how far the estimate would move with it; :meth:`Design.variance` sums influences within clusters:
 
-- AUC: DeLong's components (:func:`auc`), summed within clusters, which may hold both classes
-  (Obuchowski, Biometrics 53:567, 1997);
-- means: deviations from the mean of the unit's class (:func:`class_mean`), summed alike;
-- EER and AP have no influence: clusters are resampled (:meth:`Design.resampled`), one fewer
-  than there are and weighted up, which makes the variance of a mean unbiased (Rao and Wu, JASA
-  83:231, 1988).
+- AUC: the influences are DeLong's components (:func:`auc`); a cluster may have units of both
+  classes (Obuchowski, Biometrics 53:567, 1997);
+- means: they are deviations from the mean of the unit's class (:func:`class_mean`);
+- EER and AP have no influences: bootstrap replicates (:meth:`Design.resampled`) draw one cluster
+  fewer than there are, with a weight that makes up for it. This makes the variance of a mean
+  unbiased (Rao and Wu, JASA 83:231, 1988).
 
-The shares of the classes in a test set count as fixed. A class with a single cluster has no
+The shares of the classes in a test set are treated as fixed. A class with a single cluster has no
 variance (NaN).
 """
 
@@ -27,7 +28,7 @@ from scipy.stats import rankdata
 from dfnb.seeds import rng
 
 REPLICATES = 1000
-MOST_THRESHOLDS = 400  # of a bootstrap replicate
+MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
 Array = np.ndarray
@@ -37,7 +38,7 @@ Array = np.ndarray
 
 
 class Design:
-    """Labels and clusters of n units, which decide what is resampled together.
+    """The labels and clusters of n units: all that a variance needs beside the influences.
 
     Attributes:
         label: (n,) bool, True for fake.
@@ -46,10 +47,10 @@ class Design:
         clusters: The number of clusters.
         has_class: (2, clusters) bool, which clusters have real and which have fake units.
         clusters_per_class: (2,) int, the numbers of clusters with real and with fake units.
-        fewest: The number of clusters of the scarcer class, of the classes that there are.
+        fewest: The number of clusters of the scarcer class; of the only class where one is absent.
         counts: (4,) the numbers that COUNTS names.
-        pairs: The number of disjoint pairs of a fake and a real unit from different clusters, which
-            are independent of each other.
+        pairs: How many pairs of a real and a fake unit can be formed so that no two units are from
+            one cluster. Such pairs are independent of each other.
     """
 
     def __init__(self, label: Array, cluster: Array) -> None:
@@ -70,8 +71,8 @@ class Design:
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0
         self.fewest = int(self.clusters_per_class[is_present].min())
-        scarcer = self.clusters_per_class.min()
-        self.pairs = int(min(scarcer, self.clusters // 2))
+        scarcer = self.clusters_per_class.min()  # 0 where a class is absent
+        self.pairs = int(min(scarcer, self.clusters // 2))  # a pair uses two clusters
 
     def _sums(self, values: Array) -> Array:
         """The sum over the units of each cluster, of values (n,)."""
@@ -80,45 +81,46 @@ class Design:
     def variance(self, influence: Array) -> float:
         """The variance over clusters of an estimate, from each unit's influence (n,) on it.
 
-        The influences sum to 0 in each class. With R_k and F_k the sums over the real and the fake
-        units of cluster k (Obuchowski 1997), the variance is
+        The influences must sum to 0 in each class. R_k and F_k are the sums over the real and the
+        fake units of cluster k. The variance (Obuchowski 1997) is
 
             K_R/(K_R-1) Σ R_k² + K_F/(K_F-1) Σ F_k² + 2 K/(K-1) Σ R_k F_k,
 
-        where K_R, K_F and K count the clusters with real units, with fake units, and all. NaN where
-        a class has a single cluster.
+        where K_R, K_F and K are the numbers of clusters with real units, with fake units, and of
+        all clusters. NaN where a class has a single cluster.
         """
         if self.fewest < 2:
             return NAN
         real = self._sums(influence * ~self.label)
         fake = self._sums(influence * self.label)
         k = np.array([*self.clusters_per_class, self.clusters])
-        for_real, for_fake, for_both = k / np.maximum(k - 1, 1)
-        of_real = for_real * real @ real
-        of_fake = for_fake * fake @ fake
-        of_both = 2 * for_both * real @ fake
-        return float(of_real + of_fake + of_both)
+        # An absent class has k = 0, factor 0 and sums 0.
+        real_factor, fake_factor, both_factor = k / np.maximum(k - 1, 1)
+        real_term = real_factor * real @ real
+        fake_term = fake_factor * fake @ fake
+        covariance_term = 2 * both_factor * real @ fake
+        return float(real_term + fake_term + covariance_term)
 
     @cached_property
     def resampled(self) -> Array:
         """Bootstrap weights (REPLICATES, clusters), the same for every table of this design.
 
-        Of each stratum (clusters with real units only, with fake units only, with both) k - 1 of
-        the k clusters are drawn, each weighted by k / (k - 1). All clusters form one stratum where
-        a stratum would have a single cluster.
+        There are three strata: clusters with real units only, with fake units only, and with both.
+        In a stratum of k clusters, k - 1 draws with replacement each add k / (k - 1) to the weight
+        of a cluster. If a stratum would have a single cluster, all clusters form one stratum.
         """
         has_real, has_fake = self.has_class
-        stratum = has_real + 2 * has_fake
+        stratum = has_real + 2 * has_fake  # 1 real only, 2 fake only, 3 both
         if 1 in np.bincount(stratum):
             stratum = np.zeros_like(stratum)
         generator = rng("bootstrap")
         weights = np.empty((REPLICATES, self.clusters))
-        for name in np.unique(stratum):
-            is_inside = stratum == name
+        for number in np.unique(stratum):
+            is_inside = stratum == number
             k = np.count_nonzero(is_inside)
             probabilities = np.full(k, 1 / k)
-            draws = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = draws * k / (k - 1)
+            times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
+            weights[:, is_inside] = times_drawn * k / (k - 1)
         return weights
 
 
@@ -128,15 +130,18 @@ class Design:
 def auc(score: Array, label: Array) -> tuple[Array, Array]:
     """AUC (tables,) of scores (tables, n), and each unit's influence (tables, n) on it.
 
-    Ties count half. DeLong's components, by ranks (Sun and Xu, IEEE Signal Processing Letters
+    The component of a fake unit is the share of real units with a lower score; that of a real unit
+    is the share of fake units with a higher score. Ties count half. AUC is the mean component of
+    either class (DeLong; computed from ranks as by Sun and Xu, IEEE Signal Processing Letters
     21:1389, 2014, eq. 5 and 6).
     """
     fakes = np.count_nonzero(label)
     reals = len(label) - fakes
+    # Rank among all minus rank in the own class: how many of the other class are below.
     others_below = rankdata(score, axis=1)
-    for of_class in (label, ~label):
-        rank_in_class = rankdata(score[:, of_class], axis=1)
-        others_below[:, of_class] -= rank_in_class
+    for is_of_class in (label, ~label):
+        rank_in_class = rankdata(score[:, is_of_class], axis=1)
+        others_below[:, is_of_class] -= rank_in_class
     component = np.where(
         label,
         others_below / reals,
@@ -155,17 +160,18 @@ def class_mean(
 ) -> tuple[Array, Array]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
-    ``balanced``: the mean of the means of the two classes.
+    ``balanced``: the mean of the means of the two classes. A unit deviates from the mean of its
+    class, not of all units, because the shares of the classes are fixed.
     """
     influence = np.empty(column.shape)
     means = []
-    for of_class in (label, ~label):
-        if of_class.any():
-            values = column[:, of_class]
+    for is_of_class in (label, ~label):
+        if is_of_class.any():
+            values = column[:, is_of_class]
             mean = values.mean(axis=1)
             means.append(mean)
-            weight = 0.5 / of_class.sum() if balanced else 1 / len(label)
-            influence[:, of_class] = (values - mean[:, None]) * weight
+            weight = 0.5 / is_of_class.sum() if balanced else 1 / len(label)
+            influence[:, is_of_class] = (values - mean[:, None]) * weight
     if balanced:
         return np.mean(means, axis=0), influence
     return column.mean(axis=1), influence
@@ -173,9 +179,9 @@ def class_mean(
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
     """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool."""
-    _, place = np.unique(-score, return_inverse=True)
-    fake = np.bincount(place, label)
-    real = np.bincount(place, ~label)
+    _, threshold = np.unique(-score, return_inverse=True)  # 0 for the highest score
+    fake = np.bincount(threshold, label)
+    real = np.bincount(threshold, ~label)
     metrics = curve_metrics_of_weights(fake[None], real[None])
     return {name: float(values[0]) for name, values in metrics.items()}
 
@@ -183,16 +189,16 @@ def curve_metrics(score: Array, label: Array) -> dict[str, float]:
 def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     """Bootstrap replicates (REPLICATES,) of the metrics of :func:`curve_metrics_of_weights`.
 
-    Of more than MOST_THRESHOLDS distinct scores, neighbours share a threshold.
+    Where there are more than MOST_THRESHOLDS distinct scores, neighbouring scores count as equal.
     """
-    distinct_scores, place = np.unique(-score, return_inverse=True)
+    distinct_scores, rank = np.unique(-score, return_inverse=True)  # 0 for the highest score
     distinct = len(distinct_scores)
     thresholds = min(distinct, MOST_THRESHOLDS)
-    threshold = place * thresholds // distinct
+    threshold = rank * thresholds // distinct
     counts = np.zeros((2, design.clusters, thresholds))
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
-    real, fake = design.resampled @ counts
+    real, fake = design.resampled @ counts  # each (REPLICATES, thresholds)
     return curve_metrics_of_weights(fake, real)
 
 
@@ -202,15 +208,16 @@ def curve_metrics_of_weights(
 ) -> dict[str, Array]:
     """Metrics (B,) of B ROC and precision-recall curves at once.
 
-    The definitions are scikit-learn's, which is too slow for thousands of replicates or masks.
+    The definitions are those of scikit-learn, which is too slow for thousands of replicates or
+    masks. EER is where the false positive rate equals the false negative rate.
 
     Args:
-        fake: Weights (B, T) of the fake units at T scores, the highest score first.
+        fake: Weights (B, T) of the fake units at T distinct scores, the highest score first.
         real: The same of the real units.
     """
-    before_the_first = [(0, 0), (1, 0)]
-    true_positives = np.pad(fake.cumsum(axis=1), before_the_first)
-    false_positives = np.pad(real.cumsum(axis=1), before_the_first)
+    zero_in_front = [(0, 0), (1, 0)]  # the curve begins where no unit is called fake
+    true_positives = np.pad(fake.cumsum(axis=1), zero_in_front)
+    false_positives = np.pad(real.cumsum(axis=1), zero_in_front)
     positives = true_positives + false_positives
     fakes = true_positives[:, -1:]
     reals = false_positives[:, -1:]
@@ -219,7 +226,7 @@ def curve_metrics_of_weights(
         fpr = false_positives / reals
         precision = true_positives / positives
     precision[positives == 0] = 0
-    trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])
+    trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])  # twice their areas
     steps = np.diff(tpr) * precision[:, 1:]
     return {
         "AUC": trapezia.sum(axis=1) / 2,
@@ -230,13 +237,13 @@ def curve_metrics_of_weights(
 
 def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
     """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
-    excess = fpr + tpr - 1
+    excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
     curve = np.arange(len(fpr))
-    point = np.argmax(excess >= 0, axis=1)
-    after = (curve, point)
-    before = (curve, point - 1)
-    drop = excess[before] - excess[after]
-    share = excess[before] / drop
+    first_past = np.argmax(excess >= 0, axis=1)
+    after = (curve, first_past)
+    before = (curve, first_past - 1)
+    change = excess[before] - excess[after]
+    share = excess[before] / change  # of the way from before to after
     width = fpr[after] - fpr[before]
     return fpr[before] + width * share
 
@@ -246,7 +253,7 @@ def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
 
 @dataclass(frozen=True)
 class Spread:
-    """A variance of an estimate, and its degrees of freedom."""
+    """The variance of an estimate, and the degrees of freedom of that variance."""
 
     variance: float
     degrees: float
@@ -262,7 +269,7 @@ class Spread:
         NaN where one of the two is.
         """
         total = self.variance + other.variance
-        if not total > 0:
+        if not total > 0:  # 0, which has no degrees of its own, or NaN
             return Spread(total, self.degrees)
         share = self.variance**2 / self.degrees
         other_share = other.variance**2 / other.degrees
@@ -271,8 +278,8 @@ class Spread:
 
     def interval(self, value: float) -> tuple[float, float]:
         """The 95 % interval of a value that may have any sign (Wald)."""
-        half = t_quantile(self.degrees) * self.error
-        return value - half, value + half
+        half_width = t_quantile(self.degrees) * self.error
+        return value - half_width, value + half_width
 
 
 def t_quantile(degrees: float, probability: float = 0.975) -> float:
@@ -284,24 +291,24 @@ def t_quantile(degrees: float, probability: float = 0.975) -> float:
 def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[float, float]:
     """The 95 % interval of a value in [0, 1]: on the logit scale, with a t quantile, and back.
 
-    A value of exactly 1 has no standard error. Its interval is [.025^(1/k), 1] with k =
-    ``independent``, the number of independent observations; for AUC this is conservative, since all
-    k independent pairs are in order with probability AUC^k. For 0 it is mirrored. NaN where the
-    variance is.
+    A value of exactly 1 has a variance of 0. Its interval is [.025^(1/k), 1], k = ``independent``
+    being the number of independent observations: a share below the bound would give k successes out
+    of k with a probability of less than .025. An AUC of 1 has k independent pairs in order, besides
+    all others, so for AUC this is conservative. For 0 it is mirrored. NaN where the variance is.
     """
     if np.isnan(spread.variance):
         return NAN, NAN
-    if min(value, 1 - value) < 1e-12:
+    if min(value, 1 - value) < 1e-12:  # exactly 0 or 1, but for rounding
         bound = 0.025 ** (1 / independent)
         if value > 0.5:
             return bound, 1.0
         return 0.0, 1 - bound
-    slope = value * (1 - value)  # of the logistic function
+    slope = value * (1 - value)  # d value / d logit: an error on the logit scale is error / slope
     quantile = t_quantile(spread.degrees)
-    half = quantile * np.sqrt(spread.variance) / slope
+    half_width = quantile * np.sqrt(spread.variance) / slope
     middle = logit(value)
-    low = expit(middle - half)
-    high = expit(middle + half)
+    low = expit(middle - half_width)
+    high = expit(middle + half_width)
     return float(low), float(high)
 
 
@@ -315,14 +322,14 @@ def p_value(difference: float, spread: Spread) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A metric on one test set, or a difference of two detectors, at every seed.
+    """A metric on one test set, or its difference between two detectors, at every seed.
 
     Attributes:
-        values: (seeds,).
-        over_videos: How their mean varies over videos.
+        values: (seeds,), one of each seed.
+        over_videos: How the mean of ``values`` varies over videos, more exactly over clusters.
         bounded: Whether the metric lies in [0, 1].
         independent: The number of independent observations behind a value of exactly 0 or 1.
-        how: The way to ``over_videos``, see :mod:`dfnb.metrics`.
+        how: The method by which ``over_videos`` was estimated, see :mod:`dfnb.metrics`.
         counts: (4,) the numbers that COUNTS names.
     """
 
@@ -335,12 +342,15 @@ class Outcome:
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The mean over seeds and, of several outcomes, over test sets that share no video.
+    """The mean over seeds with its intervals; of several outcomes, also the mean over test sets.
+
+    The outcomes are of one metric at the same seeds, on test sets that share no video. The variance
+    of the mean over seeds is the variance of the seeds' values divided by their number. It is added
+    to that over videos; with one seed, the interval is over videos alone.
 
     Returns:
         The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``, and
-        ``by_seed``. The variance over seeds, that of the values divided by their number, is added
-        to that over videos; with one seed, the interval is over videos alone.
+        ``by_seed``.
     """
     first = outcomes[0]
     sets = len(outcomes)
@@ -348,8 +358,9 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     value = float(values.mean())
     seeds = len(values)
     spreads = [outcome.over_videos for outcome in outcomes]
-    shares = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
-    over_videos = reduce(Spread.plus, shares)
+    # Each set enters the mean as value / sets, so with variance / sets².
+    terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
+    over_videos = reduce(Spread.plus, terms)
     over_seeds = Spread(NAN, 0)
     over_both = over_videos
     if seeds > 1:
@@ -359,8 +370,8 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     columns = {
         **dict(zip(COUNTS, counts)),
         "value": value,
-        "sd": (over_seeds.variance * seeds) ** 0.5,
-        "p": NAN if first.bounded else p_value(value, over_both),
+        "sd": (over_seeds.variance * seeds) ** 0.5,  # of the values, not of their mean
+        "p": NAN if first.bounded else p_value(value, over_both),  # bounded: no test against 0
         "error": over_both.error,
         "degrees": over_both.degrees,
         "seeds": seeds,
@@ -368,17 +379,17 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
     }
     independent = sum(outcome.independent for outcome in outcomes)
-    spreads = {
+    by_suffix = {
         "": over_both,
         "_videos": over_videos,
         "_seeds": over_seeds,
     }
-    for name, spread in spreads.items():
+    for suffix, spread in by_suffix.items():
         low, high = spread.interval(value)
         if first.bounded:
             low, high = bounded_interval(value, spread, independent)
-        columns[f"low{name}"] = low
-        columns[f"high{name}"] = high
+        columns[f"low{suffix}"] = low
+        columns[f"high{suffix}"] = high
     return columns
 
 
@@ -390,7 +401,7 @@ def holm(p: Sequence[float]) -> Array:
     ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
     multiplied = ascending * np.arange(len(ascending), 0, -1)
     adjusted = multiplied.cummax().clip(upper=1)
-    return adjusted.sort_index().to_numpy()
+    return adjusted.sort_index().to_numpy()  # in the order of p again
 
 
 def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:

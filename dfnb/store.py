@@ -1,6 +1,6 @@
-"""The scores of a report: where they lie, how they are written, and how they are read.
+"""The scores of a report: where they are, and how they are written and read.
 
-The report's folder is the store, and nothing else is needed to make the report again::
+The report's folder has everything that is needed to make the report again::
 
     reports/<profile>/profile.yaml                      copy of the profile
                       test_sets/<name>.parquet          one row per frame: KEYS
@@ -10,9 +10,10 @@ The report's folder is the store, and nothing else is needed to make the report 
                       other/<tool>/<test set>.csv       scores of another tool
 
 A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
-the table of the test set; the values are ``log_odds``, those of the frame being fake, and measures
-of located regions or maps. Its facts hold the record of the run, the roles that the run plays in
-the report, and the fingerprints of its test sets. Nothing here imports torch.
+the table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of
+located regions or maps. The facts of the file are the record of the run, its roles in the report
+(main detector, or variant of an ablation), and the fingerprints of the test sets, which change with
+their frames. Nothing here imports torch.
 """
 
 from collections import defaultdict
@@ -38,12 +39,12 @@ CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
-MEASURE_DIGITS = 4
-STANDING_ALONE = "baselines"  # an ablation of other backbones, which are detectors of their own
+MEASURE_DIGITS = 4  # decimals of stored measures
+STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
 
 
 class Condition(NamedTuple):
-    """What a table of scores or measures is of."""
+    """Under what a table of scores or measures was made: test set, corruption and map."""
 
     test_set: str
     corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
@@ -122,7 +123,7 @@ def _score_paths(folder: Path, run_id: str) -> list[Path]:
 
 
 def weights_path(folder: Path, run_id: str) -> Path:
-    """Where a report's ``folder`` keeps the weights of a run, if it does."""
+    """The weights file of a run in a report's ``folder``; not every run has one."""
     return folder / "weights" / f"{run_id}.safetensors"
 
 
@@ -135,7 +136,7 @@ def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
     """The runs with scores in a report's ``folder``, each with its roles."""
     runs = []
     for path in sorted(folder.glob("scores/*.parquet")):
-        if "@" not in path.stem:
+        if "@" not in path.stem:  # not an addition of a notebook
             facts = read_facts(path)
             run = StoredRun(path.stem, facts["record"])
             roles = [tuple(role) for role in facts["roles"]]
@@ -156,19 +157,19 @@ def write_scores(
 ) -> Path:
     """Write the score file of a run into a report; returns its path.
 
-    The frames of a test set are written once, as ``test_sets/<name>.parquet``. The file of a
-    training replaces those of other trainings with one of its roles and its seed, which were made
-    with other settings or data.
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``. Scores of another
+    training with the same paper, training set and seed and a common role are from other settings or
+    data; they are removed.
 
     Args:
         profile: Name of the report.
         record: The record of the run.
         run_id: Name of the run.
-        roles: Pairs of ablation and variant that the run stands for in the report; ``[("", "")]``
+        roles: Pairs of ablation and variant that the run is used for in the report; ``[("", "")]``
             is the main detector. A run without roles appears in no table.
-        tables: By condition a table with :data:`KEYS` and ``log_odds``, measures, or both, and with
-            :data:`TEST_SET_FACTS` as ``attrs``.
-        what: Name of an addition to the file of the training; empty for that file itself.
+        tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both,
+            and with :data:`TEST_SET_FACTS` as ``attrs``.
+        what: Name of a notebook's addition beside the file of the training; empty for that file.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
@@ -190,9 +191,9 @@ def write_scores(
 
 
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a score file for a table; its frames join those of the stored test set."""
+    """The rows of a score file for a table; adds its frames to the stored test set."""
     keys = table[list(KEYS)].astype(KEY_TYPES)
-    frames = _with_frames(folder, condition.test_set, keys, table.attrs)
+    frames = _extended_test_set(folder, condition.test_set, keys, table.attrs)
     frames["frame_row"] = np.arange(len(frames), dtype="int32")
     frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
     rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
@@ -202,13 +203,13 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
     return rows.round(MEASURE_DIGITS)
 
 
-def _with_frames(
+def _extended_test_set(
     folder: Path,
     name: str,
     keys: pd.DataFrame,
     attrs: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """The stored frames of a test set; those of ``keys`` that it lacks are appended first."""
+    """Append the frames of ``keys`` that the stored test set lacks; return all its frames."""
     path = test_set_path(folder, name)
     stored = keys.head(0)
     if path.exists():
@@ -226,7 +227,7 @@ def _with_frames(
 
 
 def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
-    """Remove scores and weights of other trainings with one of the new one's roles and its seed."""
+    """Remove scores and weights of the runs that ``new`` replaces, see :func:`write_scores`."""
     purpose = itemgetter("paper", "train_set", "seed")
     for run, roles in _runs_with_roles(folder):
         is_same_purpose = purpose(run.parameters) == purpose(new.parameters)
@@ -248,14 +249,14 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        # Every file is read once.
+        # Every file is read once per report.
         self.test_set = cache(self.test_set)
         self._tables_of = cache(self._tables_of)
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
 
-        Variants stand in the order of their names, but ``main`` is the first of its ablation.
+        Variants are in the order of the profile; those that it does not have come first, by name.
         Raises :class:`DfnbError` when another tool has the name of a detector, or main detectors
         have different training sets.
         """
@@ -285,12 +286,14 @@ class Report:
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
         """The tables of a detector under a condition, one per seed that has one, in order.
 
-        Columns are :data:`KEYS`, ``log_odds``, ``score`` = P(fake), both NaN where a map is
-        measured, and measures. The ``attrs`` are :data:`TEST_SET_FACTS`, ``seed``, and
-        ``threshold`` (of the score) and ``threshold_clusters`` of the validation split. Other
-        tools have the seed and the threshold None, and ``frame`` is -1 where they score videos.
+        Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
+        measured, and measures. The ``attrs`` are :data:`TEST_SET_FACTS`, ``seed``, ``threshold`` of
+        the score, and ``threshold_clusters``, the number of clusters of the validation split that
+        it was chosen on. For another tool, seed and threshold are None, and ``frame`` is -1 if it
+        scores videos.
 
-        Raises :class:`DfnbError` when there is no table, and for unsound or foreign scores.
+        Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
+        of another version of the test set.
         """
         if not detector.runs:
             return [self._of_tool(detector.name, condition.test_set)]
@@ -303,7 +306,7 @@ class Report:
         return tables
 
     def _our_detectors(self) -> list[Detector]:
-        """The detectors that have runs, in their order in tables."""
+        """The detectors that have runs, in their order in tables, which is that of ``place``."""
         runs_by_place = defaultdict(list)
         main_train_sets = set()
         in_profile = self._variants_in_profile()
@@ -334,29 +337,29 @@ class Report:
         """Notebook, ablation and variant of the profile's variants, in its order."""
         path = self.folder / "profile.yaml"
         profile = read_yaml(path) if path.exists() else {}
-        places = []
+        roles = []
         for notebook, ablations in profile.get("ablations", {}).items():
             for ablation, variants in ablations.items():
                 for variant in variants:
-                    places.append((notebook, ablation, variant))
-        return places
+                    roles.append((notebook, ablation, variant))
+        return roles
 
     def _conditions(self, detector: Detector) -> list[Condition]:
         """All conditions of a detector, without repeats, in the order of its score files."""
         if not detector.runs:
             paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
             return [Condition(path.stem) for path in paths]
-        conditions = {}  # for its order; only the keys are used
+        conditions = {}  # a set that keeps its order: only the keys are used
         for run in detector.runs:
             conditions.update(self._tables_of(run.id))
         return list(conditions)
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
-        """The stored rows of a run by condition, with those that were added."""
+        """The stored rows of a run by condition, including those that notebooks added."""
         tables = {}
         for path in _score_paths(self.folder, run_id):
             stored = read_table(path)
-            # Score files of the first study have it: always the chosen checkpoint.
+            # Only old score files have the column: always the epoch of the chosen checkpoint.
             stored = stored.drop(columns="epoch", errors="ignore")
             fingerprints = stored.attrs["fingerprints"]
             stored.attrs = {}  # pandas would copy the record with every selection of rows
@@ -393,14 +396,14 @@ class Report:
     def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
         """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
 
-        Cluster and method of the videos are those that we know. Raises :class:`DfnbError` unless
-        its videos and their labels are ours.
+        Cluster and method of each video come from our test set. Raises :class:`DfnbError` unless
+        the tool's videos and labels are exactly those of our test set.
         """
         path = self.folder / "other" / tool / f"{test_set}.csv"
         frames = self.test_set(test_set)
         with explained(path, "as a table of scores", "it needs the columns video, label and score"):
             table = pd.read_csv(path, dtype={"video": str})
-            table = table.reindex(columns=TOOL_COLUMNS)
+            table = table.reindex(columns=TOOL_COLUMNS)  # NaN where the tool has no such column
             table = table.fillna({"track": 0, "frame": -1})
             table = table.astype(TOOL_COLUMNS)
         videos = frames.drop_duplicates("video").set_index("video")
@@ -425,7 +428,7 @@ class Report:
 
 
 def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
-    """The detector of runs in one role."""
+    """The detector of runs that have this role and differ in their seed alone."""
     first = runs[0]
     name = first.detector["title"]
     if ablation == STANDING_ALONE:
