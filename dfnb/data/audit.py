@@ -152,12 +152,13 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     """
     step = len(frames) // PROBED_FRAMES
     probed = frames.iloc[:: max(1, step)]
-    label = probed["label"]
-    cluster = probed["cluster"].astype(str)
-    clusters = cluster.groupby(label).nunique()
-    is_one_class = len(clusters) < 2
-    too_few = is_one_class or clusters.min() < 2 * FOLDS
+    labels = probed["label"]
+    clusters = probed["cluster"].astype(str)
+    n_clusters = clusters.groupby(labels).nunique()  # of each class
+    is_one_class = len(n_clusters) < 2
+    too_few = is_one_class or n_clusters.min() < 2 * FOLDS
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    # Strongly regularised, because the border gives about as many columns as frames are probed.
     classifier = LogisticRegression(C=0.01, max_iter=200)
     model = make_pipeline(StandardScaler(), classifier)
     rows = {}
@@ -165,22 +166,22 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
         interval = "–"
         verdict = TOO_FEW
         if not too_few:
-            areas = cross_val_score(
+            aucs = cross_val_score(
                 model,
                 values,
-                label,
-                groups=cluster,
+                labels,
+                groups=clusters,
                 scoring="roc_auc",
                 cv=folds,
             )
-            auc = areas.mean()
+            auc = aucs.mean()
             quantile = t.ppf(0.975, FOLDS - 1)
-            half_width = quantile * sem(areas)
+            half_width = quantile * sem(aucs)
             low = auc - half_width
             high = auc + half_width
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
-        rows[name] = [interval, verdict, cluster.nunique()]
+        rows[name] = [interval, verdict, clusters.nunique()]
     columns = ["frame AUC", "verdict", "clusters"]
     table = pd.DataFrame.from_dict(rows, "index", columns=columns)
     return table.rename_axis("the label by")
@@ -207,7 +208,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     for frame in frames.itertuples():
         crop = pixels.crop(frame.path, frame.row)
         height, width = crop.shape[:2]
-        corners = [0, 0, 0, 0]  # of the face's box in the source, where it is known
+        corners = [0, 0, 0, 0]  # of the crop in the source's pixels, where they are known
         if frame.has_box:
             corners = frame.crop_box
         values["place and size"].append([height, width, *corners])

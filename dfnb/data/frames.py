@@ -254,8 +254,8 @@ def select(
         selected = selected[selected["method"].isin([*methods, "real"])]
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
-        pairs = frames["split"].astype(str) + "/" + frames["method"].astype(str)
-        names = ", ".join(sorted(pairs.unique()))
+        kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
+        names = ", ".join(sorted(kinds.unique()))
         raise DfnbError(
             f"{frames.attrs['folder']} has no frame of split {split!r} or methods {methods}, "
             f"but {names}"

@@ -271,7 +271,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.rank = 0
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
-        self.classes = _rows_by_class_and_method(frames)
+        self.rows_by_class = _rows_by_class_and_method(frames)
         times = np.where(self.is_real, oversampling or 1, 1)
         rows = np.arange(len(frames))
         self.repeated_rows = rows.repeat(times)
@@ -302,13 +302,13 @@ class EpochSampler(Sampler[list[Index]]):
         parts = []
         # Numbers are rounded up for the first class, and within a class for the last methods.
         n_left = self.n
-        classes_left = len(self.classes)
-        for methods in self.classes:
+        classes_left = len(self.rows_by_class)
+        for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
             n_left -= n_class
             classes_left -= 1
-            for j, rows in enumerate(methods):
-                n_method = (n_class + j) // len(methods)
+            for j, rows in enumerate(rows_by_method):
+                n_method = (n_class + j) // len(rows_by_method)
                 parts.append(_draw_evenly(rows, n_method, draw))
         shown = np.concatenate(parts)
         return draw.permutation(shown)

@@ -193,10 +193,11 @@ def cut_face(
 
 
 def link_people(last_faces: Sequence[Mapping], faces: Sequence[dict]) -> None:
-    """Give a face the number of the person with whose face in the last wanted frame it overlaps.
+    """Recognise the people of the last wanted frame: their ``faces`` get the same person number.
 
-    Faces are paired so that the overlaps of their boxes add up to the most. A face without a
-    partner, or that hardly overlaps with its partner, stays a new person.
+    The faces of both frames are paired so that the total overlap of their boxes is largest. A face
+    keeps its own, new number if it has no partner, or overlaps with it by less than
+    :data:`MIN_OVERLAP`.
     """
     last_boxes = torch.tensor([face["crop_box"] for face in last_faces])
     boxes = torch.tensor([face["crop_box"] for face in faces])
@@ -223,10 +224,9 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     )
     ranked = ranked.sort_values(["covered", "seen", "side"], ascending=False)
     if video.mask_file:
-        # Where the forged face is not seen, the frame has no face rather than that of a neighbour
-        # whom the mask only touches.
-        least = ranked["covered"].max() / 2
-        ranked = ranked[ranked["covered"] > least]
+        # People whom the mask only touches are dropped, also from frames without the forged face.
+        min_covered = ranked["covered"].max() / 2
+        ranked = ranked[ranked["covered"] > min_covered]
     return ranked.drop_duplicates("frame").sort_values("frame")
 
 

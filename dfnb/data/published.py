@@ -34,7 +34,7 @@ class Listing(Closed):
 
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
-    keys: tuple[str, ...]  # templates of the keys of a row: it describes files with such a Rule.key
+    keys: tuple[str, ...]  # templates; a row describes the files whose Rule.key equals one
 
 
 class Rule(Closed):
