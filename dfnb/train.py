@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
-from dfnb.data.frames import both_classes, dataset_record, identity, load_frames, select, thinned
+from dfnb.data.frames import check_classes, dataset_record, identity, load_frames, select, thinned
 from dfnb.files import described, digest, locked, run_folder, write_json
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
@@ -167,6 +167,6 @@ def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.Data
     for split in ("train", "val"):
         frames = select(table, split, parameters["seen_methods"])
         frames = thinned(frames, parameters["frames_per_video"])
-        both_classes(frames, split, made=settings.samples_per_frame > 1)
+        check_classes(frames, split, made=settings.samples_per_frame > 1)
         splits[split] = frames
     return splits

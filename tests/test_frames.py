@@ -151,14 +151,14 @@ def test_selected_methods_keep_the_real_frames(table):
 
 def test_a_split_of_one_class_or_cluster_is_refused(table):
     real = table[table["label"] == 0]
-    frames.both_classes(table, "train")
+    frames.check_classes(table, "train")
     with pytest.raises(DfnbError, match="2 clusters of real frames and 0 of fake ones"):
-        frames.both_classes(real, "train")
+        frames.check_classes(real, "train")
     with pytest.raises(DfnbError, match="1 clusters of real frames and 1 of fake ones"):
-        frames.both_classes(table.assign(cluster="one"), "train")
-    frames.both_classes(real, "train", made=True)
+        frames.check_classes(table.assign(cluster="one"), "train")
+    frames.check_classes(real, "train", made=True)
     with pytest.raises(DfnbError, match="training needs two of each"):
-        frames.both_classes(real.assign(cluster="one"), "train", made=True)
+        frames.check_classes(real.assign(cluster="one"), "train", made=True)
 
 
 def test_a_video_is_thinned_evenly():
@@ -184,9 +184,9 @@ def test_the_first_clusters_hold_half_of_the_videos_of_each_class(folder):
 
 def test_masks_are_kept_of_some_rows_and_nothing_else_changes(table):
     before = table.copy(deep=True)
-    kept = frames.masked(table)[[1, 5]]
+    kept = frames.masked_positions(table)[[1, 5]]
     hidden = frames.keep_masks(table, kept)
-    assert list(frames.masked(hidden)) == list(kept)
+    assert list(frames.masked_positions(hidden)) == list(kept)
     assert hidden.attrs == table.attrs
     assert hidden.drop(columns="mask").equals(table.drop(columns="mask"))
     assert table.equals(before)

@@ -9,7 +9,7 @@ from networks import batch_of, recipe
 from torch import nn
 
 from dfnb import train
-from dfnb.data.frames import keep_masks, load_frames, masked, select
+from dfnb.data.frames import keep_masks, load_frames, masked_positions, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import contract, lae
 from dfnb.runs import Run
@@ -203,7 +203,7 @@ def test_phase_one_is_the_same_for_all_settings_of_phase_two():
 
 
 def visible_masks(table, start, **changes):
-    return set(masked(settings(**changes).visible(table, 3, start)))
+    return set(masked_positions(settings(**changes).visible(table, 3, start)))
 
 
 def test_only_phase_two_reads_masks_and_only_of_training_frames(table, start):
@@ -219,7 +219,9 @@ def test_only_phase_two_reads_masks_and_only_of_training_frames(table, start):
 def test_budgets_are_nested_and_random_is_another_choice(table, start):
     tenth = visible_masks(table, start, annotated=0.1)
     fifth = visible_masks(table, start, annotated=0.2)
-    assert tenth < fifth < visible_masks(table, start, annotated=1.0) == set(masked(table))
+    assert (
+        tenth < fifth < visible_masks(table, start, annotated=1.0) == set(masked_positions(table))
+    )
     assert visible_masks(table, start, annotated=0.2, selection="random") != fifth
     with pytest.raises(DfnbError, match="clusters = 99999 is more than the"):
         visible_masks(table, start, clusters=99999)
@@ -231,7 +233,7 @@ def test_without_attention_loss_the_same_frames_are_always_shown(table, start, s
     without = settings(selection=selection, attention_weight=0.0)
     visible = with_masks.visible(table, 3, start)
     always = visible.attrs["always"]
-    assert set(always) == set(masked(visible)) and len(always)
+    assert set(always) == set(masked_positions(visible)) and len(always)
     assert without.visible(table, 3, start).attrs["always"] == always
     assert "always" not in with_masks.visible(table, 3, None).attrs
 

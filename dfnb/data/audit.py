@@ -1,6 +1,7 @@
 """What would make a result on a dataset worthless: leaks between splits, and shortcuts.
 
-A shortcut predicts the label without looking at the face, such as a border of fakes alone.
+A shortcut is anything that predicts the label without the face, such as a border that only fakes
+have.
 """
 
 from collections import defaultdict
@@ -19,15 +20,15 @@ from sklearn.preprocessing import StandardScaler
 from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import Pixels, thinned
 
-HASHED_FRAMES = 3  # of a video, compared with those of other splits and datasets
+HASHED_FRAMES = 3  # per video; their hashes are compared with those of other videos
 WAVES = 16  # cosine waves per direction; a hash has 16² - 1 bits
-MOST_BITS = 24  # in which the hashes of two frames of one scene may differ
-PROBED_FRAMES = 1500  # about as many frames are probed for shortcuts, evenly spaced over the table
-BORDER = 4  # pixels at each edge of the crop
-JPEG_QUALITY = 75  # of the files whose size shows how much detail there is
-FOLDS = 10  # of clusters
-SHORTCUT_AUC = 0.55  # a shortcut when the whole interval lies above
-CLEAR_AUC = 0.65  # nothing in sight when the whole interval lies below
+MAX_DIFFERING_BITS = 24  # frames look alike when no more bits of their hashes differ
+PROBED_FRAMES = 1500  # shortcuts are looked for in about so many frames, evenly spaced in the table
+BORDER = 4  # width of the border of a crop in pixels
+JPEG_QUALITY = 75  # a crop with more detail has a larger JPEG file
+FOLDS = 10  # the clusters are divided into so many parts for cross-validation
+SHORTCUT_AUC = 0.55  # a shortcut when the whole interval is above
+CLEAR_AUC = 0.65  # without a shortcut, the whole interval must be below
 TOO_FEW = "too few videos to tell"
 
 
@@ -35,47 +36,47 @@ TOO_FEW = "too few videos to tell"
 
 
 def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFrame:
-    """Counts that must be zero: checks by datasets.
+    """Counts that must be zero: one row per check, one column per dataset.
 
-    A person is shared between splits who appears in both, as target or as donor.
+    A person in two splits counts, whether as the target or as the donor of a fake.
 
     Args:
         tables: Frames tables by the name of their dataset.
         pairs: The :func:`look_alikes` of these tables.
     """
-    # A pair stands in both orders; it is counted in one.
+    # Each pair has two rows, one per order; only one is counted.
     is_first = pairs["split"] < pairs["other_split"]
     is_within = pairs["dataset"] == pairs["other_dataset"]
     within = pairs[is_first & is_within]
     counts = {}
     for name, frames in tables.items():
-        alike = within["video"][within["dataset"] == name]
+        look_alike = within["video"][within["dataset"] == name]
         fakes = frames[frames["label"] == 1]
         unmasked = fakes["mask"] == ""
         counts[name] = {
-            "people in more than one split": _shared(frames, ["identity", "source"]),
-            "clusters in more than one split": _shared(frames, ["cluster"]),
-            "videos in more than one split": _shared(frames, ["video"]),
-            "videos that look like one of another split": alike.nunique(),
+            "people in more than one split": _count_shared(frames, ["identity", "source"]),
+            "clusters in more than one split": _count_shared(frames, ["cluster"]),
+            "videos in more than one split": _count_shared(frames, ["video"]),
+            "videos that look like one of another split": look_alike.nunique(),
             "fake frames without a mask": unmasked.sum(),
         }
     return pd.DataFrame(counts).rename_axis("check")
 
 
-def _shared(frames: pd.DataFrame, columns: list[str]) -> int:
-    """How many names in some columns appear in more than one split."""
+def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
+    """How many names appear in more than one split; a name may be in any of the ``columns``."""
     splits = defaultdict(set)
     for column in columns:
         rows = frames[["split", column]].drop_duplicates()
         for split, name in rows.to_numpy():
             splits[name].add(split)
-    splits.pop("", None)
+    splits.pop("", None)  # the empty name means that there is none
     n_splits = [len(splits_of_name) for splits_of_name in splits.values()]
     return sum(n > 1 for n in n_splits)
 
 
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
-    """How many videos of a test split look like one that another dataset trains or validates on.
+    """How many test videos of ``test_set`` look like a train or val video of ``train_set``.
 
     ``pairs`` are the :func:`look_alikes` of both datasets.
     """
@@ -88,7 +89,7 @@ def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
 
 
 def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Pairs of videos in different splits or datasets that show nearly the same.
+    """Pairs of videos in different splits or datasets that look nearly the same.
 
     A few frames of each video are compared by :func:`perceptual_hash`. A mirrored or strongly
     shifted copy is not detected.
@@ -98,7 +99,7 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         The columns ``dataset, split, video`` and ``other_dataset, other_split, other_video``; each
-        pair stands in both orders.
+        pair has two rows, one per order.
     """
     rows = []
     hashes = []
@@ -110,8 +111,9 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             rows.append([name, frame.split, frame.video])
     videos = pd.DataFrame(rows, columns=["dataset", "split", "video"])
     bits = np.stack(hashes).astype(np.float32)
-    # The squared Euclidean distance of two vectors of bits is the number of bits that differ.
-    radius = np.sqrt(MOST_BITS + 0.5)
+    # The squared Euclidean distance of two vectors of bits is the number of bits that differ. The
+    # half keeps the largest allowed number inside the radius, in spite of rounding.
+    radius = np.sqrt(MAX_DIFFERING_BITS + 0.5)
     near = radius_neighbors_graph(bits, radius).tocoo()
     first = videos.iloc[near.row].reset_index(drop=True)
     second = videos.iloc[near.col].reset_index(drop=True)
@@ -125,9 +127,9 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def perceptual_hash(crop: np.ndarray) -> np.ndarray:
     """The perceptual hash (255,) bool of a crop (H, W, 3).
 
-    The bits say which of the lowest 16 by 16 cosine waves of the brightness are above their median,
-    after Zauner (Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), who
-    takes 8 by 8.
+    A bit is True where the coefficient of a cosine wave of the brightness is above the median. The
+    waves are the 16 by 16 of lowest frequency. The method follows Zauner (Implementation and
+    Benchmarking of Perceptual Image Hash Functions, 2010), who uses 8 by 8.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
@@ -143,18 +145,20 @@ def perceptual_hash(crop: np.ndarray) -> np.ndarray:
 def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     """How well the label is predicted without looking at the face: frame AUC, and a verdict.
 
-    A logistic regression on each of the :func:`features` is fitted to the clusters of the other
-    folds. The AUC is the mean over ten folds of clusters, with a 95 % t interval over them. There
-    are too few videos when a class has fewer than two clusters per fold.
+    For each of the :func:`features`, a logistic regression is cross-validated. Its ten folds divide
+    the clusters, so that no cluster is in both training and test. The AUC is the mean over the
+    folds, with their 95 % t interval. There are too few videos when a class has fewer than two
+    clusters per fold.
     """
     step = len(frames) // PROBED_FRAMES
     probed = frames.iloc[:: max(1, step)]
-    label = probed["label"]
-    cluster = probed["cluster"].astype(str)
-    clusters = cluster.groupby(label).nunique()
-    is_one_class = len(clusters) < 2
-    too_few = is_one_class or clusters.min() < 2 * FOLDS
+    labels = probed["label"]
+    clusters = probed["cluster"].astype(str)
+    n_clusters = clusters.groupby(labels).nunique()  # of each class
+    is_one_class = len(n_clusters) < 2
+    too_few = is_one_class or n_clusters.min() < 2 * FOLDS
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    # Strongly regularised, because the border gives about as many columns as frames are probed.
     classifier = LogisticRegression(C=0.01, max_iter=200)
     model = make_pipeline(StandardScaler(), classifier)
     rows = {}
@@ -162,40 +166,40 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
         interval = "–"
         verdict = TOO_FEW
         if not too_few:
-            areas = cross_val_score(
+            aucs = cross_val_score(
                 model,
                 values,
-                label,
-                groups=cluster,
+                labels,
+                groups=clusters,
                 scoring="roc_auc",
                 cv=folds,
             )
-            auc = areas.mean()
+            auc = aucs.mean()
             quantile = t.ppf(0.975, FOLDS - 1)
-            half_width = quantile * sem(areas)
+            half_width = quantile * sem(aucs)
             low = auc - half_width
             high = auc + half_width
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
-        rows[name] = [interval, verdict, cluster.nunique()]
+        rows[name] = [interval, verdict, clusters.nunique()]
     columns = ["frame AUC", "verdict", "clusters"]
     table = pd.DataFrame.from_dict(rows, "index", columns=columns)
     return table.rename_axis("the label by")
 
 
 def _verdict(low: float, high: float) -> str:
-    """What an interval of the AUC means."""
+    """The verdict on a shortcut, by the 95 % interval of its AUC; 0.5 is chance."""
     if low > SHORTCUT_AUC:
         return "given away"
     if low > 0.5:
         return "slight"
     if high < CLEAR_AUC:
         return "nothing in sight"
-    return TOO_FEW
+    return TOO_FEW  # the interval includes chance, and is too wide to exclude a shortcut
 
 
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What could predict the label without the face, by name: (n frames, columns)."""
+    """What could predict the label without the face: name -> values (n frames, columns)."""
     pixels = Pixels(frames.attrs["folder"])
     has_box = frames["crop_box"].notna()
     values = defaultdict(list)
@@ -204,15 +208,15 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     for frame in frames.itertuples():
         crop = pixels.crop(frame.path, frame.row)
         height, width = crop.shape[:2]
-        corners = [0, 0, 0, 0]
+        corners = [0, 0, 0, 0]  # of the crop in the source's pixels, where they are known
         if frame.has_box:
             corners = frame.crop_box
         values["place and size"].append([height, width, *corners])
-        # Images that are used in place may differ in size: all get that of the first one.
+        # Images that are used in place may differ in size: all are resized to that of the first.
         size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))
-        colours = cv2.meanStdDev(crop)
+        colours = cv2.meanStdDev(crop)  # mean and standard deviation of each channel
         values["colour statistics"].append(np.ravel(colours))
         file = jpeg_file(crop, JPEG_QUALITY)
         values["file size"].append([len(file)])
@@ -223,9 +227,9 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
-    """The channels of every sixth pixel along the edges of a crop."""
-    rim = np.ones(crop.shape[:2], bool)
+    """The channels of every sixth pixel of a crop's border; all pixels would be many columns."""
+    is_border = np.ones(crop.shape[:2], bool)
     inner = slice(BORDER, -BORDER)
-    rim[inner, inner] = False
-    pixels = crop[rim]
+    is_border[inner, inner] = False
+    pixels = crop[is_border]
     return pixels[::6].ravel()

@@ -1,4 +1,4 @@
-"""Lossy codecs: what becomes of frames that are encoded and decoded again."""
+"""Lossy codecs: frames are encoded and decoded again, so that they show the codec's artefacts."""
 
 import io
 import platform
@@ -14,8 +14,8 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     Args:
         frames: (n, H, W, 3) uint8 RGB. Odd sides are padded while they are encoded.
         crf: Constant rate factor, 0 (lossless) to 51.
-        repeatable: Whether the same frames give the same bytes on AVX-512, too. The drawn datasets
-            are encoded without it, so that they stay as they are.
+        repeatable: Whether equal frames give equal bytes on processors with AVX-512, too. The
+            synthetic datasets are encoded without it: it would change their bytes.
 
     Returns:
         The decoded frames, of the same shape.
@@ -34,18 +34,19 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         "threads": "1",  # there is one process per core
     }
     if repeatable and platform.machine() in ("x86_64", "AMD64"):
-        # libx264's code for AVX-512 is not repeatable where it weighs macroblocks by how often
-        # others refer to them ("mbtree"). Older code is; it encodes 2 % of small clips differently.
+        # libx264's code for AVX-512 gives varying results where it weighs macroblocks by how often
+        # others refer to them ("mbtree"). Its code for SSE4.2 does not, but it encodes 2 % of small
+        # clips differently.
         options["x264-params"] = "asm=SSE4.2"
     file = io.BytesIO()
     with av.open(file, "w", "matroska") as container:
-        stream = container.add_stream("libx264", 3, options)
+        stream = container.add_stream("libx264", 3, options)  # 3 frames per second
         stream.height, stream.width = padded.shape[1:3]
         for image in padded:
             rgb = av.VideoFrame.from_ndarray(image)
             yuv = rgb.reformat(format="yuv420p", threads=1)
             container.mux(stream.encode(yuv))
-        container.mux(stream.encode())
+        container.mux(stream.encode())  # the frames that the encoder has kept back
     file.seek(0)
     with av.open(file) as container:
         decoder = container.decode()
@@ -54,14 +55,14 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB after OpenCV's JPEG of a quality from 1 to 100."""
+    """Encode an image (H, W, 3) uint8 RGB as JPEG and decode it again; quality 1 to 100."""
     file = jpeg_file(image, quality)
     bgr = cv2.imdecode(file, cv2.IMREAD_COLOR)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def jpeg_file(image: np.ndarray, quality: int) -> np.ndarray:
-    """The bytes of OpenCV's JPEG of an image (H, W, 3) uint8 RGB."""
+    """An image (H, W, 3) uint8 RGB as the bytes of a JPEG file: (n,) uint8."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, file = cv2.imencode(".jpg", bgr, options)

@@ -23,14 +23,14 @@ YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detectio
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-# Without these closed lists FFmpeg opens a text as ANSI art, and follows playlists to other hosts.
+# Safety: without these lists FFmpeg opens text files as ANSI art, and playlists fetch other hosts.
 OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,"
     "asf,ogg,mxf,h264,hevc,m4v",
     "protocol_whitelist": "file",
 }
 
-# What FFmpeg and Pillow raise about a file; IndexError where it has no video.
+# What FFmpeg and Pillow raise about a damaged file. IndexError: a file has no video stream.
 DAMAGED = (
     av.FFmpegError,
     IndexError,
@@ -40,8 +40,10 @@ DAMAGED = (
     Image.DecompressionBombError,
 )
 
-MIN_SCORE = 0.7  # confidence of a face at least
-DETECTION_SIDES = (400, 640)  # fewest and most pixels of the longer side of what the detector sees
+MIN_SCORE = 0.7  # detections of a lower score are dropped
+# YuNet finds faces of about 10 to 300 pixels, so it sees an image at half its size, with the longer
+# side clipped to these limits, in pixels. An image is never enlarged.
+DETECTION_SIDES = (400, 640)
 
 
 class Unusable(Exception):
@@ -54,8 +56,9 @@ class Unusable(Exception):
 def detector_path() -> Path:
     """Path of YuNet's weights, which are downloaded when they are missing.
 
-    The place is ``$DFNB_DETECTOR``, else ``models/`` in the home. Raises :class:`DfnbError` when
-    the file is not the released one, or cannot be downloaded.
+    The path is ``$DFNB_DETECTOR``, or else in ``models/`` in the home, see
+    :func:`dfnb.files.home`. Raises :class:`DfnbError` when the file is not the released one, or
+    cannot be downloaded.
     """
     default = home() / "models" / YUNET
     path = Path(os.environ.get("DFNB_DETECTOR", default))
@@ -67,9 +70,10 @@ def detector_path() -> Path:
 
 
 class YuNet:
-    """The face detector of OpenCV, loaded in each process at its first image.
+    """The face detector of OpenCV. Each process loads the network when it sees its first image.
 
-    Any other callable that can be pickled and has the ``sha256`` of its weights can replace it.
+    Any other callable that can be pickled, and that has the ``sha256`` of its weights, can replace
+    it.
     """
 
     sha256 = YUNET_SHA256
@@ -80,7 +84,9 @@ class YuNet:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Detect the faces (n, 15) in an image (H, W, 3) uint8 BGR.
 
-        A face is x, y, width, height; x and y of five landmarks; score.
+        A face is the left, top, width and height of its box; x and y of five landmarks, in the
+        order of :func:`dfnb.data.frames.face_axes`; and a score in [0, 1]. The unit is a pixel of
+        the image.
         """
         network = _network(self.path)
         height, width = image.shape[:2]
@@ -93,12 +99,12 @@ class YuNet:
 
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
-    cv2.utils.logging.setLogLevel(2)  # errors alone: OpenCV 5 warns about its own defaults
+    cv2.utils.logging.setLogLevel(2)  # show errors only: OpenCV 5 warns about its own defaults
     return cv2.FaceDetectorYN.create(
         path,
         "",
-        (1, 1),
-        score_threshold=0.3,
+        (1, 1),  # the size of an image, which each call sets
+        score_threshold=0.3,  # low, because detect() applies MIN_SCORE
         nms_threshold=0.3,
     )
 
@@ -107,10 +113,10 @@ def _network(path: str) -> cv2.FaceDetectorYN:
 
 
 def decode(file: Path) -> Iterator[np.ndarray]:
-    """Yield the frames (H, W, 3) uint8 RGB of a video, upright; of an image its one frame.
+    """Yield the frames (H, W, 3) uint8 RGB of a video, upright; an image is a video of one frame.
 
     Raises :class:`Unusable` where the file is damaged or cut off. MPEG, WebM and GIF do not
-    announce their number of frames: in them a cut exactly between two frames goes unnoticed.
+    state their number of frames: if they are cut off between two frames, this goes unnoticed.
     """
     if file.suffix.lower() in IMAGES:
         yield read_image(file)
@@ -118,9 +124,11 @@ def decode(file: Path) -> Iterator[np.ndarray]:
     with explained_as_unusable(), av.open(file.resolve(), options=OPEN_OPTIONS) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
-        packets = 0  # and not frames, some of which an edit list may hide
+        # Compared below with the number that the file states. Frames cannot be counted instead,
+        # because an edit list may hide some.
+        packets = 0
         for packet in container.demux(stream):
-            if packet.size:
+            if packet.size:  # the last packet is empty: it makes the decoder return what it kept
                 packets += 1
             for frame in packet.decode():
                 if frame.is_corrupt or packet.is_corrupt:
@@ -134,7 +142,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
 def read_image(file: Path) -> np.ndarray:
     """Read an image (H, W, 3) uint8 RGB, turned upright as its EXIF data say.
 
-    Raises :class:`Unusable` for what is no image, truncated, or a decompression bomb.
+    Raises :class:`Unusable` where the file is no image, or truncated, or a decompression bomb.
     """
     with explained_as_unusable(), Image.open(file) as image:
         upright = ImageOps.exif_transpose(image)
@@ -156,17 +164,17 @@ def explained_as_unusable() -> Iterator[None]:
 
 
 def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
-    """The faces (n, 15) in an image (H, W, 3) uint8 RGB, in its pixels.
+    """The faces (n, 15) in an image (H, W, 3) uint8 RGB, in its pixels, see :class:`YuNet`.
 
-    Left out are uncertain ones, and those whose longer side is below ``min_face`` pixels.
+    Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
     """
-    longer = max(image.shape)
-    half = np.clip(longer / 2, *DETECTION_SIDES)
-    ratio = min(1, half / longer)
+    longer_side = max(image.shape)
+    detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
+    ratio = min(1, detection_side / longer_side)
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     faces = detector(bgr)
-    faces[:, :14] /= ratio
+    faces[:, :14] /= ratio  # all but the score, from pixels of ``small`` to pixels of ``image``
     large = faces[:, 2:4].max(axis=1, initial=0) >= min_face
     certain = faces[:, 14] >= MIN_SCORE
     return faces[large & certain]

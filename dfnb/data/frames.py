@@ -1,8 +1,9 @@
 """The frames of a dataset: how they are stored, and the table that lists them.
 
-``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. The pixels lie
-in one folder per video, as arrays: crops (n, H, W, 3) uint8 RGB in ``frames.npy``, and masks,
-packed to one bit per pixel along the row, in ``masks.npy``. :mod:`dfnb.data.loading` makes batches.
+``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. The pixels of
+each video are stored as arrays in a folder of its own: crops (n, H, W, 3) uint8 RGB in
+``frames.npy``; and masks in ``masks.npy``, eight pixels of an image row packed into one byte. A
+dataset may instead refer to image files of crops. :mod:`dfnb.data.loading` makes batches.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_
 from dfnb.records import read_record, write_record
 from dfnb.settings import DfnbError, check_title, explained
 
-Rows = Sequence[Mapping]  # of one video, one per frame
+Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 POINTS = pa.list_(pa.float32(), 10)
@@ -31,24 +32,24 @@ BOX = pa.list_(pa.float32(), 4)
 COLUMNS = {
     "dataset": TEXT,
     "split": TEXT,  # train, val or test
-    "video": TEXT,  # unique within the dataset: method and name, FaceSwap/000_003
+    "video": TEXT,  # unique within the dataset, such as FaceSwap/000_003
     "track": pa.int16(),  # tells two people of one video apart
     "frame": pa.int32(),  # the number in the source video
-    "row": pa.int32(),  # the place in the stored array; drop-outs make it differ from the frame
-    "cluster": TEXT,  # what is resampled together: identity, or pair of FaceForensics++
+    "row": pa.int32(),  # the place in the stored array; not ``frame``, as some frames have no face
+    "cluster": TEXT,  # the group that is resampled as one: identity, or pair of FaceForensics++
     "identity": TEXT,  # target of the manipulation
     "source": TEXT,  # donor; empty where there is none
     "method": TEXT,  # real, or the name of the manipulation
     "label": pa.int8(),  # 0 real, 1 fake
-    "path": TEXT,  # array of crops, or an image file, relative to the dataset's folder
-    "mask": TEXT,  # array of packed masks, or an image; empty: unknown (fake) or all zero (real)
+    "path": TEXT,  # file of the array of crops, or image file, relative to the dataset's folder
+    "mask": TEXT,  # file of packed masks, or image file; empty: unknown (fake) or all zero (real)
     "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners
     "crop_box": BOX,  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
 }
 SPLITS = ("train", "val", "test")
-UNKNOWN = ("landmarks", "crop_box", "scale")  # may be empty: of images that are used where they lie
-ROW_GROUP = 50_000  # rows of the table that are written at once
+UNKNOWN = ("landmarks", "crop_box", "scale")  # columns that are null for images used in place
+ROW_GROUP = 50_000  # the table is written in parts of at least so many rows
 REMEDY = "delete frames.parquet and prepare the dataset again"
 
 
@@ -70,7 +71,7 @@ def write_video(
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``facts`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
-        facts: Whatever else is kept beside the rows, such as the number of drop-outs.
+        facts: Other values for ``video.json``, such as the number of wanted frames.
     """
     content = dict(facts)
     with atomic(folder) as temporary:
@@ -87,18 +88,19 @@ def write_video(
 
 
 def _bytes_hash(path: Path) -> str:
-    # BLAKE2: sha256 takes a quarter of the preparation on processors without instructions for it.
+    # BLAKE2, because sha256 would need a quarter of the time of preparing a dataset on processors
+    # without instructions for it.
     return hashlib.blake2b(path.read_bytes()).hexdigest()
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
-    """The hash of the images and masks in ``folder`` that the rows of a video use in place."""
-    images = []
+    """One hash of all images and masks in ``folder`` that the rows of a video use in place."""
+    hashes_of_frames = []
     for row in rows:
         files = [row.get(column) for column in ("path", "mask")]
         hashes = [sha256(folder / file) if file else "" for file in files]
-        images.append(hashes)
-    return digest(images, 64)
+        hashes_of_frames.append(hashes)
+    return digest(hashes_of_frames, 64)
 
 
 def write_dataset(
@@ -109,12 +111,13 @@ def write_dataset(
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
-    and masks of each video, so it does not depend on the version of any library. ``n`` counts
-    frames and videos by split and method. ``facts`` (quarantine, drop-outs, ...) are added.
+    and masks of each video. It does not hash the parquet file, so it does not depend on the version
+    of the library that writes it. ``n`` counts frames and videos by split and method. ``facts``
+    (such as the quarantine) are added to the record.
 
     Raises :class:`DfnbError` when there is no video.
     """
-    # The temporary folder of a killed writer begins with a dot.
+    # [!.]: not the temporary folder that a killed writer has left, which begins with a dot.
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
@@ -122,7 +125,7 @@ def write_dataset(
     schema = pa.schema(COLUMNS)
     video_digests = []
     counts = defaultdict(Counter)
-    unwritten = []  # a part of the rows at a time, so that five million fit in memory
+    unwritten = []  # rows are written in parts, because five million would not fit in memory
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for file in files:
             video = file.parent.relative_to(folder / "videos").as_posix()
@@ -148,6 +151,7 @@ def write_dataset(
 
 def _complete_rows(video: str, content: Mapping) -> list[dict]:
     """The rows of a video with the columns that :func:`write_video` leaves out."""
+    # Where images are used in place, the row has a path and a mask of its own, which win below.
     files = {"path": f"videos/{video}/frames.npy", "mask": ""}
     if "masks_hash" in content:
         files["mask"] = f"videos/{video}/masks.npy"
@@ -182,8 +186,8 @@ def dataset_record(name: str | Path) -> dict:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a dataset; its ``attrs`` are ``folder``, ``fingerprint`` and ``record``.
 
-    Raises :class:`DfnbError` when the dataset is missing or unfinished, or when the table lacks
-    columns, or names methods or files that cannot be.
+    Raises :class:`DfnbError` when the dataset is missing or unfinished, when the table lacks
+    columns, or when :func:`_check` refuses it.
     """
     folder = dataset_folder(name)
     record = dataset_record(name)
@@ -191,10 +195,11 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
-    lists = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
-    # Each column is freed once it is converted: two million rows must not lie in memory twice.
+    # pandas has no type of its own for lists of numbers.
+    list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
+    # Each column is freed once it is converted: two million rows must not be in memory twice.
     frames = table.to_pandas(
-        types_mapper=lists.get,
+        types_mapper=list_types.get,
         split_blocks=True,
         self_destruct=True,
     )
@@ -208,9 +213,9 @@ def load_frames(name: str | Path) -> pd.DataFrame:
 
 
 def _check(frames: pd.DataFrame, table: Path) -> None:
-    """Refuse methods that no table could show, and files outside the folder of the table.
+    """Refuse methods that cannot be printed in every table, and files outside the table's folder.
 
-    Images that are used in place lie below the folder's own link ``tree``.
+    Images that are used in place are inside, too: through the link ``tree`` in this folder.
     """
     files = {*frames["path"].unique(), *frames["mask"].unique()}
     for file in files:
@@ -221,10 +226,10 @@ def _check(frames: pd.DataFrame, table: Path) -> None:
 
 
 def identity(record: Mapping) -> str:
-    """What identifies the data of the dataset with this record, the same on every machine.
+    """A digest that identifies the data of the dataset with this record, equal on every machine.
 
-    Of a drawn dataset it is the digest of its parameters, because the bytes differ between machines
-    by rounding; of any other the fingerprint of its bytes.
+    A synthetic dataset is identified by its parameters, because rounding makes its bytes differ
+    between machines. Any other dataset is identified by the fingerprint of its bytes.
     """
     if "generator" in record["parameters"]:
         return digest(record["parameters"], 16)
@@ -239,7 +244,7 @@ def select(
     split: str,
     methods: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The rows of a split: real frames and those of some manipulation methods; None chooses all.
+    """The real frames of a split, and its fakes of the given ``methods``; None: of all methods.
 
     Raises :class:`DfnbError` when no row is left, or when the table lacks one of the methods.
     """
@@ -249,8 +254,8 @@ def select(
         selected = selected[selected["method"].isin([*methods, "real"])]
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
-        pairs = frames["split"].astype(str) + "/" + frames["method"].astype(str)
-        names = ", ".join(sorted(pairs.unique()))
+        kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
+        names = ", ".join(sorted(kinds.unique()))
         raise DfnbError(
             f"{frames.attrs['folder']} has no frame of split {split!r} or methods {methods}, "
             f"but {names}"
@@ -259,15 +264,15 @@ def select(
 
 
 def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
-    """The frames of the first clusters by name, as few as hold ``videos`` / 2 videos of each class.
+    """The frames of some clusters: the first by name, until each class has ``videos`` / 2 videos.
 
-    All frames where ``videos`` is None.
+    Where ``videos`` is None, the frames of all clusters.
     """
     if videos is None:
         return frames
     cluster = frames["cluster"].astype(str)
     counts = frames["video"].groupby([frames["label"], cluster]).nunique()
-    videos_before = counts.groupby("label").cumsum() - counts
+    videos_before = counts.groupby("label").cumsum() - counts  # in the clusters before this one
     needed = counts.index[videos_before < videos / 2].get_level_values("cluster")
     return frames[cluster.isin(needed)]
 
@@ -277,19 +282,20 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     if per_video is None:
         return frames
     rows = frames.groupby("video", observed=True)["row"]
-    place = rows.cumcount()
+    place = rows.cumcount()  # 0, 1, ..., total - 1 in each video
     total = rows.transform("size")
     n = total.clip(upper=per_video)
-    # A frame is kept where place * n / total passes a whole number, which it does n times.
+    # place * n / total rises from 0 to n. A frame is kept where it passes a whole number.
     before = place * n // total
     after = (place + 1) * n // total
     return frames[after > before]
 
 
-def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
-    """Raise :class:`DfnbError` unless a split has real and fake frames of two clusters each.
+def check_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
+    """Raise :class:`DfnbError` unless the frames of a split have two clusters of each class.
 
-    One class is enough when the other is ``made`` from it during training.
+    One class is enough when the other is ``made`` from it during training. ``split`` is only named
+    in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
@@ -306,8 +312,8 @@ def both_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
 # ---------------------------------------------------------------- masks and landmarks
 
 
-def masked(frames: pd.DataFrame) -> np.ndarray:
-    """Positions in the table of the fake frames that have a mask."""
+def masked_positions(frames: pd.DataFrame) -> np.ndarray:
+    """The positions in the table (as ``iloc`` counts) of the fake frames that have a mask."""
     has_mask = frames["mask"].astype(str) != ""
     return np.flatnonzero((frames["label"] == 1) & has_mask)
 
@@ -317,15 +323,16 @@ def keep_masks(
     rows: Sequence[int],
     share: float = 0,
 ) -> pd.DataFrame:
-    """The frames without their masks, except those of ``rows``, which are positions in the table.
+    """The table with the masks of some frames only: ``rows`` are their positions in the table.
 
-    Raises :class:`DfnbError` when ``rows`` is empty although it should be a ``share`` of the fakes.
+    ``share`` is a paper's setting ``annotated``, which ``rows`` were chosen by. Raises
+    :class:`DfnbError` when it is above 0 and yet ``rows`` is empty.
     """
     if share and not len(rows):
         raise DfnbError(
-            f"{frames.attrs['folder']} has {len(masked(frames))} masks for {len(frames)} frames, "
-            f"and the share annotated = {share:g} is none; raise it, prepare the dataset with "
-            "masks, or learn without masks: annotated = 0"
+            f"{frames.attrs['folder']} has {len(masked_positions(frames))} masks for "
+            f"{len(frames)} frames, and the share annotated = {share:g} is none; raise it, prepare "
+            "the dataset with masks, or learn without masks: annotated = 0"
         )
     is_kept = np.isin(np.arange(len(frames)), rows)
     masks = frames["mask"].astype(str).where(is_kept, "")
@@ -334,7 +341,7 @@ def keep_masks(
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     """The mean mask (H, W) in [0, 1] of the fake frames; None where no mask is known."""
-    fakes = frames.iloc[masked(frames)]
+    fakes = frames.iloc[masked_positions(frames)]
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
@@ -351,14 +358,15 @@ def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     table = pa.table({"landmarks": pa.array(frames["landmarks"])})
     unknown = pa.scalar([np.nan] * 10, POINTS)
     column = table["landmarks"].combine_chunks().fill_null(unknown)
+    # A copy, because the array of the table is read-only.
     return column.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
 
 def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Axes (2, 2) and origin (2,) of face coordinates, in pixels.
 
-    The place (s, t) of a face is the pixel ``axes @ (s, t) + origin``. The eyes lie at (-1, 0) and
-    (1, 0), and the middle of the mouth lies at (0, 1).
+    Face coordinates (s, t) are those of the pixel (x, y) = ``axes @ (s, t) + origin``. In them the
+    eyes are at (-1, 0) and (1, 0), and the middle of the mouth is at (0, 1).
 
     Args:
         landmarks: (5, 2) x and y in pixels: right eye, left eye, nose tip, right and left corner
@@ -376,22 +384,26 @@ def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounded(image: np.ndarray) -> np.ndarray:
-    """An image with values in [0, 255], rounded to uint8."""
+    """An image of floats, rounded to uint8 and clipped to [0, 255]."""
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 def _row_of_array(path: Path, row: int) -> np.ndarray:
-    """One row of an array (n, ...) in a .npy file; a memory map would take ten times as long."""
+    """One element of an array (n, ...) in a .npy file: its first index is ``row``.
+
+    Only its bytes are read. A memory map would need ten times as long.
+    """
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
         (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
         size = math.prod(shape)
+        # range(n) raises IndexError for a row that is not there.
         file.seek(range(n)[row] * size * dtype.itemsize, os.SEEK_CUR)
         return np.fromfile(file, dtype, size).reshape(shape)
 
 
 class Pixels:
-    """Reads the crops and masks of a dataset from their files, none of which stays open."""
+    """Reads the crops and masks of a dataset; no file stays open between two reads."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -404,6 +416,7 @@ class Pixels:
         """
         try:
             if not path.endswith(".npy"):
+                # imread gives None for what it cannot read, at which cvtColor raises cv2.error.
                 image = cv2.imread(str(self.folder / path))
                 return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             if row is None:
@@ -415,9 +428,9 @@ class Pixels:
             ) from None
 
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
-        """One mask (H, W) bool of the given shape; all False where ``path`` is empty.
+        """One mask (H, W) bool; all False where ``path`` is empty.
 
-        A mask that is an image may be larger or smaller than its frame.
+        ``shape`` is that of the crop. A mask that is an image file is resized to it.
         """
         if not path:
             return np.zeros(shape, bool)

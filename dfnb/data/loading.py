@@ -1,7 +1,7 @@
 """Batches of frames for training and scoring: reading, augmenting, and the order of an epoch.
 
-Every draw depends on (seed, epoch, position in the epoch), never on the process that makes it. So a
-resumed training, and any number of workers or devices, sees the same images.
+Every random draw depends on (seed, epoch, position in the epoch), never on the process that makes
+it. So a resumed training, and any number of workers or devices, sees the same images.
 """
 
 import math
@@ -41,12 +41,12 @@ class Sample(NamedTuple):
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is the list of a frame's samples.
 
-    With a ``seed``, the paper's settings make the samples of each frame, and those of split train
-    are augmented. Without one, a frame is its only sample, as it is stored.
+    With a ``seed``, the paper's settings make one or more samples from each frame, and those of the
+    train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
 
     An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
-    The position, not the row, seeds samples and augmentation: an oversampled frame gets new draws
-    each time.
+    The position, not the row, seeds samples and augmentation, so that a frame that an epoch shows
+    twice gets new draws.
 
     Args:
         frames: A frames table.
@@ -71,7 +71,7 @@ class FrameDataset(Dataset):
         self.pixels = pixels or Pixels(frames.attrs["folder"])
         self.paths = frames["path"].tolist()
         self.mask_paths = frames["mask"].tolist()
-        self.rows = frames["row"].tolist()
+        self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
         self.resize = v2.Resize([settings.image_size, settings.image_size])
@@ -87,16 +87,16 @@ class FrameDataset(Dataset):
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
-            # One seed for all samples of a frame: they are augmented alike.
+            # The seed has no number of the sample: all samples of a frame are augmented alike.
             with _torch_stream(torch_seed("augment", self.seed, epoch, position, 0)):
                 items.append(self._item(sample))
         return items
 
     def _stored(self, row: int) -> Sample:
-        place = self.rows[row]
-        image = self.pixels.crop(self.paths[row], place)
+        array_row = self.array_rows[row]
+        image = self.pixels.crop(self.paths[row], array_row)
         mask_path = self.mask_paths[row]
-        mask = self.pixels.mask(mask_path, place, image.shape[:2])
+        mask = self.pixels.mask(mask_path, array_row, image.shape[:2])
         label = self.labels[row]
         has_mask = bool(mask_path) or label == 0
         return Sample(image, mask, self.landmarks[row], label, has_mask)
@@ -134,9 +134,9 @@ class FrameDataset(Dataset):
 
 @contextmanager
 def _torch_stream(seed: int) -> Iterator[None]:
-    """Let torch draw on the CPU from ``seed``; afterwards its generator is as it was.
+    """Seed torch's CPU generator with ``seed``, and restore its state afterwards.
 
-    ``torch.manual_seed`` would take a millisecond, because it seeds GPUs, too.
+    ``torch.manual_seed`` would need a millisecond, because it seeds GPUs, too.
     """
     generator = torch.default_generator
     state = generator.get_state()
@@ -148,7 +148,7 @@ def _torch_stream(seed: int) -> Iterator[None]:
 
 
 def _handedness(points: Tensor) -> float:
-    """A number of landmarks (5, 2) that has the other sign in a mirrored face."""
+    """A number that changes its sign when the face with these landmarks (5, 2) is mirrored."""
     axes, _ = face_axes(points.as_subclass(Tensor).numpy())
     (across_x, down_x), (across_y, down_y) = axes.tolist()
     return across_x * down_y - across_y * down_x  # the cross product of the face's axes
@@ -163,14 +163,14 @@ def loader(
     workers: int = 0,
     pin: bool = False,
 ) -> DataLoader:
-    """Batches (dicts of tensors, see ``papers.contract.Batch``) for lists of indices.
+    """One batch (a dict of tensors, see ``papers.contract.Batch``) per list of indices.
 
-    The lists come from an :class:`EpochSampler`, for example. ``pin`` puts the batches into pinned
-    memory.
+    ``batches`` gives the lists, as an :class:`EpochSampler` does. ``pin`` puts each batch into
+    pinned memory, from which it is copied to a GPU faster.
     """
     if workers:
-        # One thread per worker. Set before the fork: a forked process that stops the threads of
-        # its parent hangs.
+        # One thread per worker. It is set here, in the parent, because a forked worker that stops
+        # the threads of its parent hangs.
         cv2.setNumThreads(1)
     return DataLoader(
         data,
@@ -199,13 +199,13 @@ def in_order(
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
-    With a ``seed`` they are the samples that the paper makes, not augmented and the same ones each
-    time: a frame's place in the table's index seeds them, also when only a part of the table is
-    read.
+    Without a ``seed``, they are the frames as stored. With one, they are the samples that the paper
+    makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
+    is the same each time, and also when only some rows of the table are given.
     """
     indices = []
-    for row, place in enumerate(frames.index):
-        indices.append((0, place, row))
+    for row, index_value in enumerate(frames.index):
+        indices.append((0, index_value, row))
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, "val", pixels)
     yield from loader(data, batches, workers)
@@ -233,22 +233,22 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
 class EpochSampler(Sampler[list[Index]]):
     """Batches of one epoch, in an order that is drawn from (seed, epoch).
 
-    By default an epoch shows real and fake equally often, and the fakes equally by method. It has
+    By default an epoch shows as many real frames as fakes, and as many fakes of each method. It has
     as many frames as the table, rounded down to whole batches.
 
-    Set ``epoch`` before each epoch, ``skip`` to the number of batches that a resumed run has seen,
-    and in each of several processes ``rank`` and ``world``: a process takes every ``world``-th
-    frame of every batch. ``n`` is the number of frames of an epoch.
+    Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
+    seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
+    one: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an epoch.
 
     Args:
         frames: A frames table.
         batch_size: Images per batch, on all devices together.
         seed: The seed of the training.
-        limit: The largest number of images of an epoch; None: no limit.
-        oversampling: If set, an epoch is every fake once and every real frame so many times.
-        samples_per_frame: Images that the paper makes of a frame.
-        always: Positions in the table. An eighth of every batch, at least one frame, is drawn from
-            them and takes the place of as many fakes.
+        limit: The largest number of images in an epoch; None: no limit.
+        oversampling: If set, an epoch shows every fake once and every real frame so many times.
+        samples_per_frame: The number of images that the paper makes from a frame.
+        always: Positions in the table, of frames that every batch shows some of: an eighth of a
+            batch, at least one frame, is drawn from them. They replace as many fakes.
 
     Raises :class:`DfnbError` when the frames do not fill one batch.
     """
@@ -271,11 +271,11 @@ class EpochSampler(Sampler[list[Index]]):
         self.rank = 0
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
-        self.classes = _rows_by_class_and_method(frames)
+        self.rows_by_class = _rows_by_class_and_method(frames)
         times = np.where(self.is_real, oversampling or 1, 1)
         rows = np.arange(len(frames))
-        self.shown = rows.repeat(times)
-        n = len(self.shown)
+        self.repeated_rows = rows.repeat(times)
+        n = len(self.repeated_rows)
         if limit:
             n = min(n, limit // samples_per_frame)
         self.frames_per_batch = batch_size // samples_per_frame
@@ -289,8 +289,8 @@ class EpochSampler(Sampler[list[Index]]):
         """The rows of the table (n,) in the order of an epoch."""
         draw = rng("order", self.seed, epoch)
         if self.oversampling:
-            drawn = draw.permutation(self.shown)
-            order = drawn[: self.n]
+            shuffled = draw.permutation(self.repeated_rows)
+            order = shuffled[: self.n]
         else:
             order = self._balanced(draw)
         if len(self.always):
@@ -298,27 +298,28 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
+        """An order with as many frames of each class, and within a class of each method."""
         parts = []
-        # What does not divide goes to the first class, and within a class to the last methods.
+        # Numbers are rounded up for the first class, and within a class for the last methods.
         n_left = self.n
-        classes_left = len(self.classes)
-        for methods in self.classes:
+        classes_left = len(self.rows_by_class)
+        for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
             n_left -= n_class
             classes_left -= 1
-            for j, rows in enumerate(methods):
-                n_method = (n_class + j) // len(methods)
-                parts.append(_in_turns(rows, n_method, draw))
+            for j, rows in enumerate(rows_by_method):
+                n_method = (n_class + j) // len(rows_by_method)
+                parts.append(_draw_evenly(rows, n_method, draw))
         shown = np.concatenate(parts)
         return draw.permutation(shown)
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
-        """The order with the first frames of every batch drawn from ``always``."""
+        """The order with frames of ``always`` at the start of each batch, in place of fakes."""
         batches = self.n // self.frames_per_batch
         n_always = batches * max(1, self.frames_per_batch // 8)
         fakes_first = np.argsort(self.is_real[order], kind="stable")
-        others = np.delete(order, fakes_first[:n_always])
-        chosen = _in_turns(self.always, n_always, draw).reshape(batches, -1)
+        others = np.delete(order, fakes_first[:n_always])  # real frames only when fakes run out
+        chosen = _draw_evenly(self.always, n_always, draw).reshape(batches, -1)
         others = others.reshape(batches, -1)
         return np.hstack([chosen, others]).ravel()
 
@@ -338,7 +339,7 @@ class EpochSampler(Sampler[list[Index]]):
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
-    """The rows of the real frames, and of the fakes by method; an empty class is left out."""
+    """A list per class (real, fake; empty ones left out) of the rows of each of its methods."""
     methods = frames["method"].astype(str)
     rows_by_group = frames.groupby(["label", methods]).indices
     classes = defaultdict(list)
@@ -348,10 +349,10 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     return list(classes.values())
 
 
-def _in_turns(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
-    """n of the rows in a drawn order; all are used up before any of them comes again."""
+def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
+    """Draw n of the ``rows`` without replacement; when all are drawn, start again with all."""
     times = math.ceil(n / len(rows))
-    orders = [rows[:0]]
+    orders = [rows[:0]]  # an empty part, because concatenate needs one also when n is 0
     for _ in range(times):
         orders.append(draw.permutation(rows))
     drawn = np.concatenate(orders)

@@ -1,8 +1,9 @@
 """From videos to a dataset of crops: find the faces, cut them out alike, list what failed.
 
-A video is read twice: first to count its frames, then to find the faces in evenly spaced ones and
-to cut them out, real and fake through the same geometry. A video without a usable face ends in a
-quarantine list with its reason. Crops that others have made are used where they lie.
+A video is read twice: first to count its frames, then to find the faces in evenly spaced frames
+and to cut them out. Real and fake faces are cut by the same geometry. A video without a usable face
+goes to a quarantine list with its reason. Crops that others have made are used in place: they are
+neither cut again nor copied.
 """
 
 import atexit
@@ -34,21 +35,22 @@ from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
 
 TREE = "tree"  # in a dataset's folder: a link to the folder of the crops that are used in place
-DIFFERENT = 25  # grey levels between a fake and its original from which a pixel is forged
-MASKED = 127  # grey level of a mask above which a pixel is forged
-OVERLAP = 0.2  # intersection over union from which the boxes of two frames may be of one person
-SAME = ("split", "cluster", "identity", "source", "method", "label")  # in all rows of a video
+DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
+MASK_THRESHOLD = 127  # a pixel that is brighter than this in the mask, of 255, is forged
+MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
+VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
+# Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 
 
 class Settings(Closed):
-    """What the crops of a dataset depend on, beside the videos and the detector."""
+    """How crops are cut; the videos and the detector decide the rest."""
 
     size: int = Field(256, ge=32, le=1024)  # side of a crop in pixels
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
-    stride: int = Field(1, ge=1)  # every k-th frame
-    frames_per_video: int | None = Field(None, ge=1)  # at most, evenly spaced; None: all
-    min_face: int = Field(32, ge=8)  # longer side of a face in source pixels at least
+    stride: int = Field(1, ge=1)  # only every stride-th frame is used
+    frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
+    min_face: int = Field(32, ge=8)  # a face's longer side has at least so many source pixels
 
 
 # ---------------------------------------------------------------- geometry
@@ -57,44 +59,46 @@ class Settings(Closed):
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     """Cut a box (left, top, right, bottom) out of an image (H, W[, 3]) uint8: (size, size[, 3]).
 
-    Beyond the image its edges are repeated.
+    Where the box extends beyond the image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
     rows = image.take(range(top, bottom), 0, mode="clip")
     patch = rows.take(range(left, right), 1, mode="clip")
-    method = cv2.INTER_CUBIC
-    if bottom - top > size:
-        method = cv2.INTER_AREA
-    return cv2.resize(patch, (size, size), interpolation=method)
+    interpolation = cv2.INTER_CUBIC
+    if bottom - top > size:  # averaging over areas avoids aliasing in a patch that is shrunk
+        interpolation = cv2.INTER_AREA
+    return cv2.resize(patch, (size, size), interpolation=interpolation)
 
 
-def difference(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
+def difference_mask(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
     """Where a fake differs from its original, both (H, W, 3) uint8: a mask (H, W) of 0 and 255.
 
-    A pixel is forged where the largest difference of the channels, its median over 5 by 5 pixels,
-    is above :data:`DIFFERENT`; small gaps are closed.
+    The difference of a pixel is that of the channel that differs most. Its median over 5 by 5
+    pixels removes specks of compression. Where this exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
+    is forged. Gaps narrower than 9 pixels are closed.
     """
     distance = cv2.absdiff(fake, original).max(axis=2)
-    forged = cv2.medianBlur(distance, 5) > DIFFERENT
+    forged = cv2.medianBlur(distance, 5) > DIFFERENCE_THRESHOLD
     mask = forged.astype(np.uint8) * 255
-    neighbours = np.ones((9, 9), np.uint8)
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, neighbours)
+    window = np.ones((9, 9), np.uint8)
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, window)
 
 
 # ---------------------------------------------------------------- one video
 
 
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
-    """Cut one face out of each wanted frame of a video, where the detector finds any.
+    """Cut one face out of each wanted frame of a video in which the detector finds a face.
 
-    Returns what :func:`dfnb.data.frames.write_video` takes, and the number of wanted ``frames``.
+    Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
+    and the number of wanted ``frames``, with a face or without.
     """
     length = sum(1 for _ in decode(video.path))
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
     if not faces:
         raise Unusable(f"no face in {len(wanted)} frames")
-    chosen = choose(pd.DataFrame(faces), video)
+    chosen = choose_faces(pd.DataFrame(faces), video)
     if chosen.empty:
         raise Unusable(f"no face under the mask in {len(wanted)} frames")
     rows = chosen[["frame", "scale", "crop_box", "landmarks"]]
@@ -107,11 +111,12 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
-    """The numbers of the frames of a video of this length that are kept where they show a face."""
-    kept = np.arange(0, length, settings.stride)
-    n = min(settings.frames_per_video or length, len(kept))
-    middles = (2 * np.arange(n) + 1) * len(kept) // (2 * n)  # of n equal parts
-    return kept[middles].tolist()
+    """The numbers of the frames in which faces are looked for, in a video of ``length`` frames."""
+    strided = np.arange(0, length, settings.stride)
+    n = min(settings.frames_per_video or length, len(strided))
+    # The i-th of n equal parts has its middle at (i + 1/2) / n of the whole.
+    middles = (2 * np.arange(n) + 1) * len(strided) // (2 * n)
+    return strided[middles].tolist()
 
 
 def find_faces(
@@ -120,36 +125,37 @@ def find_faces(
     settings: Settings,
     detector: YuNet,
 ) -> list[dict]:
-    """Read a video with its mask, and cut all faces out of the ``wanted`` frames.
+    """Find all faces in the ``wanted`` frames of a video, cut them out, and follow each person.
 
-    All lie in memory at once: 0.3 MB per face at 256 pixels. Returns the faces as
-    :func:`cut_face` does, each with the number of its ``person``.
+    Returns the faces as :func:`cut_face` does, with the number of the ``frame``, and with a number
+    for the ``person`` that stays the same from one wanted frame to the next. All are in memory at
+    once: 0.3 MB per face at 256 pixels.
     """
-    masks = decode(video.mask_file) if video.mask_file else ()
-    pairs = zip_longest(decode(video.path), masks)
-    found = []
-    last = []  # the faces in the last wanted frame
-    for number, (image, beside) in enumerate(pairs):
-        # Where one of them has ended there is None, of shape ().
-        if video.mask_file and np.shape(image) != np.shape(beside):
+    others = decode(video.mask_file) if video.mask_file else ()  # frames of the mask or original
+    pairs = zip_longest(decode(video.path), others)
+    all_faces = []
+    last_faces = []  # in the wanted frame before this one
+    for number, (image, other) in enumerate(pairs):
+        # After the end of the shorter video, zip_longest gives None, whose shape is ().
+        if video.mask_file and np.shape(image) != np.shape(other):
             raise Unusable("the mask and the video differ in their size or number of frames")
         if number in wanted:
             mask = np.zeros(image.shape[:2], np.uint8)
             if video.mask:
-                mask = cv2.cvtColor(beside, cv2.COLOR_RGB2GRAY)
+                mask = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
             elif video.original:
-                mask = difference(image, beside)
+                mask = difference_mask(image, other)
             faces = []
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
-                new_person = len(found) + len(faces)
+                new_person = len(all_faces) + len(faces)  # a number that no face has yet
                 face.update(frame=number, person=new_person)
                 faces.append(face)
-            if last and faces:
-                link(last, faces)
-            found += faces
-            last = faces
-    return found
+            if last_faces and faces:
+                link_people(last_faces, faces)
+            all_faces += faces
+            last_faces = faces
+    return all_faces
 
 
 def cut_face(
@@ -160,18 +166,21 @@ def cut_face(
 ) -> dict:
     """Cut a ``detection`` (15,) out of an image (H, W, 3) and its mask (H, W), both uint8.
 
-    Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table, ``crop``
-    (size, size, 3) uint8, ``mask`` (size, size) bool, the share of it that is ``covered``, and
-    ``side``, that of the square in pixels of the image.
+    A detection is as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square around the
+    middle of the detected box, ``settings.scale`` times as wide as the box's longer side.
+
+    Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table; ``crop``
+    (size, size, 3) uint8; ``mask`` (size, size) bool; ``covered``, the share of the crop that the
+    mask covers; and ``side``, the side of the square in pixels of the image.
     """
     x, y, width, height = detection[:4]
     side = round(max(width, height) * settings.scale)
     left = round(x + width / 2 - side / 2)
     top = round(y + height / 2 - side / 2)
     box = [left, top, left + side, top + side]
-    scale = settings.size / side
+    scale = settings.size / side  # crop pixels per pixel of the image
     landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale
-    forged = crop(mask, box, settings.size) > MASKED
+    forged = crop(mask, box, settings.size) > MASK_THRESHOLD
     return {
         "scale": scale,
         "crop_box": box,
@@ -183,27 +192,31 @@ def cut_face(
     }
 
 
-def link(last: Sequence[Mapping], faces: Sequence[dict]) -> None:
-    """Find the persons of ``last``, the faces in a frame, again among the ``faces`` in the next.
+def link_people(last_faces: Sequence[Mapping], faces: Sequence[dict]) -> None:
+    """Recognise the people of the last wanted frame: their ``faces`` get the same person number.
 
-    The pairs are those whose boxes overlap most in total; a face in no pair stays a new person.
+    The faces of both frames are paired so that the total overlap of their boxes is largest. A face
+    keeps its own, new number if it has no partner, or overlaps with it by less than
+    :data:`MIN_OVERLAP`.
     """
-    last_boxes = torch.tensor([face["crop_box"] for face in last])
+    last_boxes = torch.tensor([face["crop_box"] for face in last_faces])
     boxes = torch.tensor([face["crop_box"] for face in faces])
     overlap = box_iou(last_boxes, boxes)
     for i, j in zip(*linear_sum_assignment(overlap, maximize=True)):
-        if overlap[i, j] >= OVERLAP:
-            faces[j]["person"] = last[i]["person"]
+        if overlap[i, j] >= MIN_OVERLAP:
+            faces[j]["person"] = last_faces[i]["person"]
 
 
-def choose(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
+def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     """Choose one of the ``faces`` per frame, in the order of the frames.
 
-    Each frame shows the person in it who is the most important of the video: in a fake with masks
-    whom the mask covers most, in another fake the largest, in a real video who is seen longest.
-    None is chosen where no face is under the mask.
+    People are ranked over the whole video, and each frame gets its person of the highest rank. In a
+    fake with masks, people rank by how much of them the mask covers; in a fake without, by their
+    size; in a real video, by the number of frames that show them, then by size. The result is empty
+    when a fake's masks cover no face.
     """
     people = faces.groupby("person")
+    # A criterion that does not apply is the same for all: covered without a mask, seen in a fake.
     ranked = faces.assign(
         covered=people["covered"].transform("mean"),
         seen=people["frame"].transform("size") if video.label == 0 else 0,
@@ -211,24 +224,25 @@ def choose(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     )
     ranked = ranked.sort_values(["covered", "seen", "side"], ascending=False)
     if video.mask_file:
-        # Nobody whom the mask only touches while the forged face is not seen.
-        least = ranked["covered"].max() / 2
-        ranked = ranked[ranked["covered"] > least]
+        # People whom the mask only touches are dropped, also from frames without the forged face.
+        min_covered = ranked["covered"].max() / 2
+        ranked = ranked[ranked["covered"] > min_covered]
     return ranked.drop_duplicates("frame").sort_values("frame")
 
 
 def use_crops(video: Video, folder: Path) -> dict:
-    """Use crops where they lie, below the link in a dataset's ``folder``.
+    """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
 
-    Frames are numbered by the last number in their names. An image that cannot be read counts as a
-    frame without a face. Returns the same as :func:`cut_faces`.
+    The last number in an image's name is the number of its frame. An image that cannot be read
+    counts as a frame without a face. Returns what :func:`cut_faces` does, with a hash of the images
+    instead of their pixels.
     """
     images = sorted(video.crops)
     numbers = []
     for image, _ in images:
         digits = re.findall(r"\d+", f"0{Path(image).stem}")  # 0 where the name has no number
         numbers.append(int(digits[-1]))
-    if len(set(numbers)) < len(numbers):  # the names number nothing
+    if len(set(numbers)) < len(numbers):  # two frames would have one number: count instead
         numbers = range(len(images))
     rows = []
     for number, (image, mask) in sorted(zip(numbers, images)):
@@ -259,33 +273,36 @@ def prepare_video(
 ) -> dict:
     """Prepare one video into ``folder/videos/<name>``.
 
-    Returns the number of wanted ``frames`` and of those ``without_face``, or the ``reason`` why
-    the video goes to quarantine. A video that is there already is kept if it was made of the same
-    ``inputs``, and removed otherwise. A fake that cannot be compared with its original, frame by
-    frame, has no mask.
+    A video that was prepared before is kept if it was made from the same ``inputs``, a digest, and
+    prepared again otherwise. A fake that cannot be compared with its original, frame by frame, has
+    no mask.
+
+    Returns the number of wanted ``frames`` and how many of them are ``without_face``, or the
+    ``reason`` why the video goes to quarantine.
     """
-    place = folder / "videos" / video.name
-    file = place / "video.json"
-    parts = read_json(file) if file.exists() else {}
-    if parts.get("inputs") != inputs:
-        shutil.rmtree(place, ignore_errors=True)
+    video_folder = folder / "videos" / video.name
+    file = video_folder / "video.json"
+    content = read_json(file) if file.exists() else {}
+    if content.get("inputs") != inputs:
+        shutil.rmtree(video_folder, ignore_errors=True)
         try:
             if video.crops:
-                parts = use_crops(video, folder)
+                content = use_crops(video, folder)
             else:
-                parts = cut_faces(video, settings, detector)
+                content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:
             if video.mask or not video.original:
                 return {"reason": str(error)}
+            # The original may be the cause, so try again without it.
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
-        for row in parts["rows"]:
+        for row in content["rows"]:
             row.update(dataset=folder.name, track=0)
-            for column in SAME:
+            for column in VIDEO_COLUMNS:
                 row[column] = getattr(video, column)
-        write_video(place, inputs=inputs, **parts)
-    wanted = parts["frames"]
-    return {"frames": wanted, "without_face": wanted - len(parts["rows"])}
+        write_video(video_folder, inputs=inputs, **content)
+    wanted = content["frames"]
+    return {"frames": wanted, "without_face": wanted - len(content["rows"])}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -300,8 +317,8 @@ def prepare(
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
-    The folder of a video appears complete or not at all: a killed run goes on where it was, and the
-    result has the same bytes for any number of workers.
+    The folder of a video appears complete or not at all, so the next call continues a killed one.
+    The result has the same bytes for any number of workers.
 
     Args:
         name: The name of the dataset.
@@ -312,17 +329,17 @@ def prepare(
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, as the file
-        ``quarantine.csv`` does, and ``faces`` counts these and the frames without a face.
+        ``quarantine.csv`` does. Its ``faces`` counts these videos, and the frames without a face.
 
-    Raises :class:`DfnbError` for impossible names, when the folder holds other settings or other
-    videos, and when no video has a face.
+    Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
+    from other videos, and when no video has a face.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     detector = detector or YuNet()
     check_names(videos)
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
-    with locked(folder, wait_s=1):  # a process that a killed run started may still be ending
+    with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
         link_crops(folder, videos)
         record = read_record(folder)
         if record and record["parameters"] != parameters:
@@ -330,7 +347,7 @@ def prepare(
                 f"{folder} was made with {record['parameters']}; --set them so, or give the new "
                 "dataset another name"
             )
-        clean(folder, videos)
+        remove_leftovers(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
         for video in videos:
@@ -351,7 +368,8 @@ def prepare(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
-    taken = Counter()  # each name is a folder, and so are its parents
+    # How many videos need each folder; the folder of a video must be needed by this video alone.
+    taken = Counter()
     for video in videos:
         path = PurePosixPath(video.name)
         taken.update([path, *path.parents])
@@ -366,7 +384,11 @@ def check_names(videos: Sequence[Video]) -> None:
 
 
 def inputs_digest(video: Video, parameters: Mapping) -> str:
-    """What a prepared video depends on; files count by their names, sizes and times of change."""
+    """A digest of all that a prepared video depends on: it changes when the video must be redone.
+
+    A file is represented by its name, size and time of change, because hashing it would be slow.
+    """
+    # An absent mask is "", and so a path of the folder itself, which is no file.
     crops = [video.path / name for name in chain(*video.crops)]
     files = [video.path, video.mask_file, *crops]
     stamps = []
@@ -374,12 +396,12 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    values = [getattr(video, column) for column in SAME]
+    values = [getattr(video, column) for column in VIDEO_COLUMNS]
     return digest([parameters, values, stamps])
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
-    """Link the folder of the crops that are used where they lie; it may have moved."""
+    """Link to the folder of the crops that are used in place; renew the link if that has moved."""
     roots = [video.path for video in videos if video.crops]
     if roots:
         link = folder / TREE
@@ -387,16 +409,19 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
         link.symlink_to(roots[0].resolve(), target_is_directory=True)
 
 
-def clean(folder: Path, videos: Sequence[Video]) -> None:
-    """Remove the record, and what a killed run has left; refuse a folder with other videos."""
-    temporary = list(folder.rglob(".*.*"))  # of dfnb.files.atomic
+def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
+    """Remove the record, and the temporary files of a killed run; refuse a folder of other videos.
+
+    Without its record a dataset counts as unfinished until :func:`prepare` has ended.
+    """
+    temporary = list(folder.rglob(".*.*"))  # as dfnb.files.atomic names temporary files
     for path in temporary:
         shutil.rmtree(path, ignore_errors=True)
         path.unlink(missing_ok=True)
     root = folder / "videos"
-    places = {root / video.name for video in videos}
+    expected = {root / video.name for video in videos}
     for file in root.rglob("video.json"):
-        if file.parent not in places:
+        if file.parent not in expected:
             raise DfnbError(
                 f"{folder} holds another video, {file.parent.name!r}; give the new dataset "
                 "another name"
@@ -405,7 +430,7 @@ def clean(folder: Path, videos: Sequence[Video]) -> None:
 
 
 def start_worker() -> None:
-    """Prepare a process for its videos: it uses one thread, and ends with its parent."""
+    """Set up a worker process: it ends with its parent, and uses one thread, as there are many."""
     end_with_parent()
     cv2.setNumThreads(1)
 
@@ -413,7 +438,10 @@ def start_worker() -> None:
 def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Counts of what was lost, by split and method, and the videos that were not used."""
+    """The losses by split and method, see :func:`dropouts`, and the videos in quarantine.
+
+    ``results`` are what :func:`prepare_video` returned for each of the ``videos``.
+    """
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
     table["video"] = [video.name for video in videos]
     table["kind"] = [f"{video.split}/{video.method}" for video in videos]
@@ -430,9 +458,10 @@ def count_losses(
 def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
-    Columns: videos, quarantined videos, wanted frames of the others, those without a face, and
-    their share. A detector that fails on fakes more than on real videos is a bias: what is left
-    are the easier fakes.
+    Columns: ``videos``; ``quarantined``, how many of them could not be used; ``frames``, the wanted
+    frames of the others; ``without_face``, how many of these show no face; and their ``share``.
+    A face detector that fails on fakes more often than on real videos biases the dataset: only the
+    easier fakes remain.
     """
     table = pd.DataFrame(record["faces"]).T
     return table.assign(share=table["without_face"] / table["frames"])
@@ -444,12 +473,13 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table.
 
-    It is prepared as ``dfnb prepare`` does. Of several faces the one that is seen longest is taken,
-    then the largest. The crops lie in a temporary folder until the process ends.
+    It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
+    used, and of these the largest. The crops are in a temporary folder until the process ends.
 
     Args:
         path: An image or a video.
-        crop: The parameters of the training set, whose ``size`` and ``scale`` hold, if it has them.
+        crop: The parameters of the training set; its ``size`` and ``scale`` are used, if it has
+            them, so that the picture is cut like the training set.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.

@@ -1,9 +1,11 @@
-"""Which published datasets exist, how to get them, and how they lie on disk as downloaded.
+"""Which published datasets exist, how to get them, and which of their files are videos.
 
-``data_manifest/<name>.yaml`` of kind ``real`` describes a published dataset. Its rules are
-templates of paths below the folder that the user names: ``{name}`` stands for anything without a
-slash, ``{name:regex}`` for what the regular expression matches. The values that a path and the
-dataset's own list give fill the other templates of the rule.
+``data_manifest/<name>.yaml`` of kind ``real`` describes a published dataset. Each of its rules
+finds files by a template of their paths below the folder that the user names. In it, the
+placeholder ``{name}`` matches anything without a slash, and ``{name:regex}`` matches a regular
+expression. For example, ``fake/{method}/{stem}.mp4`` finds ``fake/swap/7.mp4``, with the values
+``method`` = swap and ``stem`` = 7. These values, and those of a list that comes with the dataset,
+fill the placeholders in the other templates of the rule, such as ``masks/{stem}.mp4``.
 """
 
 import re
@@ -21,31 +23,34 @@ from dfnb.files import dataset_folder, described, find, manifest, read_json, ver
 from dfnb.records import read_record
 from dfnb.settings import Closed, explained
 
-Texts = dict[str, str]  # the values of placeholders by their names
+Texts = dict[str, str]  # name of a placeholder -> its value
 
 
 class Listing(Closed):
-    """A list that describes files.
+    """A list that describes files: one row per file or person, with values for placeholders.
 
-    CSV with a header, JSON with one object per key, or a text with one {name} per line.
+    It is a CSV with a header, JSON with one object per {key}, or a text with one {name} per line.
     """
 
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
-    keys: tuple[str, ...]  # templates over a row, compared with a rule's key; {key} is JSON's key
+    keys: tuple[str, ...]  # templates; a row describes the files whose Rule.key equals one
 
 
 class Rule(Closed):
-    """Which files are videos (or crops) of the dataset, and what is known of them.
+    """Which files are videos (or crops) of the dataset, and what is known about them.
 
-    All texts are templates. See :class:`dfnb.data.videos.Video` for the fields.
+    All texts are templates. From ``label`` on, they give the fields of the same name of
+    :class:`dfnb.data.videos.Video`, and ``video`` gives its name. Besides the values of a path and
+    of its row in the list, they may use {path}, {stem} (the file's name without its suffix) and,
+    after the fields ``method`` and ``video``, {method} and {video}.
     """
 
     files: str  # the path below the root
-    expected: int = Field(0, ge=0)  # number of files, where it is known
+    expected: int = Field(0, ge=0)  # the published number of files; 0: unknown
     list: Listing | None = None  # describes the files
-    key: str = "{path}"  # where a file's row is in that list
-    otherwise: Texts | None = None  # row of a file that is not in it; None: left out
+    key: str = "{path}"  # a file is described by the row of the list that has this key
+    otherwise: Texts | None = None  # the row of files that the list lacks; None: leave them out
     label: str
     method: str = "{method}"  # of a fake
     split: str = "{split}"
@@ -55,7 +60,7 @@ class Rule(Closed):
     cluster: str = "{video}"
     mask: str = ""
     original: str = ""
-    crops: bool = False  # images of faces, used as they are; those of one video are its frames
+    crops: bool = False  # files are images of faces, used in place; those of one video its frames
 
 
 class Manifest(Closed):
@@ -64,7 +69,7 @@ class Manifest(Closed):
     kind: str  # real
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str = ""  # how to ask for it
-    space: str = "not known"  # as downloaded
+    space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -76,10 +81,10 @@ def load(name: str) -> Manifest:
 
 
 def overview() -> pd.DataFrame:
-    """The described datasets.
+    """The published datasets that have a manifest, one per row.
 
     Columns: ``prepared_videos``, their number, 0 where the dataset is not prepared; ``access``, how
-    to ask for it; and ``space``, what it takes as downloaded.
+    to ask for it; and ``space``, the disk space of the download.
     """
     rows = {}
     for name in described("real"):
@@ -94,10 +99,10 @@ def overview() -> pd.DataFrame:
 
 
 def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
-    """Find the videos of a dataset whose layout begins in the folder ``root``.
+    """Find the videos of a dataset that was downloaded into the folder ``root``.
 
-    Returns them, and one sentence per thing that is missing or wrong. Raises :class:`DfnbError`
-    for a list that cannot be read, or that ships with the manifest and was changed.
+    Returns them, and one sentence per kind of problem. Raises :class:`DfnbError` for a list that
+    cannot be read, or that ships with the manifest and was changed.
     """
     files, _ = files_below(root)
     problems = defaultdict(list)
@@ -105,7 +110,9 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     for rule in description.rules:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
-                key = (video.name, video.path)  # that is the same for all crops of a video
+                # Each crop comes as a video of its own with the path ``root``. Those of one name
+                # are joined.
+                key = (video.name, video.path)
                 if key in videos:
                     crops = videos[key].crops + video.crops
                     video = replace(video, crops=crops)
@@ -114,7 +121,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
-    """Yield the videos that a rule finds; adds to ``problems`` what is missing or left out."""
+    """Yield the videos that a rule finds; append missing or left-out files to ``problems``."""
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
         problems[f"{rule.files}: fewer than the {rule.expected} published files"] += matches
@@ -137,13 +144,14 @@ def _video(
     files: Files,
     problems: Problems,
 ) -> Video:
-    """The video that a rule makes of ``facts``, the values for its templates."""
+    """The video that a rule makes of a file; ``facts`` are the values for its templates."""
 
     def filled(template: str) -> str:
         return template.format_map(facts)
 
     path = facts["path"]
     label = LABELS[filled(rule.label).lower()]
+    # The templates that are filled from here on may use {method}, and then {video}.
     facts["method"] = filled(rule.method) if label else "real"
     facts["video"] = filled(rule.video)
     mask = filled(rule.mask)
@@ -161,10 +169,10 @@ def _video(
         original=files.get(original),
     )
     if rule.crops:
-        root = video.path.parents[path.count("/")]
+        root = video.path.parents[path.count("/")]  # ``path`` is relative to this folder
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
-    # Where a fake is forged is known from its mask or, without one, from its original.
+    # The forged region is known from the mask or, without one, from the original.
     forged_by = mask or original
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
@@ -172,7 +180,11 @@ def _video(
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
-    """The paths that a template fits, each with the values of its placeholders."""
+    """The paths that match a template, each with the values of its placeholders.
+
+    The template becomes a regular expression with a named group per placeholder.
+    """
+    # {name} becomes {name:[^/]+}, and then {name:regex} becomes (?P<name>regex).
     template = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", template)
     pattern = re.compile(re.sub(r"\{(\w+):([^{}]*)\}", r"(?P<\1>\2)", template))
     matches = {}
@@ -184,7 +196,11 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
 
 
 def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
-    """The rows of a list by their keys, from all files that its template fits."""
+    """The rows of a list by their keys, from all files that match its template.
+
+    A row also has the values of the placeholders in the path of its file. A row with several keys
+    appears under each of them.
+    """
     if listing.sha256:
         shipped = find("data_manifest") / listing.file
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
@@ -196,7 +212,7 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
             table = pd.DataFrame.from_dict(read_json(file), orient="index")
             table = table.rename_axis("key").reset_index()
         else:
-            columns = ["name"] if file.suffix == ".txt" else None  # None: as in the first line
+            columns = ["name"] if file.suffix == ".txt" else None  # None: the first line names them
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
         for entry in table.to_dict("records"):
             row = {**entry, **values}

@@ -1,7 +1,8 @@
 """The table of videos that a dataset is prepared from: one :class:`Video` per row.
 
-A user's own videos are listed in a CSV, which :func:`read_csv` reads, and which :func:`write_csv`
-makes of a sorted folder. Published datasets give the same table (:mod:`dfnb.data.published`).
+Users list their own videos in a CSV, which :func:`read_csv` reads. For videos that are sorted into
+folders, :func:`write_csv` writes this CSV. Published datasets give the same table
+(:mod:`dfnb.data.published`).
 """
 
 import os
@@ -17,35 +18,37 @@ from dfnb.files import write_bytes
 from dfnb.settings import Closed, DfnbError, Title, explained
 
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-SORTED = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
-TEXTS = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # a README may lie beside the videos
+# The path of a video in a sorted folder: split (optional), label, method (optional), file.
+SORTED_PATH = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
+TEXT_SUFFIXES = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # of a README, for example: no video
 UNUSED = (
     "no video or image of real/ or fake/, no mask or original of one, no file, or not named in "
     "UTF-8; left out"
 )
 
-Files = Mapping[str, Path]  # a path below some folder -> the file
-Problems = Mapping[str, Sequence[str]]  # what is wrong -> the paths of files with which it is
+Files = Mapping[str, Path]  # path relative to a folder -> full path
+Problems = Mapping[str, Sequence[str]]  # description of a problem -> files that have it
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video of a dataset, and what is known of it; an image is a video of one frame.
+    """One video of a dataset, and what is known about it; an image is a video of one frame.
 
     Attributes:
         name: Its name in the dataset, a path without suffix such as ``FaceSwap/000_003``.
-        path: The file; with ``crops`` the folder below which all crops of the dataset lie.
+        path: The file. With ``crops``: the folder that contains all crops of the dataset.
         label: 0 real, 1 fake.
         method: ``real``, or the name of the manipulation method.
         split: train, val or test.
-        cluster: What must be resampled together, such as all videos of a person.
+        cluster: A group of dependent videos, such as all of a person, by its name. The confidence
+            intervals resample whole clusters.
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
         original: The real video that the fake was made from, frame by frame. Without a mask the
             fake is forged where the two differ.
-        crops: Images of faces that are used where they lie, each with its mask or "": paths below
-            ``path``.
+        crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
+            no mask. All are paths below ``path``.
     """
 
     name: str
@@ -67,14 +70,14 @@ class Video:
 
 
 class Row(Closed):
-    """One line of a user's CSV; what is missing or empty has the default."""
+    """One line of a user's CSV; a missing column or an empty cell means the default."""
 
-    path: str  # of a video or an image, from the folder of the CSV
+    path: str  # of a video or an image, relative to the folder of the CSV
     label: Literal["real", "fake", "0", "1"]
     method: Title = "fake"  # the manipulation method of a fake
     split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
-    cluster: str = ""  # what must be resampled together; default: the identity, else the video
+    cluster: str = ""  # see Video; default: the identity, else the video
     mask: str = ""  # path of a video or an image, white where the fake is forged
     original: str = ""  # path of the video that a fake without a mask was made from
 
@@ -82,8 +85,8 @@ class Row(Closed):
 def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    Paths in it begin in its own folder, and videos are named by their paths below ``root``. Raises
-    :class:`DfnbError`, which names the line, for what cannot be.
+    Its paths are relative to its own folder. Each video is named by its path below ``root``. Raises
+    :class:`DfnbError`, which names the line, for impossible values.
     """
     folder = file.parent.absolute()
     root = root.absolute()
@@ -93,11 +96,11 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             file,
             dtype=str,
             keep_default_na=False,
-            skip_blank_lines=False,  # so that lines have their numbers
+            skip_blank_lines=False,  # so that messages can name the number of a line
             encoding="utf-8-sig",
         )
     videos = []
-    for number, cells in enumerate(table.to_dict("records"), 2):
+    for number, cells in enumerate(table.to_dict("records"), 2):  # line 1 names the columns
         filled = {column: cell for column, cell in cells.items() if cell}
         if not filled:
             continue
@@ -128,19 +131,19 @@ def read_csv(file: Path, root: Path) -> list[Video]:
 def write_csv(file: Path, root: Path) -> list[str]:
     """Write the CSV of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/``.
 
-    The mask of a fake has the same path below ``mask/`` as the fake below ``fake/``, and its
-    original the same below ``original/``. What lies in no folder of a split is of the test split.
-    The paths in the CSV are absolute.
+    The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
+    any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
+    CSV are absolute.
 
     Returns sentences about files that were left out. Raises :class:`DfnbError` when there is
     nothing to prepare.
     """
     files, unused = files_below(root)
-    by_stem = {Path(name).with_suffix(""): path for name, path in files.items()}
+    by_path_without_suffix = {Path(name).with_suffix(""): path for name, path in files.items()}
     rows = []
     used = set()
     for name, path in files.items():
-        match = SORTED.fullmatch(name)
+        match = SORTED_PATH.fullmatch(name)
         if not match:
             continue
         split, label, method = match.groups()
@@ -148,10 +151,10 @@ def write_csv(file: Path, root: Path) -> list[str]:
         if label == "fake":
             row["method"] = method
             for column in ("mask", "original"):
-                twin = Path(name.replace("fake/", f"{column}/", 1))
-                row[column] = by_stem.get(twin.with_suffix(""))
+                counterpart = Path(name.replace("fake/", f"{column}/", 1))
+                row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
         rows.append(row)
-        used.update(row.values())
+        used.update(row.values())  # the paths among them; the other values match no path
     if not rows:
         raise DfnbError(
             f"{root} holds no file to prepare; sort its files into real/ and fake/<method>/, list "
@@ -160,7 +163,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
     text = pd.DataFrame(rows, columns=list(Row.model_fields)).to_csv(index=False)
     write_bytes(file, text.encode())
     for name, path in files.items():
-        if path not in used and path.suffix.lower() not in TEXTS:
+        if path not in used and path.suffix.lower() not in TEXT_SUFFIXES:
             unused.append(name)
     return sentences({UNUSED: sorted(unused)}) if unused else []
 
@@ -169,34 +172,34 @@ def write_csv(file: Path, root: Path) -> list[str]:
 
 
 def files_below(root: Path) -> tuple[Files, list[str]]:
-    """The files below a folder by their paths in it, and the paths of what was left out.
+    """The files below a folder, by their paths relative to it, and the paths that were left out.
 
-    Hidden files do not count. Left out are names that are not UTF-8, and what is no file, such as
-    a pipe, which could be read for ever. Links are followed, except one to a folder in which it
-    lies itself, where the way would never end. Raises :class:`DfnbError` where there is no such
-    folder.
+    Files are left out if their names are not UTF-8, or if they are not regular files: a pipe, for
+    example, could be read for ever. Hidden files are ignored. Links are followed, except into a
+    folder that contains the link itself, which would never end. Raises :class:`DfnbError` where
+    ``root`` is no folder.
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
     root = root.absolute()
     files = {}
     left_out = []
-    for place, folders, names in os.walk(root, followlinks=True):
-        here = Path(place)
-        if any(map(here.samefile, here.parents)):
-            folders.clear()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        if any(map(here.samefile, here.parents)):  # a link has led back to a folder above itself
+            subfolders.clear()  # so os.walk goes no deeper
             continue
         for name in names:
             path = here / name
-            inner = path.relative_to(root).as_posix()
-            if "/." in f"/{inner}":
+            relative = path.relative_to(root).as_posix()
+            if "/." in f"/{relative}":  # hidden, or in a hidden folder
                 continue
-            shown = inner.encode(errors="backslashreplace").decode()
+            printable = relative.encode(errors="backslashreplace").decode()
             # Path.is_file raises an error for a link into a folder that may not be entered.
-            if os.path.isfile(path) and inner == shown:  # noqa: PTH113
-                files[inner] = path
+            if os.path.isfile(path) and relative == printable:  # noqa: PTH113
+                files[relative] = path
             else:
-                left_out.append(shown)
+                left_out.append(printable)
     return dict(sorted(files.items())), left_out
 
 

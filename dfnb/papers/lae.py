@@ -31,7 +31,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import v2
 
-from dfnb.data.frames import keep_masks, masked
+from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
 from dfnb.papers import backbones, contract
 from dfnb.scoring import DEVICE, single_thread
@@ -152,7 +152,7 @@ class Settings(contract.Settings):
 
     def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
         """Their positions in the train split."""
-        with_mask = masked(frames)
+        with_mask = masked_positions(frames)
         budget = round(self.annotated * len(frames))
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]

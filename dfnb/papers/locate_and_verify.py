@@ -24,7 +24,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from dfnb.data.frames import keep_masks, masked
+from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import Sample
 from dfnb.papers import backbones, contract, released
 from dfnb.papers.contract import IGNORED, Batch, cross_entropy
@@ -112,7 +112,7 @@ class Settings(contract.Settings):
             )
         if not (frames["split"] == "train").any():
             return frames
-        masked_rows = masked(frames)
+        masked_rows = masked_positions(frames)
         shuffled_rows = rng("annotated", seed).permutation(masked_rows)
         visible_rows = shuffled_rows[: round(self.annotated * len(masked_rows))]
         return keep_masks(frames, visible_rows, self.annotated)
