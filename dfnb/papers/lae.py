@@ -1,8 +1,9 @@
 """Towards Generalizable Deepfake Detection with Locality-aware AutoEncoder (LAE).
 
-Du, Pentyala, Li, Hu, CIKM 2020, arXiv 1909.05999v2. There is no released code, and only the abstract
-and secondary sources of the text were available. So this is a documented interpretation: it
-implements what the abstract claims, and :class:`Settings` says how it fills the gaps.
+Du, Pentyala, Li, Hu, CIKM 2020, arXiv 1909.05999v2. There is no released code, and the full
+text was not available, only its abstract and secondary sources. So this is a documented
+interpretation: it implements what the abstract claims, and :class:`Settings` says how it fills the
+gaps.
 
 An encoder from timm gives its last map f (B, K, h, w). A linear layer maps the mean of f over
 positions to the latent vector z = [z_T, z_F], one half for real (T, true) and one for fake (F).
@@ -139,7 +140,9 @@ class Settings(contract.Settings):
         return type(self)(**values)
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
-        """All frames, without masks but those of the annotated fakes in the train split of phase two.
+        """All frames; in the train split of phase two with the masks of the annotated fakes.
+
+        All other masks are hidden.
 
         Without an attention loss their masks are hidden, too, but every batch shows some of these
         fakes all the same. So a comparison with and without this loss shows the effect of the masks
@@ -245,7 +248,7 @@ class Network(contract.Network):
         return outputs
 
     def channel_weights(self, latent: Tensor) -> Tensor:
-        """Weights w (B, 2, K) of the channels of f in the attention of each half, from z (B, latent).
+        """Weights w (B, 2, K) of the channels of f in the attention of each half of z (B, latent).
 
         The map of unit u of z is M_u = Σ_k W_uk f_k; its mean over positions is z_u without the
         bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
@@ -291,7 +294,7 @@ class Network(contract.Network):
             if features is not None:
                 restored_maps = features(self.pixels(restored))
                 image_maps = features(self.pixels(images))
-                distances = [F.l1_loss(*pair) for pair in zip(restored_maps, image_maps)]
+                distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
                 terms["perceptual"] = torch.stack(distances).mean()  # |C(x') − C(x)|_1
         if self.adversary is not None:
             # This term trains encoder and decoder to deceive the discriminator. Its own weights
@@ -327,7 +330,7 @@ class Network(contract.Network):
         return 0.5 * fake_loss + 0.5 * real_loss
 
     def localise(self, outputs: Outputs) -> Tensor:
-        """Where the image is forged, (B, h, w): the positive part of A_F, divided by its maximum."""
+        """Where the image is forged, (B, h, w): the positive part of A_F over its maximum."""
         attention = outputs["attention"][:, 1].clamp(min=0)
         largest = attention.amax((1, 2), keepdim=True)
         return attention / largest.clamp(min=EPSILON)
@@ -337,7 +340,7 @@ class Network(contract.Network):
         return {"attention": "localise"}
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """All weights, with decay, but those of the discriminator: they have their own optimiser."""
+        """All weights, with decay, but the discriminator's, which have their own optimiser."""
         parameters = []
         for name, parameter in self.named_parameters():
             if not name.startswith("adversary."):
