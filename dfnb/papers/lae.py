@@ -457,7 +457,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
         )
     vectors, losses = concepts(start.network(), table)
     cluster, distance = clustered(vectors, clusters, start.parameters["seed"])
-    challenge = pd.Series(losses).groupby(cluster).transform("mean")
+    challenge = pd.Series(losses).groupby(cluster).transform("mean")  # per frame, of its cluster
     frames = pd.DataFrame(
         {
             "row": np.arange(len(table)),
@@ -473,6 +473,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     fakes = frames[table["label"].to_numpy() == 1]
     fakes = fakes.sort_values(["cluster", "distance", "row"])
     fakes["turn"] = fakes.groupby("cluster").cumcount()  # 0 for the fake nearest to the centre
+    # Challenging clusters come first, because False sorts before True; ``row`` breaks ties.
     fakes = fakes.sort_values(["is_easy", "turn", "hardest_first", "row"], ignore_index=True)
     return fakes.drop(columns=["is_easy", "turn", "hardest_first"])
 
