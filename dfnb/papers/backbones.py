@@ -191,7 +191,7 @@ STAGES = {
 
 @torch.no_grad()
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
-    """Cut a backbone into the seven stages that Locate and Verify needs, whose maps it compares.
+    """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
 
     Returns the stages, the channels of the map after each stage, and its stride in pixels of the
     image. The list of stages has the attribute ``weights_from`` of :func:`create`.

@@ -124,7 +124,7 @@ class Settings(Closed):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def before(self) -> Settings | None:
-        """The settings of the previous phase, from whose weights this one starts; None: none."""
+        """The settings of the previous phase, which gives the initial weights; None: no phase."""
         return None
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:

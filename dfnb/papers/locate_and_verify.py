@@ -580,7 +580,7 @@ REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
 def reference_region(
     landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str
 ) -> Tensor:
-    """The patches (B, *grid), bool, whose centre is in the box of a part of the face.
+    """Which patches (B, *grid) have their centre in the box of a part of the face, bool.
 
     The box turns with the face. Its centre is between the mouth corners, between nose tip and eyes,
     or between the eyes. A face without landmarks (NaN) has no such patch.
