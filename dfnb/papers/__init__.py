@@ -1,4 +1,4 @@
-"""Where papers are found: ``dfnb/papers/<name>.py``, and ``papers/<name>.py`` in the home.
+"""Finds the papers: ``dfnb/papers/<name>.py``, and ``papers/<name>.py`` in :func:`files.home`.
 
 A module is a paper when it declares ``PAPER``, ``Settings`` and ``Network`` as
 :mod:`dfnb.papers.contract` describes. Nothing else registers it.
@@ -16,7 +16,7 @@ from types import ModuleType
 from dfnb import files
 from dfnb.settings import DfnbError
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def names() -> list[str]:
@@ -25,8 +25,8 @@ def names() -> list[str]:
 
 
 def notebooks() -> dict[str, str]:
-    """The names of all papers by their notebooks, in the order of the notebooks."""
-    # Papers of the home are imported as dfnb.papers.<name>, like those of the package.
+    """Name of the notebook → name of the paper, for all papers, in the order of the notebooks."""
+    # With the second folder in this package's path, its modules, too, are dfnb.papers.<name>.
     __path__[1:] = [str(files.home() / "papers")]
     papers = {}
     for entry in pkgutil.iter_modules(__path__):
@@ -37,7 +37,7 @@ def notebooks() -> dict[str, str]:
 
 
 def module(paper: str) -> ModuleType:
-    """The module of a paper; raises :class:`DfnbError` that lists the papers there are."""
+    """The module of a paper; raises a :class:`DfnbError` that lists the papers if it is none."""
     available = names()
     if paper not in available:
         raise DfnbError(f"there is no paper {paper!r}; available are {', '.join(available)}")
@@ -45,7 +45,7 @@ def module(paper: str) -> ModuleType:
 
 
 def source_digest(paper: str) -> str:
-    """A fingerprint of a paper's own file; comments, docstrings and layout do not change it."""
+    """A fingerprint of a paper's own file; it ignores comments, texts of docstrings and layout."""
     path = Path(module(paper).__file__)
     return _code_digest(path.read_text(encoding="utf-8"))
 
@@ -54,6 +54,6 @@ def source_digest(paper: str) -> str:
 def _code_digest(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
+        if isinstance(node, MAY_HAVE_DOCSTRING) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()  # not removed: the body may be the docstring alone
     return files.digest(ast.unparse(tree))

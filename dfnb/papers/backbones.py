@@ -1,4 +1,7 @@
-"""Image classifiers from timm, whole or cut into the seven stages of Locate and Verify."""
+"""Image classifiers from timm, whole or cut into the seven stages of Locate and Verify.
+
+Also a small classifier of our own (:class:`Plain7`), and where the initial weights come from.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ from dfnb.settings import DfnbError
 
 log = logging.getLogger(__name__)
 
-SMALL = "dfnb_plain7"
+SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
-# Pretrained weights of SMALL, made by scripts/pretrain.py; a name without a tag means the first.
+# Tags of the pretrained weights of SMALL, which scripts/pretrain.py made; the first is the default.
 START_TAGS = ("drawn_faces", "home_faces")
 
-# The sha256 of timm's files of weights, or as many of its first digits as are published, by model
-# and tag. Weights that are not named here are taken as they come.
+# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
+# those are published. Other files are not checked.
 PINNED = {
-    "legacy_xception.tf_in1k": "43020ad28",  # in the name of the file
+    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
     "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
 }
 
@@ -45,8 +48,8 @@ PINNED = {
 class Plain7(nn.Module):
     """Seven 3×3 convolutions with BatchNorm and ReLU, stride 8 in all: 0.08 M parameters.
 
-    The first convolution has full resolution, because the traces of a manipulation are fine. The
-    strides of the first six stages relative to each other are those of Xception.
+    The first convolution has full resolution, because the traces of a manipulation are fine. From
+    the second stage to the sixth, the strides are those of Xception's stages (:data:`STAGES`).
     """
 
     channels = (16, 24, 32, 40, 40, 48, 48)
@@ -64,9 +67,10 @@ class Plain7(nn.Module):
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        # The first filters begin without a mean: otherwise some seeds stay at chance for long.
-        first = self.features[0].conv.weight.data
-        first -= first.mean((1, 2, 3), keepdim=True)
+        # The first filters begin with weights of mean zero, so that flat colour gives no answer:
+        # otherwise some seeds stay at chance for long.
+        first_filters = self.features[0].conv.weight.data
+        first_filters -= first_filters.mean((1, 2, 3), keepdim=True)
         self.global_pool, self.fc = create_classifier(
             self.num_features, num_classes, pool_type=global_pool
         )
@@ -83,8 +87,9 @@ class Plain7(nn.Module):
 _configs = {}
 for _tag in START_TAGS:
     _file = str(STARTS / f"{_tag}.safetensors")
+    # num_classes 0: the file has no weights for the classifier.
     _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc"}
-# timm looks for the configurations of a module's models under this name.
+# @register_model looks for the configurations of pretrained weights under this name.
 default_cfgs = generate_default_cfgs(_configs)
 
 
@@ -98,7 +103,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 
 class Start(NamedTuple):
-    """What a model starts from: part of a run's identity.
+    """The initial weights of a model, which are part of a run's identity.
 
     Attributes:
         weights_from: "random weights", "ImageNet", or the name of one of our own starts.
@@ -112,7 +117,7 @@ class Start(NamedTuple):
 
 
 def start(name: str, pretrained: bool) -> Start:
-    """What a timm model starts from; weights that are not in the cache are fetched.
+    """Find the initial weights of a timm model; download those that are not in the cache.
 
     Pretrained weights that cannot be fetched are replaced by random ones, with a warning.
 
@@ -125,7 +130,7 @@ def start(name: str, pretrained: bool) -> Start:
         return Start()
     config = timm.get_pretrained_cfg(name)
     try:
-        file = _fetched(config)
+        file = _weights_file(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network
         log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
@@ -135,11 +140,13 @@ def start(name: str, pretrained: bool) -> Start:
             f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
             "fetched again"
         )
+    # Only our own configurations name a file, and their tag says what the weights were trained on.
     weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
     return Start(weights_from, file, digest)
 
 
-def _fetched(config: PretrainedCfg) -> Path:
+def _weights_file(config: PretrainedCfg) -> Path:
+    """The local file of a model's weights; OSError if it cannot be downloaded."""
     if config.file:  # one of our own, see default_cfgs above
         return Path(config.file)
     if config.hf_hub_id:
@@ -150,17 +157,18 @@ def _fetched(config: PretrainedCfg) -> Path:
 
 
 def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
-    """A timm model; its attribute ``weights_from`` is that of :func:`start`.
+    """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights are the same whether they were asked for or replace pretrained ones:
-    ``torch.manual_seed`` before the call determines them. Raises as :func:`start`.
+    Random weights depend only on ``torch.manual_seed`` before the call, not on whether they were
+    chosen or replace pretrained ones. Raises as :func:`start`.
     """
-    begin = start(name, pretrained)
-    if begin.file:
+    initial = start(name, pretrained)
+    if initial.file:
         timm_kwargs["pretrained"] = True
-        timm_kwargs["pretrained_cfg_overlay"] = {"file": str(begin.file), "custom_load": False}
+        # custom_load is for other formats; this file is a plain state dict.
+        timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     model = timm.create_model(name, **timm_kwargs)
-    model.weights_from = begin.weights_from
+    model.weights_from = initial.weights_from
     return model
 
 
@@ -183,43 +191,43 @@ STAGES = {
 
 @torch.no_grad()
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
-    """A backbone cut into the seven stages of Locate and Verify (released code; there Xception).
+    """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
 
-    Returns the stages, and for the map after each stage its channels and its stride in pixels of
-    the image. The stages have the attribute ``weights_from`` of :func:`create`.
+    Returns the stages, the channels of the map after each stage, and its stride in pixels of the
+    image. The list of stages has the attribute ``weights_from`` of :func:`create`.
 
     As in the released code, the first two convolutions of ``legacy_xception`` get padding 1, so
-    that an image of 299 pixels gives maps of side 150, 75, 38, 19, 19, 19, 10, and its last map is
-    taken before the ReLU. The stages keep timm's names of their parts.
+    that an image of 299 pixels gives maps of side 150, 75, 38, 19, 19, 19, 10. The last map is
+    taken before the ReLU. The parts of a stage keep timm's names.
 
     Raises:
         DfnbError: timm has no such backbone, or it is not known how to cut it.
     """
-    model = create(name, pretrained).eval()  # the probe must not enter the running statistics
+    model = create(name, pretrained).eval()  # the probe must not enter the running statistics of BN
     if type(model) not in STAGES:
         raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}")
     if isinstance(model, Xception):
         model.conv1.padding = (1, 1)
         model.conv2.padding = (1, 1)
-    result = nn.ModuleList()
+    cut = nn.ModuleList()
     channels = []
     strides = []
-    side = 64
+    side = 64  # a multiple of every stride
     probe = torch.zeros(1, 3, side, side)
     for part_names in STAGES[type(model)]:
         stage = nn.Sequential()
         for part_name in part_names:
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
         probe = stage(probe)
-        result.append(stage)
+        cut.append(stage)
         channels.append(probe.shape[1])
         strides.append(side // probe.shape[-1])
-    result.weights_from = model.weights_from
-    return result.train(), channels, strides
+    cut.weights_from = model.weights_from
+    return cut.train(), channels, strides
 
 
 # ---------------------------------------------------------------- memory
 
-# checkpointed(function, *inputs): the function's value without its activations, which the backward
-# pass computes again.
+# checkpointed(function, *inputs) is function(*inputs), but keeps no activations for the backward
+# pass, which computes them again. The function must draw no random numbers.
 checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)

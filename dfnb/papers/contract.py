@@ -3,10 +3,10 @@
 A paper is one module with
 
 - ``PAPER``, a :class:`Paper`: how it appears in tables and figures;
-- ``Settings``, a subclass of :class:`Settings`: its published settings as defaults, and where it
-  needs them the hooks for its phases, its augmentation, its own samples and the data it may see;
-- ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses, and
-  where it has them its maps and its panels.
+- ``Settings``, a subclass of :class:`Settings`: its published settings as defaults. It may also
+  override the methods for its phases, its augmentation, its own samples and the data it may see;
+- ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses. It
+  may also have maps of where an image is forged, and pictures that explain it.
 
 Training, scores, maps and tables know nothing else about a paper.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dfnb.data.loading import Sample
     from dfnb.runs import Run
 
-IGNORED = -100  # the class of an image or a position whose class is unknown
+IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": partial(SGD, momentum=0.9)}
 
 # The limits of the settings. A paper that publishes another default repeats the type:
@@ -52,14 +52,15 @@ Schedule = Literal["constant", "step", "onecycle", "cosine"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 MixupAlpha = Annotated[float, Field(gt=0, le=100)]
 Augmentation = Literal["none", "light", "released"]
+# Where the released code departs from its paper: as that code does it, or as the paper means it.
 Variant = Literal["released", "corrected"]
 
 
 class Paper(NamedTuple):
-    """How a paper appears."""
+    """The names of a paper."""
 
     title: str  # in tables and figures
-    notebook: str  # its notebook, without .ipynb
+    notebook: str  # file name of its notebook, without .ipynb
     published: str  # its name in published.csv, see dfnb.claims.published
 
 
@@ -72,8 +73,8 @@ class Batch(TypedDict):
     has_mask: Tensor  # (B,) bool; True for real images, whose mask is all zero
     landmarks: Tensor  # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN
     epoch: int  # from 0
-    partner: Tensor | None  # (B,) int64, the image mixed into each image; None without mixup
-    weight: float  # the share of each image itself in the mixture; 1.0 without mixup
+    partner: Tensor | None  # (B,) int64, index of the image mixed into each; None without mixup
+    weight: float  # λ, the share of each image itself in the mixture; 1.0 without mixup
 
 
 class Settings(Closed):
@@ -82,17 +83,17 @@ class Settings(Closed):
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
         optimiser: one of :data:`OPTIMISERS`.
-        step_epochs, step_factor: of the schedule ``step``: every so many epochs the learning rate
-            is multiplied by the factor.
-        cosine_steps: of the schedule ``cosine``: steps from the highest learning rate to zero, and
-            as many up again; None: the steps of the whole training.
+        step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
+            ``step_factor`` every ``step_epochs`` epochs.
+        cosine_steps: the schedule ``cosine`` takes so many steps from the highest learning rate to
+            zero, and as many up again; None: one fall over the whole training.
         optimiser_restarts: ``released``: optimiser and schedule start again in each epoch, as in
             the released code of Exposing the Deception; ``corrected``: they run through.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
-        images_per_epoch: None: as many as there are.
+        images_per_epoch: the largest number of images that an epoch shows; None: no limit.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
     """
@@ -123,29 +124,32 @@ class Settings(Closed):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def before(self) -> Settings | None:
-        """The settings of the phase whose weights this one starts from; None: there is none."""
+        """The settings of the previous phase, which gives the initial weights; None: no phase."""
         return None
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
-        Called once per training and split, after the phase before has ended; ``start`` is the run
-        of that phase. The paper may leave out a class that :meth:`samples` makes. Where the val
-        split is left with one class, these samples choose the checkpoint. ``attrs["always"]`` of
-        the train split may hold positions of frames of which every batch shows some.
+        Called once per training and split, after the previous phase has ended; ``start`` is the run
+        of that phase. The paper may leave out a class that :meth:`samples` makes; if that leaves
+        one class in the val split, the checkpoint is chosen on these samples. The paper may list
+        positions of training frames in ``attrs["always"]``; every batch then shows some of them.
         """
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
         """The ``samples_per_frame`` images made of one stored frame; by default the frame itself.
 
-        Called in the loader's workers before resizing and augmentation. The images of a frame stay
-        together in a batch and on a device, and are augmented alike.
+        Called in the loader's workers before resizing and augmentation. The samples of one frame
+        are in the same batch, on the same device, and are augmented alike.
         """
         return [sample]
 
     def transform(self) -> v2.Transform | None:
-        """The augmentation of (image, ``tv_tensors.Mask``, ``tv_tensors.KeyPoints``), all uint8."""
+        """The augmentation of (``Image``, ``Mask``, ``KeyPoints``) of torchvision's ``tv_tensors``.
+
+        Image and mask are uint8, the key points float32. None: no augmentation.
+        """
         if self.augmentation == "none":
             return None
         if self.augmentation == "light":
@@ -156,9 +160,10 @@ class Settings(Closed):
         return self.released_transform()
 
     def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
-        """The optimisers, by default one, and the schedule of the first; ``steps`` per epoch.
+        """The optimisers, by default one, and the schedule of the first one's learning rate.
 
-        The optimisers and the schedule are stepped after every batch.
+        ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
+        schedule make a step.
         """
         groups = network.parameter_groups(self.weight_decay)
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
@@ -168,7 +173,7 @@ class Settings(Closed):
         elif self.schedule == "cosine":
             schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
         else:
-            factor = self.step_factor if self.schedule == "step" else 1.0
+            factor = self.step_factor if self.schedule == "step" else 1.0  # 1: constant
             schedule = StepLR(optimiser, steps * self.step_epochs, factor)
         return [optimiser], schedule
 
@@ -181,8 +186,8 @@ class Settings(Closed):
 class Network(nn.Module):
     """Base of the papers' networks: normalised images (B, 3, H, W) to outputs by name.
 
-    One output is ``cls``, logits (B, 2), real first. A network may also have ``localise(outputs)``,
-    a map (B, h, w) in [0, 1] of where the image was forged.
+    One output is ``cls``, logits (B, 2), real first. A network may also have a method
+    ``localise(outputs)``: maps (B, h, w) in [0, 1] of where each image is forged.
 
     Attributes:
         weights_from: what the training starts from: "random weights", "ImageNet" or another name.
@@ -194,7 +199,7 @@ class Network(nn.Module):
         """The paper's loss terms by name, and ``total``, the one that is minimised.
 
         The term ``adversary``, if there is one, is minimised, too; its gradient and that of
-        ``total`` reach different weights. The other terms are there for the log.
+        ``total`` must reach different weights. The other terms are only logged.
         """
         raise NotImplementedError
 
@@ -210,27 +215,28 @@ class Network(nn.Module):
     def maps(self) -> dict[str, str | tuple[str, ...]]:
         """The paper's own maps by name.
 
-        The value is ``"localise"``, the name of a layer for Grad-CAM at that layer, or a tuple of
-        names of other maps for their maximum.
+        The value says how the map is made: ``"localise"``, by that method; the name of a layer, by
+        Grad-CAM at that layer; a tuple of names of other maps, as their maximum at each position.
         """
         return {}
 
     def compare(self, part_maps: Sequence[np.ndarray], images: Tensor) -> dict[str, np.ndarray]:
-        """Measures of how much the maps differ of which a maximum is made, by name.
+        """Measures, by name, of how much the parts of a maximum in :meth:`maps` differ.
 
-        ``part_maps`` are (B, h, w) in [0, 1], of the images (B, 3, H, W). A measure has a value
-        (B,) per image, or one for all.
+        ``part_maps`` are the maps (B, h, w) in [0, 1] that the maximum is made of, for ``images``
+        (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
         return {}
 
     def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Pictures (B, h, w) by name, shown between a frame and its map in a panel of frames."""
+        """Pictures (B, h, w) by name that figures show between the frames and their maps."""
         return {}
 
     def moved(self) -> AbstractContextManager | None:
-        """A context that moves the weights for a second pass over the batch; None: one pass.
+        """A context that moves the weights for a second pass over the batch; None: one pass only.
 
-        It is entered after the first backward pass. Only the gradient of the second pass is used.
+        It is entered after the first backward pass. The optimiser uses the gradient of the second
+        pass alone, on the weights put back.
         """
         return None
 
@@ -240,9 +246,10 @@ class Network(nn.Module):
 
 
 def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy of logits (B, C, ...) and classes (B, ...), mixed as the images were.
+    """Mean cross-entropy CE of logits (B, C, ...) and classes (B, ...), mixed as the images were.
 
-    Targets that are ``IGNORED`` do not count; if all are, the loss is zero.
+    With mixup of λ times an image and 1 - λ times its partner: λ·CE(its class) + (1 - λ)·CE(its
+    partner's class). Targets that are ``IGNORED`` do not count; if all are, the loss is zero.
     """
     loss = _mean_cross_entropy(logits, target)
     partner = batch["partner"]
@@ -254,6 +261,7 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    # reduction="mean" would be NaN where all targets are ignored.
     total = nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
     return total / (target != IGNORED).sum().clamp(min=1)
 

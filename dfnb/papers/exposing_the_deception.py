@@ -6,8 +6,13 @@ Detection", AAAI 2024, arXiv 2403.01786. Written from the arithmetic of the rele
 outputs, both estimators, both weightings, gradients and training steps.
 
 Below, f_1 to f_n are the local representations (B, C), one per branch, and z (B, D) is the global
-one, fused from all of them. P, the teacher, is the softmax at temperature T of the head that sees
-f_1 to f_n together. No gradient passes through P.
+one, fused from all of them. The detector's output is a head on z. Other heads serve the training
+alone: the joint head sees f_1 to f_n, and each left-out head all but one of them. The teacher P is
+the softmax, at temperature T, of the joint head. No gradient passes through P.
+
+Two losses compare other heads with P. GIL (global information loss) is small if z keeps what
+f_1 to f_n know of the label. LIL (local information loss) is small if the branches without f_i know
+less of it than all together, that is, if each branch adds information.
 """
 
 from collections.abc import Sequence
@@ -37,25 +42,26 @@ Outputs = dict[str, Tensor]  # of the network, by name
 class Settings(contract.Settings):
     """Published training (released code, parameters.py and training.py) and sizes of the network.
 
-    The README asks for 20 epochs, parameters.py for 10; its batch of 256 is that of one process.
+    The README of the released code sets 20 epochs, parameters.py 10. The batch of 256 is per
+    process there.
 
     Attributes:
         branches: n, the number of local representations (Local Information Blocks).
         fusion_widths: Widths of the three layers that fuse them to z.
         information_losses: ``lil``, ``gil``, both or none, for ablations.
-        estimator: How two predictions are compared: ``kl``, or ``sinkhorn``, an optimal transport
-            over the batch.
-        temperature: T.
+        estimator: D, how two predictions are compared: ``kl``, or ``sinkhorn``, an optimal
+            transport over the batch.
+        temperature: T, of the softmax of all predictions that D compares.
         weighting: ``auto`` learns the weights of the terms, ``fixed`` multiplies [CE, GIL, LIL] by
             ``weights``.
-        kl_reduction: released: the mean over batch *and* classes, half of the divergence.
-            corrected: the mean over the batch.
+        kl_reduction: released: the mean over the batch *and* the two classes, which is half of the
+            divergence. corrected: the mean over the batch.
         kl_direction: released: KL(student ‖ P). corrected: KL(P ‖ student), as the mutual
             information requires.
-        sinkhorn_points: released: moves log P onto the student's probabilities. corrected: P onto
-            them.
-        teacher_loss: released: the head behind P has its cross-entropy only with GIL, so that LIL
-            alone compares with an untrained head. corrected: always.
+        sinkhorn_points: released: transports log P to the student's probabilities. corrected:
+            transports P to them.
+        teacher_loss: released: the joint head has a cross-entropy only with GIL, so LIL alone
+            compares with an untrained head. corrected: the joint head always has one.
         optimiser_restarts: released: optimiser and schedule start again in each epoch. corrected:
             they run through.
         channel_order: released: blue first, although ImageNet's weights expect red first.
@@ -119,10 +125,10 @@ class Settings(contract.Settings):
 
 
 def grey_of_blue_first(pixels: Tensor) -> Tensor:
-    """Grey pixels (3, H, W), as of an image whose channels were taken for blue, green and red.
+    """Grey pixels (3, H, W) of pixels that are red first, with red's and blue's weights exchanged.
 
-    The released code reads blue first and takes grey as if red came first, which exchanges the
-    weights of the two (ITU-R 601).
+    The released code reads images blue first, but computes grey as if they were red first, with
+    the weights .299, .587, .114 of red, green and blue (ITU-R 601).
     """
     weights = torch.tensor([0.114, 0.587, 0.299])[:, None, None]
     grey = (weights * pixels).sum(0, keepdim=True)
@@ -130,9 +136,10 @@ def grey_of_blue_first(pixels: Tensor) -> Tensor:
 
 
 def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
-    """The layers from f_1 to f_n, concatenated (B, n·C), to z (B, D): three, the first two normed.
+    """Three layers from f_1 to f_n, concatenated (B, n·C), to z (B, D).
 
-    torchvision's MLP ends with a dropout, which is left out: the output head has its own.
+    The first two have BatchNorm, ReLU and dropout. torchvision's MLP ends with another dropout,
+    which is left out: the output head has its own.
     """
     layers = list(MLP(inputs, widths, nn.BatchNorm1d, dropout=dropout))
     return nn.Sequential(*layers[:-1])
@@ -143,16 +150,17 @@ class Network(contract.Network):
 
     - ``cls`` (B, 2): from z, the output of the detector;
     - ``joint`` (B, 2): from f_1 to f_n;
-    - ``left_out`` (n, B, 2): the i-th from all but f_i; absent without LIL;
+    - ``left_out`` (n, B, 2): the i-th logits from all but f_i; absent without LIL;
     - ``local`` (n, B, C): f_1 to f_n;
-    - ``balance``: s_k² of the learned weights of the losses, see :meth:`weighted_sum`.
+    - ``balance``: s_k² of each term of the loss, see :meth:`weighted_sum`; absent if
+      ``weighting`` is fixed.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
         n = settings.branches
-        kinds = settings.information_losses
+        information_losses = settings.information_losses
         self.branches = nn.ModuleList()
         for _ in range(n):
             branch = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
@@ -160,10 +168,10 @@ class Network(contract.Network):
         self.weights_from = self.branches[0].weights_from
         width = self.branches[0].num_features
         self.joint_head = None
-        if kinds or settings.teacher_loss == "corrected":
+        if information_losses or settings.teacher_loss == "corrected":
             self.joint_head = nn.Linear(n * width, 2)
         self.left_out_heads = nn.ModuleList()
-        if "lil" in kinds:
+        if "lil" in information_losses:
             for _ in range(n):
                 head = nn.Linear((n - 1) * width, 2)
                 self.left_out_heads.append(head)
@@ -172,15 +180,18 @@ class Network(contract.Network):
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(z_width, 2))
         self.balance = None
         if settings.weighting == "auto":
-            self.balance = nn.Parameter(torch.ones(1 + len(kinds)))
-        # The released code normalises its first channel, blue, by the mean and deviation of red.
+            self.balance = nn.Parameter(torch.ones(1 + len(information_losses)))  # s_k
+        # Images come red first and normalised: x = (pixel - mean) / std. The released code is blue
+        # first, but normalises blue by the mean and deviation of red, and red by those of blue:
+        # (pixel' - mean) / std = x' · std' / std + (mean' - mean) / std,
+        # where ' reverses the order of the channels.
         mean = torch.tensor(settings.mean).view(3, 1, 1)
         std = torch.tensor(settings.std).view(3, 1, 1)
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)
         self.register_buffer("swapped_shift", (mean.flip(0) - mean) / std, persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Logits of all heads, and the local representations."""
+        """The outputs that the class lists; ``joint`` and ``left_out`` only if a loss uses them."""
         if self.settings.channel_order == "released":
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
         local = [branch(images) for branch in self.branches]
@@ -204,29 +215,29 @@ class Network(contract.Network):
         return outputs
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the paper, those of ``information_losses`` included, and ``total``.
+        """The terms of the paper, and ``total``, their weighted sum.
 
         - ``ce``: the sum of all heads' cross-entropies;
-        - ``gil``: D(output, P);
-        - ``lil``: exp(-Σ_i D(i-th left-out head, P)), which falls as each branch adds more to what
-          the others know together;
-        - ``cls``: the output's own cross-entropy, which is part of ``ce`` and here only logged.
+        - ``gil``: D(output, P), if among the ``information_losses``;
+        - ``lil``: exp(-Σ_i D(i-th left-out head, P)), if among them; it falls as each branch adds
+          more to what the others know together;
+        - ``cls``: the output's own cross-entropy, which is part of ``ce`` and logged once more.
         """
-        kinds = self.settings.information_losses
+        information_losses = self.settings.information_losses
         label = batch["label"]
         left_out = outputs.get("left_out", ())
-        heads = list(left_out)
-        if self.settings.teacher_loss == "corrected" or "gil" in kinds:
-            heads.append(outputs["joint"])
+        other_heads = list(left_out)
+        if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
+            other_heads.append(outputs["joint"])
         cls = cross_entropy(outputs["cls"], label, batch)
-        other_heads = sum(cross_entropy(logits, label, batch) for logits in heads)
-        terms = {"ce": cls + other_heads}
-        if kinds:
+        of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)
+        terms = {"ce": cls + of_other_heads}
+        if information_losses:
             teacher = self.probabilities(outputs["joint"]).detach()  # P
-        if "gil" in kinds:
+        if "gil" in information_losses:
             student = self.probabilities(outputs["cls"])
             terms["gil"] = self.distance(student, teacher)
-        if "lil" in kinds:
+        if "lil" in information_losses:
             distances = 0
             for logits in left_out:
                 student = self.probabilities(logits)
@@ -236,15 +247,12 @@ class Network(contract.Network):
         return {**terms, "cls": cls.detach(), "total": total}
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax at temperature T.
-
-        It is clamped, so that the logarithm of certainty, and its gradient, are finite.
-        """
+        """Softmax at temperature T, clamped: the logarithm and its gradient must stay finite."""
         probabilities = (logits / self.settings.temperature).softmax(1)
         return probabilities.clamp_min(1e-38)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """D(student, teacher): how far probabilities (B, 2) are from those of the teacher."""
+        """D(student, teacher): how far two sets of probabilities (B, 2) are apart."""
         settings = self.settings
         if settings.estimator == "sinkhorn":
             points = teacher.log() if settings.sinkhorn_points == "released" else teacher
@@ -257,10 +265,10 @@ class Network(contract.Network):
         return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
-        """Σ_k L_k / (2 s_k²) + log(1 + s_k²) with learned s_k, or fixed weights without s.
+        """Σ_k L_k / (2 s_k²) + log(1 + s_k²) of the terms L_k, with learned s_k.
 
-        ``s_squared`` (K,) is in the order of the terms. Learned weights: Liebel and Körner, arXiv
-        1805.06334.
+        Learned weights: Liebel and Körner, arXiv 1805.06334. ``s_squared`` (K,) is in the order of
+        the terms; without it, the terms have the fixed ``weights`` of the settings.
         """
         if s_squared is not None:
             losses = torch.stack(list(terms.values()))
@@ -270,7 +278,7 @@ class Network(contract.Network):
         return sum(weights[name] * term for name, term in terms.items())
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """Grad-CAM of each branch, and their union."""
+        """Grad-CAM of each branch, and their union, which is the maximum at each position."""
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
 
@@ -285,7 +293,8 @@ class Network(contract.Network):
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)
-        return {"apart": 1 - pd.DataFrame(overlaps).mean(), "CKA": likeness[pairs].mean()}
+        mean_overlap = pd.DataFrame(overlaps).mean()  # (B,), over pairs where it is not NaN
+        return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
 
 
 def sinkhorn(
@@ -293,28 +302,33 @@ def sinkhorn(
     y: Tensor,
     epsilon: float = 0.01,
     iterations: int = 100,
-    enough: float = 0.1,
+    tolerance: float = 0.1,
 ) -> Tensor:
-    """Optimal transport with entropic regularisation between points x (B, d) and y (B, d).
+    """Cost Σ_ij π_ij |x_i - y_j|² of the optimal transport plan π between points x and y (B, d).
 
-    The points weigh equally and the cost is |x_i - y_j|². Sinkhorn's iterations on the dual
-    potentials u and v (Cuturi, NeurIPS 2013) run until u changes by less than ``enough`` in sum.
+    All points have the weight 1/B. A larger ``epsilon`` = ε makes π smoother (entropic
+    regularisation). Sinkhorn's iterations (Cuturi, NeurIPS 2013) change the dual potentials u and v
+    in turn, which brings the row sums and the column sums of π (:func:`plan`) towards the weights:
 
-    The 1e-6 is that of the released code. It keeps the logarithm of an empty sum finite, and lets
-    the potentials climb in small steps, so that early batches end short of the optimum.
+        u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and v_j likewise with Σ_i π_ij
+
+    They stop when u changes by less than ``tolerance`` in sum.
+
+    The 1e-6 is that of the released code. It keeps the logarithm of a sum of zero finite, but also
+    makes the steps of the potentials small, so that early batches stop short of the optimum.
     """
     difference = x[:, None] - y[None]
     cost = difference.square().sum(-1)
-    log_share = torch.full_like(cost[0], 1 / len(x)).log()
-    u = torch.zeros_like(log_share)
-    v = torch.zeros_like(log_share)
+    log_weight = torch.full_like(cost[0], 1 / len(x)).log()
+    u = torch.zeros_like(log_weight)
+    v = torch.zeros_like(log_weight)
     for _ in range(iterations):
         previous_u = u
         log_row_sums = (plan(cost, u, v, epsilon).sum(1) + 1e-6).log()
-        u = epsilon * (log_share - log_row_sums) + u
+        u = epsilon * (log_weight - log_row_sums) + u
         log_column_sums = (plan(cost, u, v, epsilon).sum(0) + 1e-6).log()
-        v = epsilon * (log_share - log_column_sums) + v
-        if (u - previous_u).abs().sum() < enough:
+        v = epsilon * (log_weight - log_column_sums) + v
+        if (u - previous_u).abs().sum() < tolerance:
             break
     transport = plan(cost, u, v, epsilon)
     return (transport * cost).sum()
@@ -327,35 +341,35 @@ def plan(
     epsilon: float,
 ) -> Tensor:
     """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε) of potentials u and v."""
-    gain = -cost + u[:, None] + v[None]
-    return (gain / epsilon).exp()
+    exponent = -cost + u[:, None] + v[None]
+    return (exponent / epsilon).exp()
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ min / Σ max over the pixels of maps (n, h, w) and (n, h, w): (n,) in [0, 1].
+    """Σ min(a, b) / Σ max(a, b) over the pixels of maps a and b (n, h, w): (n,) in [0, 1].
 
-    NaN where one of the two is empty.
+    NaN where one of the two maps is all zero.
     """
-    shared = np.minimum(a, b).sum((1, 2))
-    whole = np.maximum(a, b).sum((1, 2))
-    both = a.any((1, 2)) & b.any((1, 2))
-    return np.where(both, shared / np.maximum(whole, 1e-12), np.nan)
+    intersection = np.minimum(a, b).sum((1, 2))
+    union = np.maximum(a, b).sum((1, 2))
+    is_defined = a.any((1, 2)) & b.any((1, 2))
+    return np.where(is_defined, intersection / np.maximum(union, 1e-12), np.nan)
 
 
 def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
-    """Linear CKA in [0, 1] of the features of a network's branches, branches by branches.
+    """Linear CKA in [0, 1] of the features of each pair of a network's branches, a square table.
 
-    1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019, sec. 3).
-    The features are the output ``local`` (branches, n, D) of images (n, 3, H, W).
+    It is 1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019,
+    sec. 3). The features are the output ``local`` (branches, n, C) for images (n, 3, H, W).
     """
     features = []
     with torch.no_grad():
-        for part in images.split(32):  # bounds the memory of the activations
-            features.append(network(part)["local"].double())
+        for chunk in images.split(32):  # bounds the memory of the activations
+            features.append(network(chunk)["local"].double())
     local = torch.cat(features, 1)
     local -= local.mean(1, keepdim=True)
-    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|)
-    gram = F.normalize((local @ local.mT).flatten(1))
-    likeness = gram @ gram.T
+    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|) of centred features X and Y (n, C)
+    normalised_grams = F.normalize((local @ local.mT).flatten(1))  # (branches, n²)
+    likeness = normalised_grams @ normalised_grams.T
     names = [f"branch {i + 1}" for i in range(len(local))]
     return pd.DataFrame(likeness.cpu().numpy(), names, names)

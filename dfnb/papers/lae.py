@@ -1,14 +1,16 @@
 """Towards Generalizable Deepfake Detection with Locality-aware AutoEncoder (LAE).
 
-Du, Pentyala, Li, Hu, CIKM 2020, arXiv 1909.05999v2. There is no released code, and of the text only
-the abstract and secondary sources were available. So this is a documented interpretation: it
-implements what the abstract claims, and :class:`Settings` says how it fills the gaps.
+Du, Pentyala, Li, Hu, CIKM 2020, arXiv 1909.05999v2. There is no released code, and the full
+text was not available, only its abstract and secondary sources. So this is a documented
+interpretation: it implements what the abstract claims, and :class:`Settings` says how it fills the
+gaps.
 
-An encoder from timm gives the last map f (B, K, h, w). The mean of f over positions and a linear
-layer give the latent vector z = [z_T, z_F], one half for real and one for fake. Phase one,
-*representation*, trains the encoder and an autoencoder. Phase two, *regularisation*, starts from
-its weights and pulls the attention towards the masks of a few annotated frames, which active
-learning chooses. With ``attention_weight = 0``, phase two trains an autoencoder without locality,
+An encoder from timm gives its last map f (B, K, h, w). A linear layer maps the mean of f over
+positions to the latent vector z = [z_T, z_F], one half for real (T, true) and one for fake (F).
+Phase one, *representation*, trains encoder and decoder as an autoencoder, and z as a classifier.
+Phase two, *regularisation*, starts from the weights of phase one and pulls the *attention*, the map
+of where z_F finds its evidence, towards the masks of a few annotated frames, which active learning
+chooses. With ``attention_weight = 0``, phase two trains an autoencoder without locality,
 like ForensicTransfer (Cozzolino et al., arXiv 1812.02510).
 """
 
@@ -45,7 +47,7 @@ log = logging.getLogger(__name__)
 
 PAPER = contract.Paper("LAE", "03_lae", "LAE")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
-Outputs = dict[str, Tensor]  # of the network, by name
+Outputs = dict[str, Tensor]  # of the network, by name, see Network.forward
 
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -56,32 +58,34 @@ class Settings(contract.Settings):
     """The values of this interpretation; the abstract states only ``annotated`` (below 3 %).
 
     Fixed without a setting: the decoder sees all of z. Pixels and features are compared by L1. The
-    attention is that of the fake half, its units weighted by sign(z), negative values cut off, and
-    divided by its maximum before it is compared with the mask. The attention loss is L2; annotated
-    fakes and real frames have a weight of one half each. The abstract does not say where attention
-    should lie on real frames: here the fake half's attention should be zero and the real half's one
-    everywhere, because no single region makes a real face real.
+    attention is that of the fake half, with its units weighted by sign(z). Before it is compared
+    with the mask, its negative values are cut off and it is divided by its maximum. The attention
+    loss is L2; annotated fakes and real frames have a weight of one half each. The abstract does
+    not say where the attention should be on real frames: here the fake half's should be zero and
+    the real half's one everywhere, because no single region makes a real face real.
 
     Attributes:
-        phase: representation: all terms but the attention loss; regularisation: from the weights
-            of phase one.
-        representation_epochs, representation_lr: of phase one; ``epochs`` and ``lr`` belong to the
-            phase itself.
+        phase: representation: all terms but the attention loss; regularisation: all terms, from
+            the weights of phase one.
+        representation_epochs, representation_lr: of phase one, when this is phase two; ``epochs``
+            and ``lr`` are those of the phase that ``phase`` names.
         latent: length of z; each half has half of it.
-        decoder_widths, adversary_widths: channels of the layers of decoder and discriminator.
+        decoder_widths, adversary_widths: channels of the layers of the decoder, and of the
+            discriminator of images and reconstructions.
         latent_weight, pixel_weight, perceptual_weight, adversarial_weight, attention_weight: the
             weights of the terms in ``total``.
         comparator: the timm network whose features the perceptual term compares. If its pretrained
             weights are not available, the term is off, and the log says so.
         adversary_lr: the learning rate of the discriminator's own Adam.
-        annotated: share of the training frames whose mask may be read, at most all fakes. Every
+        annotated: number of fakes whose mask may be read, as a share of all training frames. Every
             batch of phase two shows some of them; if ``attention_weight`` is zero, without masks.
-        selection: active: the frames that :func:`candidates` puts first; random: drawn by the seed.
-        clusters: number of clusters of the channel-concept vectors.
+        selection: which fakes are annotated. active: those that :func:`candidates` puts first;
+            random: drawn by the seed.
+        clusters: number of clusters of frames in the active selection.
     """
 
-    # The validation AUC soon reaches 1, because validation has the methods of training. It does not
-    # measure locality.
+    # The validation AUC cannot choose: it soon reaches 1, because validation has the manipulation
+    # methods of training, and it does not measure locality.
     chosen: ClassVar[Literal["validation", "last"]] = "last"
 
     backbone: str = "resnet18.tv_in1k"
@@ -113,7 +117,7 @@ class Settings(contract.Settings):
             raise ValueError(
                 "mixup_probability must be 0: the activations of a mixed image have no target"
             )
-        enlargement = 2 ** len(self.decoder_widths)
+        enlargement = 2 ** len(self.decoder_widths)  # each layer of the decoder doubles the side
         if self.image_size % enlargement:
             raise ValueError(
                 f"image_size must be a multiple of {enlargement}; or cut decoder_widths"
@@ -121,7 +125,11 @@ class Settings(contract.Settings):
         return self
 
     def before(self) -> Settings | None:
-        """The settings of phase one, whatever those of phase two alone are."""
+        """The settings of phase one; None if this is phase one.
+
+        What only phase two uses has its default there, so all variants of phase two start from the
+        same run of phase one.
+        """
         if self.phase == "representation":
             return None
         phase_two_alone = {"attention_weight", "annotated", "selection", "clusters"}
@@ -132,12 +140,16 @@ class Settings(contract.Settings):
         return type(self)(**values)
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
-        """All frames, with the masks of the annotated fakes of the train split alone.
+        """All frames; in the train split of phase two with the masks of the annotated fakes.
 
-        Without an attention loss their masks are hidden, too, but every batch shows some of the
-        same frames. So a comparison with and without it shows the effect of the masks alone.
+        All other masks are hidden.
 
-        Raises :class:`DfnbError` when the budget or the number of masks leaves no annotated fake.
+        Without an attention loss their masks are hidden, too, but every batch shows some of these
+        fakes all the same. So a comparison with and without this loss shows the effect of the masks
+        alone.
+
+        Raises :class:`DfnbError` if masks are to be read, but ``annotated`` or the number of masks
+        leaves no annotated fake.
         """
         is_train_split = (frames["split"] == "train").any()
         if start is None or not is_train_split:
@@ -151,9 +163,10 @@ class Settings(contract.Settings):
         return visible
 
     def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
-        """Their positions in the train split."""
+        """The positions of the annotated fakes in the train split."""
         with_mask = masked_positions(frames)
         budget = round(self.annotated * len(frames))
+        # With a budget for none or for all of them, active learning has nothing to choose.
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
         order = candidates(start, frames, self.clusters)["row"].to_numpy()
@@ -163,7 +176,7 @@ class Settings(contract.Settings):
     def optimisation(
         self, network: contract.Network, steps: int
     ) -> tuple[list[Optimizer], LRScheduler]:
-        """The discriminator has an Adam of its own, at a constant learning rate."""
+        """The usual optimiser, and for the discriminator an Adam with a constant learning rate."""
         optimisers, schedule = super().optimisation(network, steps)
         if network.adversary is not None:
             adam = Adam(network.adversary.parameters(), self.adversary_lr)
@@ -175,7 +188,10 @@ class Settings(contract.Settings):
 
 
 class Network(contract.Network):
-    """Encoder, latent vector, decoder, and the discriminator as ``adversary``."""
+    """Encoder, latent vector and decoder; and ``adversary``, the discriminator that trains them.
+
+    The discriminator learns to tell images from reconstructions.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -189,11 +205,12 @@ class Network(contract.Network):
         std = _per_channel(settings.std)
         encoder_mean = mean
         encoder_std = std
-        if self.weights_from == "ImageNet":  # the encoder expects images as ImageNet's were
+        if self.weights_from == "ImageNet":  # then it expects the normalisation of its training
             encoder_mean = _per_channel(self.encoder.pretrained_cfg["mean"])
             encoder_std = _per_channel(self.encoder.pretrained_cfg["std"])
-        # From our normalisation to the encoder's. As buffers they are part of the checkpoint: a
-        # finished run is opened without pretrained weights.
+        # From our normalisation to the encoder's: (std·x + mean - encoder_mean) / encoder_std.
+        # As buffers both are part of the checkpoint, because a finished run is opened with random
+        # weights, which would not say which normalisation it was trained with.
         self.register_buffer("scale", std / encoder_std)
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
@@ -203,40 +220,40 @@ class Network(contract.Network):
             self.adversary = discriminator(settings.adversary_widths)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Outputs by name.
+        """The outputs, where a_T and a_F say how active the real and the fake half of z are.
 
         - ``latent`` (B, latent): z, its first half for real;
         - ``activation`` (B, 2): a = [a_T, a_F], the mean of |z| in each half;
         - ``cls`` (B, 2): log a, so that the log-odds are log a_F − log a_T, and the score, their
           sigmoid, is a_F / (a_F + a_T);
-        - ``channels`` (B, K): what each channel of f adds to a_T + a_F;
-        - ``attention`` (B, 2, h, w): of the real and of the fake half, signed;
+        - ``channels`` (B, K): how much each channel of f adds to a_T + a_F;
+        - ``attention`` (B, 2, h, w): A_T and A_F, with positive and negative values;
         - ``reconstruction`` (B, 3, H, W): normalised as the images are; only in training.
         """
         maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
         halves = latent.unflatten(1, (2, -1))
-        activation = halves.abs().mean(2)  # a_c = |z_c|_1 / K_c
-        weights = self.channel_weights(latent)
+        activation = halves.abs().mean(2)  # a_c = |z_c|_1 / length of z_c
+        weights = self.channel_weights(latent)  # w (B, 2, K)
         outputs = {
             "latent": latent,
             "activation": activation,
             "cls": (activation + EPSILON).log(),
             "channels": weights.sum(1) * pooled,
-            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),
+            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),  # A_c = Σ_k w_ck f_k
         }
         if self.training:
             outputs["reconstruction"] = self.normalise(self.decoder(latent))
         return outputs
 
     def channel_weights(self, latent: Tensor) -> Tensor:
-        """Weights (B, 2, K) of the channels of f in the attention of each half, from z (B, latent).
+        """Weights w (B, 2, K) of the channels of f in the attention of each half of z (B, latent).
 
-        The map of unit u is M_u = Σ_k W_uk f_k; its mean over positions is z_u without the bias
-        (CAM, Zhou et al., CVPR 2016). The attention of a half is the mean over its units of
-        sign(z_u) M_u. Since sign(z_u) is the gradient of |z_u|, this is Grad-CAM of the half's
-        activation, and without biases its mean over positions is the activation.
+        The map of unit u of z is M_u = Σ_k W_uk f_k; its mean over positions is z_u without the
+        bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
+        sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
+        |z_u|, this is Grad-CAM of a_c, and without biases its mean over positions is a_c.
         """
         signs = latent.sign().unflatten(1, (2, -1))
         unit_weights = self.to_latent.weight.unflatten(0, (2, -1))
@@ -249,11 +266,12 @@ class Network(contract.Network):
         if self.settings.phase == "regularisation" and self.settings.attention_weight:
             terms["attention"] = self.attention_loss(outputs, batch)
         total = 0
-        for name, term in terms.items():
+        for name, term in terms.items():  # weighted by latent_weight, pixel_weight and so on
             total = total + getattr(self.settings, f"{name}_weight") * term
         if self.adversary is not None:
             logits = self.adversary(batch["image"])
             restored_logits = self.adversary(outputs["reconstruction"].detach())
+            # D = sigmoid(logits); after detach() this term does not reach encoder and decoder.
             image_loss = F.softplus(-logits).mean()  # −log D(x)
             restored_loss = F.softplus(restored_logits).mean()  # −log(1 − D(x'))
             terms["adversary"] = image_loss + restored_loss
@@ -270,18 +288,17 @@ class Network(contract.Network):
         restored = outputs["reconstruction"]
         terms = {}
         if settings.pixel_weight:
-            terms["pixel"] = F.l1_loss(restored, images)  # |x − x'|_1
+            terms["pixel"] = F.l1_loss(restored, images)  # |x' − x|_1
         if settings.perceptual_weight:
-            compared = comparator(settings.comparator, images.device)
-            if compared is not None:
-                of_restored = compared(self.pixels(restored))
-                of_images = compared(self.pixels(images))
-                distances = [
-                    F.l1_loss(ours, theirs) for ours, theirs in zip(of_restored, of_images)
-                ]
-                terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x')|_1
+            features = comparator(settings.comparator, images.device)  # C
+            if features is not None:
+                restored_maps = features(self.pixels(restored))
+                image_maps = features(self.pixels(images))
+                distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
+                terms["perceptual"] = torch.stack(distances).mean()  # |C(x') − C(x)|_1
         if self.adversary is not None:
-            # The discriminator's own weights get no gradient from this term.
+            # This term trains encoder and decoder to deceive the discriminator. Its own weights
+            # are detached, because they learn from the term ``adversary`` alone.
             weights = dict(self.adversary.named_parameters())
             frozen = {name: weight.detach() for name, weight in weights.items()}
             logits = torch.func.functional_call(self.adversary, frozen, (restored,))
@@ -289,7 +306,7 @@ class Network(contract.Network):
         return terms
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised images as values in [0, 1]."""
+        """Undo the normalisation: images with values in [0, 1]."""
         mean = images.new_tensor(self.settings.mean)[:, None, None]
         std = images.new_tensor(self.settings.std)[:, None, None]
         return images * std + mean
@@ -297,10 +314,10 @@ class Network(contract.Network):
     def attention_loss(self, outputs: Outputs, batch: contract.Batch) -> Tensor:
         """The mean of two squared errors: on annotated fakes, and on real frames.
 
-        On annotated fakes, the located region is compared with the mask, which is reduced to the
-        grid of the map: the forged share of each cell. On real frames, the attention of the real
-        half is compared with one and that of the fake half with zero, both as they are, not divided
-        by their maximum. An error is zero where the batch has no such frames.
+        On annotated fakes, :meth:`localise` is compared with the mask, which is reduced to the grid
+        of the map: the forged share of each cell. On real frames, the attention of the real half is
+        compared with one and that of the fake half with zero, both as they are, not divided by
+        their maximum. An error is zero if the batch has no such frames.
         """
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)[is_annotated]
@@ -313,7 +330,7 @@ class Network(contract.Network):
         return 0.5 * fake_loss + 0.5 * real_loss
 
     def localise(self, outputs: Outputs) -> Tensor:
-        """The positive attention of the fake half (B, h, w), each map divided by its maximum."""
+        """Where the image is forged, (B, h, w): the positive part of A_F over its maximum."""
         attention = outputs["attention"][:, 1].clamp(min=0)
         largest = attention.amax((1, 2), keepdim=True)
         return attention / largest.clamp(min=EPSILON)
@@ -323,7 +340,7 @@ class Network(contract.Network):
         return {"attention": "localise"}
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """All weights but those of the discriminator, with decay."""
+        """All weights, with decay, but the discriminator's, which have their own optimiser."""
         parameters = []
         for name, parameter in self.named_parameters():
             if not name.startswith("adversary."):
@@ -340,7 +357,7 @@ def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
 
     The half of the image's class should have activation one, the other half zero.
     """
-    target = F.one_hot(label, 2)
+    target = F.one_hot(label, 2)  # [1 − y, y]
     return (outputs["activation"] - target).abs().sum(1)
 
 
@@ -356,7 +373,7 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     None if its pretrained weights are not available. It is not a part of :class:`Network`, because
     its weights belong neither into a checkpoint nor to an optimiser.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
     if features.weights_from == "random weights":
         log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
@@ -368,9 +385,10 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
 
 
 def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
-    """From z (B, latent) to an image (B, 3, side, side) in [0, 1].
+    """Layers from z (B, latent) to an image (B, 3, side, side) in [0, 1].
 
-    For each width, the map is enlarged by two (nearest neighbour) and convolved by 3×3.
+    A linear layer makes a small map with the first width. Then, once per width, the map is enlarged
+    by two (nearest neighbour) and convolved by 3×3, to the next width or at last to three colours.
     """
     small_side = side // 2 ** len(widths)
     shape = (widths[0], small_side, small_side)
@@ -393,7 +411,7 @@ def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
 
 
 def discriminator(widths: tuple[int, ...]) -> nn.Module:
-    """Images (B, 3, H, W) to logits (B, 1) of being an image and no reconstruction.
+    """Layers from images (B, 3, H, W) to logits (B, 1): high for images, low for reconstructions.
 
     Strided convolutions as in DCGAN (Radford et al., ICLR 2016).
     """
@@ -416,9 +434,10 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     """All fakes of a training table, in the order in which a person should paint their masks.
 
     All frames are clustered by their concept vectors (:func:`concepts`). A cluster is challenging
-    if the mean latent loss of its frames is above that of all frames. The order takes one fake from
-    each challenging cluster in turn, first from the cluster with the highest loss, and from a
-    cluster first the fake nearest to its centre. The other clusters follow in the same way.
+    if the mean latent loss of its frames is above that of all frames. The order goes round the
+    challenging clusters, from the highest loss to the lowest, and takes one fake from each per
+    turn, always the next nearest to the cluster's centre. The other clusters follow in the same
+    way.
 
     Args:
         start: The run of phase one; its seed seeds the clustering.
@@ -438,7 +457,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
         )
     vectors, losses = concepts(start.network(), table)
     cluster, distance = clustered(vectors, clusters, start.parameters["seed"])
-    challenge = pd.Series(losses).groupby(cluster).transform("mean")
+    challenge = pd.Series(losses).groupby(cluster).transform("mean")  # per frame, of its cluster
     frames = pd.DataFrame(
         {
             "row": np.arange(len(table)),
@@ -453,16 +472,18 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     frames["hardest_first"] = -challenge
     fakes = frames[table["label"].to_numpy() == 1]
     fakes = fakes.sort_values(["cluster", "distance", "row"])
-    fakes["turn"] = fakes.groupby("cluster").cumcount()
+    fakes["turn"] = fakes.groupby("cluster").cumcount()  # 0 for the fake nearest to the centre
+    # Challenging clusters come first, because False sorts before True; ``row`` breaks ties.
     fakes = fakes.sort_values(["is_easy", "turn", "hardest_first", "row"], ignore_index=True)
     return fakes.drop(columns=["is_easy", "turn", "hardest_first"])
 
 
 @single_thread()
 def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Channel-concept vectors (n, K) of all frames, and the latent loss (n,) of each.
+    """Concept vectors (n, K) of all frames, and the latent loss (n,) of each.
 
-    The vector of a frame is the output ``channels``. No mask is read.
+    The concept vector of a frame is the output ``channels``: how much each channel of f adds to the
+    activations. No mask is read.
     """
     network = network.to(DEVICE)
     vectors = []
@@ -479,10 +500,10 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
 
 def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cluster (n,) of vectors (n, K) by K-means, and their distance (n,) to its centre."""
-    # In float32 the order in which the threads of K-means add would show.
+    # In float64, because the threads of K-means add in any order, which float32 would show.
     vectors = vectors.astype(float)
     random_state = torch_seed("clusters", seed) % 2**32
-    means = KMeans(clusters, n_init=4, random_state=random_state).fit(vectors)
-    centres = means.cluster_centers_[means.labels_]
-    distances = np.linalg.norm(vectors - centres, axis=1)
-    return means.labels_, distances
+    kmeans = KMeans(clusters, n_init=4, random_state=random_state).fit(vectors)
+    nearest_centres = kmeans.cluster_centers_[kmeans.labels_]
+    distances = np.linalg.norm(vectors - nearest_centres, axis=1)
+    return kmeans.labels_, distances

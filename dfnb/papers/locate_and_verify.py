@@ -5,9 +5,12 @@ Improved Deepfake Detection", ACM MM 2023, arXiv 2309.11131. Written from the ar
 released code (sccsok/Locate-and-Verify, commit bb13f08) and equal to it: tests/test_golden.py
 compares outputs, gradients and training steps.
 
-Below, x is the RGB stream, which localises, and y the SRM stream, which classifies. x0 to x5 and y0
-to y6 are their maps after the seven stages of the backbone (:func:`backbones.stages`). The size of
-x5, g × g, is the grid of patches: each position of x5 stands for one patch of the image.
+Below, x is the RGB stream, which localises, and y the SRM stream, which sees noise residuals and
+classifies. x0 to x5 and y0 to y6 are their maps after the seven stages of the backbone
+(:func:`backbones.stages`). The size of x5, g × g, is the grid of patches: each position of x5
+represents one patch of the image. The parts, in the order of the code: CMCE and LFGA exchange
+features between the streams, MPFF describes patches, HBFusion fuses the maps of the SRM stream, and
+SSPSL labels the patches of fakes whose mask is unknown.
 """
 
 from __future__ import annotations
@@ -45,24 +48,24 @@ class Settings(contract.Settings):
     Attributes:
         modules: The parts of the paper that are built, for ablations. Without ``srm`` the second
             stream sees RGB. Without ``cmce`` or ``lfga`` the streams exchange no features there.
-            Without ``mpff`` patches are classified from x5. Without ``second_stream``, and so
-            without the first three, the RGB stream classifies as well.
+            Without ``mpff`` patches are classified from x5. Without ``second_stream``, which
+            ``srm``, ``cmce`` and ``lfga`` need, the RGB stream classifies as well.
         mpff_width: Channels in which MPFF compares maps.
-        fusion_width: Channels of the Hadamard product.
-        fusion_out: Channels after it, from which the image is classified.
+        fusion_width: Channels of the Hadamard product in HBFusion.
+        fusion_out: Channels after HBFusion, from which the image is classified.
         attention_reduction: Channels of a map divided by those of its queries and keys in LFGA.
         cmce_update: released: the second stream takes up the first one *after* its update,
             y + s(x + s·y). corrected: before it, y + s·x, so that neither stream goes first.
-        real_label: released: the loader compares the method with a name that no folder has, so
-            real frames enter ``cls`` as fake, which then sees one class only, while their patches
-            stay real. corrected: real is real.
+        real_label: released: the loader finds real frames by a folder name that no folder has, so
+            the loss ``cls`` takes them for fakes and sees one class only; their patches stay real.
+            corrected: real is real.
         annotated: Share of the forged training frames whose mask may be read, drawn by the seed.
             The other masks are hidden before any is opened. A larger share includes the frames of
             a smaller one.
-        sspsl: Teach the patches of forged frames without a mask by pseudo-labels (semi-supervised
-            patch similarity learning). If false, such patches teach nothing.
-        reference: The part of the face that is assumed to be forged in every fake. Its patches
-            give the fake anchor of SSPSL.
+        sspsl: Label the patches of forged frames without a mask by pseudo-labels (semi-supervised
+            patch similarity learning). If false, no loss counts such patches.
+        reference: The part of the face that is assumed to be forged in every fake. The mean of its
+            patches is the fake anchor of SSPSL, see :func:`pseudo_labels`.
         warmup_epochs: Epochs in which SSPSL counts the patches of real frames twice.
         projection_width: Channels in which SSPSL compares patches.
     """
@@ -101,8 +104,8 @@ class Settings(contract.Settings):
         """Hide the masks of all fakes of the train split but the share ``annotated``.
 
         Raises:
-            DfnbError: No mask is left although some are asked for, or SSPSL, which finds its
-                reference region by the landmarks, has no fake with landmarks.
+            DfnbError: No mask is left although ``annotated`` is not zero; or no fake has landmarks,
+                by which SSPSL finds its reference region.
         """
         fakes = frames[frames["label"] == 1]
         if self.sspsl and fakes["landmarks"].isna().all():
@@ -111,16 +114,16 @@ class Settings(contract.Settings):
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
         if not (frames["split"] == "train").any():
-            return frames
+            return frames  # nothing is trained on masks of the val split
         masked_rows = masked_positions(frames)
         shuffled_rows = rng("annotated", seed).permutation(masked_rows)
         visible_rows = shuffled_rows[: round(self.annotated * len(masked_rows))]
         return keep_masks(frames, visible_rows, self.annotated)
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
-        """Take the last row and column off a crop that is one pixel larger than the input.
+        """Cut the last row and column off a crop that is one pixel larger than the input.
 
-        So does the released code with its crops of 300 pixels for an input of 299.
+        The released code does so with its crops of 300 pixels for an input of 299.
         """
         size = self.image_size
         height, width, _ = sample.image.shape
@@ -133,18 +136,18 @@ class Settings(contract.Settings):
     def released_transform(self) -> v2.Transform:
         """The augmentation of the released code, each step with its probability.
 
-        The square covers 30 to 100 % of the area; the affine map turns by up to 45°, shifts by up
-        to 1/16 and scales by up to 20 %.
+        The square crop covers 30 to 100 % of the area; the affine map turns by up to 45°, shifts by
+        up to 1/16 of the side and scales by up to 20 %.
         """
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
-        half_turn = turns[2]
+        half_turn = turns[2]  # by 180°
         mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
-        square = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
+        square_crop = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(
             (0.5, mirror),
             (0.5, quarter_turn),
-            (0.4, square),
+            (0.4, square_crop),
             (0.5, released.affine(degrees=45, shift=1 / 16)),
             (0.1, v2.Grayscale(3)),
             (0.3, released.jpeg(60)),
@@ -156,7 +159,8 @@ class Settings(contract.Settings):
 
 # ---------------------------------------------------------------- the parts of the network
 
-# Three high-pass filters of the Spatial Rich Model (Fridrich and Kodovský, IEEE TIFS 2012).
+# Three high-pass filters of the Spatial Rich Model (SRM; Fridrich and Kodovský, IEEE TIFS 2012):
+# second differences along x and y multiplied, a filter of 5×5, and a second difference along x.
 SECOND_DIFFERENCE = torch.tensor([1.0, -2.0, 1.0])
 SRM = torch.zeros(3, 1, 5, 5)
 SRM[0, 0, 1:4, 1:4] = -torch.outer(SECOND_DIFFERENCE, SECOND_DIFFERENCE) / 4
@@ -174,9 +178,9 @@ SRM[2, 0, 2, 1:4] = SECOND_DIFFERENCE / 2
 
 
 def srm_residual(images: Tensor) -> Tensor:
-    """Noise residuals (B, 3, H, W) in [-3, 3] of images (B, 3, H, W).
+    """Noise residuals (B, 3, H, W) in [-3, 3] of images (B, 3, H, W): one channel per SRM filter.
 
-    The three filters see the sum of R, G and B, and their answers are cut at ±3.
+    Each filter is applied to the sum of R, G and B, and its output is clipped at ±3.
     """
     summed = images.sum(1, keepdim=True)
     residual = F.conv2d(summed, SRM.to(images), padding=2)
@@ -184,7 +188,7 @@ def srm_residual(images: Tensor) -> Tensor:
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Cosine of x and y (B, C, H, W) over the channels, (B, 1, H, W).
+    """x·y / (|x| |y|) over the channels of x and y (B, C, H, W), at each position: (B, 1, H, W).
 
     On large maps this form is several times as fast as ``F.cosine_similarity``.
     """
@@ -196,7 +200,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
-    """Cross-modality consistency enhancement: where the streams agree, each takes up the other.
+    """Cross-modality consistency enhancement: where the streams agree, each adds the other's map.
 
     For x and y (B, C, H, W) and s = cosine(x, y): x* = x + s·y, and y* = y + s·x* if ``update`` is
     "released", y + s·x if it is "corrected". Returns ReLU(x*) and ReLU(y*). It has no parameters.
@@ -211,8 +215,9 @@ def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
 class LFGA(nn.Module):
     """Local forgery guided attention: y gathers features from positions that x finds related.
 
-    Q and K come from x and V from y, by 1×1 convolutions. A = softmax(QᵀK) over all positions, not
-    divided by √d. The result is ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
+    1×1 convolutions make queries Q and keys K from x, and values V from y, with one column per
+    position. A = softmax(QᵀK) over the keys, without the usual division by √d. The result is
+    ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -227,7 +232,7 @@ class LFGA(nn.Module):
         key = positions(self.key(x))
         value = positions(self.value(y))  # (B, H·W, C)
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        attended = attended.transpose(1, 2).view_as(y)
+        attended = attended.transpose(1, 2).view_as(y)  # V·Aᵀ, back from positions to a map
         return F.relu(y + self.gamma * attended)
 
 
@@ -244,12 +249,14 @@ class MPFF(nn.Module):
 
         t_i(u) = Σ_d tanh(p_i(u, d) · p_5(patch of u, d))
 
-    Where x_i is k times as fine as x5, the k×k values of t_i in a patch become k² channels. The
-    result holds t_0 to t_4 and x5 itself: (B, ``out_channels``, g, g) of maps (B, C_i, H_i, W_i).
+    If x_i is k times as fine as x5, a patch has k×k values of t_i, which become k² channels. From
+    the maps x0 to x5 (B, C_i, H_i, W_i) the result is t_0 to t_4 and x5 itself, concatenated:
+    (B, ``out_channels``, g, g).
 
-    p_0 would be the largest map of the network by far. Therefore one row of patches is projected
-    and compared at a time, and recomputed in the backward pass; BN's statistics are folded into
-    the projection beforehand.
+    To save memory, no p_i for i < 5 is ever whole: p_0 would be the largest map of the network by
+    far. One row of patches is projected and compared at a time, and computed again in the backward
+    pass. BN needs the statistics of the whole map, so they are computed from x_i beforehand and
+    folded into the projection (:func:`folded`).
     """
 
     def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
@@ -259,7 +266,7 @@ class MPFF(nn.Module):
             convolution = nn.Conv2d(in_channels, width, 1, bias=False)
             projection = nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
             self.project.append(projection)
-        self.sides = [strides[5] // stride for stride in strides[:5]]  # k of each map
+        self.sides = [strides[5] // stride for stride in strides[:5]]  # k of x0 to x4
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -275,7 +282,7 @@ class MPFF(nn.Module):
                 rows.append(backbones.checkpointed(likeness, window, weight, bias, patch))
             t = torch.stack(rows)  # (g, B·g, k²)
             t = t.unflatten(1, (len(x), -1))  # (g, B, g, k²)
-            fused.append(t.permute(1, 3, 0, 2))
+            fused.append(t.permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
 
@@ -283,7 +290,7 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
     """t = Σ_d tanh(ReLU(W·x + b)_d · patch_d) of N patches, (N, k²).
 
     Args:
-        x: The k×k positions of a finer map in each patch, (N, k², C).
+        x: The k² positions of a finer map in each of N patches, (N, k², C).
         weight: W (D, C), the projection with BN folded in.
         bias: b (D,).
         patch: The projected patches of x5, (N, 1, D).
@@ -293,10 +300,10 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
 
 
 def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
-    """The k×k windows of x (B, C, H, W) in each row of patches: g_h tensors (B·g_w, k², C).
+    """Cut x (B, C, H, W) into k×k windows, one per patch; one tensor (B·g_w, k², C) per row.
 
-    Where x does not fill the grid (g_h, g_w), its border is repeated, the odd row and column at the
-    end.
+    x should have k·g_h rows and k·g_w columns for the grid (g_h, g_w). If it has fewer, its border
+    is repeated on both sides, and an odd missing row or column is added at the end.
     """
     missing_rows = grid[0] * k - x.shape[2]
     missing_columns = grid[1] * k - x.shape[3]
@@ -312,12 +319,13 @@ def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
 
 
 def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight (D, C) and bias (D,) of a 1×1 convolution and the batch norm after it, as one.
+    """Weight (D, C) and bias (D,) of a 1×1 convolution of x and the batch norm after it, as one.
 
-    BN(W·x) = scale · (W·x - mean) + bias, with scale = BN's weight / √(variance + ε).
+    BN(W·x) = scale · (W·x - mean) + b = (scale·W)·x + (b - scale·mean), with the mean and variance
+    of W·x, scale = BN's weight / √(variance + ε) and BN's bias b.
     """
     weight = convolution.weight.flatten(1)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):  # statistics need float32
         if norm.training:
             mean, variance = batch_statistics(x, weight, norm)
         else:
@@ -327,10 +335,10 @@ def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Ten
 
 
 def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Mean and variance (D,) of W·x over a batch, without W·x itself.
+    """Mean and variance (D,) of W·x over a batch, without computing W·x.
 
     They follow from the mean μ (C,) and the covariance Σ (C, C) of x (B, C, H, W): W·μ and
-    diag(W·Σ·Wᵀ). As in the norm, they carry gradients and update the running statistics.
+    diag(W·Σ·Wᵀ). As in nn.BatchNorm2d, they carry gradients and update the running statistics.
     """
     points = x.permute(0, 2, 3, 1).flatten(0, 2)  # (n, C)
     points = points.to(weight.dtype)
@@ -338,7 +346,7 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     centred = points - points.mean(0)
     covariance = centred.T @ centred / n
     mean = weight @ points.mean(0)
-    variance = (weight @ covariance * weight).sum(1).clamp_min(0)
+    variance = (weight @ covariance * weight).sum(1).clamp_min(0)  # diag(W·Σ·Wᵀ)
     with torch.no_grad():
         unbiased_variance = variance * (n / (n - 1))
         norm.running_mean.lerp_(mean, norm.momentum)
@@ -368,16 +376,16 @@ class HBFusion(nn.Module):
 
 
 def patch_head(channels: int, out: int) -> nn.Sequential:
-    """BN, ReLU and a 1×1 convolution: a map to ``out`` channels."""
+    """Layers from a map to ``out`` channels at each patch: BN, ReLU and a 1×1 convolution."""
     convolution = nn.Conv2d(channels, out, 1, bias=False)
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), convolution)
 
 
 def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Max-pool a map (B, C, H, W) to a grid.
+    """Max-pool a map (B, C, H, W) to a grid of cells.
 
-    The released code pads it by replication first; a copied border is no new maximum, so
-    max_pool2d's own padding gives the same.
+    The released code first pads the map by repeating its border. A repeated value changes no
+    maximum, so max_pool2d's own padding gives the same.
     """
     kernel = []
     padding = []
@@ -395,9 +403,9 @@ class Network(contract.Network):
     """The network: normalised images (B, 3, H, W) to logits, real first, of images and patches.
 
     - ``cls`` (B, 2) and ``seg`` (B, 2, g, g);
-    - ``projection`` (B, C, g, g), with SSPSL: of length 1 at each patch. Nothing teaches it, since
-      pseudo-labels compare projections but pass no gradient. Its convolution keeps its random
-      weights, in the released code, too.
+    - ``projection`` (B, C, g, g), only with SSPSL: a vector of length 1 per patch, by which pseudo-
+      labels compare patches. It is never trained, because pseudo-labels pass no gradient: as in
+      the released code, its convolution keeps its random weights.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -408,8 +416,10 @@ class Network(contract.Network):
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
+        # Both streams start alike: if pretrained weights were not available, nor are they here.
         pretrained = rgb.weights_from != "random weights"
         second, _, _ = backbones.stages(settings.backbone, pretrained)
+        # Without a second stream, its last stage still computes y6, from x5.
         self.srm = second if self.has_second_stream else second[6:]
         self.residual = srm_residual if "srm" in modules else nn.Identity()
         self.lfga = nn.ModuleList()
@@ -422,7 +432,7 @@ class Network(contract.Network):
             self.mpff = MPFF(channels[:6], strides[:6], settings.mpff_width)
             patch_channels = self.mpff.out_channels
         self.seg_head = patch_head(patch_channels, 2)
-        finer_channels = sum(channels[:4]) + channels[5]
+        finer_channels = sum(channels[:4]) + channels[5]  # y0 to y3 and y5, see forward
         out = settings.fusion_out
         self.fusion = HBFusion(
             finer_channels, channels[6], settings.fusion_width, out, settings.dropout
@@ -430,12 +440,12 @@ class Network(contract.Network):
         self.projection = None
         if settings.sspsl:
             self.projection = patch_head(channels[5], settings.projection_width)
-            self.projection.requires_grad_(False)
+            self.projection.requires_grad_(False)  # see the class
         self.cls_norm = nn.BatchNorm1d(out)
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(out, 2))
 
     def forward(self, images: Tensor) -> Outputs:
-        """Logits of each image and of each patch, real first."""
+        """The outputs: the image is classified from the maps y, the patches from the maps x."""
         xs, ys = self.streams(images)
         last = self.srm[-1](ys[5])  # y6
         # y0 to y3 and y5, in the released code not y4, are pooled to the grid of y6
@@ -456,8 +466,9 @@ class Network(contract.Network):
     def streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The maps x0 to x5 of the RGB stream and y0 to y5 of the SRM stream.
 
-        After the first three stages the streams exchange features by CMCE; then both go on from
-        their sum, and the RGB stream guides the other by LFGA.
+        After each of the first three stages the streams exchange features by CMCE. Then both go on
+        from their sum, and after each of the other stages the RGB stream guides the other by LFGA.
+        Without a second stream, the maps y are the maps x.
         """
         x = images
         y = self.residual(images)
@@ -480,13 +491,14 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
 
-        A patch is taught by the mask where that is known, else by its pseudo-label, else not at
-        all. In its first epochs SSPSL adds ``warm``, the cross-entropy of real images' patches.
+        The label of a patch comes from the mask if that is known, else from SSPSL; without SSPSL
+        the patch is ignored. In the first epochs SSPSL adds ``warm``, the cross-entropy of the
+        patches of real images alone.
         """
         label = batch["label"]
-        taught_label = label
+        cls_label = label
         if self.settings.real_label == "released":
-            taught_label = torch.ones_like(label)
+            cls_label = torch.ones_like(label)  # all fake, see Settings
         patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
         without_mask = ~batch["has_mask"]
         if self.settings.sspsl:
@@ -494,7 +506,7 @@ class Network(contract.Network):
         else:
             patches[without_mask] = IGNORED
         terms = {
-            "cls": cross_entropy(outputs["cls"], taught_label, batch),
+            "cls": cross_entropy(outputs["cls"], cls_label, batch),
             "seg": cross_entropy(outputs["seg"], patches, batch),
         }
         if self.settings.sspsl and batch["epoch"] < self.settings.warmup_epochs:
@@ -506,7 +518,7 @@ class Network(contract.Network):
     def pseudo(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks.
 
-        In training the processes of a distributed run share their anchors.
+        In training, the anchors are means over the batches of all processes.
         """
         projection = outputs["projection"]
         image_size = batch["image"].shape[-2:]
@@ -520,14 +532,14 @@ class Network(contract.Network):
         return outputs["seg"].float().softmax(1)[:, 1]
 
     def maps(self) -> dict[str, str]:
-        """The located patches, and Grad-CAM of the streams."""
+        """P(forged) of the patches, and Grad-CAM at the last map of each stream."""
         maps = {"located patches": "localise", "RGB stream": "rgb"}
         if self.has_second_stream:
             maps["SRM stream"] = "srm"
         return maps
 
     def panel(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """What the second stream sees, and the pseudo-labels of this batch (NaN where unknown)."""
+        """The noise residual, and the pseudo-labels of this batch (NaN where unknown)."""
         pictures = {}
         if "srm" in self.settings.modules:
             residual = srm_residual(batch["image"])
@@ -539,7 +551,7 @@ class Network(contract.Network):
         return pictures
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """As released, no decay on norms, biases and γ."""
+        """No decay on norms, biases and γ, as in the released code."""
         return param_groups_weight_decay(self, weight_decay)
 
 
@@ -549,8 +561,8 @@ class Network(contract.Network):
 def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Masks (B, 1, H, W) to labels (B, *grid), int64: 1 where any pixel of the patch is forged.
 
-    As released, a patch has H // g pixels: 15 with H = 299 and g = 19. The last 14 rows count
-    nowhere.
+    As in the released code, the side of a patch is H // g pixels: 15 with H = 299 and g = 19. So
+    the last 14 rows and columns belong to no patch.
     """
     height, width = grid
     kernel = (mask.shape[2] // height, mask.shape[3] // width)
@@ -559,21 +571,23 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return is_forged.long()
 
 
-# Half width and half height of the reference region, in eye distances: about the boxes of dlib's 68
-# landmarks, of which five are known here, with the released code's margin.
+# Half width and half height of the reference region, in eye distances. The released code boxes some
+# of dlib's 68 landmarks, with a margin. Here only five landmarks are known, and the numbers give
+# about the same boxes.
 REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
 
 
 def reference_region(
     landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str
 ) -> Tensor:
-    """The patches (B, *grid), bool, with their centre in the mouth, the nose or the eyes of a face.
+    """Which patches (B, *grid) have their centre in the box of a part of the face, bool.
 
-    The box turns with the face. Its centre lies between the mouth corners, between nose tip and
-    eyes, or between the eyes. A face without landmarks (NaN) has no patch.
+    The box turns with the face. Its centre is between the mouth corners, between nose tip and eyes,
+    or between the eyes. A face without landmarks (NaN) has no such patch.
 
     Args:
-        landmarks: Eyes, nose tip and mouth corners (B, 5, 2), x and y in pixels of the image.
+        landmarks: Eyes, nose tip and mouth corners (B, 5, 2), x and y in pixels of the image; the
+            person's right eye and right corner come before the left ones.
         size: Height and width of the image.
         grid: Rows and columns of patches.
         part: ``mouth``, ``nose`` or ``eyes``.
@@ -582,17 +596,20 @@ def reference_region(
     nose = landmarks[:, 2]
     mouth = landmarks[:, 3:].mean(1)
     centre = {"mouth": mouth, "nose": (nose + eyes) / 2, "eyes": eyes}[part]
-    across = landmarks[:, 1] - landmarks[:, 0]  # from the left eye to the right one
+    across = landmarks[:, 1] - landmarks[:, 0]  # from the person's right eye to the left one
     down = torch.stack([-across[:, 1], across[:, 0]], 1)  # across, turned by 90°
     squared_eye_distance = across.square().sum(1).clamp_min(1e-6)
 
     patch_y = middles(size[0], grid[0]).to(landmarks.device)
     patch_x = middles(size[1], grid[1]).to(landmarks.device)
-    patches = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
-    offset = patches - centre[:, None, None]  # (B, rows, columns, 2)
+    patch_centres = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
+    offset = patch_centres - centre[:, None, None]  # (B, rows, columns, 2)
 
     def along(axis: Tensor) -> Tensor:
-        """The length of the offset's part along an axis (B, 2), in eye distances."""
+        """|offset · axis| / |axis|²: the offset along the axis (B, 2), in eye distances.
+
+        Both axes are as long as the eye distance.
+        """
         product = (offset * axis[:, None, None]).sum(-1)
         return product.abs() / squared_eye_distance[:, None, None]
 
@@ -601,7 +618,10 @@ def reference_region(
 
 
 def middles(side: int, cells: int) -> Tensor:
-    """The middle of each cell, as a pixel, of a side that is divided into cells."""
+    """The coordinate of each cell's middle when ``side`` pixels are divided into cells.
+
+    The middle of the first pixel has coordinate 0, so the side begins at -0.5.
+    """
     return (torch.arange(cells) + 0.5) * side / cells - 0.5
 
 
@@ -609,30 +629,31 @@ def middles(side: int, cells: int) -> Tensor:
 def pseudo_labels(
     projection: Tensor, label: Tensor, region: Tensor, together: bool = False
 ) -> Tensor:
-    """SSPSL's labels (B, h, w), int64, of patches (released code).
+    """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged (released code).
 
     The fake anchor is the mean of the fakes' patches in ``region``, the real anchor the mean of all
-    patches of real images. A patch of a fake is forged if it resembles the fake anchor more.
-    Patches of real images are real. Without either anchor the fakes' patches are ``IGNORED``.
+    patches of real images. A patch of a fake is forged if its cosine with the fake anchor is the
+    greater one. Patches of real images are real. If the batch has no patch for one of the anchors,
+    the fakes' patches are ``IGNORED``.
 
     Args:
         projection: (B, C, h, w), of length 1 at each patch.
         label: (B,), 1 where fake.
         region: The reference region (B, h, w).
-        together: Take the anchors of the batches of all processes, each of which must call this.
+        together: Compute the anchors over the batches of all processes; all must then call this.
     """
     patches = projection.float().permute(0, 2, 3, 1)
-    real = (label == 0)[:, None, None].expand_as(region)
-    fake = region & ~real
-    real_anchor = patches[real].sum(0)
-    fake_anchor = patches[fake].sum(0)
-    anchors = torch.stack([real_anchor, fake_anchor])
-    counts = torch.stack([real.sum(), fake.sum()])
+    is_real = (label == 0)[:, None, None].expand_as(region)
+    is_reference = region & ~is_real
+    real_sum = patches[is_real].sum(0)
+    fake_sum = patches[is_reference].sum(0)
+    anchors = torch.stack([real_sum, fake_sum])
+    counts = torch.stack([is_real.sum(), is_reference.sum()])
     if together and torch.distributed.is_initialized():
         torch.distributed.all_reduce(anchors)
         torch.distributed.all_reduce(counts)
-    directions = F.normalize(anchors, dim=1)  # the length of a mean does not matter to the cosine
+    directions = F.normalize(anchors, dim=1)  # sums do for means: the cosine ignores the length
     toward_real, toward_fake = (patches @ directions.T).unbind(-1)
     labels = (toward_fake > toward_real).long()
     labels = torch.where(counts.all(), labels, IGNORED)
-    return labels.masked_fill(real, 0)
+    return labels.masked_fill(is_real, 0)

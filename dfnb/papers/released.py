@@ -1,7 +1,8 @@
 """Augmentations that the authors' released codes share.
 
-Their geometry is torchvision's own. Here are the changes of colour that torchvision lacks, with the
-arithmetic of albumentations and torch's random numbers.
+The geometric ones only set the parameters of torchvision's transforms. The changes of colour are
+missing from torchvision: they follow the arithmetic of albumentations, which the released codes
+use, but draw from torch's random numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from dfnb.data import codecs
 
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
-    """A transform of the image alone, not of masks and landmarks.
+    """Make a transform of a change of colours; it leaves masks and landmarks as they are.
 
-    ``change`` maps pixels (3, H, W), float32 in [0, 255], to new ones, which are rounded and
-    clipped.
+    ``change`` maps pixels (3, H, W), float32 in [0, 255], to new ones, which are then rounded and
+    clipped to uint8.
     """
     return v2.Lambda(partial(_recoloured, change), tv_tensors.Image)
 
@@ -36,22 +37,25 @@ def _recoloured(
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
-    """Transforms one after the other; each step is (its probability, the transform)."""
+    """Apply transforms one after the other; each step is (its probability, the transform)."""
     transforms = []
-    for chance, transform in steps:
-        transforms.append(v2.RandomApply([transform], p=chance))
+    for probability, transform in steps:
+        transforms.append(v2.RandomApply([transform], p=probability))
     return v2.Compose(transforms)
 
 
 def one_colour(limit: float = 0.2) -> v2.Transform:
-    """One of brightness and contrast (up to ``limit``), PCA lighting, hue and saturation."""
+    """One of three changes, drawn with equal probability.
+
+    Brightness and contrast (by up to ``limit``), PCA lighting, or hue, saturation and value.
+    """
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
     return v2.RandomChoice([recolour(change) for change in changes])
 
 
 def jpeg(lowest: int) -> v2.Transform:
-    """OpenCV's JPEG of a quality that is drawn from ``lowest`` to 100."""
+    """Compression by OpenCV's JPEG, with a quality drawn from ``lowest`` to 100."""
     return recolour(partial(_compressed, lowest))
 
 
@@ -62,14 +66,14 @@ def _compressed(lowest: int, pixels: Tensor) -> Tensor:
 
 
 def blur(size: int) -> v2.Transform:
-    """Gaussian blur of ``size`` × ``size`` pixels, with OpenCV's deviation for that size."""
+    """Gaussian blur by ``size`` × ``size`` pixels, with OpenCV's standard deviation for it."""
     return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)
 
 
 def affine(degrees: float, shift: float) -> v2.Transform:
     """Rotation by up to ``degrees``, shift by up to a share of the side, scale from 0.8 to 1.2.
 
-    What comes from outside the image is black.
+    Pixels that come from outside the image are black.
     """
     return v2.RandomAffine(
         degrees,
@@ -80,7 +84,7 @@ def affine(degrees: float, shift: float) -> v2.Transform:
 
 
 def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
-    """Multiply by 1 ± ``limit`` and add up to ± ``limit`` of the range."""
+    """Multiply by a factor within 1 ± ``limit`` and add a value within ± ``limit`` · 255."""
     contrast = 1 + _uniform(limit)
     brightness = 255 * _uniform(limit)
     return contrast * pixels + brightness
@@ -93,9 +97,9 @@ def noise(pixels: Tensor) -> Tensor:
 
 
 def pca_lighting(pixels: Tensor) -> Tensor:
-    """Add α · Vᵀλ, with the variances λ and the axes V (columns) of the image's own colours.
+    """Add α · Vᵀλ, with the variances λ and the principal axes V (columns) of the image's colours.
 
-    Krizhevsky et al., NeurIPS 2012, who add Vλ. The released recipes add Vᵀλ, by albumentations,
+    Krizhevsky et al., NeurIPS 2012, add Vλ. Albumentations, which the released codes use, adds Vᵀλ,
     with the largest variance first and one α ~ N(0, 0.1²) for the three axes.
     """
     covariance = torch.cov(pixels.flatten(1) / 255)
@@ -103,7 +107,7 @@ def pca_lighting(pixels: Tensor) -> Tensor:
     largest_first = [2, 1, 0]
     shift = axes[:, largest_first].T @ variances[largest_first]
     shift = shift[:, None, None]
-    return pixels + 255 * shift * 0.1 * torch.randn(())
+    return pixels + 255 * shift * 0.1 * torch.randn(())  # α = 0.1 · randn
 
 
 def hue_saturation_value(pixels: Tensor) -> Tensor:
@@ -117,10 +121,11 @@ def hue_saturation_value(pixels: Tensor) -> Tensor:
         _uniform(20 / 255),
     ]
     hsv[..., 0] %= 360
-    hsv = hsv.clip(0, (360, 1, 1)).astype("float32")
+    hsv = hsv.clip(0, (360, 1, 1)).astype("float32")  # upper limits of hue, saturation, value
     rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     return torch.from_numpy(255 * rgb).permute(2, 0, 1)
 
 
 def _uniform(limit: float) -> float:
+    """A number drawn from [-limit, limit)."""
     return torch.empty(()).uniform_(-limit, limit).item()

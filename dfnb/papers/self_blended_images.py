@@ -49,25 +49,26 @@ AVERAGE_FACE = np.float32(
         [0.59, 0.71],
     ]
 )
-# The ellipse in face coordinates (see face_coordinates) [O]; its lower end is the chin.
+# A pair is the range from which a number is drawn, unless its comment says otherwise.
+# The ellipse of the mask, in the units of face_coordinates [O].
 HALF_WIDTH = (1.6, 2.2)
-FOREHEAD = (-1.6, -1.2)  # its upper end in three of four masks
-BROWS = (-0.8, -0.4)  # its upper end in the others
-BOTTOM = (1.4, 1.8)
-WITH_FOREHEAD = 0.75
+FOREHEAD = (-1.6, -1.2)  # upper end of masks with the forehead
+BROWS = (-0.8, -0.4)  # upper end of the other masks
+BOTTOM = (1.4, 1.8)  # lower end, at the chin
+WITH_FOREHEAD = 0.75  # probability that a mask has the forehead
 SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance [R]
 VISIBLE = 0.05  # opacity from which a pixel counts as blended; below it the target is left as it is
-# The largest changes of colour, of 255: grey levels do not depend on the size of an image.
+# The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
-CONTRAST = 0.1  # gain or loss [M]
-LEVELS = 20.0  # of each channel [M]
-HUE_SATURATION_VALUE = (20.0, 30.0, 20.0)  # degrees; of 255 [O]
-SELDOM = 0.3  # probability of each change of colour but where it is certain [M]
-SHARPENING = (1.0, 2.5)  # times the fine detail that is added [M]
-LENGTHS_AT = 380  # the side of a crop, in pixels, for which the lengths below are given
-FINE_DETAIL = 1.0  # deviation of the Gaussian that removes it, in pixels [M]
-RESIZE = 0.05  # largest change of the source's size [R]
-SHIFT = (0.03, 0.015)  # largest shift of the source in x and y, as shares of the image's sides [R]
+CONTRAST = 0.1  # as a share of each level [M]
+LEVELS = 20.0  # of each channel on its own [M]
+HUE_SATURATION_VALUE = (20.0, 30.0, 20.0)  # three limits; that of hue in degrees [O]
+SELDOM = 0.3  # probability of a change of colour that is not always made [M]
+SHARPENING = (1.0, 2.5)  # the fine detail is added so many times [M]
+REFERENCE_SIDE = 380  # lengths in pixels are given for a crop of this side, and scaled to others
+FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
+RESIZE = 0.05  # largest share by which the source shrinks or is enlarged [R]
+SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
 MARGIN = 0.1  # largest margin that a pair loses at each edge, as a share of the side [O]
 QUALITY = (40, 100)  # of JPEG [M]
 
@@ -80,28 +81,29 @@ class Settings(contract.Settings):
     """The training of the README and the configuration; the rest is this interpretation's.
 
     Fixed without a setting: the constants at the head of the module; the source moves together with
-    its mask, and is black beyond its rim [M]; the real sample is the target as it was transformed,
-    so that a pair differs by the blend alone [R]; source and target are equally likely to be the
-    transformed one [R].
+    its mask, and is black where it has no pixels [M]; the real sample is the target, transformed or
+    not, so that a pair differs by the blend alone [R]; either source or target is the transformed
+    version of the frame, with equal probability [R].
 
-    It deviates from the released code in that a frame has one face, and one without a face is left
-    out when the data are prepared; there a test frame without a face scores .5 [T].
+    Unlike in the released code, a frame has one face, and a frame without a face is left out when
+    the data are prepared; there a test frame without a face scores .5 [T].
 
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
             always, at times levels and hue), frequency (sharpened, or reduced in resolution) and
             geometry (the source resized and shifted) [A in kind].
-        reduction: the frequency transform divides the resolution by one of these, to nearest
-            neighbours [M].
-        deformation: deviation of the displacement of the mask's outline, in pixels of a crop of
-            380 [M].
-        ratios: the blending ratio is drawn from these: the opacity of the source where the mask is
-            one [R].
+        reduction: the frequency transform divides the resolution by one of these, and enlarges
+            again, both by nearest neighbours [M].
+        deformation: standard deviation of the displacements that deform the mask, in pixels of a
+            crop of 380 [M].
+        ratios: the blending ratio, the opacity of the source where the mask is one, is drawn from
+            these with equal probability, so a repeated value is more likely [R].
         jpeg_probability: how often a pair is compressed as JPEG, both images alike [M].
         dropout, drop_path: shares of the classifier's features, and of its residual branches, that
             are dropped in training [T].
-        sharpness: how far the weights move up their gradient before the gradient that trains them
-            is taken (SAM, which doubles the passes) [R]; 0 turns it off.
+        sharpness: ρ of sharpness-aware minimisation (SAM): how far the weights move up their
+            gradient, to where the gradient that trains them is computed [R]. SAM doubles the
+            passes over a batch; 0 turns it off.
     """
 
     samples_per_frame: ClassVar[int] = 2
@@ -111,7 +113,7 @@ class Settings(contract.Settings):
     mean: contract.Colour = (0.0, 0.0, 0.0)  # images in [0, 1] [T]; the weights saw [-1, 1]
     std: contract.Colour = (1.0, 1.0, 1.0)
     epochs: contract.Epochs = 100  # [T]
-    # [T]; here it counts images, and a frame and its blend are two [O]
+    # [T]; here it counts images, and a frame and its blend are two images [O]
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32
     optimiser: contract.Optimiser = "sgd"  # under SAM [R], with momentum 0.9 [S]
     lr: contract.LearningRate = 0.001  # DeepfakeBench's entry for SAM [S]
@@ -141,11 +143,15 @@ class Settings(contract.Settings):
         if self.schedule == "last_quarter":
             total_steps = steps * self.epochs
             quarter = total_steps / 4
+            # The factor of the learning rate: 1, and in the last quarter steps left / quarter.
             schedule = LambdaLR(optimisers[0], lambda step: min(1, (total_steps - step) / quarter))
         return optimisers, schedule
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
-        """The target as a real sample, and the blend as a fake one, forged where the mask lies."""
+        """The target as a real sample, and the blend as a fake one, forged where it is blended.
+
+        Both get the same change of colours and the same JPEG, so that neither betrays the label.
+        """
         sample = without_margins(sample, draw)
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         colours = drawn_colours(draw, SELDOM)
@@ -166,7 +172,7 @@ class Settings(contract.Settings):
 
 
 def without_margins(sample: Sample, draw: Generator) -> Sample:
-    """The sample without a random margin at each edge, at most :data:`MARGIN` of the side."""
+    """Crop the sample by a random margin at each edge, at most :data:`MARGIN` of the side."""
     height, width = sample.mask.shape
     left, right = np.int32(MARGIN * width * draw.random(2))
     top, bottom = np.int32(MARGIN * height * draw.random(2))
@@ -185,10 +191,11 @@ def without_margins(sample: Sample, draw: Generator) -> Sample:
 def self_blended(
     image: np.ndarray, landmarks: np.ndarray, settings: Settings, draw: Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Target, blend and opacity, made of a real frame (H, W, 3) uint8.
+    """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
-    Target and blend have the shape and type of the frame. The opacity (H, W) in [0, 1] is the share
-    of the source in the blend; where it is zero, target and blend are equal.
+    One of source and target is the frame, the other is its transformed version. The blend is
+    M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1]. Target and blend have the
+    shape and type of the frame.
     """
     frame = image.astype(np.float32)
     transformed = frame
@@ -206,12 +213,12 @@ def self_blended(
     if "geometry" in settings.transforms:
         source, mask = displaced(source, mask, draw)
     opacity = mask * draw.choice(settings.ratios)
-    blend = target + opacity[..., None] * (source - target)  # I = M · source + (1 − M) · target
+    blend = target + opacity[..., None] * (source - target)  # = M · source + (1 − M) · target
     return rounded(target), rounded(blend), opacity
 
 
 class Colours(NamedTuple):
-    """A change of colours; grey levels are those of 255."""
+    """A change of colours, in levels of 0 to 255."""
 
     levels: np.ndarray  # (3,), added to red, green and blue
     hue_saturation_value: np.ndarray  # (3,), added; the hue in degrees
@@ -220,25 +227,26 @@ class Colours(NamedTuple):
 
 
 def drawn_colours(draw: Generator, probability: float) -> Colours:
-    """A change of colours; that of brightness and contrast has this ``probability``.
+    """Draw a change of colours: levels; hue, saturation and value; contrast and brightness.
 
-    Those of the levels, and of hue, saturation and value, have :data:`SELDOM`.
+    The first two are each made with probability :data:`SELDOM`, contrast and brightness together
+    with ``probability``. A change that is not made is drawn, too, and multiplied by zero.
     """
     levels = draw.uniform(-LEVELS, LEVELS, 3)
     hue_saturation_value = draw.uniform(-1, 1, 3) * HUE_SATURATION_VALUE
     contrast = draw.uniform(-CONTRAST, CONTRAST)
     brightness = draw.uniform(-BRIGHTNESS, BRIGHTNESS)
-    happens = draw.random(3) < (SELDOM, SELDOM, probability)
+    is_made = draw.random(3) < (SELDOM, SELDOM, probability)
     return Colours(
-        levels * happens[0],
-        hue_saturation_value * happens[1],
-        1 + contrast * happens[2],
-        brightness * happens[2],
+        levels * is_made[0],
+        hue_saturation_value * is_made[1],
+        1 + contrast * is_made[2],
+        brightness * is_made[2],
     )
 
 
 def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
-    """An image (H, W, 3) in [0, 255] under a change of colours: float32, clipped to that range."""
+    """Change the colours of an image (H, W, 3) in [0, 255]: float32, clipped to that range."""
     image = np.float32(image + colours.levels).clip(0, 255)
     if colours.hue_saturation_value.any():
         # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
@@ -252,11 +260,15 @@ def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
 
 
 def refocused(image: np.ndarray, reduction: Sequence[float], draw: Generator) -> np.ndarray:
-    """An image (H, W, 3) in [0, 255] with stronger fine detail or, as often, less resolution."""
+    """Sharpen an image (H, W, 3) in [0, 255], or, as often, reduce its resolution.
+
+    Sharpening adds a multiple of the fine detail: the image less its Gaussian blur.
+    """
     height, width = image.shape[:2]
     if draw.random() < 0.5:
         strength = draw.uniform(*SHARPENING)
-        deviation = max(0.5, FINE_DETAIL * width / LENGTHS_AT)  # below .5 nothing would be removed
+        # A Gaussian narrower than half a pixel would blur nothing.
+        deviation = max(0.5, FINE_DETAIL * width / REFERENCE_SIDE)
         fine_detail = image - cv2.GaussianBlur(image, (0, 0), deviation)
         return np.clip(image + strength * fine_detail, 0, 255)
     factor = draw.choice(reduction)
@@ -270,9 +282,9 @@ def refocused(image: np.ndarray, reduction: Sequence[float], draw: Generator) ->
 def displaced(
     source: np.ndarray, mask: np.ndarray, draw: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A source (H, W, 3) and its mask (H, W), together resized and shifted a little.
+    """Resize and shift a source (H, W, 3) and its mask (H, W) a little, both alike.
 
-    Both are zero beyond their rim.
+    Pixels that come from outside the image are zero in both.
     """
     height, width = mask.shape
     scale = draw.uniform(1 - RESIZE, 1 / (1 - RESIZE))
@@ -287,23 +299,23 @@ def displaced(
 
 
 class Outline(NamedTuple):
-    """The shape of a mask before it is laid on a face."""
+    """The random numbers that define a mask: an ellipse, its deformation and its softening."""
 
-    half_width: float  # the ellipse in face coordinates
+    half_width: float  # of the ellipse, in face coordinates
     top: float
     bottom: float
-    waves: np.ndarray  # displacements in x and y at the nodes of a coarse grid, (2, 4, 4)
-    blurs: np.ndarray  # (2,), the deviations of the two blurs, as shares of the eye distance
+    waves: np.ndarray  # (2, 4, 4), displacements in x and y at the nodes of a coarse grid
+    blurs: np.ndarray  # (2,), standard deviations of the two blurs, as shares of the eye distance
 
 
 def drawn_outline(draw: Generator) -> Outline:
-    """A random outline."""
-    top = BROWS
+    """Draw the numbers of an outline."""
+    top_range = BROWS
     if draw.random() < WITH_FOREHEAD:
-        top = FOREHEAD
+        top_range = FOREHEAD
     return Outline(
         half_width=draw.uniform(*HALF_WIDTH),
-        top=draw.uniform(*top),
+        top=draw.uniform(*top_range),
         bottom=draw.uniform(*BOTTOM),
         waves=draw.normal(size=(2, 4, 4)).astype(np.float32),
         blurs=draw.uniform(*SOFTENING, 2),
@@ -316,18 +328,17 @@ def soft_mask(
     deformation: float,
     draw: Generator,
 ) -> np.ndarray:
-    """A mask (H, W) in [0, 1]: an ellipse from forehead or brows to chin, deformed and softened.
+    """Draw a mask (H, W) in [0, 1]: an ellipse from forehead or brows to chin, deformed, softened.
 
-    The deviation of the ``deformation`` is in pixels of a crop of :data:`LENGTHS_AT`.
-
-    Landmarks (5, 2) that are unknown, that span no face or whose face lies outside the image are
-    replaced by those of an average crop (:data:`AVERAGE_FACE`).
+    ``deformation`` is the standard deviation of the displacements, in pixels of a crop of side
+    :data:`REFERENCE_SIDE`. If the landmarks (5, 2) give no mask, because they are unknown, span no
+    face or put it outside the image, those of an average crop (:data:`AVERAGE_FACE`) replace them.
     """
     outline = drawn_outline(draw)
-    deviation = deformation * shape[1] / LENGTHS_AT
+    deviation = deformation * shape[1] / REFERENCE_SIDE
     mask = mask_on_face(outline, landmarks, shape, deviation)
     if not mask.any():
-        size = np.float32(shape[::-1])
+        size = np.float32(shape[::-1])  # width and height, for landmarks (x, y)
         mask = mask_on_face(outline, AVERAGE_FACE * size, shape, deviation)
     return mask
 
@@ -338,14 +349,14 @@ def mask_on_face(
     shape: tuple[int, int],
     deviation: float,
 ) -> np.ndarray:
-    """The mask (H, W) of an outline on the face with these landmarks; zero without a face.
+    """The mask (H, W) of an outline on the face with these landmarks; all zero without a face.
 
-    ``deviation`` is that of its displacement, in pixels.
+    ``deviation`` is the standard deviation of its displacements, in pixels.
     """
     s, t = face_coordinates(landmarks, shape)
     middle = (outline.top + outline.bottom) / 2
     half_height = (outline.bottom - outline.top) / 2
-    # (s / a)² + ((t − t_0) / b)² < 1
+    # Inside the ellipse, (s / half width)² + ((t − middle) / half height)² < 1; NaN is outside.
     radius = np.hypot(s / outline.half_width, (t - middle) / half_height)
     ellipse = radius < 1
     if not ellipse.any():
@@ -356,26 +367,27 @@ def mask_on_face(
 
 
 def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The coordinates (s, t) of every pixel in the frame of the face, (2, H, W).
+    """The face coordinates (s, t) of every pixel, (2, H, W).
 
-    The eyes lie at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). NaN where landmarks
-    (5, 2) are unknown, or where they span less than a thousandth of the image.
+    The eyes are at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). All are NaN if landmarks
+    (5, 2) are unknown, or if the unit square of (s, t) is less than a thousandth of the image.
     """
-    axes, origin = face_axes(landmarks)
+    axes, origin = face_axes(landmarks)  # pixel = axes @ (s, t) + origin
     (a, b), (c, d) = axes
-    area = abs(a * d - b * c)  # the determinant; numpy's would warn of NaN
+    area = abs(a * d - b * c)  # |det(axes)|, in pixels; numpy's det would warn of NaN
     smallest = shape[0] * shape[1] / 1000
     if np.isnan(area) or area <= smallest:
         return np.full((2, *shape), np.nan)
-    columns_and_rows = np.indices(shape)[::-1]
+    columns_and_rows = np.indices(shape)[::-1]  # x and y of every pixel, (2, H, W)
     pixels = columns_and_rows - origin[:, None, None]
     return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
 def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarray:
-    """A mask (H, W) under smooth displacements in x and y of a standard deviation in pixels.
+    """Displace the pixels of a mask (H, W) smoothly in x and y.
 
-    The displacements are ``waves`` (2, n, n), interpolated between the nodes of their grid.
+    The displacements are ``waves`` (2, n, n), interpolated between the nodes of their grid and
+    scaled to a standard ``deviation`` in pixels.
     """
     size = mask.shape[::-1]
     shifts = []
@@ -388,12 +400,13 @@ def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarra
 
 
 def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
-    """A mask (H, W) blurred twice; between the blurs, only what is nearly one is kept.
+    """Blur a mask (H, W) twice; between the blurs, only what is nearly one is kept.
 
-    The first blur takes as much from the outline as its width, the second gives back as much as
-    its own. So the mask shrinks if the first blur is the wider one, and otherwise grows.
+    Keeping only the core shrinks the mask in proportion to the width of the first blur; the second
+    blur makes it grow in proportion to its own. So the mask shrinks if the first blur is the wider
+    one, and otherwise grows. ``blurs`` (2,) are their standard deviations in pixels.
     """
-    first_blur, second_blur = np.maximum(blurs, 0.3)
+    first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a width above zero
     mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
     core = np.float32(mask > 1 - VISIBLE)
     mask = cv2.GaussianBlur(core, (0, 0), second_blur)
@@ -404,12 +417,13 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
 
 
 class Network(xception.Network):
-    """The baseline's classifier; everything new lies in the data, and in how it is trained."""
+    """The baseline's classifier with dropout; what is new are the data and how it is trained."""
 
     def __init__(self, settings: Settings) -> None:
         rates = {"drop_rate": settings.dropout, "drop_path_rate": settings.drop_path}
-        wanted = {name: rate for name, rate in rates.items() if rate}  # not all models have them
-        super().__init__(settings, **wanted)
+        # A rate of zero is left out, because not every timm model accepts these options.
+        timm_options = {name: rate for name, rate in rates.items() if rate}
+        super().__init__(settings, **timm_options)
         self.sharpness = settings.sharpness
 
     def moved(self) -> AbstractContextManager | None:
@@ -421,15 +435,16 @@ class Network(xception.Network):
 
 @contextmanager
 def climbed(network: nn.Module, distance: float) -> Iterator[None]:
-    """Move the weights by ``distance`` up their gradient and clear it; at the end, put them back.
+    """Move the weights by ``distance`` = ρ up their gradient g and clear it; at last put them back.
 
-    The gradient in between is that of sharpness-aware minimisation (SAM; Foret et al., ICLR 2021).
+    A backward pass inside the context gives the gradient of sharpness-aware minimisation (SAM;
+    Foret et al., ICLR 2021): that at w + ρ · g / |g| instead of w.
     """
     trained = [weight for weight in network.parameters() if weight.grad is not None]
     gradients = [weight.grad for weight in trained]
     originals = [weight.detach().clone() for weight in trained]
     length = nn.utils.get_total_norm(gradients)
-    step = float(distance / (length + 1e-12))  # equation 2: ε = ρ · g / |g|
+    step = float(distance / (length + 1e-12))  # equation 2: weights move by ρ · g / |g|
     with torch.no_grad():
         for weight, gradient in zip(trained, gradients):
             weight.add_(gradient, alpha=step)

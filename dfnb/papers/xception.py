@@ -18,9 +18,9 @@ PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)"
 class Settings(contract.Settings):
     """DeepfakeBench's training: 256 pixels, every frame once in an epoch (one real to four fakes).
 
-    It tests after every half epoch and keeps the best test; here the validation split judges once
-    after every epoch. Its initial weights (file ``b5690688``) may differ from timm's
-    (``43020ad28``): nobody has compared them.
+    DeepfakeBench tests after every half epoch and keeps the weights of the best test. Here the
+    validation split chooses among the weights after each epoch. DeepfakeBench's initial weights
+    (file ``b5690688``) may differ from timm's (``43020ad28``): nobody has compared them.
     """
 
     image_size: contract.ImageSize = 256
@@ -33,7 +33,7 @@ class Settings(contract.Settings):
     augmentation: contract.Augmentation = "released"
 
     def released_transform(self) -> v2.Transform:
-        """DeepfakeBench's: mirror, blur, one change of colour and JPEG (40 to 100), each with p .5.
+        """DeepfakeBench's: mirror, blur, a change of colour, JPEG (quality 40 to 100), each p = .5.
 
         Its configuration also names a rotation by up to 10°, with probability 0.
         """
@@ -47,7 +47,10 @@ class Settings(contract.Settings):
 
 
 class Network(contract.Network):
-    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``."""
+    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``.
+
+    ``timm_options`` go to the backbone, for example the rates of its dropout.
+    """
 
     def __init__(self, settings: contract.Settings, **timm_options: float) -> None:
         super().__init__()
@@ -64,6 +67,6 @@ class Network(contract.Network):
         return {"cls": self.backbone(images)}
 
     def losses(self, outputs: dict[str, Tensor], batch: contract.Batch) -> dict[str, Tensor]:
-        """The cross-entropy ``cls``, which is the ``total``."""
+        """The cross-entropy ``cls``, which is also the ``total``."""
         cls = contract.cross_entropy(outputs["cls"], batch["label"], batch)
         return {"cls": cls, "total": cls}
