@@ -35,7 +35,7 @@ def style() -> None:
         Path(__file__).with_suffix(".mplstyle"),
     ]
     plt.style.use(styles)
-    if get_ipython():  # in a notebook, where a panel of frames is a tenth as large as in PNG
+    if get_ipython():  # a panel of frames as JPEG is a tenth as large as its PNG
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 

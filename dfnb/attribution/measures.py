@@ -76,7 +76,7 @@ def measure(
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = region(frame_map, mask, mean_mask)
-        row["chance"] = mask.mean() or np.nan  # a forged frame without a mask has an empty one
+        row["chance"] = mask.mean() or np.nan  # 0: the forged pixels are unknown
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
@@ -161,7 +161,7 @@ def sanity(
 def randomise(network: Network) -> None:
     """Make all weights of a network random (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
-    Every tensor of weights gets normally distributed numbers and keeps its mean square.
+    Normally distributed numbers replace every tensor of weights; its mean square stays about equal.
     """
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)
