@@ -1,7 +1,7 @@
 """Eight corruptions of the frames of a test set, in five severities each.
 
-A corruption takes all frames of a stored video together, because a video codec does. The same
-video, severity and corruption give the same frames.
+All frames of a stored video are corrupted together, because a video codec needs them all. The same
+video, corruption and severity always give the same frames.
 """
 
 import math
@@ -17,52 +17,54 @@ from dfnb.data import codecs
 from dfnb.data.frames import Pixels
 from dfnb.seeds import rng
 
-# Every function of CORRUPTIONS takes the frames of a video (n, 3, H, W) uint8 and its strength, and
-# returns the frames corrupted. Those of RANDOM take a random stream, too.
+# Every function of CORRUPTIONS gets a clip, which is the frames of a video (n, 3, H, W) uint8, and
+# the strength of the corruption, and returns the corrupted clip. Those of RANDOM also get a random
+# stream.
 
 
 def jpeg(clip: Tensor, quality: int) -> Tensor:
-    """Every frame after JPEG; the strength is the quality, 1 to 100."""
-    compressed = [codecs.jpeg(frame, quality) for frame in _frames(clip)]
-    return _clip(np.stack(compressed))
+    """JPEG compression of every frame; the strength is the quality, 1 to 100."""
+    compressed = [codecs.jpeg(frame, quality) for frame in _as_frames(clip)]
+    return _as_clip(np.stack(compressed))
 
 
 def h264(clip: Tensor, crf: int) -> Tensor:
-    """The video after H.264; the strength is the constant rate factor."""
-    decoded = codecs.h264(_frames(clip), crf, repeatable=True)
-    return _clip(decoded)
+    """H.264 compression of the video; the strength is the constant rate factor."""
+    decoded = codecs.h264(_as_frames(clip), crf, repeatable=True)
+    return _as_clip(decoded)
 
 
 def blur(clip: Tensor, percent: float) -> Tensor:
     """Gaussian blur; the strength is the standard deviation in per cent of the width."""
     deviation = percent / 100 * clip.shape[-1]
-    radius = math.ceil(3 * deviation)
+    radius = math.ceil(3 * deviation)  # the kernel is cut off where it is nearly zero
     return functional.gaussian_blur(clip, 2 * radius + 1, deviation)
 
 
 def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
     """Gaussian noise, independent in every pixel and channel.
 
-    The strength is the standard deviation, where white is 255.
+    The strength is the standard deviation on the scale of 0 black to 255 white.
     """
-    noise = draw.normal(0, deviation, clip.shape)
-    noisy = clip + torch.from_numpy(noise)
+    added = draw.normal(0, deviation, clip.shape)
+    noisy = clip + torch.from_numpy(added)
     return noisy.round().clamp(0, 255).byte()
 
 
 def resize(clip: Tensor, percent: float) -> Tensor:
-    """Smaller frames; the strength is what is left of their sides, in per cent."""
+    """Smaller frames; the strength is the length of their sides in per cent of the original."""
     shorter_side = min(clip.shape[-2:])
+    # torchvision takes the new length of the shorter side.
     return functional.resize(clip, round(shorter_side * percent / 100))
 
 
 def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """A grey block, at the same random place in all frames.
 
-    The strength is the part of the area under the block, in per cent.
+    The strength is the area of the block in per cent of the frame.
     """
     height, width = clip.shape[-2:]
-    share_of_side = (percent / 100) ** 0.5
+    share_of_side = (percent / 100) ** 0.5  # an area is the product of two sides
     block_height = round(height * share_of_side)
     block_width = round(width * share_of_side)
     top = int(draw.integers(0, height - block_height + 1))
@@ -71,7 +73,7 @@ def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     return functional.erase(clip, top, left, block_height, block_width, grey)
 
 
-CORRUPTIONS = {  # by name the function, and its strengths at severities 1 to 5
+CORRUPTIONS = {  # by name: the function, and its strengths at severities 1 to 5
     "JPEG": (
         jpeg,
         (80, 60, 40, 20, 10),
@@ -108,24 +110,24 @@ CORRUPTIONS = {  # by name the function, and its strengths at severities 1 to 5
 RANDOM = ("noise", "occlusion")
 
 
-def _frames(clip: Tensor) -> np.ndarray:
-    """(n, 3, H, W) as (n, H, W, 3)."""
+def _as_frames(clip: Tensor) -> np.ndarray:
+    """A clip (n, 3, H, W) as an array of frames (n, H, W, 3)."""
     return clip.permute(0, 2, 3, 1).numpy()
 
 
-def _clip(frames: np.ndarray) -> Tensor:
-    """(n, H, W, 3) as (n, 3, H, W)."""
+def _as_clip(frames: np.ndarray) -> Tensor:
+    """An array of frames (n, H, W, 3) as a clip (n, 3, H, W)."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 class Corrupted(Pixels):
-    """The crops of a frames table under a corruption, to be read in place of its dataset's.
+    """Reads the crops of a dataset under a corruption.
 
-    The column ``mask`` of the table that is read must be empty, because a mask would be corrupted
-    like a crop.
+    It cannot read masks: it would corrupt them like crops. So the column ``mask`` of a frames table
+    must be empty where this class takes the place of :class:`Pixels`.
 
     Args:
-        frames: The table.
+        frames: A frames table of the dataset.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
     """
@@ -139,21 +141,23 @@ class Corrupted(Pixels):
         super().__init__(frames.attrs["folder"])
         self.name = name
         self.severity = severity
-        self.last_frames = {}  # by the path that was read last: its corrupted frames
+        # The path that was read last and its corrupted frames: usually the next crop is from the
+        # same video.
+        self.last_frames = {}
 
     def crop(self, path: str, row: int) -> np.ndarray:
-        """One corrupted crop (H, W, 3) uint8 RGB; smaller where the corruption is a resize."""
+        """One corrupted crop (H, W, 3) uint8 RGB; "resize" makes it smaller."""
         is_video = path.endswith(".npy")
         if path not in self.last_frames:
             frames = super().crop(path)
             if not is_video:
-                frames = frames[None]
+                frames = frames[None]  # an image is a video of one frame
             corrupt, strengths = CORRUPTIONS[self.name]
-            arguments = [_clip(frames), strengths[self.severity - 1]]
+            arguments = [_as_clip(frames), strengths[self.severity - 1]]
             if self.name in RANDOM:
                 draw = rng("corruption", self.name, self.severity, path)
                 arguments.append(draw)
             clip = corrupt(*arguments)
-            self.last_frames = {path: _frames(clip)}
+            self.last_frames = {path: _as_frames(clip)}
         frame = self.last_frames[path][row if is_video else 0]
-        return frame.copy()
+        return frame.copy()  # contiguous, as a crop from a file, and independent of last_frames

@@ -1,7 +1,7 @@
 """The page of a report: which detector is best, where it looks, the claims; all tables and figures.
 
-Every sentence is made from the results. The page is one HTML file that needs no network; it shows
-the report's figures and links to its tables as Markdown.
+The page is one HTML file in the report's folder, made from ``page.html.jinja``. It needs no
+internet: its figures and the Markdown of its tables are files of the report.
 """
 
 from collections import defaultdict
@@ -13,20 +13,22 @@ from jinja2 import Environment, FileSystemLoader
 from dfnb import figures, tables
 from dfnb.files import write_bytes
 
-OTHERS = "other_notebooks"  # whose tables and figures tables.yaml does not declare
+# The heading of tables and figures that tables.yaml does not declare.
+OTHERS = "other_notebooks"
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main table, ordered by the cross-dataset mean."""
     table = report.table("cross_dataset")
     rows = report.rows("cross_dataset")
+    # Only means have a text in mean_over, so they come first, the best of them on top.
     means_first = rows.sort_values(["mean_over", "value"], ascending=False)
     order = means_first["detector"].unique()
     return table.reindex(order)
 
 
 def answer(report: tables.Report, best: str) -> str:
-    """How sure it is that the first detector of the leaderboard is the best one."""
+    """A sentence that says how sure it is that ``best``, the first of the leaderboard, is best."""
     means = report.rows("differences").query("mean_over != ''")
     pairs = means.query("detector == @best or minus == @best")
     if pairs.empty:
@@ -38,13 +40,13 @@ def answer(report: tables.Report, best: str) -> str:
         return f"{best} is first, but cannot be told apart from {names}."
     if pairs["seeds"].min() == 1:
         return f"{best} is first; with one seed each, another training may turn that round."
-    return f"{best} is first, and no interval of its difference from another one holds zero."
+    return f"{best} is first; the intervals of its differences from all others exclude zero."
 
 
 def maps(report: tables.Report, detector: str) -> pd.DataFrame:
-    """The share of each map of a detector that lies on forged pixels, beside what is chance.
+    """How much of each map of a detector is on forged pixels, and how much would be by chance.
 
-    The verdict is that of the map's sanity check.
+    ``verdict`` is that of the map's sanity check.
     """
     table = report.table("attribution")
     is_detector = table.index.isin([detector], level=0)
@@ -52,14 +54,18 @@ def maps(report: tables.Report, detector: str) -> pd.DataFrame:
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
-    """The tables and figures in the folder of a report, with captions, by notebook."""
+    """The tables and figures that were saved in a report, by the notebook that explains them.
+
+    An item has ``name`` and ``caption``; a table also has ``table``, its HTML.
+    """
     items = defaultdict(list)
     folder = report.store.folder
-    captions = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
-    for path in sorted(captions):
+    caption_paths = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
+    for path in sorted(caption_paths):
         item = {"name": path.stem, "caption": path.read_text(encoding="utf-8")}
         if path.parent.name == "tables":
             csv = path.with_suffix(".csv")
+            # As text: numbers are shown as they were saved.
             table = pd.read_csv(csv, dtype=str, keep_default_na=False)
             item["table"] = table.to_html(index=False)
         notebook = OTHERS

@@ -1,4 +1,4 @@
-"""Figures of frames, their masks, and what a network makes of them."""
+"""Figures of frames: with their true masks, and with the scores and maps of a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +16,8 @@ from dfnb.figures import MAP, WIDTH
 from dfnb.papers.contract import outputs_of
 from dfnb.runs import Run
 
+# A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords
+# of imshow. A picture may have another size than its mask, as a map has.
 Row = tuple[str, Sequence, Sequence, Mapping[str, Any]]
 
 
@@ -23,16 +25,16 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     """Pictures in rows, with the outlines of their true masks.
 
     Args:
-        rows: Name, pictures (n, h, w) or (n, H, W, 3), masks (n, H, W), and keywords of ``imshow``.
-        titles: Above the columns.
+        rows: See :data:`Row`.
+        titles: Of the columns.
     """
     columns = max(len(images) for _, images, _, _ in rows)
-    row_height = WIDTH / max(columns, 5)
-    height = 0.4 + len(rows) * row_height
+    row_height = WIDTH / max(columns, 5)  # a few pictures alone would become huge
+    figure_height = 0.4 + len(rows) * row_height  # in inches; 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(WIDTH, height),
+        figsize=(WIDTH, figure_height),
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
@@ -41,9 +43,11 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         axes_of_row[0].set_ylabel(label, fontsize=7)
         for axis, image, mask in zip(axes_of_row, images, masks):
             height, width = np.shape(mask)
-            pixels_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
-            axis.imshow(image, extent=pixels_of_mask, **keywords)
+            # The picture is stretched to the mask's pixels, so that the outline fits.
+            extent_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axis.imshow(image, extent=extent_of_mask, **keywords)
             if np.min(mask) < np.max(mask):  # else there is no outline
+                # A black and a white line: one of them is visible on any background.
                 axis.contour(
                     mask,
                     levels=[0.4, 0.6],
@@ -56,10 +60,13 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 
 
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
-    """First frames of test videos of a dataset, about ``columns``, of each method, real last."""
+    """About ``columns`` frames of a dataset's split test: some of each method, real ones last.
+
+    Each is the first frame of another video.
+    """
     frames = select(load_frames(name), "test")
-    videos = frames.drop_duplicates("video")
-    by_method = videos.groupby("method", observed=True)
+    first_frames = frames.drop_duplicates("video")
+    by_method = first_frames.groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
     return chosen.sort_values("label", ascending=False, kind="stable")
@@ -71,13 +78,13 @@ def frames_panel(
     frames: pd.DataFrame,
     shown_maps: Sequence[str] = (),
 ) -> Figure:
-    """Frames with their true masks and P(fake), what the network shows of them, and maps.
+    """Frames with their true masks and P(fake), the network's own pictures of them, and maps.
 
     Args:
         run: A finished training.
         frames: A small frames table.
-        shown_maps: Names for :func:`dfnb.attribution.maps.of`. These maps are drawn below what the
-            network itself shows and locates.
+        shown_maps: Names for :func:`dfnb.attribution.maps.of`. These maps are drawn below the
+            pictures of ``Network.panel`` and the map of ``Network.localise``.
     """
     network = run.network()
     batch = as_batch(frames, run.settings)
@@ -87,7 +94,7 @@ def frames_panel(
     for name, values in network.panel(outputs, batch).items():
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     located = [name for name, where in network.maps().items() if where == "localise"]
-    for name in dict.fromkeys([*located, *shown_maps]):
+    for name in dict.fromkeys([*located, *shown_maps]):  # each name once
         frame_maps = maps.of(run, frames, name)
         rows.append((name, frame_maps, masks, MAP))
     titles = []
@@ -101,12 +108,16 @@ def sample_grid(
     split: str = "test",
     columns: int = 8,
 ) -> Figure:
-    """First frames of videos of a dataset with their true masks, one row per method, real first."""
+    """Frames of a dataset with their true masks: one row per method, real first.
+
+    A row has the first frames of ``columns`` videos.
+    """
     frames = select(load_frames(name), split)
     pixels = Pixels(frames.attrs["folder"])
-    videos = frames.drop_duplicates("video")
+    first_frames = frames.drop_duplicates("video")
     rows = []
-    for (_, method), of_method in videos.groupby(["label", "method"], observed=True):
+    # By label, too, because real frames (label 0) then come first.
+    for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
         crops = []
         masks = []
         for frame in of_method.head(columns).itertuples():

@@ -1,7 +1,7 @@
-"""The tables and figures of a report: choices of rows of its results, as ``tables.yaml`` declares.
+"""The tables and figures of a report. Each shows some rows of the results, see ``tables.yaml``.
 
-Nothing here computes a metric, runs a network or reads a dataset, so a table is the same wherever
-the report lies.
+Nothing here computes a metric, runs a network or reads a dataset: a report's own files are enough
+to make its tables again on any machine.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,11 +40,13 @@ class Spec(Closed):
 
 
 def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Spec]:
-    """The tables of ``tables.yaml`` by name, those of ablations as ``<paper>_<ablation>…``.
+    """All tables by name: those of ``tables.yaml``, and for each ablation those of its template.
+
+    The tables of an ablation are named ``<paper>_<ablation><ending>``.
 
     Args:
         table: The :func:`extended` results.
-        detectors: Those of the report.
+        detectors: All detectors of the report.
     """
     entries = {}
     for notebook, tables in DECLARED["tables"].items():
@@ -53,18 +55,20 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
     for detector in detectors:
         if detector.variant in ("", results.MAIN):
             continue
+        # Each further variant of an ablation makes the same entries again.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
             "ablation": ["", detector.ablation],
-            "detector": [*rows["detector"], *rows["minus"]],  # variants, and what they vary
+            # The variants and the detectors with which they are compared, on test sets of variants.
+            "detector": [*rows["detector"], *rows["minus"]],
             "test_set": list(rows["test_set"]),
         }
         run = detector.runs[0]
-        ablation = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
+        prefix = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
         for ending, values in DECLARED["ablations"].items():
             if "by_method" in ending and not run.parameters["seen_methods"]:
-                continue
-            entries[ablation + ending] = {
+                continue  # the training saw all methods
+            entries[prefix + ending] = {
                 **values,
                 "notebook": run.detector["notebook"],
                 "lead": f"{run.detector['title']}, {detector.ablation}. {values['lead']}",
@@ -77,38 +81,41 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
 
 
 def extended(table: pd.DataFrame) -> pd.DataFrame:
-    """The results with what tables need besides.
+    """The results with further columns for the tables.
 
     - ``within``: whether the test set is the one trained on;
-    - ``verdict``: of the sanity check of the map;
-    - the published AUC, see :func:`dfnb.claims.with_published`.
+    - ``verdict``: whether the map of the row "passes" or "fails" its sanity check; empty if there
+      was no check;
+    - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     is_within = table["test_set"] == table["train_set"]
     table = table.assign(within=is_within)
-    by_map = _sanity_verdicts(table)
-    table = table.join(by_map, on=["detector", "map"])
+    verdict_by_map = _sanity_verdicts(table)
+    table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
     return claims.with_published(table)
 
 
 def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
-    """Whether each map, by detector and map, passes or fails its sanity check.
+    """Whether a map "passes" or "fails" its sanity check, indexed by detector and map.
 
-    Differences of two detectors do not count, because they are no correlations.
+    The limits are for the measures of one detector; differences of two detectors are left out.
     """
     tested = table.query("sanity and minus == '' and not collapsed_included")
     tested = tested.dropna(subset="value")
+    # Older reports have further measures. Their limit is NaN, which no value reaches.
     limits = tested["metric"].map(metrics.SANITY_LIMITS)
-    fails = tested["value"] >= limits.astype(float)
-    by_map = fails.groupby([tested["detector"], tested["map"]]).any()
-    verdicts = by_map.map({True: "fails", False: "passes"})
+    reaches_limit = tested["value"] >= limits.astype(float)
+    map_fails = reaches_limit.groupby([tested["detector"], tested["map"]]).any()
+    verdicts = map_fails.map({True: "fails", False: "passes"})
     return verdicts.rename("verdict")
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of the :func:`extended` results that the head of ``tables.yaml`` describes.
+    """The rows of the :func:`extended` results with the values that ``where`` wants.
 
-    Means over different test sets are named apart, because they must not be compared.
+    The head of ``tables.yaml`` explains ``where``. If the rows have means over different test sets,
+    the name of each mean lists its test sets, because such means must not be compared.
     """
     keep = np.full(len(table), True)
     where = {**DECLARED["everywhere"], **where}
@@ -116,7 +123,8 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
         if wanted == "some":
             keep &= table[column] != ""
         elif wanted != "any":
-            keep &= table[column].isin(np.atleast_1d(wanted))
+            values = np.atleast_1d(wanted)  # one value, or a list
+            keep &= table[column].isin(values)
     rows = table[keep].copy()
     means = rows.loc[rows["mean_over"] != "", "mean_over"]
     if means.nunique() > 1:
@@ -128,7 +136,7 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def cell(row: Mapping[str, Any]) -> str:
-    """A row's value with its interval, unbreakable; a dash where it has none."""
+    """A row's value with its interval, as text that no line break divides; "–" without a value."""
     if np.isnan(row["value"]):
         return "–"
     text = metrics.interval_text(
@@ -141,14 +149,19 @@ def cell(row: Mapping[str, Any]) -> str:
 
 
 def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-    """Rows as a table of texts ``value [low, high]``, in the order of the results."""
+    """Rows as a table of texts ``value [low, high]``, in the order of the results.
+
+    Without ``spec.columns`` the rows are differences, and the table is a list of them.
+    """
     if rows.empty:
         return pd.DataFrame()
+    # By regex, because a measure is also part of a longer name such as "constant iou".
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
     rows["text"] = rows.apply(cell, axis=1)
     if not spec.columns:
-        return _differences(rows.set_index(spec.index))
+        return _list_of_differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
+    # A cell has one row. DataFrame.pivot would sort the names.
     table = rows.pivot_table(
         "text",
         spec.index,
@@ -156,14 +169,15 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
         aggfunc="last",
         sort=False,
     )
+    # The cells of a line may differ, for example in their seeds; the largest value is shown.
     beside = rows.groupby(spec.index)[spec.beside].max()
     table = table.join(beside.convert_dtypes())
     table = table.astype(object).fillna("–")
     return table.rename_axis(columns=None)
 
 
-def _differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Differences, one per row, with p and a verdict."""
+def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """One difference per row, with its p value, that after Holm's correction, and a verdict."""
     p = rows["p"].to_numpy()
     columns = {
         "difference": rows["text"],
@@ -176,7 +190,7 @@ def _differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
-    """Whether each difference is above zero, below zero or undecided, by its interval."""
+    """Whether the interval of each difference is above zero or below zero; else "undecided"."""
     texts = pd.Series("undecided", differences.index)
     texts[differences["low"] > 0] = "above zero"
     texts[differences["high"] < 0] = "below zero"
@@ -186,9 +200,9 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 # ---------------------------------------------------------------- captions
 
 
-def conditions(rows: pd.DataFrame, profile: str) -> str:
-    """The sentences under a table or figure of these rows: how its numbers were made."""
-    has_collapsed = rows["collapsed"].str.match("[1-9]")
+def provenance(rows: pd.DataFrame, profile: str) -> str:
+    """How the numbers of these rows were made, in sentences for a caption."""
+    has_collapsed = rows["collapsed"].str.match("[1-9]")  # as "1 of 5", not "0 of 5"
     collapsed = rows["collapsed"] + " of " + rows["detector"]
     facts = {
         "Trained on": rows["train_set"],
@@ -212,10 +226,14 @@ def conditions(rows: pd.DataFrame, profile: str) -> str:
 
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
-    """The test sets with what is in them; a table by method names the most that it has of each."""
-    single = rows[rows["mean_over"] == ""].dropna(subset="n")
-    most_first = single.sort_values("n", ascending=False)
-    largest = most_first.drop_duplicates(["test_set", "level"])
+    """Each test set of the rows with its version, the number of its units, and its compression.
+
+    A row of one manipulation method covers a part of a test set only. So the row with most units
+    gives the numbers.
+    """
+    of_one_set = rows[rows["mean_over"] == ""].dropna(subset="n")
+    most_units_first = of_one_set.sort_values("n", ascending=False)
+    largest = most_units_first.drop_duplicates(["test_set", "level"])
     for row in largest.itertuples():
         units = f"{row.n_real:.0f} real and {row.n_fake:.0f} fake {row.level}s"
         clusters = f"{row.clusters:.0f} clusters"
@@ -233,7 +251,7 @@ def save(
 ) -> list[Path]:
     """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
 
-    The LaTeX needs booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
+    The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
     """
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)
@@ -251,23 +269,23 @@ def save(
     return paths
 
 
-# ---------------------------------------------------------------- tables of something else
+# ---------------------------------------------------------------- tables of runs and claims
 
 
 def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
-    """One row per run: what it started from, on how much, and which epoch was chosen.
+    """One row per run: its initial weights, the chosen epoch, and how many images it saw.
 
-    No times: a training that was interrupted gives the same table.
+    There are no times, so that a training that was interrupted gives the same table.
     """
     rows = {}
     for detector in detectors:
         for run in detector.runs:
             backbone = run.parameters["settings"]["backbone"]
-            chosen = run.record["chosen"]
+            chosen_epoch = run.record["chosen"]
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {run.record['weights_from']}",
-                "chosen epoch": f"{chosen['epoch']} of {len(run.log)}",
-                "validation AUC": f"{chosen['auc']:.3f}",
+                "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",
+                "validation AUC": f"{chosen_epoch['auc']:.3f}",
                 "images seen": run.record["images_seen"],
             }
     table = pd.DataFrame(rows).T
@@ -276,30 +294,22 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
 
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from the published ones."""
-    published = {
-        **run.detector["defaults"],
-        "initial weights": "ImageNet",
-    }
-    ours = {
-        **run.parameters["settings"],
-        "initial weights": run.record["weights_from"],
-    }
     settings = {
-        "published": published,
-        "this run": ours,
+        "published": {**run.detector["defaults"], "initial weights": "ImageNet"},
+        "this run": {**run.parameters["settings"], "initial weights": run.record["weights_from"]},
     }
     table = pd.DataFrame(settings, dtype=object).map(str)
     return table[table["published"] != table["this run"]]
 
 
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts on the claims that were tested, from those of :func:`dfnb.claims.judge`."""
-    tested = judged[judged["p"] != "–"]
+    """The rows of :func:`dfnb.claims.judge` for the claims that were tested."""
+    tested = judged[judged["p"] != "–"]  # without a test there is no p value
     return tested.reindex(columns=["ours", "verdict", "p, Holm"])
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
-    """The verdicts of the committed study on a paper's claims."""
+    """The verdicts on a paper's claims in the report ``study``, which ships with the project."""
     path = find("reports/study/results.parquet")
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
@@ -316,10 +326,10 @@ class Report:
 
     Attributes:
         store: The scores.
-        detectors: All detectors, in their order in tables.
+        detectors: All detectors, in the order in which tables list them.
         results: The :func:`extended` results.
-        tables: What is declared, by name.
-        saved: The files written so far.
+        tables: The declarations of all tables, by name.
+        saved: The paths of the tables and figures that this object has saved.
     """
 
     def __init__(self, profile: str) -> None:
@@ -336,7 +346,7 @@ class Report:
         return claims.judge(self.results)
 
     def rows(self, name: str) -> pd.DataFrame:
-        """The results in a table; none if the report has nothing for it."""
+        """The results that a table shows; none for a table of :data:`MADE`."""
         if name in MADE or name not in self.tables:
             return self.results.head(0)
         where = self.tables[name].where
@@ -344,21 +354,23 @@ class Report:
 
     def table(self, name: str) -> pd.DataFrame:
         """Make a table and save it; it is empty and not saved if the report has nothing for it."""
-        table = pivot(self.rows(name), self.tables.get(name))
         if name in MADE:
             table = MADE[name](self)
+        else:
+            spec = self.tables.get(name)  # None if the report has no rows for it
+            table = pivot(self.rows(name), spec)
         if len(table):
             caption = self.caption(name)
             self.saved += save(table, self.profile, name, caption)
         return table
 
     def show(self, name: str) -> None:
-        """Display a table, or that the report has nothing for it."""
+        """Display a table, or :data:`NOTHING` if it is empty."""
         table = self.table(name)
         display(NOTHING if table.empty else table)
 
     def figure(self, name: str) -> Image | Markdown:
-        """Draw and save the rows of a table; returns the figure, or that there is none."""
+        """Draw the rows of a table and save the figure; returns it, or :data:`NOTHING`."""
         rows = self.rows(name).dropna(subset="value")
         if rows.empty:
             return NOTHING
@@ -371,12 +383,12 @@ class Report:
 
     def caption(self, name: str) -> str:
         """The text under a table or figure: what it shows, and how its numbers were made."""
-        details = conditions(self.rows(name), self.profile)
-        return f"{self.tables[name].lead} {details}"
+        lead = self.tables[name].lead
+        return f"{lead} {provenance(self.rows(name), self.profile)}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")
-# Tables that are no choice of rows.
+# Tables that are not made by choosing rows of the results.
 MADE = {
     "overview": lambda report: overview(report.detectors),
     "claims": lambda report: report.judged,

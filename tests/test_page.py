@@ -63,7 +63,7 @@ def test_the_same_scores_give_the_same_bytes_anywhere(home, monkeypatch):
 def test_the_answer_names_only_those_that_cannot_be_told_apart(home):
     report = tables.Report("hand")
     report.results = report.results.assign(low=-0.2, high=-0.1, seeds=3)
-    assert page.answer(report, "Baseline").endswith("from another one holds zero.")
+    assert page.answer(report, "Baseline").endswith("from all others exclude zero.")
     report.results = report.results.assign(seeds=1)
     assert "with one seed each" in page.answer(report, "Baseline")
     report.results = report.results[report.results["mean_over"] == ""]

@@ -99,7 +99,7 @@ def test_by_method_are_only_ablations_that_saw_some_methods(report):
 
 
 def test_captions_count_collapsed_runs(report):
-    caption = tables.conditions(report.rows("cross_dataset"), "hand")
+    caption = tables.provenance(report.rows("cross_dataset"), "hand")
     assert "left out unless all are: 1 of 2 of Locate and Verify." in caption
 
 
@@ -131,13 +131,13 @@ def test_means_over_different_sets_are_named_apart(report):
 
 def test_captions_name_the_conditions_and_what_is_refused(report):
     chosen = tables.chosen(report.results, {})
-    text = tables.conditions(chosen, "hand")
+    text = tables.provenance(chosen, "hand")
     assert "Trained on: synth-a. Seeds: 0; 0, 1." in text
     assert "Backbone: small. Started from: random weights." in text
     assert "synth-b synth-b, 15 real and 30 fake videos, 15 clusters, JPEG." in text
     assert "Cross-dataset mean: synth-b." in text and "Refused" not in text
     refused = chosen.assign(refused="the reason", value=np.nan)
-    assert "Refused: the reason." in tables.conditions(refused, "hand")
+    assert "Refused: the reason." in tables.provenance(refused, "hand")
 
 
 def test_what_a_report_has_nothing_for_is_one_sentence(report, monkeypatch):

@@ -1,1 +1,1 @@
-"""Where a detector looks (:mod:`maps`), and how far its maps can be believed (:mod:`measures`)."""
+"""Where a detector looks (:mod:`maps`), and how far to believe its maps (:mod:`measures`)."""

@@ -1,7 +1,7 @@
-"""Maps of what speaks for fake: one (h, w) in [0, 1] per frame.
+"""Attribution maps: which pixels of a frame speak for fake. A frame has one (h, w) in [0, 1].
 
-The methods here explain any network. A paper declares maps of its own in ``Network.maps``; nothing
-here knows a paper.
+The methods here explain any network. A paper declares its own maps in ``Network.maps``; nothing
+here depends on a paper.
 """
 
 from functools import partial
@@ -21,16 +21,16 @@ from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
-AT_ONCE = 8  # so many frames are explained together
+AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory
 
 
 def evidence(network: Network, images: Tensor) -> Tensor:
-    """The number that maps explain: of images (n, 3, H, W) the log-odds of fake, (n,).
+    """The number that maps explain: the log-odds of fake (n,) of images (n, 3, H, W).
 
     P(fake) itself would not do, because its gradient vanishes where a detector is sure.
     """
     log_odds = network.log_odds(network(images))
-    return log_odds.to(images.dtype)
+    return log_odds.to(images.dtype)  # from float64
 
 
 # ---------------------------------------------------------------- methods
@@ -39,8 +39,8 @@ def evidence(network: Network, images: Tensor) -> Tensor:
 def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -> Tensor:
     """Grad-CAM of the log-odds (Selvaraju et al., ICCV 2017, eq. 1-2).
 
-    It is taken at the last map within ``layer`` that has more than one position and changes the
-    decision. captum's LayerGradCam gives the same, but has to be told the layer.
+    It uses the last feature map computed within ``layer`` that has more than one position and an
+    effect on the decision. captum's LayerGradCam gives the same, but needs the name of the layer.
 
     Args:
         network: A detector.
@@ -51,29 +51,30 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         Maps (n, H, W), 0 or more.
 
     Raises:
-        DfnbError: The layer has no such map.
+        DfnbError: The layer has no such feature map.
     """
-    outputs: list[Tensor] = []
+    feature_maps: list[Tensor] = []  # in the order in which they are computed
     parts = set((layer or network).modules())
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
         is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
         if part in parts and is_map and output.requires_grad:
-            outputs.append(output)
+            feature_maps.append(output)
 
+    # Outputs of frozen layers then have gradients, too.
     watched_images = images.clone().requires_grad_()
     with nn.modules.module.register_module_forward_hook(remember):
         log_odds = evidence(network, watched_images).sum()
-    for output in reversed(outputs):
+    for features in reversed(feature_maps):
         (gradient,) = torch.autograd.grad(
             log_odds,
-            output,
+            features,
             retain_graph=True,
             allow_unused=True,
         )
-        if gradient is not None:  # else the map lies beside the way to the decision
+        if gradient is not None:  # else these features have no effect on the decision
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
-            weighted_sum = (weights * output).sum(1, keepdim=True)
+            weighted_sum = (weights * features).sum(1, keepdim=True)
             maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
             resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
             return resized[:, 0]
@@ -85,9 +86,11 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     """Integrated Gradients from grey in 24 steps (Sundararajan et al., ICML 2017).
 
-    Images (n, 3, H, W) to maps (n, H, W), summed over the channels. The sum over a frame is the
-    log-odds of the frame minus those of a grey one.
+    Images (n, 3, H, W) give maps (n, H, W), which are sums over the channels. The sum of a map is
+    about the log-odds of its image minus those of the grey image.
     """
+    # The baseline is captum's default of zeros, which are grey in normalised images. A step is one
+    # batch, because all steps together would need too much memory.
     method = IntegratedGradients(partial(evidence, network))
     attributions = method.attribute(
         images,
@@ -98,9 +101,10 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
-    """The gradient of the grey value: a control that ignores the network.
+    """The gradient of the grey value: a control.
 
-    The sanity test must find that it does. Images (n, 3, H, W) to maps (n, H, W).
+    It ignores the network, so it must fail the sanity check. Images (n, 3, H, W) give maps
+    (n, H, W).
     """
     grey = images.mean(1)
     down, across = torch.gradient(grey, dim=(1, 2))
@@ -120,8 +124,8 @@ EXPLAINERS = {
 def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
 
-    A map is zero throughout where nothing speaks for fake. A paper's ``localise`` is taken as it
-    is.
+    A map is zero everywhere if nothing speaks for fake. The output of ``Network.localise`` is not
+    divided.
 
     Args:
         network: A detector, in evaluation mode.
@@ -131,14 +135,14 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     Raises:
         DfnbError: The network has no map of this name.
     """
-    declared = network.maps().get(name)  # by the paper
-    if isinstance(declared, tuple):
+    declared = network.maps().get(name)  # by the paper; None: a method of this module
+    if isinstance(declared, tuple):  # the map is the maximum of these maps
         parts = [compute(network, images, part) for part in declared]
         return np.max(parts, axis=0)
     if declared == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
-    if declared:
+    if declared:  # the name of a layer
         values = grad_cam(network, images, network.get_submodule(declared))
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
@@ -152,9 +156,9 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:
-    """Random blocks, 8 by 8, for each row of a frames table: a control that shows chance.
+    """Maps of 8 × 8 random blocks for the rows of a frames table: a control that shows chance.
 
-    The maps (n, side, side) in [0, 1] are drawn from video, track and frame.
+    Video, track and frame are the seed of a map. Returns (n, side, side) in [0, 1].
     """
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
@@ -165,7 +169,7 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     return np.stack(maps)
 
 
-@torch.inference_mode(False)  # a panel is drawn without gradients, which maps need
+@torch.inference_mode(False)  # maps need gradients, also for callers in inference mode
 @single_thread()
 def of(
     run: Run,
@@ -175,14 +179,14 @@ def of(
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table.
 
-    They are float32 numbers of half precision, so that what the arithmetic of another processor
-    changes in the last digits decides no tie.
+    The float32 values are rounded to half precision: pixels that differ only by the rounding of a
+    processor become equal, so their order is the same on every machine.
 
     Args:
         run: A finished training.
         frames: The table.
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, or ``random``.
-        network: Is explained in place of the run's own network.
+        network: The network to explain; by default that of the run.
     """
     if name == "random":
         maps = random(frames, run.settings.image_size)

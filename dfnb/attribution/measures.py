@@ -1,7 +1,7 @@
-"""How good a map is: whether it finds the forgery, and depends on the decision and on the network.
+"""How good a map is: does it find the forgery, and does it depend on the decision and the network?
 
-:func:`measure` and :func:`sanity` give one row per forged frame; means, intervals and tables are
-made from these rows.
+:func:`measure` and :func:`sanity` give one row per forged frame, from which :mod:`dfnb.results`
+makes means and intervals.
 """
 
 from collections.abc import Sequence
@@ -27,24 +27,24 @@ def sample(
     forged: int,
     methods: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Test frames of a dataset, evenly spread over its rows.
+    """Test frames of a dataset: equally many per method, evenly spread over the method's rows.
 
     Args:
         test_set: Name of a dataset.
-        forged: About how many forged frames, equally many of each manipulation method. Real frames
-            there are as many as of one method. Of each there is at least one.
+        forged: About how many forged frames there are in all. There are as many real frames as
+            frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
     """
     test = select(load_frames(test_set), "test", methods)
     rows_by_method = test.groupby("method", observed=True).indices
-    forgery_methods = len(rows_by_method) - 1
+    forgery_methods = len(rows_by_method) - 1  # one method is "real"
     count = max(1, round(forged / forgery_methods))
     chosen = []
     for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)
         nearest = places.round().astype(int)
         chosen.extend(rows[nearest])
-    return test.iloc[np.unique(chosen)]
+    return test.iloc[np.unique(chosen)]  # a method with few rows has some several times
 
 
 # ---------------------------------------------------------------- localisation and faithfulness
@@ -61,8 +61,8 @@ def measure(
     Columns beside :data:`dfnb.store.KEYS`:
 
     - those of :func:`dfnb.scoring.region`, with the mean mask of the training as the constant map;
-      NaN without a mask;
-    - ``chance``, the forged share of the frame; NaN without a mask;
+      NaN if the frame has no mask;
+    - ``chance``, the forged share of the frame; NaN if it has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
     """
@@ -76,7 +76,7 @@ def measure(
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = region(frame_map, mask, mean_mask)
-        row["chance"] = mask.mean() or np.nan  # no pixel is forged where no mask is known
+        row["chance"] = mask.mean() or np.nan  # 0: the forged pixels are unknown
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
@@ -96,9 +96,9 @@ def deletion(
 ) -> dict[str, float]:
     """P(fake) while pixels are hidden in the order of a map (Petsiuk et al., BMVC 2018, sec. 3.3).
 
-    The pixels that a map ranks highest are made grey: 0, 10, ..., 100 % of all. Equal values are
-    ordered at random. Hidden pixels are grey and not blurred, because a detector takes a blurred
-    picture itself for a fake.
+    The pixels with the highest values of the map are hidden first: 0, 10, ..., 100 % of all. Equal
+    values are ordered at random. Hidden pixels are grey, not blurred, because detectors take a
+    blurred picture for a fake.
 
     Args:
         network: A detector.
@@ -107,21 +107,21 @@ def deletion(
 
     Returns:
         P(fake) as ``deletion 0``, ``deletion 10``, ..., ``deletion 100``, and the area under this
-        curve as ``deletion``, low where the map is good.
+        curve as ``deletion``, which is low if the map is good.
     """
     size = image.shape[1:]
     coarse = torch.from_numpy(frame_map)[None, None]
     values = F.interpolate(coarse, size, mode="bilinear").numpy()
-    ties = rng("ties").random(size) * 1e-6
-    order = (-values - ties).argsort(axis=None)
+    tie_break = rng("ties").random(size) * 1e-6  # reorders only equal values, or nearly equal ones
+    order = (-values - tie_break).argsort(axis=None)
     rank = order.argsort().reshape(size)  # 0: the highest pixel
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
-    masks = torch.from_numpy(np.stack(kept))[:, None]
-    images = image * masks.to(image.device)
+    kept_pixels = torch.from_numpy(np.stack(kept))[:, None]  # (11, 1, H, W)
+    images = image * kept_pixels.to(image.device)  # 0 is grey in a normalised image
     scores = network.score(network(images)).tolist()
     names = [f"deletion {percent}" for percent in percents]
-    area = np.trapezoid(scores, dx=0.1)
+    area = np.trapezoid(scores, dx=0.1)  # a step hides 10 %
     return dict(zip(names, scores), deletion=area)
 
 
@@ -137,20 +137,20 @@ def sanity(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - ``all``, the rank correlation (:func:`similarity`) of the map with that of the network after
-      :func:`randomise`;
-    - ``empty``, 1 where the map has the same value everywhere, else 0.
+    - ``all``, the rank correlation (:func:`similarity`) of the map with the map of the same network
+      after :func:`randomise`;
+    - ``empty``, 1 if the map has the same value everywhere, else 0.
 
-    :data:`dfnb.metrics.SANITY_LIMITS` says from which means on a map fails.
+    A map fails if the mean of a column reaches its limit in :data:`dfnb.metrics.SANITY_LIMITS`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
     network = run.network()
     randomise(network)
-    changed_maps = maps.of(run, forged, name, network)
+    random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
     table = forged[list(KEYS)].assign(
-        all=similarity(frame_maps, changed_maps),
+        all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
     table.attrs = test_set_facts(forged)
@@ -161,26 +161,27 @@ def sanity(
 def randomise(network: Network) -> None:
     """Make all weights of a network random (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
-    Every tensor of weights gets normal numbers with the mean square that it had.
+    Normally distributed numbers replace every tensor of weights; its mean square stays about equal.
     """
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)
     for weights in network.parameters():
-        size = weights.square().mean().sqrt()
+        root_mean_square = weights.square().mean().sqrt()
         weights.normal_(generator=generator)
-        weights.mul_(size)
+        weights.mul_(root_mean_square)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) and (n, h', w') on a grid of 24 × 24.
+    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
 
-    0 where one of the two has the same value everywhere.
+    Both are averaged to 24 × 24 cells first, because their sizes may differ. The correlation is 0
+    if one of two maps has the same value everywhere.
     """
     ranks = []
     for frame_maps in (a, b):
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)
         values = small.flatten(1).numpy()
-        table = pd.DataFrame(values.round(6))
+        table = pd.DataFrame(values.round(6))  # cells that differ by rounding alone are ties
         ranks.append(table.rank(axis=1))
     correlations = ranks[0].corrwith(ranks[1], axis=1)
     return correlations.fillna(0).to_numpy()
