@@ -310,13 +310,13 @@ def measure(data: Units, metric: str) -> Estimates | None:
         values, replicates = data.curves
         spread = np.array([of_table[metric] for of_table in replicates])
         how = "bootstrap" if design.fewest > 1 else "none"
-        return Estimates(
-            values[metric].to_numpy(),
-            spread,
-            design,
-            how=how,
-            independent=design.pairs,
-        )
+        return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
+    return _measure_mean(data, metric, column)
+
+
+def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
+    """The mean of a column (tables, n), or of what a metric makes of the scores in it."""
+    design = data.design
     if metric == "Brier":
         column = (column - design.label) ** 2  # P(fake) against 1 for fake, 0 for real
     elif metric in METRICS:

@@ -107,7 +107,7 @@ def test_a_dataset_is_identified_before_it_is_built(home):
     ("preset", "changes", "message"),
     [
         ("nowhere", {}, "nowhere.yaml does not exist; the embedded datasets are "),
-        ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of face-swap-unseen, "),
+        ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of face-"),
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
