@@ -131,7 +131,7 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
-    """The test sets that a claim names.
+    """The test sets that a claim names; ``numbers`` are the results of its detector.
 
     A name without a test set is kept: the claim gets a row there, "not testable".
     """

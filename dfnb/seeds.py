@@ -8,8 +8,8 @@ import numpy as np
 def rng(*key: int | str) -> np.random.Generator:
     """The random stream of a key, such as ``rng("augment", seed, epoch, position)``.
 
-    The parts (names or non-negative integers) are hashed together, never summed, so that no two
-    keys share a stream.
+    The parts (names or non-negative integers) are hashed together, never summed, so that two
+    keys hardly ever share a stream.
     """
     words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length does not
     for part in key:

@@ -370,12 +370,15 @@ class Report:
         display(NOTHING if table.empty else table)
 
     def figure(self, name: str) -> Image | Markdown:
-        """Draw the rows of a table and save the figure; returns it, or :data:`NOTHING`."""
+        """Draw the values of a table and save the figure; returns it, or :data:`NOTHING`.
+
+        The figure has one panel per value of what names the table's columns, such as the test set.
+        """
         rows = self.rows(name).dropna(subset="value")
         if rows.empty:
             return NOTHING
-        column = self.tables[name].columns[0]
-        figure = figures.forest(rows, column)
+        (panels, *_) = self.tables[name].columns
+        figure = figures.forest(rows, panels)
         caption = self.caption(name)
         paths = figures.save(figure, self.profile, name, caption)
         self.saved += paths

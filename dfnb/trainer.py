@@ -156,6 +156,7 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train on what is left of an epoch, and save the state from time to time."""
         progress = self.progress
+        # One released code makes its optimisers anew in every epoch and so forgets their moments.
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
             self.set_up_optimisers()
         self.step_module.train()

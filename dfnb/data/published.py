@@ -168,7 +168,7 @@ def _video(
         mask=files.get(mask),
         original=files.get(original),
     )
-    if rule.crops:
+    if rule.crops:  # one frame of the video: scan joins those of one name; some have no mask
         root = video.path.parents[path.count("/")]  # ``path`` is relative to this folder
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))

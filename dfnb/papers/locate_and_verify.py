@@ -421,6 +421,7 @@ class Network(contract.Network):
         second, _, _ = backbones.stages(settings.backbone, pretrained)
         # Without a second stream, its last stage still computes y6, from x5.
         self.srm = second if self.has_second_stream else second[6:]
+        # CMCE is computed in forward: it has no weights.
         self.residual = srm_residual if "srm" in modules else nn.Identity()
         self.lfga = nn.ModuleList()
         if "lfga" in modules:
@@ -432,7 +433,7 @@ class Network(contract.Network):
             self.mpff = MPFF(channels[:6], strides[:6], settings.mpff_width)
             patch_channels = self.mpff.out_channels
         self.seg_head = patch_head(patch_channels, 2)
-        finer_channels = sum(channels[:4]) + channels[5]  # y0 to y3 and y5, see forward
+        finer_channels = sum(channels[:4]) + channels[5]  # y0 to y3 and y5, as released
         out = settings.fusion_out
         self.fusion = HBFusion(
             finer_channels, channels[6], settings.fusion_width, out, settings.dropout

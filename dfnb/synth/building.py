@@ -212,7 +212,8 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})
             continue
         number = len(persons)
-        persons.append(Person(number, split, -portrait.brightness, portrait=portrait))
+        tone = -portrait.brightness  # tones are larger for darker skin
+        persons.append(Person(number, split, tone, portrait=portrait))
         files[f"{number:03d}"] = path.name
     return persons, {"portraits": files, "quarantine": quarantine}
 

@@ -488,7 +488,9 @@ def forge(
     """Forge a captured frame.
 
     Resampling smooths the camera's grain, which alone would give every forgery away, also by the
-    size of its file. So the forged region gets back a share of the fine detail that it lost.
+    size of its file. So the forged region gets back a share of the fine detail that it lost: the
+    loss is measured as a median, which edges do not disturb, and turned into the deviation of a
+    grain.
 
     Args:
         method: One of :data:`METHODS`.
@@ -502,7 +504,7 @@ def forge(
         equals the target bit for bit.
     """
     make, region = METHODS[method]
-    opacity = None
+    opacity = None  # methods without a region return an opacity of their own
     if region is not None:
         opacity = _opacity(target, region, forgery.feather, draw)
     image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
