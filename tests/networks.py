@@ -8,6 +8,7 @@ SMALL = {
     "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
     "exposing_the_deception": {"branches": 3, "fusion_widths": (16, 16, 12)},
     "lae": {"decoder_widths": (16, 8, 8), "adversary_widths": (8, 8), "perceptual_weight": 0.0},
+    "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
 }
 
 
