@@ -64,8 +64,9 @@ def content() -> Content:
 def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
-    The null hypothesis of ``p`` is no difference; for "no worse", a difference of -delta. "p, Holm"
-    is ``p`` adjusted for the number of claims of the family. The index is paper, claim and dataset.
+    The null hypothesis of ``p`` is no difference; for "no worse", a difference of minus the least
+    material one (``delta`` of the registry). "p, Holm" is adjusted for all rows with a ``p`` whose
+    claim belongs to the family (``family: true``). The index is paper, claim and dataset.
     """
     registry = content()
     results = _in_both_directions(results)
@@ -113,7 +114,10 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
-    """The results that a claim is about: per test set, one row, or two if a run collapsed."""
+    """The results that a claim is about.
+
+    A test set has one row; if a run collapsed it has two, without that run and with it.
+    """
     wanted = {
         "detector": claim.detector,
         "minus": claim.against,

@@ -246,9 +246,10 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
 def _training_columns(run: StoredRun) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
     backbone = run.parameters["settings"]["backbone"]
+    # The published figures are those of this backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
-        "rule": run.record["rule"],
+        "rule": run.record["rule"],  # by which the epoch was chosen
         "backbone": backbone,
         "weights_from": run.record["weights_from"],
         "published_as": run.detector["published"] if has_published_backbone else "",

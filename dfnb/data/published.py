@@ -121,7 +121,11 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
-    """Yield the videos that a rule finds; append missing or left-out files to ``problems``."""
+    """Yield the videos that a rule finds.
+
+    Adds to ``problems`` the files that are left out and, where there are too few, those there are:
+    nothing tells the names of the missing ones.
+    """
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
         problems[f"{rule.files}: fewer than the {rule.expected} published files"] += matches

@@ -285,7 +285,7 @@ class Network(contract.Network):
     def compare(
         self, part_maps: Sequence[np.ndarray], images: Tensor
     ) -> dict[str, np.ndarray | float]:
-        """How much the branches differ, by their maps (B, h, w) and by their features.
+        """How much the branches differ, by their Grad-CAM maps (B, h, w) and by their features.
 
         ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps, and ``CKA`` the
         mean :func:`branch_likeness` of the pairs of branches, one number for all images.
@@ -293,7 +293,7 @@ class Network(contract.Network):
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)
-        mean_overlap = pd.DataFrame(overlaps).mean()  # (B,), over pairs where it is not NaN
+        mean_overlap = pd.DataFrame(overlaps).mean()  # (B,); an overlap with an empty map is NaN
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
 
 
