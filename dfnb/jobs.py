@@ -225,7 +225,11 @@ def _requested(
     content: Profile,
     notebook: str,
 ) -> Iterator[tuple[Role, TrainingParameters]]:
-    """Role and parameters of every training of a paper: the grid's, then the ablations'."""
+    """Role and parameters of every training of a paper: the grid's, then the ablations'.
+
+    Ablations take the grid's first seed unless they name others, and are left out where their
+    datasets are missing. The grid's trainings stay, so that a missing training set is an error.
+    """
     grid = content.grid
     schema = parameters.schema(notebook)
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}

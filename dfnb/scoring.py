@@ -63,9 +63,9 @@ def predict(
         seed: If set, the samples that the paper makes of each frame are scored, one row each.
 
     Returns:
-        One row per frame: ``store.KEYS``, ``log_odds`` of being fake, ``score`` = P(fake), and the
-        columns of ``metrics.LOCALISATION``, which are NaN for real frames and for fakes without a
-        mask.
+        One row per frame, or per sample with a ``seed``: ``store.KEYS``, ``log_odds`` of being
+        fake, ``score`` = P(fake), and the columns of ``metrics.LOCALISATION``, which are NaN for
+        real frames and for fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device

@@ -67,7 +67,7 @@ class Plain7(nn.Module):
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        # The first filters begin with weights of mean zero, so that flat colour gives no answer:
+        # The first filters begin with weights of mean zero, so that a flat grey gives no answer:
         # otherwise some seeds stay at chance for long.
         first_filters = self.features[0].conv.weight.data
         first_filters -= first_filters.mean((1, 2, 3), keepdim=True)

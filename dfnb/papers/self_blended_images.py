@@ -193,7 +193,8 @@ def self_blended(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
-    One of source and target is the frame, the other is its transformed version. The blend is
+    One of source and target begins as the frame, the other as its recoloured and refocused version;
+    then source and mask are displaced together. ``landmarks`` are (5, 2) in pixels. The blend is
     M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1]. Target and blend have the
     shape and type of the frame.
     """

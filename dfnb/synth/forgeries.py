@@ -418,6 +418,7 @@ def recolour(inputs: Inputs) -> Layer:
     amounts = draw.uniform(*forgery.cast, 3)
     signs = draw.choice([-1, 1], 3)
     recoloured = generated * (1 + amounts * signs)
+    # The opacity is already that of the method's region, hair and forehead.
     return recoloured.astype(np.float32), inputs.opacity
 
 
