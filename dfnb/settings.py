@@ -1,7 +1,8 @@
-"""What is given from outside (parameters, profiles, manifests), checked at the door.
+"""Checks of what users write: parameters, profiles and manifests.
 
-YAML files are read by :func:`read_yaml`, and their values pass a closed schema (:class:`Closed`).
-Whatever is wrong ends in one sentence (:class:`DfnbError`) that names the file and what to do.
+YAML files are read by :func:`read_yaml`, and their values are checked against a closed schema
+(:class:`Closed`). Every mistake is reported in one sentence (:class:`DfnbError`) that names the
+file and the remedy.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
-# Variants, methods and other tools are named in tables: no table format may read markup in them.
+# Names of variants, methods and other tools are printed in tables: no character may be
+# markup in Markdown or HTML.
 Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
 
 
@@ -29,23 +31,23 @@ class DfnbError(Exception):
     Notebooks and the command line show this sentence without a traceback.
     """
 
-    def _render_traceback_(self) -> list[str]:
+    def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]
 
 
 class Closed(BaseModel):
-    """Base of every schema: refuses unknown names, wrong types and impossible values; immutable."""
+    """Base of every schema: immutable; refuses unknown names, wrong types and impossible values."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
     def check(cls, values: Any, source: object) -> Self:
-        """An instance from plain values such as YAML and JSON give.
+        """An instance with these values, which are plain, as read from YAML or JSON.
 
-        Strict: ``"1e-4"`` is not a number and ``True`` is not 1, because YAML makes such values by
-        accident. Raises :class:`DfnbError` that names ``source``.
+        Types are not converted: ``"1e-4"`` is not a number and ``True`` is not 1, because YAML
+        makes such values by accident. Raises :class:`DfnbError` that begins with ``source``.
         """
-        try:
+        try:  # as JSON, because a strict schema accepts a list for a tuple only there
             return cls.model_validate_json(json.dumps(values, default=plain))
         except ValidationError as error:
             problems = "; ".join(_sentences(error, cls))
@@ -53,12 +55,15 @@ class Closed(BaseModel):
 
 
 def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
+    """One sentence per problem that pydantic found in values for ``schema``."""
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or "value"
         message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
-            yield f"there is no parameter {field!r}; known are {', '.join(schema.model_fields)}"
-        elif problem["type"] == "value_error":  # of a validator of ours, which names the field
+            is_at_top = len(problem["loc"]) == 1
+            known = f"; known are {', '.join(schema.model_fields)}" if is_at_top else ""
+            yield f"there is no parameter {field!r}{known}"
+        elif problem["type"] == "value_error":  # raised by a validator of ours: names the field
             yield str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
             yield f"{field}: {message}"
@@ -68,25 +73,27 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 
 
 class _Text(Closed):
+    """A schema to check single names and titles with."""
+
     name: Name = "name"
     title: Title = "title"
 
 
 def check_name(name: str, source: object) -> str:
-    """Return ``name`` if it can be the name of a file and of a folder, else raise DfnbError."""
+    """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`."""
     return _Text.check({"name": name}, source).name
 
 
 def check_title(title: str, source: object) -> str:
-    """Return ``title`` if it can stand in every table, else raise :class:`DfnbError`."""
+    """Return ``title`` if every format of tables can show it, else raise :class:`DfnbError`."""
     return _Text.check({"title": title}, source).title
 
 
 @contextmanager
 def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
-    """Turn what a library raises about a damaged or foreign ``source`` into a DfnbError.
+    """Turn any error while ``source`` is read, a damaged file for example, into a DfnbError.
 
-    The sentence reads: "<source> is not valid <kind> (<problem>); <remedy>".
+    It reads: "<source> is not valid <kind> (<problem>); <remedy>".
     """
     try:
         yield
@@ -98,7 +105,7 @@ def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Safe YAML without duplicate keys; keys are the text as written, also ``no`` and 0.010."""
+    """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         names = set()
@@ -129,14 +136,17 @@ def read_mapping(
     kind: str,
     remedy: str,
 ) -> dict[str, Any]:
-    """The names and values in a file; ``kind`` and ``remedy`` stand in :func:`explained`."""
+    """The names and values in a file whose text ``parse`` reads.
+
+    Raises :class:`DfnbError` with ``kind`` and ``remedy``, see :func:`explained`.
+    """
     with explained(path, kind, remedy):
         content = parse(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise TypeError(f"it holds {type(content).__name__} instead of names and values")
+            raise TypeError(f"it has {type(content).__name__} instead of names and values")
     return content
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON can hold: numpy's as Python's, everything else as text."""
+    """A value in a form that JSON can hold: numbers for numpy's values, text for all others."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

@@ -203,7 +203,7 @@ WRONG = [
     ({"arms": {}}, "arms is called ablations now"),
     ({"notebooks": {"09_report": None}}, "09_report is called 11_report now"),
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
-    ({"sedes": [1]}, "there is no parameter 'sedes'"),
+    ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
     ({"grid": {**GRID, "seeds": []}}, "seeds"),
     ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
     ({"grid": {**GRID, "train_set": "$(touch x)"}}, "should match pattern"),
@@ -220,6 +220,12 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
+
+
+def test_the_names_of_the_file_are_not_offered_for_a_part_of_it(own_home):
+    write_profile(own_home, {**GRID, "sedes": [1]})
+    with pytest.raises(DfnbError, match=r"there is no parameter 'grid\.sedes'$"):
+        jobs.plan("mine")
 
 
 @pytest.mark.parametrize("text", ["grid:\n\t- x", "grid: {}\ngrid: {}"])
