@@ -1,5 +1,8 @@
 """Attribution maps: which pixels of a frame speak for fake. A frame has one (h, w) in [0, 1].
 
+A map's height and width are those of the input images (H, W), except where a paper's own network
+makes the map: then they can be smaller.
+
 The methods here explain any network. A paper declares its own maps in ``Network.maps``; nothing
 here depends on a paper.
 """
@@ -25,12 +28,12 @@ AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need me
 
 
 def evidence(network: Network, images: Tensor) -> Tensor:
-    """The number that maps explain: the log-odds of fake (n,) of images (n, 3, H, W).
+    """The number that maps explain: log(P(fake) / P(real)), (n,), of images (n, 3, H, W).
 
     P(fake) itself would not do, because its gradient vanishes where a detector is sure.
     """
     log_odds = network.log_odds(network(images))
-    return log_odds.to(images.dtype)  # from float64
+    return log_odds.to(images.dtype)  # log_odds computes in float64
 
 
 # ---------------------------------------------------------------- methods
@@ -42,13 +45,16 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     It uses the last feature map computed within ``layer`` that has more than one position and an
     effect on the decision. captum's LayerGradCam gives the same, but needs the name of the layer.
 
+    For the channels A_k (n, h, w) of that feature map and the log-odds s, the map is
+    ReLU(sum over k of α_k A_k), where α_k is the mean of ∂s/∂A_k over the positions.
+
     Args:
         network: A detector.
         images: (n, 3, H, W), normalised.
         layer: A part of the network; by default the whole.
 
     Returns:
-        Maps (n, H, W), 0 or more.
+        Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
         DfnbError: The layer has no such feature map.
@@ -57,20 +63,23 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     parts = set((layer or network).modules())
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
+        # (n, channels, h, w) with more than one position; pooled features have only one.
         is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
         if part in parts and is_map and output.requires_grad:
             feature_maps.append(output)
 
     # Outputs of frozen layers then have gradients, too.
     watched_images = images.clone().requires_grad_()
+    # A hook on all modules at once, since the last feature map is known only after the pass.
     with nn.modules.module.register_module_forward_hook(remember):
+        # The gradient of the sum is that of each image, as images do not influence each other.
         log_odds = evidence(network, watched_images).sum()
     for features in reversed(feature_maps):
         (gradient,) = torch.autograd.grad(
             log_odds,
             features,
-            retain_graph=True,
-            allow_unused=True,
+            retain_graph=True,  # for the next feature map, if this one has no effect
+            allow_unused=True,  # None instead of an error
         )
         if gradient is not None:  # else these features have no effect on the decision
             weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
@@ -86,8 +95,11 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     """Integrated Gradients from grey in 24 steps (Sundararajan et al., ICML 2017).
 
-    Images (n, 3, H, W) give maps (n, H, W), which are sums over the channels. The sum of a map is
-    about the log-odds of its image minus those of the grey image.
+    For an image x, the grey image x' and the log-odds s, a pixel's value is
+    (x - x') ∫ ∂s/∂x(x' + t (x - x')) dt for t from 0 to 1, summed over the three channels. The sum
+    of a map is about s(x) - s(x').
+
+    Images (n, 3, H, W), normalised, give maps (n, H, W) of positive and negative values.
     """
     # The baseline is captum's default of zeros, which are grey in normalised images. A step is one
     # batch, because all steps together would need too much memory.
@@ -101,10 +113,10 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
-    """The gradient of the grey value: a control.
+    """The length of the grey value's gradient, per pixel: a control.
 
-    It ignores the network, so it must fail the sanity check. Images (n, 3, H, W) give maps
-    (n, H, W).
+    It ignores the network, so it must fail the sanity check; ``network`` is there only because all
+    methods get it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
     """
     grey = images.mean(1)
     down, across = torch.gradient(grey, dim=(1, 2))
@@ -124,13 +136,15 @@ EXPLAINERS = {
 def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
 
-    A map is zero everywhere if nothing speaks for fake. The output of ``Network.localise`` is not
-    divided.
+    Negative values, which speak for real, become 0. Each map is divided by its own maximum, so it
+    shows where, not how much; it is zero everywhere if nothing speaks for fake. The output of
+    ``Network.localise`` is not divided: its values in [0, 1] mean something, such as P(forged).
 
     Args:
         network: A detector, in evaluation mode.
         images: (n, 3, H, W), normalised, on the device of the network.
-        name: One of :data:`EXPLAINERS` or of ``network.maps()``.
+        name: One of :data:`EXPLAINERS` or of ``network.maps()``. The latter, the maps that a paper
+            declares, are a tuple of names (their maximum), "localise", or the name of a layer.
 
     Raises:
         DfnbError: The network has no map of this name.
@@ -151,14 +165,16 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
     positive = values.clamp(min=0)
     highest = positive.amax((1, 2), keepdim=True)
-    scaled = positive / highest.clamp(min=1e-12)
+    scaled = positive / highest.clamp(min=1e-12)  # 0 / 0 would be NaN
     return scaled.cpu().numpy()
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     """Maps of 8 × 8 random blocks for the rows of a frames table: a control that shows chance.
 
-    Video, track and frame are the seed of a map. Returns (n, side, side) in [0, 1].
+    Blocks rather than pixels, since most maps are coarse, too. Video, track and frame are the seed
+    of a map, so a frame has the same one for every detector. ``side`` is in pixels; returns (n,
+    side, side) in [0, 1].
     """
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
@@ -177,7 +193,7 @@ def of(
     name: str,
     network: Network | None = None,
 ) -> np.ndarray:
-    """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table.
+    """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, see :func:`compute`.
 
     The float32 values are rounded to half precision: pixels that differ only by the rounding of a
     processor become equal, so their order is the same on every machine.
@@ -186,7 +202,8 @@ def of(
         run: A finished training.
         frames: The table.
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, or ``random``.
-        network: The network to explain; by default that of the run.
+        network: The network to explain; by default that of the run. The sanity check passes one
+            with random weights.
     """
     if name == "random":
         maps = random(frames, run.settings.image_size)

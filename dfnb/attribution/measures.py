@@ -29,6 +29,8 @@ def sample(
 ) -> pd.DataFrame:
     """Test frames of a dataset: equally many per method, evenly spread over the method's rows.
 
+    Real frames count as a method, "real". No random numbers: the same table gives the same frames.
+
     Args:
         test_set: Name of a dataset.
         forged: About how many forged frames there are in all. There are as many real frames as
@@ -38,11 +40,11 @@ def sample(
     test = select(load_frames(test_set), "test", methods)
     rows_by_method = test.groupby("method", observed=True).indices
     forgery_methods = len(rows_by_method) - 1  # one method is "real"
-    count = max(1, round(forged / forgery_methods))
+    count = max(1, round(forged / forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)
-        nearest = places.round().astype(int)
+        nearest = places.round().astype(int)  # as indices of rows
         chosen.extend(rows[nearest])
     return test.iloc[np.unique(chosen)]  # a method with few rows has some several times
 
@@ -60,23 +62,32 @@ def measure(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - those of :func:`dfnb.scoring.region`, with the mean mask of the training as the constant map;
-      NaN if the frame has no mask;
-    - ``chance``, the forged share of the frame; NaN if it has no mask;
+    - how well the map finds the mask (:func:`dfnb.metrics.localisation`): ``iou`` at threshold 0.5,
+      ``pixel_auc``, ``pixel_ap``, ``pointing`` (whether the highest pixel is forged) and ``energy``
+      (the share of the map's sum inside the mask), and the same, named ``constant ...``, for one
+      map that is the same for every frame, the mean mask of the training set; NaN if the frame has
+      no mask;
+    - ``chance``, the forged share of the frame's pixels, which a constant map has in pixel AP,
+      pointing and energy; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
+
+    Args:
+        run: A finished training.
+        frames: Rows of a frames table; real ones are left out.
+        name: A map's name, see :func:`dfnb.attribution.maps.of`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
     network = run.network().to(DEVICE)
     batch = as_batch(forged, run.settings)
     images = batch["image"].to(DEVICE)
-    masks = batch["mask"][:, 0].numpy() > 0
+    masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W)
     mean_mask = run.mean_mask()
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = region(frame_map, mask, mean_mask)
-        row["chance"] = mask.mean() or np.nan  # 0: the forged pixels are unknown
+        row["chance"] = mask.mean() or np.nan  # 0: no mask, since a forged frame has forged pixels
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
@@ -84,7 +95,7 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_set_facts(forged)
+    table.attrs = test_set_facts(forged)  # which dataset these are frames of, for the store
     return table
 
 
@@ -103,18 +114,19 @@ def deletion(
     Args:
         network: A detector.
         image: (3, H, W), normalised.
-        frame_map: (h, w).
+        frame_map: (h, w) in [0, 1]; only the order of the values counts.
 
     Returns:
         P(fake) as ``deletion 0``, ``deletion 10``, ..., ``deletion 100``, and the area under this
-        curve as ``deletion``, which is low if the map is good.
+        curve over the hidden share, 0 to 1, as ``deletion``. It is in [0, 1], and low if the
+        decision rests on what the map marks.
     """
     size = image.shape[1:]
     coarse = torch.from_numpy(frame_map)[None, None]
-    values = F.interpolate(coarse, size, mode="bilinear").numpy()
+    values = F.interpolate(coarse, size, mode="bilinear").numpy()  # (1, 1, H, W)
     tie_break = rng("ties").random(size) * 1e-6  # reorders only equal values, or nearly equal ones
     order = (-values - tie_break).argsort(axis=None)
-    rank = order.argsort().reshape(size)  # 0: the highest pixel
+    rank = order.argsort().reshape(size)  # (H, W); the inverse of a permutation; 0: the highest
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
     kept_pixels = torch.from_numpy(np.stack(kept))[:, None]  # (11, 1, H, W)
@@ -138,17 +150,18 @@ def sanity(
     Columns beside :data:`dfnb.store.KEYS`:
 
     - ``all``, the rank correlation (:func:`similarity`) of the map with the map of the same network
-      after :func:`randomise`;
+      after :func:`randomise`: 1 if the map does not depend on the weights, about 0 if it does;
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
-    A map fails if the mean of a column reaches its limit in :data:`dfnb.metrics.SANITY_LIMITS`.
+    A map fails if the mean of a column reaches its limit, 0.5 for both
+    (:data:`dfnb.metrics.SANITY_LIMITS`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
-    network = run.network()
+    network = run.network()  # loaded anew, so that randomising it changes no other network
     randomise(network)
     random_network_maps = maps.of(run, forged, name, network)
-    is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6
+    is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
     table = forged[list(KEYS)].assign(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
@@ -159,9 +172,11 @@ def sanity(
 
 @torch.no_grad()
 def randomise(network: Network) -> None:
-    """Make all weights of a network random (Adebayo et al., NeurIPS 2018, sec. 3.1).
+    """Make all weights of a network random, in place (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
-    Normally distributed numbers replace every tensor of weights; its mean square stays about equal.
+    Normally distributed numbers replace every tensor of weights; its mean square stays about equal,
+    so that activations neither vanish nor explode. The seed is fixed: the same network becomes the
+    same random one. Buffers, such as the means of batch norm, stay.
     """
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)
@@ -172,16 +187,16 @@ def randomise(network: Network) -> None:
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
+    """Spearman's rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
 
-    Both are averaged to 24 × 24 cells first, because their sizes may differ. The correlation is 0
-    if one of two maps has the same value everywhere.
+    Both are averaged to 24 × 24 cells first, because their sizes may differ. It is Pearson's
+    correlation of the cells' ranks, and 0 if one of two maps has the same value everywhere.
     """
     ranks = []
     for frame_maps in (a, b):
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)
         values = small.flatten(1).numpy()
         table = pd.DataFrame(values.round(6))  # cells that differ by rounding alone are ties
-        ranks.append(table.rank(axis=1))
+        ranks.append(table.rank(axis=1))  # (n, 576)
     correlations = ranks[0].corrwith(ranks[1], axis=1)
-    return correlations.fillna(0).to_numpy()
+    return correlations.fillna(0).to_numpy()  # NaN: a constant map has no variance

@@ -1,14 +1,18 @@
-"""The brushes that paint and forge faces; each works on arrays with one value per pixel."""
+"""The brushes that paint and forge faces; each works on arrays (H, W) with one value per pixel.
+
+An *opacity* or a *bump* has values from 0 to 1. Lengths have the unit of the coordinates
+that a caller passes: pixels, or those of a face, an eye or a mouth, in which it spans -1 to 1.
+"""
 
 import numpy as np
 
 from dfnb.synth.people import Array
 
-ANYWHERE = 9  # a width so large that a bump is a stripe
+ANYWHERE = 9  # so wide, where faces span -1 to 1, that a bump of this width is a stripe
 
 
 def bell(distance: Array, width: float) -> Array:
-    """A Gaussian of height 1 at distance 0 that falls to 1/e at ``width``."""
+    """A Gaussian (H, W): 1 where ``distance`` (H, W) is 0, and 1/e where it is ``width``."""
     ratio = distance / width
     return np.exp(-(ratio**2))
 
@@ -19,9 +23,13 @@ def bump(
     at: tuple,
     size: tuple[float, float],
 ) -> Array:
-    """A Gaussian bump of height 1 about the place ``at``.
+    """A Gaussian bump (H, W) of height 1 about the place ``at``.
 
-    It falls to 1/e at the distance ``size[0]`` sideways and ``size[1]`` up or down.
+    Args:
+        x: (H, W), the horizontal coordinate of every pixel, in any unit.
+        y: (H, W), its vertical coordinate.
+        at: x and y of the top; each may be an array (H, W), for a top that depends on the pixel.
+        size: The distances, sideways and up or down, at which the bump has fallen to 1/e.
     """
     centre_x, centre_y = at
     width, height = size
@@ -36,12 +44,20 @@ def stripe(
     middle: Array | float,
     height: float,
 ) -> Array:
-    """A :func:`bump` along the whole line y = ``middle``."""
+    """A soft horizontal line (H, W): 1 at y = ``middle``, and 1/e at ``height`` above and below.
+
+    The line is bent if ``middle`` is an array (H, W), a height for every pixel.
+    """
     return bump(x, y, (0, middle), (ANYWHERE, height))
 
 
 def edge(distance: Array) -> Array:
-    """Covered share of a pixel with its centre ``distance`` pixels inside an edge; at it, half."""
+    """How much of each pixel an area with a sharp edge covers, from 0 to 1: anti-aliasing.
+
+    Args:
+        distance: From the pixel's centre to the edge, in pixels, positive inside the area. A pixel
+            has width 1: at distance 0 half of it is covered, from 0.5 on all of it.
+    """
     return np.clip(distance + 0.5, 0, 1)
 
 
@@ -49,13 +65,19 @@ def power(base: Array, exponent: Array | float) -> Array:
     """``base ** exponent`` for a base >= 0.
 
     It is exp(exponent * log(base)), since numpy computes exp and log of float32 with vector
-    instructions, but not powers.
+    instructions, but not powers. A base below 1e-6 counts as 1e-6.
     """
-    logarithm = np.log(np.maximum(base, 1e-6))
+    logarithm = np.log(np.maximum(base, 1e-6))  # 0 has no logarithm
     return np.exp(exponent * logarithm)
 
 
 def lay_over(canvas: Array, colour: Array | float, opacity: Array) -> None:
-    """Paint a colour on the canvas (H, W, 3), in place, with an opacity (H, W)."""
+    """Paint on the canvas, in place: canvas = (1 - opacity) * canvas + opacity * colour.
+
+    Args:
+        canvas: (H, W, 3) red, green, blue in [0, 1].
+        colour: (3,) for all pixels, (H, W, 3) for each its own, or one number, a grey.
+        opacity: (H, W), 0 where nothing is painted, 1 where the colour hides what was there.
+    """
     change = opacity[..., None] * (colour - canvas)
     canvas += change

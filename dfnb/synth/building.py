@@ -1,5 +1,9 @@
 """Datasets of the embedded benchmark: their settings, their people, and how they are written.
 
+A *film* is the frames of one person in one scene, as the camera records them. Delivered as it is,
+it makes a real video; forged, with the face of the person's *donor*, a forged one. Two people who
+are each other's donors are a *pair*.
+
 Each random stream is seeded by the dataset, the person, the video and its purpose. So any number of
 workers gives the same bytes, a stopped build can be resumed, and two datasets share a person only
 by ``people_of``.
@@ -48,14 +52,14 @@ from dfnb.synth.painting import render
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
-# The last parts of the keys of random streams.
-# Of a person, in place of a video's number, which is at most 25:
+# The last parts of the keys of random streams. A key is (seed, dataset, person, LOOKS) for a
+# person's looks, in place of a video's number, which is at most 25, and (seed, dataset, person,
+# video, purpose) for the rest. Purposes are:
 LOOKS = 29
-# Of a video, by purpose:
-SCENE = 0
-EXPRESSION = 1
+SCENE = 0  # head motion and backdrop
+EXPRESSION = 1  # with the light
 CAMERA = 2
-FORGERY = 4
+FORGERY = 4  # the same for all methods, which can therefore be compared
 DELIVERY = (3, 5)  # of the real and of the forged video
 MARK = (6, 7)
 
@@ -63,12 +67,13 @@ MARK = (6, 7)
 class Settings(Closed):
     """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
 
+    # The number of drawn people per split; 0: the dataset does not have this split.
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field(
         {"train": 200, "val": 50, "test": 100}
-    )  # number of drawn people
-    videos: int = Field(2, ge=1, le=26)  # real videos per person, and as many forged ones
+    )
+    videos: int = Field(2, ge=1, le=26)  # real videos per person, a to z, and as many forged ones
     frames: int = Field(4, ge=1, le=10_000)  # frames per video
-    size: int = Field(96, ge=64, le=2048)  # height and width of a frame
+    size: int = Field(96, ge=64, le=2048)  # height and width of a frame, in pixels
     seed: int = Field(0, ge=0)
     methods: tuple[Literal[*METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
@@ -76,19 +81,20 @@ class Settings(Closed):
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
-    # How much a mark in the corner tells about the label, see forgeries.mark.
+    # How much a mark in the corner tells about the label: 0 nothing, 1 all; None: no mark. See
+    # forgeries.mark.
     cue: float | None = Field(None, ge=0, le=1)
     portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
     # same films, and each film is forged by every method. None is left out of the dataset's
-    # identity, which is therefore what it was before this setting existed.
+    # identity, which is therefore what it was before this setting existed: this is exclude_if.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Pairs of methods that results compare within the same films; no part of the identity.
     contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
 
 
 def preset(name: str, **changes: Any) -> Settings:
-    """The settings of ``data_manifest/<name>.yaml``, with ``changes``.
+    """The settings of ``data_manifest/<name>.yaml``, with ``changes`` in place of some of them.
 
     Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
     impossible.
@@ -119,6 +125,7 @@ def identity(name: str) -> str:
 
 
 def _parameters(name: str, settings: Settings) -> dict[str, Any]:
+    """All that a dataset's pixels depend on: what ``dataset.json`` holds and identity digests."""
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
     if settings.portraits:
@@ -136,38 +143,41 @@ class Person(NamedTuple):
     number: int
     split: str
     tone: float  # of the skin: 0 to 4, light to dark; of a photograph minus its brightness
-    donor: int = -1  # number of the person whose face forgeries of this one show
-    pair: str = ""  # name of the cluster that both are in
+    donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
+    pair: str = ""  # name of the cluster that both are in: their numbers, such as 003_007
     portrait: people.Portrait | None = None  # None: drawn
 
 
 def stream_key(name: str, settings: Settings) -> tuple[int, int]:
-    """How the keys of all random streams of a dataset begin."""
+    """How the keys of all random streams of a dataset begin: its seed, and a hash of its name."""
     dataset = settings.people_of or name  # the same key draws the same people and scenes
+    # Eight hexadecimal digits are 32 bits: numpy's seeds consist of such words.
     return settings.seed, int(hashlib.sha256(dataset.encode()).hexdigest()[:8], 16)
 
 
 def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     """The people of a dataset with their donors, in the order of their numbers.
 
-    People of a split who are next to each other in tone are paired, and each is the other's donor
-    for every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is
-    the ``cluster``, and resampling pairs resamples independent things.
+    People of a split who are next to each other in tone are paired, so that a skin of another tone
+    does not give a swap away. Each is the other's donor for every method; an odd number ends in a
+    ring of three. So no face is in two pairs: the pair is the ``cluster``, and resampling pairs
+    resamples independent things.
 
     All usable portraits of a split are used, whatever positive number ``identities`` has for it.
 
     Returns:
-        The people, and facts for the dataset's record. With portraits, these are ``portraits``, the
-        file of each person, and ``quarantine``, the files that are not used, with the reason.
+        The people, and entries for the dataset's record. With portraits, these are ``portraits``,
+        the file of each person by number, and ``quarantine``, the files that are not used, with the
+        reason. With drawn people there are none.
 
     Raises:
         DfnbError: A split has fewer than two people.
     """
-    facts = {}
+    record_entries = {}
     if settings.portraits is None:
         persons = _drawn_people(name, settings)
     else:
-        persons, facts = _portraits(settings.portraits, settings)
+        persons, record_entries = _portraits(settings.portraits, settings)
     paired = []
     for split in SPLITS:
         members = [person for person in persons if person.split == split]
@@ -176,23 +186,28 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
             people_there = f"{source} gives {len(members)} people for the split {split}"
             raise DfnbError(f"{people_there}, and forgeries need two; add some")
         paired += _paired(members)
-    return sorted(paired), facts
+    return sorted(paired), record_entries  # by number, the first field
 
 
 def _drawn_people(name: str, settings: Settings) -> list[Person]:
+    """The people of a dataset, not yet paired, numbered through all splits."""
     persons = []
     for split in SPLITS:
         for _ in range(settings.identities.get(split, 0)):
             number = len(persons)
-            # The stream of the tone: the looks are drawn from the one without the 0.
+            # The tone has a stream of its own, with a 0 at the end of the key: pairing needs it
+            # before the looks are drawn, in another process, from the stream without the 0.
             draw = rng(*stream_key(name, settings), number, LOOKS, 0)
             persons.append(Person(number, split, draw.uniform(0, 4)))
     return persons
 
 
 def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
-    """The people in a folder of portraits, and the facts that :func:`cast` returns."""
-    from dfnb.data import faces
+    """The people in a folder of portraits, not yet paired, and the entries for the record.
+
+    ``usable`` is True for a file that is left out although nothing is wrong with it.
+    """
+    from dfnb.data import faces  # its detector is loaded only where there are photographs
 
     detect = faces.YuNet()
     quarantine = []
@@ -219,6 +234,7 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
 
 
 def _photographs(folder: Path) -> list[Path]:
+    """The files of a folder, by name, but for hidden ones such as .DS_Store."""
     return sorted(path for path in folder.glob("[!.]*") if path.is_file())
 
 
@@ -228,13 +244,17 @@ def _split_of(photograph: Path) -> str:
     It follows from the file's name alone, so that no face is trained on in one dataset and tested
     in another.
     """
+    # Some names are not UTF-8; surrogateescape gives their bytes back.
     name = photograph.name.encode(errors="surrogateescape")
     quarter = int(hashlib.sha256(name).hexdigest(), 16) % 4
     return ("train", "train", "val", "test")[quarter]
 
 
 def _paired(members: list[Person]) -> list[Person]:
-    """The people of a split with their donors and pairs."""
+    """The people of a split with their donors and pairs: neighbours in tone.
+
+    In a ring of two or three, each person's donor is the next.
+    """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
     while waiting:
@@ -262,10 +282,13 @@ def film(
 
     Args:
         person: Who is filmed.
-        target: Number of the person whose video it is.
+        target: Number of the person whose video it is; of ``person`` for a real video.
         video: Number of the video.
-        streams: How the keys of random streams begin.
+        streams: How the keys of random streams begin, see :func:`stream_key`.
         settings: Those of the dataset.
+
+    Returns:
+        ``settings.frames`` frames as the camera records them.
     """
     scene = rng(*streams, target, video, SCENE)
     expression = rng(*streams, person.number, video, EXPRESSION)
@@ -284,18 +307,21 @@ class Video(NamedTuple):
     """The arguments of ``frames.write_video``."""
 
     folder: Path
-    rows: list[dict[str, Any]]
-    crops: np.ndarray
-    masks: np.ndarray | None
+    rows: list[dict[str, Any]]  # of the frames table, one per frame
+    crops: np.ndarray  # (n, S, S, 3) uint8 RGB
+    masks: np.ndarray | None  # (n, S, S) bool; None: a real video
 
 
 def make_videos(
     folder: Path, name: str, target: Person, donor: Person, settings: Settings
 ) -> list[Video]:
-    """The real and the forged videos of a person that the dataset in ``folder`` lacks."""
+    """The real and the forged videos of a person that the dataset in ``folder`` lacks.
+
+    It runs in a worker process; the videos are written by the caller.
+    """
     cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
     made = []
-    for number in range(settings.videos):
+    for number in range(settings.videos):  # videos 0, 1, 2 are named a, b, c after the person
         sources = _sources(target, donor, number, settings)
         folders = {}
         for method, source in sources.items():
@@ -303,13 +329,13 @@ def make_videos(
             if source:
                 title += f"_{source}"
             folders[method] = folder / "videos" / method / title
+        # A video's folder appears complete or not at all; video.json is always in it.
         if all((path / "video.json").exists() for path in folders.values()):
             continue
         take = _Take(stream_key(name, settings), target, donor, number, settings, list(sources))
         for method, source in sources.items():
             crops, masks = take.delivered(method)
-            facts = {"dataset": name, "split": target.split, "method": method}
-            rows = take.rows(facts, source)
+            rows = take.rows(name, method, source)
             made.append(Video(folders[method], rows, crops, masks))
     return made
 
@@ -320,13 +346,13 @@ def _sources(
     video: int,
     settings: Settings,
 ) -> dict[str, str]:
-    """The methods that forge a video, and the number of each one's donor.
+    """The methods that forge a video, and the number of each one's donor, such as "007".
 
     The first is "real". It has no donor, and neither do methods that use the target's own face:
     their number is empty.
     """
     methods = settings.methods
-    if not settings.people_of:  # the methods take turns
+    if not settings.people_of:  # the methods take turns from video to video
         turn = (target.number * settings.videos + video) % len(methods)
         methods = [methods[turn]]
     sources = {"real": ""}
@@ -350,6 +376,8 @@ class _Take:
         self.key = (*streams, target.number, video)
         self.target = target
         self.settings = settings
+        # Methods that take the target's own later frames need a longer film; its first frames are
+        # the same as those of a shorter one.
         more = max(FRAMES_LATER.get(method, 0) for method in methods)
         longer = settings.model_copy(update={"frames": settings.frames + more})
         self.longer_shots = film(target, target.number, video, streams, longer)
@@ -367,12 +395,15 @@ class _Take:
         if settings.cue is not None:
             draw = rng(*self.key, MARK[label])
             as_the_cue_says = draw.random() < (1 + settings.cue) / 2
-            # The cue says that forged videos are warm and real ones cold.
-            images = mark(images, as_the_cue_says == bool(label), draw)
+            # The cue says that forged videos are warm and real ones cold. So a video is warm if it
+            # is forged and follows the cue, or is real and does not.
+            is_warm = as_the_cue_says == bool(label)
+            images = mark(images, is_warm, draw)
         crops = deliver(images, settings.delivery, rng(*self.key, DELIVERY[label]))
         return crops, masks
 
     def _forged(self, method: str) -> tuple[list[np.ndarray], np.ndarray]:
+        """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
         if method in FRAMES_LATER:
@@ -385,14 +416,19 @@ class _Take:
             masks.append(mask)
         return images, np.stack(masks)
 
-    def rows(self, facts: dict[str, Any], source: str) -> list[dict[str, Any]]:
-        """The rows of the frames table, with ``facts`` in each."""
+    def rows(self, dataset: str, method: str, source: str) -> list[dict[str, Any]]:
+        """The rows of the frames table, one per frame; its columns are those of ``data.frames``.
+
+        ``source`` is the donor's number. The crop is the whole frame, at its own scale.
+        """
         size = float(self.settings.size)
         rows = []
         for number, shot in enumerate(self.shots):
             row = {
-                **facts,
-                "label": int(facts["method"] != "real"),
+                "dataset": dataset,
+                "split": self.target.split,
+                "method": method,
+                "label": int(method != "real"),
                 "cluster": self.target.pair,
                 "identity": f"{self.target.number:03d}",
                 "source": source,
@@ -430,24 +466,28 @@ def build(
     with locked(folder, wait_s=-1):  # jobs that run side by side need the same dataset
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)
+        # Other contrasts leave the videos as they are: only the record is written anew.
         if record and record.get("contrasts") == contrasts:
             return record
-        persons, facts = cast(name, settings)
+        persons, record_entries = cast(name, settings)
+        # Written first, so that a build that was stopped is not resumed with other settings.
         write_json(folder / "dataset.json", parameters)
         for video in _drawn_videos(folder, name, persons, settings, workers):
             write_video(*video)
-        facts["contrasts"] = contrasts
-        facts["compression"] = _compression(settings.delivery)
-        return write_dataset(folder, parameters, **facts, **clock.facts())
+        record_entries["contrasts"] = contrasts
+        record_entries["compression"] = _compression(settings.delivery)
+        return write_dataset(folder, parameters, **record_entries, **clock.facts())
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
+    """Raise :class:`DfnbError` if the folder holds a dataset of other parameters than these."""
     description = folder / "dataset.json"
     if not description.exists() and not (folder / "videos").exists():
-        return
+        return  # nothing was built here
+    # Videos without a description may be of any dataset: then all settings count as other.
     stored = read_json(description) if description.exists() else {}
     changed = []
-    for key in sorted({*parameters, *Settings.model_fields}):
+    for key in sorted({*parameters, *Settings.model_fields}):  # also those that only one has
         if stored.get(key) != parameters.get(key):
             changed.append(key)
     if changed:
@@ -461,7 +501,7 @@ def _drawn_videos(
     """The videos that the dataset lacks, in the order in which the workers end them."""
     jobs = []
     for person in persons:
-        if person.split == "test" or not settings.people_of:
+        if person.split == "test" or not settings.people_of:  # people_of shows test people alone
             donor = persons[person.donor]
             jobs.append(joblib.delayed(make_videos)(folder, name, person, donor, settings))
     parallel = joblib.Parallel(
@@ -473,6 +513,7 @@ def _drawn_videos(
 
 
 def _compression(delivery: Delivery) -> str:
+    """The compression in words, for captions: "H.264 crf 25" or "JPEG 55-85", the qualities."""
     if delivery.h264 is not None:
         return f"H.264 crf {delivery.h264}"
     return "JPEG {}-{}".format(*delivery.jpeg)

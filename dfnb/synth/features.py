@@ -1,7 +1,11 @@
 """The features of a face: skin, eyes and mouth, painted on the sphere of a :class:`Head`.
 
-The coordinates ``u`` and ``v`` of the head are places in the face. The numbers, chosen by eye, are
-places, sizes, colours and opacities.
+The coordinates ``u`` and ``v`` of the head are places in the face, from -1 to 1: u to the image's
+right, in half widths of the head, and v down, in *radii*, half its height. Colours are red, green
+and blue in [0, 1]. All numbers below were chosen by eye.
+
+Layers are painted one over another, from back to front. Each is a colour with an *opacity* (H, W)
+from 0 to 1, see :func:`~dfnb.synth.brushes.lay_over`.
 """
 
 import math
@@ -27,20 +31,24 @@ TEETH = np.float32([0.93, 0.91, 0.87])
 EYE_WHITE = 0.92
 PUPIL = 0.03
 GLINT = 1.0
-# How strongly freckles and blush change red, green and blue.
+# How strongly freckles and blush change red, green and blue: both take more of green and blue,
+# which reddens the skin.
 FRECKLE = np.float32([0.36, 0.6, 0.66])
 BLUSH = np.float32([0.0, 1.6, 1.5])
 # Exponents of the light on skin: red has the lowest, so shadows, where light < 1, are reddish.
 FACE_SHADOW = np.float32([0.85, 1.05, 1.15])
 
-# Radii in the coordinates of an eye (see Eye).
+# Radii in half widths of the eye, see Eye.
 IRIS_RADIUS = 0.46
 PUPIL_RADIUS = 0.2
 GLINT_RADIUS = 0.13
 
 
 def looked_up(texture: Array, x: Array, y: Array) -> Array:
-    """The values (H, W) of a texture at its columns x and rows y (H, W), which may be fractions."""
+    """The values (H, W) of a texture (h, w) at its columns x and rows y (H, W).
+
+    x and y may be fractions, and may lie outside the texture, which is mirrored there.
+    """
     return cv2.remap(
         texture,
         x,
@@ -54,18 +62,19 @@ def looked_up(texture: Array, x: Array, y: Array) -> Array:
 
 
 def paint_skin(canvas: Array, head: Head) -> None:
-    """Paint the face's skin with freckles, blush and beard, and the nostrils."""
+    """Paint the face's skin with freckles, blush and beard, and the nostrils, on the canvas."""
     look = head.look
-    # The middle of the face shows the middle, pixel 48, of the texture (96, 96).
+    # The middle of the face shows the middle, pixel 48, of the texture (96, 96). It spans 40 pixels
+    # to each side, nearly all of the texture.
     mottling = looked_up(look.skin_texture, head.u * 40 + 48, head.v * 40 + 48)
     colour = _skin_colour(head, mottling)
     if look.beard:
         _grow_beard(colour, head, mottling)
     light = _light_on_skin(head)
-    gloss = head.gloss * (0.065 + 0.04 * look.nose_height)
+    gloss = head.gloss * (0.065 + 0.04 * look.nose_height)  # a bolder relief shines more
     lay_over(
         canvas,
-        colour=colour * light + gloss[..., None],
+        colour=colour * light + gloss[..., None],  # a highlight has the light's colour, white
         opacity=head.inside,
     )
     nostrils = head.beside_nose(
@@ -82,7 +91,10 @@ def paint_skin(canvas: Array, head: Head) -> None:
 
 
 def _skin_colour(head: Head, mottling: Array) -> Array:
-    """The colour (S, S, 3) of the skin with freckles, and blush on the cheeks and the nose."""
+    """The colour (S, S, 3) of the skin with freckles, and blush on the cheeks and the nose.
+
+    ``mottling`` (S, S) is noise with mean about 0: it lightens as well as darkens.
+    """
     look = head.look
     freckles = look.freckles * mottling[..., None] * FRECKLE
     colour = look.skin * (1 + freckles)
@@ -103,7 +115,10 @@ def _skin_colour(head: Head, mottling: Array) -> Array:
 
 
 def _light_on_skin(head: Head) -> Array:
-    """The light (S, S, 3) on the face, with shadows in the eye sockets and below the nose."""
+    """The light (S, S, 3) on the face, with shadows in the eye sockets and below the nose.
+
+    It is the factor by which red, green and blue of the skin are multiplied.
+    """
     look = head.look
     eye_sockets = head.on_sides(
         u=look.eye_u * 0.9,
@@ -116,14 +131,19 @@ def _light_on_skin(head: Head) -> Array:
         width=look.nose_width * 1.2,
         height=0.045,
     )
-    open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose
+    open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
     light = np.clip(head.shade * open_to_light, 0.05, 1.3)
     return power(light[..., None], FACE_SHADOW)
 
 
 def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
-    """Lay a beard over the skin's colour (S, S, 3), in place."""
+    """Lay a beard over the skin's colour (S, S, 3), in place.
+
+    ``mottling`` (S, S) is noise with mean about 0, which makes the beard uneven.
+    """
     look = head.look
+    # In the middle of the face the beard begins at v = 0.5, above the mouth; towards the sides it
+    # begins higher. It is full a quarter of a radius further down.
     from_middle = np.clip(head.side_u - 0.35, 0, 1)
     sideburns = 0.45 * from_middle
     density = (head.v - 0.5 + sideburns) * 4
@@ -133,7 +153,7 @@ def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
         width=0.2,
         height=0.07,
     )
-    density *= 1 - mouth
+    density *= 1 - mouth  # no beard on the lips
     opacity = look.beard * density * (0.75 + 0.12 * mottling)
     colour = look.hair * 0.9 + 0.02
     lay_over(
@@ -150,14 +170,14 @@ class Eye:
     """One eye of a head with its lids and brow.
 
     Attributes:
-        side: -1 left in the image, 1 right.
+        side: -1 for the eye that is left in the image, 1 for the right one.
         view: The part (H, W, 3) of the canvas about the eye, on which it is painted.
-        u, v: The view's places in the face.
-        mean_shade: Mean diffuse light on the view.
+        u, v: (H, W), the view's places in the face.
+        mean_shade: Mean diffuse light on the view, about 0.4 to 1.
         pixels_per_unit: Pixels per unit of x, half the eye's width.
-        x, y: The eye's coordinates: x from -1, inner corner, to 1, outer corner, and y down on the
-            same scale.
-        upper, lower: y of the lids' edges, at every pixel's x.
+        x, y: (H, W), the eye's coordinates: x from -1, inner corner, to 1, outer corner, and y down
+            on the same scale. A tilted eye tilts y with it.
+        upper, lower: (H, W), y of the lids' edges, at every pixel's x.
     """
 
     def __init__(self, canvas: Array, head: Head, side: int) -> None:
@@ -167,25 +187,30 @@ class Eye:
         self.side = side
         self.pixels_per_unit = look.eye_size * head.radius
         middle_u = side * look.eye_u
-        window = head.window(middle_u, look.eye_v - 0.1, reach=0.45)
+        window = head.window(middle_u, look.eye_v - 0.1, reach=0.45)  # with the brow above it
         self.view = canvas[window]
         self.u = head.u[window]
         self.v = head.v[window]
         self.mean_shade = float(head.shade[window].mean())
         outwards = side * (self.u - middle_u)
+        # u is in half widths of the head; times `broad` it is in radii, as eye_size is.
         self.x = outwards * look.broad / look.eye_size
         self.y = (self.v - look.eye_v) / look.eye_size + look.eye_tilt * self.x
-        # y of the upper lid at x = 0, before the factor below: negative, above the eye's middle,
-        # at blink = 0, and positive, below it, at 1.
+        # y of the upper lid at x = 0, before the factor 1.15: negative, above the eye's middle, at
+        # blink = 0, and positive, below it and near the lower lid, at 1.
         blink = head.pose.blink
         middle_of_upper = 0.3 * blink - look.eye_open * (1 - blink)
-        arch = np.clip(1 - self.x * self.x, 0, 1)
+        arch = np.clip(1 - self.x * self.x, 0, 1)  # 1 in the middle, 0 at the corners
         self.upper = 1.15 * power(arch, 0.75) * middle_of_upper
         self.lower = 0.36 * arch
 
     def paint(self) -> None:
-        """Paint the upper lid's fold, the eye, the lashes, the lower lid and the brow."""
-        between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
+        """Paint the upper lid's fold, the eye, the lashes, the lower lid and the brow.
+
+        Fold, lashes and lower lid are soft lines along the lids' edges, ``stripe(..., y of the
+        line, half its thickness)`` in the eye's coordinates.
+        """
+        between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)  # fades at the corners
         fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
         lay_over(
             self.view,
@@ -211,15 +236,22 @@ class Eye:
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """An :func:`edge` for a distance in the eye's coordinates, 1 / ``sharpness`` px wide."""
+        """How much of each pixel lies inside an edge: an :func:`edge`, 1 / ``sharpness`` px wide.
+
+        ``distance`` (H, W) is from the edge, in the eye's coordinates, positive inside.
+        """
         return edge(distance * self.pixels_per_unit * sharpness)
 
     def _paint_white(self) -> Array:
-        """Paint the white between the lids; returns its opacity (H, W)."""
+        """Paint the white between the lids; returns its opacity (H, W).
+
+        That is 0 on the lids, so the iris is multiplied by it.
+        """
         below_upper = self._edge(self.y - self.upper)
         above_lower = self._edge(self.lower - self.y)
         white = below_upper * above_lower * (np.abs(self.x) < 1)
         lid_shadow = 1 - 0.35 * stripe(self.x, self.y, self.upper, 0.25)
+        # The eye is moist and reflects: it darkens less than the skin about it.
         light = EYE_WHITE * (0.55 + 0.45 * self.mean_shade)
         lay_over(
             self.view,
@@ -229,11 +261,13 @@ class Eye:
         return white
 
     def _paint_iris(self, white: Array) -> None:
-        """Paint iris and pupil where the ``white`` is visible."""
-        gaze = self.side * self.head.pose.gaze
+        """Paint iris and pupil where the ``white`` (H, W), an opacity, is visible."""
+        gaze = self.side * self.head.pose.gaze  # x points outwards, gaze to the image's right
+        # From the iris's middle, which is a little above the eye's.
         distance = np.sqrt((self.x - gaze) ** 2 + (self.y + 0.06) ** 2)
         rim = bell(distance - IRIS_RADIUS, 0.1)
         lower_half = np.clip(self.y + 0.1, 0, 0.4)
+        # Light from above falls on the lower half; the rim is dark.
         light = 0.8 + 0.9 * lower_half - 0.45 * rim
         iris = self._edge(IRIS_RADIUS - distance)
         lay_over(
@@ -249,7 +283,7 @@ class Eye:
         )
 
     def _paint_glint(self, white: Array) -> None:
-        """Paint the light's reflection beside the pupil, above its middle.
+        """Paint the light's reflection beside the pupil, above its middle, over the ``white``.
 
         The eye on the image's right has it on the side towards the light. The other eye has it on
         the side away from the light, which is not physical: the same shift is applied to x, which
@@ -268,18 +302,19 @@ class Eye:
     def _paint_brow(self) -> None:
         """Paint the brow: a bent line of hairs that tapers towards its outer end."""
         look = self.look
-        # x from -1, inner end, to 1, outer end; y from the brow's middle line.
+        # x from -1, inner end, to 1, outer end: the brow is 1.3 times as long as the eye. y is the
+        # distance below the brow's middle line, in radii.
         outwards = self.side * (self.u - self.side * look.eye_u * 1.02)
         x = outwards * look.broad / (look.eye_size * 1.3)
-        bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)
+        bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)  # the line's rise, highest near its middle
         middle = look.eye_v - look.brow_height - self.head.pose.brow_raise
         y = self.v - (middle - bend + 0.02 * x)
-        thickness = look.brow_width + 0.018 * look.man
+        thickness = look.brow_width + 0.018 * look.man  # half of it; True counts as 1
         taper = 0.95 - 0.55 * np.clip(x, -1, 1)
         thickness = thickness * np.clip(taper, 0.2, 1)
-        hairs = 0.68 + 0.17 * np.sin(28 * x + 60 * y)
+        hairs = 0.68 + 0.17 * np.sin(28 * x + 60 * y)  # slanting strands, as an opacity
         from_middle = y / thickness
-        hairs = hairs * np.exp(-(from_middle**4))
+        hairs = hairs * np.exp(-(from_middle**4))  # falls faster than a Gaussian: a clear outline
         ends = self._edge(1 - np.abs(x), sharpness=0.5)
         colour = look.hair * 0.6 + look.skin * 0.06
         lay_over(
@@ -300,11 +335,12 @@ class Mouth:
         shade: Diffuse light (H, W) on the view.
         half_width: Half the mouth's width, in radii of the head.
         pixels_per_unit: Pixels per unit of x, half the mouth's width.
-        x, y: The mouth's coordinates: x from -1 to 1 between the corners, and y down on the same
-            scale. A smile bends the line y = 0, which ends in the corners.
+        x, y: (H, W), the mouth's coordinates: x from -1 to 1 between the corners, and y down on the
+            same scale. A smile bends the line y = 0, which ends in the corners.
         between_corners: (H, W) bool, whether -1 < x < 1.
-        arch: 1 in the middle, 0 at the corners and beyond.
-        hole_top, hole_bottom: y of the edges of the open mouth.
+        arch: (H, W), 1 in the middle, 0 at the corners and beyond.
+        hole_top, hole_bottom: (H, W), y of the edges of the open mouth, at every pixel's x. Both
+            are 0 if it is closed.
     """
 
     def __init__(self, canvas: Array, head: Head) -> None:
@@ -317,11 +353,13 @@ class Mouth:
         self.shade = head.shade[window]
         self.half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
         self.pixels_per_unit = self.half_width * head.radius
+        # u is in half widths of the head; times `broad` it is in radii, as half_width is.
         self.x = head.u[window] * look.broad / self.half_width
-        lifted = 0.22 * pose.smile * self.x * self.x
+        lifted = 0.22 * pose.smile * self.x * self.x  # a smile lifts the corners most
         self.y = (head.v[window] - look.mouth_v) / self.half_width + lifted
         self.between_corners = np.abs(self.x) < 1
         self.arch = np.clip(1 - self.x * self.x, 0, 1)
+        # The lower lip moves further than the upper, as the jaw moves.
         self.hole_top = -0.22 * pose.open * self.arch
         self.hole_bottom = 0.75 * pose.open * self.arch
 
@@ -332,7 +370,7 @@ class Mouth:
         return self.half_width / self.look.broad, self.look.mouth_v - lifted
 
     def paint(self) -> None:
-        """Paint the lips, what is seen between them, and the line where they meet."""
+        """Paint the lips, the hole and the teeth between them, and the line where they meet."""
         lip_colour = self._lip_colour()
         self._paint_lips(lip_colour)
         hole = self._between(self.hole_top, self.hole_bottom)
@@ -341,9 +379,10 @@ class Mouth:
             colour=MOUTH_HOLE,
             opacity=hole,
         )
+        # The upper teeth hang 0.28 below the upper lip, and end before the corners.
         upper_teeth = self._edge(self.hole_top + 0.28 - self.y)
         sides = self._edge(0.85 - np.abs(self.x))
-        light = 0.6 + 0.4 * float(self.shade.mean())
+        light = 0.6 + 0.4 * float(self.shade.mean())  # they shine: they darken less than skin
         lay_over(
             self.view,
             colour=TEETH * light,
@@ -352,7 +391,7 @@ class Mouth:
         middle = (self.hole_top + self.hole_bottom) / 2
         line = stripe(self.x, self.y, middle, 0.05)
         is_closed = self.pose.open < 0.25
-        line = is_closed * (1 - hole) * line
+        line = is_closed * (1 - hole) * line  # False counts as 0: no line
         ends = self._edge(1.03 - np.abs(self.x), sharpness=0.4)
         lay_over(
             self.view,
@@ -361,7 +400,10 @@ class Mouth:
         )
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """An :func:`edge` for a distance in the mouth's coordinates, 1 / ``sharpness`` px wide."""
+        """How much of each pixel lies inside an edge: an :func:`edge`, 1 / ``sharpness`` px wide.
+
+        ``distance`` (H, W) is from the edge, in the mouth's coordinates, positive inside.
+        """
         return edge(distance * self.pixels_per_unit * sharpness)
 
     def _between(self, top: Array, bottom: Array) -> Array:
@@ -371,6 +413,7 @@ class Mouth:
         return below_top * above_bottom * self.between_corners
 
     def _lip_colour(self) -> Array:
+        """The colour (3,) of the lips: between bare lips and lipstick, by ``look.rouge``."""
         look = self.look
         lightness = float(look.skin.mean())
         # LIPSTICK is its colour on skin of lightness 0.62; on darker skin it is darker.
@@ -379,14 +422,15 @@ class Mouth:
         return bare_lip * (1 - look.rouge) + lipstick * look.rouge
 
     def _paint_lips(self, colour: Array) -> None:
+        """Paint both lips, from their outer edges to the hole and over it, in a colour (3,)."""
         look = self.look
-        cupids_bow = 1 - 0.3 * bell(self.x, 0.16)
+        cupids_bow = 1 - 0.3 * bell(self.x, 0.16)  # the upper lip is lower in its middle
         upper = self.hole_top - look.upper_lip * power(self.arch, 0.6) * cupids_bow
         lower = self.hole_bottom + look.lower_lip * power(self.arch, 0.7)
         # The lower lip is brightest in its middle, where it swells.
         fullest = self.hole_bottom + 0.5 * look.lower_lip
         swelling = stripe(self.x, self.y, fullest, 0.1)
-        is_upper_lip = self.y < self.hole_top
+        is_upper_lip = self.y < self.hole_top  # it faces down, so it is darker
         light = self.shade * (1 + 0.22 * swelling - 0.15 * is_upper_lip)
         lay_over(
             self.view,

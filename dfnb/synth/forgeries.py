@@ -1,6 +1,14 @@
 """What happens to a filmed video: the camera, manipulations with exact masks, and delivery.
 
 Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, and :func:`deliver`.
+
+The *target* is the person, or the frame, that is forged; the *donor* is whose face is put there.
+Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the eyes are
+at (-1, 0) and (1, 0), the middle of the mouth is at (0, 1), and s points to the image's right.
+
+A value that is a ``Span`` is drawn uniformly from it. Draws that nothing uses are made all the same
+where methods are compared: then they use up as many numbers of the stream, and what they draw next
+is equal.
 """
 
 import math
@@ -20,8 +28,10 @@ from dfnb.synth.people import Array, Shot, Span
 
 VISIBLE = 0.05  # opacity from which on a pixel counts as forged
 ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
-DETAIL_OF_NOISE = 0.75  # share of white noise's variance that is in its fine detail
-MEDIAN_OF_CHI_SQUARED = 0.4549  # one degree of freedom: median / mean of squared noise
+# Share of white noise's variance that is left when its Gaussian blur of 1 pixel is subtracted.
+DETAIL_OF_NOISE = 0.75
+# Median of squared Gaussian noise, divided by their mean, the variance.
+MEDIAN_OF_CHI_SQUARED = 0.4549
 # Colours of the two marks.
 WARM = np.float32([0.9, 0.5, 0.2])
 COLD = np.float32([0.2, 0.5, 0.9])
@@ -35,9 +45,9 @@ LEFT_BROW = (1, -0.4)
 class Camera(Closed):
     """How frames are captured; a video draws its value from each span."""
 
-    resolution: Span = (1.0, 1.0)  # share of the frame's size that the camera resolves
+    resolution: Span = (1.0, 1.0)  # share of the frame's side that the camera resolves
     blur: Span = (0.3, 0.6)  # standard deviation in pixels
-    noise: Span = (0.01, 0.018)  # standard deviation, images in [0, 1]
+    noise: Span = (0.01, 0.018)  # standard deviation, of images in [0, 1]
 
 
 class Forgery(Closed):
@@ -45,20 +55,21 @@ class Forgery(Closed):
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods that lay one image over another
     feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
-    cast: Span = (0.04, 0.08)  # error of a channel of the matched colours, as a share
-    low_resolution: Span = (0.55, 0.75)  # of generated images, share of the frame's
-    soften: Span = (0.6, 0.9)  # blur of mouth textures in pixels
+    cast: Span = (0.04, 0.08)  # error of each channel of the matched colours, as a share of it
+    low_resolution: Span = (0.55, 0.75)  # of generated images, as a share of the frame's side
+    soften: Span = (0.6, 0.9)  # standard deviation of the blur of mouth textures, in pixels
     motion: Span = (0.4, 0.6)  # longest displacement of a warp, in face coordinates
-    regrain: Span = (0.3, 0.6)  # 1: the region gets as much fine grain as what it replaces has
+    # Share of the lost fine grain that the region gets back; 1: as much as what it replaces has.
+    regrain: Span = (0.3, 0.6)
 
 
 class Delivery(Closed):
     """How frames are delivered, real and forged alike; a video draws its value from each span."""
 
-    white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel
-    contrast: float = Field(0.08, ge=0, lt=1)
-    noise: Span = (0.002, 0.006)
-    jpeg: tuple[int, int] = (55, 85)  # quality
+    white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel, a share
+    contrast: float = Field(0.08, ge=0, lt=1)  # largest gain or loss of contrast, a share
+    noise: Span = (0.002, 0.006)  # standard deviation, of images in [0, 1]
+    jpeg: tuple[int, int] = (55, 85)  # lowest and highest quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
 
@@ -66,7 +77,11 @@ class Delivery(Closed):
 
 
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
-    """A video as the camera records it: with less resolution, blur and noise."""
+    """A video as the camera records it: with less resolution, blur and noise.
+
+    The landmarks stay where they are. A video has one camera: all its frames share the strengths,
+    but each has noise of its own.
+    """
     resolution = draw.uniform(*camera.resolution)
     blur = draw.uniform(*camera.blur)
     noise = draw.uniform(*camera.noise)
@@ -81,7 +96,7 @@ def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot
 
 
 def _grain(image: Array, draw: Generator) -> Array:
-    """Noise of variance 1 in the image's shape, mostly grey."""
+    """Gaussian noise of variance 1 in the image's shape (H, W, 3), mostly grey, as a camera's."""
     height, width, _ = image.shape
     grey = draw.standard_normal((height, width, 1))
     coloured = draw.standard_normal(image.shape)
@@ -89,7 +104,7 @@ def _grain(image: Array, draw: Generator) -> Array:
 
 
 def _resolved(image: Array, share: float) -> Array:
-    """The image as it looks when only a share of its sides is resolved."""
+    """The image (H, W, 3), reduced to a ``share`` (0 to 1) of its sides and enlarged again."""
     height, width, _ = image.shape
     small_width = max(round(width * share), 1)
     small_height = max(round(height * share), 1)
@@ -114,14 +129,18 @@ def to_bytes(image: Array) -> Array:
 
 
 class Region(NamedTuple):
-    """Where a method forges: a superellipse in face coordinates (see ``frames.face_axes``).
+    """Where a method forges: a superellipse in face coordinates.
 
-    Its values are ``wide``, half the width, ``high``, half the height, and ``aside`` and
-    ``middle``, the coordinates of its centre.
+    It is |(s - aside) / wide| ** exponent + |(t - middle) / high| ** exponent <= 1. ``wide`` is
+    half its width, ``high`` half its height, ``aside`` and ``middle`` are the s and t of its
+    centre. In these coordinates (see ``frames.face_axes``) the eyes are at (-1, 0) and (1, 0), and
+    the mouth's middle is at (0, 1).
     """
 
-    drawn: dict[str, Span]  # values that a forgery draws, in an order on which all pixels depend
-    middle: float = 0  # its value if it is not drawn
+    # The values that a forgery draws, by name, in an order on which all pixels depend. `wide` and
+    # `high` are always drawn.
+    drawn: dict[str, Span]
+    middle: float = 0  # its value if it is not drawn; that of `aside` is 0
     exponent: int = 2  # 2: an ellipse; 4: a box with rounded corners
 
 
@@ -177,9 +196,13 @@ def _opacity(
     feather: Span,
     draw: Generator,
 ) -> Array:
-    """Opacity (H, W) of a region: 0 at its rim, rising to 1 over a share of its radius.
+    """Opacity (H, W) of a region: 0 at and beyond its rim, rising inwards to 1.
 
-    The share is drawn from ``feather``.
+    Args:
+        shot: The frame; its landmarks place the region.
+        region: The region; its values are drawn.
+        feather: Over which share of the region's radius the opacity rises; one value is drawn.
+        draw: The random stream.
     """
     shape = {"aside": 0, "middle": region.middle}
     for name, span in region.drawn.items():
@@ -189,9 +212,9 @@ def _opacity(
     across = np.abs((s - shape["aside"]) / shape["wide"])
     down = np.abs((t - shape["middle"]) / shape["high"])
     power = region.exponent
-    radius = (across**power + down**power) ** (1 / power)
+    radius = (across**power + down**power) ** (1 / power)  # 0 at the centre, 1 at the rim
     ramp = np.clip((1 - radius) / feather_width, 0, 1)
-    smooth = ramp * ramp * (3 - 2 * ramp)  # no kink at either end
+    smooth = ramp * ramp * (3 - 2 * ramp)  # smoothstep: no kink at either end
     return smooth.astype(np.float32)
 
 
@@ -207,7 +230,7 @@ def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
 
 
 def _to_pixels(shot: Shot) -> Array:
-    """Homogeneous matrix (3, 3) from face coordinates to pixels."""
+    """Matrix (3, 3) that takes (s, t, 1) in face coordinates to (x, y, 1) in pixels."""
     axes, origin = face_axes(shot.landmarks)
     affine = np.column_stack([axes, origin])
     return np.vstack([affine, [0, 0, 1]])
@@ -221,22 +244,31 @@ class Inputs(NamedTuple):
 
     target: Shot  # the frame to forge
     donor: Shot  # a frame of the person whose face is used
-    opacity: Array | None  # (H, W) of the method's region, if it has one
+    opacity: Array | None  # (H, W) of the method's region, in [0, 1]; None: it has no region
     forgery: Forgery
     draw: Generator
 
 
-Layer = tuple[Array, Array]  # an image (H, W, 3), and how opaque (H, W) it lies over the target
+# What every method returns: an image (H, W, 3), and how opaque (H, W), 0 to 1, it lies over the
+# target.
+Layer = tuple[Array, Array]
 
 
 def _fitted(donor: Shot, target: Shot) -> Array:
-    """The donor's frame, moved so that eyes and mouth lie on the target's."""
+    """The donor's frame (H, W, 3), moved so that eyes and mouth's middle lie on the target's.
+
+    It is an affine map: it shifts, turns, scales and shears.
+    """
+    # From the donor's pixels to face coordinates, and from these to the target's pixels.
     matrix = _to_pixels(target) @ np.linalg.inv(_to_pixels(donor))
     return _moved(donor.image, matrix[:2])
 
 
 def _moved(image: Array, matrix: Array) -> Array:
-    """The image, moved by a matrix (2, 3) and mirrored at its borders."""
+    """The image (H, W, 3), moved by a matrix (2, 3) and mirrored at its borders.
+
+    The matrix takes a pixel (x, y, 1) of the image to its new place.
+    """
     height, width, _ = image.shape
     return cv2.warpAffine(
         image,
@@ -247,10 +279,14 @@ def _moved(image: Array, matrix: Array) -> Array:
 
 
 def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
-    """The frame warped by a pull (2, H, W) in face coordinates; and the pull in pixels."""
-    axes, _ = face_axes(shot.landmarks)
+    """The frame warped by a pull, the displacement (2, H, W) of each pixel in face coordinates.
+
+    Returns the warped image (H, W, 3), and the displacement (2, H, W) in pixels, x before y.
+    """
+    axes, _ = face_axes(shot.landmarks)  # (2, 2): columns are the units of s and t in pixels
     shift = np.einsum("ij,jhw->ihw", axes, pull)
     y, x = np.indices(shift.shape[1:])
+    # remap asks for each pixel where its colour comes from, so the shift is subtracted.
     source_x = np.float32(x - shift[0])
     source_y = np.float32(y - shift[1])
     warped = cv2.remap(
@@ -265,16 +301,25 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
 def _blend(image: Array, inputs: Inputs) -> Layer:
     """Fit an image to the region of the target that it replaces.
 
-    Each channel gets the target's mean and deviation in the region, and a cast. An image that
-    replaces the whole frame stays as it is, but the same numbers are drawn for it, so that later
-    draws agree between methods.
+    Each channel gets the target's mean and deviation in the region, and a *cast*: it is multiplied
+    by 1 ± an error, since real forgeries match colours imperfectly. An image that replaces the
+    whole frame stays as it is, but the same numbers are drawn for it, so that later draws agree
+    between methods.
+
+    Args:
+        image: (H, W, 3), already in place.
+        inputs: Its ``opacity`` (H, W) is that of the region.
+
+    Returns:
+        The fitted image, and its opacity: the region's, or, cloned by Poisson's equation, 1
+        wherever the region is visible, since cloning blends by itself.
     """
     target, _, opacity, forgery, draw = inputs
-    weight = opacity[..., None] / opacity.sum()
+    weight = opacity[..., None] / opacity.sum()  # (H, W, 1), sums to 1
     mean, variance = _moments(image, weight)
     target_mean, target_variance = _moments(target.image, weight)
     ratio = target_variance / np.maximum(variance, 1e-6)
-    gain = np.sqrt(np.clip(ratio, 0.25, 4))
+    gain = np.sqrt(np.clip(ratio, 0.25, 4))  # contrast is halved or doubled at most
     error = draw.uniform(*forgery.cast)
     signs = draw.choice([-1, 1], 3)
     cast = 1 + error * signs
@@ -288,7 +333,7 @@ def _blend(image: Array, inputs: Inputs) -> Layer:
 
 
 def _moments(image: Array, weight: Array) -> tuple[Array, Array]:
-    """Weighted mean (3,) and variance (3,) of an image's channels."""
+    """Weighted mean (3,) and variance (3,) of an image's channels; weights (H, W, 1) sum to 1."""
     mean = (weight * image).sum(axis=(0, 1))
     squared = (image - mean) ** 2
     variance = (weight * squared).sum(axis=(0, 1))
@@ -296,9 +341,14 @@ def _moments(image: Array, weight: Array) -> tuple[Array, Array]:
 
 
 def _poisson(image: Array, background: Array, region: Array) -> Layer:
-    """The image cloned into a region of the background by Poisson's equation."""
+    """The image cloned into a region (H, W) bool of the background by Poisson's equation.
+
+    That keeps the image's gradients and takes the background's colours at the region's rim, so the
+    seam has no step. Both images are (H, W, 3) in [0, 1]; OpenCV clones bytes.
+    """
     mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
+    # Where OpenCV puts the middle of the mask's bounding box: where it is already.
     middle = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(
         to_bytes(image),
@@ -312,6 +362,8 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
 
 
 # ---------------------------------------------------------------- methods
+
+# Each names the published kind of forgery that it stands in for.
 
 
 def swap(inputs: Inputs) -> Layer:
@@ -331,17 +383,19 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    It moves mouth corners, lower lip and brows. Pixels that move by more than 0.3 count as forged.
+    It moves mouth corners, lower lip and brows; lengths are in face coordinates. The layer is fully
+    opaque where a pixel moves by more than 0.3 pixels, and transparent elsewhere.
     """
     draw = inputs.draw
     target = inputs.target
     corners = _mouth_corners(target)
     towards_donor = _mouth_corners(inputs.donor) - corners
-    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))
+    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))  # one row per corner
     lengths = np.linalg.norm(corner_pulls, axis=1)
     longest = float(lengths.max())
     length = draw.uniform(*inputs.forgery.motion)
-    # The longer of the two pulls gets this length.
+    # The longer of the two pulls gets this length, so that the warp shows even if the two people
+    # have the same expression.
     corner_pulls *= length / max(longest, 1e-3)
     up_or_down = draw.choice([-1, 1])
     lip_pull = length * up_or_down * draw.uniform(0.5, 1)
@@ -352,11 +406,11 @@ def warp(inputs: Inputs) -> Layer:
         (LOWER_LIP, [0, lip_pull]),
         (RIGHT_BROW, [0, brow_pull]),
         (LEFT_BROW, [0, brow_pull]),
-    ]
+    ]  # a place, and how far it is pulled
     s, t = _face_coordinates(target)
     pull = np.zeros((2, *s.shape))
     for place, vector in pulls:
-        near = bump(s, t, place, (0.5, 0.35))
+        near = bump(s, t, place, (0.5, 0.35))  # a pull fades with the distance from its place
         pull += np.reshape(vector, (2, 1, 1)) * near
     warped, shift = _warped(target, pull)
     is_moved = np.hypot(*shift) > 0.3
@@ -364,8 +418,8 @@ def warp(inputs: Inputs) -> Layer:
 
 
 def _mouth_corners(shot: Shot) -> Array:
-    """Right and left corner of the mouth (2, 2) in face coordinates."""
-    corners = shot.landmarks[3:].T
+    """Face coordinates (2, 2) of the mouth's corners: the right one's row, then the left one's."""
+    corners = shot.landmarks[3:].T  # columns are x and y of a corner
     homogeneous = np.vstack([corners, [1, 1]])
     return np.linalg.solve(_to_pixels(shot), homogeneous)[:2].T
 
@@ -379,7 +433,7 @@ def mouth(inputs: Inputs) -> Layer:
 
 
 def diffuse(inputs: Inputs) -> Layer:
-    """A hole in the face, filled smoothly from its rim.
+    """A hole in the face, filled smoothly from its rim, without detail.
 
     It stands in for inpainting by globally and locally consistent completion.
     """
@@ -400,6 +454,7 @@ def patch(inputs: Inputs) -> Layer:
     """
     target = inputs.target
     angle = inputs.draw.uniform(0, 2 * math.pi)
+    # The other part lies about half the distance of the eyes away, in this direction.
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = np.linalg.norm(left_eye - right_eye)
     distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
@@ -410,7 +465,10 @@ def patch(inputs: Inputs) -> Layer:
 
 
 def recolour(inputs: Inputs) -> Layer:
-    """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours)."""
+    """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours).
+
+    Each channel gains or loses a share, drawn from the span of casts.
+    """
     draw = inputs.draw
     forgery = inputs.forgery
     resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*forgery.low_resolution)
@@ -426,9 +484,11 @@ def retouch(inputs: Inputs) -> Layer:
     """Larger eyes, generated at a low resolution (as an edit in the latent space of Glow)."""
     draw = inputs.draw
     s, t = _face_coordinates(inputs.target)
+    # How near a pixel is to the middle of the person's right or left eye, 1 at it.
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
-    # Away from the middle of the nearer eye, (-1, 0) or (1, 0).
+    # Pixels are pulled away from the middle of the nearer eye, (-1, 0) or (1, 0), in proportion to
+    # their distance from it: a magnification.
     aside = right * (s + 1) + left * (s - 1)
     down = (right + left) * t
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
@@ -462,11 +522,12 @@ def whole(inputs: Inputs) -> Layer:
     return resynthesis(inputs._replace(donor=in_place, opacity=everywhere))
 
 
-# Instead of a donor's frame, these three get the target's own, this many frames later.
-# `composite` is a seam without a forgery, `reduced` a low resolution without one.
+# Instead of a donor's frame, these three get the target's own, this many stored frames later (0:
+# the same frame). `composite` is a seam without a forgery, `reduced` a low resolution without one.
 FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
 
-# The function of each method, and the region in which it forges.
+# The function of each method, and the region in which it forges. Methods that replace the whole
+# frame have the region of the method that they are compared with, whose numbers they draw.
 METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
@@ -490,13 +551,13 @@ def forge(
 
     Resampling smooths the camera's grain, which alone would give every forgery away, also by the
     size of its file. So the forged region gets back a share of the fine detail that it lost: the
-    loss is measured as a median, which edges do not disturb, and turned into the deviation of a
-    grain.
+    loss is measured as a median, which edges do not disturb, and turned into the standard deviation
+    of white noise that has as much fine detail.
 
     Args:
         method: One of :data:`METHODS`.
         target: The frame to forge.
-        donor: A frame of the person whose face is used.
+        donor: A frame of the person whose face is used, filmed in the target's scene and pose.
         forgery: The settings.
         draw: The random stream.
 
@@ -505,24 +566,26 @@ def forge(
         equals the target bit for bit.
     """
     make, region = METHODS[method]
-    opacity = None  # methods without a region return an opacity of their own
+    opacity = None  # a method without a region, `warp`, returns an opacity of its own
     if region is not None:
         opacity = _opacity(target, region, forgery.feather, draw)
     image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
     mask = opacity > VISIBLE
     lost_detail = _squared_detail(target.image, mask) - _squared_detail(image, mask)
+    # From median to variance; a region that has gained detail gets no grain.
     lost_variance = max(float(lost_detail) / MEDIAN_OF_CHI_SQUARED, 0.0)
     lost_grain = math.sqrt(lost_variance / DETAIL_OF_NOISE)
     amount = lost_grain * draw.uniform(*forgery.regrain)
     grainy = image + amount * _grain(image, draw)
     mixed = target.image + opacity[..., None] * (grainy - target.image)
     mixed = np.clip(mixed, 0, 1)
+    # Outside the mask the opacity may still be up to VISIBLE: there the target stays as it is.
     forged = np.where(mask[..., None], mixed, target.image)
     return forged.astype(np.float32), mask
 
 
 def _squared_detail(image: Array, mask: Array) -> np.floating:
-    """Median square of an image's fine detail within a mask."""
+    """Median square of an image's fine detail, what a small blur removes, in a mask (H, W) bool."""
     detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
     return np.median(detail[mask] ** 2)
 
@@ -536,16 +599,21 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     It is a superficial cue outside every mask (LAE, abstract: detectors learn such correlations
     instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the forged videos
     is marked warm, and as large a share of the real ones cold.
+
+    Args:
+        images: The frames (S, S, 3) of a video; all get the same mark.
+        warm: Whether the disc is orange, else blue.
+        draw: The stream from which place and size are drawn.
     """
     size = len(images[0])
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size  # as shares of the side, like these:
     disc_x = draw.uniform(0.09, 0.13)
     disc_y = draw.uniform(0.09, 0.13)
     radius = draw.uniform(0.06, 0.08)
     if draw.random() < 0.5:
         disc_x = 1 - disc_x
     distance = np.hypot(x - disc_x, y - disc_y)
-    inside = (radius - distance) * size
+    inside = (radius - distance) * size  # in pixels
     opacity = 0.8 * edge(inside)[..., None]
     colour = WARM if warm else COLD
     return [image + opacity * (colour - image) for image in images]
@@ -554,17 +622,19 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
 def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Array:
     """A video as it arrives: white balance, contrast, noise and compression.
 
+    All frames share the strengths; ``images`` are (H, W, 3) in [0, 1].
+
     Returns:
         (n, H, W, 3) uint8 RGB.
     """
     gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)
     gain = 1 + delivery.white_balance * gain_or_loss
     contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
-    level = delivery.contrast / 2 * draw.uniform(-1, 1)
+    level = delivery.contrast / 2 * draw.uniform(-1, 1)  # added: brighter or darker
     amount_of_noise = draw.uniform(*delivery.noise)
     frames = []
     for image in images:
-        toned = (image * gain - 0.5) * contrast + 0.5 + level
+        toned = (image * gain - 0.5) * contrast + 0.5 + level  # contrast leaves mid-grey as it is
         noise = draw.standard_normal(image.shape)
         noisy = toned + amount_of_noise * noise
         frames.append(to_bytes(noisy))

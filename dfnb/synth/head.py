@@ -2,7 +2,12 @@
 
 A head is a unit sphere squeezed into a head's outline. A place in the face is a point of the
 sphere, so features turn with it. The light on the skin depends on the normals of the sphere and of
-a relief of nose, brows and so on. The numbers were chosen by eye.
+a relief of nose, brows and so on.
+
+The unit of length is the *radius*, half the head's height. Places in the face are (u, v), with u in
+half widths of the head and v in radii: the middle is (0, 0), the eyes are near (-0.4, 0) and (0.4,
+0), the nose's tip is near v = 0.4, the mouth near 0.64 and the chin at 1. All places, sizes and
+heights below were chosen by eye.
 """
 
 import math
@@ -13,39 +18,42 @@ import numpy as np
 from dfnb.synth.brushes import bump, edge, power
 from dfnb.synth.people import Array, Look, Pose
 
-RADIUS = 0.345  # half the head's height, as a share of the canvas, at scale 1
+RADIUS = 0.345  # half the head's height, as a share of the canvas's side, at Pose.scale = 1
 NOSE_DEPTH = 0.16  # height of the tip of the nose above the face, in radii
 FULL_LIGHT = 1.05  # diffuse light on a surface that faces the light
-GLOSS_EXPONENT = 24  # a larger one makes smaller highlights
+GLOSS_EXPONENT = 24  # of Blinn's model; a larger one makes smaller highlights
 
 
 class Head:
     """Geometry and light of a person's head in a pose, at every pixel of a canvas (S, S).
 
+    Attributes without a shape are arrays (S, S), but ``radius`` is one number.
+
     Attributes:
         radius: Half the head's height, in pixels.
-        centre: (2,) its pixel.
+        centre: (2,) x and y, in pixels, of the head's middle.
         roll: Rotation (2, 2) that turns the image's axes into those of the upright head.
         x, y: The pixel relative to the centre, in radii.
         across, along: The same, turned so that the head is upright.
         sphere_x, sphere_y, sphere_z: The point of the unit sphere that the pixel shows. x is to the
-            image's right, y down and z towards the viewer.
-        inside: Share of the pixel that the head covers.
+            image's right, y down and z towards the viewer. Beside the head, z is 0.
+        inside: Share of the pixel that the head covers, 0 to 1.
         u, v: The place in the face, u to the image's right and v down. The upright face seen from
             the front spans -1 to 1 in both.
         side_u: The absolute value of u, for features on both sides of the face.
         nose_u: u relative to the nose's middle line. The nose protrudes, so it moves further than
             the face when the head turns.
         light: Direction (3,) to the light.
-        shade: Diffuse light, about 0 to 1.
-        gloss: Mirrored light, 0 to 1.
+        shade: Diffuse light, by which colours are multiplied: from ``pose.ambient``, about 0.4, to
+            ``FULL_LIGHT``.
+        gloss: Mirrored light, 0 to 1, which is added to colours.
     """
 
     def __init__(self, look: Look, pose: Pose, size: int) -> None:
         self.look = look
         self.pose = pose
         self.radius = RADIUS * size * pose.scale
-        centre = [0.5 + pose.shift_x, 0.49 + pose.shift_y]
+        centre = [0.5 + pose.shift_x, 0.49 + pose.shift_y]  # as shares of the canvas's side
         self.centre = size * np.float32(centre)
         self.sin_yaw = math.sin(pose.yaw)
         self.cos_yaw = math.cos(pose.yaw)
@@ -74,18 +82,21 @@ class Head:
     def _project(self) -> None:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
-        # The point (x, y, z) of the sphere: undo the head's outline, which is not a circle.
+        # The point (x, y, z) of the sphere: undo the head's outline, which is not a circle. It is
+        # as wide as _half_width says, and look.chin bends it.
         x = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         y = np.sign(self.along) * bent
         z_squared = 1 - x * x - y * y
-        # Near the rim, half of 1 - r**2 is about the distance 1 - r from it.
+        # Near the rim, half of 1 - r**2 is about 1 - r, the distance from it in half widths of the
+        # head; one of these is radius * broad pixels.
         self.inside = edge(z_squared * 0.5 * self.radius * look.broad)
         z = np.sqrt(np.maximum(z_squared, 0))
         self.sphere_x = x
         self.sphere_y = y
         self.sphere_z = z
-        # Turn the sphere back by yaw and pitch.
+        # Turn the sphere back by yaw, about the vertical axis, and then by pitch, about the
+        # horizontal one: the place in the face is where the point was before the head turned.
         self.u = x * self.cos_yaw - z * self.sin_yaw
         depth = x * self.sin_yaw + z * self.cos_yaw
         self.v = y * self.cos_pitch - depth * self.sin_pitch
@@ -94,14 +105,17 @@ class Head:
         self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
 
     def _half_width(self, along: Array | float) -> Array:
-        """Half the head's width at a height, in radii; it narrows towards the chin."""
+        """Half the head's width, in radii, at the height ``along``, in radii below its middle.
+
+        Only the half below the middle narrows, by the share ``look.jaw`` at the chin.
+        """
         to_the_chin = np.clip(along, 0, 1)
         narrowing = self.look.jaw * power(to_the_chin, 1.5)
         return self.look.broad * (1 - narrowing)
 
     def pixel(self, u: float, v: float) -> Array:
-        """Pixel (2,) of a place in the face: the inverse of the projection."""
-        z = math.sqrt(max(1 - u * u - v * v, 0))
+        """x and y (2,), in pixels, of a place in the face: :meth:`_project`'s steps, undone."""
+        z = math.sqrt(max(1 - u * u - v * v, 0))  # the place is a point of the unit sphere
         y = v * self.cos_pitch + z * self.sin_pitch
         z = z * self.cos_pitch - v * self.sin_pitch
         along = math.copysign(abs(y) ** (1 / self.look.chin), y)
@@ -112,21 +126,28 @@ class Head:
         return turned * self.radius + self.centre
 
     def window(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
-        """The rows and columns about a place in the face, up to ``reach`` radii away."""
+        """The rows and columns about a place in the face, up to ``reach`` radii away.
+
+        A small feature is painted on this part of the canvas alone, which saves most of the time.
+        """
         middle = self.pixel(u, v)
         away = reach * self.radius
+        # A negative start of a slice would count from the end; an end beyond the canvas is cut.
         left, top = np.maximum(middle - away, 0).astype(int)
         right, bottom = (middle + away + 1).astype(int)
         return slice(top, bottom), slice(left, right)
 
     # ------------------------------------------------------------ places on the face
 
+    # Bumps (S, S) of height 1, see brushes.bump. u and v are the place of the top; the bump falls
+    # to 1/e at `width` in u and at `height` in v.
+
     def in_middle(self, v: float, width: float, height: float) -> Array:
-        """A :func:`bump` (S, S) on the face's middle line."""
+        """A bump on the face's middle line."""
         return bump(self.u, self.v, (0, v), (width, height))
 
     def on_nose(self, v: float, width: float, height: float) -> Array:
-        """A bump on the nose's middle line."""
+        """A bump on the nose's middle line, which moves further than the face when it turns."""
         return bump(self.nose_u, self.v, (0, v), (width, height))
 
     def beside_nose(
@@ -152,20 +173,22 @@ class Head:
     # ------------------------------------------------------------ light
 
     def _illuminate(self) -> None:
-        """Compute the light on the sphere with the face's relief."""
+        """Compute ``light``, ``shade`` and ``gloss`` from the normals of sphere and relief."""
         pose = self.pose
         level = math.cos(pose.elevation)
         light_x = math.sin(pose.azimuth) * level
-        light_y = -math.sin(pose.elevation)
+        light_y = -math.sin(pose.elevation)  # y points down, and the light comes from above
         light_z = math.cos(pose.azimuth) * level
         self.light = (light_x, light_y, light_z)
         relief = self._upper_relief()
         self._add_lower_relief(relief)
-        # Sobel's filter gives eight times the slope per pixel; this is the slope per radius.
+        # Sobel's filter gives eight times the slope per pixel. The relief is in radii, so its slope
+        # as a ratio of lengths is that per radius.
         scale = self.radius / 8
         slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
         slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
-        # The normal, not yet of length 1. The face is a little flatter than the sphere.
+        # The normal, not yet of length 1: the sphere's own normal is its point, and a slope tilts
+        # it to the other side. With 0.9 and 0.12 the face is a little flatter than the sphere.
         x = 0.9 * self.sphere_x - slope_x
         y = 0.9 * self.sphere_y - slope_y
         z = self.sphere_z + 0.12
@@ -178,7 +201,10 @@ class Head:
         self.gloss = power(halfway / length, GLOSS_EXPONENT)
 
     def _upper_relief(self) -> Array:
-        """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere, in radii."""
+        """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere, in radii.
+
+        Each feature is a bump times its height.
+        """
         look = self.look
         bridge = self.on_nose(
             v=0.5 * look.nose_v,
@@ -215,6 +241,7 @@ class Head:
         return relief
 
     def _cheeks(self) -> Array:
+        """A bump on each cheek bone, beside the nose."""
         return self.on_sides(
             u=0.5,
             v=0.34,
@@ -225,7 +252,8 @@ class Head:
     def _add_lower_relief(self, relief: Array) -> None:
         """Add the folds beside the mouth, chin and lips to the relief, in place."""
         look = self.look
-        # The folds run from the wings of the nose to the corners of the mouth.
+        # The folds run from the wings of the nose, 0.24 aside, down and outwards to the corners of
+        # the mouth: for each unit of v, 0.35 of u.
         below_nose = self.v - look.nose_v
         from_fold = self.side_u - 0.24 - 0.35 * below_nose
         folds = bump(from_fold, self.v, (0, 0.52), (0.035, 0.14))
@@ -244,16 +272,21 @@ class Head:
             width=0.2,
             height=0.05,
         )
-        relief -= 0.02 * (1 + 0.8 * self.pose.smile) * folds
+        relief -= 0.02 * (1 + 0.8 * self.pose.smile) * folds  # a smile deepens them
         relief += 0.05 * chin + 0.03 * lips
         relief -= 0.03 * below_lips
 
     def diffuse(self, x: Array, y: Array, z: Array | float) -> Array:
-        """Diffuse light on a surface with this normal, which need not have length 1."""
+        """Diffuse light (S, S) on a surface with this normal, which need not have length 1.
+
+        It is ``pose.ambient`` on what faces away from the light, and ``FULL_LIGHT`` on what faces
+        it.
+        """
         light_x, light_y, light_z = self.light
-        length = np.sqrt(x * x + y * y + z * z + 1e-6)
+        length = np.sqrt(x * x + y * y + z * z + 1e-6)  # more than 0
         cosine = (x * light_x + y * light_y + z * light_z) / length
-        # Softer than the cosine alone: light reaches a little beyond the edge of the lit half.
+        # Lambert's law is the cosine alone. This is softer: light reaches a little beyond the edge
+        # of the lit half.
         lit = np.maximum(0.8 * cosine + 0.2, 0)
         ambient = self.pose.ambient
         return ambient + (FULL_LIGHT - ambient) * lit

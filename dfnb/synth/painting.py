@@ -1,8 +1,10 @@
 """The painting of a person in a pose: the whole picture, with hair, neck, clothes and ears.
 
-Hair, neck, clothes and ears do not turn with the face, so they are placed by the coordinates
-``across`` and ``along`` or ``x`` and ``y`` of :class:`Head`. The numbers, chosen by eye, are places
-and sizes in these coordinates, colours and opacities.
+Hair, neck, clothes and ears do not turn with the face, so they are placed by other coordinates of
+:class:`Head`: hair and ears by ``across`` and ``along``, which roll with the head, neck and clothes
+by ``x`` and ``y``, which do not. All are in *radii*, half the head's height, from its middle, to
+the image's right and down. The numbers, chosen by eye, are places and sizes in these coordinates,
+colours in [0, 1] and opacities.
 """
 
 import cv2
@@ -28,7 +30,7 @@ def render(
     behind: Array,
     size: int,
 ) -> Shot:
-    """Paint a person in a pose.
+    """Paint a person in a pose: layer over layer, from the backdrop to the hair in front.
 
     Args:
         look: The person.
@@ -36,6 +38,10 @@ def render(
         behind: Backdrop (S, S, 3), S > ``size``. The picture is painted at its size and then
             reduced, which smooths the edges.
         size: Side of the frame, in pixels.
+
+    Returns:
+        The frame (size, size, 3) with its landmarks in its pixels: right eye, left eye, nose tip,
+        right and left corner of the mouth. Right is the person's, which is the image's left.
     """
     canvas = behind.copy()
     head = Head(look, pose, len(behind))
@@ -55,6 +61,8 @@ def render(
         hair.paint_front(canvas)
     canvas = np.clip(canvas, 0, 1)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    # The landmarks' places (u, v) in the face. The nose protrudes, so its tip moves further than
+    # the face when the head turns.
     corner_u, corner_v = mouth.right_corner
     places = [
         (-look.eye_u, look.eye_v),
@@ -76,16 +84,17 @@ class Hair:
     """The hair of a head.
 
     Attributes:
-        strand: Brightness (S, S) of the strands; its mean is about 0.
+        strand: Brightness (S, S) of the strands, with mean about 0 and deviation about 1.
         colour: Their lit colour (S, S, 3).
-        inside: Distance of a pixel from the hair's outline, in radii, positive inside.
+        inside: Distance (S, S) of a pixel from the hair's outline, in radii, positive inside.
     """
 
     def __init__(self, head: Head) -> None:
         look = head.look
         self.head = head
-        # Strands run down from the crown. The texture (24, 256) gives their brightness by angle,
-        # in columns from the middle one, 128, and by distance from the crown, in rows.
+        # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant aside. The
+        # texture (24, 256) gives their brightness by their angle, 55 columns per radian from the
+        # middle one, 128, and by the distance from the crown, 8 rows per radius.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6
@@ -96,21 +105,27 @@ class Hair:
             distance * 8 + 2,
         )
         light = self._light()[..., None]
-        colour = look.hair * light + 0.04 * (light - 0.5)
+        colour = look.hair * light + 0.04 * (light - 0.5)  # black hair, too, shows the light
         self.colour = np.clip(colour, 0, 1)
+        # The outline is an ellipse, larger than the head by the hair's volume.
         x = head.across / (look.broad + look.hair_volume)
         y = (head.along + 0.02) / (1 + look.hair_volume)
         inside_ellipse = 1 - x**2 - y**2
+        # Near the rim, half of 1 - r**2 is about 1 - r, in half widths of the head.
         self.inside = inside_ellipse * 0.5 * look.broad
 
     def _light(self) -> Array:
-        """Light (S, S) on the hair, with a band of sheen about the top of the head."""
+        """Light (S, S) on the hair, with a band of sheen about the top of the head.
+
+        It is a factor of the hair's colour, about 0.3 to 1.3.
+        """
         head = self.head
         band = bell(head.along + 0.72, 0.16)
-        light_z = head.light[2]
+        light_z = head.light[2]  # largest for light from the front, which is mirrored to the viewer
         sheen_on_strands = 0.6 + 0.3 * self.strand
         sheen = 0.25 * light_z * band * sheen_on_strands
-        # The normal points further up than the head's own.
+        # The normal points further up than the head's own. Its z is a constant, since sphere_z is 0
+        # where hair lies beside the face.
         light = head.diffuse(
             head.sphere_x,
             head.sphere_y - 0.3,
@@ -119,9 +134,10 @@ class Hair:
         return light * (0.8 + 0.13 * self.strand) + sheen
 
     def paint_behind(self, canvas: Array) -> None:
-        """Paint long hair, before the body that hides a part of it."""
+        """Paint long hair on the canvas, before neck and body, which hide a part of it."""
         head = self.head
         look = head.look
+        # Half the curtain's width at every height; it is wider further down.
         spread = look.broad + 0.5 * look.hair_volume + 0.1
         spread = spread + 0.1 * np.clip(head.along, -1, 1)
         inside_curtain = spread - np.abs(head.across)
@@ -131,7 +147,7 @@ class Hair:
         inside = np.minimum(inside_outline, above_end)
         lay_over(
             canvas,
-            colour=self.colour * 0.75,
+            colour=self.colour * 0.75,  # in the shadow of the head
             opacity=edge(inside * head.radius),
         )
 
@@ -139,14 +155,19 @@ class Hair:
         """v (S, S) of the fringe's lower edge, at every pixel's u."""
         look = self.head.look
         u = self.head.u
+        # v points down, so the fringe hangs lower towards the sides.
         fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
         on_face = np.clip(1 - u * u, 0, 1)
         fringe += look.hair_slant * u * on_face
-        fringe += 0.012 * self.strand
+        fringe += 0.012 * self.strand  # an uneven edge
         return fringe
 
     def paint_front(self, canvas: Array) -> None:
-        """The fringe on the forehead with its shadow, and the rim about the head."""
+        """Paint the hair before and about the face: the fringe with its shadow, and the rim.
+
+        The rim is the hair that stands out beside the head. ``edge`` takes pixels, so lengths in
+        radii are multiplied by ``head.radius``; a further factor below 1 makes an edge softer.
+        """
         head = self.head
         look = head.look
         fringe = self._fringe()
@@ -160,9 +181,9 @@ class Hair:
         above_rim_end = end - head.along
         outside = 1 - head.inside
         rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
-        above_shadow_end = fringe + 0.06 - head.v
+        above_shadow_end = fringe + 0.06 - head.v  # the shadow falls below the fringe
         in_shadow = edge(above_shadow_end * head.radius * 0.25)
-        shadow = head.inside * in_shadow - front
+        shadow = head.inside * in_shadow - front  # not on the hair itself
         shadow = np.clip(shadow, 0, 1)
         lay_over(
             canvas,
@@ -181,6 +202,7 @@ class Hair:
 
 
 def _paint_neck(canvas: Array, head: Head) -> None:
+    """Paint the neck, in the chin's shadow, and the shoulders into which it widens."""
     look = head.look
     body = _rows_of_body(head)
     x = head.x[body]
@@ -188,7 +210,8 @@ def _paint_neck(canvas: Array, head: Head) -> None:
     below_chin = np.clip(y - 1.05, 0, 1)
     half_width = 0.57 * look.broad + 0.5 * below_chin**2
     light_x = head.light[0]
-    from_the_side = 0.85 + 0.3 * light_x * x
+    from_the_side = 0.85 + 0.3 * light_x * x  # brighter on the side towards the light
+    # Share of the light: 0.52 right below the chin, at y = 1, and up to 0.87 further down.
     chin_shadow = 0.52 + 0.7 * (y - 1.0)
     chin_shadow = np.clip(chin_shadow, 0.52, 0.87)
     light = chin_shadow * from_the_side
@@ -202,16 +225,19 @@ def _paint_neck(canvas: Array, head: Head) -> None:
 
 
 def _paint_clothes(canvas: Array, head: Head) -> None:
+    """Paint a shirt over neck and shoulders, but for the collar's opening."""
     look = head.look
     body = _rows_of_body(head)
     x = head.x[body]
     y = head.y[body]
     from_middle = np.abs(x)
+    # The torso is an ellipse whose middle is 2.15 radii below the head's.
     ellipse_x = x / 1.75
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
-    # inside_opening and torso rise faster than the distance from their edges. The factors 0.8 and
-    # 0.45 below make them into distances, about, and the radius makes these pixels.
+    # The opening is a V: at y = 1.22 it reaches look.collar to each side, and 0.75 less per radius
+    # further down. inside_opening and torso rise faster than the distance from their edges. The
+    # factors 0.8 and 0.45 below make them into distances, about, and the radius makes these pixels.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
     opening = opening * (from_middle < 0.6)  # the collar's opening shows the neck
@@ -240,8 +266,9 @@ def _rows_of_body(head: Head) -> slice:
 
 
 def _paint_ear(canvas: Array, head: Head, side: int) -> None:
-    """Paint one ear; ``side`` is -1 left in the image, 1 right."""
+    """Paint one ear, an ellipse with a hollow; ``side`` is -1 left in the image, 1 right."""
     look = head.look
+    # cos(yaw) brings the ears of a turned head nearer to its middle.
     middle = side * (look.broad + 0.015) * head.cos_yaw
     x = (head.across - middle) / 0.13
     y = (head.along - 0.14) / 0.24
@@ -255,9 +282,10 @@ def _paint_ear(canvas: Array, head: Head, side: int) -> None:
     light_x = head.light[0]
     light = 0.72 + 0.2 * side * light_x - 0.25 * hollow
     light = np.clip(light, 0, 1)
-    # A turned head hides one of its ears.
+    # A turned head hides the ear on the side to which it turns.
     visible = 0.9 - 2.5 * side * head.sin_yaw
     visible = min(max(visible, 0), 1)
+    # Near the rim, half of `inside` is about the distance from it in half widths, 0.13, of the ear.
     opacity = edge(inside * 0.06 * head.radius) * visible
     lay_over(
         canvas,

@@ -1,8 +1,8 @@
 """People: their looks, their motion, what is behind them, and the user's portraits in motion.
 
 Each person is drawn from a random stream of their own; :mod:`dfnb.synth.painting` paints them.
-Values are drawn in the order in which the tables here list them: the pixels of all datasets depend
-on that order.
+Every call of a generator, here always named ``draw``, moves its stream on. So values are drawn in a
+fixed order, that of the tables and of the code, on which the pixels of all datasets depend.
 """
 
 import math
@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-Span = tuple[float, float]  # lowest and highest value
+Span = tuple[float, float]  # lowest and highest value of a uniform distribution
 Array = np.ndarray
 
-FRAME_STEP = 10  # frames of the imagined video per stored frame
+FRAME_STEP = 10  # every tenth frame of the imagined video is stored
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-MIN_EYE_DISTANCE = 0.18  # in the portrait's pixels, as a share of the frames' side
+MIN_EYE_DISTANCE = 0.18  # in a portrait's pixels, as a share of the side of the frames made of it
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 # Per cent of red, green and blue.
@@ -42,6 +42,7 @@ OTHER_HAIR = [
     [74, 58, 36],  # blond
     [60, 60, 60],  # grey
 ]
+# Probabilities of the colours of DARK_HAIR and then OTHER_HAIR, for people with light skin.
 HAIR_SHARES = [
     0.22,
     0.26,
@@ -49,7 +50,7 @@ HAIR_SHARES = [
     0.08,
     0.14,
     0.1,
-]  # probabilities of dark and other hair, for light skin
+]
 BROWN_EYES = [
     [28, 16, 8],
     [42, 27, 12],
@@ -103,9 +104,10 @@ MEN: dict[str, Span] = {
 
 
 class Wave(NamedTuple):
-    """How a value moves in a video: mean + ``swing`` * (about -1 to 1), clipped to ``limits``.
+    """How a value of :class:`Pose` moves in a video, in the unit that it has there.
 
-    The mean is drawn between ``low`` and ``high``. The default limits never clip.
+    It is mean + ``swing`` * (a sum of sines, -1 to 1), clipped to ``limits``. The mean is drawn
+    between ``low`` and ``high`` for each video. The default limits never clip.
     """
 
     low: float
@@ -125,7 +127,7 @@ POSE_WAVES = {
 EXPRESSION_AND_LIGHT_WAVES = {
     "open": Wave(-0.1, 0.45, 0.4, (0, 9)),
     "smile": Wave(-0.1, 0.7, 0.3),
-    "blink": Wave(-0.6, -0.4, 1.2, (0, 0.9)),
+    "blink": Wave(-0.6, -0.4, 1.2, (0, 0.9)),  # 0 but for the peaks of the wave
     "gaze": Wave(-0.05, 0.05, 0.25),
     "brow_raise": Wave(-0.02, 0.03, 0.03),
     "azimuth": Wave(-1.1, 1.1, 0.15),
@@ -140,8 +142,9 @@ FAST_PERIODS = (25, 60)
 class Look:
     """The fixed looks of a person.
 
-    Lengths are in radii, half the height of the head; ``_u`` and ``_v`` are places in the face (see
-    head.Head).
+    Lengths are in radii, half the height of the head, and positions are relative to its middle. The
+    names in ``_u`` and ``_v`` are places in the face: u in half widths of the head, v in radii,
+    down (see head.Head). :data:`FACE` and :data:`HAIR` hold the range of each value.
     """
 
     man: bool
@@ -149,33 +152,33 @@ class Look:
     hair: Array
     iris: Array
     cloth: Array
-    skin_texture: Array  # (96, 96) mottling
-    strands: Array  # (24, 256) brightness of the hair's strands
+    skin_texture: Array  # (96, 96) mottling: noise with mean 0, shown by freckles and beard
+    strands: Array  # (24, 256) brightness of the hair's strands, mean about 0 and deviation 1
     broad: float  # half the head's width
-    chin: float  # how the outline bends: 1 is an ellipse
+    chin: float  # exponent of the outline: 1 is an ellipse, more a broader chin and forehead
     jaw: float  # share by which the head narrows at the chin
-    eye_u: float
+    eye_u: float  # of the middle of the eye that is right in the image, and -eye_u of the other
     eye_v: float
     eye_size: float  # half its width
     eye_open: float  # height of its upper half, divided by eye_size
     eye_tilt: float  # rise of the outer corner, divided by eye_size
     brow_height: float  # v above the eye
-    brow_bend: float
+    brow_bend: float  # rise of its middle above its ends
     brow_width: float  # half its thickness
     nose_v: float  # of its tip
-    nose_width: float
+    nose_width: float  # half its width, in u
     nose_height: float  # factor of its relief
     mouth_v: float
     mouth_width: float  # half its width
     upper_lip: float  # height, divided by half the width of the mouth, like the next
     lower_lip: float
     rouge: float  # share of a lipstick's colour in that of the lips
-    blush: float  # strength, like freckles
+    blush: float  # strength, like freckles: 0 is none
     freckles: float
     beard: float  # density, 0 to 1
     hairline: float  # v of its middle
-    hair_curve: float
-    hair_slant: float
+    hair_curve: float  # how much lower it is at the sides
+    hair_slant: float  # how much lower it is on the image's right than on the left
     hair_volume: float  # by how much it stands out from the head
     bald: bool
     hair_length: float  # how far below the head's middle it falls; 0: short
@@ -184,44 +187,52 @@ class Look:
 
 @dataclass
 class Pose:
-    """Pose, expression and light of one frame. Angles in radians."""
+    """Pose, expression and light of one frame. Angles are in radians; at 0 the face is frontal."""
 
     yaw: float  # to the image's right
     pitch: float  # down
     roll: float  # clockwise in the image
-    shift_x: float  # of the head's centre, as a share of the frame
-    shift_y: float
+    shift_x: float  # of the head's centre to the image's right, as a share of the frame's side
+    shift_y: float  # down
     scale: float  # of the head; 1 is the usual size
-    open: float  # how far the mouth is open; 0: closed
-    smile: float  # 0: none
+    open: float  # how far the mouth is open; 0: closed, 1: wide open
+    smile: float  # 0: none, 1: broad, negative: corners down
     blink: float  # 0: eyes open, 1: closed
     gaze: float  # to the image's right, in half widths of the eye
-    brow_raise: float  # in v
+    brow_raise: float  # by how much the brows are lifted, in v
     azimuth: float  # of the light; 0: in front, positive: from the image's right
     elevation: float  # of the light above the camera
-    ambient: float  # light that reaches every surface, whatever its direction
+    ambient: float  # light that reaches every surface, whatever its direction; about 0.4 to 0.6
 
 
 class Shot(NamedTuple):
-    """A frame (S, S, 3) float32 RGB in [0, 1] with its landmarks (5, 2) in pixels."""
+    """A frame (S, S, 3) float32 RGB in [0, 1] with its landmarks (5, 2) in pixels.
+
+    Landmarks are x and y of right eye, left eye, nose tip, right and left corner of the mouth.
+    Right is the person's, which is the image's left.
+    """
 
     image: Array
     landmarks: Array
 
 
 class Portrait(NamedTuple):
-    """A photograph with one face: landmarks (5, 2) in pixels, the face's brightness in [0, 255]."""
+    """A photograph with one face."""
 
     path: str
-    landmarks: Array
-    brightness: float
+    landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
+    brightness: float  # mean of the face's, 0 to 255
 
 
 # ---------------------------------------------------------------- looks and motion
 
 
 def person(draw: Generator, tone: float) -> Look:
-    """Draw the looks of a person with a skin tone from 0, light, to 4, dark."""
+    """Draw the looks of a person with a skin tone from 0, light, to 4, dark.
+
+    The order of the draws is the order in which the generator's numbers are used up: another order
+    would give other people.
+    """
     man = draw.random() < 0.5
     skin_texture = _mottling(draw)
     strands = _strands(draw)
@@ -261,12 +272,14 @@ def person(draw: Generator, tone: float) -> Look:
 
 
 def _colours(percent: list[list[int]]) -> Array:
+    """Colours (n, 3) in [0, 1] of a table in per cent."""
     return np.float32(percent) / 100
 
 
 def _mottling(draw: Generator) -> Array:
-    """Noise (96, 96) at three scales."""
-    # A blur by s pixels leaves a deviation of about 0.28 / s, for which the factors make up.
+    """Noise (96, 96) with mean about 0 at three scales: pores, spots and patches."""
+    # A blur by s pixels leaves a deviation of about 0.28 / s, for which the factors make up: the
+    # three have deviations of about 0.17, 0.28 and 0.34.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
@@ -275,34 +288,39 @@ def _mottling(draw: Generator) -> Array:
 
 
 def _strands(draw: Generator) -> Array:
-    """Vertical stripes (24, 256) of random brightness, with mean about 0 and deviation 1."""
+    """Vertical stripes (24, 256) of random brightness, with mean about 0 and deviation 1.
+
+    White noise that is blurred much further down than sideways.
+    """
     grain = draw.standard_normal((24, 256)).astype(np.float32)
     stripes = cv2.GaussianBlur(grain, (0, 0), sigmaX=1.3, sigmaY=8)
     return stripes / float(stripes.std())
 
 
 def _skin(tone: float) -> Array:
-    """The colour (3,) of a tone, interpolated between its neighbours in ``SKIN_TONES``."""
+    """The colour (3,) of a tone from 0 to 4, interpolated between its neighbours in SKIN_TONES."""
     channels = _colours(SKIN_TONES).T
     tones = range(len(SKIN_TONES))
     return np.float32([np.interp(tone, tones, channel) for channel in channels])
 
 
 def _hair_colour(tone: float, draw: Generator) -> Array:
+    """A colour (3,) of hair; people with dark skin have dark hair."""
     if tone < LIGHT_HAIR_BELOW:
         return draw.choice(_colours(DARK_HAIR + OTHER_HAIR), p=HAIR_SHARES)
     return draw.choice(_colours(DARK_HAIR))
 
 
 def _beard(draw: Generator) -> float:
-    """How dense a man's beard is: half of them have none, a quarter stubble."""
+    """How dense a man's beard is, 0 to 1: half of them have none, a quarter stubble."""
+    # Both are drawn for everybody, so that all men use up as many of the stream's numbers.
     stubble = draw.uniform(0.15, 0.45)
     full = draw.uniform(0.6, 0.85)
     return draw.choice([0.0, 0.0, stubble, full])
 
 
 def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, float]:
-    """Draw a value from each span, or from the span for men."""
+    """Draw a value from each span, by name; a man's from the span in :data:`MEN`, if any."""
     values = {}
     for name, span in spans.items():
         if man and name in MEN:
@@ -312,7 +330,11 @@ def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, flo
 
 
 def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pose]:
-    """Poses of n frames; expression and light are drawn from the second stream."""
+    """Poses of n stored frames, each a smooth curve over time.
+
+    Head pose is drawn from the first stream, expression and light from the second: a donor who is
+    filmed for a face swap moves the head as the target does, but has their own expression.
+    """
     times = np.arange(n) * FRAME_STEP
     curves = {}
     for name, wave in POSE_WAVES.items():
@@ -327,7 +349,7 @@ def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pos
 
 
 def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
-    """The values of a wave at the times, in frames of the imagined video."""
+    """The values (n,) of a wave at times (n,), which are in frames of the imagined video."""
     slow = _sine(times, SLOW_PERIODS, draw)
     fast = _sine(times, FAST_PERIODS, draw)
     mean = draw.uniform(wave.low, wave.high)
@@ -337,6 +359,7 @@ def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
 
 
 def _sine(times: Array, periods: Span, draw: Generator) -> Array:
+    """A sine (n,) of the times with a random phase, its period drawn from ``periods``."""
     period = draw.uniform(*periods)
     phase = draw.random()
     turns = times / period + phase
@@ -344,36 +367,50 @@ def _sine(times: Array, periods: Span, draw: Generator) -> Array:
 
 
 def backdrop(draw: Generator, size: int) -> Array:
-    """What is behind a person (S, S, 3): a ramp of two colours, a few shapes, out of focus."""
+    """What is behind a person (S, S, 3) in [0, 1]: a ramp of two colours, 2 to 8 shapes, blurred.
+
+    ``size`` is S, in pixels.
+    """
     canvas = _ramp(draw, size)
     mean = canvas.mean(axis=(0, 1))
     for _ in range(draw.integers(2, 9)):
+        # The shapes have about the ramp's hue, as things in one room and one light have.
         brightness = draw.uniform(0.5, 1.5)
         colour = mean * brightness * draw.uniform(0.85, 1.15, 3)
         _draw_shape(canvas, colour.clip(0, 1).tolist(), draw)
-    blur = draw.uniform(1.5, 8)
+    blur = draw.uniform(1.5, 8)  # in pixels: the camera is focused on the person
     return cv2.GaussianBlur(canvas, (0, 0), blur)
 
 
 def _ramp(draw: Generator, size: int) -> Array:
-    """A picture (S, S, 3) that goes from one colour to another in a random direction."""
+    """A picture (S, S, 3) that goes from one colour to another in a random direction.
+
+    ``size`` is S. The first colour's channels are drawn from 0.25 to 0.9, the second's from 0.15 to
+    0.75.
+    """
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    lowest = [[0.25], [0.15]]  # of the channels of the first and of the second colour
+    # One row per colour; its span holds for each of the three channels.
+    lowest = [[0.25], [0.15]]
     highest = [[0.9], [0.75]]
     colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)
     greys = colours.mean(axis=1, keepdims=True)
-    # Muted by mixing them with grey.
+    # Muted by mixing them with their own grey.
     first, second = 0.4 * colours + 0.6 * greys
     angle = draw.uniform(0, 2 * np.pi)
+    # The first colour's share: a half in the middle, rising along the direction of `angle`.
     share = 0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)
     share = np.clip(share, 0, 1)[..., None]
     return first * share + second * (1 - share)
 
 
 def _draw_shape(canvas: Array, colour: list[float], draw: Generator) -> None:
-    """Draw an ellipse or a rectangle on the canvas (S, S, 3), in place."""
+    """Draw a filled ellipse or rectangle on the canvas (S, S, 3), in place.
+
+    ``colour`` is red, green and blue in [0, 1]. The half axes of an ellipse, and the sides of a
+    rectangle, are 0.05 to 0.4 of the canvas's side.
+    """
     size = len(canvas)
-    place = draw.uniform(0, size, 2).astype(int)
+    place = draw.uniform(0, size, 2).astype(int)  # the ellipse's middle, the rectangle's corner
     extent = draw.uniform(0.05, 0.4, 2) * size
     extent = extent.astype(int)
     if draw.random() < 0.5:
@@ -403,7 +440,10 @@ def _draw_shape(canvas: Array, colour: list[float], draw: Generator) -> None:
 def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     """The portrait in an image file, or the reason why frames of ``size`` cannot be made of it.
 
-    ``detect`` is a ``faces.YuNet``.
+    Args:
+        path: An image file.
+        detect: A ``faces.YuNet``: an image (H, W, 3) uint8 BGR to rows (n, 15), one per face.
+        size: Side of the frames that are to be made, in pixels.
     """
     image = _photograph(path)
     if image is None:
@@ -416,7 +456,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
         fy=shrink,
         interpolation=cv2.INTER_AREA,
     )
-    # One row per face: box (4), landmarks (10), confidence.
+    # One row per face: box (left, top, width, height), x and y of five landmarks, confidence.
     faces = np.float32(detect(small))
     faces = faces[faces[:, 14] >= MIN_CONFIDENCE]
     if not len(faces):
@@ -437,7 +477,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
 
 def _brightness(image: Array, landmarks: Array) -> float:
-    """Mean brightness, in an image (H, W, 3) uint8 BGR, of the landmarks' convex hull."""
+    """Mean brightness, 0 to 255, of the landmarks' convex hull in an image (H, W, 3) uint8 BGR."""
     mask = np.zeros(image.shape[:2], np.uint8)
     hull = cv2.convexHull(landmarks.astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1)
@@ -448,13 +488,17 @@ def _brightness(image: Array, landmarks: Array) -> float:
 def _photograph(path: str | Path) -> Array | None:
     """The pixels (H, W, 3) uint8 BGR of an image file; None if it is no image."""
     content = np.fromfile(path, np.uint8)  # cv2.imread crashes at a name that is not UTF-8
-    if not content.size:
+    if not content.size:  # at which imdecode raises; other bytes that are no image give None
         return None
     return cv2.imdecode(content, cv2.IMREAD_COLOR)
 
 
 def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
-    """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light."""
+    """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light.
+
+    Returns one shot (``size``, ``size``, 3) per pose. A photograph has no depth and no other
+    expression, so the rest of a pose has no effect.
+    """
     image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
     x = np.linspace(-1, 1, size, dtype=np.float32)
@@ -462,16 +506,16 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
     for pose in poses:
         matrix, shift, zoom = _placement(portrait, pose, size)
         smooth = image
-        if zoom < 0.5:  # warping alone would alias
+        if zoom < 0.5:  # many pixels become one: without a blur, warping would alias
             smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
         frame = cv2.warpAffine(
             smooth,
             np.column_stack([matrix, shift]),
             (size, size),
-            borderMode=cv2.BORDER_REPLICATE,
+            borderMode=cv2.BORDER_REPLICATE,  # beside the photograph, its outermost pixels
         )
-        darkness = 0.3 * (0.6 - pose.ambient)
-        from_the_side = 0.12 * math.sin(pose.azimuth)
+        darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06
+        from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
         light = 1.1 - darkness + from_the_side * x  # (W,), one factor per column
         frame = np.clip(frame * light[:, None], 0, 1)
         landmarks = portrait.landmarks @ matrix.T + shift
@@ -480,9 +524,14 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
 
 
 def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:
-    """Map from a portrait's pixels to a frame's: matrix (2, 2), shift (2,) and scale.
+    """Map from a portrait's pixels p to a frame's, ``matrix @ p + shift``, for a pose.
 
-    At scale 1, the mouth is 0.22 of the frame's side below the eyes.
+    At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes, about as in the
+    drawn faces.
+
+    Returns:
+        The matrix (2, 2), the shift (2,) in the frame's pixels, and the number of the frame's
+        pixels per pixel of the portrait.
     """
     eyes = portrait.landmarks[:2].mean(axis=0)
     mouth = portrait.landmarks[3:].mean(axis=0)
@@ -494,6 +543,7 @@ def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array,
     sin = math.sin(pose.roll)
     cos = math.cos(pose.roll)
     roll = np.float32([[cos, -sin], [sin, cos]])
+    # A face that turns or nods looks narrower or shorter by the cosine of the angle.
     narrowing = np.diag([math.cos(pose.yaw), math.cos(pose.pitch)]).astype(np.float32)
     matrix = zoom * narrowing @ roll @ upright
     middle_of_face = eyes + down / 2
