@@ -103,6 +103,14 @@ def test_a_mistake_in_a_manifest_is_named(home):
         published.load("own")
 
 
+def test_the_threshold_of_masks_is_that_of_the_method_at_any_compression(root):
+    for compression in ("c23", "c40", "raw"):
+        trees.faceforensics(root / compression, compression)
+        videos, _ = scan(f"faceforensics-{compression}", root / compression)
+        thresholds = {video.method: video.mask_threshold for video in videos if video.mask}
+        assert thresholds == {**dict.fromkeys(trees.FOUR, 127), "NeuralTextures": 15}
+
+
 # ---------------------------------------------------------------- the official layouts
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -72,6 +72,8 @@ class Manifest(Closed):
     space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
+    # method -> Video.mask_threshold of its fakes; a method that is not named has the default
+    mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
@@ -110,6 +112,9 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     for rule in description.rules:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
+                if video.method in description.mask_threshold:
+                    threshold = description.mask_threshold[video.method]
+                    video = replace(video, mask_threshold=threshold)
                 # Each crop comes as a video of its own with the path ``root``. Those of one name
                 # are joined.
                 key = (video.name, video.path)
