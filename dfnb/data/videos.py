@@ -7,7 +7,7 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ UNUSED = (
 )
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
-Problems = Mapping[str, Sequence[str]]  # description of a problem -> files that have it
+Problems = dict[str, list[str]]  # description of a problem -> files that have it
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Video:
 
     @property
     def mask_file(self) -> Path | None:
-        """The mask, or else the original; None where there is neither."""
+        """The video that gives the forged region: the mask, else the original, else None."""
         return self.mask or self.original
 
 
@@ -141,6 +141,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
     nothing to prepare.
     """
     files, unused = files_below(root)
+    # A mask may have another suffix than its fake, such as .png beside .jpg.
     by_path_without_suffix = {Path(name).with_suffix(""): path for name, path in files.items()}
     rows = []
     used = set()
@@ -197,7 +198,7 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
             if "/." in f"/{relative}":  # hidden, or in a hidden folder
                 continue
             printable = relative.encode(errors="backslashreplace").decode()
-            # Path.is_file raises an error for a link into a folder that may not be entered.
+            # isfile, because Path.is_file raises an error for a link into a forbidden folder.
             if os.path.isfile(path) and relative == printable:  # noqa: PTH113
                 files[relative] = path
             else:
