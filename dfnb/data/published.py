@@ -74,6 +74,9 @@ class Manifest(Closed):
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
     # method -> Video.mask_threshold of its fakes; a method that is not named has the default
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
+    # Regular expression of the clusters whose training videos are for validation: our choice where
+    # the authors published no validation split. The empty one matches no cluster.
+    validation: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
@@ -113,9 +116,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     for rule in description.rules:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
-                if video.method in description.mask_threshold:
-                    threshold = description.mask_threshold[video.method]
-                    video = replace(video, mask_threshold=threshold)
+                video = _completed(video, description)
                 # Each crop comes as a video of its own with the path ``root``. Those of one name
                 # are joined.
                 key = (video.name, video.path)
@@ -186,6 +187,15 @@ def _video(
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return video
+
+
+def _completed(video: Video, description: Manifest) -> Video:
+    """The video with what its manifest says of all rules: threshold of masks, validation split."""
+    threshold = description.mask_threshold.get(video.method, video.mask_threshold)
+    split = video.split
+    if split == "train" and re.fullmatch(description.validation, video.cluster):
+        split = "val"
+    return replace(video, mask_threshold=threshold, split=split)
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
