@@ -173,6 +173,11 @@ def prepare(
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
+    if source != name and (files.find("data_manifest") / f"{name}.yaml").is_file():
+        raise DfnbError(
+            f"{name} is a dataset of data_manifest/, which yours would be taken for; give yours "
+            f"another name: dfnb prepare {source} NAME"
+        )
     values = {}
     if source in files.described("real"):
         values.update(published.load(source).prepare)

@@ -12,12 +12,13 @@ from scipy.special import expit
 
 from dfnb import metrics
 from dfnb.corrupt import Corrupted
-from dfnb.data.frames import Pixels, first_clusters, identity, load_frames, select
+from dfnb.data.frames import Pixels, first_clusters, identity, load_frames, select, thinned
 from dfnb.data.loading import in_order
 from dfnb.papers import contract
 from dfnb.runs import Run
 from dfnb.store import KEYS
 
+TEST_FRAMES = 32  # of each test video, evenly spaced, at most: as in DeepfakeBench
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Processes that read frames. On the CPU they would compete with the network.
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
@@ -119,6 +120,8 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
+    At most :data:`TEST_FRAMES` frames of each video are scored.
+
     Args:
         run: A finished training.
         test_set: A dataset with a test split.
@@ -128,7 +131,8 @@ def score(
 
     The table's ``attrs`` are :func:`test_set_facts`. Raises :class:`DfnbError` for unsound scores.
     """
-    frames = first_clusters(select(load_frames(test_set), "test"), videos)
+    frames = thinned(select(load_frames(test_set), "test"), TEST_FRAMES)
+    frames = first_clusters(frames, videos)
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)

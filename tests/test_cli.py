@@ -57,6 +57,8 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere.csv"), "nowhere.csv"),
         (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
+        (("prepare", "mine", "dfdc"), "dfdc is a dataset of data_manifest/"),
+        (("prepare", "videos/dfdc"), "another name: dfnb prepare videos/dfdc NAME"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):

@@ -13,7 +13,7 @@ import yaml
 from conftest import CHECKOUT
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb import claims, files, jobs, papers, parameters, records, store
+from dfnb import files, jobs, papers, parameters, records, store
 from dfnb.runs import Run
 from dfnb.settings import DfnbError
 from dfnb.store import Condition
@@ -181,13 +181,6 @@ def test_what_is_not_prepared_is_left_out(own_home):
     (job,) = trainings()
     assert job.parameters.test_sets == ["smoke-b"] and job.roles == (jobs.MAIN,)
     assert jobs.missing_datasets("mine") == ["dfdc"]
-
-
-def test_every_dataset_with_a_published_figure_is_in_a_profile():
-    named = set()
-    for path in (CHECKOUT / "notebooks" / "profiles").glob("*.yaml"):
-        named.update(jobs.profile(path.stem).grid.test_sets)
-    assert set(claims.content().datasets) <= named
 
 
 def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):

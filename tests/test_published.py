@@ -7,6 +7,7 @@ import trees
 from clips import write
 from deepfakebench import listed
 
+from dfnb import claims, jobs
 from dfnb.data import prepare, published
 from dfnb.data.frames import Pixels, landmarks_array, load_frames
 from dfnb.data.videos import read_csv, write_csv
@@ -71,6 +72,22 @@ def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
         assert manifest.access and manifest.space
 
 
+def test_every_dataset_with_a_claim_or_a_published_figure_is_in_a_profile():
+    names = {}
+    for ours, theirs in claims.content().datasets.items():
+        names.update(dict.fromkeys([ours, *theirs], ours))
+    planned = set()
+    for path in (find("notebooks") / "profiles").glob("*.yaml"):
+        grid = jobs.profile(path.stem).grid
+        planned.update((grid.train_set, test_set) for test_set in grid.test_sets)
+    figures = pd.read_csv(find("data_manifest") / "published.csv").replace(names)
+    figures = figures[figures[["train_set", "test_set"]].isin(names.values()).all(axis=1)]
+    assert ("celeb-df-v2", "celeb-df-v2") in {*zip(figures["train_set"], figures["test_set"])}
+    assert {*zip(figures["train_set"], figures["test_set"])} <= planned
+    claimed = {name for claim in claims.content().claims for name in claim.sets}
+    assert claimed & {*names.values()} <= {test_set for _, test_set in planned}
+
+
 def test_every_published_figure_has_a_source_and_a_confidence():
     table = pd.read_csv(find("data_manifest") / "published.csv", dtype=str)
     assert table[["source", "confidence", "value"]].notna().all(axis=None)
@@ -101,6 +118,14 @@ def test_a_mistake_in_a_manifest_is_named(home):
     (home / "data_manifest/own.yaml").write_text("kind: real\nrules: []\nlicense: free\n")
     with pytest.raises(DfnbError, match=r"own\.yaml: .*there is no parameter 'license'"):
         published.load("own")
+
+
+def test_the_threshold_of_masks_is_that_of_the_method_at_any_compression(root):
+    for compression in ("c23", "c40", "raw"):
+        trees.faceforensics(root / compression, compression)
+        videos, _ = scan(f"faceforensics-{compression}", root / compression)
+        thresholds = {video.method: video.mask_threshold for video in videos if video.mask}
+        assert thresholds == {**dict.fromkeys(trees.FOUR, 127), "NeuralTextures": 15}
 
 
 # ---------------------------------------------------------------- the official layouts
@@ -227,6 +252,16 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeyp
             prepared(videos)
     assert not list(home.rglob("*.npy")) and not list(home.rglob("record.json"))
     assert len(prepared(videos)[1]) == 4
+
+
+def test_a_fake_is_never_called_real(root, home):
+    trees.image(root / "fake/real/a.png", trees.faces(0)[0][0])
+    sentence = r"fake/real/a\.png is a fake of the method 'real'; give .* another name"
+    with pytest.raises(DfnbError, match=sentence):
+        scan("face-crops", root)
+    write_csv(home / "set.csv", root)
+    with pytest.raises(DfnbError, match=sentence):
+        read_csv(home / "set.csv", root)
 
 
 # ---------------------------------------------------------------- masks

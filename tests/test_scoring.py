@@ -59,6 +59,12 @@ def test_scores_and_regions_are_those_of_each_frame(home):
     np.testing.assert_allclose(table["log_odds"], turned["log_odds"].iloc[::-1], atol=1e-5)
 
 
+def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
+    monkeypatch.setattr(scoring, "TEST_FRAMES", 1)  # the videos have two
+    videos = scoring.score(UntrainedRun(), "smoke-b")["video"]
+    assert videos.is_unique and {*videos} == {*select(load_frames("smoke-b"), "test")["video"]}
+
+
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)

@@ -87,12 +87,16 @@ def dfd(root):
 
 def celeb_df(root, version=2):
     new = "test" if version == 2 else "train"
+    held_out = "val" if version == 2 else "train"  # our validation split of v2
     videos = {
         "Celeb-real/id0_0001": (0, "real", new, "id0"),
         "Celeb-real/id1_0007": (0, "real", "test", "id1"),
         "YouTube-real/00170": (0, "real", "test", "YouTube-real/00170"),
         "Celeb-synthesis/id0_id1_0001": (1, "Celeb-synthesis", new, "id0"),
         "Celeb-synthesis/id1_id0_0007": (1, "Celeb-synthesis", "test", "id1"),
+        "Celeb-real/id19_0003": (0, "real", held_out, "id19"),
+        "Celeb-synthesis/id19_id0_0003": (1, "Celeb-synthesis", held_out, "id19"),
+        "YouTube-real/00009": (0, "real", held_out, "YouTube-real/00009"),
     }
     for name, (label, _, _, cluster) in videos.items():
         (fake if label else real)(root / f"{name}.mp4", int(cluster == "id1"))

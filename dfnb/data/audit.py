@@ -27,6 +27,7 @@ PROBED_FRAMES = 1500  # shortcuts are looked for in about so many frames, evenly
 BORDER = 4  # width of the border of a crop in pixels
 JPEG_QUALITY = 75  # a crop with more detail has a larger JPEG file
 FOLDS = 10  # the clusters are divided into so many parts for cross-validation
+# Our choice, with 0.5 as chance:
 SHORTCUT_AUC = 0.55  # a shortcut when the whole interval is above
 CLEAR_AUC = 0.65  # without a shortcut, the whole interval must be below
 TOO_FEW = "too few videos to tell"
@@ -44,7 +45,7 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
         tables: Frames tables by the name of their dataset.
         pairs: The :func:`look_alikes` of these tables.
     """
-    # Each pair has two rows, one per order; only one is counted.
+    # Each pair has two rows, one per order. The one in the order of the splits' names is counted.
     is_first = pairs["split"] < pairs["other_split"]
     is_within = pairs["dataset"] == pairs["other_dataset"]
     within = pairs[is_first & is_within]
@@ -150,7 +151,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     folds, with their 95 % t interval. There are too few videos when a class has fewer than two
     clusters per fold.
     """
-    step = len(frames) // PROBED_FRAMES
+    step = len(frames) // PROBED_FRAMES  # 0 where there are fewer
     probed = frames.iloc[:: max(1, step)]
     labels = probed["label"]
     clusters = probed["cluster"].astype(str)
@@ -163,7 +164,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     model = make_pipeline(StandardScaler(), classifier)
     rows = {}
     for name, values in features(probed).items():
-        interval = "–"
+        interval = "–"  # unless there are enough videos
         verdict = TOO_FEW
         if not too_few:
             aucs = cross_val_score(

@@ -61,7 +61,7 @@ def write_video(
     rows: Rows,
     crops: np.ndarray | None = None,
     masks: np.ndarray | None = None,
-    **facts: Any,
+    **more: Any,
 ) -> None:
     """Write one video of a dataset; its folder appears complete or not at all.
 
@@ -69,11 +69,11 @@ def write_video(
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
-            in ``path`` and ``mask``, and ``facts`` has their :func:`images_hash` as ``crops_hash``.
+            in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
-        facts: Other values for ``video.json``, such as the number of wanted frames.
+        more: Other values for ``video.json``, such as the number of wanted frames.
     """
-    content = dict(facts)
+    content = dict(more)
     with atomic(folder) as temporary:
         temporary.mkdir()
         if crops is not None:
@@ -88,13 +88,16 @@ def write_video(
 
 
 def _bytes_hash(path: Path) -> str:
-    # BLAKE2, because sha256 would need a quarter of the time of preparing a dataset on processors
-    # without instructions for it.
+    # BLAKE2: on processors without instructions for sha256, that would take a quarter of the time
+    # in which a dataset is prepared.
     return hashlib.blake2b(path.read_bytes()).hexdigest()
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
-    """One hash of all images and masks in ``folder`` that the rows of a video use in place."""
+    """One hash of all images and masks in ``folder`` that the rows of a video use in place.
+
+    A frame without a mask counts, too: to add one changes the hash.
+    """
     hashes_of_frames = []
     for row in rows:
         files = [row.get(column) for column in ("path", "mask")]
@@ -106,18 +109,18 @@ def images_hash(folder: Path, rows: Rows) -> str:
 def write_dataset(
     folder: Path,
     parameters: Mapping,
-    **facts: Any,
+    **more: Any,
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
-    of the library that writes it. ``n`` counts frames and videos by split and method. ``facts``
-    (such as the quarantine) are added to the record.
+    of the library that writes it. ``n`` counts frames and videos by split and method. ``more``
+    (such as the quarantine) is added to the record.
 
     Raises :class:`DfnbError` when there is no video.
     """
-    # [!.]: not the temporary folder that a killed writer has left, which begins with a dot.
+    # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
@@ -145,12 +148,15 @@ def write_dataset(
         [path.name],
         fingerprint=digest([parameters, video_digests], 16),
         n=dict(sorted(counts.items())),
-        **facts,
+        **more,
     )
 
 
 def _complete_rows(video: str, content: Mapping) -> list[dict]:
-    """The rows of a video with the columns that :func:`write_video` leaves out."""
+    """The rows of a video with the columns that :func:`write_video` leaves out.
+
+    ``content`` is that of the video's ``video.json``.
+    """
     # Where images are used in place, the row has a path and a mask of its own, which win below.
     files = {"path": f"videos/{video}/frames.npy", "mask": ""}
     if "masks_hash" in content:
@@ -162,6 +168,7 @@ def _complete_rows(video: str, content: Mapping) -> list[dict]:
 
 
 def _video_digest(content: Mapping, rows: Rows) -> str:
+    """A digest of the pixels and rows of a video; ``content`` is that of its ``video.json``."""
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
@@ -334,7 +341,7 @@ def keep_masks(
             f"{len(frames)} frames, and the share annotated = {share:g} is none; raise it, prepare "
             "the dataset with masks, or learn without masks: annotated = 0"
         )
-    is_kept = np.isin(np.arange(len(frames)), rows)
+    is_kept = np.isin(np.arange(len(frames)), rows)  # by position: the index need not begin at 0
     masks = frames["mask"].astype(str).where(is_kept, "")
     return frames.assign(mask=masks)
 
@@ -357,7 +364,7 @@ def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
     table = pa.table({"landmarks": pa.array(frames["landmarks"])})
     unknown = pa.scalar([np.nan] * 10, POINTS)
-    column = table["landmarks"].combine_chunks().fill_null(unknown)
+    column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls
     # A copy, because the array of the table is read-only.
     return column.flatten().to_numpy().reshape(-1, 5, 2).copy()
 
@@ -385,6 +392,7 @@ def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def rounded(image: np.ndarray) -> np.ndarray:
     """An image of floats, rounded to uint8 and clipped to [0, 255]."""
+    # astype cuts off the decimals, so that adding a half rounds.
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -394,6 +402,7 @@ def _row_of_array(path: Path, row: int) -> np.ndarray:
     Only its bytes are read. A memory map would need ten times as long.
     """
     with path.open("rb") as file:
+        # The header ends where the elements begin. np.save writes version 1.0 of it.
         np.lib.format.read_magic(file)
         (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
         size = math.prod(shape)
@@ -430,7 +439,8 @@ class Pixels:
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool; all False where ``path`` is empty.
 
-        ``shape`` is that of the crop. A mask that is an image file is resized to it.
+        ``shape`` is that of the crop. A mask that is an image file is resized to it; there a pixel
+        is forged where it is brighter than half.
         """
         if not path:
             return np.zeros(shape, bool)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -66,12 +66,17 @@ class Rule(Closed):
 class Manifest(Closed):
     """A published dataset: what a user must know about it, and the rules of its files."""
 
-    kind: str  # real
+    kind: str  # always real: people recorded these videos; those of kind synth are drawn
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str = ""  # how to ask for it
     space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
+    # method -> Video.mask_threshold of its fakes; a method that is not named has the default
+    mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
+    # Regular expression of the clusters whose training videos are for validation: our choice where
+    # the authors published no validation split. The empty one matches no cluster.
+    validation: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
@@ -101,8 +106,9 @@ def overview() -> pd.DataFrame:
 def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     """Find the videos of a dataset that was downloaded into the folder ``root``.
 
-    Returns them, and one sentence per kind of problem. Raises :class:`DfnbError` for a list that
-    cannot be read, or that ships with the manifest and was changed.
+    Returns them, and one sentence per kind of problem, such as files that no list names. Raises
+    :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and was
+    changed.
     """
     files, _ = files_below(root)
     problems = defaultdict(list)
@@ -110,6 +116,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     for rule in description.rules:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
+                video = _completed(video, description)
                 # Each crop comes as a video of its own with the path ``root``. Those of one name
                 # are joined.
                 key = (video.name, video.path)
@@ -121,59 +128,58 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
-    """Yield the videos that a rule finds.
+    """Yield the videos that a rule finds; problems are added to ``problems``.
 
-    Adds to ``problems`` the files that are left out and, where there are too few, those there are:
-    nothing tells the names of the missing ones.
+    Where files are missing, their names are unknown, so the problem lists those that were found.
     """
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
         problems[f"{rule.files}: fewer than the {rule.expected} published files"] += matches
     rows = read_list(rule.list, files) if rule.list else {}
-    for path, values in matches.items():
-        facts = {**values, "path": path, "stem": PurePosixPath(path).stem}
+    for path, placeholders in matches.items():
+        values = {**placeholders, "path": path, "stem": PurePosixPath(path).stem}
         if rule.list:
-            key = rule.key.format_map(facts)
+            key = rule.key.format_map(values)
             row = rows.get(key, rule.otherwise)
             if row is None:
                 problems[f"{rule.files}: not in the list {rule.list.file}; left out"].append(path)
                 continue
-            facts.update(row)
-        yield _video(rule, facts, files, problems)
+            values.update(row)
+        yield _video(rule, values, files, problems)
 
 
 def _video(
     rule: Rule,
-    facts: Texts,
+    values: Texts,
     files: Files,
     problems: Problems,
 ) -> Video:
-    """The video that a rule makes of a file; ``facts`` are the values for its templates."""
+    """The video that a rule makes of the file ``values["path"]``; ``values`` fill its templates."""
 
     def filled(template: str) -> str:
-        return template.format_map(facts)
+        return template.format_map(values)
 
-    path = facts["path"]
+    path = values["path"]
     label = LABELS[filled(rule.label).lower()]
     # The templates that are filled from here on may use {method}, and then {video}.
-    facts["method"] = filled(rule.method) if label else "real"
-    facts["video"] = filled(rule.video)
+    values["method"] = filled(rule.method) if label else "real"
+    values["video"] = filled(rule.video)
     mask = filled(rule.mask)
     original = filled(rule.original)
     video = Video(
-        name=facts["video"],
+        name=values["video"],
         path=files[path],
         label=label,
-        method=facts["method"],
+        method=values["method"],
         split=filled(rule.split),
         cluster=filled(rule.cluster),
         identity=filled(rule.identity),
         source=filled(rule.source),
-        mask=files.get(mask),
+        mask=files.get(mask),  # None where the rule names no mask, or the file is missing
         original=files.get(original),
     )
-    if rule.crops:  # one frame of the video: scan joins those of one name; some have no mask
-        root = video.path.parents[path.count("/")]  # ``path`` is relative to this folder
+    if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
+        root = video.path.parents[path.count("/")]  # the folder of scan: ``path`` is relative to it
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
@@ -183,10 +189,20 @@ def _video(
     return video
 
 
+def _completed(video: Video, description: Manifest) -> Video:
+    """The video with what its manifest says of all rules: threshold of masks, validation split."""
+    threshold = description.mask_threshold.get(video.method, video.mask_threshold)
+    split = video.split
+    if split == "train" and re.fullmatch(description.validation, video.cluster):
+        split = "val"
+    return replace(video, mask_threshold=threshold, split=split)
+
+
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     """The paths that match a template, each with the values of its placeholders.
 
-    The template becomes a regular expression with a named group per placeholder.
+    The template becomes a regular expression with a named group per placeholder. The text between
+    placeholders is not escaped: a point in it matches any character, which does no harm here.
     """
     # {name} becomes {name:[^/]+}, and then {name:regex} becomes (?P<name>regex).
     template = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", template)
@@ -205,14 +221,14 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     A row also has the values of the placeholders in the path of its file. A row with several keys
     appears under each of them.
     """
-    if listing.sha256:
+    if listing.sha256:  # ships with the manifest
         shipped = find("data_manifest") / listing.file
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
         files = {listing.file: shipped}
     rows = {}
     for path, values in _matches(listing.file, files).items():
         file = files[path]
-        if file.suffix == ".json":
+        if file.suffix == ".json":  # one object per key becomes one row, with the column ``key``
             table = pd.DataFrame.from_dict(read_json(file), orient="index")
             table = table.rename_axis("key").reset_index()
         else:

@@ -5,12 +5,14 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 (:mod:`dfnb.data.published`).
 """
 
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -20,14 +22,21 @@ from dfnb.settings import Closed, DfnbError, Title, explained
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 # The path of a video in a sorted folder: split (optional), label, method (optional), file.
 SORTED_PATH = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
-TEXT_SUFFIXES = ("", ".csv", ".json", ".md", ".pdf", ".txt")  # of a README, for example: no video
+# Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
+# their files are not lost in silence.
+MEDIA = re.compile(
+    r".*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
+    r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
+    re.IGNORECASE,
+)
 UNUSED = (
-    "no video or image of real/ or fake/, no mask or original of one, no file, or not named in "
-    "UTF-8; left out"
+    "not in real/ or fake/, no mask or original of a fake, no file, or not named in UTF-8; left out"
 )
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
-Problems = Mapping[str, Sequence[str]]  # description of a problem -> files that have it
+Problems = dict[str, list[str]]  # description of a problem -> files that have it
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Video:
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
+        mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above.
         original: The real video that the fake was made from, frame by frame. Without a mask the
             fake is forged where the two differ.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
@@ -60,12 +70,21 @@ class Video:
     identity: str = ""
     source: str = ""
     mask: Path | None = None
+    mask_threshold: int = 127
     original: Path | None = None
     crops: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a fake whose method is called real: tables would count it among the real."""
+        if self.label == 1 and self.method.lower() == "real":
+            raise DfnbError(
+                f"{self.path} is a fake of the method {self.method!r}; give this method, or its "
+                "folder in fake/, another name"
+            )
+
     @property
     def mask_file(self) -> Path | None:
-        """The mask, or else the original; None where there is neither."""
+        """The video that gives the forged region: the mask, else the original, else None."""
         return self.mask or self.original
 
 
@@ -85,8 +104,9 @@ class Row(Closed):
 def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    Its paths are relative to its own folder. Each video is named by its path below ``root``. Raises
-    :class:`DfnbError`, which names the line, for impossible values.
+    Its paths are relative to its own folder. Each video is named by its path below ``root``,
+    without the suffix where this is enough. Raises :class:`DfnbError`, which names the line, for
+    impossible values.
     """
     folder = file.parent.absolute()
     root = root.absolute()
@@ -125,7 +145,21 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             original=folder / row.original if row.original else None,
         )
         videos.append(video)
-    return videos
+    return _told_apart(videos)
+
+
+def _told_apart(videos: Sequence[Video]) -> list[Video]:
+    """The videos, with the suffix added to names that several have, such as IMG.JPG and IMG.MOV.
+
+    These two are a live photo: a picture and a clip of one moment. Both stay in one cluster.
+    """
+    count = Counter(video.name for video in videos)
+    named = []
+    for video in videos:
+        if count[video.name] > 1:
+            video = replace(video, name=f"{video.name}{video.path.suffix}")
+        named.append(video)
+    return named
 
 
 def write_csv(file: Path, root: Path) -> list[str]:
@@ -133,16 +167,37 @@ def write_csv(file: Path, root: Path) -> list[str]:
 
     The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
     any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
-    CSV are absolute.
+    CSV are absolute. Files that are neither videos nor images by their suffix are counted in one
+    line of the log.
 
     Returns sentences about files that were left out. Raises :class:`DfnbError` when there is
     nothing to prepare.
     """
-    files, unused = files_below(root)
-    by_path_without_suffix = {Path(name).with_suffix(""): path for name, path in files.items()}
+    files, left_out = files_below(root)
+    media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
+    others = [name for name in files if name not in media]
+    rows = _sorted_rows(media)
+    if not rows:
+        raise DfnbError(
+            f"{root} holds no file to prepare; sort its videos and images into real/ and "
+            "fake/<method>/, or list them in a CSV, which also takes files of unusual suffixes"
+        )
+    table = pd.DataFrame(rows, columns=list(Row.model_fields))
+    write_bytes(file, table.to_csv(index=False).encode())
+    used = {*table["path"], *table["mask"], *table["original"]}
+    unused = [name for name, path in media.items() if path not in used]
+    if others:  # a README or metadata are no problem
+        log.info(*sentences({"other files, by their suffix no video or image": others}))
+    unused += left_out
+    return sentences({UNUSED: sorted(unused)}) if unused else []
+
+
+def _sorted_rows(media: Files) -> list[dict[str, Any]]:
+    """The rows of the CSV for the videos and images of a sorted folder: column -> value."""
+    # A mask may have another suffix than its fake, such as .png beside .jpg.
+    by_path_without_suffix = {Path(name).with_suffix(""): path for name, path in media.items()}
     rows = []
-    used = set()
-    for name, path in files.items():
+    for name, path in media.items():
         match = SORTED_PATH.fullmatch(name)
         if not match:
             continue
@@ -154,18 +209,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
                 counterpart = Path(name.replace("fake/", f"{column}/", 1))
                 row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
         rows.append(row)
-        used.update(row.values())  # the paths among them; the other values match no path
-    if not rows:
-        raise DfnbError(
-            f"{root} holds no file to prepare; sort its files into real/ and fake/<method>/, list "
-            "them in a CSV"
-        )
-    text = pd.DataFrame(rows, columns=list(Row.model_fields)).to_csv(index=False)
-    write_bytes(file, text.encode())
-    for name, path in files.items():
-        if path not in used and path.suffix.lower() not in TEXT_SUFFIXES:
-            unused.append(name)
-    return sentences({UNUSED: sorted(unused)}) if unused else []
+    return rows
 
 
 # ---------------------------------------------------------------- files
@@ -195,7 +239,7 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
             if "/." in f"/{relative}":  # hidden, or in a hidden folder
                 continue
             printable = relative.encode(errors="backslashreplace").decode()
-            # Path.is_file raises an error for a link into a folder that may not be entered.
+            # isfile, because Path.is_file raises an error for a link into a forbidden folder.
             if os.path.isfile(path) and relative == printable:  # noqa: PTH113
                 files[relative] = path
             else:
