@@ -45,6 +45,7 @@ class Video:
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
+        mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above.
         original: The real video that the fake was made from, frame by frame. Without a mask the
             fake is forged where the two differ.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
@@ -60,6 +61,7 @@ class Video:
     identity: str = ""
     source: str = ""
     mask: Path | None = None
+    mask_threshold: int = 127
     original: Path | None = None
     crops: tuple[tuple[str, str], ...] = ()
 
