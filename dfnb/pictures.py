@@ -29,7 +29,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         titles: Of the columns.
     """
     columns = max(len(images) for _, images, _, _ in rows)
-    row_height = WIDTH / max(columns, 5)  # a few pictures alone would become huge
+    row_height = WIDTH / max(columns, 5)  # as for 5 columns at least: fewer would become huge
     figure_height = 0.4 + len(rows) * row_height  # in inches; 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
@@ -39,7 +39,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
     for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
-        label = name.replace(" ", "\n")
+        label = name.replace(" ", "\n")  # one line would be longer than the row is high
         axes_of_row[0].set_ylabel(label, fontsize=7)
         for axis, image, mask in zip(axes_of_row, images, masks):
             height, width = np.shape(mask)
@@ -93,6 +93,7 @@ def frames_panel(
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in network.panel(outputs, batch).items():
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
+    # Network.maps names what each map is made from; "localise" is the method of the network.
     located = [name for name, where in network.maps().items() if where == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):  # each name once
         frame_maps = maps.of(run, frames, name)
@@ -116,7 +117,7 @@ def sample_grid(
     pixels = Pixels(frames.attrs["folder"])
     first_frames = frames.drop_duplicates("video")
     rows = []
-    # By label, too, because real frames (label 0) then come first.
+    # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
         crops = []
         masks = []

@@ -12,7 +12,8 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     """Encode a video as H.264 and decode it again.
 
     Args:
-        frames: (n, H, W, 3) uint8 RGB. Odd sides are padded while they are encoded.
+        frames: (n, H, W, 3) uint8 RGB. H.264 needs even sides: odd ones are padded, and the
+            padding is cut off afterwards.
         crf: Constant rate factor, 0 (lossless) to 51.
         repeatable: Whether equal frames give equal bytes on processors with AVX-512, too. The
             synthetic datasets are encoded without it: it would change their bytes.
@@ -40,7 +41,9 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         options["x264-params"] = "asm=SSE4.2"
     file = io.BytesIO()
     with av.open(file, "w", "matroska") as container:
-        stream = container.add_stream("libx264", 3, options)  # 3 frames per second
+        # 3 frames per second, about the rate of stored frames (every 10th of a synthetic video).
+        # The rate changes how the encoder spends its bits, and so the decoded pixels.
+        stream = container.add_stream("libx264", 3, options)
         stream.height, stream.width = padded.shape[1:3]
         for image in padded:
             rgb = av.VideoFrame.from_ndarray(image)

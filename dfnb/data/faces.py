@@ -42,7 +42,7 @@ DAMAGED = (
 
 MIN_SCORE = 0.7  # detections of a lower score are dropped
 # YuNet finds faces of about 10 to 300 pixels, so it sees an image at half its size, with the longer
-# side clipped to these limits, in pixels. An image is never enlarged.
+# side clipped to these limits, in pixels. An image that is smaller than that is not enlarged.
 DETECTION_SIDES = (400, 640)
 
 
@@ -99,7 +99,7 @@ class YuNet:
 
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
-    cv2.utils.logging.setLogLevel(2)  # show errors only: OpenCV 5 warns about its own defaults
+    cv2.utils.logging.setLogLevel(2)  # 2 shows errors only: OpenCV 5 warns about its own defaults
     return cv2.FaceDetectorYN.create(
         path,
         "",
@@ -134,7 +134,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
                 if frame.is_corrupt or packet.is_corrupt:
                     raise Unusable("truncated or damaged")
                 rgb = frame.to_ndarray(format="rgb24", threads=1)
-                yield np.rot90(rgb, frame.rotation // 90)
+                yield np.rot90(rgb, frame.rotation // 90)  # counter-clockwise, as the metadata say
         if packets < stream.frames:
             raise Unusable("truncated or damaged")
 
@@ -169,13 +169,13 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
     """
     # Smaller, because YuNet misses large faces, see DETECTION_SIDES.
-    longer_side = max(image.shape)
+    longer_side = max(image.shape[:2])
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
     ratio = min(1, detection_side / longer_side)
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     faces = detector(bgr)
     faces[:, :14] /= ratio  # all but the score, from pixels of ``small`` to pixels of ``image``
-    large = faces[:, 2:4].max(axis=1, initial=0) >= min_face
+    large = faces[:, 2:4].max(axis=1) >= min_face  # width and height
     certain = faces[:, 14] >= MIN_SCORE
     return faces[large & certain]

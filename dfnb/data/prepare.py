@@ -34,7 +34,7 @@ from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_jso
 from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
 
-TREE = "tree"  # in a dataset's folder: a link to the folder of the crops that are used in place
+TREE = "tree"  # name, in a dataset's folder, of a link to the crops that are used in place
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MASK_THRESHOLD = 127  # a pixel that is brighter than this in the mask, of 255, is forged
 MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
@@ -62,6 +62,7 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     Where the box extends beyond the image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
+    # mode="clip" takes the last row or column for one beyond the edge.
     rows = image.take(range(top, bottom), 0, mode="clip")
     patch = rows.take(range(left, right), 1, mode="clip")
     interpolation = cv2.INTER_CUBIC
@@ -93,7 +94,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without.
     """
-    length = sum(1 for _ in decode(video.path))
+    length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
     if not faces:
@@ -134,7 +135,7 @@ def find_faces(
     others = decode(video.mask_file) if video.mask_file else ()  # frames of the mask or original
     pairs = zip_longest(decode(video.path), others)
     all_faces = []
-    last_faces = []  # in the wanted frame before this one
+    last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
         # After the end of the shorter video, zip_longest gives None, whose shape is ().
         if video.mask_file and np.shape(image) != np.shape(other):
@@ -179,7 +180,7 @@ def cut_face(
     top = round(y + height / 2 - side / 2)
     box = [left, top, left + side, top + side]
     scale = settings.size / side  # crop pixels per pixel of the image
-    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale
+    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale  # x, y in crop pixels
     forged = crop(mask, box, settings.size) > MASK_THRESHOLD
     return {
         "scale": scale,
@@ -201,7 +202,7 @@ def link_people(last_faces: Sequence[Mapping], faces: Sequence[dict]) -> None:
     """
     last_boxes = torch.tensor([face["crop_box"] for face in last_faces])
     boxes = torch.tensor([face["crop_box"] for face in faces])
-    overlap = box_iou(last_boxes, boxes)
+    overlap = box_iou(last_boxes, boxes)  # (faces of the last frame, faces)
     for i, j in zip(*linear_sum_assignment(overlap, maximize=True)):
         if overlap[i, j] >= MIN_OVERLAP:
             faces[j]["person"] = last_faces[i]["person"]
@@ -224,7 +225,8 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     )
     ranked = ranked.sort_values(["covered", "seen", "side"], ascending=False)
     if video.mask_file:
-        # People whom the mask only touches are dropped, also from frames without the forged face.
+        # People whom the mask only touches are not forged. They are dropped, because frames without
+        # the forged face would show one of them under the label fake.
         min_covered = ranked["covered"].max() / 2
         ranked = ranked[ranked["covered"] > min_covered]
     return ranked.drop_duplicates("frame").sort_values("frame")
@@ -240,7 +242,7 @@ def use_crops(video: Video, folder: Path) -> dict:
     images = sorted(video.crops)
     numbers = []
     for image, _ in images:
-        digits = re.findall(r"\d+", f"0{Path(image).stem}")  # 0 where the name has no number
+        digits = re.findall(r"\d+", f"0{Path(image).stem}")  # the 0 is for names without a number
         numbers.append(int(digits[-1]))
     if len(set(numbers)) < len(numbers):  # two frames would have one number: count instead
         numbers = range(len(images))
@@ -293,7 +295,7 @@ def prepare_video(
         except (Unusable, cv2.error) as error:
             if video.mask or not video.original:
                 return {"reason": str(error)}
-            # The original may be the cause, so try again without it.
+            # The original may be the cause, so try again without it, and so without a mask.
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
         for row in content["rows"]:
@@ -353,6 +355,7 @@ def prepare(
         for video in videos:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
+        # A generator gives results in the order of the jobs, each as soon as it is there.
         pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
         results = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
         faces, quarantine = count_losses(videos, list(results))
@@ -368,7 +371,7 @@ def prepare(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
-    # How many videos need each folder; the folder of a video must be needed by this video alone.
+    # How many videos need each folder. A folder that two need would hold one video inside another.
     taken = Counter()
     for video in videos:
         path = PurePosixPath(video.name)
@@ -388,7 +391,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
     A file is represented by its name, size and time of change, because hashing it would be slow.
     """
-    # An absent mask is "", and so a path of the folder itself, which is no file.
+    # The mask of a crop may be "", and so a path of the folder itself, which is_file() leaves out.
     crops = [video.path / name for name in chain(*video.crops)]
     files = [video.path, video.mask_file, *crops]
     stamps = []
@@ -414,9 +417,9 @@ def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended.
     """
-    temporary = list(folder.rglob(".*.*"))  # as dfnb.files.atomic names temporary files
+    temporary = list(folder.rglob(".*.*"))  # as dfnb.files.atomic names files and folders
     for path in temporary:
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
         path.unlink(missing_ok=True)
     root = folder / "videos"
     expected = {root / video.name for video in videos}
@@ -442,6 +445,7 @@ def count_losses(
 
     ``results`` are what :func:`prepare_video` returned for each of the ``videos``.
     """
+    # A result lacks either the counts or the reason: NaN here.
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
     table["video"] = [video.name for video in videos]
     table["kind"] = [f"{video.split}/{video.method}" for video in videos]
@@ -490,10 +494,11 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     video = Video("picture", path, label=0, method="real")
-    facts = prepare_video(video, "", folder, settings, YuNet())
-    if "reason" in facts:
+    result = prepare_video(video, "", folder, settings, YuNet())
+    if "reason" in result:
         raise DfnbError(
-            f"{path}: {facts['reason']}; only faces of {settings.min_face} pixels or more are used"
+            f"{path}: {result['reason']}; only faces of {settings.min_face} pixels or more are used"
         )
     write_dataset(folder, settings.model_dump())
+    # Panels show a frame's method above it: for a reader's file its name says more than "real".
     return load_frames(folder.as_posix()).assign(method=path.name)
