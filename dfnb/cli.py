@@ -174,7 +174,7 @@ def prepare(
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = {}
-    if source in files.described("real"):
+    if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:
@@ -190,7 +190,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
     from dfnb.data import published, videos
 
     file = Path(source)
-    if source in files.described("real"):
+    if source in files.dataset_names("real"):
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:

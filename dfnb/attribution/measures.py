@@ -17,7 +17,7 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.runs import Run
-from dfnb.scoring import DEVICE, region, single_thread, test_set_facts
+from dfnb.scoring import DEVICE, localisation, single_thread, test_set_metadata
 from dfnb.seeds import rng, torch_seed
 from dfnb.store import KEYS
 
@@ -60,8 +60,8 @@ def measure(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - those of :func:`dfnb.scoring.region`, with the mean mask of the training as the constant map;
-      NaN if the frame has no mask;
+    - those of :func:`dfnb.scoring.localisation`, with the mean mask of the training as the constant
+      map; NaN if the frame has no mask;
     - ``chance``, the forged share of the frame; NaN if it has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
@@ -75,7 +75,7 @@ def measure(
     mean_mask = run.mean_mask()
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = region(frame_map, mask, mean_mask)
+        row = localisation(frame_map, mask, mean_mask)
         row["chance"] = mask.mean() or np.nan  # 0: the forged pixels are unknown
         row.update(deletion(network, image, frame_map))
         rows.append(row)
@@ -84,7 +84,7 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_set_facts(forged)
+    table.attrs = test_set_metadata(forged)
     return table
 
 
@@ -153,7 +153,7 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_set_facts(forged)
+    table.attrs = test_set_metadata(forged)
     return table
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dfnb.data.frames import SPLITS, write_dataset, write_video
 from dfnb.files import (
     dataset_folder,
-    described,
+    dataset_names,
     digest,
     end_with_parent,
     find,
@@ -94,7 +94,7 @@ def preset(name: str, **changes: Any) -> Settings:
     impossible.
     """
     path = find("data_manifest") / f"{name}.yaml"
-    names = described("synth")
+    names = dataset_names("synth")
     if name not in names:
         raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(names)}")
     parameters = manifest(name).get("parameters", {})
@@ -438,7 +438,7 @@ def build(
             write_video(*video)
         facts["contrasts"] = contrasts
         facts["compression"] = _compression(settings.delivery)
-        return write_dataset(folder, parameters, **facts, **clock.facts())
+        return write_dataset(folder, parameters, **facts, **clock.usage())
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
