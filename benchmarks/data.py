@@ -112,7 +112,7 @@ def table_(
     """Seconds of processor time and memory to open a frames table, to select of it, and to order
     an epoch.
     """
-    found, peak = [], lambda: Clock().facts()["peak_memory_mb"]
+    found, peak = [], lambda: Clock().usage()["peak_memory_mb"]
     with tempfile.TemporaryDirectory() as scratch:
         if not os.fork():  # made by another process, so that its memory is not ours
             large(Path(scratch, "large"), rows)

@@ -179,7 +179,7 @@ def prepare(
             f"another name: dfnb prepare {source} NAME"
         )
     values = {}
-    if source in files.described("real"):
+    if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:
@@ -195,7 +195,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
     from dfnb.data import published, videos
 
     file = Path(source)
-    if source in files.described("real"):
+    if source in files.dataset_names("real"):
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:

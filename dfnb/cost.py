@@ -18,7 +18,8 @@ CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would ta
 def report(profile: str) -> str:
     """Trainings, images, hours and memory per detector, and the disk space of all datasets.
 
-    Drawn datasets are built first. A variant is taken to be as fast as its detector. Loading,
+    Drawn datasets that are missing are built first, because the steps and the number of images need
+    frames. A variant is taken to be as fast as its detector. Loading,
     scores, maps and notebooks are not counted.
     """
     rows = {}
@@ -52,19 +53,19 @@ def images(p: TrainingParameters) -> int:
             settings.oversampling,
             settings.samples_per_frame,
         )
-        total += settings.epochs * sampler.n * settings.samples_per_frame
+        total += settings.epochs * sampler.n * settings.samples_per_frame  # n frames per epoch
         settings = settings.before()
     return total
 
 
 def _measured(p: TrainingParameters) -> dict[str, float]:
-    """Images per second of forward and backward passes, and on a GPU their peak memory."""
+    """Images per second of forward and backward passes, and on a GPU their peak memory in GiB."""
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings))
     step.to(DEVICE).train()
     size = settings.batch_size if DEVICE == "cuda" else CPU_BATCH
     frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
-    batch = {"epoch": 0, "partner": None, "weight": 1.0}
+    batch = {"epoch": 0, "partner": None, "weight": 1.0}  # as in a training, without mixup
     for name, value in as_batch(frames, settings).items():
         batch[name] = value.to(DEVICE)
 
@@ -73,7 +74,7 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
         loss = losses["total"] + losses.get("adversary", 0)
         loss.backward()
 
-    # One thread on the CPU, like a training; it warms up, and waits for the GPU.
+    # Timer uses one thread on the CPU, like a training; it warms up, and waits for the GPU.
     timer = Timer("both_passes()", globals=locals())
     seconds = timer.timeit(STEPS).mean
     if step.network.moved() is not None:  # it passes twice over a batch

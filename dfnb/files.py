@@ -48,7 +48,8 @@ def home() -> Path:
 def find(relative: str) -> Path:
     """A file or folder that ships with the project: in the home, the checkout, or the package.
 
-    Where none of them has it, its place in the home.
+    ``relative`` is its path in a checkout; an installed package has it in ``dfnb/share``. Where
+    none of them has it, its place in the home.
     """
     package = Path(__file__).resolve().parent
     for root in (home(), package.parent, package / "share"):
@@ -94,8 +95,8 @@ def manifest(name: str) -> dict[str, Any]:
     return {**base, **content}
 
 
-def described(kind: str) -> list[str]:
-    """Names of the datasets of a kind, synth or real, in ``data_manifest/``."""
+def dataset_names(kind: str) -> list[str]:
+    """Names of the datasets in ``data_manifest/`` that are of a kind, synth or real."""
     paths = sorted(find("data_manifest").glob("*.yaml"))
     return [path.stem for path in paths if _declared_kind(path) == kind]
 
@@ -132,18 +133,19 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A file is synced to disk first. An existing folder is replaced.
     """
+    # With the suffix, by which matplotlib for example chooses the format of a file.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
     with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            if temporary.is_dir():
+            if temporary.is_dir():  # the system replaces only an empty folder
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             temporary.replace(path)
-        finally:
+        finally:  # after an error; on success nothing has the temporary name any more
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
 
@@ -182,8 +184,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_mapping(path, json.loads, "JSON", remedy)
 
 
-def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    """Write a table as parquet, atomically, with ``facts`` (JSON) in its metadata.
+def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+    """Write a table as parquet, atomically, with ``metadata``, anything that JSON can hold.
 
     The same table gives the same bytes.
     """
@@ -199,19 +201,19 @@ def write_table(path: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> No
             arrow.schema,
             compression="zstd",
             compression_level=19,
-            write_statistics=False,
+            write_statistics=False,  # of use only to who reads a part of the rows
             use_dictionary=others,
             # Numbers of rows and frames follow one another, and so take almost no space.
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         )
         with writer:
             writer.write_table(arrow)
-            # In the schema's own metadata the facts would be stored twice.
-            writer.add_key_value_metadata({"dfnb": json.dumps(facts, default=plain)})
+            # In the schema's own metadata they would be stored twice.
+            writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts of a table of :func:`write_table`, without its rows."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a table of :func:`write_table`, without its rows."""
     from pyarrow import parquet
 
     with explained(path, "as a table of dfnb", "delete it and make it again"):
@@ -219,7 +221,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of :func:`write_table`, its facts as ``attrs``.
+    """A table of :func:`write_table`, its metadata as ``attrs``.
 
     Raises :class:`DfnbError` when the file is missing or damaged.
     """
@@ -227,10 +229,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    facts = read_facts(path)
+    metadata = read_metadata(path)
     with explained(path, "as a table of dfnb", "delete it and make it again"):
         table = pd.read_parquet(path)
-    table.attrs = facts
+    table.attrs = metadata
     return table
 
 
@@ -271,8 +273,8 @@ def end_with_parent() -> None:
     """End this process, a worker of a pool, as soon as the process that started it has ended."""
 
     def watch(parent: int) -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent:  # an orphan gets another parent
             time.sleep(1)
-        os._exit(1)
+        os._exit(1)  # sys.exit would end this thread alone
 
     threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()

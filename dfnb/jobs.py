@@ -22,7 +22,7 @@ from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
 from dfnb.store import Condition, Role
 
 MAIN: Role = ("", "")  # of a paper's training in the grid
-RENAMED = {
+RENAMED = {  # keys and notebooks of profiles from earlier versions
     "arms": "ablations",
     "06_cross_dataset": "07_cross_dataset",
     "07_attribution": "08_attribution, its parameters grid: maps",
@@ -66,7 +66,10 @@ class Grid(Closed):
 
 
 class Variant(Closed, extra="allow"):
-    """What a variant of an ablation changes: parameters of its notebook, and its own ``seeds``."""
+    """What a variant of an ablation changes: parameters of its notebook, and its own ``seeds``.
+
+    The parameters are extra fields here; the schema of the notebook checks them.
+    """
 
     seeds: Seeds = Field([])  # empty: the grid's first
 
@@ -192,7 +195,7 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
 def _is_there(dataset: str) -> bool:
     """Whether a dataset is drawn, or prepared already."""
     folder = files.dataset_folder(dataset)
-    return dataset in files.described("synth") or records.read_record(folder) is not None
+    return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
 
 
 def missing_datasets(name: str) -> list[str]:
@@ -202,14 +205,14 @@ def missing_datasets(name: str) -> list[str]:
 
 def _trainings(name: str, content: Profile) -> list[Job]:
     """The trainings of a profile, paper by paper; trainings that are the same are one job."""
-    trainings: dict[str, Job] = {}
+    trainings: dict[str, Job] = {}  # by run id
     for notebook in content.notebooks:
         if notebook not in papers.notebooks():
             continue
         for role, requested in _requested(name, content, notebook):
             job = _training(requested, role, content.allow_random)
             same = trainings.get(job.run_id)
-            if same:
+            if same:  # it gets this role, too, and is tested on the sets of both
                 test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
                 changes = {"test_sets": list(test_sets)}
                 job = same._replace(
@@ -244,6 +247,7 @@ def _requested(
         source = f"profile {name}, {notebook}, {' '.join(role)}"
         for seed in values.pop("seeds"):
             requested = schema.check({**values, "seed": seed}, source)
+            # Of a test set that is missing, nothing is scored; a variant without any is left out.
             present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
             if role == MAIN or (present and _is_there(requested.train_set)):
                 yield role, requested.model_copy(update={"test_sets": present})
@@ -280,7 +284,10 @@ def _notebook_parameters(
     notebook: str,
     trainings: Sequence[Job],
 ) -> Parameters:
-    """The parameters of a notebook; that of a paper shows its first training."""
+    """The parameters of a notebook; that of a paper shows its first training.
+
+    The notebook on data shows all datasets of the trainings unless the profile names some.
+    """
     paper = papers.notebooks().get(notebook)
     names = []
     for job in trainings:
@@ -300,7 +307,7 @@ def _notebook_parameters(
 def ensure_datasets(*names: str) -> None:
     """Build the drawn datasets that are missing; raises DfnbError where a real one is missing."""
     for name in dict.fromkeys(names):
-        if name in files.described("synth"):
+        if name in files.dataset_names("synth"):
             synth.build(name)
         elif records.read_record(files.dataset_folder(name)) is None:
             raise DfnbError(
@@ -314,6 +321,7 @@ def trained(p: TrainingParameters) -> Run:
     It is loaded where the report has it, else loaded from ``runs/``, resumed or trained. A training
     that the profile does not plan appears in no table of its report.
     """
+    # Without a role, unless the profile plans this training: then with the role that it has there.
     job = _training(p, MAIN, profile(p.profile).allow_random)._replace(roles=())
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:
@@ -342,7 +350,9 @@ def train_job(name: str, job_name: str) -> Run:
 def train_and_score(job: Job) -> Run:
     """Train, score the test sets, and where the grid says so corrupted frames and maps.
 
-    The score file is written last, and proves that the job ended.
+    The report also gets the profile and, of the first seed of each main detector, the weights, from
+    which its notebooks draw maps on a machine without ``runs/``. The score file is written last,
+    and proves that the job ended.
     """
     profile_name = job.parameters.profile
     grid = profile(profile_name).grid
@@ -378,7 +388,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
 
 
 def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM."""
+    """Measures of the network's own maps and of Grad-CAM, by condition."""
     from dfnb.attribution import measures  # captum takes its time to import
 
     train_set = run.parameters["train_set"]
@@ -399,7 +409,7 @@ def finish(
     p: Parameters,
     clock: records.Clock,
     outputs: Iterable[Path] = (),
-    **facts: Any,
+    **entries: Any,
 ) -> dict[str, Any]:
     """Write the record of an executed notebook, its last act: without it, it did not end.
 
@@ -408,12 +418,12 @@ def finish(
         p: Its parameters.
         clock: Started at its beginning.
         outputs: The files that it wrote, whose sha256 are recorded by their names.
-        facts: Whatever else is worth recording.
+        entries: Other entries of the record, such as the ids of the runs shown.
     """
     record = {
         "parameters": p.model_dump(mode="json"),
-        **facts,
-        **clock.facts(),
+        **entries,
+        **clock.usage(),
         "environment": records.environment(),
         "outputs": {path.name: files.sha256(path) for path in outputs},
     }

@@ -44,7 +44,7 @@ class TrainingParameters(Parameters):
 
 
 class DataParameters(Parameters):
-    """What the notebook takes that makes datasets, or looks at them where they are prepared."""
+    """What the notebook on data takes: the datasets that it makes or, if prepared, looks at."""
 
     datasets: Names
 
@@ -56,7 +56,7 @@ class AttributionParameters(Parameters):
 
 
 class SeamsParameters(Parameters):
-    """What the notebook takes that asks which traces of a forgery a detector sees."""
+    """What notebook 10 takes; in ``test_set`` the same people are forged in several ways."""
 
     test_set: Name = "seams"
 

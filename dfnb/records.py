@@ -36,8 +36,8 @@ class Clock:
     def __init__(self) -> None:
         self.start = time.monotonic()
 
-    def facts(self) -> dict[str, float]:
-        """``wall_s``, seconds since the start, and ``peak_memory_mb`` of this process.
+    def usage(self) -> dict[str, float]:
+        """What the step took: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB) of this process.
 
         The memory is 0 on Windows, which does not count it.
         """
@@ -45,7 +45,7 @@ class Clock:
         with suppress(ImportError):
             import resource
 
-            unit = 1 if sys.platform == "darwin" else 1024
+            unit = 1 if sys.platform == "darwin" else 1024  # bytes in what ru_maxrss counts
             peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         seconds = round(time.monotonic() - self.start, 2)
         return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
@@ -87,7 +87,7 @@ def write_record(
     folder: Path,
     parameters: Mapping[str, Any],
     outputs: Sequence[str],
-    **facts: Any,
+    **entries: Any,
 ) -> dict[str, Any]:
     """Write ``folder/record.json`` and return its content.
 
@@ -95,16 +95,16 @@ def write_record(
         folder: The folder of the step.
         parameters: The resolved parameters of the step.
         outputs: Paths below ``folder`` of the files that the step left; their sha256 is recorded.
-        facts: Whatever else the step knows: n, seed, rule, ...
+        entries: Other entries of the record: n, seed, rule, ...
     """
     record = {
         "parameters": dict(parameters),
-        **facts,
+        **entries,
         "environment": environment(),
         "outputs": {name: sha256(folder / name) for name in outputs},
     }
     write_json(folder / "record.json", record)
-    return read_json(folder / "record.json")
+    return read_json(folder / "record.json")  # as every later reader gets it: tuples are lists
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from itertools import chain, combinations, product
 import pandas as pd
 
 from dfnb import claims
-from dfnb.files import find, read_facts, read_table, sha256, write_table
+from dfnb.files import find, read_metadata, read_table, sha256, write_table
 from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
 from dfnb.settings import DfnbError
 from dfnb.sides import ALL_METHODS, VERSUS, Side, is_compared
@@ -109,7 +109,7 @@ def load(profile: str) -> pd.DataFrame:
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             facts[str(source.relative_to(report.folder))] = sha256(source)
-    if not path.exists() or read_facts(path) != facts:
+    if not path.exists() or read_metadata(path) != facts:
         write_table(path, make(report), facts)
     return read_table(path)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
-from dfnb.files import dataset_folder, home, read_facts, run_folder, sha256
+from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.settings import DfnbError
 from dfnb.store import StoredRun
@@ -25,7 +25,7 @@ def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
 
 
 def _weight_files(run_id: str) -> list[Path]:
-    """The files with weights of that run that there are."""
+    """The files on this machine that hold weights of that run, whether intact or not."""
     in_runs = run_folder(run_id).glob("best.safetensors")
     in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
     return [*in_runs, *in_reports]
@@ -44,7 +44,7 @@ class Run(StoredRun):
         if record is not None:
             return cls(run_id, record)
         for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
-            return cls(run_id, read_facts(path)["record"])
+            return cls(run_id, read_metadata(path)["record"])
         raise DfnbError(
             f"{run_folder(run_id)} holds no finished training, and no report has its scores"
         )
@@ -66,6 +66,7 @@ class Run(StoredRun):
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has the weights whose sha256
         is in the record.
         """
+        # Nothing is fetched for weights that are replaced at once.
         settings = self.settings.model_copy(update={"pretrained": False})
         network = papers.module(self.parameters["paper"]).Network(settings)
         network.load_state_dict(load_file(self._weights()))
@@ -82,7 +83,7 @@ class Run(StoredRun):
 
     @cache  # noqa: B019, runs are few, and reading all masks takes long
     def mean_mask(self) -> np.ndarray | None:
-        """The mean mask (H, W) in [0, 1] of the training's fakes, whether it read them or not.
+        """The mean mask (H, W) in [0, 1] of the training's fakes, even if it learned without masks.
 
         None where no mask is known, or where the training set is not here.
         """

@@ -74,28 +74,29 @@ def predict(
     mixed_precision = settings.precision == "bf16-mixed"
     log_odds = []
     labels = []
-    regions = []
+    measures = []
     for batch in in_order(frames, settings, workers=WORKERS, seed=seed, pixels=pixels):
         images = batch["image"].to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = contract.outputs_of(network, images)
         if localises:
             located = network.localise(outputs).cpu().numpy()
-            masks = batch["mask"][:, 0].numpy() > 0.5
+            masks = batch["mask"][:, 0].numpy() > 0.5  # resized masks have values between 0 and 1
             for frame_map, mask in zip(located, masks):
-                regions.append(region(frame_map, mask, constant))
+                measures.append(localisation(frame_map, mask, constant))
         log_odds += network.log_odds(outputs).tolist()
         labels += batch["label"].tolist()
+    # Without a seed 1; else as many as the paper makes. Those of a frame follow one another.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
-        table = table.join(pd.DataFrame(regions))
+        table = table.join(pd.DataFrame(measures))
     return table
 
 
-def region(
+def localisation(
     located: np.ndarray,
     mask: np.ndarray,
     constant: np.ndarray | None,
@@ -129,23 +130,25 @@ def score(
         severity: Of the corruption, 1 to 5.
         videos: Score about this many videos, those of the first clusters; None: all.
 
-    The table's ``attrs`` are :func:`test_set_facts`. Raises :class:`DfnbError` for unsound scores.
+    The table's ``attrs`` are :func:`test_set_metadata`. Raises :class:`DfnbError` for scores
+    that are NaN, and for a test set without real or without fake frames.
     """
     frames = thinned(select(load_frames(test_set), "test"), TEST_FRAMES)
     frames = first_clusters(frames, videos)
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)
-        table = predict(network, frames.assign(mask=""), run.settings, pixels)
+        unmasked = frames.assign(mask="")  # reading masks that nothing uses takes time
+        table = predict(network, unmasked, run.settings, pixels)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
     metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
-    table.attrs = test_set_facts(frames)
+    table.attrs = test_set_metadata(frames)
     return table
 
 
-def test_set_facts(frames: pd.DataFrame) -> dict[str, Any]:
-    """What the store keeps about the dataset of some frames, see ``store.TEST_SET_FACTS``."""
+def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
+    """What the store keeps about the dataset of some frames: ``store.TEST_SET_METADATA``."""
     record = frames.attrs["record"]
     return {
         "fingerprint": identity(record),

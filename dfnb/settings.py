@@ -148,5 +148,5 @@ def read_mapping(
 
 
 def plain(value: Any) -> Any:
-    """A value in a form that JSON can hold: numbers for numpy's values, text for all others."""
+    """What to write for a value that JSON lacks: numpy's as Python's own, any other as text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

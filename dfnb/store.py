@@ -11,9 +11,9 @@ The report's folder has everything that is needed to make the report again::
 
 A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
 the table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of
-located regions or maps. The facts of the file are the record of the run, its roles in the report
-(main detector, or variant of an ablation), and the fingerprints of the test sets, which change with
-their frames. Nothing here imports torch.
+located regions or maps. The metadata of the file are the record of the run, its roles in the
+report (main detector, or variant of an ablation), and the fingerprints of the test sets, which
+change with their frames. Nothing here imports torch.
 """
 
 from collections import defaultdict
@@ -29,15 +29,17 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from dfnb import metrics
-from dfnb.files import locked, read_facts, read_table, report_folder, write_table
+from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
+# What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
 KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
 KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
-TEST_SET_FACTS = ("fingerprint", "compression", "contrasts")
+# Of a test set: its version, how its videos are compressed, and pairs of methods to be compared.
+TEST_SET_METADATA = ("fingerprint", "compression", "contrasts")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
 MEASURE_DIGITS = 4  # decimals of stored measures
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
@@ -119,7 +121,7 @@ def score_path(folder: Path, run_id: str) -> Path:
 
 def _score_paths(folder: Path, run_id: str) -> list[Path]:
     """The score file of a run, and those that notebooks added."""
-    return sorted(folder.glob(f"scores/{run_id}[.@]*"))
+    return sorted(folder.glob(f"scores/{run_id}[.@]*"))  # not those of a longer id
 
 
 def weights_path(folder: Path, run_id: str) -> Path:
@@ -137,9 +139,9 @@ def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
     runs = []
     for path in sorted(folder.glob("scores/*.parquet")):
         if "@" not in path.stem:  # not an addition of a notebook
-            facts = read_facts(path)
-            run = StoredRun(path.stem, facts["record"])
-            roles = [tuple(role) for role in facts["roles"]]
+            metadata = read_metadata(path)
+            run = StoredRun(path.stem, metadata["record"])
+            roles = [tuple(role) for role in metadata["roles"]]
             runs.append((run, roles))
     return runs
 
@@ -168,7 +170,7 @@ def write_scores(
         roles: Pairs of ablation and variant that the run is used for in the report; ``[("", "")]``
             is the main detector. A run without roles appears in no table.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both,
-            and with :data:`TEST_SET_FACTS` as ``attrs``.
+            and with :data:`TEST_SET_METADATA` as ``attrs``.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
@@ -183,8 +185,8 @@ def write_scores(
             fingerprints[condition.test_set] = table.attrs["fingerprint"]
             parts.append(_stored_rows(folder, condition, table))
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        facts = {"record": record, "roles": roles, "fingerprints": fingerprints}
-        write_table(path, rows, facts)
+        metadata = {"record": record, "roles": roles, "fingerprints": fingerprints}
+        write_table(path, rows, metadata)
         if not what:
             _remove_replaced(folder, run, roles)
     return path
@@ -211,7 +213,7 @@ def _extended_test_set(
 ) -> pd.DataFrame:
     """Append the frames of ``keys`` that the stored test set lacks; return all its frames."""
     path = test_set_path(folder, name)
-    stored = keys.head(0)
+    stored = keys.head(0)  # none yet, with the same types
     if path.exists():
         stored = read_table(path)
         if stored.attrs["fingerprint"] != attrs["fingerprint"]:
@@ -221,8 +223,8 @@ def _extended_test_set(
             )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        facts = {fact: attrs[fact] for fact in TEST_SET_FACTS}
-        write_table(path, frames, facts)
+        metadata = {name: attrs[name] for name in TEST_SET_METADATA}
+        write_table(path, frames, metadata)
     return frames
 
 
@@ -280,17 +282,17 @@ class Report:
         return [condition for condition in conditions if condition.test_set == test_set]
 
     def test_set(self, name: str) -> pd.DataFrame:
-        """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_FACTS`."""
+        """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_METADATA`."""
         return read_table(test_set_path(self.folder, name)).astype(CATEGORIES)
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
         """The tables of a detector under a condition, one per seed that has one, in order.
 
         Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
-        measured, and measures. The ``attrs`` are :data:`TEST_SET_FACTS`, ``seed``, ``threshold`` of
-        the score, and ``threshold_clusters``, the number of clusters of the validation split that
-        it was chosen on. For another tool, seed and threshold are None, and ``frame`` is -1 if it
-        scores videos.
+        measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
+        of the score, and ``threshold_clusters``, the number of clusters of the validation split
+        that it was chosen on. For another tool, seed and threshold are None, and ``frame`` is -1
+        if it scores videos.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.
@@ -335,7 +337,7 @@ class Report:
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""
-        path = self.folder / "profile.yaml"
+        path = self.folder / "profile.yaml"  # as it was when the scores were made
         profile = read_yaml(path) if path.exists() else {}
         roles = []
         for notebook, ablations in profile.get("ablations", {}).items():

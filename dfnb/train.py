@@ -15,7 +15,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity, load_frames, select, thinned
-from dfnb.files import described, digest, locked, run_folder, write_json
+from dfnb.files import dataset_names, digest, locked, run_folder, write_json
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
@@ -115,7 +115,7 @@ def run_parameters(
 
 def _data_identity(name: str) -> str:
     """What identifies the frames of a dataset; see :func:`dfnb.data.frames.identity`."""
-    if name in described("synth"):
+    if name in dataset_names("synth"):
         return synth.identity(name)
     return identity(dataset_record(name))
 

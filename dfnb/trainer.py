@@ -320,7 +320,7 @@ class Trainer:
             collapsed=progress.chosen["auc"] < LEARNED_AUC,
             start=start_id,
             images_seen=images_seen,
-            **self.clock.facts(),
+            **self.clock.usage(),
         )
 
 

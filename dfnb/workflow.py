@@ -24,7 +24,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     planned = jobs.plan(profile, ablations)
     for dataset in jobs.missing_datasets(profile):
         print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
-    folder = files.home() / ".snakemake"
+    folder = files.home() / ".snakemake"  # Snakemake's own folder
     messages = folder / "messages.txt"
     # Started by with_gpus.py, Snakemake ends when this process does; it needs no GPU itself.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
@@ -35,7 +35,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(folder), messages.open("wb") as file:
-        for job in planned:  # then a log means that its job has begun
+        for job in planned:  # a log that exists then means that its job has begun
             (files.home() / job.log).unlink(missing_ok=True)
         process = subprocess.Popen(command, stderr=file)
         try:
@@ -73,7 +73,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
             if job.name in ended or not (files.home() / job.log).exists():
                 continue
             begun.setdefault(job.name, now)
-            if job.done:  # Snakemake has removed what was there before
+            if job.done:  # no old output: Snakemake removes it before a job begins
                 ended.add(job.name)
                 n_done = sum(other.done for other in planned)
                 minutes_left = (now - start) / len(ended) * (len(planned) - n_done) / 60

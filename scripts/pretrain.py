@@ -149,7 +149,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
         "r2": explained,
         "sha256": sha256(path),
         "environment": environment(),
-        **clock.facts(),
+        **clock.usage(),
     }
     write_json(path.with_suffix(".json"), record)
     return path

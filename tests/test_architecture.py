@@ -134,7 +134,7 @@ def test_the_package_starts_without_what_windows_lacks():
 import sys
 sys.modules.update(dict.fromkeys({lacking}))
 from dfnb import cli, records
-print(records.Clock().facts()["peak_memory_mb"])
+print(records.Clock().usage()["peak_memory_mb"])
 """
     assert run(code) == "0\n"
 

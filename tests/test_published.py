@@ -11,7 +11,7 @@ from dfnb import claims, jobs
 from dfnb.data import prepare, published
 from dfnb.data.frames import Pixels, landmarks_array, load_frames
 from dfnb.data.videos import read_csv, write_csv
-from dfnb.files import described, find, home, read_json, write_json
+from dfnb.files import dataset_names, find, home, read_json, write_json
 from dfnb.settings import DfnbError
 
 FF_METHODS = set(trees.FOUR)
@@ -63,8 +63,8 @@ def masked(table):
 
 
 def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
-    assert sorted(described("real")) == sorted(trees.TREES)
-    for name in described("real"):
+    assert sorted(dataset_names("real")) == sorted(trees.TREES)
+    for name in dataset_names("real"):
         manifest = published.load(name)
         prepare.Settings.check(manifest.prepare, name)
         for fact in ("Licence: ", "Labels: ", "Splits: ", "Masks: "):
@@ -193,7 +193,9 @@ def test_the_fakes_of_deeperforensics_have_linked_originals(root):
 def test_the_overview_says_what_is_prepared_and_how_to_get_the_rest(root):
     trees.dfdc(root)
     table = published.overview()
-    assert sorted(table.index) == sorted(described("real")) and {*table["prepared_videos"]} == {0}
+    assert sorted(table.index) == sorted(dataset_names("real")) and {*table["prepared_videos"]} == {
+        0
+    }
     assert "docs.google.com/forms" in table.loc["faceforensics-c23", "access"]
     assert table.loc["faceforensics-c40", "space"].startswith("about 2 GB")
     videos, _ = scan("dfdc", root)

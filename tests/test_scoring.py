@@ -68,7 +68,7 @@ def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
-    assert set(clean.attrs) == set(store.TEST_SET_FACTS)
+    assert set(clean.attrs) == set(store.TEST_SET_METADATA)
     assert clean.attrs["fingerprint"] == identity(dataset_record("smoke-a"))
     distances = []
     for severity in (1, 5):

@@ -6,7 +6,7 @@ import pytest
 from scipy.special import expit
 
 from dfnb import store
-from dfnb.files import read_facts, report_folder
+from dfnb.files import read_metadata, report_folder
 from dfnb.settings import DfnbError
 from dfnb.store import Condition, Report
 
@@ -130,7 +130,7 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     write("new", record(1))
     names = sorted(path.stem for path in report_folder("demo").glob("scores/*"))
     assert names == ["new", "old-0", "other-train-set", "variant"] and not weights.exists()
-    assert read_facts(store.score_path(report_folder("demo"), "new"))["roles"] == [["", ""]]
+    assert read_metadata(store.score_path(report_folder("demo"), "new"))["roles"] == [["", ""]]
 
 
 def test_another_version_of_a_test_set_is_refused():

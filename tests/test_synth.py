@@ -14,7 +14,7 @@ from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
 from dfnb.data.frames import Pixels, identity, load_frames
-from dfnb.files import dataset_folder, described
+from dfnb.files import dataset_folder, dataset_names
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import people
@@ -92,7 +92,7 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
     assert identity(compared) == identity(first)
 
 
-@pytest.mark.parametrize("name", described("synth"))
+@pytest.mark.parametrize("name", dataset_names("synth"))
 def test_every_preset_builds(home, name):
     settings = synth.preset(name, identities={"test": 2}, frames=1)
     assert synth.build(name, settings, 1)["n"]

@@ -19,14 +19,17 @@ def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
     if "SLURM_JOB_ID" in os.environ:
         return []
-    devices = enumerate(Path("/dev").glob("nvidia[0-9]*"))
-    everything = ",".join(str(number) for number, _ in devices)
+    devices = list(Path("/dev").glob("nvidia[0-9]*"))
+    everything = ",".join(map(str, range(len(devices))))  # CUDA counts from 0, whatever their names
     names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
     return [name for name in names.split(",") if name not in ("", "-1")]
 
 
 def lock(gpu: str) -> bool:
-    """Lock a GPU for this process and what it becomes; False where a process has it already."""
+    """Lock a GPU for this process and what it becomes; False where a process has it already.
+
+    The file stays open: the system frees the lock when the last process that has it open ends.
+    """
     file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
     os.set_inheritable(file, True)
     try:
@@ -38,7 +41,7 @@ def lock(gpu: str) -> bool:
 
 
 def main(count: int, command: list[str]) -> None:
-    """Wait for the GPUs, then become the command."""
+    """Wait for ``count`` GPUs, then become the command."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of linux/prctl.h
     gpus = visible_gpus()

@@ -17,7 +17,7 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.runs import Run
-from dfnb.scoring import DEVICE, region, single_thread, test_set_facts
+from dfnb.scoring import DEVICE, localisation, single_thread, test_set_metadata
 from dfnb.seeds import rng, torch_seed
 from dfnb.store import KEYS
 
@@ -62,11 +62,8 @@ def measure(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - how well the map finds the mask (:func:`dfnb.metrics.localisation`): ``iou`` at threshold 0.5,
-      ``pixel_auc``, ``pixel_ap``, ``pointing`` (whether the highest pixel is forged) and ``energy``
-      (the share of the map's sum inside the mask), and the same, named ``constant ...``, for one
-      map that is the same for every frame, the mean mask of the training set; NaN if the frame has
-      no mask;
+    - those of :func:`dfnb.scoring.localisation`, which say how well the map finds the mask, with the
+      mean mask of the training as the constant map; NaN if the frame has no mask;
     - ``chance``, the forged share of the frame's pixels, which a constant map has in pixel AP,
       pointing and energy; NaN if the frame has no mask;
     - those of :func:`deletion`;
@@ -86,7 +83,7 @@ def measure(
     mean_mask = run.mean_mask()
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = region(frame_map, mask, mean_mask)
+        row = localisation(frame_map, mask, mean_mask)
         row["chance"] = mask.mean() or np.nan  # 0: no mask, since a forged frame has forged pixels
         row.update(deletion(network, image, frame_map))
         rows.append(row)
@@ -95,7 +92,7 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_set_facts(forged)  # which dataset these are frames of, for the store
+    table.attrs = test_set_metadata(forged)  # which dataset these are frames of, for the store
     return table
 
 
@@ -166,7 +163,7 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_set_facts(forged)
+    table.attrs = test_set_metadata(forged)
     return table
 
 

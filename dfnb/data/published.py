@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
-from dfnb.files import dataset_folder, described, find, manifest, read_json, verified
+from dfnb.files import dataset_folder, dataset_names, find, manifest, read_json, verified
 from dfnb.records import read_record
 from dfnb.settings import Closed, explained
 
@@ -92,7 +92,7 @@ def overview() -> pd.DataFrame:
     to ask for it; and ``space``, the disk space of the download.
     """
     rows = {}
-    for name in described("real"):
+    for name in dataset_names("real"):
         description = load(name)
         record = read_record(dataset_folder(name)) or {"n": {}}
         rows[name] = {

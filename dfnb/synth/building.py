@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dfnb.data.frames import SPLITS, write_dataset, write_video
 from dfnb.files import (
     dataset_folder,
-    described,
+    dataset_names,
     digest,
     end_with_parent,
     find,
@@ -100,7 +100,7 @@ def preset(name: str, **changes: Any) -> Settings:
     impossible.
     """
     path = find("data_manifest") / f"{name}.yaml"
-    names = described("synth")
+    names = dataset_names("synth")
     if name not in names:
         raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(names)}")
     parameters = manifest(name).get("parameters", {})
@@ -476,7 +476,7 @@ def build(
             write_video(*video)
         record_entries["contrasts"] = contrasts
         record_entries["compression"] = _compression(settings.delivery)
-        return write_dataset(folder, parameters, **record_entries, **clock.facts())
+        return write_dataset(folder, parameters, **record_entries, **clock.usage())
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dfnb.files import read_facts
+from dfnb.files import read_metadata
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # where steps of a job look for it, whatever the environment says
@@ -139,7 +139,7 @@ def score_files(home):
     content = {}
     for path in sorted((home / "reports" / "smoke" / "scores").glob("*.parquet")):
         table = pd.read_parquet(path)
-        content[path.name] = read_facts(path), table
+        content[path.name] = read_metadata(path), table
     assert content
     return content
 
