@@ -84,9 +84,12 @@ class ResultRow:
     rule: str = ""  # by which the epoch was chosen
     backbone: str = ""
     weights_from: str = ""  # what the training started from
+    image_size: str = ""  # side of the network's input, as "96 px"; empty: another tool
     published_as: str = ""  # the name in published.csv, where the backbone is the published one
     compression: str = ""  # of the test set
     fingerprint: str = ""  # of the test set
+    crop: str = ""  # how the test set's frames were cut; empty: scored before this was stored
+    frames_per_video: float = NAN  # mean of the test set; NaN for maps, which are of some frames
     seeds_list: str = ""
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
@@ -100,13 +103,14 @@ class ResultRow:
 def load(profile: str) -> pd.DataFrame:
     """The table of a report, ``reports/<profile>/results.parquet``.
 
-    It is made again when a score file or the claims have changed. Scores that cannot be used do not
-    raise an error: they get a row with the reason in ``refused``.
+    It is made again when a score file, the claims or the columns have changed. Scores that cannot
+    be used do not raise an error: they get a row with the reason in ``refused``.
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
-    # The table keeps the hashes of the files that it was made from.
+    # The table keeps the hashes of the files that it was made from, and what columns there were.
     hashes = {"claims": sha256(find("data_manifest") / "claims.yaml")}
+    hashes["columns"] = list(ResultRow.__annotations__)
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
@@ -139,7 +143,8 @@ def make(report: Report) -> pd.DataFrame:
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: at each level those of the detectors, then the differences."""
-    facts = report.test_set(test_set).attrs  # store.TEST_SET_FACTS
+    frames = report.test_set(test_set)
+    facts = {**frames.attrs, "frames_per_video": len(frames) / frames["video"].nunique()}
     read = cache(report.read)  # both levels read the same tables
     # A test set with contrasts compares manipulation methods, not detectors.
     differences = [] if facts["contrasts"] else _differences(detectors)
@@ -241,6 +246,8 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
         level=first.level,
         compression=first.facts["compression"],
         fingerprint=first.facts["fingerprint"],
+        crop=first.facts.get("crop", ""),
+        frames_per_video=NAN if first.condition.map else first.facts["frames_per_video"],
     )
     if detector.runs:
         row = replace(row, **_training_columns(detector.runs[0]))
@@ -252,12 +259,14 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
 
 def _training_columns(run: StoredRun) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
-    backbone = run.parameters["settings"]["backbone"]
+    settings = run.parameters["settings"]
+    backbone = settings["backbone"]
     # The published figures are those of this backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
         "rule": run.record["rule"],  # by which the epoch was chosen
         "backbone": backbone,
+        "image_size": f"{settings['image_size']} px",
         "weights_from": run.record["weights_from"],
         "published_as": run.detector["published"] if has_published_backbone else "",
     }
@@ -347,6 +356,8 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
                 mean_over=", ".join(averaged_sets),
                 compression="",
                 fingerprint="",
+                crop="",
+                frames_per_video=NAN,
                 **summary([part.outcome for part in parts]),
             )
             means.append(mean)

@@ -208,7 +208,7 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         "Trained on": rows["train_set"],
         "Seeds": rows["seeds_list"],
         "Checkpoint": rows["rule"],
-        "Backbone": rows["backbone"],
+        "Backbone and input": (rows["backbone"] + " " + rows["image_size"]).str.strip(),
         "Started from": rows["weights_from"],
         "Tested on": _test_sets(rows),
         "Cross-dataset mean": rows["mean_over"],
@@ -220,13 +220,15 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         distinct = sorted(set(texts) - {""})
         if distinct:
             sentences.append(f"{name}: {'; '.join(distinct)}.")
+    if (rows["level"] == "video").any():
+        sentences.append("A video's score is the mean over its frames.")
     sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
     sentences.append(f"Made by `dfnb run {profile}`.")
     return " ".join(sentences)
 
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
-    """Each test set of the rows with its version, the number of its units, and its compression.
+    """Each test set of the rows: version, number of units, compression, frames per video, crop.
 
     A row of one manipulation method covers a part of a test set only. So the row with most units
     gives the numbers.
@@ -237,7 +239,13 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
     for row in largest.itertuples():
         units = f"{row.n_real:.0f} real and {row.n_fake:.0f} fake {row.level}s"
         clusters = f"{row.clusters:.0f} clusters"
-        yield f"{row.test_set} {row.fingerprint[:8]}, {units}, {clusters}, {row.compression}"
+        name = f"{row.test_set} {row.fingerprint[:8]}"
+        parts = [name, units, clusters, row.compression]
+        if row.frames_per_video > 0:  # not NaN, as of maps
+            parts.append(f"{row.frames_per_video:.0f} frames per video on average")
+        if row.crop:  # older scores do not say it
+            parts.append(row.crop)
+        yield ", ".join(parts)
 
 
 # ---------------------------------------------------------------- files

@@ -133,8 +133,11 @@ def test_captions_name_the_conditions_and_what_is_refused(report):
     chosen = tables.chosen(report.results, {})
     text = tables.provenance(chosen, "hand")
     assert "Trained on: synth-a. Seeds: 0; 0, 1." in text
-    assert "Backbone: small. Started from: random weights." in text
-    assert "synth-b synth-b, 15 real and 30 fake videos, 15 clusters, JPEG." in text
+    assert "Backbone and input: small 128 px; small 96 px. Started" in text
+    units = "synth-b synth-b, 15 real and 30 fake videos, 15 clusters, JPEG"
+    assert f"{units}, 2 frames per video on average, {planted.CROP}." in text
+    assert "A video's score is the mean over its frames." in text
+    assert "frames per video" not in report.caption("attribution")
     assert "Cross-dataset mean: synth-b." in text and "Refused" not in text
     refused = chosen.assign(refused="the reason", value=np.nan)
     assert "Refused: the reason." in tables.provenance(refused, "hand")
