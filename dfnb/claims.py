@@ -49,6 +49,7 @@ class Content(Closed):
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
     datasets: dict[Name, list[str]]
+    assumed: dict[str, str] = Field({})
     claims: list[Claim]
 
 
@@ -259,21 +260,26 @@ def published(names: Iterable[str]) -> pd.DataFrame:
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the published AUC of the same paper, backbone, datasets and level.
 
-    Adds ``published`` as text, ``source`` and ``confidence`` (how the figure is known); where no
-    figure is known, ``published`` is empty and the others are NaN. Of several figures of one number
-    the first in the file counts.
+    Adds ``published`` as text, ``source``, ``confidence`` (how the figure is known) and ``assumed``
+    (what the source leaves open); where no figure is known, ``published`` is empty and the others
+    are NaN. Of several figures of one number the first in the file counts.
     """
+    registry = content()
     names = {}  # from the names of datasets in published.csv to ours
-    for ours, theirs in content().datasets.items():
+    for ours, theirs in registry.datasets.items():
         names.update(dict.fromkeys(theirs, ours))
     figures = published(set(results["published_as"]) - {""})
     is_auc = figures["metric"] == "AUC"
     is_of_others = figures["method"].str.startswith("previous best")
     figures = figures[is_auc & ~is_of_others]
+    assumed_of_test_set = figures["test_set"].map(registry.assumed)
+    assumed = assumed_of_test_set.fillna(figures["train_set"].map(registry.assumed))
+    figures = figures.assign(assumed=assumed)
     figures = figures.replace({"train_set": names, "test_set": names})
     figures = figures.rename(columns={"paper": "published_as", "value": "published"})
     keys = ["published_as", "train_set", "test_set", "level"]
-    figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)
+    columns = [*keys, "published", "assumed", "source", "confidence"]
+    figures = figures[columns].drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
     texts = results["published"].map("{:.3f}".format)
     return results.assign(published=texts.replace("nan", ""))

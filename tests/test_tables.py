@@ -112,7 +112,9 @@ def test_the_mean_mask_stands_beside_the_maps(report):
 def test_a_map_fails_by_its_own_measures_and_not_by_differences(report):
     verdicts = report.table("attribution_sanity").loc["Baseline", "verdict"]
     assert dict(verdicts) == {"Grad-CAM": "passes", "shape": "fails", "edges": "passes"}
-    results = report.results.drop(columns=["verdict", "published", "source", "confidence"])
+    results = report.results.drop(
+        columns=["verdict", "published", "assumed", "source", "confidence"]
+    )
     own = results[results["sanity"] & (results["map"] == "Grad-CAM")].assign(value=0.9)
     difference = tables.extended(pd.concat([results, own.assign(minus="LAE")]))
     assert set(difference.loc[difference["map"] == "Grad-CAM", "verdict"]) == {"passes"}
