@@ -18,7 +18,7 @@ from dfnb.settings import Closed, Name, explained, read_yaml
 from dfnb.statistics import NAN, Spread, holm, p_value
 
 FEWEST_SEEDS = 5  # for a verdict
-MOST_COLLAPSED = 2  # runs that may be left out for a verdict
+MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 
 
 class Claim(Closed):
@@ -49,6 +49,7 @@ class Content(Closed):
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
     datasets: dict[Name, list[str]]
+    assumed: dict[str, str] = Field({})
     claims: list[Claim]
 
 
@@ -64,13 +65,14 @@ def content() -> Content:
 def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
+    ``results`` is the table of :func:`dfnb.results.load`.
     The null hypothesis of ``p`` is no difference; for "no worse", a difference of minus the least
     material one (``delta`` of the registry). "p, Holm" is adjusted for all rows with a ``p`` whose
     claim belongs to the family (``family: true``). The index is paper, claim and dataset.
     """
     registry = content()
-    results = _in_both_directions(results)
-    rows = {}
+    results = _in_both_directions(results)  # a claim may subtract either detector
+    rows = {}  # by claim and test set; a premise stands before the claims that need it
     for claim in registry.claims:
         numbers = _numbers(claim, results)
         for test_set in _test_sets(claim, numbers):
@@ -88,11 +90,11 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
                 "kind": claim.kind,
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "family": claim.family,
-                "p": NAN,
+                "p": NAN,  # where ``row`` has none
                 **row,
             }
     judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
-    in_family = judged["p"].where(judged.pop("family"))
+    in_family = judged["p"].where(judged.pop("family"))  # NaN outside the family
     is_adjusted = in_family.notna()
     in_family[is_adjusted] = holm(in_family[is_adjusted])
     judged["p"] = p_texts(judged["p"])
@@ -101,7 +103,10 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
-    """The results, and every difference a second time with its two detectors exchanged."""
+    """The results, and every difference a second time with its two detectors exchanged.
+
+    The table has each pair of detectors once, in the order of the notebooks.
+    """
     differences = results[results["minus"] != ""]
     turned = differences.assign(
         detector=differences["minus"],
@@ -139,7 +144,7 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
     A name without a test set is kept: the claim gets a row there, "not testable".
     """
-    train_set = "".join(numbers["train_set"].unique())  # one detector has at most one
+    train_set = "".join(numbers["train_set"].unique())  # one detector has at most one; else ""
     patterns = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     test_sets = []
     for name in claim.sets:
@@ -154,7 +159,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
 
     ``deltas``: the least material differences, by the kinds of :func:`_kind_of_delta`.
     """
-    kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")
+    kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")  # one row, or none
     if kept.empty:
         names = " minus ".join(filter(None, [claim.detector, claim.against]))
         reason = "".join(numbers["refused"].unique())
@@ -178,6 +183,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
     delta = deltas[_kind_of_delta(claim, number)]
     limit = -delta if claim.kind == "no worse" else 0.0
     row["verdict"] = verdict(claim.kind, low, high, delta)
+    # The null hypothesis: the value is ``limit``, 0 for a gain and -delta for "no worse".
     spread = Spread(number["error"] ** 2, number["degrees"])
     row["p"] = p_value(number["value"] - limit, spread)
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
@@ -223,7 +229,7 @@ def verdict(
         if low > -delta:
             return "supported"
         return "worse" if high < -delta else "undecided"
-    is_small = -delta < low and high < delta
+    is_small = -delta < low and high < delta  # no value in the interval would be material
     if high < 0:
         return "worse, below material size" if is_small else "worse"
     if low > 0:
@@ -254,20 +260,26 @@ def published(names: Iterable[str]) -> pd.DataFrame:
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the published AUC of the same paper, backbone, datasets and level.
 
-    Adds ``published`` as text, ``source`` and ``confidence``; where no figure is known,
-    ``published`` is empty and the others are NaN.
+    Adds ``published`` as text, ``source``, ``confidence`` (how the figure is known) and ``assumed``
+    (what the source leaves open); where no figure is known, ``published`` is empty and the others
+    are NaN. Of several figures of one number the first in the file counts.
     """
+    registry = content()
     names = {}  # from the names of datasets in published.csv to ours
-    for ours, theirs in content().datasets.items():
+    for ours, theirs in registry.datasets.items():
         names.update(dict.fromkeys(theirs, ours))
     figures = published(set(results["published_as"]) - {""})
     is_auc = figures["metric"] == "AUC"
     is_of_others = figures["method"].str.startswith("previous best")
     figures = figures[is_auc & ~is_of_others]
+    assumed_of_test_set = figures["test_set"].map(registry.assumed)
+    assumed = assumed_of_test_set.fillna(figures["train_set"].map(registry.assumed))
+    figures = figures.assign(assumed=assumed)
     figures = figures.replace({"train_set": names, "test_set": names})
     figures = figures.rename(columns={"paper": "published_as", "value": "published"})
     keys = ["published_as", "train_set", "test_set", "level"]
-    figures = figures[[*keys, "published", "source", "confidence"]].drop_duplicates(keys)
+    columns = [*keys, "published", "assumed", "source", "confidence"]
+    figures = figures[columns].drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
     texts = results["published"].map("{:.3f}".format)
     return results.assign(published=texts.replace("nan", ""))

@@ -51,7 +51,7 @@ def save(
     """
     folder = report_folder(profile) / "figures"
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
-    changing = ("CreationDate", "Producer", "Creator")
+    changing = ("CreationDate", "Producer", "Creator")  # with the time or versions of libraries
     metadata = dict.fromkeys(changing)  # None: matplotlib leaves the entry out
     for path in paths[:2]:
         with atomic(path) as temporary:
@@ -103,7 +103,7 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3))
     log = pd.concat([run.log for run in phases], ignore_index=True)
-    log.index += 1  # the first epoch is 1; the epochs of later phases are counted on
+    log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
     log.filter(like="loss_").plot(ax=left, marker=".", colormap="tab10", legend=False)
     log["validation_auc"].plot(ax=right, marker=".")
     last = phases[-1]
@@ -128,7 +128,7 @@ def forest(rows: pd.DataFrame, column: str) -> Figure:
         column: There is one panel per value of this column, such as the test set. A panel has one
             line per detector.
     """
-    first = rows.iloc[0]
+    first = rows.iloc[0]  # the figure has one metric, the table may have several
     rows = rows[rows["metric"] == first["metric"]]
     panels = rows.groupby(column, sort=False)
     heights = panels.size() + 1  # in lines; one is the title

@@ -5,10 +5,10 @@ which is P(fake). The table of a detector that localises also has the columns :d
 which are NaN except on fakes with a mask. This module needs no model and no file.
 
 :func:`align` brings the tables of several seeds to the same units, frames or videos.
-:func:`measure` computes a metric of each table, and prepares its variance over clusters by one of
-four methods (column ``interval_method`` of the results):
+:func:`measure` computes a metric of each table, and prepares its variance over clusters (of videos
+that share people) by one of four methods (column ``interval_method`` of the results):
 
-- ``delong``: AUC;
+- ``delong``: AUC (see :func:`dfnb.statistics.auc`);
 - ``linearised``: means over units: accuracies, Brier score, localisation;
 - ``bootstrap``: EER and AP;
 - ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
@@ -64,7 +64,9 @@ GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
 # "deletion 0" is P(fake) before any deletion, "deletion" the mean over the curve.
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
-FEWEST_VALIDATION = 100  # clusters of the validation split, for an interval at its threshold
+# Clusters of the validation split, for an interval at its threshold: the threshold is treated as
+# fixed, although it was estimated there.
+FEWEST_VALIDATION = 100
 # A map fails its sanity check where one of these means reaches its limit: "all", the rank
 # correlation with the map of a network with random weights in all layers; "empty", the share of
 # empty maps.
@@ -100,7 +102,7 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
 # ---------------------------------------------------------------- the units of several tables
 
 
-@dataclass(eq=False)
+@dataclass(eq=False)  # the arrays have no == that is one bool
 class Units:
     """The values of the same n units in several score tables, such as those of a detector's seeds.
 
@@ -142,9 +144,9 @@ class Units:
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units.
 
-    The ``attrs`` of a table may have its ``seed``, its ``threshold``, and ``threshold_clusters``,
-    the number of clusters that the threshold was chosen on. Columns that not all tables have are
-    left out.
+    The ``attrs`` of a table may have its ``seed``, its ``threshold`` (the score above which a frame
+    is called fake), and ``threshold_clusters``, the number of clusters that the threshold was
+    chosen on. Columns that not all tables have are left out.
 
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
@@ -152,6 +154,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     index = parts[0][LEVELS[level]]
     for part in parts:
         check_same_units(index, part[LEVELS[level]])
+    # "inner" keeps the columns that all tables have.
     data = pd.concat(parts, join="inner").dropna(axis=1, how="all")
     columns = {}
     for name in _measures(data):
@@ -161,6 +164,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
+    # The threshold is of frame scores; for means over a video it would mean nothing.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
         is_right = called == index["label"].to_numpy()
@@ -217,7 +221,8 @@ class Estimates:
             REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n).
         design: The labels and clusters of the n units.
         how: The method of the interval, see the head of this module.
-        independent: The number of independent observations behind an estimate of exactly 0 or 1.
+        independent: The number of independent observations behind an estimate of exactly 0 or 1;
+            its interval needs them, because its variance is 0.
         bounded: Whether the metric lies in [0, 1].
     """
 
@@ -235,7 +240,8 @@ class Estimates:
     def minus(self, other: "Estimates") -> "Estimates":
         """The difference on the same units, table by table.
 
-        The influences, or replicates, of the two sides are subtracted: a paired comparison.
+        The influences, or replicates, of the two sides are subtracted: a paired comparison. What is
+        hard for both detectors cancels, so the interval is narrower than from two variances.
         """
         # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
@@ -250,8 +256,8 @@ class Estimates:
     def outcome(self) -> Outcome:
         """The values, and the variance over clusters of their mean.
 
-        All tables have the same clusters, so the influences, or replicates, are averaged over the
-        tables before the variance is computed.
+        All tables have the same clusters, so they are not independent: the influences, or
+        replicates, are averaged over the tables before the variance is computed.
         """
         spread = self.spread.mean(axis=0)
         variance = NAN
@@ -262,7 +268,7 @@ class Estimates:
             variance = self.design.variance(spread)
         return Outcome(
             self.values,
-            Spread(variance, self.design.fewest - 1),
+            Spread(variance, self.design.fewest - 1),  # degrees of freedom: of the scarcer class
             self.bounded,
             self.independent,
             self.how,
@@ -286,7 +292,8 @@ def measure(data: Units, metric: str) -> Estimates | None:
     All of METRICS are in [0, 1]; lower is better for EER and Brier. For accuracy, a score above .5
     means fake, as with the argmax of two logits. Balanced accuracy and accuracy at a threshold are
     the mean of the accuracies of the two classes. The mean of a column is over the units that have
-    a value in every table. None if there is no such unit or no such column.
+    a value in every table, so that all tables have one design. None if there is no such unit or no
+    such column.
     """
     if metric not in METRICS:
         if metric not in data.columns:
@@ -322,6 +329,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     elif metric in METRICS:
         is_right = (column > 0.5) == design.label
         column = is_right.astype(float)
+    # The column of AT_THRESHOLD is 0 or 1 already, see Units.
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
@@ -332,7 +340,9 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
         influence,
         design,
         how="none" if is_uncertain else "linearised",
+        # A mean of two classes of exactly 1 needs both of a pair to be right.
         independent=design.pairs if balanced else design.clusters,
+        # A difference may be positive throughout here, but below 0 on another test set.
         bounded=is_share and metric not in DIFFERENCES,
     )
 
@@ -369,7 +379,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
     intersection = (above & forged).sum()
     union = (above | forged).sum()
     is_highest = resized == resized.max()
-    energy = forged.mean()  # of an empty map
+    energy = forged.mean()  # of an empty map: no pixel is preferred
     total = float(resized.sum(dtype=float))
     if total > 0:
         energy = resized[forged].sum(dtype=float) / total

@@ -20,7 +20,7 @@ OTHERS = "other_notebooks"
 def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main table, ordered by the cross-dataset mean."""
     table = report.table("cross_dataset")
-    rows = report.rows("cross_dataset")
+    rows = report.rows("cross_dataset")  # one row per detector and test set, or mean over sets
     # Only means have a text in mean_over, so they come first, the best of them on top.
     means_first = rows.sort_values(["mean_over", "value"], ascending=False)
     order = means_first["detector"].unique()
@@ -28,9 +28,12 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
 
 
 def answer(report: tables.Report, best: str) -> str:
-    """A sentence that says how sure it is that ``best``, the first of the leaderboard, is best."""
+    """A sentence that says how sure it is that ``best``, the first of the leaderboard, is best.
+
+    It compares the cross-dataset means.
+    """
     means = report.rows("differences").query("mean_over != ''")
-    pairs = means.query("detector == @best or minus == @best")
+    pairs = means.query("detector == @best or minus == @best")  # differences of best and another
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
     undecided = pairs[tables.verdicts(pairs) == "undecided"]

@@ -32,7 +32,7 @@ from dfnb.store import Condition, Detector, Report, StoredRun
 
 ALL_CORRUPTIONS = "all corruptions"
 MAIN = "main"  # the variant with which the others of its ablation are compared
-SeedPairs = list[tuple[int | None, int | None]]
+SeedPairs = list[tuple[int | None, int | None]]  # of two detectors; None: another tool has no seed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ResultRow:
     Where a column does not apply, a text is empty and a number NaN. Units are videos or frames.
     """
 
-    # What is measured.
+    # What is measured, and under which condition; _compare fills this part.
     detector: str  # its name in tables
     paper: str  # the module of its paper; empty for another tool
     ablation: str  # empty for main detectors
@@ -62,7 +62,7 @@ class ResultRow:
     level: Level = "frame"
     metric: str = "AUC"  # of metrics.METRICS, a column of a score table, ROBUSTNESS,
     # or ROBUSTNESS_KEPT
-    # The mean over seeds, and its 95 % interval.
+    # The mean over seeds, and its 95 % interval; statistics.summary fills these and the counts.
     value: float = NAN
     low: float = NAN  # over videos and seeds; over videos alone where there is one seed
     high: float = NAN
@@ -84,9 +84,12 @@ class ResultRow:
     rule: str = ""  # by which the epoch was chosen
     backbone: str = ""
     weights_from: str = ""  # what the training started from
+    image_size: str = ""  # side of the network's input, as "96 px"; empty: another tool
     published_as: str = ""  # the name in published.csv, where the backbone is the published one
     compression: str = ""  # of the test set
     fingerprint: str = ""  # of the test set
+    crop: str = ""  # how the test set's frames were cut; empty: scored before this was stored
+    frames_per_video: float = NAN  # mean of the test set; NaN for maps, which are of some frames
     seeds_list: str = ""
     by_seed: str = ""  # the value of each seed
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
@@ -100,17 +103,19 @@ class ResultRow:
 def load(profile: str) -> pd.DataFrame:
     """The table of a report, ``reports/<profile>/results.parquet``.
 
-    It is made again when a score file or the claims have changed. Scores that cannot be used do not
-    raise an error: they get a row with the reason in ``refused``.
+    It is made again when a score file, the claims or the columns have changed. Scores that cannot
+    be used do not raise an error: they get a row with the reason in ``refused``.
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
-    facts = {"claims": sha256(find("data_manifest") / "claims.yaml")}
+    # The table keeps the hashes of the files that it was made from, and what columns there were.
+    hashes = {"claims": sha256(find("data_manifest") / "claims.yaml")}
+    hashes["columns"] = list(ResultRow.__annotations__)
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
-            facts[str(source.relative_to(report.folder))] = sha256(source)
-    if not path.exists() or read_metadata(path) != facts:
-        write_table(path, make(report), facts)
+            hashes[str(source.relative_to(report.folder))] = sha256(source)
+    if not path.exists() or read_metadata(path) != hashes:
+        write_table(path, make(report), hashes)
     return read_table(path)
 
 
@@ -125,7 +130,7 @@ def make(report: Report) -> pd.DataFrame:
     for detector in detectors:
         test_sets += report.test_sets(detector)
     rows = []
-    for test_set in dict.fromkeys(test_sets):
+    for test_set in dict.fromkeys(test_sets):  # each once, in order
         rows += _of_test_set(report, detectors, test_set)
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
@@ -138,18 +143,19 @@ def make(report: Report) -> pd.DataFrame:
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: at each level those of the detectors, then the differences."""
-    facts = report.test_set(test_set).attrs
+    frames = report.test_set(test_set)
+    facts = {**frames.attrs, "frames_per_video": len(frames) / frames["video"].nunique()}
     read = cache(report.read)  # both levels read the same tables
     # A test set with contrasts compares manipulation methods, not detectors.
     differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
     for level in LEVELS:
-        sides = {}
+        sides = {}  # by detector, then by condition
         for detector in detectors:
             clean = Side(read, detector, level, facts, Condition(test_set))
             sides[detector] = _sides(clean, report.conditions(detector, test_set))
             for side in sides[detector].values():
-                rows += _compare(side, side)
+                rows += _compare(side, side)  # the detector alone
         for first, second in differences:
             for key, side in sides[first].items():
                 if key in sides[second]:
@@ -160,12 +166,16 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
 def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
     """The sides of a detector under the conditions that are measured at the level of ``clean``.
 
+    Corrupted scores are measured at video level only; maps, and test sets with contrasts, which
+    compare kinds of frames, at frame level only. For each corruption, and for all together, a side
+    is added that averages the severities.
+
     Two sides are compared only if their keys are equal. The key of a mean over severities, which
     has severity 0, also lists the conditions averaged: two means of different severities are not
     comparable.
     """
     sides = {}
-    parts_by_mean = defaultdict(list)
+    parts_by_mean = defaultdict(list)  # condition of a mean -> the sides that it averages
     for condition in conditions:
         levels = ["video"] if condition.corruption else LEVELS
         if condition.map or clean.facts["contrasts"]:
@@ -198,6 +208,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
 
     Another tool, whose training set is unknown, is compared with all main detectors and tools.
     """
+    # Of papers, of other tools (no variant either), and of ablations.
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
     wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
@@ -208,6 +219,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
             base = main_of_ablation if main_of_ablation in names else title
             wanted.append((variant.name, base))
     differences = []
+    # Later detectors minus earlier ones: papers minus the baseline, which comes first.
     for second, first in combinations(detectors, 2):
         if first.runs and second.runs and first.train_set != second.train_set:
             continue
@@ -234,6 +246,8 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
         level=first.level,
         compression=first.facts["compression"],
         fingerprint=first.facts["fingerprint"],
+        crop=first.facts.get("crop", ""),
+        frames_per_video=NAN if first.condition.map else first.facts["frames_per_video"],
     )
     if detector.runs:
         row = replace(row, **_training_columns(detector.runs[0]))
@@ -245,12 +259,14 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
 
 def _training_columns(run: StoredRun) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
-    backbone = run.parameters["settings"]["backbone"]
+    settings = run.parameters["settings"]
+    backbone = settings["backbone"]
     # The published figures are those of this backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
         "rule": run.record["rule"],  # by which the epoch was chosen
         "backbone": backbone,
+        "image_size": f"{settings['image_size']} px",
         "weights_from": run.record["weights_from"],
         "published_as": run.detector["published"] if has_published_backbone else "",
     }
@@ -262,7 +278,7 @@ def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
     Collapsed runs are left out, unless all collapsed. Where a run collapsed, each number has a
     second row that includes all runs.
     """
-    check_same_units(first.units.index, second.units.index)
+    check_same_units(first.units.index, second.units.index)  # else a difference is not paired
     pairs = _seed_pairs(first.seeds, second.seeds)
     collapsed = first.detector.collapsed | second.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
@@ -282,6 +298,7 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
+            # Units without a value were left out, which may differ between the two.
             if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
             number = number.minus(second.at([seed for _, seed in pairs], subtrahend))
@@ -292,16 +309,16 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             metric=metric,
             # "swap − composite" is the difference of a detector on two methods.
             minus=row.detector if VERSUS in method else row.minus,
-            outcome=outcome,
+            outcome=outcome,  # for the mean over test sets, see _cross_dataset_means
             **summary([outcome]),
         )
 
 
 def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> SeedPairs:
-    """The pairs of seeds that are compared: the seeds that both sides have.
+    """The pairs of seeds that are compared: each seed that both sides have, with itself.
 
     If they share none, the first seed is compared with the first, the second with the second, and
-    so on. The one table of another tool is compared with every seed.
+    so on while both have one. The one table of another tool is compared with every seed.
     """
     if None in (*first, *second):
         return list(product(first, second))
@@ -318,27 +335,29 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     A detector or difference has a mean only if it has a number on each of these test sets, at the
     same seeds. Corruptions, maps and test sets with contrasts enter no mean.
     """
-    rows_by_number = defaultdict(dict)
-    of_mains = set()
+    rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
+    main_sets = set()  # test sets with main detectors
     for row in rows:
         is_cross = row.train_set and row.test_set != row.train_set
         is_special = row.corruption or row.map or row.paired_methods or row.refused
         if is_cross and row.method == ALL_METHODS and not is_special:
-            number = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
-            rows_by_number[number][row.test_set] = row
+            quantity = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
+            rows_by_quantity[quantity][row.test_set] = row
             if not row.minus and not row.ablation:
-                of_mains.add(row.test_set)
-    wanted = sorted(of_mains)
+                main_sets.add(row.test_set)
+    averaged_sets = sorted(main_sets)
     means = []
-    for by_set in rows_by_number.values():
-        parts = [by_set[name] for name in wanted if name in by_set]
-        if len(parts) == len(wanted) and len({row.seeds_list for row in parts}) == 1:
+    for by_set in rows_by_quantity.values():
+        parts = [by_set[name] for name in averaged_sets if name in by_set]
+        if len(parts) == len(averaged_sets) and len({row.seeds_list for row in parts}) == 1:
             mean = replace(
                 parts[0],
                 test_set=CROSS_DATASET_MEAN,
-                mean_over=", ".join(wanted),
+                mean_over=", ".join(averaged_sets),
                 compression="",
                 fingerprint="",
+                crop="",
+                frames_per_video=NAN,
                 **summary([part.outcome for part in parts]),
             )
             means.append(mean)

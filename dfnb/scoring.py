@@ -154,4 +154,14 @@ def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
         "fingerprint": identity(record),
         "compression": record.get("compression", "as delivered"),
         "contrasts": record.get("contrasts", []),
+        "crop": _crop(frames, record["parameters"]),
     }
+
+
+def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
+    """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
+    if frames["scale"].isna().all():  # images that are used in place
+        return "crops as delivered"
+    # A face fills the frames that the benchmark draws: nothing is cut.
+    cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
+    return f"{cut}, {settings['size']} px"

@@ -47,8 +47,8 @@ class Side:
 
     Attributes:
         read: Reads tables, see :meth:`dfnb.store.Report.read`.
-        facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set. ``contrasts`` are pairs of
-            methods to compare.
+        facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and
+            ``frames_per_video``, their mean. Its ``contrasts`` are pairs of methods to compare.
         parts: For a mean over severities, the side of each severity; else empty.
         clean: For such a mean, the same side without corruption; else None.
     """

@@ -1,13 +1,15 @@
 """Intervals and tests, as pure functions of arrays.
 
+How far would a number move if other people had been filmed? That is what an interval here answers.
 Clusters (videos that share people) are independent of each other; frames of a cluster are not. So
 every variance is over clusters. A unit is a frame or a video. Its influence on an estimate is about
-how far the estimate would move with it; :meth:`Design.variance` sums influences within clusters:
+how far the estimate would move if the unit were there twice. :meth:`Design.variance` sums
+influences within clusters, because only these sums are independent:
 
 - AUC: the influences are DeLong's components (:func:`auc`); a cluster may have units of both
   classes (Obuchowski, Biometrics 53:567, 1997);
 - means: they are deviations from the mean of the unit's class (:func:`class_mean`);
-- EER and AP have no influences: bootstrap replicates (:meth:`Design.resampled`) draw one cluster
+- EER and AP have no such formula: bootstrap replicates (:meth:`Design.resampled`) draw one cluster
   fewer than there are, with a weight that makes up for it. This makes the variance of a mean
   unbiased (Rao and Wu, JASA 83:231, 1988).
 
@@ -28,7 +30,7 @@ from scipy.stats import rankdata
 from dfnb.seeds import rng
 
 REPLICATES = 1000
-MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate
+MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate; more would cost memory
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
 Array = np.ndarray
@@ -58,7 +60,7 @@ class Design:
         self.names = np.asarray(cluster)
         self.cluster, distinct_names = pd.factorize(self.names)
         self.clusters = len(distinct_names)
-        reals = self._sums(~self.label)
+        reals = self._sums(~self.label)  # the number of real units of each cluster
         fakes = self._sums(self.label)
         counts = [
             len(self.label),
@@ -72,7 +74,8 @@ class Design:
         is_present = self.clusters_per_class > 0
         self.fewest = int(self.clusters_per_class[is_present].min())
         scarcer = self.clusters_per_class.min()  # 0 where a class is absent
-        self.pairs = int(min(scarcer, self.clusters // 2))  # a pair uses two clusters
+        # A pair takes its real unit from one cluster and its fake unit from another.
+        self.pairs = int(min(scarcer, self.clusters // 2))
 
     def _sums(self, values: Array) -> Array:
         """The sum over the units of each cluster, of values (n,)."""
@@ -87,14 +90,15 @@ class Design:
             K_R/(K_R-1) Σ R_k² + K_F/(K_F-1) Σ F_k² + 2 K/(K-1) Σ R_k F_k,
 
         where K_R, K_F and K are the numbers of clusters with real units, with fake units, and of
-        all clusters. NaN where a class has a single cluster.
+        all clusters; the factors K/(K-1) correct the bias of few clusters. The last term is there
+        because a cluster with both classes moves both at once. NaN where a class has one cluster.
         """
         if self.fewest < 2:
             return NAN
         real = self._sums(influence * ~self.label)
         fake = self._sums(influence * self.label)
         k = np.array([*self.clusters_per_class, self.clusters])
-        # An absent class has k = 0, factor 0 and sums 0.
+        # max: an absent class has k = 0. Its factor is 0, as are its sums.
         real_factor, fake_factor, both_factor = k / np.maximum(k - 1, 1)
         real_term = real_factor * real @ real
         fake_term = fake_factor * fake @ fake
@@ -105,9 +109,11 @@ class Design:
     def resampled(self) -> Array:
         """Bootstrap weights (REPLICATES, clusters), the same for every table of this design.
 
-        There are three strata: clusters with real units only, with fake units only, and with both.
-        In a stratum of k clusters, k - 1 draws with replacement each add k / (k - 1) to the weight
-        of a cluster. If a stratum would have a single cluster, all clusters form one stratum.
+        A row is a replicate: how often each cluster counts in it. There are three strata: clusters
+        with real units only, with fake units only, and with both, so that every replicate has about
+        as many real and fake units as the test set. In a stratum of k clusters, k - 1 draws with
+        replacement each add k / (k - 1) to the weight of a cluster: the weights sum to k. If a
+        stratum would have a single cluster, and so no draw, all clusters form one stratum.
         """
         has_real, has_fake = self.has_class
         stratum = has_real + 2 * has_fake  # 1 real only, 2 fake only, 3 both
@@ -119,6 +125,7 @@ class Design:
             is_inside = stratum == number
             k = np.count_nonzero(is_inside)
             probabilities = np.full(k, 1 / k)
+            # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
             weights[:, is_inside] = times_drawn * k / (k - 1)
         return weights
@@ -130,10 +137,10 @@ class Design:
 def auc(score: Array, label: Array) -> tuple[Array, Array]:
     """AUC (tables,) of scores (tables, n), and each unit's influence (tables, n) on it.
 
-    The component of a fake unit is the share of real units with a lower score; that of a real unit
-    is the share of fake units with a higher score. Ties count half. AUC is the mean component of
-    either class (DeLong; computed from ranks as by Sun and Xu, IEEE Signal Processing Letters
-    21:1389, 2014, eq. 5 and 6).
+    A table has the scores of one seed. The component of a fake unit is the share of real units with
+    a lower score; that of a real unit is the share of fake units with a higher score. Ties count
+    half. AUC is the mean component of either class (DeLong; computed from ranks as by Sun and Xu,
+    IEEE Signal Processing Letters 21:1389, 2014, eq. 5 and 6).
     """
     fakes = np.count_nonzero(label)
     reals = len(label) - fakes
@@ -149,7 +156,7 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     )
     values = component[:, label].mean(axis=1)
     deviation = component - values[:, None]
-    units_of_class = np.where(label, fakes, reals)
+    units_of_class = np.where(label, fakes, reals)  # AUC is a mean over the units of either class
     return values, deviation / units_of_class
 
 
@@ -170,6 +177,7 @@ def class_mean(
             values = column[:, is_of_class]
             mean = values.mean(axis=1)
             means.append(mean)
+            # How much a single unit counts in the estimate.
             weight = 0.5 / is_of_class.sum() if balanced else 1 / len(label)
             influence[:, is_of_class] = (values - mean[:, None]) * weight
     if balanced:
@@ -179,10 +187,10 @@ def class_mean(
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
     """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool."""
-    _, threshold = np.unique(-score, return_inverse=True)  # 0 for the highest score
-    fake = np.bincount(threshold, label)
+    _, threshold = np.unique(-score, return_inverse=True)  # place of each score; 0: the highest
+    fake = np.bincount(threshold, label)  # the number of fakes with each distinct score
     real = np.bincount(threshold, ~label)
-    metrics = curve_metrics_of_weights(fake[None], real[None])
+    metrics = curve_metrics_of_weights(fake[None], real[None])  # one curve
     return {name: float(values[0]) for name, values in metrics.items()}
 
 
@@ -191,14 +199,15 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
 
     Where there are more than MOST_THRESHOLDS distinct scores, neighbouring scores count as equal.
     """
-    distinct_scores, rank = np.unique(-score, return_inverse=True)  # 0 for the highest score
+    distinct_scores, rank = np.unique(-score, return_inverse=True)  # rank 0: the highest score
     distinct = len(distinct_scores)
     thresholds = min(distinct, MOST_THRESHOLDS)
-    threshold = rank * thresholds // distinct
-    counts = np.zeros((2, design.clusters, thresholds))
+    threshold = rank * thresholds // distinct  # bins of about equally many distinct scores
+    counts = np.zeros((2, design.clusters, thresholds))  # of the units: by class, cluster and bin
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
-    real, fake = design.resampled @ counts  # each (REPLICATES, thresholds)
+    # Weighting the clusters' counts gives all replicates at once, each (REPLICATES, thresholds).
+    real, fake = design.resampled @ counts
     return curve_metrics_of_weights(fake, real)
 
 
@@ -206,10 +215,11 @@ def curve_metrics_of_weights(
     fake: Array,
     real: Array,
 ) -> dict[str, Array]:
-    """Metrics (B,) of B ROC and precision-recall curves at once.
+    """AUC, AP and EER, each (B,), of B ROC and precision-recall curves at once.
 
     The definitions are those of scikit-learn, which is too slow for thousands of replicates or
-    masks. EER is where the false positive rate equals the false negative rate.
+    masks. EER is where the false positive rate equals the false negative rate. NaN where a curve
+    has no fake or no real units, as a bootstrap replicate may.
 
     Args:
         fake: Weights (B, T) of the fake units at T distinct scores, the highest score first.
@@ -225,9 +235,9 @@ def curve_metrics_of_weights(
         tpr = true_positives / fakes
         fpr = false_positives / reals
         precision = true_positives / positives
-    precision[positives == 0] = 0
+    precision[positives == 0] = 0  # before the first unit with a weight
     trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])  # twice their areas
-    steps = np.diff(tpr) * precision[:, 1:]
+    steps = np.diff(tpr) * precision[:, 1:]  # AP: precision at each gain in recall
     return {
         "AUC": trapezia.sum(axis=1) / 2,
         "AP": steps.sum(axis=1),
@@ -239,7 +249,7 @@ def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
     """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
     excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
     curve = np.arange(len(fpr))
-    first_past = np.argmax(excess >= 0, axis=1)
+    first_past = np.argmax(excess >= 0, axis=1)  # at least 1: the first point has -1
     after = (curve, first_past)
     before = (curve, first_past - 1)
     change = excess[before] - excess[after]
@@ -253,7 +263,11 @@ def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of an estimate, and the degrees of freedom of that variance."""
+    """The variance of an estimate, and the degrees of freedom of that variance.
+
+    The variance is itself estimated, from few clusters or seeds. The degrees of freedom, about
+    their number minus 1, say how well; with few, the t quantile makes intervals wider.
+    """
 
     variance: float
     degrees: float
@@ -269,8 +283,9 @@ class Spread:
         NaN where one of the two is.
         """
         total = self.variance + other.variance
-        if not total > 0:  # 0, which has no degrees of its own, or NaN
+        if not total > 0:  # 0, which would be divided by, or NaN
             return Spread(total, self.degrees)
+        # The degrees of the larger variance count most.
         share = self.variance**2 / self.degrees
         other_share = other.variance**2 / other.degrees
         degrees = total**2 / (share + other_share)
@@ -290,6 +305,8 @@ def t_quantile(degrees: float, probability: float = 0.975) -> float:
 
 def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[float, float]:
     """The 95 % interval of a value in [0, 1]: on the logit scale, with a t quantile, and back.
+
+    On that scale the interval cannot leave [0, 1], and near 1 it is longer downwards.
 
     A value of exactly 1 has a variance of 0. Its interval is [.025^(1/k), 1], k = ``independent``
     being the number of independent observations: a share below the bound would give k successes out
@@ -358,10 +375,11 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     value = float(values.mean())
     seeds = len(values)
     spreads = [outcome.over_videos for outcome in outcomes]
-    # Each set enters the mean as value / sets, so with variance / sets².
+    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
+    # their variances are added.
     terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
     over_videos = reduce(Spread.plus, terms)
-    over_seeds = Spread(NAN, 0)
+    over_seeds = Spread(NAN, 0)  # one seed says nothing of others
     over_both = over_videos
     if seeds > 1:
         over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
@@ -396,7 +414,8 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def holm(p: Sequence[float]) -> Array:
     """p values (m,) adjusted for their number (Holm, Scandinavian J. of Statistics 6:65, 1979).
 
-    NaN stays NaN and counts as a comparison.
+    The smallest is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one
+    before it, or larger than 1. NaN, a comparison without an interval, stays NaN but counts in m.
     """
     ascending = pd.Series(np.asarray(p, float)).sort_values()  # NaN last
     multiplied = ascending * np.arange(len(ascending), 0, -1)
@@ -408,7 +427,8 @@ def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:
     """The true difference that a two-sided 5 % test with this spread detects with this power.
 
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
-    and clusters.
+    and clusters. The test rejects beyond ``threshold`` standard errors. A true difference must be
+    ``margin`` errors above that, so that its estimate falls below it in 1 - power of all cases.
     """
     threshold = t_quantile(spread.degrees)
     margin = t_quantile(spread.degrees, power)

@@ -38,8 +38,9 @@ KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
-# Of a test set: its version, how its videos are compressed, and pairs of methods to be compared.
-TEST_SET_METADATA = ("fingerprint", "compression", "contrasts")
+# Of a test set: its version, how its videos are compressed, pairs of methods to be compared, and
+# how its faces were cut.
+TEST_SET_METADATA = ("fingerprint", "compression", "contrasts", "crop")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
 MEASURE_DIGITS = 4  # decimals of stored measures
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant

@@ -21,7 +21,7 @@ from dfnb.statistics import holm
 from dfnb.store import Detector, StoredRun
 
 MANIFEST = Path(__file__).with_suffix(".yaml")
-DECLARED = read_yaml(MANIFEST)
+DECLARED = read_yaml(MANIFEST)  # keys: everywhere, tables, ablations; see the head of the file
 
 
 # ---------------------------------------------------------------- what is declared
@@ -55,10 +55,10 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
     for detector in detectors:
         if detector.variant in ("", results.MAIN):
             continue
-        # Each further variant of an ablation makes the same entries again.
+        # Each further variant of an ablation makes the same entries again, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            "ablation": ["", detector.ablation],
+            "ablation": ["", detector.ablation],  # "": the main detector, if variants are compared
             # The variants and the detectors with which they are compared, on test sets of variants.
             "detector": [*rows["detector"], *rows["minus"]],
             "test_set": list(rows["test_set"]),
@@ -84,8 +84,8 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     """The results with further columns for the tables.
 
     - ``within``: whether the test set is the one trained on;
-    - ``verdict``: whether the map of the row "passes" or "fails" its sanity check; empty if there
-      was no check;
+    - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
+      whether the map changes with the network's weights; empty if there was no check;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     is_within = table["test_set"] == table["train_set"]
@@ -117,18 +117,18 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     The head of ``tables.yaml`` explains ``where``. If the rows have means over different test sets,
     the name of each mean lists its test sets, because such means must not be compared.
     """
-    keep = np.full(len(table), True)
+    keep = np.full(len(table), True)  # (rows,) bool
     where = {**DECLARED["everywhere"], **where}
     for column, wanted in where.items():
         if wanted == "some":
             keep &= table[column] != ""
         elif wanted != "any":
-            values = np.atleast_1d(wanted)  # one value, or a list
+            values = np.atleast_1d(wanted)  # one value, or a list, as a list
             keep &= table[column].isin(values)
     rows = table[keep].copy()
-    means = rows.loc[rows["mean_over"] != "", "mean_over"]
-    if means.nunique() > 1:
-        rows.loc[means.index, "test_set"] += ": " + means
+    sets_of_means = rows.loc[rows["mean_over"] != "", "mean_over"]
+    if sets_of_means.nunique() > 1:
+        rows.loc[sets_of_means.index, "test_set"] += ": " + sets_of_means
     return rows
 
 
@@ -155,13 +155,13 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     """
     if rows.empty:
         return pd.DataFrame()
-    # By regex, because a measure is also part of a longer name such as "constant iou".
+    # Titles of measures. By regex, because one is also part of a longer name, as "constant iou".
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
     rows["text"] = rows.apply(cell, axis=1)
     if not spec.columns:
         return _list_of_differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
-    # A cell has one row. DataFrame.pivot would sort the names.
+    # A cell has one row, so "last" changes nothing. DataFrame.pivot would sort the names.
     table = rows.pivot_table(
         "text",
         spec.index,
@@ -171,7 +171,7 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     )
     # The cells of a line may differ, for example in their seeds; the largest value is shown.
     beside = rows.groupby(spec.index)[spec.beside].max()
-    table = table.join(beside.convert_dtypes())
+    table = table.join(beside.convert_dtypes())  # whole numbers as such, not as 3.0
     table = table.astype(object).fillna("–")
     return table.rename_axis(columns=None)
 
@@ -204,11 +204,11 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
     """How the numbers of these rows were made, in sentences for a caption."""
     has_collapsed = rows["collapsed"].str.match("[1-9]")  # as "1 of 5", not "0 of 5"
     collapsed = rows["collapsed"] + " of " + rows["detector"]
-    facts = {
+    texts_by_name = {
         "Trained on": rows["train_set"],
         "Seeds": rows["seeds_list"],
         "Checkpoint": rows["rule"],
-        "Backbone": rows["backbone"],
+        "Backbone and input": (rows["backbone"] + " " + rows["image_size"]).str.strip(),
         "Started from": rows["weights_from"],
         "Tested on": _test_sets(rows),
         "Cross-dataset mean": rows["mean_over"],
@@ -216,28 +216,36 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         "Refused": rows["refused"],
     }
     sentences = []
-    for name, texts in facts.items():
-        texts = sorted(set(texts) - {""})
-        if texts:
-            sentences.append(f"{name}: {'; '.join(texts)}.")
+    for name, texts in texts_by_name.items():
+        distinct = sorted(set(texts) - {""})
+        if distinct:
+            sentences.append(f"{name}: {'; '.join(distinct)}.")
+    if (rows["level"] == "video").any():
+        sentences.append("A video's score is the mean over its frames.")
     sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
     sentences.append(f"Made by `dfnb run {profile}`.")
     return " ".join(sentences)
 
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
-    """Each test set of the rows with its version, the number of its units, and its compression.
+    """Each test set of the rows: version, number of units, compression, frames per video, crop.
 
     A row of one manipulation method covers a part of a test set only. So the row with most units
     gives the numbers.
     """
-    of_one_set = rows[rows["mean_over"] == ""].dropna(subset="n")
+    of_one_set = rows[rows["mean_over"] == ""].dropna(subset="n")  # no n: no number
     most_units_first = of_one_set.sort_values("n", ascending=False)
     largest = most_units_first.drop_duplicates(["test_set", "level"])
     for row in largest.itertuples():
         units = f"{row.n_real:.0f} real and {row.n_fake:.0f} fake {row.level}s"
         clusters = f"{row.clusters:.0f} clusters"
-        yield f"{row.test_set} {row.fingerprint[:8]}, {units}, {clusters}, {row.compression}"
+        name = f"{row.test_set} {row.fingerprint[:8]}"
+        parts = [name, units, clusters, row.compression]
+        if row.frames_per_video > 0:  # not NaN, as of maps
+            parts.append(f"{row.frames_per_video:.0f} frames per video on average")
+        if row.crop:  # older scores do not say it
+            parts.append(row.crop)
+        yield ", ".join(parts)
 
 
 # ---------------------------------------------------------------- files
@@ -284,7 +292,7 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
             chosen_epoch = run.record["chosen"]
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {run.record['weights_from']}",
-                "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",
+                "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",  # a row per epoch
                 "validation AUC": f"{chosen_epoch['auc']:.3f}",
                 "images seen": run.record["images_seen"],
             }
@@ -293,7 +301,10 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
-    """The settings of a run that differ from the published ones."""
+    """The settings of a run that differ from the published ones, one per row, as text.
+
+    Columns: ``published``, the paper's defaults, and ``this run``.
+    """
     settings = {
         "published": {**run.detector["defaults"], "initial weights": "ImageNet"},
         "this run": {**run.parameters["settings"], "initial weights": run.record["weights_from"]},
@@ -377,7 +388,7 @@ class Report:
         rows = self.rows(name).dropna(subset="value")
         if rows.empty:
             return NOTHING
-        (panels, *_) = self.tables[name].columns
+        panels, *_ = self.tables[name].columns
         figure = figures.forest(rows, panels)
         caption = self.caption(name)
         paths = figures.save(figure, self.profile, name, caption)
@@ -391,7 +402,7 @@ class Report:
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")
-# Tables that are not made by choosing rows of the results.
+# Tables that are not made by choosing rows of the results: name -> what makes it.
 MADE = {
     "overview": lambda report: overview(report.detectors),
     "claims": lambda report: report.judged,

@@ -8,7 +8,9 @@ from dfnb.store import Condition, write_scores
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 KINDS = "kinds"  # compares its two methods
+CROP = "face box × 1.3, 300 px"
 TITLES = {"xception": "Baseline", "lae": "LAE", "locate_and_verify": "Locate and Verify"}
+SIZES = {"locate_and_verify": 128}  # of the input, where it is not 96 pixels
 MAPS = {"Grad-CAM": [0.6, 0.1], "shape": [0.7, 0.9], "edges": [0.9, 0.1]}  # energy, sameness
 
 
@@ -24,6 +26,7 @@ def table(test_set, strength=1.5, key="", clusters=15):
     made["log_odds"] = strength * made["label"] + shared + own / 2
     contrasts = [["swap", "warp"]] if test_set == KINDS else []
     made.attrs = {"fingerprint": test_set, "compression": "JPEG", "contrasts": contrasts}
+    made.attrs["crop"] = CROP
     return made
 
 
@@ -48,11 +51,11 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
             "train_set": SETS[0],
             "seed": seed,
             "seen_methods": ["swap"] if paper == "lae" else None,
-            "settings": {"backbone": "small", "lr": 0.01},
+            "settings": {"backbone": "small", "lr": 0.01, "image_size": SIZES.get(paper, 96)},
         },
         "detector": {
             **detector,
-            "defaults": {"backbone": "large", "lr": 0.01},
+            "defaults": {"backbone": "large", "lr": 0.01, "image_size": SIZES.get(paper, 96)},
         },
         "rule": "best epoch",
         "weights_from": "random weights",

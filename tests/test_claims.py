@@ -183,5 +183,13 @@ def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_pa
     columns = {"train_set": "faceforensics-c23", "test_set": "celeb-df-v1", "level": "frame"}
     numbers = [number(0.8, 0.7, 0.9, published_as="Xception (Xception)", **columns)]
     numbers.append(number(0.8, 0.7, 0.9, published_as="", **columns))
+    columns |= {"published_as": "Locate and Verify", "test_set": "dfd"}
+    numbers.append(number(0.8, 0.7, 0.9, **columns))
+    for test_set in ("faceforensics-c40", "faceshifter", "deeperforensics", "uadfv"):
+        columns |= {"published_as": "Xception (Xception)", "test_set": test_set}
+        numbers.append(number(0.8, 0.7, 0.9, **columns))
     table = claims.with_published(pd.DataFrame(numbers))
-    assert table["published"].tolist() == ["0.779", ""]
+    figures = ["0.779", "", "0.955", "0.826", "0.625", "0.834", "0.938"]
+    assert table["published"].tolist() == figures
+    assert table["assumed"].notna().tolist() == [False, False, True, *[False] * 4]
+    assert table["assumed"][2] == "compression not stated; c23 assumed"

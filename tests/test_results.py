@@ -29,6 +29,7 @@ def table(key, strength=1.5, test_set=HOME, methods=("swap", "warp"), contrasts=
     own = rng("seed", key, test_set).normal(size=len(made))
     made["log_odds"] = strength * made["label"] + shared + own / 2
     made.attrs = {"fingerprint": "f", "compression": "JPEG", "contrasts": list(contrasts)}
+    made.attrs["crop"] = ""
     return made
 
 
@@ -39,7 +40,7 @@ def write(profile, tables, paper="xception", seed=0, role=("", ""), **facts):
             "paper": paper,
             "train_set": HOME,
             "seed": seed,
-            "settings": {"backbone": "small"},
+            "settings": {"backbone": "small", "image_size": 96},
         },
         "detector": {
             "title": TITLES[paper],

@@ -39,6 +39,7 @@ def scores(seed=0, fingerprint="first"):
     table["method"] = np.where(table["label"] == 1, "swap", "real")
     table["log_odds"] = np.random.default_rng(seed).normal(0, 20, 24)
     table.attrs = {"fingerprint": fingerprint, "compression": "c23", "contrasts": []}
+    table.attrs["crop"] = ""
     return table
 
 

@@ -112,7 +112,9 @@ def test_the_mean_mask_stands_beside_the_maps(report):
 def test_a_map_fails_by_its_own_measures_and_not_by_differences(report):
     verdicts = report.table("attribution_sanity").loc["Baseline", "verdict"]
     assert dict(verdicts) == {"Grad-CAM": "passes", "shape": "fails", "edges": "passes"}
-    results = report.results.drop(columns=["verdict", "published", "source", "confidence"])
+    results = report.results.drop(
+        columns=["verdict", "published", "assumed", "source", "confidence"]
+    )
     own = results[results["sanity"] & (results["map"] == "Grad-CAM")].assign(value=0.9)
     difference = tables.extended(pd.concat([results, own.assign(minus="LAE")]))
     assert set(difference.loc[difference["map"] == "Grad-CAM", "verdict"]) == {"passes"}
@@ -133,8 +135,11 @@ def test_captions_name_the_conditions_and_what_is_refused(report):
     chosen = tables.chosen(report.results, {})
     text = tables.provenance(chosen, "hand")
     assert "Trained on: synth-a. Seeds: 0; 0, 1." in text
-    assert "Backbone: small. Started from: random weights." in text
-    assert "synth-b synth-b, 15 real and 30 fake videos, 15 clusters, JPEG." in text
+    assert "Backbone and input: small 128 px; small 96 px. Started" in text
+    units = "synth-b synth-b, 15 real and 30 fake videos, 15 clusters, JPEG"
+    assert f"{units}, 2 frames per video on average, {planted.CROP}." in text
+    assert "A video's score is the mean over its frames." in text
+    assert "frames per video" not in report.caption("attribution")
     assert "Cross-dataset mean: synth-b." in text and "Refused" not in text
     refused = chosen.assign(refused="the reason", value=np.nan)
     assert "Refused: the reason." in tables.provenance(refused, "hand")
