@@ -88,7 +88,8 @@ class Settings(contract.Settings):
     version of the frame, with equal probability [R].
 
     Unlike in the released code, a frame has one face, and a frame without a face is left out when
-    the data are prepared; there a test frame without a face scores .5 [T].
+    the data are prepared; there a test frame without a face scores .5 [T]. A crop is blended at the
+    side at which the dataset stores it, and then resized; there at its own [T].
 
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
