@@ -17,9 +17,9 @@ from dfnb.data import codecs
 from dfnb.data.frames import Pixels
 from dfnb.seeds import rng
 
-# Every function of CORRUPTIONS gets a clip, which is the frames of a video (n, 3, H, W) uint8, and
-# the strength of the corruption, and returns the corrupted clip. Those of RANDOM also get a random
-# stream.
+# Every function of CORRUPTIONS gets a clip, which is the frames of a video (n, 3, H, W) uint8 RGB,
+# and the strength of the corruption, and returns the corrupted clip, uint8, too. Those of RANDOM
+# also get a random stream.
 
 
 def jpeg(clip: Tensor, quality: int) -> Tensor:
@@ -30,7 +30,7 @@ def jpeg(clip: Tensor, quality: int) -> Tensor:
 
 def h264(clip: Tensor, crf: int) -> Tensor:
     """H.264 compression of the video; the strength is the constant rate factor."""
-    decoded = codecs.h264(_as_frames(clip), crf, repeatable=True)
+    decoded = codecs.h264(_as_frames(clip), crf, repeatable=True)  # same bytes on all processors
     return _as_clip(decoded)
 
 
@@ -54,7 +54,7 @@ def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
 def resize(clip: Tensor, percent: float) -> Tensor:
     """Smaller frames; the strength is the length of their sides in per cent of the original."""
     shorter_side = min(clip.shape[-2:])
-    # torchvision takes the new length of the shorter side.
+    # torchvision takes the new length of the shorter side, and keeps the aspect ratio.
     return functional.resize(clip, round(shorter_side * percent / 100))
 
 
@@ -107,7 +107,7 @@ CORRUPTIONS = {  # by name: the function, and its strengths at severities 1 to 5
         (2, 5, 10, 20, 30),
     ),
 }
-RANDOM = ("noise", "occlusion")
+RANDOM = ("noise", "occlusion")  # those that draw random numbers
 
 
 def _as_frames(clip: Tensor) -> np.ndarray:
@@ -121,7 +121,7 @@ def _as_clip(frames: np.ndarray) -> Tensor:
 
 
 class Corrupted(Pixels):
-    """Reads the crops of a dataset under a corruption.
+    """Reads the crops of a dataset under a corruption, video by video.
 
     It cannot read masks: it would corrupt them like crops. So the column ``mask`` of a frames table
     must be empty where this class takes the place of :class:`Pixels`.
@@ -154,7 +154,7 @@ class Corrupted(Pixels):
                 frames = frames[None]  # an image is a video of one frame
             corrupt, strengths = CORRUPTIONS[self.name]
             arguments = [_as_clip(frames), strengths[self.severity - 1]]
-            if self.name in RANDOM:
+            if self.name in RANDOM:  # seeded so that all detectors see the same pixels
                 draw = rng("corruption", self.name, self.severity, path)
                 arguments.append(draw)
             clip = corrupt(*arguments)

@@ -46,9 +46,12 @@ class Side:
     """The scores of a detector under a condition, at one level; one side of a comparison.
 
     Attributes:
-        read: Reads tables, see :meth:`dfnb.store.Report.read`.
-        facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and
-            ``frames_per_video``, their mean. Its ``contrasts`` are pairs of methods to compare.
+        read: Reads the tables of a detector under a condition, one per seed, see
+            :meth:`dfnb.store.Report.read`.
+        level: What a score is of: frames or videos.
+        facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and ``frames_per_video``,
+            their mean. ``contrasts`` are pairs of methods to compare, which most sets have none of.
+        condition: Test set, corruption and map.
         parts: For a mean over severities, the side of each severity; else empty.
         clean: For such a mean, the same side without corruption; else None.
     """
@@ -81,7 +84,7 @@ class Side:
         return seeds
 
     def at(self, seeds: Sequence[int | None], estimates: Estimates) -> Estimates:
-        """Estimates of this side, reduced to these seeds."""
+        """Estimates of this side, whose first axis is the seeds, reduced to some of them."""
         places = [self.seeds.index(seed) for seed in seeds]
         values = estimates.values[places]
         return replace(estimates, values=values, spread=estimates.spread[places])
@@ -99,6 +102,7 @@ class Side:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
         if not self.condition.corruption and not self.condition.map:
             methods = self.units.index["method"]
+            # Each method's fakes are told from all real units.
             for method in sorted(set(methods) - {"real"}):
                 units = self.units.rows(methods.isin(["real", method]).to_numpy())
                 for metric in filter(is_compared, metrics):
@@ -111,7 +115,8 @@ class Side:
             return ["AUC"]
         columns = []
         for name in self.units.columns:
-            is_place_on_curve = name[-1].isdigit()  # such as "deletion 10"
+            # Such as "deletion 10": of a curve only the mean and the fall are reported.
+            is_place_on_curve = name[-1].isdigit()
             if name not in ("score", CALLED) and not is_place_on_curve:
                 columns.append(name)
         if self.condition.map:
@@ -125,13 +130,13 @@ class Side:
     def _robustness(self) -> Measured:
         """The mean AUC over severities, and its difference from the AUC of the same units clean."""
         of_severities = []
-        for part in self.parts:
+        for part in self.parts:  # one per severity
             check_same_units(self.units.index, part.units.index)
             estimates = part.estimates[ALL_METHODS, "AUC"]
             of_severities.append(part.at(self.seeds, estimates))
         robust = mean(of_severities)
         # Not every clean unit needs to have been corrupted.
-        clean = self.clean.units
+        clean = self.clean.units  # of the detector without corruption
         corrupted = pd.MultiIndex.from_frame(self.units.index)
         is_corrupted = pd.MultiIndex.from_frame(clean.index).isin(corrupted)
         uncorrupted = measure(clean.rows(is_corrupted), "AUC")

@@ -29,10 +29,12 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
         root: The folder in which its paths begin. A path that leads out of it is refused, except by
             a link.
         compression: Of FaceForensics++: c23 or c40.
+
+    Raises :class:`DfnbError` if none of the frames is there.
     """
     root = root.resolve()
     pairs = _pairs()
-    videos = {}
+    videos = {}  # by name; a later split replaces an earlier one
     missing = []
     for kind, split, name, entry in _entries(read_json(file), compression):
         is_fake = not kind.lower().endswith("real")
@@ -51,8 +53,10 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
             label=int(is_fake),
             method=kind if is_fake else "real",
             split=split,
+            # Of other datasets the people are not known: each video is its own cluster.
             cluster=pairs.get(name, video),
             identity=name.split("_")[0] if name in pairs else "",
+            # A mask has the file name of its frame.
             crops=tuple((image, masks.get(Path(image).stem, "")) for image in images),
         )
     usable = [video for video in videos.values() if video.crops]
@@ -60,13 +64,16 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
         raise DfnbError(
             f"{file} lists no frame below {root}; name the folder that its paths begin in as root"
         )
-    return usable, list(dict.fromkeys(missing))
+    return usable, list(dict.fromkeys(missing))  # once where a video is in several splits
 
 
 def _pairs() -> dict[str, str]:
-    """The pair of people, such as 071_054, of each video of FaceForensics++."""
+    """The pair of people, such as 071_054, of each video of FaceForensics++, by the video's name.
+
+    The name is that of a real video, 071, or of a fake, 071_054 (target and source).
+    """
     listing = published.load("faceforensics-c23").rules[0].list
-    rows = published.read_list(listing, {})
+    rows = published.read_list(listing, {})  # a row per video, with the people a and b of its pair
     return {video: f"{row['a']}_{row['b']}" for video, row in rows.items()}
 
 
@@ -83,7 +90,7 @@ def _entries(
 
 
 def _inside(paths: list[str], root: Path) -> list[str]:
-    """Those of the paths that are files below ``root``; links are followed."""
+    """Those of the paths that are files below ``root``, with slashes; links are followed."""
     inside = []
     for written in paths:
         path = written.replace("\\", "/")

@@ -32,6 +32,8 @@ from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
 from dfnb.synth.painting import render
 
 TESTED = 1000  # further faces, on which the record says how much of each target is explained
+# The targets, all numbers: three of the camera and the compression, the pose with expression and
+# light, the colours (R, G, B), and where the landmarks are.
 CAPTURE = ("blur", "noise", "quality")
 POSE = ("yaw", "pitch", "roll", "open", "smile", "azimuth", "elevation", "ambient")
 COLOURS = ("skin red", "skin green", "skin blue", "hair red", "hair green", "hair blue")
@@ -41,11 +43,14 @@ TARGETS = (*CAPTURE, *POSE, *COLOURS, *PLACES)
 
 
 class Settings(Closed):
-    """What a start is learned from; every face draws its value from each span."""
+    """What a start is learned from; every face draws its value from each span.
+
+    Blur is a standard deviation in pixels, noise and grain are ones of images in [0, 1].
+    """
 
     seed: int = Field(ge=0)
     faces: int = Field(16000, ge=64)
-    size: int = Field(96, ge=64)
+    size: int = Field(96, ge=64)  # side of a face's image, in pixels
     resolution: people.Span = (0.65, 1.0)  # this and the next six: see Camera and Delivery
     blur: people.Span = (0.2, 0.9)
     noise: people.Span = (0.005, 0.03)
@@ -71,11 +76,13 @@ def settings_of(name: str) -> Settings:
 
 
 def face(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn face (S, S, 3) uint8, and its targets (len(TARGETS),) float32."""
+    """A drawn face (S, S, 3) uint8, and its targets (len(TARGETS),) float32, in their order."""
     draw = rng("pretext", settings.seed, number)
-    look = people.person(draw, draw.uniform(0, 4))
+    look = people.person(draw, draw.uniform(0, 4))  # skin tone: 0 light, 4 dark
     [pose] = people.motion(draw, draw, 1)
+    # The face is painted at the backdrop's size and then reduced, which smooths its edges.
     behind = people.backdrop(draw, settings.size * 4 // 3)
+    # Values are drawn here, because the targets need them; spans of one value hand them on.
     resolution = draw.uniform(*settings.resolution)
     blur = draw.uniform(*settings.blur)
     noise = draw.uniform(*settings.noise)
@@ -95,7 +102,7 @@ def face(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
     [shot] = capture([render(look, pose, behind, settings.size)], camera, draw)
     [image] = deliver([shot.image], delivery, draw)
     pose_values = [getattr(pose, name) for name in POSE]
-    places = shot.landmarks.ravel() / settings.size
+    places = shot.landmarks.ravel() / settings.size  # x and y in shares of the side
     targets = [blur, noise, quality, *pose_values, *look.skin, *look.hair, *places]
     return image, np.float32(targets)
 
@@ -103,7 +110,7 @@ def face(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
 def faces(settings: Settings, numbers: range) -> tuple[Tensor, Tensor]:
     """The faces of these numbers: images (n, 3, S, S) uint8, targets (n, len(TARGETS)) float32."""
     jobs = [joblib.delayed(face)(settings, number) for number in numbers]
-    images, targets = zip(*joblib.Parallel(-1)(jobs))
+    images, targets = zip(*joblib.Parallel(-1)(jobs))  # -1: on all cores
     stacked = torch.from_numpy(np.stack(images))
     return stacked.permute(0, 3, 1, 2), torch.from_numpy(np.stack(targets))
 
@@ -139,7 +146,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
     _learn(network, images, (targets - mean) / deviation, settings, name)
     explained = _explained(network, settings, mean, deviation)
     path = folder / f"{name}.safetensors"
-    weights = {}
+    weights = {}  # without those of the last layer, which knows the pretext task alone
     for key, value in network.features.state_dict().items():
         weights[f"features.{key}"] = value.contiguous()
     with atomic(path) as temporary:
@@ -158,6 +165,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
 def _learn(
     network: nn.Module, images: Tensor, targets: Tensor, settings: Settings, name: str
 ) -> None:
+    """Train the network on standardised targets; ``name`` is only printed."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr)
     steps = settings.faces // settings.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -181,9 +189,13 @@ def _learn(
 def _explained(
     network: nn.Module, settings: Settings, mean: Tensor, deviation: Tensor
 ) -> dict[str, float]:
-    """R² of each target on other faces: 1 - mean squared error / variance."""
+    """R² of each target on faces that were not learned: 1 - mean squared error / variance.
+
+    ``mean`` and ``deviation`` (len(TARGETS),) are those by which the targets were standardised.
+    """
     images, targets = faces(settings, range(settings.faces, settings.faces + TESTED))
     network.eval()
+    # In parts, because the maps of all faces would not fit in memory.
     outputs = torch.cat([network(normalised(part)) for part in images.split(250)])
     predicted = outputs * deviation + mean
     unexplained = (predicted - targets).square().mean(0) / targets.var(0)

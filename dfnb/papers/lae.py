@@ -140,19 +140,17 @@ class Settings(contract.Settings):
         return type(self)(**values)
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
-        """All frames; in the train split of phase two with the masks of the annotated fakes.
+        """All frames; only the annotated fakes keep their masks, in the train split of phase two.
 
-        All other masks are hidden.
-
-        Without an attention loss their masks are hidden, too, but every batch shows some of these
-        fakes all the same. So a comparison with and without this loss shows the effect of the masks
-        alone.
+        Every batch of phase two shows some of the annotated fakes. This is so without an attention
+        loss, too, although their masks are then hidden: a comparison with and without this loss
+        shows the effect of the masks alone.
 
         Raises :class:`DfnbError` if masks are to be read, but ``annotated`` or the number of masks
         leaves no annotated fake.
         """
         is_train_split = (frames["split"] == "train").any()
-        if start is None or not is_train_split:
+        if start is None or not is_train_split:  # start is None in phase one
             return keep_masks(frames, [])
         annotated = self._annotated_fakes(frames, seed, start)
         if self.attention_weight:
@@ -163,13 +161,14 @@ class Settings(contract.Settings):
         return visible
 
     def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
-        """The positions of the annotated fakes in the train split."""
+        """The positions of the annotated fakes in ``frames``, which is the train split."""
         with_mask = masked_positions(frames)
         budget = round(self.annotated * len(frames))
         # With a budget for none or for all of them, active learning has nothing to choose.
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
         order = candidates(start, frames, self.clusters)["row"].to_numpy()
+        # Candidates are chosen without looking at masks, so some may have none.
         with_mask_in_order = order[np.isin(order, with_mask)]
         return with_mask_in_order[:budget]
 
@@ -196,6 +195,7 @@ class Network(contract.Network):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
+        # Neither a classifier nor pooling: the encoder ends with its map.
         self.encoder = backbones.create(
             settings.backbone, settings.pretrained, num_classes=0, global_pool=""
         )
@@ -209,8 +209,8 @@ class Network(contract.Network):
             encoder_mean = _per_channel(self.encoder.pretrained_cfg["mean"])
             encoder_std = _per_channel(self.encoder.pretrained_cfg["std"])
         # From our normalisation to the encoder's: (std·x + mean - encoder_mean) / encoder_std.
-        # As buffers both are part of the checkpoint, because a finished run is opened with random
-        # weights, which would not say which normalisation it was trained with.
+        # As buffers both are part of the checkpoint: a network that is built to load a checkpoint
+        # starts from random weights, which do not say with which normalisation it was trained.
         self.register_buffer("scale", std / encoder_std)
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
@@ -227,7 +227,7 @@ class Network(contract.Network):
         - ``cls`` (B, 2): log a, so that the log-odds are log a_F − log a_T, and the score, their
           sigmoid, is a_F / (a_F + a_T);
         - ``channels`` (B, K): how much each channel of f adds to a_T + a_F;
-        - ``attention`` (B, 2, h, w): A_T and A_F, with positive and negative values;
+        - ``attention`` (B, 2, h, w): M_T and M_F, with positive and negative values;
         - ``reconstruction`` (B, 3, H, W): normalised as the images are; only in training.
         """
         maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
@@ -240,10 +240,10 @@ class Network(contract.Network):
             "latent": latent,
             "activation": activation,
             "cls": (activation + EPSILON).log(),
-            "channels": weights.sum(1) * pooled,
-            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),  # A_c = Σ_k w_ck f_k
+            "channels": weights.sum(1) * pooled,  # (w_Tk + w_Fk) · mean(f_k)
+            "attention": torch.einsum("bck,bkhw->bchw", weights, maps),  # M_c = Σ_k w_ck f_k
         }
-        if self.training:
+        if self.training:  # only the losses need it
             outputs["reconstruction"] = self.normalise(self.decoder(latent))
         return outputs
 
@@ -321,16 +321,16 @@ class Network(contract.Network):
         """
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)[is_annotated]
-        masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])
+        masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])  # G, forged shares
         masks = masks[is_annotated, 0]
-        fake_loss = mean_square(located - masks)  # |A_F / max A_F − m|²
+        fake_loss = mean_square(located - masks)  # |A − G|²
         real_attention = outputs["attention"][batch["label"] == 0]
-        target = real_attention.new_tensor([1, 0])[:, None, None]
-        real_loss = mean_square(real_attention - target)  # |A_T − 1|² and |A_F|²
+        target = real_attention.new_tensor([1, 0])[:, None, None]  # of M_T and M_F, at any position
+        real_loss = mean_square(real_attention - target)  # |M_T − 1|² and |M_F|²
         return 0.5 * fake_loss + 0.5 * real_loss
 
     def localise(self, outputs: Outputs) -> Tensor:
-        """Where the image is forged, (B, h, w): the positive part of A_F over its maximum."""
+        """Where the image is forged: A (B, h, w) in [0, 1], the positive part of M_F / max M_F."""
         attention = outputs["attention"][:, 1].clamp(min=0)
         largest = attention.amax((1, 2), keepdim=True)
         return attention / largest.clamp(min=EPSILON)
@@ -371,7 +371,8 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
     """A frozen timm network C from images in [0, 1] to its feature maps.
 
     None if its pretrained weights are not available. It is not a part of :class:`Network`, because
-    its weights belong neither into a checkpoint nor to an optimiser.
+    its weights belong neither into a checkpoint nor to an optimiser; it is cached, because every
+    batch needs it.
     """
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
@@ -387,8 +388,9 @@ def comparator(name: str, device: torch.device) -> nn.Module | None:
 def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
     """Layers from z (B, latent) to an image (B, 3, side, side) in [0, 1].
 
-    A linear layer makes a small map with the first width. Then, once per width, the map is enlarged
-    by two (nearest neighbour) and convolved by 3×3, to the next width or at last to three colours.
+    A linear layer makes a small map, with as many channels as the first width. Then, once per
+    width, the map is enlarged by two (nearest neighbour) and convolved by 3×3, to the next width or
+    at last to three colours.
     """
     small_side = side // 2 ** len(widths)
     shape = (widths[0], small_side, small_side)
@@ -483,12 +485,12 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """Concept vectors (n, K) of all frames, and the latent loss (n,) of each.
 
     The concept vector of a frame is the output ``channels``: how much each channel of f adds to the
-    activations. No mask is read.
+    activations.
     """
     network = network.to(DEVICE)
     vectors = []
     losses = []
-    without_masks = keep_masks(table, [])
+    without_masks = keep_masks(table, [])  # so no mask is opened
     for batch in in_order(without_masks, network.settings):
         images = batch["image"].to(DEVICE)
         label = batch["label"].to(DEVICE)
@@ -499,10 +501,13 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
 
 
 def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster (n,) of vectors (n, K) by K-means, and their distance (n,) to its centre."""
+    """The cluster (n,) of vectors (n, K) by K-means (best of 4), and their distance to its centre.
+
+    Both are (n,).
+    """
     # In float64, because the threads of K-means add in any order, which float32 would show.
     vectors = vectors.astype(float)
-    random_state = torch_seed("clusters", seed) % 2**32
+    random_state = torch_seed("clusters", seed) % 2**32  # scikit-learn takes 32 bits
     kmeans = KMeans(clusters, n_init=4, random_state=random_state).fit(vectors)
     nearest_centres = kmeans.cluster_centers_[kmeans.labels_]
     distances = np.linalg.norm(vectors - nearest_centres, axis=1)

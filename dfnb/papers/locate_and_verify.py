@@ -114,7 +114,7 @@ class Settings(contract.Settings):
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
         if not (frames["split"] == "train").any():
-            return frames  # nothing is trained on masks of the val split
+            return frames  # masks of the val split train nothing, so they need not be hidden
         masked_rows = masked_positions(frames)
         shuffled_rows = rng("annotated", seed).permutation(masked_rows)
         visible_rows = shuffled_rows[: round(self.annotated * len(masked_rows))]
@@ -123,7 +123,8 @@ class Settings(contract.Settings):
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """Cut the last row and column off a crop that is one pixel larger than the input.
 
-        The released code does so with its crops of 300 pixels for an input of 299.
+        The released code does so with its crops of 300 pixels for an input of 299. Landmarks stay
+        as they are, because they are counted from the upper left corner.
         """
         size = self.image_size
         height, width, _ = sample.image.shape
@@ -142,6 +143,7 @@ class Settings(contract.Settings):
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
         half_turn = turns[2]  # by 180°
+        # Flip of albumentations: left and right, top and bottom, or both
         mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
         square_crop = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(
@@ -180,7 +182,8 @@ SRM[2, 0, 2, 1:4] = SECOND_DIFFERENCE / 2
 def srm_residual(images: Tensor) -> Tensor:
     """Noise residuals (B, 3, H, W) in [-3, 3] of images (B, 3, H, W): one channel per SRM filter.
 
-    Each filter is applied to the sum of R, G and B, and its output is clipped at ±3.
+    Each filter is applied to the sum of R, G and B. The released code repeats it over the three
+    channels, which is the same. The output is clipped at ±3.
     """
     summed = images.sum(1, keepdim=True)
     residual = F.conv2d(summed, SRM.to(images), padding=2)
@@ -192,6 +195,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 
     On large maps this form is several times as fast as ``F.cosine_similarity``.
     """
+    # At least 1e-16, so that a vector of zeros has the cosine zero.
     x_squared = x.square().sum(1, keepdim=True).clamp_min(1e-16)
     y_squared = y.square().sum(1, keepdim=True).clamp_min(1e-16)
     product = (x * y).sum(1, keepdim=True)
@@ -348,7 +352,7 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     mean = weight @ points.mean(0)
     variance = (weight @ covariance * weight).sum(1).clamp_min(0)  # diag(W·Σ·Wᵀ)
     with torch.no_grad():
-        unbiased_variance = variance * (n / (n - 1))
+        unbiased_variance = variance * (n / (n - 1))  # nn.BatchNorm2d stores this one
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(unbiased_variance, norm.momentum)
         norm.num_batches_tracked += 1
@@ -384,15 +388,16 @@ def patch_head(channels: int, out: int) -> nn.Sequential:
 def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Max-pool a map (B, C, H, W) to a grid of cells.
 
-    The released code first pads the map by repeating its border. A repeated value changes no
-    maximum, so max_pool2d's own padding gives the same.
+    A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
+    released code pads the map by repeating its border, half of the excess on each side. A repeated
+    value changes no maximum, so max_pool2d's own padding gives the same.
     """
     kernel = []
     padding = []
     for size, cells in zip(x.shape[2:], grid):
         side = math.ceil(size / cells)
         kernel.append(side)
-        padding.append((side * cells - size) // 2)
+        padding.append((side * cells - size) // 2)  # before; ceil_mode adds the rest behind
     return F.max_pool2d(x, kernel, padding=padding, ceil_mode=True)
 
 
@@ -416,7 +421,7 @@ class Network(contract.Network):
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
-        # Both streams start alike: if pretrained weights were not available, nor are they here.
+        # Both streams start alike: from random weights if the first one's were not available.
         pretrained = rgb.weights_from != "random weights"
         second, _, _ = backbones.stages(settings.backbone, pretrained)
         # Without a second stream, its last stage still computes y6, from x5.
@@ -460,7 +465,7 @@ class Network(contract.Network):
             "seg": self.seg_head(patch_features),
         }
         if self.projection:
-            projected = self.projection(xs[5].detach())
+            projected = self.projection(xs[5].detach())  # pseudo-labels pass no gradient
             outputs["projection"] = F.normalize(projected, dim=1)
         return outputs
 
@@ -476,7 +481,7 @@ class Network(contract.Network):
         xs = []
         ys = []
         for i in range(6):
-            if i == 3 and self.has_second_stream:
+            if i == 3 and self.has_second_stream:  # both go on from the sum
                 x = x + y
                 y = x
             x = self.rgb[i](x)
@@ -519,7 +524,7 @@ class Network(contract.Network):
     def pseudo(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks.
 
-        In training, the anchors are means over the batches of all processes.
+        In training on several devices, the anchors are means over the batches of all processes.
         """
         projection = outputs["projection"]
         image_size = batch["image"].shape[-2:]
@@ -567,7 +572,7 @@ def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     height, width = grid
     kernel = (mask.shape[2] // height, mask.shape[3] // width)
-    largest = F.max_pool2d(mask, kernel)
+    largest = F.max_pool2d(mask, kernel)  # it may have more cells than the grid
     is_forged = largest[:, 0, :height, :width] > 0
     return is_forged.long()
 
@@ -599,7 +604,7 @@ def reference_region(
     centre = {"mouth": mouth, "nose": (nose + eyes) / 2, "eyes": eyes}[part]
     across = landmarks[:, 1] - landmarks[:, 0]  # from the person's right eye to the left one
     down = torch.stack([-across[:, 1], across[:, 0]], 1)  # across, turned by 90°
-    squared_eye_distance = across.square().sum(1).clamp_min(1e-6)
+    squared_eye_distance = across.square().sum(1).clamp_min(1e-6)  # to divide by, so not zero
 
     patch_y = middles(size[0], grid[0]).to(landmarks.device)
     patch_x = middles(size[1], grid[1]).to(landmarks.device)

@@ -50,14 +50,15 @@ AVERAGE_FACE = np.float32(
     ]
 )
 # A pair is the range from which a number is drawn, unless its comment says otherwise.
-# The ellipse of the mask, in the units of face_coordinates [O].
+# The ellipse of the mask, in the units of face_coordinates [O]; released is the hull of the face.
 HALF_WIDTH = (1.6, 2.2)
 FOREHEAD = (-1.6, -1.2)  # upper end of masks with the forehead
 BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
-WITH_FOREHEAD = 0.75  # probability that a mask has the forehead
+WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; in part it has none [M]
 SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance [R]
-VISIBLE = 0.05  # opacity from which a pixel counts as blended; below it the target is left as it is
+# Opacity from which a pixel counts as blended; below it the target is left as it is [O].
+VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
 CONTRAST = 0.1  # as a share of each level [M]
@@ -65,7 +66,8 @@ LEVELS = 20.0  # of each channel on its own [M]
 HUE_SATURATION_VALUE = (20.0, 30.0, 20.0)  # three limits; that of hue in degrees [O]
 SELDOM = 0.3  # probability of a change of colour that is not always made [M]
 SHARPENING = (1.0, 2.5)  # the fine detail is added so many times [M]
-REFERENCE_SIDE = 380  # lengths in pixels are given for a crop of this side, and scaled to others
+# Lengths in pixels are given for a crop of this side and scaled to others; levels are not [O].
+REFERENCE_SIDE = 380
 FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
 RESIZE = 0.05  # largest share by which the source shrinks or is enlarged [R]
 SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
@@ -86,7 +88,8 @@ class Settings(contract.Settings):
     version of the frame, with equal probability [R].
 
     Unlike in the released code, a frame has one face, and a frame without a face is left out when
-    the data are prepared; there a test frame without a face scores .5 [T].
+    the data are prepared; there a test frame without a face scores .5 [T]. A crop is blended at the
+    side at which the dataset stores it, and then resized; there at its own [T].
 
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
@@ -143,7 +146,7 @@ class Settings(contract.Settings):
         if self.schedule == "last_quarter":
             total_steps = steps * self.epochs
             quarter = total_steps / 4
-            # The factor of the learning rate: 1, and in the last quarter steps left / quarter.
+            # The learning rate times 1, and in the last quarter times (steps left) / quarter.
             schedule = LambdaLR(optimisers[0], lambda step: min(1, (total_steps - step) / quarter))
         return optimisers, schedule
 
@@ -172,7 +175,10 @@ class Settings(contract.Settings):
 
 
 def without_margins(sample: Sample, draw: Generator) -> Sample:
-    """Crop the sample by a random margin at each edge, at most :data:`MARGIN` of the side."""
+    """Crop the sample by a random margin at each edge, at most :data:`MARGIN` of the side.
+
+    So the face is not always in the middle and of the same size, as from the detector.
+    """
     height, width = sample.mask.shape
     left, right = np.int32(MARGIN * width * draw.random(2))
     top, bottom = np.int32(MARGIN * height * draw.random(2))
@@ -231,7 +237,8 @@ def drawn_colours(draw: Generator, probability: float) -> Colours:
     """Draw a change of colours: levels; hue, saturation and value; contrast and brightness.
 
     The first two are each made with probability :data:`SELDOM`, contrast and brightness together
-    with ``probability``. A change that is not made is drawn, too, and multiplied by zero.
+    with ``probability``. A change that is not made is drawn, too, and then multiplied by zero, so
+    that whether it is made does not move the draws that follow.
     """
     levels = draw.uniform(-LEVELS, LEVELS, 3)
     hue_saturation_value = draw.uniform(-1, 1, 3) * HUE_SATURATION_VALUE
@@ -261,14 +268,14 @@ def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
 
 
 def refocused(image: np.ndarray, reduction: Sequence[float], draw: Generator) -> np.ndarray:
-    """Sharpen an image (H, W, 3) in [0, 255], or, as often, reduce its resolution.
+    """Sharpen an image (H, W, 3) in [0, 255], or, as often [O], reduce its resolution.
 
     Sharpening adds a multiple of the fine detail: the image less its Gaussian blur.
     """
     height, width = image.shape[:2]
     if draw.random() < 0.5:
         strength = draw.uniform(*SHARPENING)
-        # A Gaussian narrower than half a pixel would blur nothing.
+        # Small crops get at least half a pixel: a narrower Gaussian would blur nothing.
         deviation = max(0.5, FINE_DETAIL * width / REFERENCE_SIDE)
         fine_detail = image - cv2.GaussianBlur(image, (0, 0), deviation)
         return np.clip(image + strength * fine_detail, 0, 255)
@@ -292,7 +299,7 @@ def displaced(
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, scale)
     size = (width, height)
     shift = draw.uniform(-1, 1, 2) * SHIFT * np.array(size)
-    matrix[:, 2] += shift
+    matrix[:, 2] += shift  # the matrix scales about the middle, its last column shifts
     return cv2.warpAffine(source, matrix, size), cv2.warpAffine(mask, matrix, size)
 
 
@@ -360,7 +367,7 @@ def mask_on_face(
     # Inside the ellipse, (s / half width)² + ((t − middle) / half height)² < 1; NaN is outside.
     radius = np.hypot(s / outline.half_width, (t - middle) / half_height)
     ellipse = radius < 1
-    if not ellipse.any():
+    if not ellipse.any():  # unknown landmarks, or a face outside the image
         return np.zeros(shape, np.float32)
     eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
     mask = deformed(ellipse.astype(np.float32), deviation, outline.waves)
@@ -394,7 +401,7 @@ def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarra
     shifts = []
     for wave in waves:
         smooth_wave = cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC)
-        shifts.append(deviation * smooth_wave / smooth_wave.std())
+        shifts.append(deviation * smooth_wave / smooth_wave.std())  # pixels
     columns_and_rows = np.indices(mask.shape)[::-1]
     columns, rows = np.float32(columns_and_rows + np.stack(shifts))
     return cv2.remap(mask, columns, rows, cv2.INTER_LINEAR)
