@@ -165,11 +165,11 @@ class Settings(Closed):
         ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
         schedule make a step.
         """
-        groups = network.parameter_groups(self.weight_decay)
+        groups = network.parameter_groups(self.weight_decay)  # with weight decay for each
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":
-            schedule = OneCycleLR(optimiser, self.lr, total_steps)
+            schedule = OneCycleLR(optimiser, self.lr, total_steps)  # lr is its highest rate
         elif self.schedule == "cosine":
             schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
         else:
@@ -261,6 +261,7 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over the targets that count; 0 where none does."""
     # reduction="mean" would be NaN where all targets are ignored.
     total = nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
     return total / (target != IGNORED).sum().clamp(min=1)
