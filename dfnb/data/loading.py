@@ -50,8 +50,8 @@ class FrameDataset(Dataset):
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``, of which image_size, mean, std, samples, samples_per_frame
-            and transform are used.
+        settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
+            samples_per_frame and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames.
         pixels: Reads the pixels; by default those of the table's dataset.
@@ -74,7 +74,8 @@ class FrameDataset(Dataset):
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
-        self.resize = v2.Resize([settings.image_size, settings.image_size])
+        size = [settings.image_size, settings.image_size]
+        self.resize = v2.Resize(size, antialias=settings.antialias)
         self.transform = None
         if seed is not None and split == "train":
             self.transform = settings.transform()

@@ -96,10 +96,12 @@ class Settings(Closed):
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
+        antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
     samples_per_frame: ClassVar[int] = 1
+    antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool = True
