@@ -57,7 +57,7 @@ def train(
     parameters = run_parameters(paper, train_set, settings, seed, **options)
     folder = run_folder(run_id(parameters))
     with locked(folder, wait_s=-1):
-        if read_record(folder) is None:
+        if read_record(folder) is None:  # not trained to the end yet
             start = None
             before = settings.before()
             if before is not None:
@@ -142,7 +142,7 @@ def _train(
     """Train in this process or, on several devices, in one process per device."""
     devices = parameters["devices"]
     size = settings.batch_size
-    if size % (devices * settings.samples_per_frame):
+    if size % (devices * settings.samples_per_frame):  # a frame's samples stay on one device
         raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
     for split, frames in splits.items():
@@ -150,6 +150,7 @@ def _train(
     write_json(folder / "config.json", parameters)
     strategy = "auto"
     if devices > 1:
+        # Not every loss uses every weight, and CUDA does not survive a fork.
         strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
     fabric = Fabric(
         accelerator=DEVICE,

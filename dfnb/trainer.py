@@ -39,7 +39,10 @@ LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Deterministic algorithms; on GPUs TF32, as cuDNN's convolutions have it."""
+    """Deterministic algorithms; on GPUs TF32 for matrix products, as for convolutions by default.
+
+    Operations without a deterministic version warn instead of raising an error.
+    """
     matmul = torch.backends.cuda.matmul
     deterministic = torch.are_deterministic_algorithms_enabled()
     tf32 = matmul.allow_tf32
@@ -67,6 +70,9 @@ class Progress:
 @dataclass
 class Trainer:
     """The training of one run: made by the process that asks for it, called by each that trains.
+
+    On several devices it is pickled for the other processes, so all but its attributes is made in
+    :meth:`set_up`.
 
     Attributes:
         folder: Of the run.
@@ -103,6 +109,7 @@ class Trainer:
         self.seed = self.parameters["seed"]
         self.paper = papers.module(self.parameters["paper"])
         self.settings = self.paper.Settings.check(self.parameters["settings"], self.folder)
+        # A paper that left out a class makes its images itself, also those of validation.
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
         self.progress = Progress()
         self.sampler = self._sampler()
@@ -124,7 +131,7 @@ class Trainer:
         """Make the optimisers and their schedule, as they are before the first step."""
         optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
-        # What a checkpoint holds beside the progress.
+        # What a checkpoint holds beside the progress; all have state_dict and load_state_dict.
         self.parts = [self.network, self.scheduler, *self.optimisers]
 
     def _sampler(self) -> EpochSampler:
@@ -137,7 +144,7 @@ class Trainer:
             self.settings.images_per_epoch,
             self.settings.oversampling,
             self.settings.samples_per_frame,
-            frames.attrs.get("always", ()),
+            frames.attrs.get("always", ()),  # set by Settings.visible
         )
         sampler.rank = self.fabric.global_rank
         sampler.world = self.fabric.world_size
@@ -182,11 +189,11 @@ class Trainer:
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
         progress = self.progress
-        number = progress.epoch * self.steps + progress.step
+        number = progress.epoch * self.steps + progress.step  # of the step, in the whole training
         batch = self._batch(batch, number)
         losses = self._backward(batch, number)
         moved = self.network.moved()
-        if moved is not None:
+        if moved is not None:  # the paper wants the gradient at other weights, as SAM does
             with moved:
                 self._backward(batch, number)
         for optimiser in self.optimisers:
@@ -254,7 +261,7 @@ class Trainer:
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
-        auc = float(roc_auc_score(validation["label"], validation["log_odds"]))
+        auc = float(roc_auc_score(validation["label"], validation["log_odds"]))  # of frames
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import batch_of, small
+import toy
+from networks import batch_of, recipe, small
 
+from dfnb.data.loading import as_batch, pictures
 from dfnb.papers import exposing_the_deception as etd
 
 
@@ -110,6 +112,22 @@ def test_released_channels_are_blue_first():
         network = small("exposing_the_deception", channel_order=order, **scale).eval()
         features = network(red_first)["local"][2]
         torch.testing.assert_close(features, network.branches[2](expected), rtol=1e-3, atol=1e-4)
+
+
+def test_smaller_images_are_not_smoothed_as_released(tmp_path):
+    """Other papers' images have less of a detail that is finer than the new pixels."""
+    table = toy.table(tmp_path).head(3)
+    sharpness = {}
+    for paper in ("exposing_the_deception", "xception"):
+        settings = recipe(paper, image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        shown = torch.tensor(pictures(as_batch(table, settings), settings)).permute(0, 3, 1, 2)
+        crops, _ = toy.pixels("a", "real", 3)
+        crops = torch.tensor(crops).permute(0, 3, 1, 2).float()
+        smoothed = paper == "xception"
+        expected = F.interpolate(crops, (32, 32), mode="bilinear", antialias=smoothed)
+        assert (shown - expected).abs().max() <= 1  # grey levels, rounded
+        sharpness[paper] = shown.float().std().item()
+    assert sharpness["exposing_the_deception"] > 1.05 * sharpness["xception"]
 
 
 # ---------------------------------------------------------------- how much branches differ

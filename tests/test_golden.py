@@ -22,6 +22,7 @@ from goldens import (
     golden_weights,
     gradients_off,
     loaded,
+    normal,
     off,
     pairs,
     read_json,
@@ -208,6 +209,66 @@ def test_training_steps_are_those_of_the_released_code(kind, paper, changes, bat
                 norm = golden["update_norms"][released_name]
                 update = (tensor - before[name]).norm().item()
                 assert update == pytest.approx(norm, rel=UPDATES, abs=NO_UPDATE), name
+
+
+def defined_gradients(network, weights, batch):
+    """The gradients of the mean of -log P(label) at these weights, by name."""
+    weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    logits = torch.func.functional_call(network, weights, batch["image"])["cls"]
+    share = logits.exp() / logits.exp().sum(1, keepdim=True)
+    loss = -share[range(len(logits)), batch["label"]].log().mean()
+    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
+
+
+def adam_step(network, weights, batch, state, step):
+    """Kingma and Ba, ICLR 2015, algorithm 1, with an L2 penalty; the published 2e-4 and 5e-4."""
+    updated = {}
+    for name, gradient in defined_gradients(network, weights, batch).items():
+        gradient = gradient + 5e-4 * weights[name]
+        m, v = state.get(name, (0.0, 0.0))
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        state[name] = m, v
+        direction = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+        updated[name] = weights[name] - 2e-4 * direction
+    return updated
+
+
+def sam_step(network, weights, batch, state, step):
+    """Foret et al., ICLR 2021, algorithm 1, ρ = .05, around SGD with momentum .9 and rate .001."""
+    gradients = defined_gradients(network, weights, batch)
+    norm = sum((gradient**2).sum() for gradient in gradients.values()).sqrt()
+    climbed = {name: weights[name] + 0.05 * gradients[name] / norm for name in weights}
+    updated = {}
+    for name, gradient in defined_gradients(network, climbed, batch).items():
+        state[name] = 0.9 * state.get(name, 0.0) + gradient
+        updated[name] = weights[name] - 0.001 * state[name]
+    return updated
+
+
+@pytest.mark.parametrize(
+    ("paper", "defined_step"), [("xception", adam_step), ("self_blended_images", sam_step)]
+)
+def test_two_steps_are_those_of_the_definition(paper, defined_step):
+    settings = recipe(paper)
+    torch.manual_seed(0)
+    network = papers.module(paper).Network(settings).double().train()
+    defined = {name: value.detach().clone() for name, value in network.named_parameters()}
+    state = {}
+    (optimiser,), schedule = settings.optimisation(network, 10)
+    for step in (1, 2):
+        batch = batch_of(image=torch.tensor(normal(step, 4, 3, 96, 96)))
+        defined = defined_step(network, defined, batch, state, step)
+        network.losses(network(batch["image"]), batch)["total"].backward()
+        moved = network.moved()
+        if moved is not None:
+            with moved:
+                network.losses(network(batch["image"]), batch)["total"].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(value.detach(), defined[name], rtol=0, atol=1e-10)
 
 
 CASES = {

@@ -50,8 +50,8 @@ class FrameDataset(Dataset):
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``, of which image_size, mean, std, samples, samples_per_frame
-            and transform are used.
+        settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
+            samples_per_frame and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames.
         pixels: Reads the pixels; by default those of the table's dataset.
@@ -74,7 +74,8 @@ class FrameDataset(Dataset):
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
-        self.resize = v2.Resize([settings.image_size, settings.image_size])
+        size = [settings.image_size, settings.image_size]
+        self.resize = v2.Resize(size, antialias=settings.antialias)
         self.transform = None
         if seed is not None and split == "train":
             self.transform = settings.transform()
@@ -87,23 +88,26 @@ class FrameDataset(Dataset):
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
-            # The seed has no number of the sample: all samples of a frame are augmented alike.
+            # The seed has no number of the sample: all samples of a frame are augmented alike. The
+            # last 0 has no meaning, but without it all trainings would get other numbers.
             with _torch_stream(torch_seed("augment", self.seed, epoch, position, 0)):
                 items.append(self._item(sample))
         return items
 
     def _stored(self, row: int) -> Sample:
+        """The frame in this row of the table, read from disk."""
         array_row = self.array_rows[row]
         image = self.pixels.crop(self.paths[row], array_row)
         mask_path = self.mask_paths[row]
         mask = self.pixels.mask(mask_path, array_row, image.shape[:2])
         label = self.labels[row]
-        has_mask = bool(mask_path) or label == 0
+        has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
-        """A sample resized, augmented and normalised."""
+        """A sample resized, augmented and normalised, as ``papers.contract.Batch`` describes it."""
         shape = sample.image.shape[:2]
+        # As tv_tensors, one transform moves image, mask and points together.
         image = torch.from_numpy(sample.image)
         mask = torch.from_numpy(sample.mask)
         points = torch.from_numpy(sample.landmarks)
@@ -114,7 +118,7 @@ class FrameDataset(Dataset):
         if self.transform is not None:
             handedness = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
-            if _handedness(points) * handedness < 0:
+            if _handedness(points) * handedness < 0:  # false where landmarks are NaN
                 # In a mirrored face, right and left eye and mouth corner change places.
                 points = points[[1, 0, 2, 4, 3]]
         values = image.as_subclass(Tensor).float() / 255
@@ -183,6 +187,7 @@ def loader(
 
 
 def _collate(items: list[list[Tensors]]) -> Tensors:
+    """One batch of the samples of some frames; torch would make a batch per sample."""
     samples = []
     for samples_of_frame in items:
         samples += samples_of_frame
@@ -300,7 +305,8 @@ class EpochSampler(Sampler[list[Index]]):
     def _balanced(self, draw: Generator) -> np.ndarray:
         """An order with as many frames of each class, and within a class of each method."""
         parts = []
-        # Numbers are rounded up for the first class, and within a class for the last methods.
+        # So that they add up to n, numbers are rounded up for the first class, and within a class
+        # for the last methods.
         n_left = self.n
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
@@ -317,7 +323,7 @@ class EpochSampler(Sampler[list[Index]]):
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
         batches = self.n // self.frames_per_batch
         n_always = batches * max(1, self.frames_per_batch // 8)
-        fakes_first = np.argsort(self.is_real[order], kind="stable")
+        fakes_first = np.argsort(self.is_real[order], kind="stable")  # places in the order
         others = np.delete(order, fakes_first[:n_always])  # real frames only when fakes run out
         chosen = _draw_evenly(self.always, n_always, draw).reshape(batches, -1)
         others = others.reshape(batches, -1)
@@ -333,7 +339,7 @@ class EpochSampler(Sampler[list[Index]]):
         for start in range(first, self.n, size):
             positions = range(start, start + size)
             batch = []
-            for position in positions[self.rank :: self.world]:
+            for position in positions[self.rank :: self.world]:  # this process's share
                 batch.append((self.epoch, position, order[position]))
             yield batch
 

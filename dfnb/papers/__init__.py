@@ -26,7 +26,8 @@ def names() -> list[str]:
 
 def notebooks() -> dict[str, str]:
     """Name of the notebook → name of the paper, for all papers, in the order of the notebooks."""
-    # With the second folder in this package's path, its modules, too, are dfnb.papers.<name>.
+    # With the second folder in this package's path, its modules, too, are dfnb.papers.<name>. It is
+    # set at every call, because the home may have changed.
     __path__[1:] = [str(files.home() / "papers")]
     papers = {}
     for entry in pkgutil.iter_modules(__path__):

@@ -152,6 +152,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
     if config.hf_hub_id:
         return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
     if config.url:
+        # start() checks the file against PINNED, whether it was fetched now or before.
         return Path(download_cached_file(config.url, check_hash=False))
     raise FileNotFoundError("timm has none for it")
 
@@ -217,6 +218,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     for part_names in STAGES[type(model)]:
         stage = nn.Sequential()
         for part_name in part_names:
+            # A name with a dot would be that of a submodule.
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
         probe = stage(probe)
         cut.append(stage)

@@ -96,10 +96,12 @@ class Settings(Closed):
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
+        antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
     samples_per_frame: ClassVar[int] = 1
+    antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool = True
@@ -165,11 +167,11 @@ class Settings(Closed):
         ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
         schedule make a step.
         """
-        groups = network.parameter_groups(self.weight_decay)
+        groups = network.parameter_groups(self.weight_decay)  # with weight decay for each
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":
-            schedule = OneCycleLR(optimiser, self.lr, total_steps)
+            schedule = OneCycleLR(optimiser, self.lr, total_steps)  # lr is its highest rate
         elif self.schedule == "cosine":
             schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
         else:
@@ -261,6 +263,7 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over the targets that count; 0 where none does."""
     # reduction="mean" would be NaN where all targets are ignored.
     total = nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
     return total / (target != IGNORED).sum().clamp(min=1)

@@ -17,7 +17,7 @@ less of it than all together, that is, if each branch adds information.
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,8 @@ class Settings(contract.Settings):
         channel_order: released: blue first, although ImageNet's weights expect red first.
             corrected: red first.
     """
+
+    antialias: ClassVar[bool] = False  # the released code resizes as OpenCV does by default
 
     backbone: str = "resnet34.tv_in1k"
     image_size: contract.ImageSize = 224

@@ -32,6 +32,7 @@ def _recoloured(
     change: Callable[[Tensor], Tensor],
     image: tv_tensors.Image,
 ) -> tv_tensors.Image:
+    """A uint8 image (3, H, W) after the change; named, because workers pickle no inner function."""
     pixels = change(image.as_subclass(Tensor).float())
     return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
 
@@ -60,13 +61,17 @@ def jpeg(lowest: int) -> v2.Transform:
 
 
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
+    """Pixels (3, H, W) in [0, 255], written as JPEG and read again."""
     quality = int(torch.randint(lowest, 101, ()))
     image = pixels.byte().permute(1, 2, 0).numpy()
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
 def blur(size: int) -> v2.Transform:
-    """Gaussian blur by ``size`` × ``size`` pixels, with OpenCV's standard deviation for it."""
+    """Gaussian blur by ``size`` × ``size`` pixels, with the standard deviation of OpenCV.
+
+    OpenCV takes 0.3 · ((size - 1) / 2 - 1) + 0.8 where none is named.
+    """
     return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)
 
 
@@ -92,7 +97,7 @@ def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
 
 def noise(pixels: Tensor) -> Tensor:
     """Add Gaussian noise whose variance is drawn from 10 to 50."""
-    variance = 30 + _uniform(20)
+    variance = 30 + _uniform(20)  # of pixels in [0, 255]
     return pixels + variance**0.5 * torch.randn_like(pixels)
 
 
