@@ -163,8 +163,8 @@ def test_a_paper_may_make_its_own_samples(home):
         image_size=96, epochs=1, batch_size=16, images_per_epoch=32
     )
     real = settings.visible(select(load_frames("smoke-a"), "train"), 0, None)
-    shown = FrameDataset(real, settings, seed=0)[0, 0, 0]
-    assert [item["label"] for item in shown] == [0, 1]
+    shown = FrameDataset(real, settings, seed=0)[[(0, 0, 0)]]
+    assert shown["label"].tolist() == [0, 1]
     run = train.train("frequency_pairs", "smoke-a", settings)
     assert run.record["n"]["train"] == len(real) and run.record["images_seen"] == 32
     assert "samples" in run.record["rule"] and 0 < run.log["loss_total"].iloc[-1] < 2

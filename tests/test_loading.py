@@ -9,8 +9,10 @@ import pytest
 import torch
 import toy
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 from toy import SIZE, Settings
 
+from dfnb.data import augmentation
 from dfnb.data.frames import keep_masks
 from dfnb.data.loading import EpochSampler, FrameDataset, as_batch, in_order, loader, pictures
 from dfnb.settings import DfnbError
@@ -64,10 +66,11 @@ def test_only_a_fake_without_a_mask_is_not_annotated(table):
     assert batch["mask"].sum(dim=(1, 2, 3)).nonzero().flatten().tolist() == [10, 11]
 
 
-def test_draws_follow_seed_epoch_and_position(table):
+@pytest.mark.parametrize("settings", [Settings(transform=LIGHT), Settings(augmentation="light")])
+def test_draws_follow_seed_epoch_and_position(table, settings):
     def image(seed, epoch, position):
-        data = FrameDataset(table, Settings(transform=LIGHT), seed)
-        return data[epoch, position, 2][0]["image"]
+        data = FrameDataset(table, settings, seed)
+        return data[[(epoch, position, 2)]]["image"]
 
     first = image(0, 0, 5)
     state = torch.get_rng_state()
@@ -100,15 +103,16 @@ def test_any_number_of_workers_makes_the_same_batches(table):
 )
 def test_mask_and_landmarks_follow_the_image(table, transform, dims, order):
     """In a mirrored face right and left eye change places, so that landmarks keep their names."""
-    stored = FrameDataset(table, Settings())[0, 0, 8][0]
-    item = FrameDataset(table, Settings(transform=transform), seed=0)[0, 0, 8][0]
+    indices = [(0, 0, 8)]
+    stored = FrameDataset(table, Settings())[indices]
+    item = FrameDataset(table, Settings(transform=transform), seed=0)[indices]
     for name in ("image", "mask"):
         assert torch.equal(item[name], stored[name].flip(dims))
-    expected = stored["landmarks"].clone()
+    expected = stored["landmarks"][0].clone()
     for dim in dims:
         axis = -dim - 1  # x is the last dimension of an image and the first of a point
         expected[:, axis] = SIZE - 1 - expected[:, axis]
-    assert (item["landmarks"] - expected[order]).abs().max() <= 1
+    assert (item["landmarks"][0] - expected[order]).abs().max() <= 1
 
 
 def test_a_paper_makes_its_own_samples(table):
@@ -118,7 +122,7 @@ def test_a_paper_makes_its_own_samples(table):
     assert [batch["label"].tolist() for batch in batches] == [[0, 1, 0, 1]] * 3
     fakes = images(batches)[1::2, 0, 0, 0]
     assert len(fakes.unique()) > 3
-    assert len(FrameDataset(real, Pairs())[0, 0, 0]) == 1
+    assert len(FrameDataset(real, Pairs())[[(0, 0, 0)]]["label"]) == 1
 
 
 def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
@@ -128,12 +132,52 @@ def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
     assert torch.equal(part, whole[[2, 3, 6, 7, 10, 11]])
 
 
-def test_the_samples_of_a_frame_are_augmented_alike(table):
-    data = FrameDataset(table, Pairs(transform=LIGHT), seed=0)
-    one, other = data[0, 0, 8]
-    assert torch.equal(one["mask"], other["mask"])
-    assert torch.equal(one["landmarks"], other["landmarks"])
-    assert not torch.equal(one["landmarks"], data[0, 1, 8][0]["landmarks"])
+@pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
+def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
+    data = FrameDataset(table, settings, seed=0)
+    batch = data[[(0, 0, 8), (0, 1, 8)]]
+    for name in ("mask", "landmarks"):
+        one, same, other, _ = batch[name]
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+
+def test_light_augmentation_moves_image_mask_and_landmarks_together():
+    """A white square that is forged, around the first landmark, in 200 copies of an image."""
+    side = 64
+    x = torch.arange(side)
+    square = ((x - 20).abs()[:, None] <= 2) & ((x - 40).abs()[None] <= 2)
+    points = torch.tensor([[40.0, 20], [10, 20], [32, 32], [torch.nan, 5], [20, 50]])
+    batch = {
+        "image": (50 + 200 * square.byte()).expand(200, 3, side, side),
+        "mask": square.byte().expand(200, 1, side, side),
+        "landmarks": points.expand(200, 5, 2),
+    }
+    draws = torch.from_numpy(np.random.default_rng(0).random((200, augmentation.DRAWS)))
+    moved = augmentation.light(batch, draws)
+    is_mirrored = draws[:, 0] < 0.5
+    assert 60 < is_mirrored.sum() < 140
+    names = torch.where(is_mirrored, 1, 0)  # the right eye of a mirrored face was its left one
+    marked = moved["landmarks"][torch.arange(200), names]
+    for image, mask, (column, row) in zip(moved["image"], moved["mask"], marked):
+        rows, columns = mask[0].nonzero().float().T
+        assert rows.mean() == row and columns.mean() == column
+        grey = image.mean(0)
+        assert grey[mask[0] == 1].min() > grey[mask[0] == 0].max() + 60
+    assert set(marked[:, 1].tolist()) == set(range(16, 25))  # 20, and up to 4 pixels more or less
+    brightness = moved["image"].amax((1, 2, 3)) / 250
+    assert 0.7 < brightness.min() < 0.85 and 1.0 < brightness.max() < 1.03
+
+
+def test_light_changes_of_colour_are_brightness_contrast_and_saturation_in_this_order():
+    draw = torch.Generator().manual_seed(0)
+    images = 100 + 50 * torch.rand(2, 3, 8, 8, generator=draw)
+    changes = torch.tensor([[1.1, 0.9, 1.2], [0.9, 1.2, 0.8]])
+    changed = augmentation.recolour(images, changes)
+    for image, ours, (brightness, contrast, saturation) in zip(images, changed, changes.tolist()):
+        theirs = F.adjust_brightness(image / 255, brightness)
+        theirs = F.adjust_saturation(F.adjust_contrast(theirs, contrast), saturation)
+        assert (255 * theirs - ours).abs().max() < 0.05
 
 
 def test_there_may_be_more_videos_than_a_process_may_open(table):

@@ -16,12 +16,13 @@ class Settings:
     samples_per_frame = 1
     antialias = True
 
-    def __init__(self, image_size=SIZE, transform=None):
+    def __init__(self, image_size=SIZE, transform=None, augmentation="none"):
         self.image_size = image_size
-        self.augmentation = transform
+        self.augmentation = augmentation
+        self.given_transform = transform
 
     def transform(self):
-        return self.augmentation
+        return self.given_transform
 
     def samples(self, sample, draw):
         return [sample]

@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dfnb.data import augmentation
 from dfnb.data.frames import Pixels, face_axes, landmarks_array
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
@@ -39,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class FrameDataset(Dataset):
-    """Images, labels, masks and landmarks of frames; an item is the list of a frame's samples.
+    """Images, labels, masks and landmarks of frames; an item is the batch of a list of indices.
 
     With a ``seed``, the paper's settings make one or more samples from each frame, and those of the
     train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
@@ -51,7 +52,7 @@ class FrameDataset(Dataset):
     Args:
         frames: A frames table.
         settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
-            samples_per_frame and transform are used.
+            samples_per_frame, augmentation and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames.
         pixels: Reads the pixels; by default those of the table's dataset.
@@ -76,11 +77,31 @@ class FrameDataset(Dataset):
         self.landmarks = landmarks_array(frames)
         size = [settings.image_size, settings.image_size]
         self.resize = v2.Resize(size, antialias=settings.antialias)
-        self.transform = None
-        if seed is not None and split == "train":
-            self.transform = settings.transform()
+        is_training = seed is not None and split == "train"
+        self.transform = settings.transform() if is_training else None
+        self.is_light = is_training and settings.augmentation == "light"
 
-    def __getitem__(self, index: Index) -> list[Tensors]:
+    def __getitem__(self, indices: Sequence[Index]) -> Tensors:
+        """The samples of these frames as one batch, see ``papers.contract.Batch``."""
+        items = []
+        for index in indices:
+            items += self._items(index)
+        batch = default_collate(items)
+        if self.is_light:
+            draws = [self._light_draws(index) for index in indices]
+            # All samples of a frame are augmented alike.
+            draws = np.repeat(draws, len(items) // len(indices), axis=0)
+            batch = augmentation.light(batch, torch.from_numpy(draws))
+        images = batch["image"].float() / 255
+        images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
+        return {**batch, "image": images, "mask": batch["mask"].float()}
+
+    def _light_draws(self, index: Index) -> np.ndarray:
+        epoch, position, _ = index
+        return rng("augment", self.seed, epoch, position).random(augmentation.DRAWS)
+
+    def _items(self, index: Index) -> list[Tensors]:
+        """The samples of a frame, resized and transformed, in uint8."""
         epoch, position, row = index
         stored = self._stored(row)
         if self.seed is None:
@@ -88,8 +109,8 @@ class FrameDataset(Dataset):
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
-            # The seed has no number of the sample: all samples of a frame are augmented alike. The
-            # last 0 has no meaning, but without it all trainings would get other numbers.
+            # The seed has no number of the sample: all samples of a frame are transformed alike.
+            # The last 0 has no meaning, but without it all trainings would get other numbers.
             with _torch_stream(torch_seed("augment", self.seed, epoch, position, 0)):
                 items.append(self._item(sample))
         return items
@@ -105,7 +126,7 @@ class FrameDataset(Dataset):
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
-        """A sample resized, augmented and normalised, as ``papers.contract.Batch`` describes it."""
+        """A sample resized and transformed: image (3, S, S) and mask (1, S, S), both uint8."""
         shape = sample.image.shape[:2]
         # As tv_tensors, one transform moves image, mask and points together.
         image = torch.from_numpy(sample.image)
@@ -120,18 +141,12 @@ class FrameDataset(Dataset):
             image, mask, points = self.transform(image, mask, points)
             if _handedness(points) * handedness < 0:  # false where landmarks are NaN
                 # In a mirrored face, right and left eye and mouth corner change places.
-                points = points[[1, 0, 2, 4, 3]]
-        values = image.as_subclass(Tensor).float() / 255
-        values = v2.functional.normalize(
-            values,
-            self.settings.mean,
-            self.settings.std,
-        )
+                points = points[augmentation.MIRRORED]
         return {
-            "image": values,
+            "image": image.as_subclass(Tensor),
             "label": torch.tensor(sample.label),
             "has_mask": torch.tensor(sample.has_mask),
-            "mask": mask.as_subclass(Tensor).float(),
+            "mask": mask.as_subclass(Tensor),
             "landmarks": points.as_subclass(Tensor).float(),
         }
 
@@ -169,7 +184,7 @@ def loader(
 ) -> DataLoader:
     """One batch (a dict of tensors, see ``papers.contract.Batch``) per list of indices.
 
-    ``batches`` gives the lists, as an :class:`EpochSampler` does. ``pin`` puts each batch into
+    ``batches`` gives these lists, as an :class:`EpochSampler` does. ``pin`` puts each batch into
     pinned memory, from which it is copied to a GPU faster.
     """
     if workers:
@@ -178,20 +193,12 @@ def loader(
         cv2.setNumThreads(1)
     return DataLoader(
         data,
-        batch_sampler=batches,
+        sampler=batches,
+        batch_size=None,  # a list of indices already gives a whole batch
         num_workers=workers,
-        collate_fn=_collate,
         persistent_workers=workers > 0,
         pin_memory=pin,
     )
-
-
-def _collate(items: list[list[Tensors]]) -> Tensors:
-    """One batch of the samples of some frames; torch would make a batch per sample."""
-    samples = []
-    for samples_of_frame in items:
-        samples += samples_of_frame
-    return default_collate(samples)
 
 
 def in_order(

@@ -148,18 +148,12 @@ class Settings(Closed):
         return [sample]
 
     def transform(self) -> v2.Transform | None:
-        """The augmentation of (``Image``, ``Mask``, ``KeyPoints``) of torchvision's ``tv_tensors``.
+        """The augmentation of one image, as (``Image``, ``Mask``, ``KeyPoints``) of ``tv_tensors``.
 
-        Image and mask are uint8, the key points float32. None: no augmentation.
+        Image and mask are uint8, the key points float32. None: no augmentation, or the light one,
+        which is made of a whole batch at once.
         """
-        if self.augmentation == "none":
-            return None
-        if self.augmentation == "light":
-            mirror = v2.RandomHorizontalFlip()
-            shift = v2.RandomAffine(degrees=0, translate=(1 / 16, 1 / 16))
-            colours = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-            return v2.Compose([mirror, shift, colours])
-        return self.released_transform()
+        return self.released_transform() if self.augmentation == "released" else None
 
     def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
         """The optimisers, by default one, and the schedule of the first one's learning rate.

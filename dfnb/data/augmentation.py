@@ -1,0 +1,70 @@
+"""The light augmentation, of a whole batch at once: per image it takes a tenth of the time."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+DRAWS = 6  # random numbers per image: mirror, shift right, shift down, three changes of colour
+SHIFT = 1 / 16  # of the image's side, at most
+CHANGE = 0.2  # of brightness, contrast and saturation, at most
+GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # shares of red, green, blue in grey
+MIRRORED = [1, 0, 2, 4, 3]  # a mirrored face's right eye is the left one of the face, and so on
+
+
+def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
+    """Mirror (p .5), shift by up to 1/16 of the side, change colours by up to 20 %.
+
+    Args:
+        batch: With ``image`` (B, 3, S, S) in [0, 255], ``mask`` (B, 1, S, S) and ``landmarks``
+            (B, 5, 2), which are moved alike; uncovered pixels become black, without forgery.
+        draws: (B, 6) in [0, 1), independent and uniform.
+    """
+    side = batch["image"].shape[-1]
+    is_mirrored = draws[:, 0] < 0.5
+    shifts = ((2 * draws[:, 1:3] - 1) * SHIFT * side).round().int()
+    image, mask = batch["image"], batch["mask"]
+    moved = move(torch.cat([image, mask], dim=1), is_mirrored, shifts)
+    changes = 1 + CHANGE * (2 * draws[:, 3:].float() - 1)
+    return {
+        **batch,
+        "image": recolour(moved[:, :3].float(), changes),
+        "mask": moved[:, 3:],
+        "landmarks": move_points(batch["landmarks"], is_mirrored, shifts, side),
+    }
+
+
+def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
+    """Mirror some images (B, C, S, S), then shift all by (B, 2) pixels, to the right and down."""
+    side = images.shape[-1]
+    margin = int(shifts.abs().max())
+    padded = pad(images, [margin] * 4)
+    moved = torch.empty_like(images)
+    for i, (right, down) in enumerate(shifts.tolist()):
+        if is_mirrored[i]:
+            padded[i] = padded[i].flip(-1)
+        top, left = margin - down, margin - right
+        moved[i] = padded[i, :, top : top + side, left : left + side]
+    return moved
+
+
+def move_points(points: Tensor, is_mirrored: Tensor, shifts: Tensor, side: int) -> Tensor:
+    """Landmarks (B, 5, 2) after :func:`move`; those of mirrored faces change their names, too."""
+    mirrored = points[:, MIRRORED] * torch.tensor([-1, 1]) + torch.tensor([side - 1, 0])
+    points = torch.where(is_mirrored[:, None, None], mirrored, points)
+    return points + shifts[:, None]
+
+
+def recolour(images: Tensor, changes: Tensor) -> Tensor:
+    """Multiply brightness, then contrast, then saturation of images (B, 3, S, S) in [0, 255].
+
+    The factors are ``changes`` (B, 3). With brightness b, contrast c, saturation s, grey level g of
+    a pixel x, and the image's mean grey level m:
+
+        x₁ = b x,  x₂ = c x₁ + (1 - c) b m,  x₃ = s x₂ + (1 - s) g(x₂)
+           = b c (s x + (1 - s) g) + (1 - c) b m
+    """
+    b, c, s = changes[:, :, None, None, None].unbind(1)
+    grey = (images * GREY).sum(dim=1, keepdim=True)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    changed = b * c * (s * images + (1 - s) * grey) + (1 - c) * b * mean
+    return changed.clamp(0, 255)
