@@ -62,8 +62,8 @@ def measure(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - those of :func:`dfnb.scoring.localisation`, which say how well the map finds the mask, with the
-      mean mask of the training as the constant map; NaN if the frame has no mask;
+    - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
+      mask of the training as the constant map; NaN if the frame has no mask;
     - ``chance``, the forged share of the frame's pixels, which a constant map has in pixel AP,
       pointing and energy; NaN if the frame has no mask;
     - those of :func:`deletion`;
