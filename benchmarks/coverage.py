@@ -79,7 +79,7 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
     of_map = of_map + own_of_map
     iou = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, videos)))
     gain = iou**0.8 - expit(0.4 * overlap + 0.6 * of_map)
-    columns["iou"] = np.where(label, iou, np.nan)
+    columns["iou"] = np.where(label, iou, np.nan)  # real videos have no forged region
     columns[metrics.GAIN] = np.where(label, gain, np.nan)
     for level in CORRUPTIONS:
         damage = random.normal(size=videos)
@@ -96,7 +96,10 @@ def trainings(units: metrics.Units, chosen: slice) -> metrics.Units:
 
 
 def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
-    """A metric, a column of values, or robustness, of all trainings."""
+    """A metric, a column of values, or robustness, of all trainings.
+
+    Robustness is the mean AUC over the corruptions; robustness kept is that minus the AUC without.
+    """
     if name == sides.ROBUSTNESS:
         parts = []
         for level in CORRUPTIONS:
@@ -150,17 +153,18 @@ def coverage(
         units = drawn(f"{repetition}", seeds, clusters, strength, spread)
         for name in [*METRICS, *COLUMNS, *ROBUST]:
             judge(name, [estimate(units, name)], true[name])
-        # Of each test set, two detectors that are equal but for chance.
-        halves = []
+        # On each test set, two detectors that are equal but for chance: halves of the trainings.
+        detectors = []
         for place in range(TEST_SETS):
             key = f"{repetition} away {place}"
             both = drawn(key, 2 * seeds, clusters, strength, spread)
-            halves.append([trainings(both, slice(seeds)), trainings(both, slice(seeds, None))])
+            detectors.append([trainings(both, slice(seeds)), trainings(both, slice(seeds, None))])
         for name in COMPARED:
-            first, second = (estimate(half, name) for half in halves[0])
+            first, second = (estimate(detector, name) for detector in detectors[0])
             judge(f"null difference of {name}", [first.minus(second)], 0.0)
-        first = [estimate(half, "AUC") for half, _ in halves]
-        second = [estimate(half, "AUC") for _, half in halves]
+        # One estimate per test set; judge takes their mean.
+        first = [estimate(detector, "AUC") for detector, _ in detectors]
+        second = [estimate(detector, "AUC") for _, detector in detectors]
         judge(CROSS_DATASET, first, true["AUC"])
         differences = [one.minus(other) for one, other in zip(first, second)]
         judge(f"null difference of {CROSS_DATASET}", differences, 0.0)
@@ -169,7 +173,7 @@ def coverage(
 
 
 def main(options: Mapping[str, float]) -> None:
-    """Print the shares, and write them to ``reports/benchmarks``."""
+    """Print the shares, and write them to ``reports/benchmarks``; options are coverage's."""
     shares = coverage(**options)
     print(shares.round(3).to_string())
     name = "-".join(f"{option}{value}" for option, value in options.items())

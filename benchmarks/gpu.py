@@ -751,6 +751,7 @@ def _verdict(target: str, measured: str, met: bool) -> str:
 
 
 def _golden(table: Table) -> Iterator[str]:
+    """A line per golden row: how far it is from the released code's values."""
     for row in table.rows.get("golden", []):
         measured = ""
         if "met" in row:
@@ -780,6 +781,7 @@ def _steps(table: Table) -> Iterator[str]:
 
 
 def _loader(table: Table) -> Iterator[str]:
+    """A line per training: the share of its time that it waits for data."""
     for row in table.rows.get("loader", []):
         if row["contender"] == "loader alone":
             continue
@@ -792,6 +794,7 @@ def _loader(table: Table) -> Iterator[str]:
 
 
 def _training(table: Table) -> Iterator[str]:
+    """A line per device: whether bf16 reaches the AUC of float32."""
     rows = {row["contender"]: row for row in table.rows.get("training", [])}
     for name, row in rows.items():
         if not name.endswith(" bf16"):

@@ -362,7 +362,15 @@ def _sources(
 
 
 class _Take:
-    """One film of a person, captured; all its forgeries draw from the same streams."""
+    """One film of a person, captured; all its forgeries draw from the same streams.
+
+    Attributes:
+        key: How the keys of the video's random streams begin.
+        shots: The frames of the film.
+        longer_shots: These, and as many more as a method needs that takes the target's own later
+            frames in place of a donor's.
+        donor_shots: The donor in the same scene and pose, frame by frame.
+    """
 
     def __init__(
         self,
@@ -373,11 +381,12 @@ class _Take:
         settings: Settings,
         methods: Sequence[str],
     ) -> None:
+        """Film the target and the donor, as long as the methods need."""
         self.key = (*streams, target.number, video)
         self.target = target
         self.settings = settings
-        # Methods that take the target's own later frames need a longer film; its first frames are
-        # the same as those of a shorter one.
+        # The first frames of a longer film are those of a shorter one: each draws its numbers after
+        # the frames before it.
         more = max(FRAMES_LATER.get(method, 0) for method in methods)
         longer = settings.model_copy(update={"frames": settings.frames + more})
         self.longer_shots = film(target, target.number, video, streams, longer)
