@@ -319,7 +319,7 @@ def make_videos(
 
     It runs in a worker process; the videos are written by the caller.
     """
-    cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
+    cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
     made = []
     for number in range(settings.videos):  # videos 0, 1, 2 are named a, b, c after the person
         sources = _sources(target, donor, number, settings)
@@ -352,7 +352,9 @@ def _sources(
     their number is empty.
     """
     methods = settings.methods
-    if not settings.people_of:  # the methods take turns from video to video
+    # With people_of every method forges every film; else the methods take turns from video to
+    # video, so that each makes about as many.
+    if not settings.people_of:
         turn = (target.number * settings.videos + video) % len(methods)
         methods = [methods[turn]]
     sources = {"real": ""}
@@ -399,6 +401,8 @@ class _Take:
         label = int(method != "real")
         images = [shot.image for shot in self.shots]
         masks = None
+        # Real and forged videos go the same way from here on, but draw from streams of their own:
+        # nothing about mark, colours and compression is shared by the two.
         if label:
             images, masks = self._forged(method)
         if settings.cue is not None:
@@ -415,7 +419,7 @@ class _Take:
         """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
-        if method in FRAMES_LATER:
+        if method in FRAMES_LATER:  # it takes the target's own later frames as the donor's
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
         images = []
         masks = []
@@ -472,7 +476,8 @@ def build(
     clock = Clock()
     parameters = _parameters(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
-    with locked(folder, wait_s=-1):  # jobs that run side by side need the same dataset
+    # Jobs that run side by side need the same dataset: one builds it, the others wait without end.
+    with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)
         # Other contrasts leave the videos as they are: only the record is written anew.
