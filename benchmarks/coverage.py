@@ -2,11 +2,13 @@
 
     python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
 
-Clusters have one real and one fake video, which share a part of their noise; the strength of the
-trainings varies. The truth is the mean over many trainings and videos. A null difference is that of
-two sets of trainings of the same kind; the cross-dataset mean is over three test sets with other
-people. Each training has its own threshold, from VALIDATION clusters. Forged videos have columns of
-values, in [0, 1] and signed. Robustness is the mean AUC under the noise of each of CORRUPTIONS.
+Scores are drawn from a model in which the true values are known. Clusters have one real and one
+fake video, which share a part of their noise; the strength of the trainings varies. The truth is
+the mean over many trainings and videos. A null difference is that of two sets of trainings of the
+same kind, so the truth is 0; the cross-dataset mean is over three test sets with other people. Each
+training has its own threshold, from VALIDATION clusters. Forged videos have columns of values
+beside their scores: one in [0, 1], an IoU, and one signed, a gain over a constant map. Robustness
+is the mean AUC under the noise of each of CORRUPTIONS.
 """
 
 import argparse
@@ -29,6 +31,7 @@ COMPARED = ["AUC", *COLUMNS, *ROBUST]
 VALIDATION = metrics.FEWEST_VALIDATION
 TEST_SETS = 3
 CORRUPTIONS = (0.7, 1.5)  # how strong their noise is, in logits
+# The truth is a mean over 40 draws, each of five trainings on 2,500 clusters.
 TRUTH_CLUSTERS = 2500
 TRUTH_REPETITIONS = 40
 CROSS_DATASET = "cross-dataset mean of AUC"
@@ -37,6 +40,9 @@ CROSS_DATASET = "cross-dataset mean of AUC"
 def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -> metrics.Units:
     """The scores of ``seeds`` trainings on the videos of so many clusters.
 
+    Units have columns (seeds, videos): ``score``, whether the call at the threshold is right, the
+    values of forged videos (NaN for real ones), and ``score <level>`` under each corruption.
+
     Args:
         key: Of the random stream; what follows " away" changes the videos, not the trainings.
         seeds: The number of trainings.
@@ -44,44 +50,56 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
         strength: The mean distance of fake and real scores, in logits.
         spread: The standard deviation of that distance over the trainings.
     """
-    random = rng("coverage", key)
-    label = np.tile([0, 1], clusters)
+    videos = 2 * clusters
+    label = np.tile([0, 1], clusters)  # (videos,): real and fake in turn
     cluster = np.repeat(np.arange(clusters), 2)
-    shared = 0.6 * random.normal(size=clusters)[cluster] + 0.6 * random.normal(size=2 * clusters)
-    noise = shared + 0.6 * random.normal(size=(seeds, 2 * clusters))
+    random = rng("coverage", key)
+    # Noise that all trainings share: of a cluster, and of a video. The rest is a training's own.
+    of_cluster = 0.6 * random.normal(size=clusters)[cluster]
+    shared = of_cluster + 0.6 * random.normal(size=videos)
+    noise = shared + 0.6 * random.normal(size=(seeds, videos))
+    # The same trainings on every test set.
     training = rng("trainings", key.split(" away")[0])
     strengths = strength + spread * training.normal(size=(seeds, 1))
     frailties = training.normal(size=(seeds, 1))  # how much of a corruption a training takes
-    log_odds = noise + strengths * (label - 0.5)
+    log_odds = noise + strengths * (label - 0.5)  # (seeds, videos)
+    columns = {"score": expit(log_odds)}
+    # A threshold per training, at 5 % false alarms on real validation videos. Like real test videos
+    # they have a mean of minus half the strength and noise of the same variance: 0.85 squared is
+    # twice 0.6 squared, of cluster and video.
     validation = 0.85 * random.normal(size=VALIDATION)
     validation = validation + 0.6 * random.normal(size=(seeds, VALIDATION))
-    thresholds = expit(np.quantile(validation - strengths / 2, 0.95, axis=1, keepdims=True))
-    columns = {"score": expit(log_odds)}
-    columns[metrics.AT_THRESHOLD] = ((columns["score"] > thresholds) == label).astype(float)
+    limits = np.quantile(validation - strengths / 2, 0.95, axis=1, keepdims=True)
+    is_called_fake = columns["score"] > expit(limits)
+    columns[metrics.AT_THRESHOLD] = (is_called_fake == label).astype(float)
+    # Two values of forged videos, each with noise of the cluster and of the video.
     overlap, of_map = random.normal(size=(2, clusters))[:, cluster]
-    own_overlap, own_of_map = random.normal(size=(2, 2 * clusters))
+    own_overlap, own_of_map = random.normal(size=(2, videos))
     overlap = overlap + own_overlap
     of_map = of_map + own_of_map
-    iou = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, 2 * clusters)))
+    iou = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, videos)))
     gain = iou**0.8 - expit(0.4 * overlap + 0.6 * of_map)
-    columns["iou"] = np.where(label, iou, np.nan)
+    columns["iou"] = np.where(label, iou, np.nan)  # real videos have no forged region
     columns[metrics.GAIN] = np.where(label, gain, np.nan)
     for level in CORRUPTIONS:
-        damage = random.normal(size=2 * clusters)
-        damage = damage + 0.6 * random.normal(size=(seeds, 2 * clusters))
+        damage = random.normal(size=videos)
+        damage = damage + 0.6 * random.normal(size=(seeds, videos))
         columns[f"score {level}"] = expit(log_odds + level * np.exp(spread * frailties) * damage)
     index = pd.DataFrame({"cluster": cluster, "label": label})
     return metrics.Units(index, columns, [None] * seeds, VALIDATION)
 
 
 def trainings(units: metrics.Units, chosen: slice) -> metrics.Units:
-    """Some of the trainings."""
+    """The units with some of their trainings, the first axis of every column."""
     columns = {name: values[chosen] for name, values in units.columns.items()}
     return replace(units, columns=columns, seeds=units.seeds[chosen])
 
 
 def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
-    """A metric, a column of values, or robustness, of all trainings."""
+    """A metric, a column of values, or robustness, of all trainings.
+
+    Robustness is the mean AUC over the corruptions; robustness kept is that minus the AUC without.
+    """
     if name == sides.ROBUSTNESS:
         parts = []
         for level in CORRUPTIONS:
@@ -94,7 +112,11 @@ def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
 
 
 def truth(strength: float, spread: float) -> dict[str, float]:
-    """The means over many trainings and videos; curve metrics without their slow bootstrap."""
+    """The true value of every metric: its mean over many trainings and videos.
+
+    Arguments are those of :func:`drawn`. Curve metrics are computed directly, since ``estimate``
+    would add a slow bootstrap.
+    """
     values = defaultdict(list)
     for repetition in range(TRUTH_REPETITIONS):
         units = drawn(f"truth {repetition}", 5, TRUTH_CLUSTERS, strength, spread)
@@ -110,11 +132,20 @@ def truth(strength: float, spread: float) -> dict[str, float]:
 def coverage(
     repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3
 ) -> pd.Series:
-    """The share of intervals that hold the truth, by metric."""
+    """The share of intervals that hold the truth, by metric; 0.95 is what they promise.
+
+    Args:
+        repetitions: How many studies are simulated; each has one interval per metric.
+        clusters: Clusters of each test set.
+        seeds: Trainings of each detector.
+        strength: The mean distance of fake and real scores, in logits.
+        spread: The standard deviation of that distance over the trainings.
+    """
     true = truth(strength, spread)
     covered = defaultdict(list)
 
     def judge(name: str, estimates: Sequence[metrics.Estimates], value: float) -> None:
+        """Note whether the interval of the mean over test sets holds the true value."""
         row = statistics.summary([of_set.outcome() for of_set in estimates])
         covered[name].append(row["low"] <= value <= row["high"])
 
@@ -122,16 +153,18 @@ def coverage(
         units = drawn(f"{repetition}", seeds, clusters, strength, spread)
         for name in [*METRICS, *COLUMNS, *ROBUST]:
             judge(name, [estimate(units, name)], true[name])
-        halves = []
+        # On each test set, two detectors that are equal but for chance: halves of the trainings.
+        detectors = []
         for place in range(TEST_SETS):
             key = f"{repetition} away {place}"
             both = drawn(key, 2 * seeds, clusters, strength, spread)
-            halves.append([trainings(both, slice(seeds)), trainings(both, slice(seeds, None))])
+            detectors.append([trainings(both, slice(seeds)), trainings(both, slice(seeds, None))])
         for name in COMPARED:
-            first, second = (estimate(half, name) for half in halves[0])
+            first, second = (estimate(detector, name) for detector in detectors[0])
             judge(f"null difference of {name}", [first.minus(second)], 0.0)
-        first = [estimate(half, "AUC") for half, _ in halves]
-        second = [estimate(half, "AUC") for _, half in halves]
+        # One estimate per test set; judge takes their mean.
+        first = [estimate(detector, "AUC") for detector, _ in detectors]
+        second = [estimate(detector, "AUC") for _, detector in detectors]
         judge(CROSS_DATASET, first, true["AUC"])
         differences = [one.minus(other) for one, other in zip(first, second)]
         judge(f"null difference of {CROSS_DATASET}", differences, 0.0)
@@ -140,7 +173,7 @@ def coverage(
 
 
 def main(options: Mapping[str, float]) -> None:
-    """Print the shares, and write them to ``reports/benchmarks``."""
+    """Print the shares, and write them to ``reports/benchmarks``; options are coverage's."""
     shares = coverage(**options)
     print(shares.round(3).to_string())
     name = "-".join(f"{option}{value}" for option, value in options.items())

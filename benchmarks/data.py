@@ -1,4 +1,10 @@
-"""What reading data costs: a large table, the wait for batches."""
+"""What reading data costs: a large table, the wait for batches.
+
+``python benchmarks/data.py table`` opens a large frames table, selects from it and orders an epoch,
+``writing`` gathers the videos of a large dataset into its table, and ``loading`` measures how long
+a training waits for its batches. Each writes one row to ``reports/benchmarks`` and says whether its
+targets are met.
+"""
 
 import json
 import os
@@ -34,12 +40,20 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
 OUT = Path("reports/benchmarks")
-OPENS_S, OPENS_MB, SELECTS_S, WAITS, WRITES_MB = 2.0, 1024, 1.0, 0.05, 1024
+METHODS = ["real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]  # of invented videos
+TENTHS = [0] * 7 + [1, 2, 2]  # of ten people 7 are in train, 1 in val and 2 in test: see split_of
+
+# Targets.
+OPENS_S = 2.0  # processor time to open a table of two million rows
+OPENS_MB = 1024  # memory for it
+SELECTS_S = 1.0  # processor time to select rows of it
+WAITS = 0.05  # share of a training epoch that passes in waiting for batches
+WRITES_MB = 1024  # memory to gather a table of five million rows
 
 
 @contextmanager
 def patched_home(folder: str) -> Iterator[None]:
-    """Datasets are made below ``folder`` meanwhile."""
+    """Datasets and runs are looked for, and made, below ``folder`` meanwhile."""
     before = os.environ.get("DFNB_HOME")
     os.environ["DFNB_HOME"] = folder
     try:
@@ -50,42 +64,53 @@ def patched_home(folder: str) -> Iterator[None]:
             os.environ["DFNB_HOME"] = before
 
 
+def split_of(person: int | np.ndarray) -> int | np.ndarray:
+    """The place in ``frames.SPLITS`` of a person's split, by the person's number."""
+    return np.array(TENTHS)[person % 10]
+
+
 # ---------------------------------------------------------------- a large table
 
 
 def large(folder: Path, rows: int, per_video: int = 32) -> Path:
-    """A prepared dataset's table and record, of so many rows and without any pixels."""
-    n, video = rows // per_video, np.arange(rows) // per_video
-    draw, of_video = rng("benchmark", rows), np.arange(n)
-    method, split = of_video % 5, np.array([0] * 7 + [1, 2, 2])[of_video // 5 % 10]
-    names = ["real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
+    """A prepared dataset's table and record, of so many rows and without any pixels.
+
+    There are five videos per person, one of each method.
+    """
+    videos = rows // per_video
+    number = np.arange(videos)  # of each video
+    person = number // 5
+    method = number % 5
+    video_of_row = np.arange(rows) // per_video
+    place_in_video = np.arange(rows) % per_video
+    draw = rng("benchmark", rows)
 
     def column(codes: np.ndarray, values: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(
-            pa.array(codes[video].astype(np.int32)), pa.array(values, pa.string())
-        )
-
-    people = [f"{number:05d}" for number in range(n // 5 + 1)]
-    paths = [f"{names[m]}/{number:06d}" for number, m in enumerate(method)]
+        """A column of text: for each video, the place of its text among the values."""
+        indices = pa.array(codes[video_of_row].astype(np.int32))
+        return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
 
     def lists(length: int) -> pa.Array:
+        """A column of lists of so many random numbers."""
         values = pa.array(draw.random(length * rows, np.float32))
         return pa.FixedSizeListArray.from_arrays(values, length)
 
+    people = [f"{one:05d}" for one in range(videos // 5 + 1)]
+    titles = [f"{METHODS[code]}/{one:06d}" for one, code in enumerate(method)]
     columns = {
-        "dataset": column(0 * of_video, ["large"]),
-        "split": column(split, list(frames.SPLITS)),
-        "video": column(of_video, paths),
+        "dataset": column(0 * number, ["large"]),
+        "split": column(split_of(person), list(frames.SPLITS)),
+        "video": column(number, titles),
         "track": np.zeros(rows, np.int16),
-        "frame": np.arange(rows) % per_video * 10,
-        "row": np.arange(rows) % per_video,
-        "cluster": column(of_video // 5, people),
-        "identity": column(of_video // 5, people),
-        "source": column(of_video // 5, people),
-        "method": column(method, names),
-        "label": (method[video] > 0).astype(np.int8),
-        "path": column(of_video, [f"videos/{path}/frames.npy" for path in paths]),
-        "mask": column(of_video, [f"videos/{path}/masks.npy" for path in paths]),
+        "frame": place_in_video * 10,
+        "row": place_in_video,
+        "cluster": column(person, people),
+        "identity": column(person, people),
+        "source": column(person, people),
+        "method": column(method, METHODS),
+        "label": (method[video_of_row] > 0).astype(np.int8),
+        "path": column(number, [f"videos/{title}/frames.npy" for title in titles]),
+        "mask": column(number, [f"videos/{title}/masks.npy" for title in titles]),
         "landmarks": lists(10),
         "crop_box": lists(4),
         "scale": draw.random(rows, np.float32),
@@ -97,10 +122,40 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     return folder
 
 
-def timed(call: Any) -> tuple[float, Any]:
-    start = time.process_time()  # of all threads: on an idle machine the clock shows no more
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of processor time of a call, and what it returns.
+
+    The time is that of all threads. Other programs on the machine do not add to it, as they would
+    to the wall time.
+    """
+    start = time.process_time()
     result = call()
     return time.process_time() - start, result
+
+
+def peak_mb() -> float:
+    """The largest memory that this process has held so far, in MB."""
+    return Clock().usage()["peak_memory_mb"]
+
+
+def opening(folder: Path) -> dict[str, float]:
+    """What it costs to open a table once, to select from it and to order an epoch of it."""
+    before = peak_mb()
+    open_s, table = timed(lambda: load_frames(folder))
+    open_mb = peak_mb() - before
+    split_s, train = timed(lambda: select(table, "train"))
+    method_s, _ = timed(lambda: select(table, "train", ["FaceSwap"]))
+    sampler = EpochSampler(train, 32, seed=0)
+    order_s, order = timed(lambda: sampler.order(0))
+    if not (order == sampler.order(0)).all():
+        raise AssertionError("the order of an epoch differs from itself")
+    return {
+        "open_cpu_s": open_s,
+        "open_mb": open_mb,
+        "select_split_cpu_s": split_s,
+        "select_method_cpu_s": method_s,
+        "epoch_order_cpu_s": order_s,
+    }
 
 
 @app.command("table")
@@ -112,101 +167,95 @@ def table_(
     """Seconds of processor time and memory to open a frames table, to select of it, and to order
     an epoch.
     """
-    found, peak = [], lambda: Clock().usage()["peak_memory_mb"]
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "large")
         if not os.fork():  # made by another process, so that its memory is not ours
-            large(Path(scratch, "large"), rows)
+            large(folder, rows)
             os._exit(0)
         os.wait()
-        for _ in range(rounds + 1):
-            before = peak()
-            opened, table = timed(lambda: load_frames(Path(scratch, "large")))
-            memory = peak() - before
-            split, train = timed(lambda table=table: select(table, "train"))
-            method, _ = timed(lambda table=table: select(table, "train", ["FaceSwap"]))
-            sampler = EpochSampler(train, 32, seed=0)
-            order, first = timed(lambda sampler=sampler: sampler.order(0))
-            if not (first == sampler.order(0)).all():
-                raise AssertionError("the order of an epoch differs from itself")
-            found.append(
-                {
-                    "open_cpu_s": opened,
-                    "open_mb": memory,
-                    "select_split_cpu_s": split,
-                    "select_method_cpu_s": method,
-                }
-            )
-            found[-1] |= {"epoch_order_cpu_s": order}
-            del table, train, sampler
-    found[1:] = [
-        row | {"open_mb": found[0]["open_mb"]} for row in found[1:]
-    ]  # the peak of the process: only the first opening raises it
-    measured = pd.DataFrame(found[1:])
+        first = opening(folder)  # also imports what opening needs, so its times do not count
+        measured = pd.DataFrame([opening(folder) for _ in range(rounds)])
+    # The peak of a process never falls: only the first opening raises it.
+    measured["open_mb"] = first["open_mb"]
     row = {"rows": rows, "rounds": rounds}
     for name in measured:
-        row |= spread(name, measured[name])
-    row["process_mb"] = peak()
+        row.update(spread(name, measured[name]))
+    row["process_mb"] = peak_mb()
     write(out, f"table-{rows}rows", [row])
-    for name, limit in (
-        ("open_cpu_s", OPENS_S),
-        ("open_mb", OPENS_MB),
-        *((s, SELECTS_S) for s in measured if "select" in s),
-    ):
-        typer.echo(f"{name} under {limit}: {'met' if row[f'{name}_median'] < limit else 'not met'}")
+    limits = {
+        "open_cpu_s": OPENS_S,
+        "open_mb": OPENS_MB,
+        "select_split_cpu_s": SELECTS_S,
+        "select_method_cpu_s": SELECTS_S,
+    }
+    for name, limit in limits.items():
+        verdict = "met" if row[f"{name}_median"] < limit else "not met"
+        typer.echo(f"{name} under {limit}: {verdict}")
 
 
 def stored(folder: Path, videos: int, per_video: int) -> None:
-    """The rows of so many prepared videos as `dfnb prepare` leaves them, without any pixels;
-    five videos per person.
+    """The rows of so many prepared videos as ``dfnb prepare`` leaves them, without any pixels.
+
+    There are five videos per person, one of each method.
     """
-    names, texts, draw = (
-        ["real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"],
-        {},
-        rng("benchmark", 1),
-    )
-    for split, method in product(frames.SPLITS, names):
-        known = {
-            "dataset": folder.name,
-            "split": split,
-            "cluster": "PERSON",
-            "identity": "PERSON",
-            "source": "PERSON",
-        }
-        known |= {"method": method, "label": int(method != "real"), "track": 0, "scale": 0.75}
-        marks, boxes = (
-            draw.uniform(0, 300, (per_video, 10)).round(3),
-            draw.integers(0, 900, (per_video, 4)),
-        )
-        rows = [
-            known | {"frame": 10 * i, "landmarks": mark, "crop_box": box}
-            for i, (mark, box) in enumerate(zip(marks.tolist(), boxes.tolist()))
-        ]
-        texts[split, method] = json.dumps(
-            {"crops_hash": "0" * 128, "masks_hash": "1" * 128, "rows": rows}
-        )
+    # Writing the rows of 50,000 videos as JSON takes long: each text is made once per split and
+    # method, and gets a video's person by a replacement.
+    texts = {}
+    draw = rng("benchmark", 1)
+    for split, method in product(frames.SPLITS, METHODS):
+        landmarks = draw.uniform(0, 300, (per_video, 10)).round(3).tolist()
+        boxes = draw.integers(0, 900, (per_video, 4)).tolist()
+        rows = []
+        for place in range(per_video):
+            row = {
+                "dataset": folder.name,
+                "split": split,
+                "cluster": "PERSON",
+                "identity": "PERSON",
+                "source": "PERSON",
+                "method": method,
+                "label": int(method != "real"),
+                "track": 0,
+                "scale": 0.75,
+                "frame": 10 * place,
+                "landmarks": landmarks[place],
+                "crop_box": boxes[place],
+            }
+            rows.append(row)
+        content = {"crops_hash": "0" * 128, "masks_hash": "1" * 128, "rows": rows}
+        texts[split, method] = json.dumps(content)
     for number in range(videos):
-        method, split = names[number % 5], frames.SPLITS[([0] * 7 + [1, 2, 2])[number // 5 % 10]]
-        place = folder / "videos" / method / f"{number:06d}"
-        place.mkdir(parents=True)
-        text = texts[split, method].replace("PERSON", f"{number // 5:05d}")
-        (place / "video.json").write_text(text, encoding="utf-8")
+        person = number // 5
+        method = METHODS[number % 5]
+        split = frames.SPLITS[split_of(person)]
+        video_folder = folder / "videos" / method / f"{number:06d}"
+        video_folder.mkdir(parents=True)
+        text = texts[split, method].replace("PERSON", f"{person:05d}")
+        (video_folder / "video.json").write_text(text, encoding="utf-8")
 
 
-# A process of its own, so that its memory is that of gathering alone. Linux's VmHWM: what
-# resource.getrusage says begins at the memory of the process that started this one.
+# A process of its own, so that its memory is that of gathering alone. Linux's VmHWM is the largest
+# memory of this process; what resource.getrusage says begins at the memory of the process that
+# started this one.
 GATHER = """
 import json, re, sys, time
 from pathlib import Path
 from dfnb.data import frames
 
 def peak_mb():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024
 
-start, before = time.process_time(), peak_mb()
+start = time.process_time()
+before = peak_mb()
 record = frames.write_dataset(Path(sys.argv[1]), {})
-facts = {"cpu_s": round(time.process_time() - start, 1)}
-facts |= {"process_mb_before": before, "process_mb": peak_mb()}
-print(json.dumps({"rows": sum(part["frames"] for part in record["n"].values())} | facts))
+row = {
+    "rows": sum(part["frames"] for part in record["n"].values()),
+    "cpu_s": round(time.process_time() - start, 1),
+    "process_mb_before": before,
+    "process_mb": peak_mb(),
+}
+print(json.dumps(row))
 """
 
 
@@ -222,68 +271,90 @@ def writing(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "large")
         stored(folder, videos, per_video)
-        done = subprocess.run(
-            [sys.executable, "-c", GATHER, folder], check=True, capture_output=True, text=True
-        )
-        table_mb = round((folder / "frames.parquet").stat().st_size / 2**20, 1)
-    row = json.loads(done.stdout)
-    write(out, f"writing-{row['rows']}rows", [{"videos": videos} | row | {"table_mb": table_mb}])
-    typer.echo(
-        f"process_mb under {WRITES_MB}: {'met' if row['process_mb'] < WRITES_MB else 'not met'}"
-    )
+        command = [sys.executable, "-c", GATHER, folder]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        table_bytes = (folder / "frames.parquet").stat().st_size
+    measured = json.loads(finished.stdout)
+    row = {"videos": videos, **measured, "table_mb": round(table_bytes / 2**20, 1)}
+    write(out, f"writing-{row['rows']}rows", [row])
+    verdict = "met" if row["process_mb"] < WRITES_MB else "not met"
+    typer.echo(f"process_mb under {WRITES_MB}: {verdict}")
 
 
 # ---------------------------------------------------------------- the wait for batches
 
 
 def drawn_crops(folder: Path, videos: int, length: int, size: int) -> pd.DataFrame:
-    """The frames table of a dataset of smooth noise: every second video is fake, forged
-    everywhere.
+    """Make a dataset of smooth noise and return its frames table; every second video is fake.
+
+    Fakes are forged everywhere. Noise is smooth so that its crops cost about what faces do.
+
+    Args:
+        folder: Of the dataset.
+        videos: The number of videos, each of a person of their own.
+        length: The number of frames of each.
+        size: The side of the crops, in pixels.
     """
     draw = rng("benchmark", 1)
-    about = {"dataset": "crops", "split": "train", "track": 0, "identity": "", "source": ""}
-    about |= {"landmarks": [1.0] * 10, "crop_box": [0, 0, size, size], "scale": 1.0}
+    coarse_size = -(-size // 8)  # one random value per 8 pixels, rounded up
     for number in range(videos):
-        label, coarse = (
-            number % 2,
-            draw.integers(0, 256, (length, -(-size // 8), -(-size // 8), 3), np.uint8),
-        )
-        crops = np.stack(
-            [cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse]
-        )
-        crops = np.clip(crops + draw.integers(-8, 9, crops.shape, np.int16), 0, 255).astype(
-            np.uint8
-        )
-        row = about | {
-            "cluster": str(number),
-            "method": "swap" if label else "real",
-            "label": label,
-        }
+        label = number % 2
+        coarse = draw.integers(0, 256, (length, coarse_size, coarse_size, 3), np.uint8)
+        smooth = []
+        for image in coarse:
+            smooth.append(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC))
+        crops = np.stack(smooth)
+        grain = draw.integers(-8, 9, crops.shape, np.int16)
+        crops = np.clip(crops + grain, 0, 255).astype(np.uint8)
+        rows = []
+        for frame in range(length):
+            row = {
+                "dataset": "crops",
+                "split": "train",
+                "track": 0,
+                "identity": "",
+                "source": "",
+                "landmarks": [1.0] * 10,
+                "crop_box": [0, 0, size, size],
+                "scale": 1.0,
+                "cluster": str(number),
+                "method": "swap" if label else "real",
+                "label": label,
+                "frame": frame,
+            }
+            rows.append(row)
         masks = np.ones((length, size, size), bool) if label else None
-        frames.write_video(
-            folder / f"videos/{number}", [row | {"frame": i} for i in range(length)], crops, masks
-        )
+        frames.write_video(folder / f"videos/{number}", rows, crops, masks)
     frames.write_dataset(folder, {})
     return load_frames(folder)
 
 
 def waits(batches: Iterable, step: Callable, device: str, steps: int, warmup: int) -> pd.DataFrame:
-    """Seconds of each of ``steps`` training steps, ``whole_s``, and of its wait for the batch,
-    ``wait_s``.
+    """Measure how long a training waits for its batches.
 
-    ``step`` gets the batch on the device. ``warmup`` steps go first unseen: workers start, and fill
-    their queues.
+    Args:
+        batches: At least ``warmup`` + ``steps`` batches.
+        step: A training step; it gets a batch on the device.
+        device: ``cuda`` or ``cpu``.
+        steps: How many steps are measured.
+        warmup: How many go first unmeasured, while workers start and fill their queues.
+
+    Returns:
+        One row per step: seconds of the whole step, ``whole_s``, and of its wait for the batch,
+        ``wait_s``.
     """
-    rows, batches = [], iter(batches)
+    rows = []
+    iterator = iter(batches)
     for _ in range(warmup + steps):
         start = time.perf_counter()
-        loaded = next(batches)
-        waited = time.perf_counter() - start
+        loaded = next(iterator)
+        wait_s = time.perf_counter() - start
         batch = {name: value.to(device, non_blocking=True) for name, value in loaded.items()}
-        step(batch | {"epoch": 0, "partner": None, "weight": 1.0})
+        # What the training loop adds to a batch.
+        step({**batch, "epoch": 0, "partner": None, "weight": 1.0})
         if device == "cuda":
-            torch.cuda.synchronize()
-        rows.append({"wait_s": waited, "whole_s": time.perf_counter() - start})
+            torch.cuda.synchronize()  # a GPU works on after the call has returned
+        rows.append({"wait_s": wait_s, "whole_s": time.perf_counter() - start})
     return pd.DataFrame(rows[warmup:])
 
 
@@ -319,14 +390,15 @@ def loading(
         optimiser.step()
         optimiser.zero_grad()
 
+    warmup = 10
     with tempfile.TemporaryDirectory() as scratch:
         table = drawn_crops(Path(scratch, "crops"), 200, 32, size)
-        sampler = EpochSampler(table, batch, 0, limit=batch * (steps + 10))
-        batches = loader(
-            FrameDataset(table, settings, seed=0), sampler, workers, pin=device == "cuda"
-        )
-        seconds = waits(batches, train_step, device, steps, warmup=10)
-    share, whole = seconds["wait_s"].sum() / seconds["whole_s"].sum(), seconds["whole_s"].sum()
+        sampler = EpochSampler(table, batch, 0, limit=batch * (steps + warmup))
+        dataset = FrameDataset(table, settings, seed=0)
+        batches = loader(dataset, sampler, workers, pin=device == "cuda")
+        seconds = waits(batches, train_step, device, steps, warmup)
+    whole_s = seconds["whole_s"].sum()
+    share = seconds["wait_s"].sum() / whole_s
     row = {
         "backbone": backbone,
         "size_px": size,
@@ -334,45 +406,45 @@ def loading(
         "workers": workers,
         "steps": steps,
         "device": device,
+        "images_per_s": round(batch * steps / whole_s, 1),
+        "waiting_share": round(share, 4),
     }
-    row |= {"images_per_s": round(batch * steps / whole, 1), "waiting_share": round(share, 4)}
     write(out, f"loading-{backbone}-{size}px-batch{batch}-{device}-{workers}workers", [row])
-    typer.echo(f"waiting under {WAITS:.0%}: {share:.1%}, {'met' if share < WAITS else 'not met'}")
+    verdict = "met" if share < WAITS else "not met"
+    typer.echo(f"waiting under {WAITS:.0%}: {share:.1%}, {verdict}")
 
 
 # ---------------------------------------------------------------- rows
 
 
 def spread(name: str, values: pd.Series) -> dict[str, float]:
-    """Median and quartiles."""
-    return {
-        f"{name}_{label}": round(float(values.quantile(q)), 4)
-        for label, q in (("median", 0.5), ("q1", 0.25), ("q3", 0.75))
-    }
+    """Median and quartiles of some values as ``<name>_median``, ``<name>_q1`` and ``<name>_q3``."""
+    quantiles = {}
+    for label, share in (("median", 0.5), ("q1", 0.25), ("q3", 0.75)):
+        quantiles[f"{name}_{label}"] = round(float(values.quantile(share)), 4)
+    return quantiles
+
+
+def processor() -> str | None:
+    """The model of the processor, where the system tells: Linux does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    for line in lines:
+        if "model name" in line:
+            return line.split(":", 1)[1].strip()
+    return None
 
 
 def write(out: Path, name: str, rows: list[dict]) -> None:
-    """Rows with where they were measured, to ``out/<name>.csv``."""
-    facts = environment()
-    info = Path("/proc/cpuinfo")
-    models = (
-        [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text(encoding="utf-8").splitlines()
-            if "model name" in line
-        ]
-        if info.exists()
-        else []
-    )
+    """Write rows to ``out/<name>.csv``, with the machine and the versions, and print them."""
+    measured_on = environment()
     where = {
-        "device_model": models[0] if models else facts["device"],
+        "device_model": processor() or measured_on["device"],
         "cores": os.cpu_count(),
-        "threads": facts["threads"],
-    }
-    where |= {
-        "load_before": round(os.getloadavg()[1], 1),
-        "torch": facts["packages"]["torch"],
-        "commit": facts["commit"],
+        "threads": measured_on["threads"],
+        "load_before": round(os.getloadavg()[1], 1),  # mean of the last five minutes
+        "torch": measured_on["packages"]["torch"],
+        "commit": measured_on["commit"],
     }
     table = pd.DataFrame([row | where for row in rows])
     with atomic(out / f"{name}.csv") as temporary:

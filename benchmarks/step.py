@@ -1,6 +1,9 @@
-"""One training step of a paper's network, side by side with a straightforward transcription of its
-computation.
+"""A training step of a paper's network, beside a straightforward transcription of its computation.
 
+    python benchmarks/step.py locate_and_verify --batch 4 --threads 2
+
+*Ours* is the network of :mod:`dfnb.papers`; the *transcription* computes the same, line by line as
+the paper describes it, without any care for speed. Each of them in one precision is a *contender*.
 Both hold the same weights, see the same batch and run in one process. Before anything is timed,
 both must give the same logits and losses. Every round times each contender once, so that what else
 the machine does meets all of them; the first rounds are thrown away. A step is forward, losses,
@@ -59,13 +62,25 @@ def convolution_backward_flops(
 
     torch's own formula ignores groups, and counts an Xception, most of whose convolutions are
     depthwise, 3.5 times.
+
+    Args:
+        gradient: Shape of the gradient by the convolution's output, (B, out, h, w).
+        images: Shape of its input.
+        weight: Shape of its weight, (out, in / groups, kernel height, kernel width).
+        rest: Other arguments of ``aten.convolution_backward``; the last says which gradients are
+            computed: by input, weight and bias.
     """
-    wanted = rest[-1]  # which gradients, of images, weight and bias
-    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (bool(wanted[0]) + bool(wanted[1]))
+    by_images, by_weight, _ = rest[-1]
+    # A value of the output takes one multiplication and one addition per weight of its filter.
+    forward = 2 * math.prod(gradient) * math.prod(weight[1:])
+    return forward * (bool(by_images) + bool(by_weight))
 
 
 class Attention(nn.Module):
-    """LFGA: V of the second map, gathered by softmax(QᵀK) of the first."""
+    """LFGA, the attention of Locate and Verify: one map says where another one's values come from.
+
+    Its weights are named as ours, from which they are loaded.
+    """
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -75,21 +90,21 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        query, key, value = (
-            self.query(x).flatten(2),
-            self.key(x).flatten(2),
-            self.value(y).flatten(2),
-        )
-        attention = torch.bmm(query.transpose(1, 2), key).softmax(-1)
-        return F.relu(self.gamma * torch.bmm(value, attention.transpose(1, 2)).view_as(y) + y)
+        """ReLU(γ V A + y), V of y and A = softmax(QᵀK) of x; both are (B, C, h, w)."""
+        query = self.query(x).flatten(2)  # (B, c, hw), like the key
+        key = self.key(x).flatten(2)
+        value = self.value(y).flatten(2)  # (B, C, hw)
+        attention = torch.bmm(query.transpose(1, 2), key).softmax(-1)  # (B, hw, hw)
+        gathered = torch.bmm(value, attention.transpose(1, 2)).view_as(y)
+        return F.relu(self.gamma * gathered + y)
 
 
 class LocateAndVerify(nn.Module):
-    """Locate and Verify as its description reads; see :mod:`dfnb.papers.locate_and_verify` for the
-    paper and names.
+    """Locate and Verify as its description reads.
 
     Two whole backbones with the last stage of the localising one computed for nothing, the cosine
     and the attention written out, and MPFF with x5 tiled to the size of every map.
+    :mod:`dfnb.papers.locate_and_verify` explains the paper and the names of its parts.
     """
 
     def __init__(self, settings: lv.Settings) -> None:
@@ -98,13 +113,17 @@ class LocateAndVerify(nn.Module):
         self.srm, _, _ = backbones.stages(settings.backbone, pretrained=False)
         self.register_buffer("kernel", lv.SRM.repeat(1, 3, 1, 1), persistent=False)
         self.lfga = nn.ModuleList(Attention(c, settings.attention_reduction) for c in channels[3:6])
-        width, hidden, out = settings.mpff_width, settings.fusion_width, settings.fusion_out
-        projections = [
-            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-            for c in channels[:6]
-        ]
+        width = settings.mpff_width
+        hidden = settings.fusion_width
+        out = settings.fusion_out
+        projections = []
+        for c in channels[:6]:
+            layers = [nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            projections.append(nn.Sequential(*layers))
         self.mpff = nn.ModuleDict({"project": nn.ModuleList(projections)})
+        # How many positions of each finer map lie on one position of map 5, per axis.
         self.windows = [strides[5] // stride for stride in strides[:5]]
+        # Each finer map gives one channel per position in the window.
         patch = channels[5] + sum(k * k for k in self.windows)
         self.seg_head = nn.Sequential(
             nn.BatchNorm2d(patch), nn.ReLU(), nn.Conv2d(patch, 2, 1, bias=False)
@@ -123,73 +142,89 @@ class LocateAndVerify(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g)."""
-        x, y = images, F.conv2d(images, self.kernel, padding=2).clamp(-3, 3)
-        xs, ys = [], []
+        localising, deciding = self._streams(images)
+        cls = self._decide(deciding)
+        return {"cls": cls, "seg": self.seg_head(self._patches(localising))}
+
+    def _streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The seven maps of each stream, RGB and SRM, after they have exchanged what they know."""
+        x = images
+        y = F.conv2d(images, self.kernel, padding=2).clamp(-3, 3)  # the noise that SRM filters keep
+        xs = []
+        ys = []
         for i in range(7):
             if i == 3:
                 x = y = x + y
-            x, y = self.rgb[i](x), self.srm[i](y)
+            x = self.rgb[i](x)
+            y = self.srm[i](y)
             if i < 3:
                 s = F.cosine_similarity(x, y, dim=1).unsqueeze(1)
                 x = x + s * y
-                y = y + s * x
-                x, y = F.relu(x), F.relu(y)
+                y = y + s * x  # of the new x, as in the released code
+                x = F.relu(x)
+                y = F.relu(y)
             elif i < 6:
                 y = self.lfga[i - 3](x, y)
             xs.append(x)
             ys.append(y)
-        grid = ys[6].shape[-2:]
-        finer = []
-        for y in (*ys[:4], ys[5]):
-            kernel = [-(-size // n) for size, n in zip(y.shape[2:], grid)]
-            finer.append(
-                F.max_pool2d(self._padded(y, kernel[0] * grid[0], kernel[1] * grid[1]), kernel)
-            )
-        a = torch.cat(finer, 1).flatten(2).transpose(1, 2)
-        b = ys[6].flatten(2).transpose(1, 2)
-        fused = self.fusion["out"](
-            self.dropout(torch.tanh(self.fusion["a"](a) * self.fusion["b"](b)))
-        )
-        cls = self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
-        return {"cls": cls, "seg": self.seg_head(self._patches(xs))}
+        return xs, ys
+
+    def _decide(self, maps: list[Tensor]) -> Tensor:
+        """Logits (B, 2) from the SRM stream: its finer maps, fused with the last, per position."""
+        grid = maps[6].shape[-2:]
+        pooled = []
+        for y in (*maps[:4], maps[5]):
+            kernel = [-(-size // n) for size, n in zip(y.shape[2:], grid)]  # rounded up
+            padded = self._padded(y, kernel[0] * grid[0], kernel[1] * grid[1])
+            pooled.append(F.max_pool2d(padded, kernel))
+        a = torch.cat(pooled, 1).flatten(2).transpose(1, 2)  # (B, positions, channels), like b
+        b = maps[6].flatten(2).transpose(1, 2)
+        product = torch.tanh(self.fusion["a"](a) * self.fusion["b"](b))
+        fused = self.fusion["out"](self.dropout(product))
+        return self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
 
     def _patches(self, maps: list[Tensor]) -> Tensor:
+        """MPFF: map 5 of the RGB stream, with one channel per position of the finer maps on it."""
         height, width = maps[5].shape[-2:]
         patch = self.mpff["project"][5](maps[5])
         fused = []
         for x, project, k in zip(maps[:5], self.mpff["project"], self.windows):
             x = self._padded(project(x), height * k, width * k)
             tiled = F.interpolate(patch, size=x.shape[-2:], mode="nearest")
-            fused.append(F.pixel_unshuffle(torch.tanh(x * tiled).sum(1, keepdim=True), k))
+            product = torch.tanh(x * tiled).sum(1, keepdim=True)
+            fused.append(F.pixel_unshuffle(product, k))  # k × k positions become k² channels
         return torch.cat([*fused, maps[5]], 1)
 
     @staticmethod
     def _padded(x: Tensor, height: int, width: int) -> Tensor:
-        down, right = height - x.shape[2], width - x.shape[3]
-        return F.pad(
-            x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate"
-        )
+        """The map with its border repeated on all sides, up to the given height and width."""
+        down = height - x.shape[2]
+        right = width - x.shape[3]
+        sides = (right // 2, right - right // 2, down // 2, down - down // 2)
+        return F.pad(x, sides, mode="replicate")
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean cross-entropies of images and patches, and their sum."""
         height, width = outputs["seg"].shape[-2:]
         kernel = (batch["mask"].shape[2] // height, batch["mask"].shape[3] // width)
+        # A patch is forged if any of its pixels is.
         patches = (F.max_pool2d(batch["mask"], kernel)[:, 0, :height, :width] > 0).long()
-        cls, seg = (
-            F.cross_entropy(outputs["cls"], batch["label"]),
-            F.cross_entropy(outputs["seg"], patches),
-        )
+        cls = F.cross_entropy(outputs["cls"], batch["label"])
+        seg = F.cross_entropy(outputs["seg"], patches)
         return {"cls": cls, "seg": seg, "total": cls + seg}
 
 
 class ExposingTheDeception(nn.Module):
-    """Exposing the Deception as its description reads; see
-    :mod:`dfnb.papers.exposing_the_deception` for the names.
+    """Exposing the Deception as its description reads.
+
+    :mod:`dfnb.papers.exposing_the_deception` explains the paper and the names of its parts.
     """
 
     def __init__(self, settings: etd.Settings) -> None:
         super().__init__()
-        n, (first, second, third), p = settings.branches, settings.fusion_widths, settings.dropout
+        n = settings.branches
+        first, second, third = settings.fusion_widths
+        p = settings.dropout
         self.branches = nn.ModuleList(
             timm.create_model(settings.backbone, num_classes=0) for _ in range(n)
         )
@@ -205,24 +240,24 @@ class ExposingTheDeception(nn.Module):
         self.balance = nn.Parameter(torch.ones(3))
         self.temperature = settings.temperature
         for name in ("mean", "std"):
-            self.register_buffer(
-                name, torch.tensor(getattr(settings, name)).view(3, 1, 1), persistent=False
-            )
+            values = torch.tensor(getattr(settings, name)).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W), red first, to the logits ``cls`` and ``joint`` (B, 2) and
-        ``left_out`` (n, B, 2).
+        """Images (B, 3, H, W), red first, to the logits of all heads.
+
+        ``cls`` and ``joint`` are (B, 2), ``left_out`` is (n, B, 2): head i sees all branches but i.
         """
-        swapped = (images * self.std + self.mean)[
-            :, [2, 1, 0]
-        ]  # blue first, but normalised as if red were
+        # The released networks get blue first, but normalised as if red were.
+        swapped = (images * self.std + self.mean)[:, [2, 1, 0]]
         images = (swapped - self.mean) / self.std
         local = []
         for branch in self.branches:
             local.append(branch(images))
         left_out = []
         for i, head in enumerate(self.left_out_heads):
-            left_out.append(head(torch.cat([f for j, f in enumerate(local) if j != i], 1)))
+            others = local[:i] + local[i + 1 :]
+            left_out.append(head(torch.cat(others, 1)))
         joint = self.joint_head(torch.cat(local, 1))
         cls = self.cls_head(self.fusion(torch.cat(local, 1)))
         return {"cls": cls, "joint": joint, "left_out": torch.stack(left_out)}
@@ -232,68 +267,68 @@ class ExposingTheDeception(nn.Module):
         label = batch["label"]
         teacher = F.softmax(outputs["joint"] / self.temperature, dim=1).detach()
         ce = F.cross_entropy(outputs["cls"], label) + F.cross_entropy(outputs["joint"], label)
-        gil, difference = self._divergence(outputs["cls"], teacher), 0.0
+        gil = self._divergence(outputs["cls"], teacher)
+        difference = 0.0
         for logits in outputs["left_out"]:
             ce = ce + F.cross_entropy(logits, label)
             difference = difference + self._divergence(logits, teacher)
         terms = {"ce": ce, "gil": gil, "lil": torch.exp(-difference)}
-        total = sum(
-            term / (2 * s**2) + torch.log(1 + s**2) for s, term in zip(self.balance, terms.values())
-        )
-        return terms | {"total": total}
+        total = 0.0
+        for s, term in zip(self.balance, terms.values()):
+            total = total + (term / (2 * s**2) + torch.log(1 + s**2))
+        return {**terms, "total": total}
 
     def _divergence(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        return F.kl_div(
-            teacher.log(), F.softmax(logits / self.temperature, dim=1), reduction="mean"
-        )
+        """KL divergence of a head from the joint head, both softened by the temperature."""
+        softened = F.softmax(logits / self.temperature, dim=1)
+        return F.kl_div(teacher.log(), softened, reduction="mean")
 
 
 TRANSCRIPTIONS = {
     "locate_and_verify": LocateAndVerify,
     "exposing_the_deception": ExposingTheDeception,
 }
-# How many times as fast as the transcription ours should be, by the precision of ours, and its
-# share of the memory
+# How many times as fast as the transcription in float32 ours should be, by the precision of ours,
+# and the largest share of its peak memory that ours may take.
 REQUIRED = {
     "locate_and_verify": {"float32": 1.8, "bfloat16": 3.0, "memory": 0.8},
     "exposing_the_deception": {"float32": 1.0, "bfloat16": 2.0, "memory": 1.0},
 }
 
 
-CHECKED_PX = 107  # float64 is slow; odd, so that every padding is met
+CHECKED_PX = 107  # side of the compared images: small, as float64 is slow; odd, to need all padding
 QUARTILES = {"median": 0.5, "q1": 0.25, "q3": 0.75}
 
 
 @dataclass
 class Contender:
-    """A network in the condition in which its step is measured."""
+    """A network in the precision and memory format in which its step is measured."""
 
-    name: str
+    name: str  # such as "ours bfloat16"
     network: nn.Module
     precision: torch.dtype
     memory_format: torch.memory_format
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward, losses, backward and zero_grad, as the training loop does them; returns the
-        losses.
+        """Forward, losses, backward and zero_grad, as the training loop does them.
+
+        Returns the losses by name.
         """
         images = batch["image"].contiguous(memory_format=self.memory_format)
-        with torch.autocast(
-            images.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16
-        ):
+        is_bfloat16 = self.precision is torch.bfloat16
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_bfloat16):
             outputs = self.network(images)
-        losses = self.network.losses(
-            {name: value.float() for name, value in outputs.items()}, batch
-        )
-        (
-            losses["total"] + losses.get("adversary", 0)
-        ).backward()  # LAE's second optimiser has its own gradients
+        in_float32 = {name: value.float() for name, value in outputs.items()}
+        losses = self.network.losses(in_float32, batch)
+        # LAE trains an adversary, too, with gradients of its own.
+        objective = losses["total"] + losses.get("adversary", 0)
+        objective.backward()
         self.network.zero_grad()
         return losses
 
     def seconds(self, batch: Batch) -> float:
-        """Wall time of one step."""
-        gc.collect()
+        """Wall time of one step, in seconds."""
+        gc.collect()  # so that it does not happen during the step
         _finish(batch)
         start = time.perf_counter()
         self.step(batch)
@@ -301,18 +336,16 @@ class Contender:
         return time.perf_counter() - start
 
     def peak_mib(self, batch: Batch) -> float:
-        """Peak of tensor memory in a step, MiB: the weights of this contender and all that the step
-        allocates.
+        """Peak of tensor memory in a step, MiB: this contender's weights and all that it allocates.
 
-        On both devices the allocator's own count, which the rest of the process does not touch: on
-        CUDA its peak, on the CPU the running sum of what the profiler saw allocated and freed. (The
-        resident memory of a process also holds what malloc keeps of earlier steps, and oneDNN's and
-        Python's code.)
+        On both devices this is the allocator's own count, which the rest of the process does not
+        touch: on CUDA its peak, on the CPU the running sum of what the profiler saw allocated and
+        freed. (The resident memory of a process also holds what malloc keeps of earlier steps, and
+        oneDNN's and Python's code.)
         """
-        own = sum(
-            t.numel() * t.element_size()
-            for t in [*self.network.parameters(), *self.network.buffers()]
-        )
+        own_bytes = 0
+        for tensor in [*self.network.parameters(), *self.network.buffers()]:
+            own_bytes += tensor.numel() * tensor.element_size()
         gc.collect()
         if batch["image"].is_cuda:
             _finish(batch)
@@ -320,25 +353,32 @@ class Contender:
             before = torch.cuda.memory_allocated()
             self.step(batch)
             _finish(batch)
-            return (own + torch.cuda.max_memory_allocated() - before) / 2**20
+            step_bytes = torch.cuda.max_memory_allocated() - before
+        else:
+            step_bytes = self._peak_bytes_on_cpu(batch)
+        return (own_bytes + step_bytes) / 2**20
+
+    def _peak_bytes_on_cpu(self, batch: Batch) -> int:
+        """The most memory that a step holds at once, by the profiler's list of allocations."""
         with tempfile.TemporaryDirectory() as folder:
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
                 self.step(batch)
+            # Only the exported trace has the allocations in their order.
             trace = Path(folder) / "trace.json"
-            seen.export_chrome_trace(str(trace))
-            events = [
-                event
-                for event in json.loads(trace.read_text())["traceEvents"]
-                if event.get("name") == "[memory]"
-            ]
-        held = peak = 0
-        for event in sorted(events, key=lambda event: event["args"]["Ev Idx"]):
-            held += event["args"]["Bytes"]
+            profiler.export_chrome_trace(str(trace))
+            events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+        allocations = [event["args"] for event in events if event.get("name") == "[memory]"]
+        allocations.sort(key=lambda allocation: allocation["Ev Idx"])
+        held = 0
+        peak = 0
+        for allocation in allocations:
+            held += allocation["Bytes"]  # negative: freed
             peak = max(peak, held)
-        return (own + peak) / 2**20
+        return peak
 
 
 def _finish(batch: Batch) -> None:
+    """Wait until the GPU, if the batch is on one, has done what it was given."""
     if batch["image"].is_cuda:
         torch.cuda.synchronize()
 
@@ -346,8 +386,11 @@ def _finish(batch: Batch) -> None:
 def networks(paper: str, settings: Settings) -> tuple[nn.Module, nn.Module]:
     """Ours, channels-last, and the transcription, in the default layout, with the same weights.
 
-    Weights that start at zero (γ, biases) are moved from it, since they would hide a difference
-    behind them.
+    Weights that start at zero (γ, biases) get other values, since a factor of zero would hide a
+    difference in what it multiplies.
+
+    Raises:
+        AssertionError: The transcription's weights are not ours, but for the unused stage.
     """
     torch.manual_seed(torch_seed("benchmark"))
     ours = papers.module(paper).Network(settings)
@@ -357,128 +400,155 @@ def networks(paper: str, settings: Settings) -> tuple[nn.Module, nn.Module]:
                 parameter.uniform_(0.1, 0.5)
     transcription = TRANSCRIPTIONS[paper](settings)
     missing, unexpected = transcription.load_state_dict(ours.state_dict(), strict=False)
-    if unexpected or not all(
-        name.startswith("rgb.6.") for name in missing
-    ):  # only the stage that nothing uses
+    # The last stage of the localising backbone, which nothing uses, is only in the transcription.
+    missing = [name for name in missing if not name.startswith("rgb.6.")]
+    if unexpected or missing:
         raise AssertionError(f"the weights differ: missing {missing}, unexpected {unexpected}")
     return ours.to(memory_format=torch.channels_last), transcription
 
 
 def random_batch(size: int, count: int, device: str) -> Batch:
-    """Noise, every second image fake with the left half of a random height forged."""
+    """A batch of noise: every second image is fake, with a part of its left half forged.
+
+    Args:
+        size: Side of the images, in pixels.
+        count: The number of images.
+        device: Where the tensors lie.
+    """
     random = rng("benchmark", size, count)
     label = torch.arange(count) % 2
     mask = torch.zeros(count, 1, size, size)
-    for place in label.nonzero()[:, 0]:
-        mask[place, :, : int(random.integers(1, size)), : size // 2] = 1
-    batch = {
-        "image": torch.tensor(random.standard_normal((count, 3, size, size)), dtype=torch.float32)
+    for fake in label.nonzero()[:, 0]:
+        forged_rows = int(random.integers(1, size))
+        mask[fake, :, :forged_rows, : size // 2] = 1
+    noise = random.standard_normal((count, 3, size, size))
+    tensors = {
+        "image": torch.tensor(noise, dtype=torch.float32),
+        "label": label,
+        "mask": mask,
+        "has_mask": torch.ones(count, dtype=torch.bool),
+        "landmarks": torch.full((count, 5, 2), torch.nan),
     }
-    batch |= {"label": label, "mask": mask, "has_mask": torch.ones(count, dtype=torch.bool)}
-    batch |= {"landmarks": torch.full((count, 5, 2), torch.nan)}
-    return {name: value.to(device) for name, value in batch.items()} | {
-        "epoch": 0,
-        "partner": None,
-        "weight": 1.0,
-    }
+    batch = {name: value.to(device) for name, value in tensors.items()}
+    # What the training loop adds to a batch.
+    return {**batch, "epoch": 0, "partner": None, "weight": 1.0}
 
 
 def check_equal(ours: nn.Module, transcription: nn.Module, batch: Batch) -> None:
-    """Both compute the same logits, losses and gradients, in training mode but without dropout.
+    """Check that both compute the same logits, losses and gradients.
 
-    In float64, where the order of a sum decides nothing: in float32 a batch norm over few images
-    makes two correct networks differ more than two different ones.
+    They are in training mode but without dropout, whose random numbers would differ, and in
+    float64, where the order of a sum decides nothing: in float32 a batch norm over few images makes
+    two correct networks differ more than two different ones.
 
-    Raises: AssertionError: an output, a loss, or the gradient of the total loss by the images,
-        differs by more than a thousandth of its largest value.
+    Raises:
+        AssertionError: An output, a loss, or the gradient of the total loss by the images, differs
+            by more than a thousandth of its largest value.
     """
-    found = []
-    for network in (ours, transcription):
-        for module in network.double().train().modules():
-            if isinstance(module, nn.Dropout):
-                module.eval()
-        images = batch["image"].double().requires_grad_()
-        outputs = network(images)
-        losses = network.losses(outputs, batch)
-        (gradient,) = torch.autograd.grad(losses["total"], images)
-        found.append(
-            {
-                **{f"loss {name}": value.detach() for name, value in losses.items()},
-                "gradient": gradient,
-            }
-        )
-        found[-1] |= {f"output {name}": value.detach() for name, value in outputs.items()}
-        network.float().train()
-    for name, theirs in found[1].items():
-        off, limit = (found[0][name] - theirs).abs().max(), 1e-3 * theirs.abs().max()
-        if not off <= limit:
+    results = _results(ours, batch)
+    for name, expected in _results(transcription, batch).items():
+        difference = (results[name] - expected).abs().max()
+        limit = 1e-3 * expected.abs().max()
+        if not difference <= limit:  # NaN is not
             raise AssertionError(
-                f"ours and the transcription differ in {name} by {off:.2g}; {limit:.2g} is allowed"
+                f"ours and the transcription differ in {name} by {difference:.2g}; "
+                f"{limit:.2g} is allowed"
             )
 
 
+def _results(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """A network's outputs, losses and the gradient of the total loss by the images, in float64."""
+    network.double().train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    images = batch["image"].double().requires_grad_()
+    outputs = network(images)
+    losses = network.losses(outputs, batch)
+    (gradient,) = torch.autograd.grad(losses["total"], images)
+    results = {"gradient": gradient}
+    for name, value in losses.items():
+        results[f"loss {name}"] = value.detach()
+    for name, value in outputs.items():
+        results[f"output {name}"] = value.detach()
+    network.float().train()
+    return results
+
+
 def measure(
-    contenders: list[Contender], batch: Batch, rounds: int, warmup: int, echo: Callable
+    contenders: list[Contender],
+    batch: Batch,
+    rounds: int,
+    warmup: int,
+    echo: Callable[[str], object],
 ) -> pd.DataFrame:
-    """Seconds a step: one row a round, one column a contender, which take turns; ``warmup``
-    rounds go first unseen.
+    """Seconds per step, one row per round and one column per contender; they take turns.
+
+    ``warmup`` more rounds go first and are left out. ``echo`` gets a line about each round.
     """
-    rows = []
+    table = []
     for place in range(warmup + rounds):
-        rows.append({contender.name: contender.seconds(batch) for contender in contenders})
-        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in rows[-1].items())
-        echo(
-            f"{'warm-up' if place < warmup else f'round {place - warmup + 1} of {rounds}'}: {times}"
-        )
-    return pd.DataFrame(rows[warmup:])
+        table.append({contender.name: contender.seconds(batch) for contender in contenders})
+        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in table[-1].items())
+        title = "warm-up" if place < warmup else f"round {place - warmup + 1} of {rounds}"
+        echo(f"{title}: {times}")
+    return pd.DataFrame(table[warmup:])
 
 
 def rows(
     contenders: list[Contender], seconds: pd.DataFrame, peaks: list[float], **condition: Any
 ) -> pd.DataFrame:
-    """One row a contender: its condition, median and quartiles of its times and of its rounds'
-    ratios, its memory.
+    """One row per contender; the last contender is the transcription.
+
+    Columns are the ``condition``, median and quartiles of the step's seconds and of how many times
+    as fast as the transcription it was, round by round, and its peak memory, in MiB and as a share
+    of the transcription's.
     """
     table = []
     for contender, peak in zip(contenders, peaks):
-        times, ratios = seconds[contender.name], seconds["transcription"] / seconds[contender.name]
-        row = condition | {
+        times = seconds[contender.name]
+        ratios = seconds["transcription"] / times
+        row = {
+            **condition,
             "contender": contender.name,
             "precision": str(contender.precision).removeprefix("torch."),
             "memory_format": str(contender.memory_format).removeprefix("torch."),
             "rounds": len(seconds),
         }
         for name, values in (("step_s", times), ("times_as_fast", ratios)):
-            row |= {
-                f"{name}_{label}": round(values.quantile(q), 4) for label, q in QUARTILES.items()
-            }
-        table.append(
-            row
-            | {"peak_memory_mib": round(peak, 1), "peak_memory_share": round(peak / peaks[-1], 4)}
-        )
+            for label, share in QUARTILES.items():
+                row[f"{name}_{label}"] = round(values.quantile(share), 4)
+        row["peak_memory_mib"] = round(peak, 1)
+        row["peak_memory_share"] = round(peak / peaks[-1], 4)
+        table.append(row)
     return pd.DataFrame(table)
 
 
 def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
-    """Each requirement, what was measured and whether it is met."""
+    """Each requirement, what was measured and whether it is met; of all rows but the last.
+
+    The last is the transcription, of which nothing is required.
+    """
     lines = []
     for row in table[:-1].itertuples():
-        speed, memory = REQUIRED[paper][row.precision], REQUIRED[paper]["memory"]
+        least_speed = REQUIRED[paper][row.precision]
+        most_memory = REQUIRED[paper]["memory"]
         quartiles = f"{row.times_as_fast_q1:.2f} to {row.times_as_fast_q3:.2f}"
-        spread = f"{row.times_as_fast_median:.2f} ({quartiles})"
-        for requirement, met in (
-            (f"at least {speed} times as fast: {spread}", row.times_as_fast_median >= speed),
-            (
-                f"at most {memory} of the peak memory: {row.peak_memory_share:.3f}",
-                row.peak_memory_share <= memory,
-            ),
-        ):
-            lines.append(f"{row.contender}, {requirement}: {'met' if met else 'not met'}")
+        speed = f"{row.times_as_fast_median:.2f} ({quartiles})"
+        is_fast = row.times_as_fast_median >= least_speed
+        is_small = row.peak_memory_share <= most_memory
+        requirements = {
+            f"at least {least_speed} times as fast: {speed}": is_fast,
+            f"at most {most_memory} of the peak memory: {row.peak_memory_share:.3f}": is_small,
+        }
+        for requirement, is_met in requirements.items():
+            verdict = "met" if is_met else "not met"
+            lines.append(f"{row.contender}, {requirement}: {verdict}")
     return lines
 
 
 def device_model(device: str) -> str:
-    """The processor's model beside the architecture, where the system tells."""
+    """A device's name, such as cpu x86_64, with the processor's model before it, if Linux tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -487,7 +557,7 @@ def device_model(device: str) -> str:
 
 def main(
     paper: Annotated[str, typer.Argument(help=f"one of {', '.join(TRANSCRIPTIONS)}")],
-    batch: Annotated[int, typer.Option(min=2, help="images a step")] = 4,
+    batch: Annotated[int, typer.Option(min=2, help="images per step")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="rounds that count")] = 8,
     warmup: Annotated[int, typer.Option(min=0, help="rounds before them that do not")] = 2,
     size: Annotated[
@@ -499,17 +569,15 @@ def main(
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of the row files")] = Path("reports/benchmarks"),
 ) -> None:
-    """Measure a training step of a paper's network against a transcription of its description, side
-    by side.
+    """Measure a training step of a paper's network beside a transcription of its description.
 
-    Writes one row a contender to OUT/step-PAPER-BACKBONE-SIZEpx-batchN-DEVICE-Nthreads.csv. The
+    Writes one row per contender to OUT/step-PAPER-BACKBONE-SIZEpx-batchN-DEVICE-Nthreads.csv. The
     times decide no exit code: it is 1 when the two do not compute the same.
     """
     if paper not in TRANSCRIPTIONS:
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
-    warnings.filterwarnings(
-        "ignore", message="reduction: 'mean'"
-    )  # half of the divergence is what is described
+    # torch warns that a mean over classes is half of the divergence; that half is described.
+    warnings.filterwarnings("ignore", message="reduction: 'mean'")
     torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32 for both
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"pretrained": False, "image_size": size, "backbone": backbone}
@@ -526,34 +594,29 @@ def main(
         Contender("transcription", transcription, torch.float32, torch.contiguous_format),
     ]
     seconds = measure(contenders, images, rounds, warmup, typer.echo)
-    facts = environment()
+    measured_on = environment()
     condition = {
         "paper": paper,
         "backbone": settings.backbone,
         "size_px": settings.image_size,
         "batch": batch,
-    }
-    condition |= {
         "device": device,
-        "device_model": device_model(facts["device"]),
-        "threads": facts["threads"],
+        "device_model": device_model(measured_on["device"]),
+        "threads": measured_on["threads"],
+        "torch": measured_on["packages"]["torch"],
+        "timm": measured_on["packages"]["timm"],
+        "commit": measured_on["commit"],
     }
-    condition |= {
-        "torch": facts["packages"]["torch"],
-        "timm": facts["packages"]["timm"],
-        "commit": facts["commit"],
-    }
-    table = rows(
-        contenders, seconds, [contender.peak_mib(images) for contender in contenders], **condition
-    )
-    size_and_place = f"{settings.image_size}px-batch{batch}-{device}-{facts['threads']}threads"
+    peaks = [contender.peak_mib(images) for contender in contenders]
+    table = rows(contenders, seconds, peaks, **condition)
+    threads_text = f"{measured_on['threads']}threads"
+    size_and_place = f"{settings.image_size}px-batch{batch}-{device}-{threads_text}"
     name = f"step-{paper}-{settings.backbone}-{size_and_place}"
     with atomic(out / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False)
-    shown = [column for column in table if column not in condition]
-    typer.echo(
-        table[shown].rename(columns=lambda column: column.replace("_", " ")).to_string(index=False)
-    )
+    shown = table.drop(columns=list(condition))
+    shown = shown.rename(columns=lambda column: column.replace("_", " "))
+    typer.echo(shown.to_string(index=False))
     typer.echo("\n".join(["", *verdicts(paper, table), "", f"written: {name}.csv in {out}"]))
 
 

@@ -25,6 +25,7 @@ PAPERS = {
     "xception",
 }
 WORDS = {".yaml", ".jinja", ".mplstyle"}  # files of which words are counted
+# Tokens that are no code: layout, which a formatter decides, and comments.
 NO_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -44,7 +45,7 @@ class Code:
 
     path: Path
     tree: ast.Module
-    tokens: list[tokenize.TokenInfo]  # without comments and docstrings
+    tokens: list[tokenize.TokenInfo]  # in their order, without comments and docstrings
 
     @property
     def lines(self) -> int:
@@ -57,7 +58,7 @@ class Code:
         return len(self.tokens) / max(1, self.lines)
 
     def function_lines(self) -> dict[str, int]:
-        """The lines of code of each function, by its name and first line."""
+        """The number of lines of code of each function, by its name and first line, ``read:88``."""
         lengths = {}
         for node in ast.walk(self.tree):
             if isinstance(node, FUNCTIONS):
@@ -67,7 +68,10 @@ class Code:
         return lengths
 
     def statement_tokens(self) -> list[int]:
-        """The tokens of each statement; of a compound one, those before its body."""
+        """The number of tokens of each statement; of a compound one, those before its body.
+
+        A compound statement, such as ``if``, contains others, which are counted by themselves.
+        """
         starts = [token.start for token in self.tokens]
         counts = []
         for node in ast.walk(self.tree):
@@ -76,17 +80,18 @@ class Code:
                 body = getattr(node, "body", None)
                 if body:
                     end = (body[0].lineno, body[0].col_offset)
+                # Tokens are sorted by (line, column), so a span's number is a difference of places.
                 begin = bisect.bisect_left(starts, (node.lineno, node.col_offset))
                 counts.append(bisect.bisect_left(starts, end) - begin)
         return [count for count in counts if count]  # docstrings have none
 
     def comprehensions(self) -> int:
         """The number of comprehensions and generator expressions."""
-        return sum(isinstance(node, COMPREHENSIONS) for node in ast.walk(self.tree))
+        return sum(isinstance(node, COMPREHENSIONS) for node in ast.walk(self.tree))  # True is 1
 
 
 def lines_of(tokens: list[tokenize.TokenInfo]) -> set[int]:
-    """The numbers of the lines on which tokens stand."""
+    """The numbers of the lines on which tokens stand; a text of several lines has them all."""
     lines = set()
     for token in tokens:
         lines.update(range(token.start[0], token.end[0] + 1))
@@ -97,6 +102,7 @@ def read(path: Path) -> Code:
     """The code of a Python file."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
+    # A docstring is a token like any other text: only the syntax tree tells which texts are one.
     docstring_lines = set()
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
@@ -121,8 +127,8 @@ def tests(checkout: Path = CHECKOUT) -> list[Code]:
 
 
 def is_general(path: Path) -> bool:
-    """Whether a file counts as general code."""
-    return "synth" not in path.parts and path.stem not in PAPERS
+    """Whether a file of the package counts as general code: no file of dfnb/synth or of a paper."""
+    return path.parent.name != "synth" and path.stem not in PAPERS
 
 
 def words(checkout: Path = CHECKOUT) -> dict[Path, int]:
@@ -142,7 +148,7 @@ def general(files: list[Code], checkout: Path = CHECKOUT) -> int:
 
 
 def report() -> Iterator[str]:
-    """The lines that this script prints."""
+    """The lines that this script prints: of each file tokens, lines and tokens per line; sums."""
     files = package()
     for code in [*files, *tests()]:
         name = code.path.relative_to(CHECKOUT)

@@ -19,7 +19,13 @@ COLUMNS = 5  # pairs of a real frame and its forgery
 
 
 def row(name: str) -> pictures.Row:
-    """The first frames of a dataset's first test people, real and forged in turn."""
+    """The row of a dataset: frames of its first test people, real and forged in turn.
+
+    A row of a panel is a title, crops (H, W, 3), masks (H, W) whose outlines are drawn, and options
+    of ``imshow``. The dataset is built in ``DFNB_HOME``.
+    """
+    # One video per person with one frame: 2 * COLUMNS people give as many real and forged frames,
+    # of which the first people's are shown.
     identities = {"train": 0, "val": 0, "test": 2 * COLUMNS}
     preset = synth.preset(name, identities=identities, videos=1, frames=1)
     synth.build(name, preset, workers=1)
@@ -35,13 +41,14 @@ def row(name: str) -> pictures.Row:
 
 
 def main(target: Path) -> None:
-    """Make small versions of the four datasets in a temporary home, and save the picture."""
+    """Make small versions of the four datasets in a temporary home, and save the picture as PNG."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["DFNB_HOME"] = home
         figures.style()
         rows = [row(f"synth-{letter}") for letter in "abcd"]
         figure = pictures.panel(rows, ["real", "forged"] * COLUMNS)
         with atomic(target) as temporary:
+            # Without the name of matplotlib's version, the same picture has the same bytes.
             figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
         plt.close(figure)
 

@@ -20,12 +20,16 @@ from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.store import KEYS
 
-SIDE, MARK = 48, 12
+SIDE, MARK = 48, 12  # of frames and of the mark, in pixels
 EXPLAIN = [name for name in maps.EXPLAINERS if name not in metrics.PLACEBOS]
 
 
 class Planted(Network):
-    """Fake is what has something red in it: one convolution that sees red, and nothing else."""
+    """Fake is what has something red in it: one convolution that sees red, and nothing else.
+
+    The first channel is red minus the mean of green and blue, minus 1, where that is positive, and
+    the second is 0. The log-odds of fake are 80 times its mean over the image, minus 2.
+    """
 
     def __init__(self):
         super().__init__()
@@ -62,7 +66,10 @@ class PlantedRun(Run):
 
 
 def write_planted_video(folder, number):
-    """Two frames; in every second video one corner is red."""
+    """Two frames of grey noise; in every second video, a fake, one corner is red.
+
+    Videos 0 to 3 are for training. The masks of videos 14 and 15 are unknown.
+    """
     draw = rng("planted", number)
     crops = draw.integers(90, 160, (2, SIDE, SIDE, 1), dtype=np.uint8).repeat(3, 3)
     masks = np.zeros((2, SIDE, SIDE), bool)
@@ -132,10 +139,11 @@ def test_the_sample_is_balanced_and_of_the_test_split(frames):
 @pytest.mark.parametrize("name", [*EXPLAIN, "red stream"])
 def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, frames, name):
     table = measures.measure(planted, frames, name)
+    # One row per forged frame, in their order.
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(table[list(KEYS)], forged[list(KEYS)])
     masked = table.dropna(subset="chance")
-    assert len(masked) == 5
+    assert len(masked) == 5  # one of the six forged videos has no mask
     assert masked["chance"].tolist() == pytest.approx([MARK**2 / SIDE**2] * 5)
     assert masked["pointing"].mean() > 0.9
     assert masked["energy"].mean() > 0.55
@@ -190,7 +198,7 @@ def test_grad_cam_is_of_the_last_map_that_the_decision_uses():
     network = Sideways()
     images = torch.randn(2, 3, 8, 8)
     weights = network.head.weight[1] - network.head.weight[0]
-    gradient = weights[:, None, None] / 64  # that of a mean is 1 / n
+    gradient = weights[:, None, None] / 64  # of the mean over 8 × 8 positions
     expected = (gradient * network.body(images)).sum(1).relu()
     torch.testing.assert_close(maps.grad_cam(network, images), expected.detach())
     with pytest.raises(DfnbError, match="no map with an effect on the decision"):
@@ -225,7 +233,7 @@ def test_deletion_begins_with_the_frame_and_ends_with_grey(planted, images, fram
     whole = network.score(network(images)).detach().numpy()
     empty = network.score(network(images * 0)).detach().numpy()
     np.testing.assert_allclose(curves[["deletion 0", "deletion 100"]].T, [whole, empty], atol=1e-6)
-    fake = frames["label"].to_numpy() == 1  # the mark is 6 % of their pixels
+    fake = frames["label"].to_numpy() == 1  # the mark is 6 % of their pixels: hidden at 10 %
     assert curves["deletion 10"][fake].max() < 0.2
     steps = curves.drop(columns="deletion")
     np.testing.assert_allclose(curves["deletion"], np.trapezoid(steps, dx=0.1))

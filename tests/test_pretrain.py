@@ -39,6 +39,7 @@ def test_a_face_is_what_its_targets_say():
     settings = pretrain.Settings(seed=3, blur=(0.5, 0.5), noise=(0.02, 0.02), jpeg=(70, 70))
     image, values = pretrain.face(settings, 5)
     assert (image.shape, image.dtype) == ((96, 96, 3), np.uint8)
+    # The same stream gives the same person and pose once more.
     draw = rng("pretext", 3, 5)
     look = people.person(draw, draw.uniform(0, 4))
     [pose] = people.motion(draw, draw, 1)
@@ -74,6 +75,7 @@ def test_the_committed_starts_are_what_their_records_say(tag):
 def test_every_detector_starts_from_the_drawn_faces_in_all_its_parts(paper):
     network = small(paper, pretrained=True)
     assert network.weights_from == "drawn faces"
+    # The last layer of the start is in every backbone of the network.
     last = load_file(backbones.STARTS / "drawn_faces.safetensors")["features.3.conv.weight"]
     copies = 0
     for value in network.parameters():

@@ -21,7 +21,7 @@ from dfnb.synth import people
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = synth.preset("seams").forgery
-WHOLE_FRAME = ("moved", "whole", "reduced")
+WHOLE_FRAME = ("moved", "whole", "reduced")  # methods that replace all pixels
 # What identified the datasets of the committed study when it was made.
 STUDIED = {
     "synth-a-study": "808aad1e3a5e4d76",
@@ -39,18 +39,22 @@ def home(tmp_path, monkeypatch):
 
 
 def make(name="synth-a", workers=1, **changes):
+    """Build a small dataset with the settings of synth-a but for the changes; its record."""
     settings = synth.preset("synth-a", **{**FEW, **changes})
     return synth.build(name, settings, workers)
 
 
 def shot_of(number):
-    """A captured frame of a person; all are in the same scene."""
+    """A captured frame of a person; all are in the same scene, that of video 0 of person 0."""
     settings = synth.preset("synth-a", frames=1)
-    [shot] = synth.film(synth.Person(number, "test", 1.5), 0, 0, (0, 7), settings)
+    streams = (0, 7)  # how the keys of random streams begin
+    person = synth.Person(number, "test", tone=1.5)
+    [shot] = synth.film(person, 0, 0, streams, settings)
     return shot
 
 
 def masks_of(table):
+    """The masks (n, 96, 96) bool of the rows of a frames table."""
     pixels = Pixels(table.attrs["folder"])
     masks = []
     for path, row in zip(table["mask"].astype(str), table["row"]):
@@ -73,7 +77,7 @@ def test_a_killed_build_goes_on_where_it_was(home):
     first = make()
     folder = dataset_folder("synth-a")
     lost, kept, *_ = sorted((folder / "videos/real").iterdir())
-    (folder / "record.json").unlink()
+    (folder / "record.json").unlink()  # written last: without it, the build has not finished
     shutil.rmtree(lost)
     before = (kept / "frames.npy").stat()
     assert make()["fingerprint"] == first["fingerprint"]
@@ -132,7 +136,7 @@ def test_masks_are_exact(method, blend):
     image, mask = synth.forge(method, target, shot_of(1), forgery, rng(3))
     differs = (image != target.image).any(axis=-1)
     assert not (differs & ~mask).any()
-    assert differs[mask].mean() > 0.99
+    assert differs[mask].mean() > 0.99  # a value may come out the same by chance
     if method in WHOLE_FRAME:
         assert mask.all()
     else:
@@ -160,7 +164,7 @@ def test_every_family_is_there_with_the_right_truth(home):
     assert ((table["source"] == "") == (table["label"] == 0)).all()
     fakes = table[table["label"] == 1]
     masks = masks_of(fakes)
-    assert masks[:, 8:-8, 8:-8].sum() == masks.sum()
+    assert masks[:, 8:-8, 8:-8].sum() == masks.sum()  # faces are forged, not the frame's border
     assert masks.any(axis=(1, 2)).all()
     # No leak: neither a person nor a pair is in two splits, and no person is in two pairs.
     tables = {"synth-a": table}
@@ -171,6 +175,7 @@ def test_every_family_is_there_with_the_right_truth(home):
 
 def test_two_datasets_share_no_person():
     settings = synth.preset("smoke-b")
+    # The tone is a random number of each person's own stream: equal tones are equal people.
     first, _ = synth.cast("one", settings)
     second, _ = synth.cast("two", settings)
     assert not {person.tone for person in first} & {person.tone for person in second}
@@ -201,15 +206,20 @@ def test_a_mark_tells_the_label_as_often_as_the_cue_says(home):
     make(identities={"test": 60}, videos=1, frames=1, cue=0.9, seed=4)
     table = load_frames("synth-a")
     crops = np.stack([np.load(dataset_folder("synth-a") / path)[0] for path in table["path"]])
+    # Mean colours (2, n, 3) of the upper left and the upper right corner, one of which is marked.
     corners = np.stack([crops[:, 6:16, 6:16], crops[:, 6:16, -16:-6]]).mean(axis=(2, 3))
     warmth = corners[..., 0] - corners[..., 2]  # red minus blue
     marked = np.abs(warmth).argmax(axis=0)
     is_warm = warmth[marked, np.arange(len(table))] > 0
-    assert 0.85 < (is_warm == (table["label"] == 1)).mean() <= 1
+    assert 0.85 < (is_warm == (table["label"] == 1)).mean() <= 1  # (1 + 0.9) / 2 = 0.95 by the cue
 
 
 def test_nothing_but_the_face_tells_real_from_fake(home, monkeypatch):
-    """Every interval lies within 0.45 and 0.55, for 1,000 real and 1,000 forged videos."""
+    """No property beside the face, such as brightness or file size, separates the two.
+
+    The audit's limit is made as strict as the number of videos allows: every interval of an AUC
+    lies within 0.45 and 0.55, for 1,000 real and 1,000 forged videos.
+    """
     make(identities={"test": 1000}, videos=1, frames=1, seed=9, workers=2)
     monkeypatch.setattr("dfnb.data.audit.CLEAR_AUC", 0.55)
     table = shortcuts(load_frames("synth-a"))
@@ -218,7 +228,8 @@ def test_nothing_but_the_face_tells_real_from_fake(home, monkeypatch):
 
 # ---------------------------------------------------------------- portraits
 
-# Left, top, width and height, and x and y of five landmarks.
+# What the detector says of a face, but for its confidence: left, top, width and height, and x and y
+# of five landmarks, in pixels.
 FACE = [30, 30, 40, 50, 30, 40, 70, 40, 50, 55, 35, 75, 65, 75]
 
 REAL = os.environ.get("DFNB_REAL_DATA")
@@ -259,6 +270,7 @@ def portraits(home, monkeypatch):
     folder.mkdir()
     for number in range(24):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((99, 99, 3), 100 + number, np.uint8))
+    # A name in Latin-1, which is not UTF-8, and a hidden file, which is not to be listed.
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "0.png").read_bytes())
     (folder / ".DS_Store").touch()
     monkeypatch.setattr(faces, "detector_path", lambda: folder / "0.png")
@@ -268,6 +280,7 @@ def portraits(home, monkeypatch):
 
 def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(portraits):
     def status(name, preset="smoke-a"):
+        """Exit code and output of ``dfnb synth``."""
         words = ["synth", preset, "--portraits", str(portraits), "--name", name, "--workers", "1"]
         result = CliRunner().invoke(commands, words)
         return result.exit_code, result.output
@@ -285,8 +298,9 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(portraits
 
 def test_a_portrait_keeps_its_split_in_every_dataset(portraits):
     def tested(name):
+        """The files of the test people."""
         persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
-        assert len(facts["portraits"]) + len(facts["quarantine"]) == 25
+        assert len(facts["portraits"]) + len(facts["quarantine"]) == 25  # all files
         numbers = [f"{person.number:03d}" for person in persons if person.split == "test"]
         return {facts["portraits"][number] for number in numbers}
 

@@ -63,6 +63,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     parts = set((layer or network).modules())
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
+        """Keep what a part of the layer returns, if it is a feature map; called after each part."""
         # (n, channels, h, w) with more than one position; pooled features have only one.
         is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
         if part in parts and is_map and output.requires_grad:

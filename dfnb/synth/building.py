@@ -319,7 +319,7 @@ def make_videos(
 
     It runs in a worker process; the videos are written by the caller.
     """
-    cv2.setNumThreads(1)  # one process per core: threads inside would only wait for each other
+    cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
     made = []
     for number in range(settings.videos):  # videos 0, 1, 2 are named a, b, c after the person
         sources = _sources(target, donor, number, settings)
@@ -352,7 +352,9 @@ def _sources(
     their number is empty.
     """
     methods = settings.methods
-    if not settings.people_of:  # the methods take turns from video to video
+    # With people_of every method forges every film; else the methods take turns from video to
+    # video, so that each makes about as many.
+    if not settings.people_of:
         turn = (target.number * settings.videos + video) % len(methods)
         methods = [methods[turn]]
     sources = {"real": ""}
@@ -362,7 +364,15 @@ def _sources(
 
 
 class _Take:
-    """One film of a person, captured; all its forgeries draw from the same streams."""
+    """One film of a person, captured; all its forgeries draw from the same streams.
+
+    Attributes:
+        key: How the keys of the video's random streams begin.
+        shots: The frames of the film.
+        longer_shots: These, and as many more as a method needs that takes the target's own later
+            frames in place of a donor's.
+        donor_shots: The donor in the same scene and pose, frame by frame.
+    """
 
     def __init__(
         self,
@@ -373,11 +383,12 @@ class _Take:
         settings: Settings,
         methods: Sequence[str],
     ) -> None:
+        """Film the target and the donor, as long as the methods need."""
         self.key = (*streams, target.number, video)
         self.target = target
         self.settings = settings
-        # Methods that take the target's own later frames need a longer film; its first frames are
-        # the same as those of a shorter one.
+        # The first frames of a longer film are those of a shorter one: each draws its numbers after
+        # the frames before it.
         more = max(FRAMES_LATER.get(method, 0) for method in methods)
         longer = settings.model_copy(update={"frames": settings.frames + more})
         self.longer_shots = film(target, target.number, video, streams, longer)
@@ -390,6 +401,8 @@ class _Take:
         label = int(method != "real")
         images = [shot.image for shot in self.shots]
         masks = None
+        # Real and forged videos go the same way from here on, but draw from streams of their own:
+        # nothing about mark, colours and compression is shared by the two.
         if label:
             images, masks = self._forged(method)
         if settings.cue is not None:
@@ -406,7 +419,7 @@ class _Take:
         """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
-        if method in FRAMES_LATER:
+        if method in FRAMES_LATER:  # it takes the target's own later frames as the donor's
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
         images = []
         masks = []
@@ -463,7 +476,8 @@ def build(
     clock = Clock()
     parameters = _parameters(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
-    with locked(folder, wait_s=-1):  # jobs that run side by side need the same dataset
+    # Jobs that run side by side need the same dataset: one builds it, the others wait without end.
+    with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)
         # Other contrasts leave the videos as they are: only the record is written anew.

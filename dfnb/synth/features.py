@@ -109,7 +109,7 @@ def _skin_colour(head: Head, mottling: Array) -> Array:
         width=0.15,
         height=0.12,
     )
-    red = look.blush * (cheeks + 0.7 * nose)
+    red = look.blush * (cheeks + 0.7 * nose)  # (S, S), how strong the blush is
     colour *= 1 - red[..., None] * BLUSH
     return colour
 
@@ -133,7 +133,7 @@ def _light_on_skin(head: Head) -> Array:
     )
     open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
     light = np.clip(head.shade * open_to_light, 0.05, 1.3)
-    return power(light[..., None], FACE_SHADOW)
+    return power(light[..., None], FACE_SHADOW)  # shadows are reddish, see FACE_SHADOW
 
 
 def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
@@ -181,6 +181,7 @@ class Eye:
     """
 
     def __init__(self, canvas: Array, head: Head, side: int) -> None:
+        """Place the eye on the canvas (S, S, 3); nothing is painted yet."""
         look = head.look
         self.head = head
         self.look = look
@@ -188,7 +189,7 @@ class Eye:
         self.pixels_per_unit = look.eye_size * head.radius
         middle_u = side * look.eye_u
         window = head.window(middle_u, look.eye_v - 0.1, reach=0.45)  # with the brow above it
-        self.view = canvas[window]
+        self.view = canvas[window]  # no copy: what is painted on it is on the canvas
         self.u = head.u[window]
         self.v = head.v[window]
         self.mean_shade = float(head.shade[window].mean())
@@ -344,12 +345,13 @@ class Mouth:
     """
 
     def __init__(self, canvas: Array, head: Head) -> None:
+        """Place the mouth on the canvas (S, S, 3); nothing is painted yet."""
         look = head.look
         pose = head.pose
         self.look = look
         self.pose = pose
         window = head.window(0, look.mouth_v, reach=0.55)
-        self.view = canvas[window]
+        self.view = canvas[window]  # no copy: what is painted on it is on the canvas
         self.shade = head.shade[window]
         self.half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
         self.pixels_per_unit = self.half_width * head.radius

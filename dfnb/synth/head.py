@@ -50,6 +50,7 @@ class Head:
     """
 
     def __init__(self, look: Look, pose: Pose, size: int) -> None:
+        """Compute all attributes for a canvas of ``size`` × ``size`` pixels."""
         self.look = look
         self.pose = pose
         self.radius = RADIUS * size * pose.scale
@@ -61,6 +62,7 @@ class Head:
         self.cos_pitch = math.cos(pose.pitch)
         sin_roll = math.sin(pose.roll)
         cos_roll = math.cos(pose.roll)
+        # Turns by -roll: it undoes the roll of the head.
         first_row = [cos_roll, sin_roll]
         second_row = [-sin_roll, cos_roll]
         self.roll = np.float32([first_row, second_row])
@@ -75,7 +77,7 @@ class Head:
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         self.x = (x - self.centre[0]) / self.radius
         self.y = (y - self.centre[1]) / self.radius
-        first_row, second_row = self.roll
+        first_row, second_row = self.roll  # (across, along) is the matrix times (x, y)
         self.across = first_row[0] * self.x + first_row[1] * self.y
         self.along = second_row[0] * self.x + second_row[1] * self.y
 
@@ -83,7 +85,7 @@ class Head:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
         # The point (x, y, z) of the sphere: undo the head's outline, which is not a circle. It is
-        # as wide as _half_width says, and look.chin bends it.
+        # as wide as _half_width says, and the exponent look.chin, about 1, makes it more angular.
         x = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         y = np.sign(self.along) * bent
@@ -102,6 +104,7 @@ class Head:
         self.v = y * self.cos_pitch - depth * self.sin_pitch
         self.side_u = np.abs(self.u)
         down_the_nose = np.clip(self.v / look.nose_v, 0, 1)
+        # The tip is nearest to the viewer, so it moves furthest when the head turns.
         self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
 
     def _half_width(self, along: Array | float) -> Array:

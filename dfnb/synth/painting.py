@@ -90,6 +90,7 @@ class Hair:
     """
 
     def __init__(self, head: Head) -> None:
+        """Compute strands, colour and outline at every pixel of the head's canvas."""
         look = head.look
         self.head = head
         # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant aside. The
@@ -187,7 +188,7 @@ class Hair:
         shadow = np.clip(shadow, 0, 1)
         lay_over(
             canvas,
-            colour=canvas * 0.75,
+            colour=canvas * 0.75,  # what is there already, darkened
             opacity=0.5 * shadow,
         )
         density = np.clip(0.97 + 0.03 * self.strand, 0, 1)
@@ -260,7 +261,10 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
 
 
 def _rows_of_body(head: Head) -> slice:
-    """The canvas's rows that can show neck and clothes: from below the head's middle."""
+    """The canvas's rows that can show neck and clothes: from below the head's middle.
+
+    Only these are computed. ``canvas[rows]`` is no copy: painting on it paints on the canvas.
+    """
     first_row = int(head.centre[1] + 0.3 * head.radius)
     return slice(max(first_row, 0), None)
 
