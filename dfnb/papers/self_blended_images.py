@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchvision.transforms import v2
 
 from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
@@ -123,6 +124,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 0.0  # [T]
     # Constant, then linearly to zero over the last quarter [T]
     schedule: contract.Schedule | Literal["last_quarter"] = "last_quarter"
+    augmentation: contract.Augmentation = "released"
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
         "colour",
         "frequency",
@@ -149,6 +151,10 @@ class Settings(contract.Settings):
             # The learning rate times 1, and in the last quarter times (steps left) / quarter.
             schedule = LambdaLR(optimisers[0], lambda step: min(1, (total_steps - step) / quarter))
         return optimisers, schedule
+
+    def released_transform(self) -> v2.Transform:
+        """The mirror alone [R]; colours, margins and JPEG are part of :meth:`samples`."""
+        return v2.RandomHorizontalFlip()
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """The target as a real sample, and the blend as a fake one, forged where it is blended.
