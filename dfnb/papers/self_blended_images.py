@@ -58,7 +58,7 @@ BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
 WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; in part it has none [M]
 SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance [R]
-# Opacity from which a pixel counts as blended; below it the target is left as it is [O].
+# Value of the mask, before the ratio, from which a pixel is blended; below it there is zero [O].
 VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
@@ -72,7 +72,7 @@ REFERENCE_SIDE = 380
 FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
 RESIZE = 0.05  # largest share by which the source shrinks or is enlarged [R]
 SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
-MARGIN = 0.1  # largest margin that a pair loses at each edge, as a share of the side [O]
+MARGIN = 0.1  # largest margin that a pair loses [M] at each edge, as a share of the side [O]
 QUALITY = (40, 100)  # of JPEG [M]
 
 Transform = Literal["colour", "frequency", "geometry"]
@@ -124,7 +124,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 0.0  # [T]
     # Constant, then linearly to zero over the last quarter [T]
     schedule: contract.Schedule | Literal["last_quarter"] = "last_quarter"
-    augmentation: contract.Augmentation = "released"
+    augmentation: contract.Augmentation = "released"  # the mirror [R]
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
         "colour",
         "frequency",
