@@ -43,15 +43,12 @@ def is_compared(metric: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The scores of a detector under a condition, at one level; one side of a comparison.
+    """The scores of a detector under a condition, of frames or of videos; a side of a comparison.
 
     Attributes:
-        read: Reads the tables of a detector under a condition, one per seed, see
-            :meth:`dfnb.store.Report.read`.
-        level: What a score is of: frames or videos.
-        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set: its fingerprint and
-            compression, and ``contrasts``, pairs of methods to compare, which is empty for most.
-        condition: Test set, corruption and map.
+        read: Reads tables, see :meth:`dfnb.store.Report.read`.
+        facts: The :data:`dfnb.store.TEST_SET_FACTS` of the test set. Its ``contrasts`` are pairs of
+            methods to compare.
         parts: For a mean over severities, the side of each severity; else empty.
         clean: For such a mean, the same side without corruption; else None.
     """
