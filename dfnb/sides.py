@@ -43,15 +43,13 @@ def is_compared(metric: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The scores of a detector under a condition, at one level; one side of a comparison.
+    """The scores of a detector under a condition, of frames or of videos; a side of a comparison.
 
     Attributes:
         read: Reads the tables of a detector under a condition, one per seed, see
             :meth:`dfnb.store.Report.read`.
-        level: What a score is of: frames or videos.
         facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and ``frames_per_video``,
             their mean. ``contrasts`` are pairs of methods to compare, which most sets have none of.
-        condition: Test set, corruption and map.
         parts: For a mean over severities, the side of each severity; else empty.
         clean: For such a mean, the same side without corruption; else None.
     """

@@ -85,6 +85,7 @@ def _entries(
         for kind, splits in kinds.items():
             for split in ("train", "val", "test"):
                 entries = splits.get(split, {})
+                # Only FaceForensics++ has the compression as a key.
                 for name, entry in entries.get(compression, entries).items():
                     yield kind, split, name, entry
 

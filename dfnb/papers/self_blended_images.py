@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchvision.transforms import v2
 
 from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
@@ -57,7 +58,7 @@ BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
 WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; in part it has none [M]
 SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance [R]
-# Opacity from which a pixel counts as blended; below it the target is left as it is [O].
+# Value of the mask, before the ratio, from which a pixel is blended; below it there is zero [O].
 VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
@@ -71,7 +72,7 @@ REFERENCE_SIDE = 380
 FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
 RESIZE = 0.05  # largest share by which the source shrinks or is enlarged [R]
 SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
-MARGIN = 0.1  # largest margin that a pair loses at each edge, as a share of the side [O]
+MARGIN = 0.1  # largest margin that a pair loses [M] at each edge, as a share of the side [O]
 QUALITY = (40, 100)  # of JPEG [M]
 
 Transform = Literal["colour", "frequency", "geometry"]
@@ -123,6 +124,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 0.0  # [T]
     # Constant, then linearly to zero over the last quarter [T]
     schedule: contract.Schedule | Literal["last_quarter"] = "last_quarter"
+    augmentation: contract.Augmentation = "released"  # the mirror [R]
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
         "colour",
         "frequency",
@@ -149,6 +151,10 @@ class Settings(contract.Settings):
             # The learning rate times 1, and in the last quarter times (steps left) / quarter.
             schedule = LambdaLR(optimisers[0], lambda step: min(1, (total_steps - step) / quarter))
         return optimisers, schedule
+
+    def released_transform(self) -> v2.Transform:
+        """The mirror alone [R]; colours, margins and JPEG are part of :meth:`samples`."""
+        return v2.RandomHorizontalFlip()
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """The target as a real sample, and the blend as a fake one, forged where it is blended.
