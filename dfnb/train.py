@@ -16,7 +16,7 @@ from lightning_fabric.strategies import DDPStrategy
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity, load_frames, select, thinned
 from dfnb.files import dataset_names, digest, locked, run_folder, write_json
-from dfnb.papers import backbones
+from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
 from dfnb.runs import Run
@@ -90,7 +90,11 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    weights = backbones.start(settings.backbone, settings.pretrained)
+    if settings.released:  # they are judged once, as after an epoch
+        settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
+        weights = released_weights.start(settings.released, papers.module(paper))
+    else:
+        weights = backbones.start(settings.backbone, settings.pretrained)
     if settings.pretrained and weights.file is None and not allow_random:
         raise DfnbError(
             f"the pretrained weights of {settings.backbone} cannot be fetched; start once where "

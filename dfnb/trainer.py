@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from dfnb import papers
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
+from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
 from dfnb.runs import Run
@@ -89,12 +90,16 @@ class Trainer:
     @single_thread()
     @_reproducible()
     def __call__(self, fabric: Fabric) -> None:
-        """Train to the end, from the start or from the checkpoint, and write the record."""
+        """Train to the end, from the start or from the checkpoint, and write the record.
+
+        Released weights are judged like those after an epoch, but not trained.
+        """
         self.fabric = fabric
         self.clock = Clock()
         self.set_up()
         while self.progress.epoch < self.settings.epochs:
-            self.train_epoch()
+            if not self.settings.released:
+                self.train_epoch()
             self.end_epoch()
         if fabric.is_global_zero:
             self.write_record()
@@ -120,7 +125,7 @@ class Trainer:
         self.step_module = self.fabric.setup(Step(network))
         self.network = self.step_module.module.network
         self.set_up_optimisers()
-        self._print(f"training from {network.weights_from} on {self.fabric.device}")
+        self._print(f"starting from {network.weights_from} on {self.fabric.device}")
         self.checkpoint = self.folder / "last.ckpt"
         self.saved_at = time.monotonic()
         if self.checkpoint.exists():
@@ -156,6 +161,8 @@ class Trainer:
         network = self.paper.Network(self.settings)
         if self.start:
             network.load_state_dict(self.start.network().state_dict())
+        if self.settings.released:
+            released_weights.load(network, self.settings.released, self.paper)
         return network.to(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------ an epoch
@@ -274,7 +281,7 @@ class Trainer:
         row["validation_auc"] = auc
         progress.log.append(row)
         self._print(
-            f"epoch {epoch} of {self.settings.epochs}: loss {row['loss_total']:.3f}, "
+            f"epoch {epoch} of {self.settings.epochs}: loss {row.get('loss_total', 0):.3f}, "
             f"validation AUC {auc:.3f}"
         )
 
@@ -307,6 +314,9 @@ class Trainer:
             judged = "the paper's own samples of " if self.makes_samples else ""
             rule = f"highest frame AUC on {judged}the validation split of {train_set}"
         images_seen = self.settings.epochs * self.steps * self.settings.batch_size
+        if self.settings.released:
+            rule = "the authors' choice, perhaps on test sets"
+            images_seen = 0
         start_id = None
         if self.start:
             start_id = self.start.id

@@ -6,6 +6,7 @@ import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +16,8 @@ from networks import batch_of
 from torch import Tensor, nn
 
 from dfnb.papers import locate_and_verify as lv
+from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
-import released_weights
 
 GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent / "golden"))
 GRADIENTS = 1e-6  # relative; both sides are float64
@@ -76,8 +75,11 @@ def forged(seed: int) -> Tensor:
 
 
 def loaded(network: Network, weights: Mapping[str, Tensor]) -> Network:
-    """The network with released weights, in evaluation mode."""
-    released_weights.load(network, weights, sys.modules[type(network).__module__])
+    """The network with weights from a file as the authors would release it, in evaluation mode."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "released.pth"
+        torch.save(dict(weights), file)
+        released_weights.load(network, str(file), sys.modules[type(network).__module__])
     return network.eval()
 
 
@@ -148,7 +150,12 @@ def gradients_off(network: nn.Module, paper: ModuleType, file: Path) -> dict[str
     for name, parameter in network.named_parameters():
         # the released code keeps the weights of its losses apart from the network
         if parameter.grad is not None and name != "balance":
-            ours[released_weights.released_name(name, paper)] = parameter.grad.norm().item()
-    golden = read_json(file)
+            ours[name] = parameter.grad.norm().item()
+    golden = by_our_names(read_json(file), paper)
     assert ours.keys() == golden.keys()
     return {name: abs(ours[name] - norm) / (norm + 0.01) for name, norm in golden.items()}
+
+
+def by_our_names(values: Mapping[str, float], paper: ModuleType) -> dict[str, float]:
+    """Values by the released names of tensors, by our names."""
+    return {released_weights.our_name(name, paper): value for name, value in values.items()}

@@ -47,7 +47,7 @@ def check_executed(path):
     text = json.dumps(outputs)
     assert not any(output["output_type"] == "error" for output in outputs), path
     assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path
-    assert not re.search(r"Warning\b|seed \d+: (training from|resumed in|epoch \d)", text), path
+    assert not re.search(r"Warning\b|seed \d+: (starting from|resumed in|epoch \d)", text), path
 
 
 def check_links(page):

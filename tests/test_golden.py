@@ -16,6 +16,7 @@ from goldens import (
     GOLDEN,
     GRADIENTS,
     OUTPUTS,
+    by_our_names,
     forged,
     golden_batch,
     golden_tensor,
@@ -26,7 +27,6 @@ from goldens import (
     off,
     pairs,
     read_json,
-    released_weights,
     run,
 )
 from networks import batch_of, recipe
@@ -35,7 +35,6 @@ from torch import nn
 from dfnb import papers, train
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
-from dfnb.settings import DfnbError
 
 UPDATES = 1e-7  # relative, of a tensor's change in training
 NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding
@@ -127,35 +126,6 @@ def test_exposing_the_deception_is_the_released_network(seed):
     assert off(network.losses(outputs, batch)["total"], golden["total_hyper"]) < OUTPUTS
 
 
-# ---------------------------------------------------------------- released checkpoints
-
-
-def test_released_checkpoints_load_in_any_wrapping(lv_network):
-    weights = golden_weights("lv")
-    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
-    unused = {"pro_header.2.weight": torch.zeros(256, 728, 1, 1)}
-    head = lv_network.cls_head[1].weight
-    for checkpoint in ({"state_dict": wrapped}, {"model": {**weights, **unused}}):
-        nn.init.zeros_(head)
-        released_weights.load(lv_network, checkpoint, lv)
-        assert torch.equal(head, weights["cls_header.5.weight"])
-
-
-def test_a_wrong_checkpoint_is_explained_and_nothing_is_loaded(lv_network):
-    before = lv_network.cls_head[1].bias.detach().clone()
-    wrong = golden_weights("lv")
-    wrong["head.weight"] = torch.zeros(1)
-    wrong["cls_header.5.bias"] = torch.ones(2)
-    wrong["score0.conv.weight"] = torch.zeros(512, 3, 1, 1)
-    del wrong["lfe1.gamma"]
-    with pytest.raises(DfnbError, match="of the released Locate and Verify") as error:
-        released_weights.load(lv_network, wrong, lv)
-    assert "1 missing (lfe1.gamma)" in str(error.value)
-    assert "1 unexpected (head.weight)" in str(error.value)
-    assert "1 of another shape (score0.conv.weight)" in str(error.value)
-    assert torch.equal(lv_network.cls_head[1].bias, before)
-
-
 # ---------------------------------------------------------------- training steps
 
 
@@ -203,10 +173,10 @@ def test_training_steps_are_those_of_the_released_code(kind, paper, changes, bat
         optimiser.step()
         schedule.step()
         assert [losses[term].item() for term in terms] == pytest.approx(golden["losses"], rel=1e-9)
+        norms = by_our_names(golden["update_norms"], paper)
         for name, tensor in network.state_dict().items():
             if "num_batches_tracked" not in name:
-                released_name = released_weights.released_name(name, paper)
-                norm = golden["update_norms"][released_name]
+                norm = norms[name]
                 update = (tensor - before[name]).norm().item()
                 assert update == pytest.approx(norm, rel=UPDATES, abs=NO_UPDATE), name
 

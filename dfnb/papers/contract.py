@@ -94,6 +94,8 @@ class Settings(Closed):
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
+        released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
+            the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         samples_per_frame: how many images :meth:`samples` makes of a frame.
         antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
@@ -123,6 +125,7 @@ class Settings(Closed):
     oversampling: Count | None = None
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
+    released: str | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def before(self) -> Settings | None:

@@ -1,0 +1,64 @@
+"""The weights that a paper's authors released, loaded into our network.
+
+``<paper>.yaml`` beside the paper's file describes them: ``names`` has patterns of the released
+names of tensors and what each becomes, one after the other, which gives our names. ``unused`` is a
+pattern of the tensors, by our names, that either side may lack: they have no effect on the outputs.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from timm.models import load_state_dict
+
+from dfnb.files import home, sha256
+from dfnb.papers.backbones import Start
+from dfnb.papers.contract import Network
+from dfnb.settings import explained, parse_yaml, read_mapping
+
+
+def start(file: str, paper: ModuleType) -> Start:
+    """The file of ``Settings.released``, below the home or anywhere, as a network's start.
+
+    Raises :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
+    """
+    _patterns(paper)
+    path = home() / file
+    with explained(path, "as a file of weights", "correct the parameter released"):
+        return Start("the authors' weights", path, sha256(path))
+
+
+def load(network: Network, file: str, paper: ModuleType) -> None:
+    """Load the weights of ``Settings.released``, a file that torch.save wrote.
+
+    It holds the state_dict or, as ``model`` or ``state_dict``, more. Raises :class:`DfnbError` as
+    :func:`start`, when the file is damaged, and when tensors are missing, unexpected or of another
+    shape.
+    """
+    initial = start(file, paper)
+    remedy = "name a file of the released code, of a network of the published size"
+    with explained(initial.file, f"as weights of {paper.PAPER.title}", remedy):
+        # It also removes the prefix that DDP puts before every name.
+        released = load_state_dict(initial.file, use_ema=False, weights_only=True)
+        weights = {our_name(name, paper): tensor for name, tensor in released.items()}
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+        unused = _patterns(paper)["unused"]
+        unmatched = [name for name in missing + unexpected if not re.match(unused, name)]
+        if unmatched:
+            raise ValueError(f"{len(unmatched)} tensors are missing or unexpected: {unmatched[:4]}")
+    network.weights_from = initial.weights_from
+
+
+def our_name(name: str, paper: ModuleType) -> str:
+    """What our state_dict calls the tensor that the released code of a paper calls ``name``."""
+    for pattern, replacement in _patterns(paper)["names"].items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+@cache  # asked for each tensor
+def _patterns(paper: ModuleType) -> dict[str, Any]:
+    path = Path(paper.__file__).with_suffix(".yaml")
+    return read_mapping(path, parse_yaml, "as names of tensors", "leave the parameter released out")
