@@ -350,7 +350,7 @@ def waits(batches: Iterable, step: Callable, device: str, steps: int, warmup: in
         loaded = next(iterator)
         wait_s = time.perf_counter() - start
         batch = {name: value.to(device, non_blocking=True) for name, value in loaded.items()}
-        # What the training loop adds to a batch.
+        # What the training loop adds to a batch; no partner: no image is mixed with another.
         step({**batch, "epoch": 0, "partner": None, "weight": 1.0})
         if device == "cuda":
             torch.cuda.synchronize()  # a GPU works on after the call has returned

@@ -200,6 +200,7 @@ def alarm(seconds: float) -> Iterator[None]:
     """Raise :class:`OutOfTime` when the block takes longer."""
 
     def ring(*_: Any) -> None:
+        """What the signal calls; its arguments do not matter."""
         raise OutOfTime
 
     if seconds <= 0:
@@ -349,7 +350,10 @@ def golden(kind: str, names: list[str], device: str) -> Iterator[dict[str, Any]]
 
 
 def judged(differences: Mapping[str, float], limit: float) -> dict[str, Any]:
-    """The largest of the differences beside its limit; NaN is the largest of all."""
+    """Columns of a row: the largest of the differences beside its limit, and whether it is met.
+
+    ``differences`` are by quantity; NaN counts as the largest of all.
+    """
     largest_in = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
     difference = differences[largest_in]
     return {

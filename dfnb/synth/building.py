@@ -430,9 +430,11 @@ class _Take:
         return images, np.stack(masks)
 
     def rows(self, dataset: str, method: str, source: str) -> list[dict[str, Any]]:
-        """The rows of the frames table, one per frame; its columns are those of ``data.frames``.
+        """The rows of the frames table, one per frame; ``frames.COLUMNS`` explains the columns.
 
-        ``source`` is the donor's number. The crop is the whole frame, at its own scale.
+        ``source`` is the donor's number. The pair is the cluster: its videos are resampled
+        together. The crop is the whole frame, at its own scale. ``landmarks`` are x and y of the
+        five points in turn, in pixels.
         """
         size = float(self.settings.size)
         rows = []

@@ -290,7 +290,7 @@ class Eye:
         the side away from the light, which is not physical: the same shift is applied to x, which
         points outwards in both eyes. Correcting it would change the pixels of every dataset.
         """
-        gaze = self.side * self.head.pose.gaze
+        gaze = self.side * self.head.pose.gaze  # x points outwards, gaze to the image's right
         x = self.x - gaze - math.copysign(0.16, self.head.light[0])
         distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)
         glint = self._edge(GLINT_RADIUS - distance)
@@ -418,7 +418,8 @@ class Mouth:
         """The colour (3,) of the lips: between bare lips and lipstick, by ``look.rouge``."""
         look = self.look
         lightness = float(look.skin.mean())
-        # LIPSTICK is its colour on skin of lightness 0.62; on darker skin it is darker.
+        # LIPSTICK is its colour on skin of lightness 0.62, where the factor below is 1; on darker
+        # skin it is darker.
         lipstick = LIPSTICK * (0.35 + 0.65 * lightness) / 0.75
         bare_lip = look.skin * BARE_LIP
         return bare_lip * (1 - look.rouge) + lipstick * look.rouge

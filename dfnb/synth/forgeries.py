@@ -348,7 +348,7 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
     """
     mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
-    # Where OpenCV puts the middle of the mask's bounding box: where it is already.
+    # OpenCV puts the middle of the mask's bounding box at this pixel: the image stays in place.
     middle = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(
         to_bytes(image),

@@ -73,7 +73,11 @@ class Head:
     # ------------------------------------------------------------ geometry
 
     def _turn_upright(self, size: int) -> None:
-        """Compute the coordinates of every pixel, in the image's axes and in the upright head's."""
+        """Compute the place of every pixel relative to the head's middle, in radii.
+
+        ``x`` and ``y`` are along the image's axes, ``across`` and ``along`` those of the upright
+        head.
+        """
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         self.x = (x - self.centre[0]) / self.radius
         self.y = (y - self.centre[1]) / self.radius
@@ -253,13 +257,16 @@ class Head:
         )
 
     def _add_lower_relief(self, relief: Array) -> None:
-        """Add the folds beside the mouth, chin and lips to the relief, in place."""
+        """Add the folds beside the mouth, chin and lips to the relief (S, S), in place.
+
+        Each is a bump times its height above the sphere, in radii; below 0 it is a hollow.
+        """
         look = self.look
         # The folds run from the wings of the nose, 0.24 aside, down and outwards to the corners of
         # the mouth: for each unit of v, 0.35 of u.
         below_nose = self.v - look.nose_v
         from_fold = self.side_u - 0.24 - 0.35 * below_nose
-        folds = bump(from_fold, self.v, (0, 0.52), (0.035, 0.14))
+        folds = bump(from_fold, self.v, (0, 0.52), (0.035, 0.14))  # narrow, from v = 0.38 to 0.66
         chin = self.in_middle(
             v=0.9,
             width=0.28,

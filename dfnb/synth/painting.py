@@ -166,23 +166,26 @@ class Hair:
     def paint_front(self, canvas: Array) -> None:
         """Paint the hair before and about the face: the fringe with its shadow, and the rim.
 
-        The rim is the hair that stands out beside the head. ``edge`` takes pixels, so lengths in
-        radii are multiplied by ``head.radius``; a further factor below 1 makes an edge softer.
+        Names with ``above_`` are distances (S, S) above a line, in radii. ``edge`` takes pixels, so
+        they are multiplied by ``head.radius``; a further factor below 1 makes an edge softer.
         """
         head = self.head
         look = head.look
         fringe = self._fringe()
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
+        # Opacity of the hair that lies on the head: above the fringe, and beside the face down to
+        # `end`, where it fades out over an eighth of a radius.
         above_fringe = fringe - head.v
         on_forehead = edge(above_fringe * head.radius * 0.7)
-        # The hair beside the face fades out over an eighth of a radius.
         above_front_end = end + 0.12 - head.along
         front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
+        # Opacity of the rim: the hair that stands out beyond the head's outline.
         outline = edge(self.inside * head.radius)
         above_rim_end = end - head.along
         outside = 1 - head.inside
         rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
-        above_shadow_end = fringe + 0.06 - head.v  # the shadow falls below the fringe
+        # Opacity of the shadow, which falls on the skin just below the fringe.
+        above_shadow_end = fringe + 0.06 - head.v
         in_shadow = edge(above_shadow_end * head.radius * 0.25)
         shadow = head.inside * in_shadow - front  # not on the hair itself
         shadow = np.clip(shadow, 0, 1)

@@ -501,12 +501,13 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
     """
     image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
-    x = np.linspace(-1, 1, size, dtype=np.float32)
+    x = np.linspace(-1, 1, size, dtype=np.float32)  # of the frame's columns, from left to right
     shots = []
     for pose in poses:
         matrix, shift, zoom = _placement(portrait, pose, size)
         smooth = image
-        if zoom < 0.5:  # many pixels become one: without a blur, warping would alias
+        # 1 / zoom pixels become one; if these are many, warping without a blur would alias.
+        if zoom < 0.5:
             smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
         frame = cv2.warpAffine(
             smooth,
@@ -516,7 +517,8 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
         )
         darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06
         from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
-        light = 1.1 - darkness + from_the_side * x  # (W,), one factor per column
+        # (W,), one factor per column. From 0.92 to 1.22: on average a little brighter.
+        light = 1.1 - darkness + from_the_side * x
         frame = np.clip(frame * light[:, None], 0, 1)
         landmarks = portrait.landmarks @ matrix.T + shift
         shots.append(Shot(frame, landmarks))
