@@ -1,6 +1,8 @@
 """The ``dfnb`` command: make data, run a profile, make its report."""
 
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,6 +134,7 @@ def synth(
     another dataset of it: give that a --name. --workers processes share the work, by default one
     per core. Exits with 2 when a photograph has no usable face, or a folder lies among them.
     """
+    signal.signal(signal.SIGINT, _stop)
     from dfnb import synth
 
     name = name or preset
@@ -170,6 +173,7 @@ def prepare(
     the work, by default one per core. Exits with 2 when something is missing or could not be used.
     Killed, the same command goes on.
     """
+    signal.signal(signal.SIGINT, _stop)
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
@@ -211,11 +215,14 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
     return videos.read_csv(listing, file), problems
 
 
-def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
-    """Print what a dataset holds, ``problems`` and unusable files; exit with 2 where there are any.
+def _stop(*_: Any) -> None:
+    """Answer Ctrl-C at once; an exception would wait for the workers, which end by themselves."""
+    os.write(2, b"\nstopping; the same command goes on where it was\n")
+    os._exit(130)
 
-    A file that is usable, but in another dataset, is no problem.
-    """
+
+def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
+    """Print what a dataset holds, ``problems`` and why files are unusable; these exit with 2."""
     from dfnb.data import prepare
 
     for split, counts in record["n"].items():
@@ -223,10 +230,7 @@ def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> Non
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    for entry in record.get("quarantine", []):
-        if not entry.get("usable"):
-            source = entry.get("video") or entry["file"]
-            problems.append(f"not used: {source}: {entry['reason']}")
+    problems += prepare.reasons_of(record.get("quarantine", []))
     for problem in problems:
         typer.echo(problem, err=True)
     raise typer.Exit(2 if problems else 0)

@@ -99,8 +99,10 @@ def frames_panel(
         frame_maps = maps.of(run, frames, name)
         rows.append((name, frame_maps, masks, MAP))
     titles = []
-    for method, score, mask in zip(frames["method"], network.score(outputs), masks):
-        titles.append(f"{method}\nP(fake) {score:.2f}\n{mask.mean():.0%} forged")
+    scores = network.score(outputs)
+    for method, score, mask, has_mask in zip(frames["method"], scores, masks, batch["has_mask"]):
+        forged = f"{mask.mean():.0%} forged" if has_mask else "no mask"
+        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
     return panel(rows, titles)
 
 

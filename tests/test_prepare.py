@@ -12,9 +12,11 @@ import pytest
 from clips import SMALL, Blobs, draw, moving, write
 
 from dfnb.data import prepare
-from dfnb.data.frames import Pixels, landmarks_array, load_frames
+from dfnb.data.frames import Pixels, landmarks_array, load_frames, masked_positions, mean_mask
+from dfnb.data.loading import as_batch, in_order
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
+from dfnb.papers import self_blended_images, xception
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -92,12 +94,49 @@ def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
     masks[:, 50:70, 110:130] = 255
     mask = write(tmp_path / "mask.mp4", list(masks))
     record = run(fake(video, mask=mask), fake(video, name="nowhere", mask=nowhere))
-    assert reasons(record) == {"nowhere": "no face under the mask in 30 frames"}
+    assert "no face under the mask, which 30 of 30 frames have" in reasons(record)["nowhere"]
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
     region = Pixels(data).mask(table["mask"][9], table["row"][9], (64, 64))
     assert np.abs(np.argwhere(region).mean(axis=0) - 31.5).max() < 2
     assert region.sum() == pytest.approx((20 * table["scale"][9]) ** 2, rel=0.2)
+
+
+def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, data):
+    video = write(tmp_path / "a.mp4", [draw([(40 + i, 60), (120, 60)]) for i in range(30)])
+    masks = np.zeros((10, 120, 160, 3), np.uint8)
+    masks[:, 50:70, 110:130] = 100  # dim
+    short = write(tmp_path / "short.mp4", list(masks))
+    clear = fake(video, mask=short, mask_threshold=50)
+    small = write(tmp_path / "small.mp4", list(masks[:, :60, :60]))
+    record = run(clear, fake(video, name="dim", mask=short), fake(video, name="small", mask=small))
+    assert {*reasons(record)} == {"dim", "small"}
+    assert "which 10 of 30 frames have; its largest grey level is 1" in reasons(record)["dim"]
+    assert "pixels above 127 are forged (mask_threshold in" in reasons(record)["dim"]
+    assert "differ in size" in reasons(record)["small"]
+    table = load_frames("set")
+    assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
+    assert masked_positions(table).tolist() == [*range(10)] and mean_mask(table).mean() > 0.1
+    batch = as_batch(table, xception.Settings(pretrained=False))
+    assert batch["has_mask"].tolist() == [True] * 10 + [False] * 20
+    assert (batch["mask"].sum(dim=(1, 2, 3)) > 0).tolist() == batch["has_mask"].tolist()
+
+
+def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_path, data):
+    large = [draw([(80, 60)], half=(30, 40))] * 3 + [draw([(80, 60)], half=(30, 39))]
+    videos = [write(tmp_path / "large.mp4", large), write(tmp_path / "small.mp4", moving(4))]
+    mask = write(tmp_path / "mask.mp4", [np.full((120, 160, 3), 255, np.uint8)] * 4)
+    masked = [fake(path, name=f"{path.stem}_fake", mask=mask) for path in videos]
+    run(*map(real, videos), *masked, settings=Settings(size="native", min_face=16))
+    table = load_frames("set")
+    sides = [len(Pixels(data).crop(path, 0)) for path in sorted({*table["path"]})]
+    assert sides == [104, 104, 52, 52]  # 1.3 times the height of the face
+    assert table["scale"].tolist() == pytest.approx([1] * 16, rel=0.06)
+    assert mean_mask(table).shape == (104, 104) and mean_mask(table).min() == 1
+    settings = self_blended_images.Settings(pretrained=False, image_size=64)
+    frames = table[table["label"] == 0]
+    batch = next(in_order(frames, settings, len(frames), seed=1))
+    assert batch["image"].shape == (16, 3, 64, 64) and batch["label"].tolist() == [0, 1] * 8
 
 
 def test_of_several_people_a_video_shows_one_in_every_shot(tmp_path, data):
@@ -293,10 +332,12 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a", "b"}
 
 
-def test_nothing_usable_is_an_error_with_the_list_kept(tmp_path, data):
-    (tmp_path / "empty.mp4").touch()
-    with pytest.raises(DfnbError, match="no video gave a usable face"):
-        run(real(tmp_path / "empty.mp4"))
+def test_nothing_usable_is_an_error_with_reasons_and_the_list_kept(tmp_path, data):
+    for name in ("empty.mp4", "none.mp4"):
+        (tmp_path / name).touch()
+    reason = r"no video gave a usable face; not used: not a video .*: 2 \(empty, none\)"
+    with pytest.raises(DfnbError, match=reason):
+        run(real(tmp_path / "empty.mp4"), real(tmp_path / "none.mp4"))
     assert "not a video" in (data / "quarantine.csv").read_text()
     assert not (data / "record.json").exists()
 

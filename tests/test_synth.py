@@ -289,7 +289,7 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_2(portraits
     for _ in range(2):  # also when it is there already
         code, output = status("mine")
         assert code == 2
-        assert "not used: more: is a folder; put its photographs" in output
+        assert "photographs into the folder above: 1 (more)" in output
     (portraits / "more").rmdir()
     # People of a split that the dataset does not have stay out, and nothing is wrong.
     code, output = status("tested", "smoke-b")

@@ -146,6 +146,8 @@ def read_image(file: Path) -> np.ndarray:
     """
     with explained_as_unusable(), Image.open(file) as image:
         upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+            upright = Image.fromarray(np.uint8(np.array(upright) // 257))
         return np.array(upright.convert("RGB"))
 
 
@@ -172,6 +174,8 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     longer_side = max(image.shape[:2])
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
     ratio = min(1, detection_side / longer_side)
+    if min(image.shape[:2]) * ratio < 1:  # a line of pixels would become smaller than a pixel
+        return np.zeros((0, 15))
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     faces = detector(bgr)

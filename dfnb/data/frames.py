@@ -67,7 +67,8 @@ def write_video(
 
     Args:
         folder: ``<dataset>/videos/<video>``.
-        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``.
+        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. A
+            frame of a fake that has no mask, though others have, gives an empty ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
@@ -439,14 +440,18 @@ class Pixels:
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool; all False where ``path`` is empty.
 
-        ``shape`` is that of the crop. A mask that is an image file is resized to it; there a pixel
-        is forged where it is brighter than half.
+        ``shape`` is that of the crop. A mask of another size, which is an image file or belongs to
+        another video, is resized to it; in an image file a pixel is forged where it is brighter
+        than half.
         """
         if not path:
             return np.zeros(shape, bool)
         height, width = shape
         stored = self.crop(path, row)
         if path.endswith(".npy"):
-            return np.unpackbits(stored, axis=-1, count=width).astype(bool)
-        grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+            # Crops whose sizes differ between videos are square.
+            columns = width if len(stored) == height else len(stored)
+            grey = np.unpackbits(stored, axis=-1, count=columns) * 255
+        else:
+            grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
         return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127

@@ -10,12 +10,12 @@ import atexit
 import re
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
 import cv2
 import joblib
@@ -29,14 +29,14 @@ from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
 from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
-from dfnb.data.videos import Video
+from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
 
 TREE = "tree"  # name, in a dataset's folder, of a link to the crops that are used in place
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
-MASK_THRESHOLD = 127  # a pixel that is brighter than this in the mask, of 255, is forged
+MIN_SIZE = 32  # side of a crop in pixels
 MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
@@ -46,7 +46,8 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    size: int = Field(256, ge=32, le=1024)  # side of a crop in pixels
+    # Side of a crop in pixels; native: of each video, the median side of its squares in the source
+    size: Annotated[int, Field(ge=MIN_SIZE, le=1024)] | Literal["native"] = 256
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
@@ -92,19 +93,34 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut one face out of each wanted frame of a video in which the detector finds a face.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
-    and the number of wanted ``frames``, with a face or without.
+    and the number of wanted ``frames``, with a face or without. Where a mask ends before its video,
+    the rows of the later frames say that they have no mask.
     """
+    if settings.size == "native":  # cut small crops first, to learn how large the squares are
+        small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
+        sides = [row["crop_box"][2] - row["crop_box"][0] for row in small["rows"]]
+        settings = settings.model_copy(update={"size": round(np.median(sides))})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
     if not faces:
         raise Unusable(f"no face in {len(wanted)} frames")
-    chosen = choose_faces(pd.DataFrame(faces), video)
+    faces = pd.DataFrame(faces)
+    chosen = choose_faces(faces, video)
     if chosen.empty:
-        raise Unusable(f"no face under the mask in {len(wanted)} frames")
-    rows = chosen[["frame", "scale", "crop_box", "landmarks"]]
+        masked = faces.dropna(subset="covered")["frame"].nunique()
+        brightest = max(image.max() for image in decode(video.mask_file))
+        raise Unusable(
+            f"no face under the mask, which {masked} of {len(wanted)} frames have; its largest "
+            f"grey level is {brightest}, and pixels above {video.mask_threshold} are forged "
+            "(mask_threshold in the dataset's manifest)"
+        )
+    rows = chosen[["frame", "scale", "crop_box", "landmarks"]].to_dict("records")
+    for row, covered in zip(rows, chosen["covered"]):
+        if np.isnan(covered):
+            row["mask"] = ""  # else a fake's frame would pass for one in which nothing is forged
     return {
-        "rows": rows.to_dict("records"),
+        "rows": rows,
         "crops": np.stack(chosen["crop"]),
         "masks": np.stack(chosen["mask"]) if video.mask_file else None,
         "frames": len(wanted),
@@ -138,14 +154,11 @@ def find_faces(
     last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
         # After the end of the shorter video, zip_longest gives None, whose shape is ().
-        if video.mask_file and np.shape(image) != np.shape(other):
-            raise Unusable("the mask and the video differ in their size or number of frames")
+        mask_ended = video.mask and other is None
+        if video.mask_file and not mask_ended and np.shape(image) != np.shape(other):
+            raise Unusable("the mask is longer than the video, or their pictures differ in size")
         if number in wanted:
-            mask = np.zeros(image.shape[:2], np.uint8)
-            if video.mask:
-                mask = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-            elif video.original:
-                mask = difference_mask(image, other)
+            mask = forged_region(video, image, other)
             faces = []
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
@@ -159,20 +172,34 @@ def find_faces(
     return all_faces
 
 
+def forged_region(video: Video, image: np.ndarray, other: np.ndarray | None) -> np.ndarray | None:
+    """Where a frame (H, W, 3) is forged: 0 or 255 (H, W) uint8; None: it is real or nothing tells.
+
+    ``other`` is the same frame of the mask or else of the original.
+    """
+    if other is None:
+        return None
+    if video.mask:
+        grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        return np.uint8(grey > video.mask_threshold) * 255
+    return difference_mask(image, other)
+
+
 def cut_face(
     image: np.ndarray,
-    mask: np.ndarray,
+    mask: np.ndarray | None,
     detection: np.ndarray,
     settings: Settings,
 ) -> dict:
-    """Cut a ``detection`` (15,) out of an image (H, W, 3) and its mask (H, W), both uint8.
+    """Cut a ``detection`` (15,) out of an image (H, W, 3) and its :func:`forged_region`, if known.
 
     A detection is as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square around the
     middle of the detected box, ``settings.scale`` times as wide as the box's longer side.
 
     Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table; ``crop``
-    (size, size, 3) uint8; ``mask`` (size, size) bool; ``covered``, the share of the crop that the
-    mask covers; and ``side``, the side of the square in pixels of the image.
+    (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is unknown; ``covered``,
+    the share of the crop that the mask covers, NaN where it is unknown; and ``side``, the side of
+    the square in pixels of the image.
     """
     x, y, width, height = detection[:4]
     side = round(max(width, height) * settings.scale)
@@ -181,14 +208,18 @@ def cut_face(
     box = [left, top, left + side, top + side]
     scale = settings.size / side  # crop pixels per pixel of the image
     landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale  # x, y in crop pixels
-    forged = crop(mask, box, settings.size) > MASK_THRESHOLD
+    forged = np.zeros((settings.size, settings.size), bool)
+    covered = np.nan
+    if mask is not None:
+        forged = crop(mask, box, settings.size) > 127  # half, because cutting blurs its edge
+        covered = forged.mean()
     return {
         "scale": scale,
         "crop_box": box,
         "landmarks": landmarks.ravel().round(3),
         "crop": crop(image, box, settings.size),
         "mask": forged,
-        "covered": forged.mean(),
+        "covered": covered,
         "side": side,
     }
 
@@ -214,30 +245,31 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     People are ranked over the whole video, and each frame gets its person of the highest rank. In a
     fake with masks, people rank by how much of them the mask covers; in a fake without, by their
     size; in a real video, by the number of frames that show them, then by size. The result is empty
-    when a fake's masks cover no face.
+    when a fake's masks cover no face, and lacks people who are only in frames without a mask.
     """
     people = faces.groupby("person")
-    # A criterion that does not apply is the same for all: covered without a mask, seen in a fake.
+    # A criterion that does not apply is the same for all: mean_covered (NaN) without a mask, seen
+    # in a fake. The mean is over the frames that have a mask.
     ranked = faces.assign(
-        covered=people["covered"].transform("mean"),
+        mean_covered=people["covered"].transform("mean"),
         seen=people["frame"].transform("size") if video.label == 0 else 0,
         side=people["side"].transform("mean"),
     )
-    ranked = ranked.sort_values(["covered", "seen", "side"], ascending=False)
+    ranked = ranked.sort_values(["mean_covered", "seen", "side"], ascending=False)
     if video.mask_file:
         # People whom the mask only touches are not forged. They are dropped, because frames without
         # the forged face would show one of them under the label fake.
-        min_covered = ranked["covered"].max() / 2
-        ranked = ranked[ranked["covered"] > min_covered]
+        min_covered = ranked["mean_covered"].max() / 2
+        ranked = ranked[ranked["mean_covered"] > min_covered]
     return ranked.drop_duplicates("frame").sort_values("frame")
 
 
 def use_crops(video: Video, folder: Path) -> dict:
     """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
 
-    The last number in an image's name is the number of its frame. An image that cannot be read
-    counts as a frame without a face. Returns what :func:`cut_faces` does, with a hash of the images
-    instead of their pixels.
+    The last number in an image's name is the number of its frame. Returns what :func:`cut_faces`
+    does, with a hash of the images instead of their pixels. An image that cannot be used counts as
+    a frame without a face; the ``reason`` names one of them.
     """
     images = sorted(video.crops)
     numbers = []
@@ -247,6 +279,7 @@ def use_crops(video: Video, folder: Path) -> dict:
     if len(set(numbers)) < len(numbers):  # two frames would have one number: count instead
         numbers = range(len(images))
     rows = []
+    reason = None
     for number, (image, mask) in sorted(zip(numbers, images)):
         row = {
             "frame": number,
@@ -254,13 +287,19 @@ def use_crops(video: Video, folder: Path) -> dict:
             "mask": f"{TREE}/{mask}" if mask else "",
             **dict.fromkeys(UNKNOWN),
         }
-        with suppress(Unusable):
-            read_image(video.path / image)
+        try:
+            if min(read_image(video.path / image).shape[:2]) < MIN_SIZE:
+                raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
             rows.append(row)
+        except Unusable as error:
+            if len(images) == 1:  # the name of the video says which
+                raise
+            reason = f"images that cannot be used, such as {image}: {error}"
     if not rows:
-        raise Unusable(f"none of {len(images)} images can be read")
+        raise Unusable(reason)
     return {
         "rows": rows,
+        "reason": reason,
         "crops_hash": images_hash(folder, rows),
         "frames": len(images),
     }
@@ -279,8 +318,8 @@ def prepare_video(
     prepared again otherwise. A fake that cannot be compared with its original, frame by frame, has
     no mask.
 
-    Returns the number of wanted ``frames`` and how many of them are ``without_face``, or the
-    ``reason`` why the video goes to quarantine.
+    Returns the number of wanted ``frames`` and how many of them are ``without_face``, unless the
+    video is unusable; and the ``reason`` why it is, or why some of its crops are, or None.
     """
     video_folder = folder / "videos" / video.name
     file = video_folder / "video.json"
@@ -304,7 +343,11 @@ def prepare_video(
                 row[column] = getattr(video, column)
         write_video(video_folder, inputs=inputs, **content)
     wanted = content["frames"]
-    return {"frames": wanted, "without_face": wanted - len(content["rows"])}
+    return {
+        "frames": wanted,
+        "without_face": wanted - len(content["rows"]),
+        "reason": content.get("reason"),
+    }
 
 
 # ---------------------------------------------------------------- a dataset
@@ -357,15 +400,21 @@ def prepare(
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
         pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
-        results = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None)
-        faces, quarantine = count_losses(videos, list(results))
+        # Shown on a terminal only; ncols, because some terminals do not state their width.
+        bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
+        results = list(bar)
+        faces, quarantine = count_losses(videos, results)
         text = quarantine.to_csv(index=False)
         write_bytes(folder / "quarantine.csv", text.encode())
+        unusable = quarantine.to_dict("records")
+        if not any("frames" in result for result in results):
+            reasons = "; ".join(reasons_of(unusable))
+            raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
         return write_dataset(
             folder,
             parameters,
             faces=faces.to_dict("index"),
-            quarantine=quarantine.to_dict("records"),
+            quarantine=unusable,
         )
 
 
@@ -400,6 +449,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
     values = [getattr(video, column) for column in VIDEO_COLUMNS]
+    if video.mask:
+        values.append(video.mask_threshold)
     return digest([parameters, values, stamps])
 
 
@@ -443,20 +494,34 @@ def count_losses(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The losses by split and method, see :func:`dropouts`, and the videos in quarantine.
 
+    A video some of whose crops cannot be used is in quarantine, too, but not counted there.
     ``results`` are what :func:`prepare_video` returned for each of the ``videos``.
     """
-    # A result lacks either the counts or the reason: NaN here.
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
+    table["unusable"] = table["frames"].isna()
     table["video"] = [video.name for video in videos]
     table["kind"] = [f"{video.split}/{video.method}" for video in videos]
     counts = table.groupby("kind").agg(
         videos=("video", "size"),
-        quarantined=("reason", "count"),
+        quarantined=("unusable", "sum"),
         frames=("frames", "sum"),
         without_face=("without_face", "sum"),
     )
     quarantine = table.dropna(subset="reason")
     return counts.astype(int), quarantine[["video", "reason"]]
+
+
+def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
+    """One sentence per reason in the ``quarantine`` of a record: how many files have it, and which.
+
+    Files that are ``usable``, but in another dataset, are left out.
+    """
+    files = defaultdict(list)
+    for entry in quarantine:
+        if not entry.get("usable"):
+            source = entry.get("video") or entry["file"]
+            files[f"not used: {entry['reason']}"].append(source)
+    return sentences(files)
 
 
 def dropouts(record: Mapping) -> pd.DataFrame:
@@ -495,7 +560,7 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     video = Video("picture", path, label=0, method="real")
     result = prepare_video(video, "", folder, settings, YuNet())
-    if "reason" in result:
+    if "frames" not in result:
         raise DfnbError(
             f"{path}: {result['reason']}; only faces of {settings.min_face} pixels or more are used"
         )

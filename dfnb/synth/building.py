@@ -524,7 +524,8 @@ def _drawn_videos(
         workers or -1, return_as="generator_unordered", initializer=end_with_parent
     )
     # The bar is shown on a terminal only.
-    for videos in tqdm(parallel(jobs), desc=name, total=len(jobs), unit=" people", disable=None):
+    bar = tqdm(parallel(jobs), name, len(jobs), unit=" people", disable=None, ncols=80)
+    for videos in bar:
         yield from videos
 
 
