@@ -44,12 +44,16 @@ class Claim(Closed):
 
 
 class Content(Closed):
-    """The content of ``claims.yaml``. ``delta``: the least differences that are material."""
+    """The content of ``claims.yaml``.
+
+    ``delta``: the least differences that are material. ``assumed``: by a dataset's name in
+    published.csv, what that name leaves open and what is assumed.
+    """
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
     datasets: dict[Name, list[str]]
-    assumed: dict[str, str] = Field({})
+    assumed: dict[str, str]
     claims: list[Claim]
 
 
@@ -215,12 +219,7 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     return "localisation"
 
 
-def verdict(
-    kind: str,
-    low: float,
-    high: float,
-    delta: float,
-) -> str:
+def verdict(kind: str, low: float, high: float, delta: float) -> str:
     """The verdict on a gain, or on a detector that should be no worse, from its 95 % interval.
 
     The rule is in the head of ``claims.yaml``. ``delta`` is the least difference that is material.
@@ -272,14 +271,13 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     is_auc = figures["metric"] == "AUC"
     is_of_others = figures["method"].str.startswith("previous best")
     figures = figures[is_auc & ~is_of_others]
-    assumed_of_test_set = figures["test_set"].map(registry.assumed)
-    assumed = assumed_of_test_set.fillna(figures["train_set"].map(registry.assumed))
-    figures = figures.assign(assumed=assumed)
+    by_set = figures[["test_set", "train_set"]].map(registry.assumed.get)
+    figures["assumed"] = by_set["test_set"].fillna(by_set["train_set"])
     figures = figures.replace({"train_set": names, "test_set": names})
     figures = figures.rename(columns={"paper": "published_as", "value": "published"})
     keys = ["published_as", "train_set", "test_set", "level"]
-    columns = [*keys, "published", "assumed", "source", "confidence"]
-    figures = figures[columns].drop_duplicates(keys)
+    figures = figures[[*keys, "published", "assumed", "source", "confidence"]]
+    figures = figures.drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
     texts = results["published"].map("{:.3f}".format)
     return results.assign(published=texts.replace("nan", ""))

@@ -109,8 +109,8 @@ def load(profile: str) -> pd.DataFrame:
     report = Report(profile)
     path = report.folder / "results.parquet"
     # The table keeps the hashes of the files that it was made from, and what columns there were.
-    hashes = {"claims": sha256(find("data_manifest") / "claims.yaml")}
-    hashes["columns"] = list(ResultRow.__annotations__)
+    claims_hash = sha256(find("data_manifest") / "claims.yaml")
+    hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)

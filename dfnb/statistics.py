@@ -211,10 +211,7 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     return curve_metrics_of_weights(fake, real)
 
 
-def curve_metrics_of_weights(
-    fake: Array,
-    real: Array,
-) -> dict[str, Array]:
+def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
     """AUC, AP and EER, each (B,), of B ROC and precision-recall curves at once.
 
     The definitions are those of scikit-learn, which is too slow for thousands of replicates or

@@ -162,13 +162,7 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
         return _list_of_differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
     # A cell has one row, so "last" changes nothing. DataFrame.pivot would sort the names.
-    table = rows.pivot_table(
-        "text",
-        spec.index,
-        "column",
-        aggfunc="last",
-        sort=False,
-    )
+    table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
     # The cells of a line may differ, for example in their seeds; the largest value is shown.
     beside = rows.groupby(spec.index)[spec.beside].max()
     table = table.join(beside.convert_dtypes())  # whole numbers as such, not as 3.0
@@ -220,8 +214,7 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         distinct = sorted(set(texts) - {""})
         if distinct:
             sentences.append(f"{name}: {'; '.join(distinct)}.")
-    if (rows["level"] == "video").any():
-        sentences.append("A video's score is the mean over its frames.")
+    sentences.append("A video's score is the mean over its frames.")
     sentences.append("Intervals: 95 %, over clusters of videos and, of several seeds, over seeds.")
     sentences.append(f"Made by `dfnb run {profile}`.")
     return " ".join(sentences)
@@ -251,12 +244,7 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
 # ---------------------------------------------------------------- files
 
 
-def save(
-    table: pd.DataFrame,
-    profile: str,
-    name: str,
-    caption: str,
-) -> list[Path]:
+def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
     """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
 
     The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.

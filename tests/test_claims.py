@@ -16,6 +16,7 @@ HEAD = {
     "delta": {"within": 0.01, "cross": 0.02, "accuracy": 0.03, "localisation": 0.05},
     "registered": "2026-01-01",
     "datasets": {},
+    "assumed": {},
 }
 KEPT = {"collapsed": "0 of 10", "collapsed_included": False, "refused": ""}
 
