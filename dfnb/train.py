@@ -102,10 +102,15 @@ def run_parameters(
         )
     if seen_methods is not None:
         seen_methods = sorted(seen_methods)
+    # What identifies the frames; those of the embedded benchmark follow from its settings.
+    if train_set in dataset_names("synth"):
+        data = synth.identity(train_set)
+    else:
+        data = identity(dataset_record(train_set))
     return {
         "paper": paper,
         "train_set": train_set,
-        "data": _data_identity(train_set),
+        "data": data,
         "seed": seed,
         "seen_methods": seen_methods,
         "devices": devices,
@@ -115,13 +120,6 @@ def run_parameters(
         "paper_source": papers.source_digest(paper),
         "numbers": NUMBERS,
     }
-
-
-def _data_identity(name: str) -> str:
-    """What identifies the frames of a dataset; see :func:`dfnb.data.frames.identity`."""
-    if name in dataset_names("synth"):
-        return synth.identity(name)
-    return identity(dataset_record(name))
 
 
 def run_id(parameters: dict[str, Any]) -> str:

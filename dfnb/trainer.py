@@ -274,14 +274,11 @@ class Trainer:
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, temporary)
-        row = {"epoch": epoch}
-        for name, value in progress.sums.items():
-            row[f"loss_{name}"] = value / self.steps
-        row["lr"] = self.scheduler.get_last_lr()[0]
-        row["validation_auc"] = auc
-        progress.log.append(row)
+        losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
+        rate = self.scheduler.get_last_lr()[0]
+        progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
         self._print(
-            f"epoch {epoch} of {self.settings.epochs}: loss {row.get('loss_total', 0):.3f}, "
+            f"epoch {epoch} of {self.settings.epochs}: loss {losses.get('loss_total', 0):.3f}, "
             f"validation AUC {auc:.3f}"
         )
 
@@ -292,9 +289,8 @@ class Trainer:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]
-            state = {"progress": asdict(self.progress), "parts": parts}
             with atomic(self.checkpoint) as temporary:
-                torch.save(state, temporary)
+                torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
     def _load(self) -> None:
         """Take everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""

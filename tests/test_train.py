@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import profiles
 import pytest
 import torch
 import toy
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
-from dfnb import papers, scoring, train, trainer
+from dfnb import jobs, papers, scoring, store, tables, train, trainer
 from dfnb.data import frames
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import locked, read_json, run_folder
+from dfnb.files import locked, read_json, run_folder, sha256
 from dfnb.papers import backbones, xception
 from dfnb.runs import Run
 from dfnb.seeds import torch_seed
@@ -408,6 +409,82 @@ def test_a_collapsed_run_is_told_by_its_validation(new_home, monkeypatch):
         monkeypatch.setattr(trainer, "roc_auc_score", lambda label, score, auc=auc: auc)
         run = trained(seed=seed, changes={"images_per_epoch": 16})
         assert run.collapsed == (auc < 0.6)
+
+
+# ---------------------------------------------------------------- released weights
+
+ETD = "05_exposing_the_deception"
+SIZES = {"branches": 2, "fusion_widths": [16, 16, 12]}
+RELEASED_NAMES = {
+    "branches.0.": "region_model1.",
+    "branches.1.": "region_model2.",
+    "left_out_heads.0.": "local_linear1.",
+    "left_out_heads.1.": "local_linear2.",
+    "joint_head.": "baseline_linear.",
+    "fusion.": "bottleneck.model.",
+    "cls_head.1.": "linear.1.",
+}
+
+
+@pytest.fixture
+def released(own_home):
+    """A network, its weights as the authors' code would save them, and a profile that names them.
+
+    Left out are the weights of the losses, and a part without an effect is added.
+    """
+    small = {**profiles.SETTINGS, **SIZES, "pretrained": False, "mixup_probability": 0.0}
+    variants = {"Exposing, released": {"released": "weights/etd.pth"}}
+    ablations = {ETD: {"baselines": variants}}
+    profiles.write_profile(own_home, notebooks={ETD: small}, ablations=ablations)
+    torch.manual_seed(5)
+    paper = papers.module("exposing_the_deception")
+    network = paper.Network(paper.Settings.check({**small, "lr": 0.1}, "a test")).eval()
+    weights = {"region_model1.fc.bias": torch.zeros(1000)}
+    for name, tensor in network.state_dict().items():
+        for ours, theirs in RELEASED_NAMES.items():
+            if name.startswith(ours):
+                weights[name.replace(ours, theirs)] = tensor
+    (own_home / "weights").mkdir()
+    return network, weights, own_home / "weights" / "etd.pth"
+
+
+def test_released_weights_are_scored_and_not_trained(released):
+    network, weights, file = released
+    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
+    run = jobs.train_job("mine", "exposing_the_deception-smoke-a-baselines-exposing-released-s0")
+    (detector,) = store.Report("mine").detectors()
+    assert tables.Report("mine").table("cross_dataset").index.tolist() == ["Exposing, released"]
+    (stored,) = store.Report("mine").read(detector, store.Condition("smoke-b"))
+    test_frames = frames.select(frames.load_frames("smoke-b"), "test")
+    expected = scoring.predict(network, test_frames, run.settings)["log_odds"]
+    np.testing.assert_allclose(stored["log_odds"], expected, atol=0.011)  # stored in steps of .02
+    record = run.record
+    assert record["parameters"]["settings"]["released"] == "weights/etd.pth"
+    assert record["parameters"]["start_weights"] == sha256(file)
+    assert record["images_seen"] == 0 and record["weights_from"] == "the authors' weights"
+    assert "authors' choice" in record["rule"]
+    assert 0 < record["validation_threshold"]["threshold"] < 1
+
+
+def test_released_weights_that_do_not_fit_are_refused(released):
+    _, weights, file = released
+    name = "exposing_the_deception-smoke-a-baselines-exposing-released-s0"
+    with pytest.raises(DfnbError, match=r"etd\.pth.* correct the parameter released"):
+        jobs.plan("mine")
+    for change, sentence in [
+        ({"linear.1.bias": torch.zeros(3)}, "size mismatch for cls_head.1.bias"),
+        ({"extra.weight": torch.zeros(3)}, r"1 tensors are .*\['extra.weight'\]"),
+        ({"linear.1.bias": None}, r"1 tensors are .*\['cls_head.1.bias'\]"),
+    ]:
+        changed = {**weights, **change}
+        torch.save({name: value for name, value in changed.items() if value is not None}, file)
+        with pytest.raises(DfnbError, match=rf"etd\.pth is not valid.*{sentence}"):
+            jobs.train_job("mine", name)
+    file.write_bytes(b"PK and no more")
+    with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
+        jobs.train_job("mine", name)
+    with pytest.raises(DfnbError, match=r"xception\.yaml.*leave the parameter released out"):
+        run_id({"released": str(file)})
 
 
 # ---------------------------------------------------------------- several processes

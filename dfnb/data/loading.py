@@ -7,7 +7,6 @@ it. So a resumed training, and any number of workers or devices, sees the same i
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
@@ -75,8 +74,7 @@ class FrameDataset(Dataset):
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
-        size = [settings.image_size, settings.image_size]
-        self.resize = v2.Resize(size, antialias=settings.antialias)
+        self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
         is_training = seed is not None and split == "train"
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
@@ -109,9 +107,12 @@ class FrameDataset(Dataset):
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
-            # The seed has no number of the sample: all samples of a frame are transformed alike.
-            # The last 0 has no meaning, but without it all trainings would get other numbers.
-            with _torch_stream(torch_seed("augment", self.seed, epoch, position, 0)):
+            # The seed has no number of the sample: all samples of a frame are augmented alike. The
+            # last 0 has no meaning, but without it all trainings would get other numbers.
+            seed = torch_seed("augment", self.seed, epoch, position, 0)
+            with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
+                # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
+                torch.default_generator.manual_seed(seed)
                 items.append(self._item(sample))
         return items
 
@@ -129,12 +130,9 @@ class FrameDataset(Dataset):
         """A sample resized and transformed: image (3, S, S) and mask (1, S, S), both uint8."""
         shape = sample.image.shape[:2]
         # As tv_tensors, one transform moves image, mask and points together.
-        image = torch.from_numpy(sample.image)
-        mask = torch.from_numpy(sample.mask)
-        points = torch.from_numpy(sample.landmarks)
-        image = tv_tensors.Image(image.permute(2, 0, 1))
-        mask = tv_tensors.Mask(mask[None].byte())
-        points = tv_tensors.KeyPoints(points, canvas_size=shape)
+        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
+        mask = tv_tensors.Mask(torch.from_numpy(sample.mask)[None].byte())
+        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
             handedness = _handedness(points)
@@ -149,21 +147,6 @@ class FrameDataset(Dataset):
             "mask": mask.as_subclass(Tensor),
             "landmarks": points.as_subclass(Tensor).float(),
         }
-
-
-@contextmanager
-def _torch_stream(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator with ``seed``, and restore its state afterwards.
-
-    ``torch.manual_seed`` would need a millisecond, because it seeds GPUs, too.
-    """
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 def _handedness(points: Tensor) -> float:
@@ -215,9 +198,7 @@ def in_order(
     makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
     is the same each time, and also when only some rows of the table are given.
     """
-    indices = []
-    for row, index_value in enumerate(frames.index):
-        indices.append((0, index_value, row))
+    indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, "val", pixels)
     yield from loader(data, batches, workers)
@@ -231,12 +212,9 @@ def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
 
 def pictures(batch: Tensors, settings: Any) -> np.ndarray:
     """The images of a batch without their normalisation: (B, H, W, 3) uint8 RGB."""
-    images = batch["image"].float().cpu()
-    mean = torch.tensor(settings.mean)
-    std = torch.tensor(settings.std)
-    values = images.permute(0, 2, 3, 1) * std + mean
-    pixels = (values * 255).round().clamp(0, 255)
-    return pixels.byte().numpy()
+    images = batch["image"].float().cpu().permute(0, 2, 3, 1)
+    values = images * torch.tensor(settings.std) + torch.tensor(settings.mean)
+    return (values * 255).round().clamp(0, 255).byte().numpy()
 
 
 # ---------------------------------------------------------------- the order of an epoch
@@ -285,8 +263,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
         times = np.where(self.is_real, oversampling or 1, 1)
-        rows = np.arange(len(frames))
-        self.repeated_rows = rows.repeat(times)
+        self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if limit:
             n = min(n, limit // samples_per_frame)
@@ -301,8 +278,7 @@ class EpochSampler(Sampler[list[Index]]):
         """The rows of the table (n,) in the order of an epoch."""
         draw = rng("order", self.seed, epoch)
         if self.oversampling:
-            shuffled = draw.permutation(self.repeated_rows)
-            order = shuffled[: self.n]
+            order = draw.permutation(self.repeated_rows)[: self.n]
         else:
             order = self._balanced(draw)
         if len(self.always):
@@ -323,8 +299,7 @@ class EpochSampler(Sampler[list[Index]]):
             for j, rows in enumerate(rows_by_method):
                 n_method = (n_class + j) // len(rows_by_method)
                 parts.append(_draw_evenly(rows, n_method, draw))
-        shown = np.concatenate(parts)
-        return draw.permutation(shown)
+        return draw.permutation(np.concatenate(parts))
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
@@ -345,10 +320,8 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            batch = []
-            for position in positions[self.rank :: self.world]:  # this process's share
-                batch.append((self.epoch, position, order[position]))
-            yield batch
+            own = positions[self.rank :: self.world]  # this process's share
+            yield [(self.epoch, position, order[position]) for position in own]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
@@ -357,16 +330,12 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     rows_by_group = frames.groupby(["label", methods]).indices
     classes = defaultdict(list)
     for label, method in sorted(rows_by_group):
-        rows = rows_by_group[label, method]
-        classes[label].append(rows)
+        classes[label].append(rows_by_group[label, method])
     return list(classes.values())
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
     """Draw n of the ``rows`` without replacement; when all are drawn, start again with all."""
-    times = math.ceil(n / len(rows))
-    orders = [rows[:0]]  # an empty part, because concatenate needs one also when n is 0
-    for _ in range(times):
-        orders.append(draw.permutation(rows))
-    drawn = np.concatenate(orders)
+    orders = [draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))]
+    drawn = np.concatenate([rows[:0], *orders])  # it needs an array also when n is 0
     return drawn[:n]

@@ -45,9 +45,9 @@ def load(network: Network, file: str, paper: ModuleType) -> None:
         weights = {our_name(name, paper): tensor for name, tensor in released.items()}
         missing, unexpected = network.load_state_dict(weights, strict=False)
         unused = _patterns(paper)["unused"]
-        unmatched = [name for name in missing + unexpected if not re.match(unused, name)]
-        if unmatched:
-            raise ValueError(f"{len(unmatched)} tensors are missing or unexpected: {unmatched[:4]}")
+        wrong = [name for name in missing + unexpected if not re.match(unused, name)]
+        if wrong:
+            raise ValueError(f"{len(wrong)} tensors are missing or unexpected: {wrong[:4]}")
     network.weights_from = initial.weights_from
 
 
