@@ -228,7 +228,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
     videos, problems = scan("faceforensics-c23", root)
     text = "\n".join(problems)
     listed = "splits/faceforensics_pairs.csv"
-    assert "_{source:[0-9]+}.mp4: fewer than the 4000 published files: 17 (" in text
+    assert "/c23/videos/{identity}_{source}.mp4: fewer than the 4000 published files: 17 (" in text
     assert "Face2Face: no masks, because files are missing: 6 (" in text
     assert f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1" in text
     assert len(videos) == 30 - 1 - 6

@@ -132,9 +132,10 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
 
     Where files are missing, their names are unknown, so the problem lists those that were found.
     """
+    shown = re.sub(r":[^{}]*}", "}", rule.files)  # without the regular expressions, for messages
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
-        problems[f"{rule.files}: fewer than the {rule.expected} published files"] += matches
+        problems[f"{shown}: fewer than the {rule.expected} published files"] += matches
     rows = read_list(rule.list, files) if rule.list else {}
     for path, placeholders in matches.items():
         values = {**placeholders, "path": path, "stem": PurePosixPath(path).stem}
@@ -142,7 +143,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
             key = rule.key.format_map(values)
             row = rows.get(key, rule.otherwise)
             if row is None:
-                problems[f"{rule.files}: not in the list {rule.list.file}; left out"].append(path)
+                problems[f"{shown}: not in the list {rule.list.file}; left out"].append(path)
                 continue
             values.update(row)
         yield _video(rule, values, files, problems)
