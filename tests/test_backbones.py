@@ -12,6 +12,7 @@ from torch import nn
 from dfnb import papers
 from dfnb.files import sha256
 from dfnb.papers import backbones
+from dfnb.papers.contract import Settings
 from dfnb.settings import DfnbError
 
 
@@ -94,6 +95,15 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(fetched, monkeypatch):
 def test_unusable_names_are_explained(call, name, message):
     with pytest.raises(DfnbError, match=re.escape(message)):
         call(name, pretrained=False)
+
+
+def test_null_is_the_normalisation_of_the_weights():
+    efficientnet = {"backbone": "tf_efficientnet_b4.aa_in1k", "mean": None, "std": None}
+    settings = Settings(**efficientnet)
+    assert settings.mean == (0.485, 0.456, 0.406) and settings.std == (0.229, 0.224, 0.225)
+    assert Settings(backbone="tf_efficientnet_b4.aa_in1k").mean == (0.5, 0.5, 0.5)
+    with pytest.raises(DfnbError, match="mean"):
+        Settings.check({"backbone": "no_such_network", "mean": None}, "profile.yaml")
 
 
 def test_an_unknown_paper_is_explained():

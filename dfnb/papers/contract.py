@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
@@ -82,6 +83,8 @@ class Settings(Closed):
 
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
+        mean, std: of the pixels in [0, 1], which are normalised by them; if null is given, those
+            that timm states for the backbone's weights.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -127,6 +130,17 @@ class Settings(Closed):
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _of_the_weights(cls, value: Any, info: ValidationInfo) -> Any:
+        """The stated value, or in place of null that of the backbone's weights."""
+        if value is None:
+            weights = get_pretrained_cfg(info.data.get("backbone", ""))
+            if weights is None:
+                raise ValueError("timm does not know the backbone's weights; state three numbers")
+            value = getattr(weights, info.field_name)  # timm calls them mean and std, too
+        return value
 
     def before(self) -> Settings | None:
         """The settings of the previous phase, which gives the initial weights; None: no phase."""
