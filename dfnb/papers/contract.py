@@ -138,7 +138,7 @@ class Settings(Closed):
         if value is None:
             weights = get_pretrained_cfg(info.data.get("backbone", ""))
             if weights is None:
-                raise ValueError("timm does not know the backbone's weights; state three numbers")
+                raise ValueError("timm has no such backbone; state mean and std")
             value = getattr(weights, info.field_name)  # timm calls them mean and std, too
         return value
 
