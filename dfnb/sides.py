@@ -115,7 +115,7 @@ class Side:
         for name in self.units.columns:
             # Such as "deletion 10": of a curve only the mean and the fall are reported.
             is_place_on_curve = name[-1].isdigit()
-            if name not in ("score", CALLED) and not is_place_on_curve:
+            if name != "score" and not is_place_on_curve:
                 columns.append(name)
         if self.condition.map:
             return columns

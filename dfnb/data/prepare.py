@@ -442,6 +442,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     """
     # The mask of a crop may be "", and so a path of the folder itself, which is_file() leaves out.
     crops = [video.path / name for name in chain(*video.crops)]
+    # mask_file is the mask or, without one, the original, whose difference gives the mask.
     files = [video.path, video.mask_file, *crops]
     stamps = []
     for file in files:

@@ -503,7 +503,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
     # Videos without a description may be of any dataset: then all settings count as other.
     stored = read_json(description) if description.exists() else {}
     changed = []
-    for key in sorted({*parameters, *Settings.model_fields}):  # also those that only one has
+    for key in sorted({*parameters, *stored}):  # also those that only one of the two has
         if stored.get(key) != parameters.get(key):
             changed.append(key)
     if changed:
