@@ -269,12 +269,15 @@ def slug(text: str) -> str:
 # ---------------------------------------------------------------- processes
 
 
-def end_with_parent() -> None:
-    """End this process, a worker of a pool, as soon as the process that started it has ended."""
+def end_with_parent(parent: int) -> None:
+    """End this process, a worker of a pool, as soon as the process that started it has ended.
 
-    def watch(parent: int) -> None:
+    ``parent`` is the id of that process: if it has ended already, getppid() names another.
+    """
+
+    def watch() -> None:
         while os.getppid() == parent:  # an orphan gets another parent
             time.sleep(1)
         os._exit(1)  # sys.exit would end this thread alone
 
-    threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

@@ -4,10 +4,14 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from clips import SMALL, Blobs, draw, moving, write
 
@@ -400,6 +404,18 @@ def test_the_number_of_workers_changes_nothing(clips, data):
     data.rename(data.with_name("one"))
     run(*clips, workers=2)
     assert contents(data) == expected
+
+
+def test_ctrl_c_is_answered_at_once_and_ends_the_workers(tmp_path, data):
+    command = [sys.executable, "-m", "dfnb.cli", "synth", "smoke-a", "--workers", "2"]
+    process = psutil.Popen(command, stderr=subprocess.PIPE)
+    while len(workers := process.children()) < 2 and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=3) == 130
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert workers and not alive
+    assert b"stopping; the same command goes on" in process.stderr.read()
 
 
 # ---------------------------------------------------------------- real videos

@@ -171,7 +171,7 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
     """
     # Smaller, because YuNet misses large faces, see DETECTION_SIDES.
-    longer_side = max(image.shape[:2])
+    longer_side = max(image.shape)
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
     ratio = min(1, detection_side / longer_side)
     if min(image.shape[:2]) * ratio < 1:  # a line of pixels would become smaller than a pixel

@@ -7,6 +7,7 @@ neither cut again nor copied.
 """
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -98,7 +99,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """
     if settings.size == "native":  # cut small crops first, to learn how large the squares are
         small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
-        sides = [row["crop_box"][2] - row["crop_box"][0] for row in small["rows"]]
+        sides = [MIN_SIZE / row["scale"] for row in small["rows"]]
         settings = settings.model_copy(update={"size": round(np.median(sides))})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
@@ -399,7 +400,12 @@ def prepare(
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
-        pool = joblib.Parallel(workers or -1, return_as="generator", initializer=start_worker)
+        pool = joblib.Parallel(
+            workers or -1,
+            return_as="generator",
+            initializer=start_worker,
+            initargs=[os.getpid()],
+        )
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
         results = list(bar)
@@ -469,8 +475,8 @@ def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended.
     """
-    temporary = list(folder.rglob(".*.*"))  # as dfnb.files.atomic names files and folders
-    for path in temporary:
+    # As dfnb.files.atomic names files and folders; a list, because the tree changes.
+    for path in list(folder.rglob(".*.*")):
         shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
         path.unlink(missing_ok=True)
     root = folder / "videos"
@@ -484,9 +490,9 @@ def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
     (folder / "record.json").unlink(missing_ok=True)
 
 
-def start_worker() -> None:
+def start_worker(parent: int) -> None:
     """Set up a worker process: it ends with its parent, and uses one thread, as there are many."""
-    end_with_parent()
+    end_with_parent(parent)
     cv2.setNumThreads(1)
 
 

@@ -10,6 +10,7 @@ by ``people_of``.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -521,7 +522,10 @@ def _drawn_videos(
             donor = persons[person.donor]
             jobs.append(joblib.delayed(make_videos)(folder, name, person, donor, settings))
     parallel = joblib.Parallel(
-        workers or -1, return_as="generator_unordered", initializer=end_with_parent
+        workers or -1,
+        return_as="generator_unordered",
+        initializer=end_with_parent,
+        initargs=[os.getpid()],
     )
     # The bar is shown on a terminal only.
     bar = tqdm(parallel(jobs), name, len(jobs), unit=" people", disable=None, ncols=80)
