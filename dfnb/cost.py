@@ -39,12 +39,12 @@ def report(profile: str) -> str:
 
 
 def images(p: TrainingParameters) -> int:
-    """The images that a training is shown, in all of its phases."""
+    """The images that a training is shown, in all of its phases; released weights see none."""
     frames = select(load_frames(p.train_set), "train", p.seen_methods)
     frames = thinned(frames, p.frames_per_video)
     total = 0
     settings = p.settings()
-    while settings is not None:
+    while settings is not None and not settings.released:
         sampler = EpochSampler(
             frames,
             settings.batch_size,

@@ -206,8 +206,7 @@ def in_order(
 
 def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
     """All frames of a small table as one batch, as they are stored."""
-    batches = in_order(frames, settings, len(frames))
-    return next(batches)
+    return next(in_order(frames, settings, len(frames)))
 
 
 def pictures(batch: Tensors, settings: Any) -> np.ndarray:
@@ -337,5 +336,5 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
     """Draw n of the ``rows`` without replacement; when all are drawn, start again with all."""
     orders = [draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))]
-    drawn = np.concatenate([rows[:0], *orders])  # it needs an array also when n is 0
-    return drawn[:n]
+    # rows[:0] is empty: concatenate needs an array also when n is 0.
+    return np.concatenate([rows[:0], *orders])[:n]
