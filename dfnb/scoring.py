@@ -164,4 +164,4 @@ def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
         return "crops as delivered"
     # A face fills the frames that the benchmark draws: nothing is cut.
     cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
-    return f"{cut}, {settings['size']} px"
+    return f"{cut}, {settings['size']} pixels"

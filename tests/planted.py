@@ -8,7 +8,7 @@ from dfnb.store import Condition, write_scores
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 KINDS = "kinds"  # compares its two methods
-CROP = "face box × 1.3, 300 px"
+CROP = "face box × 1.3, 300 pixels"
 TITLES = {"xception": "Baseline", "lae": "LAE", "locate_and_verify": "Locate and Verify"}
 SIZES = {"locate_and_verify": 128}  # of the input, where it is not 96 pixels
 MAPS = {"Grad-CAM": [0.6, 0.1], "shape": [0.7, 0.9], "edges": [0.9, 0.1]}  # energy, sameness

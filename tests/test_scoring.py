@@ -69,7 +69,7 @@ def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
     assert set(clean.attrs) == set(store.TEST_SET_METADATA)
-    assert clean.attrs["crop"] == "uncut, 96 px"
+    assert clean.attrs["crop"] == "uncut, 96 pixels"
     assert clean.attrs["fingerprint"] == identity(dataset_record("smoke-a"))
     distances = []
     for severity in (1, 5):
