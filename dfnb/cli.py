@@ -1,4 +1,4 @@
-"""The ``dfnb`` command: make data, run a profile, make its report."""
+"""The command ``dfnb``. Torch and pandas are imported inside the commands: they take seconds."""
 
 import logging
 import os
@@ -9,41 +9,84 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfnb import files
+from dfnb import __version__, files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
 
-Workers = Annotated[int | None, typer.Option(min=1)]
-ProfileName = Annotated[str, typer.Argument(help="a file of notebooks/profiles: smoke, demo, …")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that share the work, by default one per core."),
+]
 
-commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+def _known_profile(name: str) -> str:
+    files.profile_path(name)  # raises DfnbError before anything slow is imported
+    return name
+
+
+ProfileName = Annotated[
+    str,
+    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …", callback=_known_profile),
+]
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # brackets in help texts are no markup
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def app() -> None:
-    """Run the command that was typed; a :class:`DfnbError` becomes one line and status 1."""
+    """Run the command that was typed.
+
+    A :class:`DfnbError` becomes one line and status 1, Ctrl-C one line and status 130.
+    """
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
     try:
         commands()
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
+    except SystemExit as end:
+        if end.code == 130:  # typer's for Ctrl-C
+            print("dfnb: stopped; what is finished is kept", file=sys.stderr)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dfnb {__version__}")
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Reproduce papers on deepfake detection: make data, run a profile, make its report."""
 
 
 @commands.command()
 def run(
     profile: ProfileName = "smoke",
-    cores: Annotated[int, typer.Option(min=0)] = 0,
-    main: Annotated[bool, typer.Option("--main")] = False,
-    ablation: Annotated[list[str] | None, typer.Option()] = None,
+    cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
+    main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out all ablations but this one; may be repeated."),
+    ] = None,
 ) -> None:
-    """Run all trainings and notebooks of a profile, which make its report.
+    """Run a profile: its trainings, its notebooks, its report.
 
     What is done is not done again. After an interruption the same command goes on where it was.
-    --cores jobs run at the same time, by default as many as there are cores. With --main only the
-    detectors themselves are trained, and no ablations; with --ablation NAME, which may be repeated,
-    that ablation, too.
     """
     from dfnb import workflow
 
@@ -55,9 +98,9 @@ def run(
 
 @commands.command()
 def train(profile: ProfileName, job: str) -> None:
-    """Do one training of a profile (`dfnb run` does them all), resumed where it was interrupted.
+    """Do one training of a profile; `dfnb run` does them all.
 
-    A wrong JOB lists those there are.
+    A training that was interrupted goes on where it was. A wrong JOB lists those there are.
     """
     from dfnb import jobs
 
@@ -67,22 +110,27 @@ def train(profile: ProfileName, job: str) -> None:
 @commands.command()
 def score(
     images: list[Path],
-    run: Annotated[str, typer.Option()],
+    run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
 ) -> None:
-    """Score images and clips of your own by a trained detector, --run, a folder of runs/.
+    """Score your own images and clips with a trained detector.
 
     Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
-    the detector's maps is saved in the current folder. Exits with 2 when a file could not be used.
-    No score is a proof.
+    the detector's maps is saved in the current folder. No score is a proof.
+
+    Exits with 2 when a file could not be used.
     """
+    from dfnb import runs
+
+    detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     from matplotlib import pyplot
 
-    from dfnb import figures, pictures, runs, scoring
+    from dfnb import figures, pictures, scoring
+    from dfnb.data.faces import detector_path
     from dfnb.data.frames import dataset_record
     from dfnb.data.prepare import prepare_picture
 
     figures.style()
-    detector = runs.Run.open(run)
+    detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
     status = 0
@@ -94,7 +142,7 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{image.stem}-{detector.id}.png")
+        panel = Path(f"{image.name}-{detector.id}.png")
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         with files.atomic(panel) as temporary:
             figure.savefig(temporary)
@@ -107,15 +155,23 @@ def score(
 
 @commands.command()
 def cost(profile: ProfileName = "study") -> None:
-    """Estimate hours, memory and disk of a profile's trainings here, from a few timed steps."""
+    """Estimate the hours, memory and disk that a profile takes.
+
+    A few steps of each detector's training are timed on this machine.
+    """
     from dfnb import cost
 
     typer.echo(cost.report(profile))
 
 
 @commands.command()
-def report(profile: ProfileName = "demo") -> None:
-    """Make results, tables and figures of a report again, without a network or a dataset."""
+def report(
+    profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
+) -> None:
+    """Make a report again from its stored scores.
+
+    Its results, tables and figures need no network and no dataset.
+    """
     from dfnb import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
@@ -128,11 +184,12 @@ def synth(
     name: str | None = None,
     workers: Workers = None,
 ) -> None:
-    """Make a dataset of the embedded benchmark, from drawn faces or from a folder of photographs.
+    """Make a dataset of the embedded benchmark.
 
-    PRESET is a dataset of the benchmark, such as synth-a; --portraits is the folder, which makes
-    another dataset of it: give that a --name. --workers processes share the work, by default one
-    per core. Exits with 2 when a photograph has no usable face, or a folder lies among them.
+    PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces, or from the
+    photographs in the folder --portraits; these make another dataset, so give it a --name.
+
+    Exits with 2 when a photograph has no usable face, or a folder lies among them.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb import synth
@@ -145,7 +202,10 @@ def synth(
 
 @commands.command()
 def data() -> None:
-    """List the published datasets: which are prepared, how to ask for them, and their space."""
+    """List the published datasets, and how to ask for them.
+
+    Each has the number of its videos that are prepared here, and the space that it takes.
+    """
     from dfnb.data import published
 
     for row in published.overview().itertuples():

@@ -58,6 +58,16 @@ def find(relative: str) -> Path:
     return home() / relative
 
 
+def profile_path(name: str) -> Path:
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
+    folder = find("notebooks") / "profiles"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        available = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
+        raise DfnbError(f"there is no profile {name!r} in {folder}: {available}")
+    return path
+
+
 def report_folder(profile: str) -> Path:
     """``reports/<profile>`` in the home."""
     return home() / "reports" / check_name(profile, "reports")

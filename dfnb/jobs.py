@@ -91,19 +91,9 @@ class Profile(Closed):
     allow_random: bool = True
 
 
-def profile_path(name: str) -> Path:
-    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
-    folder = files.find("notebooks") / "profiles"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        available = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
-        raise DfnbError(f"there is no profile {name!r} in {folder}: {available}")
-    return path
-
-
 def profile(name: str) -> Profile:
     """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
-    path = profile_path(name)
+    path = files.profile_path(name)
     content = read_yaml(path)
     for key in [*content, *(content.get("notebooks") or ())]:
         if key in RENAMED:
@@ -166,7 +156,7 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
     """
     content = profile(name)
     if ablations is not None:
-        content = _with_ablations(content, ablations, profile_path(name))
+        content = _with_ablations(content, ablations, files.profile_path(name))
     trainings = _trainings(name, content)
     score_files = tuple(job.output for job in trainings)
     notebooks = []
@@ -359,7 +349,7 @@ def train_and_score(job: Job) -> Run:
     report = files.report_folder(profile_name)
     ensure_datasets(job.parameters.train_set, *job.parameters.test_sets)
     run = train.train(**job.arguments)
-    files.write_bytes(report / "profile.yaml", profile_path(profile_name).read_bytes())
+    files.write_bytes(report / "profile.yaml", files.profile_path(profile_name).read_bytes())
     if MAIN in job.roles and run.seed == grid.seeds[0]:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
         files.write_bytes(store.weights_path(report, run.id), weights)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.torch import load_file
 
 from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
-from dfnb.settings import DfnbError
+from dfnb.settings import DfnbError, explained
 from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
@@ -64,12 +63,21 @@ class Run(StoredRun):
         """The network with the chosen weights, in evaluation mode, on the CPU.
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has the weights whose sha256
-        is in the record.
+        is in the record, and when these do not fit the network or are not finite.
         """
+        from safetensors.torch import load_file  # with torch, which opening a run does not need
+
         # Nothing is fetched for weights that are replaced at once.
         settings = self.settings.model_copy(update={"pretrained": False})
-        network = papers.module(self.parameters["paper"]).Network(settings)
-        network.load_state_dict(load_file(self._weights()))
+        paper = self.parameters["paper"]
+        network = papers.module(paper).Network(settings)
+        path = self._weights()
+        remedy = f"use the code that trained it, or move {self.folder} away and train again"
+        with explained(path, f"as weights of {paper}", remedy):
+            weights = load_file(path)
+            network.load_state_dict(weights)
+            if not all(tensor.isfinite().all() for tensor in weights.values()):
+                raise ValueError("NaN or infinite")
         return network.eval()
 
     def _weights(self) -> Path:
@@ -78,7 +86,7 @@ class Run(StoredRun):
                 return path
         raise DfnbError(
             f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
-            "and no report has the weights; delete the folder and train again"
+            "and no report has the weights; put them there, or move the folder away and train again"
         )
 
     @cache  # noqa: B019, runs are few, and reading all masks takes long

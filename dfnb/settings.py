@@ -19,10 +19,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
 # Names of variants, methods and other tools are printed in tables: no character may be
 # markup in Markdown or HTML.
-Title = Annotated[str, StringConstraints(pattern=r"^\w[\w .,:()%+=/-]*$", max_length=200)]
+TITLE = r"^\w[\w .,:()%+=/-]*$"
+Title = Annotated[str, StringConstraints(pattern=TITLE, max_length=200)]
+# What to say instead of these patterns.
+PATTERN_RULES = {
+    NAME: "use letters (A-Z, a-z), digits and . _ - only, and begin with a letter or digit",
+    TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, and begin with a letter",
+}
 
 
 class DfnbError(Exception):
@@ -68,6 +75,8 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         elif problem["type"] == "missing":
             yield f"{field}: {message}"
         else:
+            pattern = problem.get("ctx", {}).get("pattern")
+            message = PATTERN_RULES.get(pattern, message)
             value = textwrap.shorten(repr(problem["input"]), 80)
             yield f"{field} = {value}: {message}"
 

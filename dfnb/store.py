@@ -219,8 +219,8 @@ def _extended_test_set(
         stored = read_table(path)
         if stored.attrs["fingerprint"] != attrs["fingerprint"]:
             raise DfnbError(
-                f"{path} is of another version of {name}; delete the folders scores and test_sets "
-                f"of {folder}, then run the profile again"
+                f"{path} is of another version of {name}; move the folders scores and test_sets "
+                f"of {folder} away, then run the profile again"
             )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
@@ -260,8 +260,8 @@ class Report:
         """Main detectors in the order of their notebooks, then variants, then other tools.
 
         Variants are in the order of the profile; those that it does not have come first, by name.
-        Raises :class:`DfnbError` when another tool has the name of a detector, or main detectors
-        have different training sets.
+        Raises :class:`DfnbError` when another tool has the name of a detector or scores an unknown
+        test set, or when main detectors have different training sets.
         """
         detectors = self._our_detectors()
         names = [detector.name.casefold() for detector in detectors]
@@ -269,6 +269,9 @@ class Report:
             tool = check_title(folder.name, folder)
             if tool.casefold() in names:
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
+            for path in folder.glob("*.csv"):
+                if not test_set_path(self.folder, path.stem).exists():
+                    raise DfnbError(f"{path} has the name of no test set of this report; rename it")
             detectors.append(Detector(tool))
         return detectors
 
@@ -408,6 +411,10 @@ class Report:
             table = pd.read_csv(path, dtype={"video": str})
             table = table.reindex(columns=TOOL_COLUMNS)  # NaN where the tool has no such column
             table = table.fillna({"track": 0, "frame": -1})
+            has_fraction = (table[["track", "frame", "label"]] % 1).any(axis=1)
+            if has_fraction.any():
+                row = has_fraction.idxmax() + 1
+                raise DfnbError(f"{path}: track, frame or label of row {row} is no whole number")
             table = table.astype(TOOL_COLUMNS)
         videos = frames.drop_duplicates("video").set_index("video")
         our_labels = set(videos["label"].items())

@@ -1,6 +1,8 @@
 """Running a profile: Snakemake as a child process, and its progress."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,12 +39,15 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     with files.locked(folder), messages.open("wb") as file:
         for job in planned:  # a log that exists then means that its job has begun
             (files.home() / job.log).unlink(missing_ok=True)
-        process = subprocess.Popen(command, stderr=file)
+        # In a group of its own, which gets one Ctrl-C whether the terminal or a program sends it.
+        process = subprocess.Popen(command, stderr=file, start_new_session=True)
         try:
             _print_progress(process, planned)
-        except KeyboardInterrupt:  # the jobs, on the same terminal, have received it, too
+        except KeyboardInterrupt:
+            print("stopping the jobs; the same command goes on from here", flush=True)
+            os.killpg(process.pid, signal.SIGINT)
             process.wait()  # a second Ctrl-C kills them
-            raise DfnbError("stopped; the same command goes on from here") from None
+            raise
         finally:
             process.kill()
     if process.returncode:

@@ -3,13 +3,18 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import wave
+from importlib import metadata
+from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+from matplotlib import pyplot
 from profiles import BASELINE, SETTINGS, write_profile
 
 from dfnb import files, jobs
@@ -59,6 +64,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
         (("prepare", "mine", "dfdc"), "dfdc is a dataset of data_manifest/"),
         (("prepare", "videos/dfdc"), "another name: dfnb prepare videos/dfdc NAME"),
+        (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
@@ -67,6 +73,66 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
     status, printed = output_of(*words)
     assert status == 1 and printed.startswith("dfnb: ") and sentence in printed
     assert "Traceback" not in printed
+
+
+MISTYPED = ["rnu", "run dmeo", "cost dmeo", "score a.jpg --run x", "synth synth-z", "data x"]
+
+
+@pytest.mark.parametrize("words", MISTYPED)
+def test_a_mistyped_name_is_refused_before_torch_is_imported(own_home, words):
+    code = """
+import atexit, sys
+atexit.register(lambda: print("torch" in sys.modules))
+from dfnb.cli import app
+app()
+"""
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (1, 2) and done.stdout == "False\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version(output_of):
+    assert output_of("--version") == (0, f"dfnb {metadata.version('dfnb')}\n")
+    for words in ((), ("run",), ("prepare",)):
+        short = output_of(*words, "-h")
+        assert short == output_of(*words, "--help") and short[0] == 0
+        assert short[1].startswith("Usage: ")
+
+
+@pytest.mark.skipif(
+    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
+    reason="needs DFNB_REAL_DATA (portraits/) and DFNB_DETECTOR (YuNet's .onnx)",
+)
+def test_a_score_for_each_picture_and_a_reason_for_each_file_without_one(
+    own_home, output_of, monkeypatch
+):
+    write_profile(own_home)
+    run = jobs.train_job("mine", "xception-smoke-a-s0")
+    folder = own_home / "pictures"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    portraits = (Path(os.environ["DFNB_REAL_DATA"]) / "portraits").glob("*.jpg")
+    content = next(portraits).read_bytes()
+    bad = {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"no video", "sound.wav": b""}
+    for name, part in {**bad, "a.jpg": content, "a.jpeg": content}.items():
+        (folder / name).write_bytes(part)
+    with wave.open("sound.wav", "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    datasets = sorted((own_home / "datasets").iterdir())
+    status, printed = output_of("score", *bad, "a.jpg", "a.jpeg", "nowhere.jpg", "--run", run.id)
+    assert status == 2 and printed.count("P(fake)") == 2
+    for name in [*bad, "nowhere.jpg"]:
+        assert f"not scored: {name}: " in printed
+    panels = {f"{name}-{run.id}.png" for name in ("a.jpg", "a.jpeg")}
+    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg", "a.jpeg", *panels}
+    assert sorted((own_home / "datasets").iterdir()) == datasets
+    assert pyplot.get_fignums() == []
+    monkeypatch.setenv("DFNB_DETECTOR", str(folder / "a.jpg"))
+    status, printed = output_of("score", "a.jpg", "--run", run.id)
+    assert status == 1 and "a.jpg is not the released face detector" in printed
+    assert "delete" not in printed
 
 
 def test_a_full_disk_is_explained(tmp_path):
@@ -97,15 +163,23 @@ def small_run(own_home):
     return own_home
 
 
-def test_a_killed_run_leaves_no_process_and_goes_on(small_run):
+def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
     planned = jobs.plan("mine")
-    killed = dfnb("run", "mine", "--cores", "1", cwd=small_run)
-    while killed.poll() is None and not list(small_run.glob("runs/*/last.ckpt")):
-        time.sleep(0.1)
-    children = psutil.Process(killed.pid).children(recursive=True)
-    killed.kill()
-    assert children and psutil.wait_procs(children, timeout=30)[1] == []
-    assert not any(job.done for job in planned)
+    log = small_run / planned[0].log
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        log.unlink(missing_ok=True)
+        stopped = dfnb("run", "mine", "--cores", "1", cwd=small_run)
+        while stopped.poll() is None and not log.exists():
+            time.sleep(0.1)
+        while number == signal.SIGKILL and not list(small_run.glob("runs/*/last.ckpt")):
+            time.sleep(0.1)
+        children = psutil.Process(stopped.pid).children(recursive=True)
+        stopped.send_signal(number)
+        printed = stopped.communicate()[1].decode()
+        assert stopped.returncode == status and "Traceback" not in printed
+        assert ("dfnb: stopped; " in printed) == (number == signal.SIGINT)
+        assert children and psutil.wait_procs(children, timeout=30)[1] == []
+        assert not any(job.done for job in planned)
     again = dfnb("run", "mine", "--cores", "1", cwd=small_run)
     printed = again.communicate()[0].decode()
     assert again.returncode == 0 and all(job.done for job in planned)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from dfnb import metrics, scoring, store
+from dfnb import files, metrics, scoring, store
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify
+from dfnb.runs import Run
 from dfnb.settings import DfnbError
 
 SETTINGS = locate_and_verify.Settings(
@@ -78,6 +80,25 @@ def test_scores_under_corruption(home):
         assert "iou" not in corrupted
         distances.append((corrupted["log_odds"] - clean["log_odds"]).abs().mean())
     assert 0 < distances[0] < distances[1]
+
+
+@pytest.mark.parametrize("spoiled", ["lacking", "NaN"])
+def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    file = files.run_folder("x") / "best.safetensors"
+    file.parent.mkdir(parents=True)
+    weights = UntrainedRun().network().state_dict()
+    name, tensor = weights.popitem()
+    if spoiled == "NaN":
+        weights[name] = tensor * float("nan")
+    save_file(weights, file)
+    values = {"paper": "locate_and_verify", "settings": SETTINGS.model_dump(mode="json")}
+    run = Run("x", {"parameters": values, "weights_sha256": files.sha256(file)})
+    with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
+        run.network()
+    sentence = str(error.value)
+    assert (name if spoiled == "lacking" else "NaN") in sentence
+    assert "\n" not in sentence and "delete" not in sentence
 
 
 def test_nan_is_refused(home, monkeypatch):

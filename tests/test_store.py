@@ -1,5 +1,7 @@
 """The store: a report reads what was written into it, and refuses unsound scores."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,7 +139,7 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
 def test_another_version_of_a_test_set_is_refused():
     write("x-1", record())
     second = {Condition("a"): scores(fingerprint="second")}
-    with pytest.raises(DfnbError, match=r"a\.parquet is of another version of a; delete"):
+    with pytest.raises(DfnbError, match=r"a\.parquet is of another version of a; move"):
         write("x-2", record(1), tables=second)
     for path in report_folder("demo").glob("test_sets/*.parquet"):
         path.unlink()
@@ -178,6 +180,8 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
         (videos.iloc[1:], "video a with label 0"),
         (videos.replace({"video": {"c": "unknown"}}), "video c with label 0"),
         (videos.assign(label=1 - videos["label"]), "video a with label 0"),
+        (videos.assign(label=videos["label"] + 0.5), r"a\.csv: .* label of row 1 is no whole"),
+        (ours.assign(frame=0.5), "frame or label of row 1"),
         (videos.assign(score=30.0), "score that is NaN or outside"),
         (videos.drop(columns="label"), "needs the columns video, label and score"),
     ]
@@ -187,3 +191,8 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
         assert "\n" not in str(error.value)
     with pytest.raises(DfnbError, match="baseline has the name of a detector"):
         their(videos, folder="baseline")
+    shutil.move(report_folder("demo") / "other" / "baseline", report_folder("demo") / "other" / "b")
+    unknown = report_folder("demo") / "other" / "b" / "nowhere.csv"
+    unknown.touch()
+    with pytest.raises(DfnbError, match="has the name of no test set of this report"):
+        Report("demo").detectors()

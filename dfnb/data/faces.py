@@ -30,7 +30,7 @@ OPEN_OPTIONS = {
     "protocol_whitelist": "file",
 }
 
-# What FFmpeg and Pillow raise about a damaged file. IndexError: a file has no video stream.
+# What FFmpeg and Pillow raise about a damaged file.
 DAMAGED = (
     av.FFmpegError,
     IndexError,
@@ -66,7 +66,12 @@ def detector_path() -> Path:
         with explained("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-    return verified(path, YUNET_SHA256, "is not the released face detector; delete it")
+    return verified(
+        path,
+        YUNET_SHA256,
+        f"is not the released face detector, {YUNET} with sha256 {YUNET_SHA256}; set DFNB_DETECTOR "
+        "to that file, or unset it where it names another",
+    )
 
 
 class YuNet:
@@ -122,6 +127,8 @@ def decode(file: Path) -> Iterator[np.ndarray]:
         yield read_image(file)
         return
     with explained_as_unusable(), av.open(file.resolve(), options=OPEN_OPTIONS) as container:
+        if not container.streams.video:
+            raise Unusable("it has no picture, only sound")
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
         # Compared below with the number that the file states. Frames cannot be counted instead,
