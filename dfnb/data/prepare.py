@@ -374,8 +374,9 @@ def prepare(
         workers: Number of processes; default: one per processor.
 
     Returns:
-        The record. Its ``quarantine`` lists the videos that could not be used, as the file
-        ``quarantine.csv`` does. Its ``faces`` counts these videos, and the frames without a face.
+        The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
+        the file ``quarantine.csv`` does. Its ``faces`` counts these videos, and the frames without
+        a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
     from other videos, and when no video has a face.
@@ -401,27 +402,18 @@ def prepare(
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
         pool = joblib.Parallel(
-            workers or -1,
-            return_as="generator",
-            initializer=start_worker,
-            initargs=[os.getpid()],
+            workers or -1, return_as="generator", initializer=start_worker, initargs=[os.getpid()]
         )
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-        results = list(bar)
-        faces, quarantine = count_losses(videos, results)
+        faces, quarantine = count_losses(videos, list(bar))
         text = quarantine.to_csv(index=False)
         write_bytes(folder / "quarantine.csv", text.encode())
         unusable = quarantine.to_dict("records")
-        if not any("frames" in result for result in results):
+        if not faces["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
-        return write_dataset(
-            folder,
-            parameters,
-            faces=faces.to_dict("index"),
-            quarantine=unusable,
-        )
+        return write_dataset(folder, parameters, faces=faces.to_dict("index"), quarantine=unusable)
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -501,16 +493,14 @@ def count_losses(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The losses by split and method, see :func:`dropouts`, and the videos in quarantine.
 
-    A video some of whose crops cannot be used is in quarantine, too, but not counted there.
     ``results`` are what :func:`prepare_video` returned for each of the ``videos``.
     """
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
-    table["unusable"] = table["frames"].isna()
     table["video"] = [video.name for video in videos]
     table["kind"] = [f"{video.split}/{video.method}" for video in videos]
     counts = table.groupby("kind").agg(
         videos=("video", "size"),
-        quarantined=("unusable", "sum"),
+        quarantined=("reason", "count"),
         frames=("frames", "sum"),
         without_face=("without_face", "sum"),
     )
@@ -534,8 +524,9 @@ def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
 def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
-    Columns: ``videos``; ``quarantined``, how many of them could not be used; ``frames``, the wanted
-    frames of the others; ``without_face``, how many of these show no face; and their ``share``.
+    Columns: ``videos``; ``quarantined``, how many of them could not be used, or only in part;
+    ``frames``, the wanted frames of the used ones; ``without_face``, how many of these show no face
+    or cannot be used; and their ``share``.
     A face detector that fails on fakes more often than on real videos biases the dataset: only the
     easier fakes remain.
     """
