@@ -431,15 +431,14 @@ class Pixels:
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool; all False where ``path`` is empty.
 
-        ``shape`` is that of the crop. A mask of another size, which is an image file or belongs to
-        another video, is resized to it.
+        ``shape`` is that of the crop. A mask that is an image file is resized to it.
         """
         if not path:
             return np.zeros(shape, bool)
         height, width = shape
         stored = self.crop(path, row)
         if path.endswith(".npy"):
-            # Crops whose sizes differ between videos are square.
+            # Crops whose sizes differ between videos are square; mean_mask asks for one size.
             columns = width if len(stored) == height else len(stored)
             grey = np.unpackbits(stored, axis=-1, count=columns) * 255
         else:
