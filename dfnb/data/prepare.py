@@ -105,7 +105,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
     if not faces:
-        raise Unusable(f"no face in {len(wanted)} frames")
+        raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
     if chosen.empty:
@@ -559,9 +559,7 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     video = Video("picture", path, label=0, method="real")
     result = prepare_video(video, "", folder, settings, YuNet())
     if "frames" not in result:
-        raise DfnbError(
-            f"{path}: {result['reason']}; only faces of {settings.min_face} pixels or more are used"
-        )
+        raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())
     # Panels show a frame's method above it: for a reader's file its name says more than "real".
     return load_frames(folder.as_posix()).assign(method=path.name)
