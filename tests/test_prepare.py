@@ -449,5 +449,5 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     prepare.prepare("set", [real(path)], Settings(size=96, scale=1.5), workers=1)
     crop = Pixels(table.attrs["folder"]).crop(table["path"][0], 0)
     np.testing.assert_array_equal(crop, Pixels(data).crop(f"videos/{path.stem}/frames.npy", 0))
-    with pytest.raises(DfnbError, match="FileNotFound"):
+    with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})

@@ -554,6 +554,8 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     geometry = {name: crop[name] for name in ("size", "scale") if name in crop}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
+    if not path.is_file():
+        raise DfnbError(f"there is no file {path}")
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     video = Video("picture", path, label=0, method="real")
