@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfnb import __version__, files
+import dfnb
+from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def app() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dfnb {__version__}")
+        typer.echo(f"dfnb {dfnb.__version__}")
         raise typer.Exit
 
 

@@ -265,7 +265,7 @@ def _notebook_parameters(
 
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """
-    paper = papers.notebooks().get(notebook)
+    paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
     names = []
     for job in trainings:
         if job.parameters.paper == paper:

@@ -324,6 +324,7 @@ class Report:
                 is_variant = ablation not in ("", STANDING_ALONE)
                 notebook = run.detector["notebook"]
                 role = (notebook, ablation, variant)
+                # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
                 place = (is_variant, notebook, position, ablation, variant, train_set)
                 runs_by_place[place].append(run)

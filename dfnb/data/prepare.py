@@ -375,8 +375,8 @@ def prepare(
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
-        the file ``quarantine.csv`` does. Its ``faces`` counts these videos, and the frames without
-        a face.
+        the file ``quarantine.csv`` does. Its ``faces`` counts, for each
+        split and method, these videos, the ``frames`` that were looked at, and those without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
     from other videos, and when no video has a face.
@@ -394,7 +394,7 @@ def prepare(
                 f"{folder} was made with {record['parameters']}; --set them so, or give the new "
                 "dataset another name"
             )
-        remove_leftovers(folder, videos)
+        remove_leftovers(folder, videos)  # of a killed run; raises when there are other videos
         job = joblib.delayed(prepare_video)
         jobs = []
         for video in videos:

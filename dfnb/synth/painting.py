@@ -244,7 +244,7 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     # factors 0.8 and 0.45 below make them into distances, about, and the radius makes these pixels.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
-    opening = opening * (from_middle < 0.6)  # the collar's opening shows the neck
+    opening = opening * (from_middle < 0.6)  # further up the V is wider; the shoulders stay covered
     folds = 0.12 * np.sin(7 * x + 3 * y)
     chin_shadow = 0.25 * bump(
         x,
