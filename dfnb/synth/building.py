@@ -12,12 +12,14 @@ by ``people_of``.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
 import joblib
 import numpy as np
+from numpy.random import Generator
 from pydantic import DirectoryPath, Field, NonNegativeInt
 from tqdm import tqdm
 
@@ -42,6 +44,7 @@ from dfnb.synth.forgeries import (
     FRAMES_LATER,
     METHODS,
     Camera,
+    Crop,
     Delivery,
     Forgery,
     capture,
@@ -50,6 +53,7 @@ from dfnb.synth.forgeries import (
     mark,
 )
 from dfnb.synth.painting import render
+from dfnb.synth.regions import drawn_place
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
@@ -63,6 +67,8 @@ CAMERA = 2
 FORGERY = 4  # the same for all methods, which can therefore be compared
 DELIVERY = (3, 5)  # of the real and of the forged video
 MARK = (6, 7)
+CROP = 8
+PLACE = 9  # of the forged region, the same for all methods
 
 
 class Settings(Closed):
@@ -79,6 +85,8 @@ class Settings(Closed):
     methods: tuple[Literal[*METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
+    # Without variation it is left out of the identity, as people_of is below.
+    crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
@@ -294,6 +302,7 @@ def film(
     scene = rng(*streams, target, video, SCENE)
     expression = rng(*streams, person.number, video, EXPRESSION)
     poses = people.motion(scene, expression, settings.frames)
+    poses = _cropped(poses, settings.crop, rng(*streams, target, video, CROP))
     if person.portrait:
         shots = people.move(person.portrait, poses, settings.size)
     else:
@@ -302,6 +311,25 @@ def film(
         behind = people.backdrop(scene, settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
+
+
+def _cropped(poses: list[people.Pose], crop: Crop, draw: Generator) -> list[people.Pose]:
+    """The poses as a crop of another size and at another place shows them, the same in all frames.
+
+    The backdrop stays as it is.
+    """
+    zoom = draw.uniform(*crop.zoom)
+    shift_x, shift_y = crop.shift * draw.uniform(-1, 1, 2)
+    cropped = []
+    for pose in poses:
+        in_crop = replace(
+            pose,
+            scale=pose.scale * zoom,
+            shift_x=pose.shift_x + shift_x,
+            shift_y=pose.shift_y + shift_y,
+        )
+        cropped.append(in_crop)
+    return cropped
 
 
 class Video(NamedTuple):
@@ -422,10 +450,12 @@ class _Take:
         donor_shots = self.donor_shots
         if method in FRAMES_LATER:  # it takes the target's own later frames as the donor's
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
+        forgery = self.settings.forgery
+        place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
         images = []
         masks = []
         for shot, donor_shot in zip(self.shots, donor_shots):
-            image, mask = forge(method, shot, donor_shot, self.settings.forgery, draw)
+            image, mask = forge(method, shot, donor_shot, forgery, draw, place)
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)
