@@ -111,8 +111,11 @@ def preset(name: str, **changes: Any) -> Settings:
     path = find("data_manifest") / f"{name}.yaml"
     names = dataset_names("synth")
     if name not in names:
-        raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(names)}")
-    parameters = manifest(name).get("parameters", {})
+        raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
+    content = manifest(name)
+    parameters = content.get("parameters", {})
+    for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
+        parameters[group] = {**parameters.get(group, {}), **values}
     settings = Settings.check({**parameters, **changes}, path.name)
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
@@ -122,6 +125,31 @@ def preset(name: str, **changes: Any) -> Settings:
             problem = f"contrasts has {list(pair)}, and methods does not have both"
             raise DfnbError(f"{path.name}: {problem}")
     return settings
+
+
+def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of a dataset that are drawn from ranges, each from a stream of its name's own.
+
+    Args:
+        name: The dataset's name: with another name the same ranges give other values.
+        ranges: Under ``spans``, ranges by group of parameters and name: the drawn value is a span
+            within the range. Under ``choices``, lists of values: the drawn value is one of them.
+
+    Returns:
+        Values by group of parameters, such as camera, and name.
+    """
+    drawn: dict[str, dict[str, Any]] = {}
+    for group, spans in ranges.get("spans", {}).items():
+        values = drawn.setdefault(group, {})
+        for key, (low, high) in spans.items():
+            ends = rng("drawn parameters", name, group, key).uniform(low, high, 2)
+            values[key] = sorted(ends.round(4).tolist())
+    for group, choices in ranges.get("choices", {}).items():
+        values = drawn.setdefault(group, {})
+        for key, options in choices.items():
+            draw = rng("drawn parameters", name, group, key)
+            values[key] = options[draw.integers(len(options))]
+    return drawn
 
 
 def identity(name: str) -> str:
