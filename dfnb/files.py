@@ -91,9 +91,13 @@ def run_folder(run_id: str) -> Path:
 def manifest(name: str) -> dict[str, Any]:
     """``data_manifest/<name>.yaml``, laid over the manifest that it is ``like``.
 
-    The ``parameters`` of the two are merged one by one.
+    The ``parameters`` of the two are merged one by one. A manifest may describe several datasets,
+    under other names than its file's: the list ``names``.
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
+    for other in path.parent.glob("*.yaml"):
+        if name in _declared(other)[1]:
+            path = other
     if not path.is_file():
         raise DfnbError(f"there is no manifest {path}")
     content = read_yaml(path)
@@ -107,13 +111,19 @@ def manifest(name: str) -> dict[str, Any]:
 
 def dataset_names(kind: str) -> list[str]:
     """Names of the datasets in ``data_manifest/`` that are of a kind, synth or real."""
-    paths = sorted(find("data_manifest").glob("*.yaml"))
-    return [path.stem for path in paths if _declared_kind(path) == kind]
+    names = []
+    for path in sorted(find("data_manifest").glob("*.yaml")):
+        declared_kind, declared_names = _declared(path)
+        if declared_kind == kind:
+            names += declared_names
+    return names
 
 
 @cache  # planning a profile asks for it hundreds of times
-def _declared_kind(path: Path) -> str | None:
-    return read_yaml(path).get("kind")
+def _declared(path: Path) -> tuple[str | None, list[str]]:
+    """The kind of a manifest's datasets, and their names."""
+    content = read_yaml(path)
+    return content.get("kind"), content.get("names", [path.stem])
 
 
 # ---------------------------------------------------------------- writing

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dfnb import synth
+from dfnb import metrics, synth
 from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
-from dfnb.data.frames import Pixels, identity, load_frames
-from dfnb.files import dataset_folder, dataset_names
+from dfnb.data.frames import Pixels, identity, load_frames, mean_mask, select
+from dfnb.files import dataset_folder, dataset_names, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import people
@@ -110,8 +110,8 @@ def test_a_dataset_is_identified_before_it_is_built(home):
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("nowhere", {}, "nowhere.yaml does not exist; the embedded datasets are "),
-        ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of face-"),
+        ("nowhere", {}, "no embedded dataset is named nowhere; they are "),
+        ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of bed-"),
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
@@ -224,6 +224,58 @@ def test_nothing_but_the_face_tells_real_from_fake(home, monkeypatch):
     monkeypatch.setattr("dfnb.data.audit.CLEAR_AUC", 0.55)
     table = shortcuts(load_frames("synth-a"))
     assert (table["verdict"] == "nothing in sight").all(), table
+
+
+# ---------------------------------------------------------------- the test bed
+
+
+def test_the_place_of_a_forgery_does_not_depend_on_its_method(home, monkeypatch):
+    masks = []
+    for method in synth.preset("bed").methods:
+        monkeypatch.setenv("DFNB_HOME", str(home / method))
+        few = {"identities": {"test": 12}, "frames": 1, "methods": [method]}
+        synth.build("bed", synth.preset("bed", **few), 1)
+        masks.append(masks_of(load_frames("bed").query("label == 1")))
+    assert all((others == masks[0]).all() for others in masks)
+    assert masks[0].any(axis=(1, 2)).all()
+
+
+def test_the_mean_mask_of_training_guesses_few_masks(home):
+    people = {"train": 32, "test": 32}
+    synth.build("bed", synth.preset("bed", identities=people, frames=1))
+    frames = load_frames("bed")
+    guess = mean_mask(select(frames, "train"))
+    fakes = select(frames, "test").query("label == 1")
+    measures = [metrics.localisation(guess, mask) for mask in masks_of(fakes)]
+    assert np.mean([measure["pixel_ap"] for measure in measures]) < 0.5
+    assert np.mean([measure["pointing"] for measure in measures]) < 0.7
+
+
+def test_a_larger_crop_of_the_head_moves_the_landmarks_along():
+    person = synth.Person(0, "test", tone=1.5)
+    landmarks = []
+    for zoom in (1.0, 1.25):
+        settings = synth.preset("bed", crop={"zoom": [zoom, zoom]}, frames=1)
+        [shot] = synth.film(person, 0, 0, (0, 7), settings)
+        landmarks.append(shot.landmarks)
+    usual, larger = (np.linalg.norm(points[1] - points[0]) for points in landmarks)
+    assert larger / usual == pytest.approx(1.25, abs=0.01)
+
+
+def test_each_world_is_drawn_from_the_ranges():
+    ranges = manifest("worlds")["drawn"]
+    names = [f"world-{number:02d}" for number in range(1, 25)]
+    worlds = [synth.preset(name).model_dump() for name in names]
+    for group, spans in ranges["spans"].items():
+        for key, (low, high) in spans.items():
+            drawn = [world[group][key] for world in worlds]
+            assert all(low <= start < end <= high for start, end in drawn)
+            assert len(set(drawn)) == len(worlds)
+    for group, choices in ranges["choices"].items():
+        for key, options in choices.items():
+            drawn = [world[group][key] for world in worlds]
+            expected = [tuple(option) if isinstance(option, list) else option for option in options]
+            assert {*drawn} == {*expected}  # all occur
 
 
 # ---------------------------------------------------------------- portraits

@@ -3,8 +3,8 @@
 It stands in for the protocol of the papers (train on one dataset, test on others), not for their
 datasets: its numbers never stand beside published ones. :mod:`~dfnb.synth.people` draws people in
 motion and :mod:`~dfnb.synth.painting` paints them, :mod:`~dfnb.synth.forgeries` captures, forges
-and delivers their videos, and :mod:`~dfnb.synth.building` makes datasets of them. Each dataset is
-described by one YAML file in ``data_manifest/``.
+and delivers their videos, and :mod:`~dfnb.synth.building` makes datasets of them. Each is described
+by a YAML file in ``data_manifest/``; datasets that differ only in what is drawn share a file.
 """
 
 from dfnb.synth.building import Person, Settings, build, cast, film, identity, preset

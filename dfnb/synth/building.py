@@ -12,12 +12,14 @@ by ``people_of``.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
 import joblib
 import numpy as np
+from numpy.random import Generator
 from pydantic import DirectoryPath, Field, NonNegativeInt
 from tqdm import tqdm
 
@@ -42,6 +44,7 @@ from dfnb.synth.forgeries import (
     FRAMES_LATER,
     METHODS,
     Camera,
+    Crop,
     Delivery,
     Forgery,
     capture,
@@ -50,6 +53,7 @@ from dfnb.synth.forgeries import (
     mark,
 )
 from dfnb.synth.painting import render
+from dfnb.synth.regions import drawn_place
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
@@ -63,6 +67,8 @@ CAMERA = 2
 FORGERY = 4  # the same for all methods, which can therefore be compared
 DELIVERY = (3, 5)  # of the real and of the forged video
 MARK = (6, 7)
+CROP = 8
+PLACE = 9  # of the forged region, the same for all methods
 
 
 class Settings(Closed):
@@ -79,6 +85,8 @@ class Settings(Closed):
     methods: tuple[Literal[*METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
+    # Without variation it is left out of the identity, as people_of is below.
+    crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
@@ -103,8 +111,11 @@ def preset(name: str, **changes: Any) -> Settings:
     path = find("data_manifest") / f"{name}.yaml"
     names = dataset_names("synth")
     if name not in names:
-        raise DfnbError(f"{path} does not exist; the embedded datasets are {', '.join(names)}")
-    parameters = manifest(name).get("parameters", {})
+        raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
+    content = manifest(name)
+    parameters = content.get("parameters", {})
+    for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
+        parameters[group] = {**parameters.get(group, {}), **values}
     settings = Settings.check({**parameters, **changes}, path.name)
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
@@ -114,6 +125,31 @@ def preset(name: str, **changes: Any) -> Settings:
             problem = f"contrasts has {list(pair)}, and methods does not have both"
             raise DfnbError(f"{path.name}: {problem}")
     return settings
+
+
+def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of a dataset that are drawn from ranges, each from a stream of its name's own.
+
+    Args:
+        name: The dataset's name: with another name the same ranges give other values.
+        ranges: Under ``spans``, ranges by group of parameters and name: the drawn value is a span
+            within the range. Under ``choices``, lists of values: the drawn value is one of them.
+
+    Returns:
+        Values by group of parameters, such as camera, and name.
+    """
+    drawn: dict[str, dict[str, Any]] = {}
+    for group, spans in ranges.get("spans", {}).items():
+        values = drawn.setdefault(group, {})
+        for key, (low, high) in spans.items():
+            ends = rng("drawn parameters", name, group, key).uniform(low, high, 2)
+            values[key] = sorted(ends.round(4).tolist())
+    for group, choices in ranges.get("choices", {}).items():
+        values = drawn.setdefault(group, {})
+        for key, options in choices.items():
+            draw = rng("drawn parameters", name, group, key)
+            values[key] = options[draw.integers(len(options))]
+    return drawn
 
 
 def identity(name: str) -> str:
@@ -295,6 +331,7 @@ def film(
     scene = rng(*streams, target, video, SCENE)
     expression = rng(*streams, person.number, video, EXPRESSION)
     poses = people.motion(scene, expression, settings.frames)
+    poses = _cropped(poses, settings.crop, rng(*streams, target, video, CROP))
     if person.portrait:
         shots = people.move(person.portrait, poses, settings.size)
     else:
@@ -303,6 +340,25 @@ def film(
         behind = people.backdrop(scene, settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
+
+
+def _cropped(poses: list[people.Pose], crop: Crop, draw: Generator) -> list[people.Pose]:
+    """The poses as a crop of another size and at another place shows them, the same in all frames.
+
+    The backdrop stays as it is.
+    """
+    zoom = draw.uniform(*crop.zoom)
+    shift_x, shift_y = crop.shift * draw.uniform(-1, 1, 2)
+    cropped = []
+    for pose in poses:
+        in_crop = replace(
+            pose,
+            scale=pose.scale * zoom,
+            shift_x=pose.shift_x + shift_x,
+            shift_y=pose.shift_y + shift_y,
+        )
+        cropped.append(in_crop)
+    return cropped
 
 
 class Video(NamedTuple):
@@ -423,10 +479,12 @@ class _Take:
         donor_shots = self.donor_shots
         if method in FRAMES_LATER:  # it takes the target's own later frames as the donor's
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
+        forgery = self.settings.forgery
+        place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
         images = []
         masks = []
         for shot, donor_shot in zip(self.shots, donor_shots):
-            image, mask = forge(method, shot, donor_shot, self.settings.forgery, draw)
+            image, mask = forge(method, shot, donor_shot, forgery, draw, place)
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)

@@ -42,6 +42,13 @@ RIGHT_BROW = (-1, -0.4)
 LEFT_BROW = (1, -0.4)
 
 
+class Crop(Closed):
+    """How frames are cropped, as a face detector's boxes vary; a video draws its own values."""
+
+    zoom: Span = (1.0, 1.0)  # of the head, as a factor of its usual size in the frame
+    shift: float = Field(0, ge=0, le=0.2)  # largest, in x and in y, as a share of the frame's side
+
+
 class Camera(Closed):
     """How frames are captured; a video draws its value from each span."""
 
@@ -61,6 +68,9 @@ class Forgery(Closed):
     motion: Span = (0.4, 0.6)  # longest displacement of a warp, in face coordinates
     # Share of the lost fine grain that the region gets back; 1: as much as what it replaces has.
     regrain: Span = (0.3, 0.6)
+    # Whether each video's region is drawn from regions.PLACES, for all methods alike, instead of
+    # being its method's own. False is left out of the dataset's identity, as Settings.people_of is.
+    anywhere: bool = Field(False, exclude_if=lambda anywhere: not anywhere)
 
 
 class Delivery(Closed):
@@ -285,17 +295,21 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
     """
     axes, _ = face_axes(shot.landmarks)  # (2, 2): columns are the units of s and t in pixels
     shift = np.einsum("ij,jhw->ihw", axes, pull)
+    return _shifted(shot.image, shift), shift
+
+
+def _shifted(image: Array, shift: Array) -> Array:
+    """The image (H, W, 3), displaced by ``shift`` (2, H, W), x before y, in pixels."""
     y, x = np.indices(shift.shape[1:])
     # remap asks for each pixel where its colour comes from, so the shift is subtracted.
     source_x = np.float32(x - shift[0])
     source_y = np.float32(y - shift[1])
-    warped = cv2.remap(
-        shot.image,
+    return cv2.remap(
+        image,
         source_x,
         source_y,
         cv2.INTER_LINEAR,
     )
-    return warped, shift
 
 
 def _blend(image: Array, inputs: Inputs) -> Layer:
@@ -424,8 +438,28 @@ def _mouth_corners(shot: Shot) -> Array:
     return np.linalg.solve(_to_pixels(shot), homogeneous)[:2].T
 
 
-def mouth(inputs: Inputs) -> Layer:
-    """The donor's texture, softened, in and around the mouth (as NeuralTextures)."""
+def reshape(inputs: Inputs) -> Layer:
+    """The target's own face, reshaped in the region (as Face2Face, but at any place).
+
+    The region's inside moves in one direction, and its rim stays.
+    """
+    draw = inputs.draw
+    target = inputs.target
+    inside = inputs.opacity > VISIBLE
+    length = draw.uniform(*inputs.forgery.motion)
+    angle = draw.uniform(0, 2 * math.pi)
+    # The shift grows by `length` < 1 per pixel from the rim, so that nothing folds over, and only
+    # up to half the eyes' distance from it, so that features in large regions stay recognisable.
+    from_rim = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
+    right_eye, left_eye = target.landmarks[:2]
+    eye_distance = float(np.linalg.norm(left_eye - right_eye))
+    shift_length = length * np.minimum(from_rim, eye_distance / 2)
+    shift = np.stack([math.cos(angle) * shift_length, math.sin(angle) * shift_length])
+    return _shifted(target.image, shift), inside.astype(np.float32)
+
+
+def texture(inputs: Inputs) -> Layer:
+    """The donor's texture, softened; in and around the mouth as NeuralTextures."""
     softness = inputs.draw.uniform(*inputs.forgery.soften)
     fitted = _fitted(inputs.donor, inputs.target)
     texture = cv2.GaussianBlur(fitted, (0, 0), softness)
@@ -532,7 +566,9 @@ METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
     "warp": (warp, None),
-    "mouth": (mouth, MOUTH),
+    "mouth": (texture, MOUTH),
+    "reshape": (reshape, FACE),
+    "texture": (texture, MOUTH),
     "diffuse": (diffuse, HOLE),
     "patch": (patch, HOLE),
     "recolour": (recolour, HAIR),
@@ -545,7 +581,12 @@ METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
 
 
 def forge(
-    method: str, target: Shot, donor: Shot, forgery: Forgery, draw: Generator
+    method: str,
+    target: Shot,
+    donor: Shot,
+    forgery: Forgery,
+    draw: Generator,
+    place: Region | None = None,
 ) -> tuple[Array, Array]:
     """Forge a captured frame.
 
@@ -560,12 +601,14 @@ def forge(
         donor: A frame of the person whose face is used, filmed in the target's scene and pose.
         forgery: The settings.
         draw: The random stream.
+        place: The region to forge; None: the method's own.
 
     Returns:
         The forged frame (H, W, 3) float32 in [0, 1] and its mask (H, W) bool; outside the mask it
         equals the target bit for bit.
     """
-    make, region = METHODS[method]
+    make, own_region = METHODS[method]
+    region = place or own_region
     opacity = None  # a method without a region, `warp`, returns an opacity of its own
     if region is not None:
         opacity = _opacity(target, region, forgery.feather, draw)

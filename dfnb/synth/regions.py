@@ -1,0 +1,111 @@
+"""Places of the face that a forgery may change, whatever its method.
+
+If each method had a place of its own, a detector could tell where a forgery is without looking at
+the pixels, and a method that is left out of training would leave out its place, too.
+"""
+
+from numpy.random import Generator
+
+from dfnb.synth.forgeries import BOX, EYES, FACE, HAIR, HOLE, MOUTH, Region
+
+# Regions beside the midline are those on the image's right; a coin decides about the side.
+HALF = Region(
+    {
+        "aside": (0.95, 1.1),
+        "middle": (0.35, 0.5),
+        "wide": (0.85, 1.0),
+        "high": (0.95, 1.2),
+    },
+    exponent=4,
+)
+UPPER_HALF = Region(
+    {
+        "middle": (-0.25, 0.1),
+        "wide": (1.7, 2.1),
+        "high": (0.5, 0.7),
+    },
+    exponent=4,
+)
+LOWER_HALF = Region(
+    {
+        "middle": (0.9, 1.05),
+        "wide": (1.4, 1.7),
+        "high": (0.5, 0.65),
+    },
+    exponent=4,
+)
+EYE = Region(
+    {
+        "aside": (0.9, 1.15),
+        "middle": (-0.1, 0.05),
+        "wide": (0.7, 0.95),
+        "high": (0.3, 0.45),
+    },
+)
+CHEEK = Region(
+    {
+        "aside": (1.0, 1.4),
+        "middle": (0.5, 0.85),
+        "wide": (0.55, 0.85),
+        "high": (0.3, 0.5),
+    },
+)
+NOSE = Region(
+    {
+        "middle": (0.4, 0.6),
+        "wide": (0.5, 0.75),
+        "high": (0.35, 0.55),
+    },
+)
+CHIN = Region(
+    {
+        "middle": (1.35, 1.5),
+        "wide": (0.8, 1.2),
+        "high": (0.25, 0.4),
+    },
+)
+FOREHEAD = Region(
+    {
+        "aside": (-0.5, 0.5),
+        "middle": (-0.75, -0.5),
+        "wide": (0.9, 1.5),
+        "high": (0.3, 0.45),
+    },
+)
+HAIRLINE = Region(
+    {
+        "aside": (0.4, 1.2),
+        "middle": (-1.1, -0.8),
+        "wide": (0.9, 1.3),
+        "high": (0.35, 0.55),
+    },
+)
+# All are equally likely. The larger ones overlap in the middle of the face, so that a constant map
+# finds many of them: they are few.
+PLACES = (
+    FACE,
+    BOX,
+    HALF,
+    UPPER_HALF,
+    LOWER_HALF,
+    EYES,
+    EYE,
+    CHEEK,
+    NOSE,
+    MOUTH,
+    CHIN,
+    FOREHEAD,
+    HAIR,
+    HAIRLINE,
+    HOLE,
+)
+
+
+def drawn_place(draw: Generator) -> Region:
+    """One of :data:`PLACES`, on either side of the face with equal chances."""
+    place = PLACES[draw.integers(len(PLACES))]
+    mirrored = draw.random() < 0.5
+    if "aside" not in place.drawn or not mirrored:
+        return place
+    low, high = place.drawn["aside"]
+    return place._replace(drawn={**place.drawn, "aside": (-high, -low)})

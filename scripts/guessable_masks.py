@@ -1,0 +1,47 @@
+"""How well one can guess the masks of a dataset without looking at the pictures.
+
+``python scripts/guessable_masks.py TRAIN TEST`` prints, for each method of TEST and for all, how
+well the mean training mask of TRAIN finds the forged pixels. The datasets of the benchmark are
+drawn where they are missing. ``python scripts/guessable_masks.py bed-dev-0 bed-dev`` is the test
+bed's own check: pixel AP at most .5, pointing game at most .7.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from dfnb import jobs, metrics
+from dfnb.data.frames import Pixels, load_frames, mean_mask, select
+
+
+def table(train_set: str, test_set: str) -> pd.DataFrame:
+    """Means of pixel AP, pointing game and forged share per method, and of all methods.
+
+    The mean mask is that of the training split of ``train_set``, the fakes are those of the test
+    split of ``test_set``.
+    """
+    constant = mean_mask(select(load_frames(train_set), "train"))
+    fakes = select(load_frames(test_set), "test").query("label == 1")
+    pixels = Pixels(fakes.attrs["folder"])
+    rows = []
+    for frame in fakes.itertuples():
+        mask = pixels.mask(frame.mask, frame.row, constant.shape)
+        measures = metrics.localisation(constant, mask)
+        row = {
+            "method": frame.method,
+            "pixel AP": measures["pixel_ap"],
+            "pointing": measures["pointing"],
+            "forged share": np.mean(mask),
+        }
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    per_method = found.groupby("method", observed=True).mean()
+    per_method.loc["all"] = found.mean(numeric_only=True)
+    return per_method
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:]
+    jobs.ensure_datasets(*names)
+    print(table(*names).round(3).to_string())
