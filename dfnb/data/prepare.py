@@ -375,8 +375,8 @@ def prepare(
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
-        the file ``quarantine.csv`` does. Its ``faces`` counts, for each
-        split and method, these videos, the ``frames`` that were looked at, and those without a face.
+        the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, these
+        videos, the ``frames`` that were looked at, and those without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
     from other videos, and when no video has a face.
