@@ -162,7 +162,10 @@ def identity(name: str) -> str:
 
 
 def _parameters(name: str, settings: Settings) -> dict[str, Any]:
-    """All that a dataset's pixels depend on: ``dataset.json`` holds it, :func:`identity` its hash."""
+    """All that a dataset's pixels depend on.
+
+    ``dataset.json`` holds these values, and :func:`identity` is their hash.
+    """
     # The contrasts only say which methods results compare.
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
