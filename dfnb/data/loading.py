@@ -26,6 +26,7 @@ from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
+MAX_UNPAIRED = 0.2  # share of fake frames that a training on pairs may leave out
 
 
 class Sample(NamedTuple):
@@ -227,7 +228,8 @@ class EpochSampler(Sampler[list[Index]]):
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
-    one: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an epoch.
+    one: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames in
+    an epoch.
 
     Args:
         frames: A frames table.
@@ -238,8 +240,12 @@ class EpochSampler(Sampler[list[Index]]):
         samples_per_frame: The number of images that the paper makes from a frame.
         always: Positions in the table, of frames that every batch shows some of: an eighth of a
             batch, at least one frame, is drawn from them. They replace as many fakes.
+        pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
+            :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
+            is the number of fakes of each method that are left out, because they have no such frame.
 
-    Raises :class:`DfnbError` when the frames do not fill one batch.
+    Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
+    that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
     """
 
     def __init__(
@@ -251,7 +257,13 @@ class EpochSampler(Sampler[list[Index]]):
         oversampling: int | None = None,
         samples_per_frame: int = 1,
         always: Sequence[int] = (),
+        pairs: bool = False,
     ) -> None:
+        if pairs and (oversampling or samples_per_frame > 1 or len(always) or batch_size % 2):
+            raise DfnbError(
+                "pairs = true needs oversampling = null, an even batch_size, and a paper that "
+                "makes no samples of its own and shows no frames in every batch; set pairs = false"
+            )
         self.seed = seed
         self.oversampling = oversampling
         self.always = np.asarray(always)
@@ -261,6 +273,12 @@ class EpochSampler(Sampler[list[Index]]):
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
+        self.unpaired = {}
+        self.together = 1  # so many frames that follow each other in the order stay together
+        if pairs:
+            pairs_by_method, self.unpaired = _pairs_by_method(frames)
+            self.rows_by_class = [pairs_by_method]  # a pair holds a frame of each class
+            self.together = 2
         times = np.where(self.is_real, oversampling or 1, 1)
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
@@ -285,11 +303,14 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with as many frames of each class, and within a class of each method."""
+        """An order with as many frames of each class, and within a class of each method.
+
+        Pairs are drawn as if they were the frames of a single class.
+        """
         parts = []
         # So that they add up to n, numbers are rounded up for the first class, and within a class
         # for the last methods.
-        n_left = self.n
+        n_left = self.n // self.together
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
@@ -298,7 +319,7 @@ class EpochSampler(Sampler[list[Index]]):
             for j, rows in enumerate(rows_by_method):
                 n_method = (n_class + j) // len(rows_by_method)
                 parts.append(_draw_evenly(rows, n_method, draw))
-        return draw.permutation(np.concatenate(parts))
+        return draw.permutation(np.concatenate(parts)).ravel()
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
@@ -319,8 +340,11 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            own = positions[self.rank :: self.world]  # this process's share
-            yield [(self.epoch, position, order[position]) for position in own]
+            indices = []  # of this process's share
+            for position in positions:
+                if position // self.together % self.world == self.rank:
+                    indices.append((self.epoch, position, order[position]))
+            yield indices
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
@@ -331,6 +355,40 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     for label, method in sorted(rows_by_group):
         classes[label].append(rows_by_group[label, method])
     return list(classes.values())
+
+
+def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The pairs of each method, and the number of fakes of each method that have no partner.
+
+    The partner of a fake frame is the stored frame of its original whose number is nearest. The
+    pairs of a method are rows of the table, (n, 2): the fakes' and their partners'.
+
+    Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
+    """
+    columns = {"video": str, "original": str, "method": str}
+    table = frames[["frame", "label", *columns]].astype(columns).assign(row=range(len(frames)))
+    table = table.sort_values("frame", kind="stable")  # as merge_asof needs it
+    fakes = table[table["label"] == 1].drop(columns="video")
+    real = table.loc[table["label"] == 0, ["frame", "video", "row"]]
+    matched = pd.merge_asof(
+        fakes,
+        real,
+        on="frame",
+        left_by="original",
+        right_by="video",
+        direction="nearest",
+        suffixes=("", "_real"),
+    )
+    is_unpaired = matched["row_real"].isna()
+    if is_unpaired.mean() > MAX_UNPAIRED:
+        raise DfnbError(
+            f"{frames.attrs['folder']}: {is_unpaired.sum()} of {len(fakes)} fake frames have no "
+            "frame of their original beside them in the training split; set pairs = false, or make "
+            "the dataset again with a version of dfnb and a list of videos that name the originals"
+        )
+    pairs = matched[~is_unpaired].sort_values("row").astype({"row_real": int})
+    by_method = [group.to_numpy() for _, group in pairs.groupby("method")[["row", "row_real"]]]
+    return by_method, matched.loc[is_unpaired, "method"].value_counts().to_dict()
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
