@@ -285,9 +285,9 @@ def end_with_parent(parent: int) -> None:
     ``parent`` is the id of that process: if it has ended already, getppid() names another.
     """
 
-    def watch() -> None:
+    def watch(parent: int) -> None:
         while os.getppid() == parent:  # an orphan gets another parent
             time.sleep(1)
         os._exit(1)  # sys.exit would end this thread alone
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, args=[parent], daemon=True).start()

@@ -22,15 +22,6 @@ from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
 from dfnb.store import Condition, Role
 
 MAIN: Role = ("", "")  # of a paper's training in the grid
-RENAMED = {  # keys and notebooks of profiles from earlier versions
-    "arms": "ablations",
-    "06_cross_dataset": "07_cross_dataset",
-    "07_attribution": "08_attribution, its parameters grid: maps",
-    "08_robustness": "09_robustness, its parameters grid: corruptions",
-    "09_report": "11_report",
-    "10_self_blended_images": "06_self_blended_images",
-    "11_what_detectors_detect": "10_what_detectors_detect",
-}
 
 
 # ---------------------------------------------------------------- profiles
@@ -94,11 +85,7 @@ class Profile(Closed):
 def profile(name: str) -> Profile:
     """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
     path = files.profile_path(name)
-    content = read_yaml(path)
-    for key in [*content, *(content.get("notebooks") or ())]:
-        if key in RENAMED:
-            raise DfnbError(f"{path}: {key} is called {RENAMED[key]} now")
-    checked = Profile.check(content, path)
+    checked = Profile.check(read_yaml(path), path)
     for notebook in checked.ablations:
         if notebook not in papers.notebooks():
             raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing")

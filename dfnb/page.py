@@ -21,8 +21,8 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main table, ordered by the cross-dataset mean."""
     table = report.table("cross_dataset")
     rows = report.rows("cross_dataset")  # one row per detector and test set, or mean over sets
-    # Only means have a text in mean_over, so they come first, the best of them on top.
-    means_first = rows.sort_values(["mean_over", "value"], ascending=False)
+    rows["is_mean"] = rows["mean_over"] != ""
+    means_first = rows.sort_values(["is_mean", "value"], ascending=False)
     order = means_first["detector"].unique()
     return table.reindex(order)
 

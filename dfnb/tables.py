@@ -143,7 +143,7 @@ def cell(row: Mapping[str, Any]) -> str:
         row["value"],
         row["low"],
         row["high"],
-        sign="+" if row["minus"] else "",
+        sign="+" if row["minus"] else "",  # a difference, minus another detector, shows its sign
     )
     return text.replace(" ", "\u00a0")
 

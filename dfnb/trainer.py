@@ -204,7 +204,7 @@ class Trainer:
         losses = self._backward(batch, number)
         moved = self.network.moved()
         if moved is not None:  # the paper wants the gradient at other weights, as SAM does
-            with moved:
+            with moved:  # clears the first gradient and moves the weights; at last, moves them back
                 self._backward(batch, number)
         for optimiser in self.optimisers:
             optimiser.step()

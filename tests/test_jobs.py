@@ -193,8 +193,6 @@ def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):
 
 
 WRONG = [
-    ({"arms": {}}, "arms is called ablations now"),
-    ({"notebooks": {"09_report": None}}, "09_report is called 11_report now"),
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
     ({"grid": {**GRID, "seeds": []}}, "seeds"),

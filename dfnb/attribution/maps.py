@@ -94,16 +94,16 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 
 
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:
-    """Integrated Gradients from grey in 24 steps (Sundararajan et al., ICML 2017).
+    """Integrated Gradients from one colour in 24 steps (Sundararajan et al., ICML 2017).
 
-    For an image x, the grey image x' and the log-odds s, a pixel's value is
+    For an image x, the image x' of zeros and the log-odds s, a pixel's value is
     (x - x') ∫ ∂s/∂x(x' + t (x - x')) dt for t from 0 to 1, summed over the three channels. The sum
     of a map is about s(x) - s(x').
 
     Images (n, 3, H, W), normalised, give maps (n, H, W) of positive and negative values.
     """
-    # The baseline is captum's default of zeros, which are grey in normalised images. A step is one
-    # batch, because all steps together would need too much memory.
+    # The baseline is captum's default of zeros: in normalised images the colour ``mean`` of the
+    # settings, mostly grey. A step is one batch, because all together would need too much memory.
     method = IntegratedGradients(partial(evidence, network))
     attributions = method.attribute(
         images,
@@ -162,6 +162,7 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
+        # "random" needs no network, so the caller of this function makes it.
         available = ", ".join([*network.maps(), *EXPLAINERS, "random"])
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
     positive = values.clamp(min=0)

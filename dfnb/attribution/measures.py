@@ -105,8 +105,8 @@ def deletion(
     """P(fake) while pixels are hidden in the order of a map (Petsiuk et al., BMVC 2018, sec. 3.3).
 
     The pixels with the highest values of the map are hidden first: 0, 10, ..., 100 % of all. Equal
-    values are ordered at random. Hidden pixels are grey, not blurred, because detectors take a
-    blurred picture for a fake.
+    values are ordered at random. Hidden pixels have the colour ``mean`` of the settings, mostly
+    grey. They are not blurred, because detectors take a blurred picture for a fake.
 
     Args:
         network: A detector.
@@ -127,7 +127,7 @@ def deletion(
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
     kept_pixels = torch.from_numpy(np.stack(kept))[:, None]  # (11, 1, H, W)
-    images = image * kept_pixels.to(image.device)  # 0 is grey in a normalised image
+    images = image * kept_pixels.to(image.device)  # 0 is the colour ``mean``
     scores = network.score(network(images)).tolist()
     names = [f"deletion {percent}" for percent in percents]
     area = np.trapezoid(scores, dx=0.1)  # a step hides 10 %
@@ -169,11 +169,11 @@ def sanity(
 
 @torch.no_grad()
 def randomise(network: Network) -> None:
-    """Make all weights of a network random, in place (Adebayo et al., NeurIPS 2018, sec. 3.1).
+    """Make all weights of a network on the CPU random (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
-    Normally distributed numbers replace every tensor of weights; its mean square stays about equal,
-    so that activations neither vanish nor explode. The seed is fixed: the same network becomes the
-    same random one. Buffers, such as the means of batch norm, stay.
+    In place, normally distributed numbers replace every tensor of weights; its mean square stays
+    about equal, so that activations neither vanish nor explode. The seed is fixed: the same network
+    becomes the same random one. Buffers, such as the means of batch norm, stay.
     """
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)

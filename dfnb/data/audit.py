@@ -79,7 +79,7 @@ def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
     """How many test videos of ``test_set`` look like a train or val video of ``train_set``.
 
-    ``pairs`` are the :func:`look_alikes` of both datasets.
+    ``pairs`` are the :func:`look_alikes` of both datasets, each pair in both orders.
     """
     is_trained_on = pairs["dataset"] == train_set
     is_trained_on &= pairs["split"] != "test"

@@ -458,7 +458,7 @@ class Pixels:
         height, width = shape
         stored = self.crop(path, row)
         if path.endswith(".npy"):
-            # Crops whose sizes differ between videos are square.
+            # Crops whose sizes differ between videos are square; mean_mask asks for one size.
             columns = width if len(stored) == height else len(stored)
             grey = np.unpackbits(stored, axis=-1, count=columns) * 255
         else:

@@ -323,13 +323,14 @@ class EpochSampler(Sampler[list[Index]]):
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
-        batches = self.n // self.frames_per_batch
-        n_always = batches * max(1, self.frames_per_batch // 8)
-        fakes_first = np.argsort(self.is_real[order], kind="stable")  # places in the order
-        others = np.delete(order, fakes_first[:n_always])  # real frames only when fakes run out
-        chosen = _draw_evenly(self.always, n_always, draw).reshape(batches, -1)
-        others = others.reshape(batches, -1)
-        return np.hstack([chosen, others]).ravel()
+        batches = order.reshape(-1, self.frames_per_batch)
+        n_always = max(1, self.frames_per_batch // 8)
+        # The places in each batch, those of fakes first: real frames go only when fakes run out.
+        fakes_first = np.argsort(self.is_real[batches], axis=1, kind="stable")
+        kept_places = np.sort(fakes_first[:, n_always:], axis=1)
+        others = np.take_along_axis(batches, kept_places, axis=1)
+        chosen = _draw_evenly(self.always, len(batches) * n_always, draw)
+        return np.hstack([chosen.reshape(-1, n_always), others]).ravel()
 
     def __len__(self) -> int:
         return self.n // self.frames_per_batch - self.skip

@@ -105,7 +105,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
     if not faces:
-        raise Unusable(f"no face in {len(wanted)} frames")
+        raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
     if chosen.empty:
@@ -554,14 +554,14 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     geometry = {name: crop[name] for name in ("size", "scale") if name in crop}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
+    if not path.is_file():
+        raise DfnbError(f"there is no file {path}")
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     video = Video("picture", path, label=0, method="real")
     result = prepare_video(video, "", folder, settings, YuNet())
     if "frames" not in result:
-        raise DfnbError(
-            f"{path}: {result['reason']}; only faces of {settings.min_face} pixels or more are used"
-        )
+        raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())
     # Panels show a frame's method above it: for a reader's file its name says more than "real".
     return load_frames(folder.as_posix()).assign(method=path.name)

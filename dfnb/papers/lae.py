@@ -253,7 +253,8 @@ class Network(contract.Network):
         The map of unit u of z is M_u = Σ_k W_uk f_k; its mean over positions is z_u without the
         bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
         sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
-        |z_u|, this is Grad-CAM of a_c, and without biases its mean over positions is a_c.
+        |z_u|, this is Grad-CAM of the half's activation a_c, the mean of its |z_u|; and without
+        biases the attention's mean over positions is a_c.
         """
         signs = latent.sign().unflatten(1, (2, -1))
         unit_weights = self.to_latent.weight.unflatten(0, (2, -1))

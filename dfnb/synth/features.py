@@ -430,9 +430,9 @@ class Mouth:
         cupids_bow = 1 - 0.3 * bell(self.x, 0.16)  # the upper lip is lower in its middle
         upper = self.hole_top - look.upper_lip * power(self.arch, 0.6) * cupids_bow
         lower = self.hole_bottom + look.lower_lip * power(self.arch, 0.7)
-        # The lower lip is brightest in its middle, where it swells.
+        # The lower lip is brightest along its middle line, where it swells, and fades up and down.
         fullest = self.hole_bottom + 0.5 * look.lower_lip
-        swelling = stripe(self.x, self.y, fullest, 0.1)
+        swelling = stripe(self.x, self.y, fullest, height=0.1)
         is_upper_lip = self.y < self.hole_top  # it faces down, so it is darker
         light = self.shade * (1 + 0.22 * swelling - 0.15 * is_upper_lip)
         lay_over(

@@ -353,7 +353,7 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
     cloned = cv2.seamlessClone(
         to_bytes(image),
         to_bytes(background),
-        mask.copy(),  # OpenCV 5 overwrites it
+        mask,
         middle,
         cv2.NORMAL_CLONE,
     )

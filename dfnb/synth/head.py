@@ -114,7 +114,8 @@ class Head:
     def _half_width(self, along: Array | float) -> Array:
         """Half the head's width, in radii, at the height ``along``, in radii below its middle.
 
-        Only the half below the middle narrows, by the share ``look.jaw`` at the chin.
+        This is the width before the head is rounded: the sphere narrows it towards both ends. Here
+        only the half below the middle narrows, by the share ``look.jaw`` at the chin.
         """
         to_the_chin = np.clip(along, 0, 1)
         narrowing = self.look.jaw * power(to_the_chin, 1.5)
