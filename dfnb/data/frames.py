@@ -177,10 +177,9 @@ def _video_digest(content: Mapping, rows: Rows) -> str:
     """A digest of the pixels and rows of a video; ``content`` is that of its ``video.json``."""
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
-    # An unknown original is left out: so data without originals keep their fingerprint.
-    columns = [column for column in COLUMNS if column != "original" or rows[0]["original"]]
     for row in rows:
-        values.append([row[column] for column in columns])
+        # Without an unknown original: data from before that column keep their fingerprint.
+        values.append([row[name] for name in COLUMNS if name != "original" or row[name]])
     return digest([hashes, values], 64)
 
 
@@ -210,7 +209,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         if "original" not in table.column_names:  # made by a version that did not know originals
-            table = table.append_column("original", pa.repeat("", len(table)).dictionary_encode())
+            table = table.append_column("original", pa.repeat("", len(table)))
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     # pandas has no type of its own for lists of numbers.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}

@@ -242,7 +242,7 @@ class EpochSampler(Sampler[list[Index]]):
             batch, at least one frame, is drawn from them. They replace as many fakes.
         pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
             :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
-            is the number of fakes of each method that are left out, because they have no such frame.
+            counts the fakes that are left out, because they have no such frame.
 
     Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
     that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
@@ -273,12 +273,11 @@ class EpochSampler(Sampler[list[Index]]):
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
-        self.unpaired = {}
-        self.together = 1  # so many frames that follow each other in the order stay together
+        self.unpaired = 0
         if pairs:
             pairs_by_method, self.unpaired = _pairs_by_method(frames)
-            self.rows_by_class = [pairs_by_method]  # a pair holds a frame of each class
-            self.together = 2
+            self.rows_by_class = [pairs_by_method]  # a pair has a frame of each class
+        self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
@@ -341,11 +340,9 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            indices = []  # of this process's share
-            for position in positions:
-                if position // self.together % self.world == self.rank:
-                    indices.append((self.epoch, position, order[position]))
-            yield indices
+            # This process's share.
+            own = [p for p in positions if p // self.together % self.world == self.rank]
+            yield [(self.epoch, position, order[position]) for position in own]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
@@ -358,38 +355,35 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     return list(classes.values())
 
 
-def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], dict[str, int]]:
-    """The pairs of each method, and the number of fakes of each method that have no partner.
+def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], int]:
+    """The pairs of each method, and the number of fakes that have no partner.
 
-    The partner of a fake frame is the stored frame of its original whose number is nearest. The
-    pairs of a method are rows of the table, (n, 2): the fakes' and their partners'.
+    The partner of a fake frame is the frame of its original whose number is nearest. The pairs of a
+    method are rows of the table, (n, 2): those of the fakes and of their partners.
 
     Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
     """
-    columns = {"video": str, "original": str, "method": str}
-    table = frames[["frame", "label", *columns]].astype(columns).assign(row=range(len(frames)))
-    table = table.sort_values("frame", kind="stable")  # as merge_asof needs it
-    fakes = table[table["label"] == 1].drop(columns="video")
-    real = table.loc[table["label"] == 0, ["frame", "video", "row"]]
-    matched = pd.merge_asof(
-        fakes,
-        real,
-        on="frame",
-        left_by="original",
-        right_by="video",
-        direction="nearest",
-        suffixes=("", "_real"),
-    )
-    is_unpaired = matched["row_real"].isna()
-    if is_unpaired.mean() > MAX_UNPAIRED:
+    rows_by_video = frames.groupby(["label", "video"], observed=True).indices
+    numbers = frames["frame"].to_numpy()
+    pairs = defaultdict(list)
+    unpaired = 0
+    for row, frame in enumerate(frames.itertuples()):
+        if frame.label == 0:
+            continue
+        candidates = rows_by_video.get((0, frame.original))
+        if candidates is None:
+            unpaired += 1
+            continue
+        nearest = np.abs(numbers[candidates] - frame.frame).argmin()
+        pairs[frame.method].append([row, candidates[nearest]])
+    n_fakes = frames["label"].sum()
+    if unpaired > n_fakes * MAX_UNPAIRED:
         raise DfnbError(
-            f"{frames.attrs['folder']}: {is_unpaired.sum()} of {len(fakes)} fake frames have no "
-            "frame of their original beside them in the training split; set pairs = false, or make "
-            "the dataset again with a version of dfnb and a list of videos that name the originals"
+            f"{frames.attrs['folder']}: {unpaired} of {n_fakes} fake frames have no frame of their "
+            "original in the training split; set pairs = false, or delete frames.parquet and make "
+            "the dataset again, with originals in the list of videos"
         )
-    pairs = matched[~is_unpaired].sort_values("row").astype({"row_real": int})
-    by_method = [group.to_numpy() for _, group in pairs.groupby("method")[["row", "row_real"]]]
-    return by_method, matched.loc[is_unpaired, "method"].value_counts().to_dict()
+    return [np.array(rows) for rows in pairs.values()], unpaired
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:

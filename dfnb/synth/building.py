@@ -498,7 +498,7 @@ def build(
 
 
 def _originals(folder: Path) -> dict[str, str]:
-    """The real video of the same film by the name of each forged one: swap/003a_007 -> real/003a."""
+    """The real video of the film of each forged one: swap/003a_007 -> real/003a."""
     originals = {}
     for path in (folder / "videos").glob("*/*"):
         method = path.parent.name
