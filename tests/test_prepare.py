@@ -318,7 +318,7 @@ def test_impossible_names_are_refused_before_anything_is_written(tmp_path, data)
     with pytest.raises(DfnbError, match="its method: title = '=cmd'"):
         run(fake(path), real(path, name="b", method="=cmd"))
     for name in ("..", "", "../x", "/x", "x/y", "x y", ".x"):
-        with pytest.raises(DfnbError, match=r"dfnb prepare: name = .*match pattern"):
+        with pytest.raises(DfnbError, match=r"dfnb prepare: name = .*use letters"):
             run(real(path), name=name)
     assert list(tmp_path.iterdir()) == []
 

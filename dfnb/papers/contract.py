@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -113,8 +113,8 @@ class Settings(Closed):
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool = True
     image_size: ImageSize = 299
-    mean: Colour = (0.5, 0.5, 0.5)
-    std: Colour = (0.5, 0.5, 0.5)
+    mean: Colour | None = (0.5, 0.5, 0.5)
+    std: Colour | None = (0.5, 0.5, 0.5)
     epochs: Epochs = 30
     batch_size: BatchSize = 16
     optimiser: Optimiser = "adam"
@@ -134,9 +134,9 @@ class Settings(Closed):
     released: str | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
-    @field_validator("mean", "std", mode="before")
+    @field_validator("mean", "std")
     @classmethod
-    def _of_the_weights(cls, value: Any, info: ValidationInfo) -> Any:
+    def _of_the_weights(cls, value: Colour | None, info: ValidationInfo) -> Colour:
         """The stated value, or in place of null that of the backbone's weights."""
         if value is None:
             weights = get_pretrained_cfg(info.data.get("backbone", ""))
