@@ -253,3 +253,57 @@ def test_every_batch_shows_some_frames_of_those_always_shown(table, oversampling
 def test_what_fills_no_batch_is_refused(table):
     with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size"):
         EpochSampler(table, 64, 0)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+@pytest.fixture
+def filmed(tmp_path):
+    """The table, in which each fake has an original, and frames six after those of the real."""
+    originals = {"swap/c": "real/b", "warp/d": "real/a"}
+    table = toy.table(tmp_path / "toy", originals=originals)
+    table["frame"] += 6 * table["label"]
+    return table
+
+
+def test_a_pair_is_a_fake_frame_and_the_nearest_one_of_its_original(filmed):
+    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    shown = filmed.iloc[sampler.order(0)].reset_index()
+    fakes, real = shown[::2].reset_index(), shown[1::2].reset_index()
+    assert (real["video"].astype(str) == fakes["original"].astype(str)).all()
+    assert (real["frame"] == (fakes["frame"] + 4).clip(upper=20)).all()  # 0, 10 or 20
+    assert fakes["method"].value_counts()[["swap", "warp"]].tolist() == [4, 4]
+    assert (sampler.order(0) == EpochSampler(filmed, 4, seed=0, pairs=True).order(0)).all()
+    assert (sampler.order(0) != sampler.order(1)).any()
+
+
+def test_a_pair_is_in_one_batch_and_on_one_device(filmed):
+    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    whole = list(sampler)
+    assert [index for batch in whole for index in batch] == [
+        (0, position, row) for position, row in enumerate(sampler.order(0))
+    ]
+    sampler.world = 2
+    first = list(sampler)
+    sampler.rank = 1
+    for one, other, batch in zip(first, sampler, whole, strict=True):
+        assert one + other == batch and len(one) == len(other) == 2
+
+
+def test_fakes_without_a_partner_are_counted_and_over_a_fifth_refused(filmed):
+    filmed["original"] = filmed["original"].astype(str)
+    filmed.loc[8:9, "original"] = ["", "real/x"]
+    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    assert sampler.unpaired == 2 and not {8, 9} & {*sampler.order(0)}
+    filmed.loc[10, "original"] = "swap/c"  # no real video
+    with pytest.raises(DfnbError, match="3 of 12 fake frames have no frame of their original"):
+        EpochSampler(filmed, 4, seed=0, pairs=True)
+
+
+@pytest.mark.parametrize(
+    "other", [{"oversampling": 1}, {"samples_per_frame": 2}, {"always": [7]}, {"batch_size": 3}]
+)
+def test_pairs_are_refused_beside_other_ways_to_draw(filmed, other):
+    with pytest.raises(DfnbError, match="pairs = true needs oversampling = null"):
+        EpochSampler(filmed, **{"batch_size": 4, "seed": 0, "pairs": True, **other})

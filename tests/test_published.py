@@ -29,6 +29,10 @@ MASKED = {  # the methods of each dataset whose fakes have masks
     "deeperforensics": {"DF-VAE"},
     "uadfv": {"FakeApp"},
 }
+WITH_ORIGINALS = {  # fakes name the video that they were made from
+    *("faceforensics-c23", "faceforensics-raw", "faceforensics-c40", "faceshifter", "lae-face"),
+    *("celeb-df-v1", "celeb-df-v2", "deeperforensics", "uadfv"),
+}
 
 
 @pytest.fixture
@@ -144,6 +148,11 @@ def test_each_layout_is_read_and_prepared(root, name):
         table["label"] == (table["method"] != "real")
     ).all()
     assert {*masked(table)["method"]} == MASKED.get(name, set())
+    fakes = table[table["label"] == 1].astype({"identity": str})
+    named = fakes[fakes["original"] != ""]
+    assert len(named) == (len(fakes) if name in WITH_ORIGINALS else 0)
+    people = table[table["label"] == 0].drop_duplicates("video").set_index("video")["identity"]
+    assert named["original"].astype(str).map(people).tolist() == named["identity"].tolist()
     pixels = Pixels(table.attrs["folder"])
     for row in masked(table).itertuples():
         shape = pixels.crop(row.path, row.row).shape[:2]

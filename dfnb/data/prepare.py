@@ -333,7 +333,7 @@ def prepare_video(
             else:
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:
-            if video.mask or not video.original:
+            if video.mask or not video.mask_file:
                 return {"reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             video = replace(video, original=None)
@@ -413,7 +413,10 @@ def prepare(
         if not faces["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
-        return write_dataset(folder, parameters, faces=faces.to_dict("index"), quarantine=unusable)
+        names = {video.path: video.name for video in videos}
+        originals = {video.name: names.get(video.original, "") for video in videos}
+        losses = {"faces": faces.to_dict("index"), "quarantine": unusable}
+        return write_dataset(folder, parameters, originals, **losses)
 
 
 def check_names(videos: Sequence[Video]) -> None:
