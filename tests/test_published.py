@@ -29,10 +29,8 @@ MASKED = {  # the methods of each dataset whose fakes have masks
     "deeperforensics": {"DF-VAE"},
     "uadfv": {"FakeApp"},
 }
-WITH_ORIGINALS = {  # fakes name the video that they were made from
-    *("faceforensics-c23", "faceforensics-raw", "faceforensics-c40", "faceshifter", "lae-face"),
-    *("celeb-df-v1", "celeb-df-v2", "deeperforensics", "uadfv"),
-}
+# Fakes name the video that they were made from.
+WITH_ORIGINALS = {*MASKED} - {"dfd", "lae-inpainting", "lae-attribute", "face-crops"}
 
 
 @pytest.fixture

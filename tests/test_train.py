@@ -313,14 +313,11 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
 def test_a_training_on_pairs_shows_each_fake_beside_its_original(new_home, monkeypatch):
     changes = {"pairs": True, "epochs": 1, "augmentation": "none"}
     batches = shown(monkeypatch, changes=changes)
-    assert len(batches) == 4
     for batch in batches:
         assert batch["label"].tolist() == [1, 0] * 8
-        fakes, real = batch["landmarks"].unflatten(0, (8, 2)).unbind(1)
-        assert torch.equal(fakes, real)  # drawn faces are forged in the pose of the original
+        points = batch["landmarks"]
+        assert torch.equal(points[::2], points[1::2])  # the same frame of the same film
     assert trained(changes=changes).record["unpaired"] == 0
-    with pytest.raises(DfnbError, match="batch_size 6 gives 2 devices unequal shares"):
-        trained(changes={**changes, "batch_size": 6}, devices=2)
 
 
 @pytest.fixture

@@ -275,8 +275,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.rows_by_class = _rows_by_class_and_method(frames)
         self.unpaired = 0
         if pairs:
-            pairs_by_method, self.unpaired = _pairs_by_method(frames)
-            self.rows_by_class = [pairs_by_method]  # a pair has a frame of each class
+            self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
         self.repeated_rows = np.arange(len(frames)).repeat(times)
@@ -302,10 +301,7 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with as many frames of each class, and within a class of each method.
-
-        Pairs are drawn as if they were the frames of a single class.
-        """
+        """An order with as many frames (or pairs) of each class, and of each method in a class."""
         parts = []
         # So that they add up to n, numbers are rounded up for the first class, and within a class
         # for the last methods.
@@ -355,11 +351,12 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     return list(classes.values())
 
 
-def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], int]:
+def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]:
     """The pairs of each method, and the number of fakes that have no partner.
 
     The partner of a fake frame is the frame of its original whose number is nearest. The pairs of a
-    method are rows of the table, (n, 2): those of the fakes and of their partners.
+    method are rows of the table, (n, 2): those of the fakes and of their partners. They are in a
+    list of one list, as if they were the frames of a single class.
 
     Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
     """
@@ -368,14 +365,13 @@ def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], int]:
     pairs = defaultdict(list)
     unpaired = 0
     for row, frame in enumerate(frames.itertuples()):
-        if frame.label == 0:
-            continue
-        candidates = rows_by_video.get((0, frame.original))
-        if candidates is None:
+        original = (0, frame.original)  # 0: a real video
+        if original in rows_by_video:
+            candidates = rows_by_video[original]
+            nearest = np.abs(numbers[candidates] - frame.frame).argmin()
+            pairs[frame.method].append([row, candidates[nearest]])
+        elif frame.label == 1:
             unpaired += 1
-            continue
-        nearest = np.abs(numbers[candidates] - frame.frame).argmin()
-        pairs[frame.method].append([row, candidates[nearest]])
     n_fakes = frames["label"].sum()
     if unpaired > n_fakes * MAX_UNPAIRED:
         raise DfnbError(
@@ -383,7 +379,7 @@ def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[np.ndarray], int]:
             "original in the training split; set pairs = false, or delete frames.parquet and make "
             "the dataset again, with originals in the list of videos"
         )
-    return [np.array(rows) for rows in pairs.values()], unpaired
+    return [[np.array(rows) for rows in pairs.values()]], unpaired
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:

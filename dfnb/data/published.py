@@ -40,7 +40,7 @@ class Listing(Closed):
 class Rule(Closed):
     """Which files are videos (or crops) of the dataset, and what is known about them.
 
-    All texts are templates. From ``label`` on, fields are those of the same name of
+    All texts are templates. From ``label`` on, they give the fields of the same name of
     :class:`dfnb.data.videos.Video`, and ``video`` gives its name. Besides the values of a path and
     of its row in the list, they may use {path}, {stem} (the file's name without its suffix) and,
     after the fields ``method`` and ``video``, {method} and {video}.
@@ -60,7 +60,6 @@ class Rule(Closed):
     cluster: str = "{video}"
     mask: str = ""
     original: str = ""
-    difference: bool = True
     crops: bool = False  # files are images of faces, used in place; those of one video its frames
 
 
@@ -179,14 +178,14 @@ def _video(
         source=filled(rule.source),
         mask=files.get(mask),  # None where the rule names no mask, or the file is missing
         original=files.get(original),
-        difference=rule.difference,
+        difference=not mask,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         root = video.path.parents[path.count("/")]  # the folder of scan: ``path`` is relative to it
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
-    forged_by = mask or (rule.difference and original)
+    forged_by = mask or original
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return video

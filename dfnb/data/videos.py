@@ -56,8 +56,8 @@ class Video:
         mask: A video that is white where the fake is forged, frame by frame.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above.
         original: The real video that the fake was made from, frame by frame.
-        difference: Whether a fake without a mask is forged where it differs from the original; else
-            it has no mask.
+        difference: Whether a fake without a mask is forged where it differs from the original. Not
+            where masks were published, and this video's is missing.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
     """
@@ -87,8 +87,7 @@ class Video:
     @property
     def mask_file(self) -> Path | None:
         """The video that gives the forged region: the mask, else the original, or None."""
-        original = self.original if self.difference else None
-        return self.mask or original
+        return self.mask or (self.original if self.difference else None)
 
 
 class Row(Closed):
