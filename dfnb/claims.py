@@ -15,9 +15,12 @@ from pydantic import Field
 from dfnb.files import find
 from dfnb.metrics import CROSS_DATASET_MEAN, Level, interval_text, p_texts
 from dfnb.settings import Closed, Name, explained, read_yaml
-from dfnb.statistics import NAN, Spread, holm, p_value
+from dfnb.statistics import FEWEST_SETS, NAN, Spread, holm, p_above
 
 FEWEST_SEEDS = 5  # for a verdict
+LEVEL = 0.025  # of one-sided tests: what a 95 % interval decides, where nothing is adjusted
+# What is tested of a claim's value; each hypothesis is adjusted in a family of its own.
+HYPOTHESES = ("gain", "worse", "small gain", "small loss")
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 
 
@@ -66,9 +69,10 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
     ``results`` is the table of :func:`dfnb.results.load`.
-    The null hypothesis of ``p`` is no difference; for "no worse", a difference of minus the least
-    material one (``delta`` of the registry). "p, Holm" is adjusted for all rows with a ``p`` whose
-    claim belongs to the family (``family: true``). The index is paper, claim and dataset.
+    ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
+    for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
+    that is another without one of the seeds is called fragile. The index is paper, claim and
+    dataset.
     """
     registry = content()
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -80,7 +84,7 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
             row = _judged(claim, on_test_set, registry.delta)
             premise = rows.get((claim.only_if, test_set))
             if claim.only_if and not (premise and premise["verdict"].startswith("supported")):
-                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
+                row.update(verdict=f"not judged: {claim.only_if} is not supported", tests=[])
             rows[claim.id, test_set] = {
                 "paper": claim.paper,
                 "claim": claim.says,
@@ -90,16 +94,60 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
                 "kind": claim.kind,
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "family": claim.family,
-                "p": NAN,  # where ``row`` has none
+                "tests": [],  # where ``row`` has none
+                "sign_turns": False,
                 **row,
             }
-    judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
-    in_family = judged["p"].where(judged.pop("family"))  # NaN outside the family
-    is_adjusted = in_family.notna()
-    in_family[is_adjusted] = holm(in_family[is_adjusted])
-    judged["p"] = p_texts(judged["p"])
-    judged["p, Holm"] = p_texts(in_family)
-    return judged.fillna("–")
+    judged = _adjusted(pd.DataFrame(rows.values()))
+    return judged.set_index(["paper", "claim", "on"]).fillna("–")
+
+
+def _adjusted(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims with adjusted p values as text, and the verdicts that follow from these."""
+    tests = judged.pop("tests")
+    family = judged.pop("family")
+    sign_turns = judged.pop("sign_turns")
+    places = max(tests.map(len).max(), 1)
+    # Place 0 has all seeds; at each further place one seed is left out, of all claims at once.
+    verdicts = []
+    for place in range(places):
+        adjusted = _holm_by_hypothesis(_p_at(tests, place), family)
+        texts = map(verdict, adjusted.to_dict("records"), sign_turns)
+        verdicts.append(pd.Series(list(texts), judged.index))
+    with_all, *without_one = verdicts
+    is_fragile = np.full(len(judged), False)
+    for texts in without_one:
+        is_fragile |= (texts != with_all) & (with_all != "undecided")
+    final = with_all.mask(is_fragile, with_all + " (fragile)")
+    judged["verdict"] = judged["verdict"].mask(tests.map(bool), final)
+    p = _p_at(tests, 0)
+    shown = _holm_by_hypothesis(p, family).where(family, axis=0)  # NaN outside the family
+    judged["p"] = p_texts(p["gain"])
+    judged["p, Holm"] = p_texts(shown["gain"])
+    judged["p worse, Holm"] = p_texts(shown["worse"])
+    judged["p small, Holm"] = p_texts(shown["small gain"])
+    return judged
+
+
+def _p_at(tests: pd.Series, place: int) -> pd.DataFrame:
+    """The p values of all claims at one place of their lists; HYPOTHESES are the columns.
+
+    NaN for an empty list. A claim with fewer seeds than others has all of them at further places.
+    """
+    rows = []
+    for of_claim in tests:
+        at_place = of_claim[place : place + 1] or of_claim[:1] or [{}]
+        rows += at_place
+    return pd.DataFrame(rows, columns=HYPOTHESES, dtype=float)
+
+
+def _holm_by_hypothesis(p: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
+    """The p values (claims, hypotheses), each column adjusted for the claims of the family."""
+    adjusted = p.copy()
+    for name in p:
+        in_family = p[name][family].dropna()
+        adjusted.loc[in_family.index, name] = holm(in_family)
+    return adjusted
 
 
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
@@ -114,8 +162,9 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
         value=-differences["value"],
         low=-differences["high"],
         high=-differences["low"],
+        sign=-1,  # of ``without_seed``, a text that is not turned
     )
-    return pd.concat([results, turned])
+    return pd.concat([results.assign(sign=1), turned])
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
@@ -155,8 +204,10 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
 
 def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) -> dict[str, Any]:
-    """Our number and the verdict of a claim on one test set; ``p`` where an interval decides.
+    """Our number and the verdict of a claim on one test set.
 
+    ``tests`` are the :func:`_p_values` where they decide: with all seeds, then without each seed.
+    The verdict is that of these p values before they are adjusted.
     ``deltas``: the least material differences, by the kinds of :func:`_kind_of_delta`.
     """
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")  # one row, or none
@@ -181,16 +232,40 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
-    limit = -delta if claim.kind == "no worse" else 0.0
-    row["verdict"] = verdict(claim.kind, low, high, delta)
-    # The null hypothesis: the value is ``limit``, 0 for a gain and -delta for "no worse".
-    spread = Spread(number["error"] ** 2, number["degrees"])
-    row["p"] = p_value(number["value"] - limit, spread)
+    estimates = [(number["value"], number["error"], number["degrees"])]
+    # An older table of results does not have the values without a seed.
+    for text in filter(None, number.get("without_seed", "").split(", ")):
+        value, error, degrees = map(float, text.split())
+        estimates.append((value * number["sign"], error, degrees))
+    row["tests"] = [_p_values(claim.kind, delta, *estimate) for estimate in estimates]
+    limit = _limit(claim.kind, delta)
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
-    sign_turns = (value_of_all_runs <= limit).any()
-    if row["verdict"].startswith("supported") and sign_turns:
-        row["verdict"] = "not supported: the sign turns with the collapsed runs included"
+    row["sign_turns"] = bool((value_of_all_runs <= limit).any())
+    row["verdict"] = verdict(row["tests"][0], row["sign_turns"])
     return row
+
+
+def _limit(kind: str, delta: float) -> float:
+    """What the value of a claim must be above to support it."""
+    return -delta if kind == "no worse" else 0.0
+
+
+def _p_values(
+    kind: str, delta: float, value: float, error: float, degrees: float
+) -> dict[str, float]:
+    """One-sided p of each hypothesis on a claim, by HYPOTHESES.
+
+    - gain: the true value is above :func:`_limit`;
+    - worse: it is below;
+    - small gain, small loss: it is below delta, or above -delta. Only of the kind "gain".
+    """
+    spread = Spread(error**2, degrees)
+    limit = _limit(kind, delta)
+    p = {"gain": p_above(value - limit, spread), "worse": p_above(limit - value, spread)}
+    if kind == "gain":
+        p["small gain"] = p_above(delta - value, spread)
+        p["small loss"] = p_above(value + delta, spread)
+    return p
 
 
 def _without_verdict(number: pd.Series) -> str:
@@ -200,6 +275,9 @@ def _without_verdict(number: pd.Series) -> str:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
+    sets = number["mean_over"].count(", ") + 1
+    if number["mean_over"] and sets < FEWEST_SETS:
+        return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
     if np.isnan(number["low"]):
         return "undecided: no interval, too few clusters"
     return ""
@@ -215,26 +293,19 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     return "localisation"
 
 
-def verdict(
-    kind: str,
-    low: float,
-    high: float,
-    delta: float,
-) -> str:
-    """The verdict on a gain, or on a detector that should be no worse, from its 95 % interval.
+def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
+    """The verdict of the p values of HYPOTHESES; the rule is in the head of ``claims.yaml``.
 
-    The rule is in the head of ``claims.yaml``. ``delta`` is the least difference that is material.
+    ``sign_turns``: whether the value with collapsed runs included does not support the claim.
     """
-    if kind == "no worse":
-        if low > -delta:
-            return "supported"
-        return "worse" if high < -delta else "undecided"
-    is_small = -delta < low and high < delta  # no value in the interval would be material
-    if high < 0:
-        return "worse, below material size" if is_small else "worse"
-    if low > 0:
-        return "supported, below material size" if is_small else "supported"
-    return "no material gain" if high < delta else "undecided"
+    is_shown = {name: value < LEVEL for name, value in p.items()}
+    if is_shown["gain"]:
+        if sign_turns:
+            return "not supported: the sign turns with the collapsed runs included"
+        return "supported, below material size" if is_shown.get("small gain") else "supported"
+    if is_shown["worse"]:
+        return "worse, below material size" if is_shown.get("small loss") else "worse"
+    return "no material gain" if is_shown.get("small gain") else "undecided"
 
 
 # ---------------------------------------------------------------- published figures

@@ -18,7 +18,7 @@ variance (NaN).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
@@ -33,6 +33,7 @@ REPLICATES = 1000
 MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate; more would cost memory
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
+FEWEST_SETS = 3  # test sets of a mean, for an interval that holds for other test sets
 Array = np.ndarray
 
 
@@ -331,10 +332,42 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
 
 def p_value(difference: float, spread: Spread) -> float:
     """Two-sided p of a difference; 1 where there is no difference at all, NaN without variance."""
+    return 2 * p_above(abs(difference), spread)
+
+
+def p_above(difference: float, spread: Spread) -> float:
+    """One-sided p of the hypothesis that the true difference is above 0; NaN without variance."""
     error = np.maximum(spread.error, 1e-9)  # no division by 0; keeps NaN
-    t = abs(difference) / error
-    one_sided = stdtr(spread.degrees, -t)
-    return float(2 * one_sided)
+    return float(stdtr(spread.degrees, -difference / error))
+
+
+def crossed_spread(values: Array) -> Spread:
+    """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
+
+    var(means of seeds) / seeds + var(means of test sets) / test sets - residual / (their product).
+    Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
+    once; never more than the smaller of the two, because by chance the residual may exceed both.
+    The clusters of a test set move its mean at every seed, so the sets' variance includes theirs;
+    people that a training is given move it on every set, so the seeds' variance includes theirs.
+    One seed says nothing of other seeds: then the spread is over test sets alone.
+    """
+    over_sets = _spread_of_mean(values.mean(axis=1))
+    over_seeds = _spread_of_mean(values.mean(axis=0))
+    if np.isnan(over_seeds.variance):
+        return over_sets
+    residual = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    degrees = over_sets.degrees * over_seeds.degrees
+    counted_twice = (residual**2).sum() / degrees / values.size
+    total = over_sets.plus(over_seeds)
+    excess = min(counted_twice, over_sets.variance, over_seeds.variance)
+    return Spread(total.variance - excess, total.degrees)
+
+
+def _spread_of_mean(values: Array) -> Spread:
+    """The spread of the mean of independent values; NaN for one value, which shows no variance."""
+    if len(values) < 2:
+        return Spread(NAN, 0)
+    return Spread(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 @dataclass(frozen=True)
@@ -348,6 +381,8 @@ class Outcome:
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The method by which ``over_videos`` was estimated, see :mod:`dfnb.metrics`.
         counts: (4,) the numbers that COUNTS names.
+        at_thresholds: (replicates,) the mean of ``values`` had the threshold been chosen on other
+            validation clusters, see :func:`bootstrap_quantile`; None for a metric without one.
     """
 
     values: Array
@@ -356,52 +391,39 @@ class Outcome:
     independent: int
     how: str
     counts: Array
+    at_thresholds: Array | None = None
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The mean over seeds with its intervals; of several outcomes, also the mean over test sets.
 
-    The outcomes are of one metric at the same seeds, on test sets that share no video. The variance
-    of the mean over seeds is the variance of the seeds' values divided by their number. It is added
-    to that over videos; with one seed, the interval is over videos alone.
+    The outcomes are of one metric at the same seeds, on test sets that share no video. For the
+    spread, see :func:`_spreads`.
 
     Returns:
-        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``, and
-        ``by_seed``.
+        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``,
+        ``by_seed`` and ``without_seed``.
     """
     first = outcomes[0]
-    sets = len(outcomes)
     values = np.mean([outcome.values for outcome in outcomes], axis=0)
     value = float(values.mean())
     seeds = len(values)
-    spreads = [outcome.over_videos for outcome in outcomes]
-    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
-    # their variances are added.
-    terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
-    over_videos = reduce(Spread.plus, terms)
-    over_seeds = Spread(NAN, 0)  # one seed says nothing of others
-    over_both = over_videos
-    if seeds > 1:
-        over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
-        over_both = over_videos.plus(over_seeds)
+    by_suffix = _spreads(outcomes)
+    total = by_suffix[""]
     counts = sum(outcome.counts for outcome in outcomes)
     columns = {
         **dict(zip(COUNTS, counts)),
         "value": value,
-        "sd": (over_seeds.variance * seeds) ** 0.5,  # of the values, not of their mean
-        "p": NAN if first.bounded else p_value(value, over_both),  # bounded: no test against 0
-        "error": over_both.error,
-        "degrees": over_both.degrees,
+        "sd": (by_suffix["_seeds"].variance * seeds) ** 0.5,  # of the values, not of their mean
+        "p": NAN if first.bounded else p_value(value, total),  # bounded: no test against 0
+        "error": total.error,
+        "degrees": total.degrees,
         "seeds": seeds,
-        "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
+        "interval_method": "none" if np.isnan(total.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
+        "without_seed": "" if first.bounded else _without_seeds(outcomes),
     }
     independent = sum(outcome.independent for outcome in outcomes)
-    by_suffix = {
-        "": over_both,
-        "_videos": over_videos,
-        "_seeds": over_seeds,
-    }
     for suffix, spread in by_suffix.items():
         low, high = spread.interval(value)
         if first.bounded:
@@ -409,6 +431,51 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         columns[f"low{suffix}"] = low
         columns[f"high{suffix}"] = high
     return columns
+
+
+def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+    """The spreads of the mean over seeds and test sets, by the suffix of their columns.
+
+    - ``_videos``: over the clusters of these test sets, and those that chose the threshold;
+    - ``_seeds``: the variance of the seeds' values divided by their number;
+    - no suffix: the sum of both; over videos alone where there is one seed. From FEWEST_SETS test
+      sets on it is that of :func:`crossed_spread`, which holds for other test sets, too. The mean
+      of fewer has an interval for these sets alone: two sets do not show how much sets differ.
+    """
+    values = np.array([outcome.values for outcome in outcomes])  # (sets, seeds)
+    sets = len(outcomes)
+    over_seeds = _spread_of_mean(values.mean(axis=0))
+    spreads = [outcome.over_videos for outcome in outcomes]
+    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
+    # their variances are added.
+    terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
+    over_videos = reduce(Spread.plus, terms)
+    total = over_videos if np.isnan(over_seeds.variance) else over_videos.plus(over_seeds)
+    # A set without an interval, such as one where a detector is always right, has values, too.
+    if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
+        total = crossed_spread(values)
+    if outcomes[0].at_thresholds is not None:
+        # The thresholds move the values on all sets at once.
+        moved = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
+        over_threshold = Spread(float(moved.var()), REPLICATES)
+        over_videos = over_videos.plus(over_threshold)
+        total = total.plus(over_threshold)
+    return {"": total, "_videos": over_videos, "_seeds": over_seeds}
+
+
+def _without_seeds(outcomes: Sequence[Outcome]) -> str:
+    """The mean, its error and degrees of freedom without each of the seeds, as text.
+
+    Empty where there are fewer than three seeds.
+    """
+    texts = []
+    seeds = len(outcomes[0].values)
+    for place in range(seeds if seeds > 2 else 0):
+        rest = [replace(part, values=np.delete(part.values, place)) for part in outcomes]
+        value = np.mean([part.values for part in rest])
+        total = _spreads(rest)[""]
+        texts.append(f"{value:.6g} {total.error:.6g} {total.degrees:.6g}")
+    return ", ".join(texts)
 
 
 def holm(p: Sequence[float]) -> Array:
