@@ -5,6 +5,7 @@ verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -84,7 +85,7 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
             row = _judged(claim, on_test_set, registry.delta)
             premise = rows.get((claim.only_if, test_set))
             if claim.only_if and not (premise and premise["verdict"].startswith("supported")):
-                row.update(verdict=f"not judged: {claim.only_if} is not supported", tests=[])
+                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN, tests=[])
             rows[claim.id, test_set] = {
                 "paper": claim.paper,
                 "claim": claim.says,
@@ -94,60 +95,48 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
                 "kind": claim.kind,
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "family": claim.family,
-                "tests": [],  # where ``row`` has none
+                "p": NAN,  # where ``row`` has none
+                "tests": [],
                 "sign_turns": False,
                 **row,
             }
-    judged = _adjusted(pd.DataFrame(rows.values()))
+    judged = _decided(pd.DataFrame(rows.values()))
     return judged.set_index(["paper", "claim", "on"]).fillna("–")
 
 
-def _adjusted(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims with adjusted p values as text, and the verdicts that follow from these."""
+def _decided(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims with their adjusted p values as text, and the verdicts that follow from these."""
     tests = judged.pop("tests")
     family = judged.pop("family")
     sign_turns = judged.pop("sign_turns")
-    places = max(tests.map(len).max(), 1)
-    # Place 0 has all seeds; at each further place one seed is left out, of all claims at once.
-    verdicts = []
-    for place in range(places):
-        adjusted = _holm_by_hypothesis(_p_at(tests, place), family)
-        texts = map(verdict, adjusted.to_dict("records"), sign_turns)
-        verdicts.append(pd.Series(list(texts), judged.index))
-    with_all, *without_one = verdicts
-    is_fragile = np.full(len(judged), False)
-    for texts in without_one:
-        is_fragile |= (texts != with_all) & (with_all != "undecided")
-    final = with_all.mask(is_fragile, with_all + " (fragile)")
-    judged["verdict"] = judged["verdict"].mask(tests.map(bool), final)
-    p = _p_at(tests, 0)
-    shown = _holm_by_hypothesis(p, family).where(family, axis=0)  # NaN outside the family
-    judged["p"] = p_texts(p["gain"])
-    judged["p, Holm"] = p_texts(shown["gain"])
-    judged["p worse, Holm"] = p_texts(shown["worse"])
-    judged["p small, Holm"] = p_texts(shown["small gain"])
+    verdicts = defaultdict(list)  # by the row of the claim: with all seeds, then without each
+    for place in range(tests.map(len).max()):
+        for row, p in _adjusted(tests, family, place).iterrows():
+            verdicts[row].append(verdict(p, sign_turns[row]))
+    for row, (with_all, *without_one) in verdicts.items():
+        is_fragile = with_all != "undecided" and set(without_one) - {with_all}
+        judged.loc[row, "verdict"] = with_all + (" (fragile)" if is_fragile else "")
+    adjusted = _adjusted(tests, family, 0).reindex(judged.index)
+    adjusted = adjusted.where(family, axis=0)  # NaN outside the family
+    judged["p"] = p_texts(judged["p"])
+    judged["p, Holm"] = p_texts(adjusted["gain"])
+    judged["p worse, Holm"] = p_texts(adjusted["worse"])
+    judged["p small, Holm"] = p_texts(adjusted["small gain"])
     return judged
 
 
-def _p_at(tests: pd.Series, place: int) -> pd.DataFrame:
-    """The p values of all claims at one place of their lists; HYPOTHESES are the columns.
+def _adjusted(tests: pd.Series, family: pd.Series, place: int) -> pd.DataFrame:
+    """The p values (claims, HYPOTHESES) at one place of the lists of tests, by the claim's row.
 
-    NaN for an empty list. A claim with fewer seeds than others has all of them at further places.
+    Each hypothesis is adjusted for the claims of the family. At place 0 they have all seeds; at
+    each further place one seed is left out, of all claims at once.
     """
-    rows = []
-    for of_claim in tests:
-        at_place = of_claim[place : place + 1] or of_claim[:1] or [{}]
-        rows += at_place
-    return pd.DataFrame(rows, columns=HYPOTHESES, dtype=float)
-
-
-def _holm_by_hypothesis(p: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
-    """The p values (claims, hypotheses), each column adjusted for the claims of the family."""
-    adjusted = p.copy()
+    at_place = {row: of_claim[place] for row, of_claim in tests.items() if place < len(of_claim)}
+    p = pd.DataFrame(at_place, HYPOTHESES, dtype=float).T
     for name in p:
-        in_family = p[name][family].dropna()
-        adjusted.loc[in_family.index, name] = holm(in_family)
-    return adjusted
+        in_family = p[name].where(family).dropna()
+        p.loc[in_family.index, name] = holm(in_family)
+    return p
 
 
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
@@ -232,40 +221,35 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
-    estimates = [(number["value"], number["error"], number["degrees"])]
+    limit, size = (-delta, NAN) if claim.kind == "no worse" else (0.0, delta)
+    row["tests"] = [_p_values(limit, size, number["value"], number["error"], number["degrees"])]
     # An older table of results does not have the values without a seed.
-    for text in filter(None, number.get("without_seed", "").split(", ")):
-        value, error, degrees = map(float, text.split())
-        estimates.append((value * number["sign"], error, degrees))
-    row["tests"] = [_p_values(claim.kind, delta, *estimate) for estimate in estimates]
-    limit = _limit(claim.kind, delta)
+    for value, error, degrees in number.get("without_seed", ()):
+        row["tests"].append(_p_values(limit, size, value * number["sign"], error, degrees))
+    row["p"] = row["tests"][0]["gain"]
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
-    row["sign_turns"] = bool((value_of_all_runs <= limit).any())
+    row["sign_turns"] = (value_of_all_runs <= limit).any()
     row["verdict"] = verdict(row["tests"][0], row["sign_turns"])
     return row
 
 
-def _limit(kind: str, delta: float) -> float:
-    """What the value of a claim must be above to support it."""
-    return -delta if kind == "no worse" else 0.0
-
-
 def _p_values(
-    kind: str, delta: float, value: float, error: float, degrees: float
+    limit: float, size: float, value: float, error: float, degrees: float
 ) -> dict[str, float]:
-    """One-sided p of each hypothesis on a claim, by HYPOTHESES.
+    """One-sided p of each of HYPOTHESES on the true value of a claim.
 
-    - gain: the true value is above :func:`_limit`;
-    - worse: it is below;
-    - small gain, small loss: it is below delta, or above -delta. Only of the kind "gain".
+    - gain: it is above ``limit``, 0 or, for "no worse", minus the least material difference;
+    - worse: it is below ``limit``;
+    - small gain, small loss: it is below ``size``, the least material difference, or above minus
+      that; NaN for "no worse".
     """
     spread = Spread(error**2, degrees)
-    limit = _limit(kind, delta)
-    p = {"gain": p_above(value - limit, spread), "worse": p_above(limit - value, spread)}
-    if kind == "gain":
-        p["small gain"] = p_above(delta - value, spread)
-        p["small loss"] = p_above(value + delta, spread)
-    return p
+    return {
+        "gain": p_above(value - limit, spread),
+        "worse": p_above(limit - value, spread),
+        "small gain": p_above(size - value, spread),
+        "small loss": p_above(size + value, spread),
+    }
 
 
 def _without_verdict(number: pd.Series) -> str:
@@ -298,14 +282,13 @@ def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
 
     ``sign_turns``: whether the value with collapsed runs included does not support the claim.
     """
-    is_shown = {name: value < LEVEL for name, value in p.items()}
-    if is_shown["gain"]:
+    if p["gain"] < LEVEL:
         if sign_turns:
             return "not supported: the sign turns with the collapsed runs included"
-        return "supported, below material size" if is_shown.get("small gain") else "supported"
-    if is_shown["worse"]:
-        return "worse, below material size" if is_shown.get("small loss") else "worse"
-    return "no material gain" if is_shown.get("small gain") else "undecided"
+        return "supported, below material size" if p["small gain"] < LEVEL else "supported"
+    if p["worse"] < LEVEL:
+        return "worse, below material size" if p["small loss"] < LEVEL else "worse"
+    return "no material gain" if p["small gain"] < LEVEL else "undecided"
 
 
 # ---------------------------------------------------------------- published figures

@@ -30,6 +30,7 @@ from scipy.stats import rankdata
 from dfnb.seeds import rng
 
 REPLICATES = 1000
+THRESHOLD_REPLICATES = 200  # of a threshold; a run's record keeps them
 MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate; more would cost memory
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
@@ -128,7 +129,7 @@ class Design:
             probabilities = np.full(k, 1 / k)
             # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = times_drawn * k / (k - 1)
+            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # 1: a single cluster in all
         return weights
 
 
@@ -210,6 +211,20 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     # Weighting the clusters' counts gives all replicates at once, each (REPLICATES, thresholds).
     real, fake = design.resampled @ counts
     return curve_metrics_of_weights(fake, real)
+
+
+def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
+    """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
+
+    Equal clusters in equal order are drawn alike, so two detectors' replicates are paired.
+    """
+    values = np.asarray(values)
+    order = np.argsort(values)
+    design = Design(np.zeros(len(values)), cluster)
+    weights = design.resampled[:THRESHOLD_REPLICATES, design.cluster[order]].cumsum(axis=1)
+    # The first value that the share reaches; less, because sums are rounded.
+    place = (weights < (share - 1e-9) * weights[:, -1:]).sum(axis=1)
+    return values[order][place]
 
 
 def curve_metrics_of_weights(
@@ -351,15 +366,17 @@ def crossed_spread(values: Array) -> Spread:
     people that a training is given move it on every set, so the seeds' variance includes theirs.
     One seed says nothing of other seeds: then the spread is over test sets alone.
     """
-    over_sets = _spread_of_mean(values.mean(axis=1))
-    over_seeds = _spread_of_mean(values.mean(axis=0))
+    of_sets = values.mean(axis=1)
+    of_seeds = values.mean(axis=0)
+    over_sets = _spread_of_mean(of_sets)
+    over_seeds = _spread_of_mean(of_seeds)
     if np.isnan(over_seeds.variance):
         return over_sets
-    residual = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
-    degrees = over_sets.degrees * over_seeds.degrees
-    counted_twice = (residual**2).sum() / degrees / values.size
-    total = over_sets.plus(over_seeds)
+    # Divided by their number, the squares of the residuals sum to what the two means leave.
+    residual = values.var() - of_sets.var() - of_seeds.var()
+    counted_twice = residual / over_sets.degrees / over_seeds.degrees
     excess = min(counted_twice, over_sets.variance, over_seeds.variance)
+    total = over_sets.plus(over_seeds)
     return Spread(total.variance - excess, total.degrees)
 
 
@@ -381,8 +398,8 @@ class Outcome:
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The method by which ``over_videos`` was estimated, see :mod:`dfnb.metrics`.
         counts: (4,) the numbers that COUNTS names.
-        at_thresholds: (replicates,) the mean of ``values`` had the threshold been chosen on other
-            validation clusters, see :func:`bootstrap_quantile`; None for a metric without one.
+        at_thresholds: The mean of ``values`` at each replicate of the threshold, see
+            :func:`bootstrap_quantile`, up to a constant; empty for a metric without a threshold.
     """
 
     values: Array
@@ -391,7 +408,7 @@ class Outcome:
     independent: int
     how: str
     counts: Array
-    at_thresholds: Array | None = None
+    at_thresholds: Array = ()
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -421,7 +438,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "seeds": seeds,
         "interval_method": "none" if np.isnan(total.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
-        "without_seed": "" if first.bounded else _without_seeds(outcomes),
+        "without_seed": [] if first.bounded else _without_seeds(outcomes),
     }
     independent = sum(outcome.independent for outcome in outcomes)
     for suffix, spread in by_suffix.items():
@@ -454,28 +471,24 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     # A set without an interval, such as one where a detector is always right, has values, too.
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values)
-    if outcomes[0].at_thresholds is not None:
-        # The thresholds move the values on all sets at once.
-        moved = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
-        over_threshold = Spread(float(moved.var()), REPLICATES)
+    at_thresholds = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
+    if len(at_thresholds):  # another threshold moves the values on all sets at once
+        over_threshold = Spread(at_thresholds.var(), THRESHOLD_REPLICATES)
         over_videos = over_videos.plus(over_threshold)
         total = total.plus(over_threshold)
     return {"": total, "_videos": over_videos, "_seeds": over_seeds}
 
 
-def _without_seeds(outcomes: Sequence[Outcome]) -> str:
-    """The mean, its error and degrees of freedom without each of the seeds, as text.
-
-    Empty where there are fewer than three seeds.
-    """
-    texts = []
+def _without_seeds(outcomes: Sequence[Outcome]) -> list[list[float]]:
+    """The mean, its error and degrees of freedom without each of the seeds, if two are left."""
     seeds = len(outcomes[0].values)
+    estimates = []
     for place in range(seeds if seeds > 2 else 0):
         rest = [replace(part, values=np.delete(part.values, place)) for part in outcomes]
         value = np.mean([part.values for part in rest])
         total = _spreads(rest)[""]
-        texts.append(f"{value:.6g} {total.error:.6g} {total.degrees:.6g}")
-    return ", ".join(texts)
+        estimates.append([value, total.error, total.degrees])
+    return estimates
 
 
 def holm(p: Sequence[float]) -> Array:

@@ -40,7 +40,7 @@ def number(value, low, high, detector="Ours", minus="Plain", **columns):
         "high": high,
         "error": (high - low) / 2 / t.ppf(0.975, 20),
         "degrees": 20.0,
-        "without_seed": "",
+        "without_seed": [],
         "mean_over": "",
         "seeds": 10,
         "clusters": 60.0,
@@ -137,14 +137,14 @@ def test_each_hypothesis_is_adjusted_in_its_own_family(judge):
 
 
 def test_a_verdict_that_one_seed_decides_is_fragile(judge):
-    steady = "0.05 0.01 10, 0.04 0.01 10"
+    steady = [[0.05, 0.01, 10], [0.04, 0.01, 10]]
     for without_seed, expected in [
         (steady, "supported"),
-        (f"{steady}, 0.01 0.02 3", "supported (fragile)"),
+        ([*steady, [0.01, 0.02, 3]], "supported (fragile)"),
     ]:
         one = number(0.05, 0.02, 0.08, without_seed=without_seed)
         assert judge([one], {})["verdict"].tolist() == [expected]
-        losses = "-" + without_seed.replace(", ", ", -")
+        losses = [[-value, *spread] for value, *spread in without_seed]
         turned = number(-0.05, -0.08, -0.02, "Plain", "Ours", without_seed=losses)
         assert judge([turned], {})["verdict"].tolist() == [expected]
 
