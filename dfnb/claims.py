@@ -115,7 +115,7 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
             verdicts[row].append(verdict(p, sign_turns[row]))
     for row, (with_all, *without_one) in verdicts.items():
         is_fragile = with_all != "undecided" and set(without_one) - {with_all}
-        judged.loc[row, "verdict"] = with_all + (" (fragile)" if is_fragile else "")
+        judged.loc[row, "verdict"] = with_all + (", fragile" if is_fragile else "")
     adjusted = _adjusted(tests, family, 0).reindex(judged.index)
     adjusted = adjusted.where(family, axis=0)  # NaN outside the family
     judged["p"] = p_texts(judged["p"])
@@ -151,7 +151,7 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
         value=-differences["value"],
         low=-differences["high"],
         high=-differences["low"],
-        sign=-1,  # of ``without_seed``, a text that is not turned
+        sign=-1,  # of ``without_seed``, which is not turned
     )
     return pd.concat([results.assign(sign=1), turned])
 

@@ -479,7 +479,7 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     return {"": total, "_videos": over_videos, "_seeds": over_seeds}
 
 
-def _without_seeds(outcomes: Sequence[Outcome]) -> list[list[float]]:
+def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
     """The mean, its error and degrees of freedom without each of the seeds, if two are left."""
     seeds = len(outcomes[0].values)
     estimates = []
@@ -487,7 +487,8 @@ def _without_seeds(outcomes: Sequence[Outcome]) -> list[list[float]]:
         rest = [replace(part, values=np.delete(part.values, place)) for part in outcomes]
         value = np.mean([part.values for part in rest])
         total = _spreads(rest)[""]
-        estimates.append([value, total.error, total.degrees])
+        # Rounded to float32, because a table has thousands of them.
+        estimates.append(np.float32([value, total.error, total.degrees]))
     return estimates
 
 
@@ -503,13 +504,35 @@ def holm(p: Sequence[float]) -> Array:
     return adjusted.sort_index().to_numpy()  # in the order of p again
 
 
-def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:
+def planned_spread(values: Array, seeds: int, sets: int) -> Spread:
+    """The spread that a cross-dataset mean will have with so many seeds and test sets.
+
+    For planning: ``values`` (test sets, seeds) come from development runs. The variances of
+    :func:`crossed_spread` are each scaled to the planned numbers.
+    """
+    of_sets = values.mean(axis=1)
+    of_seeds = values.mean(axis=0)
+    residual = values.var() - of_sets.var() - of_seeds.var()
+    noise = (
+        residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)
+    )  # one value's variance
+    # Each variance of means also holds a part of the noise, by the number that is averaged.
+    seed_variance = max(of_seeds.var(ddof=1) - noise / len(of_sets), 0)
+    set_variance = max(of_sets.var(ddof=1) - noise / len(of_seeds), 0)
+    over_seeds = Spread(seed_variance / seeds, seeds - 1)
+    over_sets = Spread((set_variance + noise / seeds) / sets, sets - 1)
+    return over_seeds.plus(over_sets)
+
+
+def least_detectable_difference(spread: Spread, power: float = 0.8, tests: int = 1) -> float:
     """The true difference that a two-sided 5 % test with this spread detects with this power.
 
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
-    and clusters. The test rejects beyond ``threshold`` standard errors. A true difference must be
-    ``margin`` errors above that, so that its estimate falls below it in 1 - power of all cases.
+    and clusters, or test sets (:func:`planned_spread`). The test rejects beyond ``threshold``
+    standard errors. A true difference must be ``margin`` errors above that, so that its estimate
+    falls below it in 1 - power of all cases. Of several ``tests`` that Holm's rule adjusts, the
+    difference is that which is detected even if it is the first to be.
     """
-    threshold = t_quantile(spread.degrees)
+    threshold = t_quantile(spread.degrees, 1 - 0.025 / tests)
     margin = t_quantile(spread.degrees, power)
     return (threshold + margin) * spread.error

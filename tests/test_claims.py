@@ -140,7 +140,7 @@ def test_a_verdict_that_one_seed_decides_is_fragile(judge):
     steady = [[0.05, 0.01, 10], [0.04, 0.01, 10]]
     for without_seed, expected in [
         (steady, "supported"),
-        ([*steady, [0.01, 0.02, 3]], "supported (fragile)"),
+        ([*steady, [0.01, 0.02, 3]], "supported, fragile"),
     ]:
         one = number(0.05, 0.02, 0.08, without_seed=without_seed)
         assert judge([one], {})["verdict"].tolist() == [expected]
