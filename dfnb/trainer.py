@@ -31,6 +31,7 @@ from dfnb.runs import Run
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
+from dfnb.statistics import bootstrap_quantile
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 TIMED_STEPS = 10  # after them the time left is printed
@@ -65,7 +66,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
-    validation_threshold: dict[str, float] = field(default_factory=dict)
+    validation_threshold: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -356,11 +357,17 @@ class Step(nn.Module):
             return self.network.losses(outputs, batch)
 
 
-def threshold_of(validation: pd.DataFrame) -> dict[str, float]:
+def threshold_of(validation: pd.DataFrame) -> dict[str, Any]:
     """The score that at most :data:`FALSE_ALARMS` of the real frames exceed.
 
-    Returns ``threshold`` and ``threshold_clusters``, the number of clusters that it rests on.
+    Returns ``threshold``, ``threshold_clusters``, the number of clusters that it rests on, and
+    ``threshold_replicates``, what it might have been on other clusters.
     """
     real = validation[validation["label"] == 0]
     threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
-    return {"threshold": float(threshold), "threshold_clusters": real["cluster"].nunique()}
+    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARMS)
+    return {
+        "threshold": float(threshold),
+        "threshold_clusters": real["cluster"].nunique(),
+        "threshold_replicates": replicates.tolist(),
+    }

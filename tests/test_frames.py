@@ -127,7 +127,7 @@ def test_files_outside_the_dataset_are_refused(folder, table, column, path):
 def test_a_method_that_no_table_can_show_is_refused(folder, table):
     method = table["method"].astype(str).replace("warp", "<b>")
     table.assign(method=method).to_parquet(folder / "frames.parquet")
-    with pytest.raises(DfnbError, match=r"frames\.parquet.*should match pattern"):
+    with pytest.raises(DfnbError, match=r"frames\.parquet.*use letters"):
         load_frames(folder)
 
 
