@@ -284,7 +284,6 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
 def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
     """The verdict of the p values of HYPOTHESES; the rule is in the head of ``claims.yaml``.
 
-
     ``sign_turns``: whether the value with collapsed runs included does not support the claim.
     """
     if p["gain"] < LEVEL:
