@@ -54,7 +54,8 @@ class FrameDataset(Dataset):
         settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
             samples_per_frame, augmentation and transform are used.
         seed: The seed of the training, or None.
-        split: The split of the frames.
+        split: The split of the frames: only train is augmented, and each split has samples of its
+            own.
         pixels: Reads the pixels; by default those of the table's dataset.
     """
 
@@ -71,12 +72,13 @@ class FrameDataset(Dataset):
         self.split = split
         self.pixels = pixels or Pixels(frames.attrs["folder"])
         self.paths = frames["path"].tolist()
-        self.mask_paths = frames["mask"].tolist()
+        self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
         self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
         is_training = seed is not None and split == "train"
+        # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
 
@@ -88,10 +90,10 @@ class FrameDataset(Dataset):
         batch = default_collate(items)
         if self.is_light:
             draws = [self._light_draws(index) for index in indices]
-            # All samples of a frame are augmented alike.
+            # A row per image. The samples of a frame follow one another and are augmented alike.
             draws = np.repeat(draws, len(items) // len(indices), axis=0)
             batch = augmentation.light(batch, torch.from_numpy(draws))
-        images = batch["image"].float() / 255
+        images = batch["image"].float() / 255  # (B, 3, S, S); mean and std are those of [0, 1]
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
@@ -100,11 +102,12 @@ class FrameDataset(Dataset):
         return rng("augment", self.seed, epoch, position).random(augmentation.DRAWS)
 
     def _items(self, index: Index) -> list[Tensors]:
-        """The samples of a frame, resized and transformed, in uint8."""
+        """The samples of a frame, resized and transformed, each as :meth:`_item` describes."""
         epoch, position, row = index
         stored = self._stored(row)
         if self.seed is None:
             return [self._item(stored)]
+        # ``samples`` draws from this numpy stream, the transforms of torchvision from torch's own.
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
@@ -128,7 +131,10 @@ class FrameDataset(Dataset):
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
-        """A sample resized and transformed: image (3, S, S) and mask (1, S, S), both uint8."""
+        """A sample resized and transformed: the tensors of one image in a batch.
+
+        Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``.
+        """
         shape = sample.image.shape[:2]
         # As tv_tensors, one transform moves image, mask and points together.
         image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
@@ -138,11 +144,11 @@ class FrameDataset(Dataset):
         if self.transform is not None:
             handedness = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
-            if _handedness(points) * handedness < 0:  # false where landmarks are NaN
+            if _handedness(points) * handedness < 0:  # mirrored; false where landmarks are NaN
                 # In a mirrored face, right and left eye and mouth corner change places.
                 points = points[augmentation.MIRRORED]
         return {
-            "image": image.as_subclass(Tensor),
+            "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
             "label": torch.tensor(sample.label),
             "has_mask": torch.tensor(sample.has_mask),
             "mask": mask.as_subclass(Tensor),
@@ -199,9 +205,10 @@ def in_order(
     makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
     is the same each time, and also when only some rows of the table are given.
     """
+    # Epoch 0; the value in the index takes the place of the position, which seeds the samples.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
-    data = FrameDataset(frames, settings, seed, "val", pixels)
+    data = FrameDataset(frames, settings, seed, "val", pixels)  # "val": never augmented
     yield from loader(data, batches, workers)
 
 
@@ -223,8 +230,8 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
 class EpochSampler(Sampler[list[Index]]):
     """Batches of one epoch, in an order that is drawn from (seed, epoch).
 
-    By default an epoch shows as many real frames as fakes, and as many fakes of each method. It has
-    as many frames as the table, rounded down to whole batches.
+    Without ``oversampling``, an epoch shows as many real frames as fakes, and as many fakes of each
+    method; it has as many frames as the table. In any case it is rounded down to whole batches.
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
@@ -278,10 +285,11 @@ class EpochSampler(Sampler[list[Index]]):
             self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
+        # Without oversampling each row once, of which only the number counts.
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if limit:
-            n = min(n, limit // samples_per_frame)
+            n = min(n, limit // samples_per_frame)  # the limit counts images, n frames
         self.frames_per_batch = batch_size // samples_per_frame
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
@@ -290,7 +298,7 @@ class EpochSampler(Sampler[list[Index]]):
             )
 
     def order(self, epoch: int) -> np.ndarray:
-        """The rows of the table (n,) in the order of an epoch."""
+        """The rows of the table (n,), whole numbers, in the order in which an epoch shows them."""
         draw = rng("order", self.seed, epoch)
         if self.oversampling:
             order = draw.permutation(self.repeated_rows)[: self.n]
@@ -312,23 +320,24 @@ class EpochSampler(Sampler[list[Index]]):
             n_left -= n_class
             classes_left -= 1
             for j, rows in enumerate(rows_by_method):
-                n_method = (n_class + j) // len(rows_by_method)
+                n_method = (n_class + j) // len(rows_by_method)  # these add up to n_class
                 parts.append(_draw_evenly(rows, n_method, draw))
         return draw.permutation(np.concatenate(parts)).ravel()
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
-        batches = order.reshape(-1, self.frames_per_batch)
+        batches = order.reshape(-1, self.frames_per_batch)  # one row per batch
         n_always = max(1, self.frames_per_batch // 8)
-        # The places in each batch, those of fakes first: real frames go only when fakes run out.
+        # The places in each batch, those of fakes first. The first n_always of them lose their
+        # frame: so a real frame goes only when the batch has too few fakes.
         fakes_first = np.argsort(self.is_real[batches], axis=1, kind="stable")
-        kept_places = np.sort(fakes_first[:, n_always:], axis=1)
+        kept_places = np.sort(fakes_first[:, n_always:], axis=1)  # in the order of the epoch
         others = np.take_along_axis(batches, kept_places, axis=1)
         chosen = _draw_evenly(self.always, len(batches) * n_always, draw)
         return np.hstack([chosen.reshape(-1, n_always), others]).ravel()
 
     def __len__(self) -> int:
-        return self.n // self.frames_per_batch - self.skip
+        return self.n // self.frames_per_batch - self.skip  # batches that are left
 
     def __iter__(self) -> Iterator[list[Index]]:
         order = self.order(self.epoch).tolist()
@@ -336,17 +345,21 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            # This process's share.
+            # This process's share. A position is that in the whole order, so draws do not depend on
+            # the process.
             own = [p for p in positions if p // self.together % self.world == self.rank]
             yield [(self.epoch, position, order[position]) for position in own]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
-    """A list per class (real, fake; empty ones left out) of the rows of each of its methods."""
+    """A list per class (real, fake; empty ones left out) of the rows of each of its methods.
+
+    Rows are positions in the table, as ``iloc`` counts. Real frames have one method, "real".
+    """
     methods = frames["method"].astype(str)
     rows_by_group = frames.groupby(["label", methods]).indices
     classes = defaultdict(list)
-    for label, method in sorted(rows_by_group):
+    for label, method in sorted(rows_by_group):  # a fixed order of the draws
         classes[label].append(rows_by_group[label, method])
     return list(classes.values())
 
