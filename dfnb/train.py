@@ -144,7 +144,9 @@ def _train(
     """Train in this process or, on several devices, in one process per device."""
     devices = parameters["devices"]
     size = settings.batch_size
-    if size % (devices * settings.samples_per_frame):  # a frame's samples stay on one device
+    # A frame's samples, and a fake and its original, stay on one device.
+    together = 2 if settings.pairs else settings.samples_per_frame
+    if size % (devices * together):
         raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
     for split, frames in splits.items():

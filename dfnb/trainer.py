@@ -150,7 +150,10 @@ class Trainer:
             self.settings.oversampling,
             self.settings.samples_per_frame,
             frames.attrs.get("always", ()),  # set by Settings.visible
+            self.settings.pairs,
         )
+        if sampler.unpaired:
+            self._print(f"{sampler.unpaired} fake frames without their original are left out")
         sampler.rank = self.fabric.global_rank
         sampler.world = self.fabric.world_size
         return sampler
@@ -330,6 +333,7 @@ class Trainer:
             weights_sha256=sha256(self.folder / "best.safetensors"),
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
+            unpaired=self.sampler.unpaired,  # fake frames of n that were not shown
             collapsed=progress.chosen["auc"] < LEARNED_AUC,
             start=start_id,
             images_seen=images_seen,

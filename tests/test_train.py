@@ -310,6 +310,16 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         assert torch.equal(batch["image"], mixture)
 
 
+def test_a_training_on_pairs_shows_each_fake_beside_its_original(new_home, monkeypatch):
+    changes = {"pairs": True, "epochs": 1, "augmentation": "none"}
+    batches = shown(monkeypatch, changes=changes)
+    for batch in batches:
+        assert batch["label"].tolist() == [1, 0] * 8
+        points = batch["landmarks"]
+        assert torch.equal(points[::2], points[1::2])  # the same frame of the same film
+    assert trained(changes=changes).record["unpaired"] == 0
+
+
 @pytest.fixture
 def pairing(monkeypatch):
     """The baseline as a paper that makes a grey fake of every real frame, and sees no others."""

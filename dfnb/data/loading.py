@@ -26,6 +26,7 @@ from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
+MAX_UNPAIRED = 0.2  # share of fake frames that a training on pairs may leave out
 
 
 class Sample(NamedTuple):
@@ -227,7 +228,8 @@ class EpochSampler(Sampler[list[Index]]):
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
-    one: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an epoch.
+    one: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames in
+    an epoch.
 
     Args:
         frames: A frames table.
@@ -238,8 +240,12 @@ class EpochSampler(Sampler[list[Index]]):
         samples_per_frame: The number of images that the paper makes from a frame.
         always: Positions in the table, of frames that every batch shows some of: an eighth of a
             batch, at least one frame, is drawn from them. They replace as many fakes.
+        pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
+            :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
+            counts the fakes that are left out, because they have no such frame.
 
-    Raises :class:`DfnbError` when the frames do not fill one batch.
+    Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
+    that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
     """
 
     def __init__(
@@ -251,7 +257,13 @@ class EpochSampler(Sampler[list[Index]]):
         oversampling: int | None = None,
         samples_per_frame: int = 1,
         always: Sequence[int] = (),
+        pairs: bool = False,
     ) -> None:
+        if pairs and (oversampling or samples_per_frame > 1 or len(always) or batch_size % 2):
+            raise DfnbError(
+                "pairs = true needs oversampling = null, an even batch_size, and a paper that "
+                "makes no samples of its own and shows no frames in every batch; set pairs = false"
+            )
         self.seed = seed
         self.oversampling = oversampling
         self.always = np.asarray(always)
@@ -261,6 +273,10 @@ class EpochSampler(Sampler[list[Index]]):
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
+        self.unpaired = 0
+        if pairs:
+            self.rows_by_class, self.unpaired = _pairs_by_method(frames)
+        self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
@@ -285,11 +301,11 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with as many frames of each class, and within a class of each method."""
+        """An order with as many frames (or pairs) of each class, and of each method in a class."""
         parts = []
         # So that they add up to n, numbers are rounded up for the first class, and within a class
         # for the last methods.
-        n_left = self.n
+        n_left = self.n // self.together
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
@@ -298,7 +314,7 @@ class EpochSampler(Sampler[list[Index]]):
             for j, rows in enumerate(rows_by_method):
                 n_method = (n_class + j) // len(rows_by_method)
                 parts.append(_draw_evenly(rows, n_method, draw))
-        return draw.permutation(np.concatenate(parts))
+        return draw.permutation(np.concatenate(parts)).ravel()
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
@@ -320,7 +336,8 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            own = positions[self.rank :: self.world]  # this process's share
+            # This process's share.
+            own = [p for p in positions if p // self.together % self.world == self.rank]
             yield [(self.epoch, position, order[position]) for position in own]
 
 
@@ -332,6 +349,37 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     for label, method in sorted(rows_by_group):
         classes[label].append(rows_by_group[label, method])
     return list(classes.values())
+
+
+def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]:
+    """The pairs of each method, and the number of fakes that have no partner.
+
+    The partner of a fake frame is the frame of its original whose number is nearest. The pairs of a
+    method are rows of the table, (n, 2): those of the fakes and of their partners. They are in a
+    list of one list, as if they were the frames of a single class.
+
+    Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
+    """
+    rows_by_video = frames.groupby(["label", "video"], observed=True).indices
+    numbers = frames["frame"].to_numpy()
+    pairs = defaultdict(list)
+    unpaired = 0
+    for row, frame in enumerate(frames.itertuples()):
+        original = (0, frame.original)  # 0: a real video
+        if original in rows_by_video:
+            candidates = rows_by_video[original]
+            nearest = np.abs(numbers[candidates] - frame.frame).argmin()
+            pairs[frame.method].append([row, candidates[nearest]])
+        elif frame.label == 1:
+            unpaired += 1
+    n_fakes = frames["label"].sum()
+    if unpaired > n_fakes * MAX_UNPAIRED:
+        raise DfnbError(
+            f"{frames.attrs['folder']}: {unpaired} of {n_fakes} fake frames have no frame of their "
+            "original in the training split; set pairs = false, or delete frames.parquet and make "
+            "the dataset again, with originals in the list of videos"
+        )
+    return [[np.array(rows) for rows in pairs.values()]], unpaired
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:

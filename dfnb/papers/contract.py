@@ -94,6 +94,8 @@ class Settings(Closed):
             the released code of Exposing the Deception; ``corrected``: they run through.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
+        pairs: whether a batch consists of pairs: a fake frame, and the nearest frame of the video
+            that it was made from; all methods equally often. Not with ``oversampling``.
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
@@ -126,6 +128,7 @@ class Settings(Closed):
     cosine_steps: Count | None = None
     optimiser_restarts: Variant = "corrected"
     oversampling: Count | None = None
+    pairs: bool = False
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None

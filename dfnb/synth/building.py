@@ -165,7 +165,10 @@ def identity(name: str) -> str:
 
 
 def _parameters(name: str, settings: Settings) -> dict[str, Any]:
-    """All that a dataset's pixels depend on, for ``dataset.json``; :func:`identity` hashes it."""
+    """All that a dataset's pixels depend on.
+
+    ``dataset.json`` holds these values, and :func:`identity` is their hash.
+    """
     # The contrasts only say which methods results compare.
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
@@ -566,7 +569,19 @@ def build(
             write_video(*video)
         record_entries["contrasts"] = contrasts
         record_entries["compression"] = _compression(settings.delivery)
-        return write_dataset(folder, parameters, **record_entries, **clock.usage())
+        originals = _originals(folder)
+        return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
+
+
+def _originals(folder: Path) -> dict[str, str]:
+    """The real video of the film of each forged one: swap/003a_007 -> real/003a."""
+    originals = {}
+    for path in (folder / "videos").glob("*/*"):
+        method = path.parent.name
+        if method != "real":
+            film_name = path.name.split("_")[0]  # the donor's number follows
+            originals[f"{method}/{path.name}"] = f"real/{film_name}"
+    return originals
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
