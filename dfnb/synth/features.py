@@ -47,7 +47,7 @@ GLINT_RADIUS = 0.13
 def looked_up(texture: Array, x: Array, y: Array) -> Array:
     """The values (H, W) of a texture (h, w) at its columns x and rows y (H, W).
 
-    x and y may be fractions, and may lie outside the texture, which is mirrored there.
+    x and y are float32: they may be fractions, and may lie outside the texture, which is mirrored.
     """
     return cv2.remap(
         texture,
@@ -132,7 +132,7 @@ def _light_on_skin(head: Head) -> Array:
         height=0.045,
     )
     open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
-    light = np.clip(head.shade * open_to_light, 0.05, 1.3)
+    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # shade: about 0.4 to 1.05
     return power(light[..., None], FACE_SHADOW)  # shadows are reddish, see FACE_SHADOW
 
 

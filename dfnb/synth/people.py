@@ -494,10 +494,10 @@ def _photograph(path: str | Path) -> Array | None:
 
 
 def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
-    """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light.
+    """A portrait in motion: shifted, rolled, scaled, narrowed by yaw and pitch, in changing light.
 
     Returns one shot (``size``, ``size``, 3) per pose. A photograph has no depth and no other
-    expression, so the rest of a pose has no effect.
+    expression, so the rest of a pose, such as its smile, has no effect.
     """
     image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
@@ -530,8 +530,8 @@ def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array,
     """Map from a portrait's pixels p to a frame's, ``matrix @ p + shift``, for a pose.
 
     At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes, about as in the
-    drawn faces. The middle between eyes and mouth comes to (0.5, 0.52) of the side, plus
-    the pose's shift.
+    drawn faces. The middle between eyes and mouth comes to x = 0.5 and y = 0.52 of the side,
+    plus the pose's shift.
 
     Returns:
         The matrix (2, 2), the shift (2,) in the frame's pixels, and the number of the frame's
