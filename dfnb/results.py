@@ -6,9 +6,10 @@ over test sets follow.
 
 Every 95 % interval follows one rule. The variance over videos is that of :mod:`dfnb.metrics`; the
 variance over seeds is the variance of the seeds' values divided by their number. The two are added,
-with Satterthwaite's degrees of freedom. The interval of a value in [0, 1] is computed on the logit
-scale; a difference or a signed value has a Wald interval. The p value has the same standard error
-and degrees of freedom.
+with Satterthwaite's degrees of freedom. The mean over three or more test sets has an interval for
+other test sets, too, see :func:`dfnb.statistics.crossed_spread`. The interval of a value in [0, 1]
+is computed on the logit scale; a difference or a signed value has a Wald interval. The p value has
+the same standard error and degrees of freedom.
 
 ``python -m dfnb.results PROFILE`` makes the table of a report.
 """
@@ -64,7 +65,8 @@ class ResultRow:
     # or ROBUSTNESS_KEPT
     # The mean over seeds, and its 95 % interval; statistics.summary fills these and the counts.
     value: float = NAN
-    low: float = NAN  # over videos and seeds; over videos alone where there is one seed
+    low: float = NAN  # over videos and seeds; over videos alone where there is one seed;
+    # of a mean over three or more test sets also over test sets
     high: float = NAN
     low_videos: float = NAN
     high_videos: float = NAN
@@ -92,6 +94,8 @@ class ResultRow:
     frames_per_video: float = NAN  # mean of the test set; NaN for maps, which are of some frames
     seeds_list: str = ""
     by_seed: str = ""  # the value of each seed
+    # Value, error and degrees without each seed; empty for a value in [0, 1] and without a number.
+    without_seed: Sequence[Sequence[float]] = ()
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
     outcome: Outcome | None = None  # from which the number was computed; not in the table

@@ -17,6 +17,7 @@ from dfnb.metrics import (
     CALLED,
     CONSTANT,
     CURVE_METRICS,
+    FALSE_ALARMS,
     METRICS,
     Estimates,
     Level,
@@ -134,7 +135,7 @@ class Side:
         if self.condition.map:
             return columns
         if self.level == "frame":  # localisation is reported for videos, the threshold for frames
-            columns = [AT_THRESHOLD]
+            columns = [AT_THRESHOLD, FALSE_ALARMS]
         if self.detector.ablation:  # a variant
             return [*filter(is_compared, METRICS), *columns]
         return [*METRICS, *columns]

@@ -61,7 +61,8 @@ class Settings(Closed):
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     """Cut a box (left, top, right, bottom) out of an image (H, W[, 3]) uint8: (size, size[, 3]).
 
-    Where the box extends beyond the image, the pixels at the image's edge are repeated.
+    The box is in pixels; right and bottom are not in it, as in a slice. Where it extends beyond the
+    image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
     # mode="clip" takes the last row or column for one beyond the edge.
@@ -99,6 +100,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """
     if settings.size == "native":  # cut small crops first, to learn how large the squares are
         small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
+        # A row's scale is the crop's side / the square's side, so this gives the squares' sides.
         sides = [MIN_SIZE / row["scale"] for row in small["rows"]]
         settings = settings.model_copy(update={"size": round(np.median(sides))})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
@@ -108,7 +110,10 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
+    # Only where there is a mask or an original. The message speaks of a mask: it is never shown for
+    # an original, because prepare_video then tries again without one.
     if chosen.empty:
+        # How many frames with a face have a mask; covered is NaN where they have none.
         masked = faces.dropna(subset="covered")["frame"].nunique()
         brightest = max(image.max() for image in decode(video.mask_file))
         raise Unusable(
@@ -146,15 +151,19 @@ def find_faces(
     """Find all faces in the ``wanted`` frames of a video, cut them out, and follow each person.
 
     Returns the faces as :func:`cut_face` does, with the number of the ``frame``, and with a number
-    for the ``person`` that stays the same from one wanted frame to the next. All are in memory at
-    once: 0.3 MB per face at 256 pixels.
+    for the ``person`` that stays the same from one wanted frame to the next. After a wanted frame
+    without a face everybody has a new number. All faces are in memory at once: 0.3 MB per face at
+    256 pixels.
+
+    Raises :class:`Unusable` when the mask or original has frames of another size, when it is
+    longer than the video, and when the original is shorter. A mask may be shorter.
     """
     others = decode(video.mask_file) if video.mask_file else ()  # frames of the mask or original
     pairs = zip_longest(decode(video.path), others)
     all_faces = []
     last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
-        # After the end of the shorter video, zip_longest gives None, whose shape is ().
+        # After the end of the shorter video, zip_longest gives None, whose shape is (): it differs.
         mask_ended = video.mask and other is None
         if video.mask_file and not mask_ended and np.shape(image) != np.shape(other):
             raise Unusable("the mask is longer than the video, or their pictures differ in size")
@@ -174,9 +183,10 @@ def find_faces(
 
 
 def forged_region(video: Video, image: np.ndarray, other: np.ndarray | None) -> np.ndarray | None:
-    """Where a frame (H, W, 3) is forged: 0 or 255 (H, W) uint8; None: it is real or nothing tells.
+    """Where a frame (H, W, 3) is forged, as (H, W) uint8 of 0 and 255; None without ``other``.
 
-    ``other`` is the same frame of the mask or else of the original.
+    ``other`` is the same frame of the mask or, without a mask, of the original. It is None where
+    the video is real, where it has neither, and after the end of its mask.
     """
     if other is None:
         return None
@@ -212,7 +222,9 @@ def cut_face(
     forged = np.zeros((settings.size, settings.size), bool)
     covered = np.nan
     if mask is not None:
-        forged = crop(mask, box, settings.size) > 127  # half, because cutting blurs its edge
+        # Resizing gives grey levels between 0 and 255 at the edge of the forged region: half of 255
+        # divides them.
+        forged = crop(mask, box, settings.size) > 127
         covered = forged.mean()
     return {
         "scale": scale,
@@ -226,11 +238,11 @@ def cut_face(
 
 
 def link_people(last_faces: Sequence[Mapping], faces: Sequence[dict]) -> None:
-    """Recognise the people of the last wanted frame: their ``faces`` get the same person number.
+    """Give each of a frame's ``faces`` the number of the same person in ``last_faces``, in place.
 
-    The faces of both frames are paired so that the total overlap of their boxes is largest. A face
-    keeps its own, new number if it has no partner, or overlaps with it by less than
-    :data:`MIN_OVERLAP`.
+    ``last_faces`` are those of the wanted frame before. The faces of both frames are paired so that
+    the total overlap of their boxes is largest. A face keeps its own, new number if it has no
+    partner, or overlaps with it by less than :data:`MIN_OVERLAP`.
     """
     last_boxes = torch.tensor([face["crop_box"] for face in last_faces])
     boxes = torch.tensor([face["crop_box"] for face in faces])
@@ -244,13 +256,16 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     """Choose one of the ``faces`` per frame, in the order of the frames.
 
     People are ranked over the whole video, and each frame gets its person of the highest rank. In a
-    fake with masks, people rank by how much of them the mask covers; in a fake without, by their
-    size; in a real video, by the number of frames that show them, then by size. The result is empty
-    when a fake's masks cover no face, and lacks people who are only in frames without a mask.
+    fake with masks, people rank by the share of their crops that the mask covers, then by size; in
+    a fake without, by their size; in a real video, by the number of frames that show them, then by
+    size. The result is empty when a fake's masks cover no face, and lacks people who are only in
+    frames without a mask.
+
+    ``faces`` are those of :func:`find_faces`, one row per face, ``covered`` NaN without a mask.
     """
     people = faces.groupby("person")
-    # A criterion that does not apply is the same for all: mean_covered (NaN) without a mask, seen
-    # in a fake. The mean is over the frames that have a mask.
+    # A criterion that does not apply is the same for all: mean_covered is NaN without a mask, and
+    # seen is 0 in a fake. The mean of covered leaves out the frames without a mask, which are NaN.
     ranked = faces.assign(
         mean_covered=people["covered"].transform("mean"),
         seen=people["frame"].transform("size") if video.label == 0 else 0,
@@ -261,23 +276,27 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
         # People whom the mask only touches are not forged. They are dropped, because frames without
         # the forged face would show one of them under the label fake.
         min_covered = ranked["mean_covered"].max() / 2
+        # False for NaN, and for all people where the masks cover nobody: 0 > 0.
         ranked = ranked[ranked["mean_covered"] > min_covered]
+    # Of each frame the first row is kept: its person of the highest rank.
     return ranked.drop_duplicates("frame").sort_values("frame")
 
 
 def use_crops(video: Video, folder: Path) -> dict:
     """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
 
-    The last number in an image's name is the number of its frame. Returns what :func:`cut_faces`
-    does, with a hash of the images instead of their pixels. An image that cannot be used counts as
-    a frame without a face; the ``reason`` names one of them.
+    The last number in an image's name is the number of its frame; where two images would have the
+    same number, all are numbered in the order of their names. Returns ``rows`` and ``frames`` as
+    :func:`cut_faces` does; ``crops_hash``, a hash of the images, instead of their pixels; and the
+    ``reason`` why an image cannot be used, which names the last one, or None. Such an image counts
+    as a frame without a face.
     """
-    images = sorted(video.crops)
+    images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
     numbers = []
     for image, _ in images:
         digits = re.findall(r"\d+", f"0{Path(image).stem}")  # the 0 is for names without a number
         numbers.append(int(digits[-1]))
-    if len(set(numbers)) < len(numbers):  # two frames would have one number: count instead
+    if len(set(numbers)) < len(numbers):
         numbers = range(len(images))
     rows = []
     reason = None
@@ -286,14 +305,14 @@ def use_crops(video: Video, folder: Path) -> dict:
             "frame": number,
             "path": f"{TREE}/{image}",
             "mask": f"{TREE}/{mask}" if mask else "",
-            **dict.fromkeys(UNKNOWN),
+            **dict.fromkeys(UNKNOWN),  # where others have cut the crop is not known: None
         }
         try:
             if min(read_image(video.path / image).shape[:2]) < MIN_SIZE:
                 raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
             rows.append(row)
         except Unusable as error:
-            if len(images) == 1:  # the name of the video says which
+            if len(images) == 1:  # no need to name the image: the quarantine names the video
                 raise
             reason = f"images that cannot be used, such as {image}: {error}"
     if not rows:
@@ -315,16 +334,17 @@ def prepare_video(
 ) -> dict:
     """Prepare one video into ``folder/videos/<name>``.
 
-    A video that was prepared before is kept if it was made from the same ``inputs``, a digest, and
-    prepared again otherwise. A fake that cannot be compared with its original, frame by frame, has
-    no mask.
+    A video that was prepared before is kept if it was made from the same ``inputs`` (its
+    :func:`inputs_digest`), and prepared again otherwise. A fake that cannot be compared with its
+    original, frame by frame, has no mask.
 
-    Returns the number of wanted ``frames`` and how many of them are ``without_face``, unless the
-    video is unusable; and the ``reason`` why it is, or why some of its crops are, or None.
+    Returns the number of wanted ``frames``, how many of them are ``without_face``, and the
+    ``reason`` why some of its crops are unusable, or None. An unusable video gives only the
+    ``reason``.
     """
     video_folder = folder / "videos" / video.name
     file = video_folder / "video.json"
-    content = read_json(file) if file.exists() else {}
+    content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         shutil.rmtree(video_folder, ignore_errors=True)
         try:
@@ -333,13 +353,14 @@ def prepare_video(
             else:
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:
-            if video.mask or not video.original:
+            if video.mask or not video.mask_file:
                 return {"reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
+            # The inputs still contain it: when its file changes, the video is prepared again.
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
         for row in content["rows"]:
-            row.update(dataset=folder.name, track=0)
+            row.update(dataset=folder.name, track=0)  # one person per video, so one track
             for column in VIDEO_COLUMNS:
                 row[column] = getattr(video, column)
         write_video(video_folder, inputs=inputs, **content)
@@ -394,37 +415,41 @@ def prepare(
                 f"{folder} was made with {record['parameters']}; --set them so, or give the new "
                 "dataset another name"
             )
-        remove_leftovers(folder, videos)  # of a killed run; raises when there are other videos
+        # It also removes the record, which write_dataset writes anew.
+        remove_leftovers(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
         for video in videos:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
-        pool = joblib.Parallel(
+        pool = joblib.Parallel(  # -1: a process per processor
             workers or -1, return_as="generator", initializer=start_worker, initargs=[os.getpid()]
         )
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
         faces, quarantine = count_losses(videos, list(bar))
-        text = quarantine.to_csv(index=False)
-        write_bytes(folder / "quarantine.csv", text.encode())
-        unusable = quarantine.to_dict("records")
+        write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
+        unusable = quarantine.to_dict("records")  # one {video, reason} per video
         if not faces["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
-        return write_dataset(folder, parameters, faces=faces.to_dict("index"), quarantine=unusable)
+        names = {video.path: video.name for video in videos}  # an original is one of them
+        originals = {video.name: names.get(video.original, "") for video in videos}
+        losses = {"faces": faces.to_dict("index"), "quarantine": unusable}
+        return write_dataset(folder, parameters, originals, **losses)
 
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
-    # How many videos need each folder. A folder that two need would hold one video inside another.
+    # How many videos need each folder: their own, and those above it. Only folders above may be
+    # shared, because another's own folder would hold one video inside another.
     taken = Counter()
     for video in videos:
         path = PurePosixPath(video.name)
         taken.update([path, *path.parents])
     for video in videos:
-        check_title(video.method, f"{video.path}, its method")
+        check_title(video.method, f"{video.path}, its method")  # tables must be able to show it
         is_taken = taken[PurePosixPath(video.name)] > 1
         if is_taken or not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
@@ -438,7 +463,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
     A file is represented by its name, size and time of change, because hashing it would be slow.
     """
-    # The mask of a crop may be "", and so a path of the folder itself, which is_file() leaves out.
+    # Pairs of an image and its mask, which may be "". That gives the path of the folder itself, and
+    # is_file() leaves it out below.
     crops = [video.path / name for name in chain(*video.crops)]
     # mask_file is the mask or, without one, the original, whose difference gives the mask.
     files = [video.path, video.mask_file, *crops]
@@ -454,8 +480,11 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
-    """Link to the folder of the crops that are used in place; renew the link if that has moved."""
-    roots = [video.path for video in videos if video.crops]
+    """Link from ``folder`` to that of the crops that are used in place, if there are any.
+
+    The link is made anew at each call, because the crops may have moved.
+    """
+    roots = [video.path for video in videos if video.crops]  # all crops of a dataset share one
     if roots:
         link = folder / TREE
         link.unlink(missing_ok=True)
@@ -467,7 +496,8 @@ def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended.
     """
-    # As dfnb.files.atomic names files and folders; a list, because the tree changes.
+    # The names that dfnb.files.atomic gives temporary files and folders: .<name>.<random number>. A
+    # list, because removing changes the tree that rglob walks. It does not follow the link TREE.
     for path in list(folder.rglob(".*.*")):
         shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
         path.unlink(missing_ok=True)
@@ -491,13 +521,15 @@ def start_worker(parent: int) -> None:
 def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The losses by split and method, see :func:`dropouts`, and the videos in quarantine.
+    """The losses, one row per "split/method", and the ``video`` and ``reason`` of each quarantine.
 
-    ``results`` are what :func:`prepare_video` returned for each of the ``videos``.
+    The columns of the losses are those of :func:`dropouts` but ``share``. ``results`` are what
+    :func:`prepare_video` returned for each of the ``videos``.
     """
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
     table["video"] = [video.name for video in videos]
     table["kind"] = [f"{video.split}/{video.method}" for video in videos]
+    # "count" leaves out the reason None; "sum" the frames of unusable videos, which are NaN.
     counts = table.groupby("kind").agg(
         videos=("video", "size"),
         quarantined=("reason", "count"),
@@ -511,7 +543,8 @@ def count_losses(
 def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
     """One sentence per reason in the ``quarantine`` of a record: how many files have it, and which.
 
-    Files that are ``usable``, but in another dataset, are left out.
+    An entry names a ``video``, or the ``file`` of a portrait. A portrait that this dataset leaves
+    out although nothing is wrong with it is marked ``usable``, and is not listed.
     """
     files = defaultdict(list)
     for entry in quarantine:
@@ -525,12 +558,12 @@ def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
     Columns: ``videos``; ``quarantined``, how many of them could not be used, or only in part;
-    ``frames``, the wanted frames of the used ones; ``without_face``, how many of these show no face
-    or cannot be used; and their ``share``.
-    A face detector that fails on fakes more often than on real videos biases the dataset: only the
-    easier fakes remain.
+    ``frames``, the wanted frames of the used videos; ``without_face``, how many of these frames
+    show no face or cannot be used; and ``share``, without_face / frames, NaN where all videos are
+    unusable. A face detector that fails on fakes more often than on real videos biases the dataset:
+    only the easier fakes remain.
     """
-    table = pd.DataFrame(record["faces"]).T
+    table = pd.DataFrame(record["faces"]).T  # recorded as {split/method: {column: number}}
     return table.assign(share=table["without_face"] / table["frames"])
 
 
@@ -558,10 +591,12 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
         raise DfnbError(f"there is no file {path}")
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Whether it is fake is unknown; as a real video, its faces are chosen as said above.
     video = Video("picture", path, label=0, method="real")
+    # The inputs may be empty: they only tell a video that was prepared before.
     result = prepare_video(video, "", folder, settings, YuNet())
-    if "frames" not in result:
+    if "frames" not in result:  # unusable
         raise DfnbError(f"{path}: {result['reason']}")
-    write_dataset(folder, settings.model_dump())
+    write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
     # Panels show a frame's method above it: for a reader's file its name says more than "real".
     return load_frames(folder.as_posix()).assign(method=path.name)

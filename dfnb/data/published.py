@@ -178,6 +178,7 @@ def _video(
         source=filled(rule.source),
         mask=files.get(mask),  # None where the rule names no mask, or the file is missing
         original=files.get(original),
+        difference=not mask,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         root = video.path.parents[path.count("/")]  # the folder of scan: ``path`` is relative to it
