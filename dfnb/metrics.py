@@ -78,7 +78,7 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
-    label = scores["label"]
+    label = scores["label"]  # int, compared with a bool below: 2 equals neither
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
     problems = {
@@ -159,10 +159,10 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
     parts = [_of_level(table, level) for table in tables]
-    index = parts[0][LEVELS[level]]
+    index = parts[0][LEVELS[level]]  # the same of every part, as is checked now
     for part in parts:
         check_same_units(index, part[LEVELS[level]])
-    # "inner" keeps the columns that all tables have.
+    # "inner" keeps the columns that all tables have; those without any value are dropped.
     data = pd.concat(parts, join="inner").dropna(axis=1, how="all")
     columns = {}
     for name in _measures(data):
@@ -192,7 +192,8 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     """A score table itself at frame level; one row per video, with the means over frames, at video.
 
-    It is sorted, so that the order of the rows of ``table`` changes nothing.
+    A mean is over the frames that have a value, as not every frame has a mask. Rows are sorted, so
+    that the order of the rows of ``table`` changes nothing.
     """
     frames = table.sort_values(KEYS, ignore_index=True)
     if level == "video":
@@ -211,7 +212,7 @@ def _measures(table: pd.DataFrame) -> list[str]:
 
 
 def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Raise :class:`DfnbError` unless two indices of :class:`Units` are equal."""
+    """Raise :class:`DfnbError` unless two ``index`` tables of :class:`Units` are equal."""
     if first.equals(second):
         return
     differing = pd.concat([first, second]).drop_duplicates(keep=False)
@@ -258,7 +259,8 @@ class Estimates:
         The influences, or replicates, of the two sides are subtracted: a paired comparison. What is
         hard for both detectors cancels, so the interval is narrower than from two variances.
         """
-        # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow.
+        # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow. The
+        # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
         return replace(
             self,
@@ -297,7 +299,7 @@ class Estimates:
 def mean(estimates: Sequence[Estimates]) -> Estimates:
     """The mean of estimates of the same seeds on the same units, such as under several conditions.
 
-    All must be bounded, with influences as their ``spread``.
+    All must be of one metric that is bounded and has influences as its ``spread``.
     """
     values = np.mean([part.values for part in estimates], axis=0)
     spread = np.mean([part.spread for part in estimates], axis=0)
@@ -323,7 +325,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
     design = data.design
     column = data.columns["score" if metric in METRICS else metric]
     if metric == "AUC":
-        values, influence = auc(column, design.label)
+        values, influence = auc(column, design.label)  # (tables,) and (tables, n)
         return Estimates(
             values,
             influence,
@@ -332,7 +334,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
             independent=design.pairs,
         )
     if metric in CURVE_METRICS:
-        values, replicates = data.curves
+        values, replicates = data.curves  # of EER and AP at once, and computed once
         spread = np.array([of_table[metric] for of_table in replicates])
         how = "bootstrap" if design.fewest > 1 else "none"
         return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
@@ -354,7 +356,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
     if has_threshold:
         influence = np.hstack([influence, _moved_by_thresholds(data, balanced)])
-    is_share = column.min() >= 0 and column.max() <= 1
+    is_share = column.min() >= 0 and column.max() <= 1  # not so a correlation, for example
     return Estimates(
         values,
         influence,
@@ -403,7 +405,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
     Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
-    if not (np.min(probability) >= 0 and np.max(probability) <= 1):
+    if not (np.min(probability) >= 0 and np.max(probability) <= 1):  # so that NaN fails, too
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():
