@@ -89,6 +89,7 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(fetched, monkeypatch):
     ("call", "name", "message"),
     [
         (backbones.create, "legacy_xceptoin", "no backbone 'legacy_xceptoin'; timm.list_models()"),
+        (backbones.create, "resnet18.nonsense", "backbone 'resnet18.nonsense': Invalid"),
         (backbones.stages, "resnet18", "use legacy_xception or dfnb_plain7"),
     ],
 )

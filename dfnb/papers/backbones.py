@@ -126,9 +126,12 @@ def start(name: str, pretrained: bool) -> Start:
     """
     if not timm.is_model(name):
         raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # timm has the model, but no weights of this tag
+        raise DfnbError(f"backbone {name!r}: {error}") from None
     if not pretrained:
         return Start()
-    config = timm.get_pretrained_cfg(name)
     try:
         file = _weights_file(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network

@@ -139,10 +139,11 @@ class Settings(Closed):
     def _of_the_weights(cls, value: Colour | None, info: ValidationInfo) -> Colour:
         """The stated value, or in place of null that of the backbone's weights."""
         if value is None:
-            # The backbone's own value is absent here if it was invalid.
-            weights = get_pretrained_cfg(info.data.get("backbone", ""))
-            if weights is None:
-                raise ValueError("timm has no such backbone; state mean and std")
+            backbone = info.data.get("backbone", "")  # absent if it was invalid
+            try:
+                weights = get_pretrained_cfg(backbone, allow_unregistered=False)
+            except RuntimeError as error:
+                raise ValueError(f"state mean and std: {error}") from None
             value = getattr(weights, info.field_name)  # timm calls them mean and std, too
         return value
 
