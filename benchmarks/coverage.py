@@ -69,9 +69,12 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
     # twice 0.6 squared, of cluster and video.
     validation = 0.85 * random.normal(size=VALIDATION)
     validation = validation + 0.6 * random.normal(size=(seeds, VALIDATION))
-    limits = np.quantile(validation - strengths / 2, 0.95, axis=1, keepdims=True)
-    is_called_fake = columns["score"] > expit(limits)
+    validation = expit(validation - strengths / 2)
+    limits = np.quantile(validation, 0.95, axis=1, keepdims=True, method="inverted_cdf")
+    is_called_fake = columns["score"] > limits
     columns[metrics.AT_THRESHOLD] = (is_called_fake == label).astype(float)
+    people = np.arange(VALIDATION)
+    thresholds = [statistics.bootstrap_quantile(scores, people, 0.95) for scores in validation]
     # Two values of forged videos, each with noise of the cluster and of the video.
     overlap, of_map = random.normal(size=(2, clusters))[:, cluster]
     own_overlap, own_of_map = random.normal(size=(2, videos))
@@ -86,7 +89,7 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
         damage = damage + 0.6 * random.normal(size=(seeds, videos))
         columns[f"score {level}"] = expit(log_odds + level * np.exp(spread * frailties) * damage)
     index = pd.DataFrame({"cluster": cluster, "label": label})
-    return metrics.Units(index, columns, [None] * seeds, VALIDATION)
+    return metrics.Units(index, columns, [None] * seeds, VALIDATION, thresholds)
 
 
 def trainings(units: metrics.Units, chosen: slice) -> metrics.Units:

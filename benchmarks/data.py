@@ -107,6 +107,7 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
         "cluster": column(person, people),
         "identity": column(person, people),
         "source": column(person, people),
+        "original": column(0 * number, [""]),
         "method": column(method, METHODS),
         "label": (method[video_of_row] > 0).astype(np.int8),
         "path": column(number, [f"videos/{title}/frames.npy" for title in titles]),

@@ -5,6 +5,7 @@ verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -15,9 +16,12 @@ from pydantic import Field
 from dfnb.files import find
 from dfnb.metrics import CROSS_DATASET_MEAN, Level, interval_text, p_texts
 from dfnb.settings import Closed, Name, explained, read_yaml
-from dfnb.statistics import NAN, Spread, holm, p_value
+from dfnb.statistics import FEWEST_SETS, NAN, Spread, holm, p_above
 
 FEWEST_SEEDS = 5  # for a verdict
+LEVEL = 0.025  # of one-sided tests: what a 95 % interval decides, where nothing is adjusted
+# What is tested of a claim's value; each hypothesis is adjusted in a family of its own.
+HYPOTHESES = ("gain", "worse", "small gain", "small loss")
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 
 
@@ -70,9 +74,10 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
     ``results`` is the table of :func:`dfnb.results.load`.
-    The null hypothesis of ``p`` is no difference; for "no worse", a difference of minus the least
-    material one (``delta`` of the registry). "p, Holm" is adjusted for all rows with a ``p`` whose
-    claim belongs to the family (``family: true``). The index is paper, claim and dataset.
+    ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
+    for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
+    that is another without one of the seeds is called fragile. The index is paper, claim and
+    dataset.
     """
     registry = content()
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -84,7 +89,7 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
             row = _judged(claim, on_test_set, registry.delta)
             premise = rows.get((claim.only_if, test_set))
             if claim.only_if and not (premise and premise["verdict"].startswith("supported")):
-                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN)
+                row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN, tests=[])
             rows[claim.id, test_set] = {
                 "paper": claim.paper,
                 "claim": claim.says,
@@ -95,15 +100,47 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "family": claim.family,
                 "p": NAN,  # where ``row`` has none
+                "tests": [],
+                "sign_turns": False,
                 **row,
             }
-    judged = pd.DataFrame(rows.values()).set_index(["paper", "claim", "on"])
-    in_family = judged["p"].where(judged.pop("family"))  # NaN outside the family
-    is_adjusted = in_family.notna()
-    in_family[is_adjusted] = holm(in_family[is_adjusted])
+    judged = _decided(pd.DataFrame(rows.values()))
+    return judged.set_index(["paper", "claim", "on"]).fillna("–")
+
+
+def _decided(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims with their adjusted p values as text, and the verdicts that follow from these."""
+    tests = judged.pop("tests")
+    family = judged.pop("family")
+    sign_turns = judged.pop("sign_turns")
+    verdicts = defaultdict(list)  # by the row of the claim: with all seeds, then without each
+    for place in range(tests.map(len).max()):
+        for row, p in _adjusted(tests, family, place).iterrows():
+            verdicts[row].append(verdict(p, sign_turns[row]))
+    for row, (with_all, *without_one) in verdicts.items():
+        is_fragile = with_all != "undecided" and set(without_one) - {with_all}
+        judged.loc[row, "verdict"] = with_all + (", fragile" if is_fragile else "")
+    adjusted = _adjusted(tests, family, 0).reindex(judged.index)
+    adjusted = adjusted.where(family, axis=0)  # NaN outside the family
     judged["p"] = p_texts(judged["p"])
-    judged["p, Holm"] = p_texts(in_family)
-    return judged.fillna("–")
+    judged["p, Holm"] = p_texts(adjusted["gain"])
+    judged["p worse, Holm"] = p_texts(adjusted["worse"])
+    judged["p small, Holm"] = p_texts(adjusted["small gain"])
+    return judged
+
+
+def _adjusted(tests: pd.Series, family: pd.Series, place: int) -> pd.DataFrame:
+    """The p values (claims, HYPOTHESES) at one place of the lists of tests, by the claim's row.
+
+    Each hypothesis is adjusted for the claims of the family. At place 0 they have all seeds; at
+    each further place one seed is left out, of all claims at once.
+    """
+    at_place = {row: of_claim[place] for row, of_claim in tests.items() if place < len(of_claim)}
+    p = pd.DataFrame(at_place, HYPOTHESES, dtype=float).T
+    for name in p:
+        in_family = p[name].where(family).dropna()
+        p.loc[in_family.index, name] = holm(in_family)
+    return p
 
 
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
@@ -118,8 +155,9 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
         value=-differences["value"],
         low=-differences["high"],
         high=-differences["low"],
+        sign=-1,  # of ``without_seed``, which is not turned
     )
-    return pd.concat([results, turned])
+    return pd.concat([results.assign(sign=1), turned])
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
@@ -159,8 +197,10 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
 
 def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) -> dict[str, Any]:
-    """Our number and the verdict of a claim on one test set; ``p`` where an interval decides.
+    """Our number and the verdict of a claim on one test set.
 
+    ``tests`` are the :func:`_p_values` where they decide: with all seeds, then without each seed.
+    The verdict is that of these p values before they are adjusted.
     ``deltas``: the least material differences, by the kinds of :func:`_kind_of_delta`.
     """
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")  # one row, or none
@@ -185,16 +225,35 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
-    limit = -delta if claim.kind == "no worse" else 0.0
-    row["verdict"] = verdict(claim.kind, low, high, delta)
-    # The null hypothesis: the value is ``limit``, 0 for a gain and -delta for "no worse".
-    spread = Spread(number["error"] ** 2, number["degrees"])
-    row["p"] = p_value(number["value"] - limit, spread)
+    limit, size = (-delta, NAN) if claim.kind == "no worse" else (0.0, delta)
+    row["tests"] = [_p_values(limit, size, number["value"], number["error"], number["degrees"])]
+    # An older table of results does not have the values without a seed.
+    for value, error, degrees in number.get("without_seed", ()):
+        row["tests"].append(_p_values(limit, size, value * number["sign"], error, degrees))
+    row["p"] = row["tests"][0]["gain"]
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
-    sign_turns = (value_of_all_runs <= limit).any()
-    if row["verdict"].startswith("supported") and sign_turns:
-        row["verdict"] = "not supported: the sign turns with the collapsed runs included"
+    row["sign_turns"] = (value_of_all_runs <= limit).any()
+    row["verdict"] = verdict(row["tests"][0], row["sign_turns"])
     return row
+
+
+def _p_values(
+    limit: float, size: float, value: float, error: float, degrees: float
+) -> dict[str, float]:
+    """One-sided p of each of HYPOTHESES on the true value of a claim.
+
+    - gain: it is above ``limit``, 0 or, for "no worse", minus the least material difference;
+    - worse: it is below ``limit``;
+    - small gain, small loss: it is below ``size``, the least material difference, or above minus
+      that; NaN for "no worse".
+    """
+    spread = Spread(error**2, degrees)
+    return {
+        "gain": p_above(value - limit, spread),
+        "worse": p_above(limit - value, spread),
+        "small gain": p_above(size - value, spread),
+        "small loss": p_above(size + value, spread),
+    }
 
 
 def _without_verdict(number: pd.Series) -> str:
@@ -204,6 +263,9 @@ def _without_verdict(number: pd.Series) -> str:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
+    sets = number["mean_over"].count(", ") + 1
+    if number["mean_over"] and sets < FEWEST_SETS:
+        return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
     if np.isnan(number["low"]):
         return "undecided: no interval, too few clusters"
     return ""
@@ -219,21 +281,18 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     return "localisation"
 
 
-def verdict(kind: str, low: float, high: float, delta: float) -> str:
-    """The verdict on a gain, or on a detector that should be no worse, from its 95 % interval.
+def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
+    """The verdict of the p values of HYPOTHESES; the rule is in the head of ``claims.yaml``.
 
-    The rule is in the head of ``claims.yaml``. ``delta`` is the least difference that is material.
+    ``sign_turns``: whether the value with collapsed runs included does not support the claim.
     """
-    if kind == "no worse":
-        if low > -delta:
-            return "supported"
-        return "worse" if high < -delta else "undecided"
-    is_small = -delta < low and high < delta  # no value in the interval would be material
-    if high < 0:
-        return "worse, below material size" if is_small else "worse"
-    if low > 0:
-        return "supported, below material size" if is_small else "supported"
-    return "no material gain" if high < delta else "undecided"
+    if p["gain"] < LEVEL:
+        if sign_turns:
+            return "not supported: the sign turns with the collapsed runs included"
+        return "supported, below material size" if p["small gain"] < LEVEL else "supported"
+    if p["worse"] < LEVEL:
+        return "worse, below material size" if p["small loss"] < LEVEL else "worse"
+    return "no material gain" if p["small gain"] < LEVEL else "undecided"
 
 
 # ---------------------------------------------------------------- published figures

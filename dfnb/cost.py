@@ -18,11 +18,11 @@ CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would ta
 def report(profile: str) -> str:
     """Trainings, images, hours and memory per detector, and the disk space of all datasets.
 
-    Drawn datasets that are missing are built first, because the steps and the number of images need
-    frames. A variant is taken to be as fast as its detector. Loading,
-    scores, maps and notebooks are not counted.
+    Drawn datasets that are missing are built first: the steps and the number of images need frames,
+    and the disk space counts the test sets, too. A variant is taken to be as fast as its detector.
+    Loading, scores, maps and notebooks are not counted.
     """
-    rows = {}
+    rows = {}  # by paper
     for job in jobs.plan(profile):
         if job.kind == "training":
             p = job.parameters
@@ -34,6 +34,7 @@ def report(profile: str) -> str:
             row["images"] += images(p)
             row["hours"] = row["images"] / row["images per s"] / 3600
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
+    # The empty name gives the folder that all datasets are in.
     n_bytes = sum(path.stat().st_size for path in files.dataset_folder("").rglob("*"))
     return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
 
@@ -43,7 +44,7 @@ def images(p: TrainingParameters) -> int:
     frames = select(load_frames(p.train_set), "train", p.seen_methods)
     frames = thinned(frames, p.frames_per_video)
     total = 0
-    settings = p.settings()
+    settings = p.settings()  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
         sampler = EpochSampler(
             frames,
@@ -53,17 +54,20 @@ def images(p: TrainingParameters) -> int:
             settings.oversampling,
             settings.samples_per_frame,
         )
-        total += settings.epochs * sampler.n * settings.samples_per_frame  # n frames per epoch
+        # The sampler is made for its n alone, the number of frames in an epoch.
+        total += settings.epochs * sampler.n * settings.samples_per_frame
         settings = settings.before()
     return total
 
 
 def _measured(p: TrainingParameters) -> dict[str, float]:
     """Images per second of forward and backward passes, and on a GPU their peak memory in GiB."""
+    # Random weights are as fast, and nothing is fetched.
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings))
     step.to(DEVICE).train()
     size = settings.batch_size if DEVICE == "cuda" else CPU_BATCH
+    # Any frames of the dataset; with replacement, as it may have fewer than a batch.
     frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
     batch = {"epoch": 0, "partner": None, "weight": 1.0}  # as in a training, without mixup
     for name, value in as_batch(frames, settings).items():
@@ -75,12 +79,12 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
         loss.backward()
 
     # Timer uses one thread on the CPU, like a training; it warms up, and waits for the GPU.
-    timer = Timer("both_passes()", globals=locals())
-    seconds = timer.timeit(STEPS).mean
-    if step.network.moved() is not None:  # it passes twice over a batch
+    timer = Timer("both_passes()", globals=locals())  # a text, which needs the names in it
+    seconds = timer.timeit(STEPS).mean  # per call
+    if step.network.moved() is not None:  # its training passes twice over a batch
         seconds *= 2
     row = {"images per s": size / seconds}
     if DEVICE == "cuda":
         row["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats()  # so that the next detector's peak is its own
     return row

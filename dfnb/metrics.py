@@ -29,6 +29,7 @@ import pandas as pd
 from dfnb.settings import DfnbError
 from dfnb.statistics import (
     NAN,
+    THRESHOLD_REPLICATES,
     Array,
     Design,
     Outcome,
@@ -58,14 +59,16 @@ LOCALISATION = {
 CONSTANT = "constant "  # prefix: the measure, with the mean training mask as the map
 CURVE_METRICS = ("EER", "AP")
 METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
-AT_THRESHOLD = "accuracy at 5% FPR"  # balanced; at the threshold of the validation split
-CALLED = "called fake"  # the share of frames with a score above that threshold
+# Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed.
+AT_THRESHOLD = "accuracy at 5% validation FPR"
+FALSE_ALARMS = "false alarms"  # the share of this test set's real frames above that threshold
+CALLED = "called fake"  # the share of all frames above it
 GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
 # "deletion 0" is P(fake) before any deletion, "deletion" the mean over the curve.
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
-# Clusters of the validation split, for an interval at its threshold: the threshold is treated as
-# fixed, although it was estimated there.
+# Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
+# the threshold is too narrow. In records without one, the threshold counts as fixed.
 FEWEST_VALIDATION = 100
 # A map fails its sanity check where one of these means reaches its limit: "all", the rank
 # correlation with the map of a network with random weights in all layers; "empty", the share of
@@ -110,15 +113,19 @@ class Units:
         index: One row per unit: its key, cluster, label and method, sorted by key.
         columns: Name to values (tables, n): the score, every further column of numbers, and
             :data:`DIFFERENCES` of two of them. At frame level also CALLED, 1 where the score is
-            above the threshold, and AT_THRESHOLD, 1 where that is right; else 0.
+            above the threshold, and AT_THRESHOLD, 1 where that is right; else 0. FALSE_ALARMS is
+            CALLED of real units, NaN of fakes.
         seeds: The seed of each table; None for the table of another tool.
         validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
+        thresholds: What the threshold of each table might have been on other validation clusters,
+            (THRESHOLD_REPLICATES,) each; none without thresholds.
     """
 
     index: pd.DataFrame
     columns: dict[str, Array]
     seeds: list[int | None]
     validation_clusters: int = 0
+    thresholds: Sequence[Array] = ()
 
     @cached_property
     def design(self) -> Design:
@@ -145,8 +152,9 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units.
 
     The ``attrs`` of a table may have its ``seed``, its ``threshold`` (the score above which a frame
-    is called fake), and ``threshold_clusters``, the number of clusters that the threshold was
-    chosen on. Columns that not all tables have are left out.
+    is called fake), ``threshold_replicates``, see :func:`dfnb.statistics.bootstrap_quantile`, and
+    ``threshold_clusters``, the number of clusters that the threshold was chosen on. Columns that
+    not all tables have are left out.
 
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
@@ -164,15 +172,21 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
+    replicates = []
     # The threshold is of frame scores; for means over a video it would mean nothing.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
         is_right = called == index["label"].to_numpy()
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
+        columns[FALSE_ALARMS] = np.where(index["label"], NAN, called)
+        for table, threshold in zip(tables, thresholds):
+            # A record without replicates has the threshold itself, as if it were certain.
+            values = table.attrs.get("threshold_replicates", threshold)
+            replicates.append(np.resize(values, THRESHOLD_REPLICATES))
     seeds = [table.attrs.get("seed") for table in tables]
     validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
-    return Units(index, columns, seeds, min(validation_clusters))
+    return Units(index, columns, seeds, min(validation_clusters), replicates)
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
@@ -218,7 +232,8 @@ class Estimates:
     Attributes:
         values: (tables,).
         spread: From which the variance over clusters is computed: bootstrap replicates (tables,
-            REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n).
+            REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n). For a metric
+            with a threshold, THRESHOLD_REPLICATES columns follow: the value at other thresholds.
         design: The labels and clusters of the n units.
         how: The method of the interval, see the head of this module.
         independent: The number of independent observations behind an estimate of exactly 0 or 1;
@@ -260,12 +275,14 @@ class Estimates:
         replicates, are averaged over the tables before the variance is computed.
         """
         spread = self.spread.mean(axis=0)
+        at_thresholds = ()
         variance = NAN
         if self.how == "bootstrap":
             # A replicate is NaN if it drew no cluster of one class.
             variance = float(np.nanvar(spread, ddof=1))
         elif self.how != "none":
-            variance = self.design.variance(spread)
+            influence, at_thresholds = np.split(spread, [len(self.design.label)])
+            variance = self.design.variance(influence)
         return Outcome(
             self.values,
             Spread(variance, self.design.fewest - 1),  # degrees of freedom: of the scarcer class
@@ -273,6 +290,7 @@ class Estimates:
             self.independent,
             self.how,
             self.design.counts,
+            at_thresholds,
         )
 
 
@@ -333,18 +351,38 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
-    is_uncertain = metric in (AT_THRESHOLD, CALLED) and rests_on_few
+    has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
+    if has_threshold:
+        influence = np.hstack([influence, _moved_by_thresholds(data, balanced)])
     is_share = column.min() >= 0 and column.max() <= 1
     return Estimates(
         values,
         influence,
         design,
-        how="none" if is_uncertain else "linearised",
+        how="none" if has_threshold and rests_on_few else "linearised",
         # A mean of two classes of exactly 1 needs both of a pair to be right.
         independent=design.pairs if balanced else design.clusters,
         # A difference may be positive throughout here, but below 0 on another test set.
         bounded=is_share and metric not in DIFFERENCES,
     )
+
+
+def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
+    """The share of units called fake, or the balanced accuracy, at ``data.thresholds``.
+
+    (tables, THRESHOLD_REPLICATES), up to a constant, which has no variance.
+    """
+    label = data.design.label
+    # What a unit that is not called fake takes from the share; in balance, a real one adds to it.
+    weight = np.full(len(label), 1 / len(label))
+    if balanced:
+        weight = (label - 0.5) / np.where(label, label.sum(), (~label).sum())
+    moved = []
+    for score, limits in zip(data.columns["score"], data.thresholds):
+        order = np.argsort(score)
+        taken = np.append(0, weight[order].cumsum())
+        moved.append(-taken[np.searchsorted(score[order], limits, side="right")])
+    return np.array(moved)
 
 
 def localisation(probability: Array, mask: Array) -> dict[str, float]:

@@ -31,21 +31,22 @@ PACKAGES = (
 
 
 class Clock:
-    """Wall time and peak memory of a step, from the clock's construction on."""
+    """Wall time of a step, from the clock's construction on, and peak memory of its process."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
 
     def usage(self) -> dict[str, float]:
-        """What the step took: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB) of this process.
+        """What the step took: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB).
 
-        The memory is 0 on Windows, which does not count it.
+        The memory is the peak of this process since it began, which may be before the clock's
+        construction; 0 on Windows, which does not count it.
         """
         peak_bytes = 0
-        with suppress(ImportError):
+        with suppress(ImportError):  # Windows has no such module
             import resource
 
-            unit = 1 if sys.platform == "darwin" else 1024  # bytes in what ru_maxrss counts
+            unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes or KiB
             peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         seconds = round(time.monotonic() - self.start, 2)
         return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
@@ -62,6 +63,7 @@ def environment() -> dict[str, Any]:
     device = f"cpu ({platform.machine()})"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name(0)
+    # The changed files, one per line. Every run writes to reports/: changes there do not count.
     dirty = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
     commit = _git("rev-parse", "HEAD") or "unknown"
     return {
@@ -77,6 +79,7 @@ def environment() -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     """What git answers about the checkout of this package; empty without git or checkout."""
     checkout = Path(__file__).resolve().parents[1]
+    # Without .git the package is installed, and git would answer about a repository around it.
     if not (checkout / ".git").exists() or not shutil.which("git"):
         return ""
     command = ["git", "-C", str(checkout), *arguments]
@@ -94,7 +97,8 @@ def write_record(
     Args:
         folder: The folder of the step.
         parameters: The resolved parameters of the step.
-        outputs: Paths below ``folder`` of the files that the step left; their sha256 is recorded.
+        outputs: Paths, relative to ``folder``, of the files that the step left; the record has the
+            sha256 of each.
         entries: Other entries of the record: n, seed, rule, ...
     """
     record = {

@@ -6,9 +6,10 @@ over test sets follow.
 
 Every 95 % interval follows one rule. The variance over videos is that of :mod:`dfnb.metrics`; the
 variance over seeds is the variance of the seeds' values divided by their number. The two are added,
-with Satterthwaite's degrees of freedom. The interval of a value in [0, 1] is computed on the logit
-scale; a difference or a signed value has a Wald interval. The p value has the same standard error
-and degrees of freedom.
+with Satterthwaite's degrees of freedom. The mean over three or more test sets has an interval for
+other test sets, too, see :func:`dfnb.statistics.crossed_spread`. The interval of a value in [0, 1]
+is computed on the logit scale; a difference or a signed value has a Wald interval. The p value has
+the same standard error and degrees of freedom.
 
 ``python -m dfnb.results PROFILE`` makes the table of a report.
 """
@@ -64,7 +65,8 @@ class ResultRow:
     # or ROBUSTNESS_KEPT
     # The mean over seeds, and its 95 % interval; statistics.summary fills these and the counts.
     value: float = NAN
-    low: float = NAN  # over videos and seeds; over videos alone where there is one seed
+    low: float = NAN  # over videos and seeds; over videos alone where there is one seed;
+    # of a mean over three or more test sets also over test sets
     high: float = NAN
     low_videos: float = NAN
     high_videos: float = NAN
@@ -92,6 +94,8 @@ class ResultRow:
     frames_per_video: float = NAN  # mean of the test set; NaN for maps, which are of some frames
     seeds_list: str = ""
     by_seed: str = ""  # the value of each seed
+    # Value, error and degrees without each seed; empty for a value in [0, 1] and without a number.
+    without_seed: Sequence[Sequence[float]] = ()
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number
     outcome: Outcome | None = None  # from which the number was computed; not in the table
@@ -103,12 +107,13 @@ class ResultRow:
 def load(profile: str) -> pd.DataFrame:
     """The table of a report, ``reports/<profile>/results.parquet``.
 
-    It is made again when a score file, the claims or the columns have changed. Scores that cannot
-    be used do not raise an error: they get a row with the reason in ``refused``.
+    It is made again when a score file, a test set, the claims or the columns have changed. Scores
+    that cannot be used do not raise an error: they get a row with the reason in ``refused``.
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
     # The table keeps the hashes of the files that it was made from, and what columns there were.
+    # The claims, because they name further pairs of detectors to compare.
     claims_hash = sha256(find("data_manifest") / "claims.yaml")
     hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
@@ -123,7 +128,8 @@ def make(report: Report) -> pd.DataFrame:
     """The table of a report; its columns are the fields of :class:`ResultRow` except ``outcome``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy and localisation. Under corruptions, only the AUC at video level is measured.
+    accuracy (at one half and at the validation threshold) and localisation. Under corruptions, only
+    the AUC at video level is measured.
     """
     detectors = report.detectors()
     test_sets = []
@@ -150,9 +156,9 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
     differences = [] if facts["contrasts"] else _differences(detectors)
     rows = []
     for level in LEVELS:
-        sides = {}  # by detector, then by condition
+        sides = {}  # by detector, then by the keys of _sides
         for detector in detectors:
-            clean = Side(read, detector, level, facts, Condition(test_set))
+            clean = Side(read, detector, level, facts, Condition(test_set))  # reads nothing yet
             sides[detector] = _sides(clean, report.conditions(detector, test_set))
             for side in sides[detector].values():
                 rows += _compare(side, side)  # the detector alone
@@ -182,7 +188,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
             levels = ["frame"]
         if clean.level not in levels:
             continue
-        side = clean
+        side = clean  # the same object, because it keeps its estimates for the means below
         if condition != clean.condition:
             side = replace(clean, condition=condition)
         sides[(condition,)] = side
@@ -211,6 +217,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     # Of papers, of other tools (no variant either), and of ablations.
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
+    # Names: first, and second, which is subtracted.
     wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
     for variant in detectors:
         if variant not in mains:
@@ -234,14 +241,14 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
 def _compare(first: Side, second: Side) -> list[ResultRow]:
     """The rows of the first side minus the second; of the side itself where both are the same.
 
-    If the scores cannot be used: one row with the reason in ``refused``.
+    If the scores cannot be used: one row with the reason in ``refused``, and no value.
     """
     detector = first.detector
     row = ResultRow(
         *detector[:4],  # name, paper, ablation and variant
         **first.condition._asdict(),
         minus=second.detector.name if second is not first else "",
-        train_set=detector.train_set or second.detector.train_set,
+        train_set=detector.train_set or second.detector.train_set,  # another tool has none
         paired_methods=bool(first.facts["contrasts"]),
         level=first.level,
         compression=first.facts["compression"],
@@ -252,7 +259,7 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
     if detector.runs:
         row = replace(row, **_training_columns(detector.runs[0]))
     try:
-        return list(_rows(first, second, row))
+        return list(_rows(first, second, row))  # a list, so that errors are raised here
     except DfnbError as error:
         return [replace(row, refused=str(error))]
 
@@ -261,7 +268,7 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
     settings = run.parameters["settings"]
     backbone = settings["backbone"]
-    # The published figures are those of this backbone alone.
+    # The published figures are those of the default backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
         "rule": run.record["rule"],  # by which the epoch was chosen
@@ -275,8 +282,8 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
 def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison: ``row`` with a number.
 
-    Collapsed runs are left out, unless all collapsed. Where a run collapsed, each number has a
-    second row that includes all runs.
+    Collapsed runs are left out, unless all collapsed; of a difference, pairs of runs of which one
+    collapsed. Where a run collapsed, each number has a second row that includes all runs.
     """
     check_same_units(first.units.index, second.units.index)  # else a difference is not paired
     pairs = _seed_pairs(first.seeds, second.seeds)
@@ -298,7 +305,7 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            # Units without a value were left out, which may differ between the two.
+            # Of each side, units without a value were left out: the rest may be other clusters.
             if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
             number = number.minus(second.at([seed for _, seed in pairs], subtrahend))
@@ -333,11 +340,12 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """The means over all test sets that have main detectors and were not trained on.
 
     A detector or difference has a mean only if it has a number on each of these test sets, at the
-    same seeds. Corruptions, maps and test sets with contrasts enter no mean.
+    same seeds. Corruptions, maps, single methods and test sets with contrasts enter no mean.
     """
     rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
     main_sets = set()  # test sets with main detectors
     for row in rows:
+        # No training set: another tool alone, of which nobody knows what it was trained on.
         is_cross = row.train_set and row.test_set != row.train_set
         is_special = row.corruption or row.map or row.paired_methods or row.refused
         if is_cross and row.method == ALL_METHODS and not is_special:
@@ -349,6 +357,7 @@ def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
     means = []
     for by_set in rows_by_quantity.values():
         parts = [by_set[name] for name in averaged_sets if name in by_set]
+        # With other seeds on one set, the values of the sets could not be averaged seed by seed.
         if len(parts) == len(averaged_sets) and len({row.seeds_list for row in parts}) == 1:
             mean = replace(
                 parts[0],

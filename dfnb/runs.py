@@ -35,13 +35,14 @@ class Run(StoredRun):
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
-        """The run with an id, from ``runs/`` or from a report's score files.
+        """The run with an id, from ``runs/``, or else from a score file, which holds the record.
 
         Raises :class:`DfnbError` when there is no such run, or when it is not finished.
         """
         record = read_record(run_folder(run_id))
         if record is not None:
             return cls(run_id, record)
+        # Several reports may have the run; the first that is found will do.
         for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
             return cls(run_id, read_metadata(path)["record"])
         raise DfnbError(
@@ -67,7 +68,7 @@ class Run(StoredRun):
         """
         from safetensors.torch import load_file  # with torch, which opening a run does not need
 
-        # Nothing is fetched for weights that are replaced at once.
+        # Pretrained weights are not fetched, because the trained ones replace them at once.
         settings = self.settings.model_copy(update={"pretrained": False})
         paper = self.parameters["paper"]
         network = papers.module(paper).Network(settings)
@@ -81,6 +82,7 @@ class Run(StoredRun):
         return network.eval()
 
     def _weights(self) -> Path:
+        # A damaged file is passed over where another place has the weights intact.
         for path in _weight_files(self.id):
             if sha256(path) == self.record["weights_sha256"]:
                 return path
@@ -93,7 +95,7 @@ class Run(StoredRun):
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the training's fakes, even if it learned without masks.
 
-        None where no mask is known, or where the training set is not here.
+        None where no mask is known, or where the training set is not on this machine.
         """
         train_set = self.parameters["train_set"]
         if read_record(dataset_folder(train_set)) is None:

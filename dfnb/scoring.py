@@ -72,7 +72,7 @@ def predict(
     device = next(network.parameters()).device
     localises = locate and pixels is None and hasattr(network, "localise")
     mixed_precision = settings.precision == "bf16-mixed"
-    log_odds = []
+    log_odds = []  # one value per image, as in labels and measures
     labels = []
     measures = []
     for batch in in_order(frames, settings, workers=WORKERS, seed=seed, pixels=pixels):
@@ -80,16 +80,17 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = contract.outputs_of(network, images)
         if localises:
-            located = network.localise(outputs).cpu().numpy()
-            masks = batch["mask"][:, 0].numpy() > 0.5  # resized masks have values between 0 and 1
+            located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
+            masks = batch["mask"][:, 0].numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
             for frame_map, mask in zip(located, masks):
                 measures.append(localisation(frame_map, mask, constant))
         log_odds += network.log_odds(outputs).tolist()
         labels += batch["label"].tolist()
-    # Without a seed 1; else as many as the paper makes. Those of a frame follow one another.
+    # 1 without a seed; else as many as the paper makes. Those of a frame follow one another.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
+    # The labels of a batch, because a paper's samples of a real frame may be fakes.
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
         table = table.join(pd.DataFrame(measures))
@@ -101,9 +102,10 @@ def localisation(
     mask: np.ndarray,
     constant: np.ndarray | None,
 ) -> dict[str, float]:
-    """``metrics.localisation`` of a map (h, w) against a mask (H, W).
+    """``metrics.localisation`` of a map (h, w) in [0, 1] against a mask (H, W), True where forged.
 
-    With a ``constant`` map, its measures stand beside them as ``constant <name>``.
+    The measures are by name. Those of a ``constant`` map, if one is given, stand beside them as
+    ``constant <name>``.
     """
     measures = metrics.localisation(located, mask)
     if constant is not None:
@@ -127,8 +129,9 @@ def score(
         run: A finished training.
         test_set: A dataset with a test split.
         corruption: One of ``corrupt.CORRUPTIONS``; empty: the frames as they are.
-        severity: Of the corruption, 1 to 5.
-        videos: Score about this many videos, those of the first clusters; None: all.
+        severity: Of the corruption, 1 to 5; 0 without one.
+        videos: Score about this many videos, half of them real, those of the first clusters by
+            name; None: all.
 
     The table's ``attrs`` are :func:`test_set_metadata`. Raises :class:`DfnbError` for scores
     that are NaN, and for a test set without real or without fake frames.
@@ -153,15 +156,16 @@ def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
     return {
         "fingerprint": identity(record),
         "compression": record.get("compression", "as delivered"),
-        "contrasts": record.get("contrasts", []),
+        "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
         "crop": _crop(frames, record["parameters"]),
     }
 
 
 def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
     """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
-    if frames["scale"].isna().all():  # images that are used in place
+    if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
         return "crops as delivered"
-    # A face fills the frames that the benchmark draws: nothing is cut.
+    # The setting ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark
+    # has no such setting: a face fills the frames that it draws, and nothing is cut.
     cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
     return f"{cut}, {settings['size']} pixels"

@@ -15,12 +15,12 @@ def rng(*key: int | str) -> np.random.Generator:
     for part in key:
         if isinstance(part, str):
             part = zlib.crc32(part.encode())
-        words.append(int(part))
+        words.append(int(part))  # also numpy's integers
     return np.random.default_rng(words)
 
 
 def torch_seed(*key: int | str) -> int:
     """A 63-bit seed for ``torch.manual_seed``, hashed from the key as in :func:`rng`."""
     seed_sequence = rng(*key).bit_generator.seed_seq
-    (state,) = seed_sequence.generate_state(1, np.uint64)
+    (state,) = seed_sequence.generate_state(1, np.uint64)  # one number of 64 bits
     return int(state) >> 1  # torch takes no larger number than 2**63 - 1

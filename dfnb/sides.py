@@ -17,6 +17,7 @@ from dfnb.metrics import (
     CALLED,
     CONSTANT,
     CURVE_METRICS,
+    FALSE_ALARMS,
     METRICS,
     Estimates,
     Level,
@@ -37,7 +38,10 @@ Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None
 
 
 def is_compared(metric: str) -> bool:
-    """Whether variants, differences and single manipulation methods have this metric."""
+    """Whether differences and single manipulation methods have this metric.
+
+    Of :data:`dfnb.metrics.METRICS`, variants have only those that are compared.
+    """
     return metric not in SHOWN_ONLY and not metric.startswith(CONSTANT)
 
 
@@ -50,7 +54,8 @@ class Side:
             :meth:`dfnb.store.Report.read`.
         facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and ``frames_per_video``,
             their mean. ``contrasts`` are pairs of methods to compare, which most sets have none of.
-        parts: For a mean over severities, the side of each severity; else empty.
+        parts: For a mean over severities, the side of each severity (for the mean of all
+            corruptions, of each of their severities); else empty.
         clean: For such a mean, the same side without corruption; else None.
     """
 
@@ -82,14 +87,20 @@ class Side:
         return seeds
 
     def at(self, seeds: Sequence[int | None], estimates: Estimates) -> Estimates:
-        """Estimates of this side, whose first axis is the seeds, reduced to some of them."""
+        """Estimates of this side, whose first axis is the seeds, at the given seeds in their order.
+
+        The None of another tool may be given several times, once per seed of the other side.
+        """
         places = [self.seeds.index(seed) for seed in seeds]
         values = estimates.values[places]
         return replace(estimates, values=values, spread=estimates.spread[places])
 
     @cached_property
     def estimates(self) -> Measured:
-        """Everything that is measured, over all methods and, of clean scores, for each method."""
+        """Everything that is measured, over all methods and, of clean scores, for each method.
+
+        A test set with contrasts has what :func:`_contrasted` measures instead.
+        """
         if self.facts["contrasts"]:
             return _contrasted(self.units, self.facts["contrasts"])
         if self.parts:
@@ -108,7 +119,7 @@ class Side:
         return estimates
 
     def _metrics(self) -> list[str]:
-        """The names to measure: metrics of scores, and columns of maps or located regions."""
+        """What to measure: of scores, metrics and localisation; of a map, the columns alone."""
         if self.condition.corruption:
             return ["AUC"]
         columns = []
@@ -120,19 +131,19 @@ class Side:
         if self.condition.map:
             return columns
         if self.level == "frame":  # localisation is reported for videos, the threshold for frames
-            columns = [AT_THRESHOLD]
-        if self.detector.ablation:
+            columns = [AT_THRESHOLD, FALSE_ALARMS]
+        if self.detector.ablation:  # a variant
             return [*filter(is_compared, METRICS), *columns]
         return [*METRICS, *columns]
 
     def _robustness(self) -> Measured:
         """The mean AUC over severities, and its difference from the AUC of the same units clean."""
         of_severities = []
-        for part in self.parts:  # one per severity
+        for part in self.parts:  # one per severity, of one corruption or of all
             check_same_units(self.units.index, part.units.index)
             estimates = part.estimates[ALL_METHODS, "AUC"]
             of_severities.append(part.at(self.seeds, estimates))
-        robust = mean(of_severities)
+        robust = mean(of_severities)  # seed by seed
         # Not every clean unit needs to have been corrupted.
         clean = self.clean.units  # of the detector without corruption
         corrupted = pd.MultiIndex.from_frame(self.units.index)
@@ -151,12 +162,13 @@ def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
     are subtracted only where their units have the same clusters in the same order: then the
     difference is paired, within people.
     """
-    places = units.index.groupby("method").indices
+    places = units.index.groupby("method").indices  # method -> its units, as iloc counts
     real = places["real"]
     estimates = {}
     for method in dict.fromkeys(chain(*contrasts)):
         if method in places:
             fakes = places[method]
+            # Real units first, so that unit i of two methods can be of the same cluster.
             with_real = units.rows(np.append(real, fakes))
             estimates[method, "AUC"] = measure(with_real, "AUC")
             estimates[method, CALLED] = measure(units.rows(fakes), CALLED)

@@ -18,7 +18,7 @@ variance (NaN).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
@@ -30,9 +30,11 @@ from scipy.stats import rankdata
 from dfnb.seeds import rng
 
 REPLICATES = 1000
+THRESHOLD_REPLICATES = 200  # of a threshold; a run's record keeps them
 MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate; more would cost memory
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
+FEWEST_SETS = 3  # test sets of a mean, for an interval that holds for other test sets
 Array = np.ndarray
 
 
@@ -127,7 +129,7 @@ class Design:
             probabilities = np.full(k, 1 / k)
             # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = times_drawn * k / (k - 1)
+            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # 1: a single cluster in all
         return weights
 
 
@@ -209,6 +211,20 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     # Weighting the clusters' counts gives all replicates at once, each (REPLICATES, thresholds).
     real, fake = design.resampled @ counts
     return curve_metrics_of_weights(fake, real)
+
+
+def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
+    """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
+
+    Equal clusters in equal order are drawn alike, so two detectors' replicates are paired.
+    """
+    values = np.asarray(values)
+    order = np.argsort(values)
+    design = Design(np.zeros(len(values)), cluster)
+    weights = design.resampled[:THRESHOLD_REPLICATES, design.cluster[order]].cumsum(axis=1)
+    # The first value that the share reaches; less, because sums are rounded.
+    place = (weights < (share - 1e-9) * weights[:, -1:]).sum(axis=1)
+    return values[order][place]
 
 
 def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
@@ -328,10 +344,44 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
 
 def p_value(difference: float, spread: Spread) -> float:
     """Two-sided p of a difference; 1 where there is no difference at all, NaN without variance."""
+    return 2 * p_above(abs(difference), spread)
+
+
+def p_above(difference: float, spread: Spread) -> float:
+    """One-sided p of the hypothesis that the true difference is above 0; NaN without variance."""
     error = np.maximum(spread.error, 1e-9)  # no division by 0; keeps NaN
-    t = abs(difference) / error
-    one_sided = stdtr(spread.degrees, -t)
-    return float(2 * one_sided)
+    return float(stdtr(spread.degrees, -difference / error))
+
+
+def crossed_spread(values: Array) -> Spread:
+    """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
+
+    var(means of seeds) / seeds + var(means of test sets) / test sets - residual / (their product).
+    Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
+    once; never more than the smaller of the two, because by chance the residual may exceed both.
+    The clusters of a test set move its mean at every seed, so the sets' variance includes theirs;
+    people that a training is given move it on every set, so the seeds' variance includes theirs.
+    One seed says nothing of other seeds: then the spread is over test sets alone.
+    """
+    of_sets = values.mean(axis=1)
+    of_seeds = values.mean(axis=0)
+    over_sets = _spread_of_mean(of_sets)
+    over_seeds = _spread_of_mean(of_seeds)
+    if np.isnan(over_seeds.variance):
+        return over_sets
+    # Divided by their number, the squares of the residuals sum to what the two means leave.
+    residual = values.var() - of_sets.var() - of_seeds.var()
+    counted_twice = residual / over_sets.degrees / over_seeds.degrees
+    excess = min(counted_twice, over_sets.variance, over_seeds.variance)
+    total = over_sets.plus(over_seeds)
+    return Spread(total.variance - excess, total.degrees)
+
+
+def _spread_of_mean(values: Array) -> Spread:
+    """The spread of the mean of independent values; NaN for one value, which shows no variance."""
+    if len(values) < 2:
+        return Spread(NAN, 0)
+    return Spread(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 @dataclass(frozen=True)
@@ -345,6 +395,8 @@ class Outcome:
         independent: The number of independent observations behind a value of exactly 0 or 1.
         how: The method by which ``over_videos`` was estimated, see :mod:`dfnb.metrics`.
         counts: (4,) the numbers that COUNTS names.
+        at_thresholds: The mean of ``values`` at each replicate of the threshold, see
+            :func:`bootstrap_quantile`, up to a constant; empty for a metric without a threshold.
     """
 
     values: Array
@@ -353,52 +405,39 @@ class Outcome:
     independent: int
     how: str
     counts: Array
+    at_thresholds: Array = ()
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The mean over seeds with its intervals; of several outcomes, also the mean over test sets.
 
-    The outcomes are of one metric at the same seeds, on test sets that share no video. The variance
-    of the mean over seeds is the variance of the seeds' values divided by their number. It is added
-    to that over videos; with one seed, the interval is over videos alone.
+    The outcomes are of one metric at the same seeds, on test sets that share no video. For the
+    spread, see :func:`_spreads`.
 
     Returns:
-        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``, and
-        ``by_seed``.
+        The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``,
+        ``by_seed`` and ``without_seed``.
     """
     first = outcomes[0]
-    sets = len(outcomes)
     values = np.mean([outcome.values for outcome in outcomes], axis=0)
     value = float(values.mean())
     seeds = len(values)
-    spreads = [outcome.over_videos for outcome in outcomes]
-    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
-    # their variances are added.
-    terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
-    over_videos = reduce(Spread.plus, terms)
-    over_seeds = Spread(NAN, 0)  # one seed says nothing of others
-    over_both = over_videos
-    if seeds > 1:
-        over_seeds = Spread(values.var(ddof=1) / seeds, seeds - 1)
-        over_both = over_videos.plus(over_seeds)
+    by_suffix = _spreads(outcomes)
+    total = by_suffix[""]
     counts = sum(outcome.counts for outcome in outcomes)
     columns = {
         **dict(zip(COUNTS, counts)),
         "value": value,
-        "sd": (over_seeds.variance * seeds) ** 0.5,  # of the values, not of their mean
-        "p": NAN if first.bounded else p_value(value, over_both),  # bounded: no test against 0
-        "error": over_both.error,
-        "degrees": over_both.degrees,
+        "sd": (by_suffix["_seeds"].variance * seeds) ** 0.5,  # of the values, not of their mean
+        "p": NAN if first.bounded else p_value(value, total),  # bounded: no test against 0
+        "error": total.error,
+        "degrees": total.degrees,
         "seeds": seeds,
-        "interval_method": "none" if np.isnan(over_videos.variance) else first.how,
+        "interval_method": "none" if np.isnan(total.variance) else first.how,
         "by_seed": ", ".join(f"{of_seed:.4f}" for of_seed in values),
+        "without_seed": [] if first.bounded else _without_seeds(outcomes),
     }
     independent = sum(outcome.independent for outcome in outcomes)
-    by_suffix = {
-        "": over_both,
-        "_videos": over_videos,
-        "_seeds": over_seeds,
-    }
     for suffix, spread in by_suffix.items():
         low, high = spread.interval(value)
         if first.bounded:
@@ -406,6 +445,48 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         columns[f"low{suffix}"] = low
         columns[f"high{suffix}"] = high
     return columns
+
+
+def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+    """The spreads of the mean over seeds and test sets, by the suffix of their columns.
+
+    - ``_videos``: over the clusters of these test sets, and those that chose the threshold;
+    - ``_seeds``: the variance of the seeds' values divided by their number;
+    - no suffix: the sum of both; over videos alone where there is one seed. From FEWEST_SETS test
+      sets on it is that of :func:`crossed_spread`, which holds for other test sets, too. The mean
+      of fewer has an interval for these sets alone: two sets do not show how much sets differ.
+    """
+    values = np.array([outcome.values for outcome in outcomes])  # (sets, seeds)
+    sets = len(outcomes)
+    over_seeds = _spread_of_mean(values.mean(axis=0))
+    spreads = [outcome.over_videos for outcome in outcomes]
+    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
+    # their variances are added.
+    terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
+    over_videos = reduce(Spread.plus, terms)
+    total = over_videos if np.isnan(over_seeds.variance) else over_videos.plus(over_seeds)
+    # A set without an interval, such as one where a detector is always right, has values, too.
+    if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
+        total = crossed_spread(values)
+    at_thresholds = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
+    if len(at_thresholds):  # another threshold moves the values on all sets at once
+        over_threshold = Spread(at_thresholds.var(), THRESHOLD_REPLICATES)
+        over_videos = over_videos.plus(over_threshold)
+        total = total.plus(over_threshold)
+    return {"": total, "_videos": over_videos, "_seeds": over_seeds}
+
+
+def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
+    """The mean, its error and degrees of freedom without each of the seeds, if two are left."""
+    seeds = len(outcomes[0].values)
+    estimates = []
+    for place in range(seeds if seeds > 2 else 0):
+        rest = [replace(part, values=np.delete(part.values, place)) for part in outcomes]
+        value = np.mean([part.values for part in rest])
+        total = _spreads(rest)[""]
+        # Rounded to float32, because a table has thousands of them.
+        estimates.append(np.float32([value, total.error, total.degrees]))
+    return estimates
 
 
 def holm(p: Sequence[float]) -> Array:
@@ -420,13 +501,35 @@ def holm(p: Sequence[float]) -> Array:
     return adjusted.sort_index().to_numpy()  # in the order of p again
 
 
-def least_detectable_difference(spread: Spread, power: float = 0.8) -> float:
+def planned_spread(values: Array, seeds: int, sets: int) -> Spread:
+    """The spread that a cross-dataset mean will have with so many seeds and test sets.
+
+    For planning: ``values`` (test sets, seeds) come from development runs. The variances of
+    :func:`crossed_spread` are each scaled to the planned numbers.
+    """
+    of_sets = values.mean(axis=1)
+    of_seeds = values.mean(axis=0)
+    residual = values.var() - of_sets.var() - of_seeds.var()
+    noise = (
+        residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)
+    )  # one value's variance
+    # Each variance of means also holds a part of the noise, by the number that is averaged.
+    seed_variance = max(of_seeds.var(ddof=1) - noise / len(of_sets), 0)
+    set_variance = max(of_sets.var(ddof=1) - noise / len(of_seeds), 0)
+    over_seeds = Spread(seed_variance / seeds, seeds - 1)
+    over_sets = Spread((set_variance + noise / seeds) / sets, sets - 1)
+    return over_seeds.plus(over_sets)
+
+
+def least_detectable_difference(spread: Spread, power: float = 0.8, tests: int = 1) -> float:
     """The true difference that a two-sided 5 % test with this spread detects with this power.
 
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
-    and clusters. The test rejects beyond ``threshold`` standard errors. A true difference must be
-    ``margin`` errors above that, so that its estimate falls below it in 1 - power of all cases.
+    and clusters, or test sets (:func:`planned_spread`). The test rejects beyond ``threshold``
+    standard errors. A true difference must be ``margin`` errors above that, so that its estimate
+    falls below it in 1 - power of all cases. Of several ``tests`` that Holm's rule adjusts, the
+    difference is that which is detected even if it is the first to be.
     """
-    threshold = t_quantile(spread.degrees)
+    threshold = t_quantile(spread.degrees, 1 - 0.025 / tests)
     margin = t_quantile(spread.degrees, power)
     return (threshold + margin) * spread.error

@@ -142,7 +142,7 @@ def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
         if "@" not in path.stem:  # not an addition of a notebook
             metadata = read_metadata(path)
             run = StoredRun(path.stem, metadata["record"])
-            roles = [tuple(role) for role in metadata["roles"]]
+            roles = [tuple(role) for role in metadata["roles"]]  # JSON has made lists of them
             runs.append((run, roles))
     return runs
 
@@ -160,16 +160,17 @@ def write_scores(
 ) -> Path:
     """Write the score file of a run into a report; returns its path.
 
-    The frames of a test set are written once, as ``test_sets/<name>.parquet``. Scores of another
-    training with the same paper, training set and seed and a common role are from other settings or
-    data; they are removed.
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``. A new training
+    replaces an older one that has the same paper, training set and seed and shares a role with it:
+    the older one had other settings or data, so its scores and weights are removed.
 
     Args:
         profile: Name of the report.
         record: The record of the run.
         run_id: Name of the run.
         roles: Pairs of ablation and variant that the run is used for in the report; ``[("", "")]``
-            is the main detector. A run without roles appears in no table.
+            is the main detector. A run without roles appears in no table. Those of a notebook's
+            addition are not read: it belongs to the file of the training.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both,
             and with :data:`TEST_SET_METADATA` as ``attrs``.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
@@ -181,26 +182,31 @@ def write_scores(
     path = score_path(folder, f"{run_id}@{what}" if what else run_id)
     fingerprints = {}
     parts = []
-    with locked(folder / "test_sets", wait_s=600):
+    with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
             fingerprints[condition.test_set] = table.attrs["fingerprint"]
             parts.append(_stored_rows(folder, condition, table))
+        # Where no test set is there, the file has no rows, but the record of the training.
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         metadata = {"record": record, "roles": roles, "fingerprints": fingerprints}
         write_table(path, rows, metadata)
-        if not what:
+        if not what:  # an addition is of the same run, and replaces none
             _remove_replaced(folder, run, roles)
     return path
 
 
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a score file for a table; adds its frames to the stored test set."""
+    """The rows of a score file for a table; adds its frames to the stored test set.
+
+    In place of :data:`KEYS` they have ``frame_row``. ``score`` is left out: log-odds give it.
+    """
     keys = table[list(KEYS)].astype(KEY_TYPES)
     frames = _extended_test_set(folder, condition.test_set, keys, table.attrs)
     frames["frame_row"] = np.arange(len(frames), dtype="int32")
-    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
     rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
     rows = rows.assign(**condition._asdict(), frame_row=frame_row)
+    # NaN where there are none: a table of maps has measures only.
     steps = np.round(rows.get("log_odds", np.nan) / LOG_ODDS_STEP)
     rows["log_odds"] = steps * LOG_ODDS_STEP
     return rows.round(MEASURE_DIGITS)
@@ -252,14 +258,16 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
-        # Every file is read once per report.
+        # Every file is read once per object. Caches of the class would keep all objects alive.
         self.test_set = cache(self.test_set)
         self._tables_of = cache(self._tables_of)
 
     def detectors(self) -> list[Detector]:
         """Main detectors in the order of their notebooks, then variants, then other tools.
 
-        Variants are in the order of the profile; those that it does not have come first, by name.
+        Variants are ordered by notebook, then as in the profile; those of a notebook that the
+        profile does not have precede its others, by name.
+
         Raises :class:`DfnbError` when another tool has the name of a detector or scores an unknown
         test set, or when main detectors have different training sets.
         """
@@ -267,7 +275,7 @@ class Report:
         names = [detector.name.casefold() for detector in detectors]
         for folder in sorted(self.folder.glob("other/[!.]*/")):
             tool = check_title(folder.name, folder)
-            if tool.casefold() in names:
+            if tool.casefold() in names:  # names that differ in capitals alone would be mixed up
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
             for path in folder.glob("*.csv"):
                 if not test_set_path(self.folder, path.stem).exists():
@@ -294,9 +302,9 @@ class Report:
 
         Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
-        of the score, and ``threshold_clusters``, the number of clusters of the validation split
-        that it was chosen on. For another tool, seed and threshold are None, and ``frame`` is -1
-        if it scores videos.
+        (the score above which a frame is called fake), and ``threshold_clusters``, the number of
+        clusters of the validation split that it was chosen on. For another tool, seed and threshold
+        are None, and ``frame`` is -1 if it scores videos.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.
@@ -326,6 +334,7 @@ class Report:
                 role = (notebook, ablation, variant)
                 # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
+                # By the training set, too: runs on another one are another detector.
                 place = (is_variant, notebook, position, ablation, variant, train_set)
                 runs_by_place[place].append(run)
         if len(main_train_sets) > 1:
@@ -362,11 +371,15 @@ class Report:
         return list(conditions)
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
-        """The stored rows of a run by condition, including those that notebooks added."""
+        """The stored rows of a run by condition, including those that notebooks added.
+
+        Columns are ``frame_row``, ``log_odds`` and measures. Of a condition in several files the
+        last file counts, that of a notebook.
+        """
         tables = {}
         for path in _score_paths(self.folder, run_id):
             stored = read_table(path)
-            # Only old score files have the column: always the epoch of the chosen checkpoint.
+            # In older score files: the epoch of the chosen checkpoint, which is not a measure.
             stored = stored.drop(columns="epoch", errors="ignore")
             fingerprints = stored.attrs["fingerprints"]
             stored.attrs = {}  # pandas would copy the record with every selection of rows
@@ -390,12 +403,13 @@ class Report:
         table["log_odds"] = log_odds
         table["score"] = expit(log_odds)
         measures = rows.drop(columns=["frame_row", "log_odds"]).reset_index(drop=True)
+        # The file has the measures of all its conditions: those of others are NaN in every row.
         table = table.join(measures.dropna(axis=1, how="all"))
-        if not condition.map:
+        if not condition.map:  # rows of maps have no scores
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
         table.attrs = {
             **test_set.attrs,
-            **run.record["validation_threshold"],
+            **run.record["validation_threshold"],  # threshold and threshold_clusters
             "seed": run.seed,
         }
         return table
@@ -404,31 +418,31 @@ class Report:
         """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
 
         Cluster and method of each video come from our test set. Raises :class:`DfnbError` unless
-        the tool's videos and labels are exactly those of our test set.
+        the tool's videos and labels are exactly those of our test set; its frames may be others.
         """
         path = self.folder / "other" / tool / f"{test_set}.csv"
         frames = self.test_set(test_set)
         with explained(path, "as a table of scores", "it needs the columns video, label and score"):
-            table = pd.read_csv(path, dtype={"video": str})
+            table = pd.read_csv(path, dtype={"video": str})  # "007" is no number
             table = table.reindex(columns=TOOL_COLUMNS)  # NaN where the tool has no such column
-            table = table.fillna({"track": 0, "frame": -1})
+            table = table.fillna({"track": 0, "frame": -1})  # -1: the score is of the whole video
             has_fraction = (table[["track", "frame", "label"]] % 1).any(axis=1)
             if has_fraction.any():
-                row = has_fraction.idxmax() + 1
+                row = has_fraction.idxmax() + 1  # the first one, counted from 1 below the header
                 raise DfnbError(f"{path}: track, frame or label of row {row} is no whole number")
             table = table.astype(TOOL_COLUMNS)
         videos = frames.drop_duplicates("video").set_index("video")
         our_labels = set(videos["label"].items())
         differing = our_labels.symmetric_difference(zip(table["video"], table["label"]))
         if differing:
-            video, label = min(differing)
+            video, label = min(differing)  # any of them, but always the same one
             raise DfnbError(
                 f"only one of {path} and our test set has a video {video} with label {label}; "
                 "score all videos of the test set and no others, labelled 0 real and 1 fake"
             )
         table = table.join(videos[["cluster", "method"]], on="video")
         table = metrics.check_scores(table.astype(CATEGORIES), path)
-        table["log_odds"] = logit(table["score"])
+        table["log_odds"] = logit(table["score"])  # infinite for a score of 0 or 1
         table.attrs = {
             **frames.attrs,
             "seed": None,
@@ -441,7 +455,7 @@ class Report:
 def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
     """The detector of runs that have this role and differ in their seed alone."""
     first = runs[0]
-    name = first.detector["title"]
+    name = first.detector["title"]  # of the paper
     if ablation == STANDING_ALONE:
         name = variant
         ablation = ""

@@ -40,9 +40,10 @@ def train(
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
     ``train_set``, or the last one if the paper's ``Settings.chosen`` says so. If the paper leaves
-    one class out of that split (``Settings.visible``), the samples that it makes are judged. If the
-    settings have a phase before (``Settings.before``), it is trained first, with the same data and
-    seed. While another process trains the same run, this one waits, and then loads it.
+    one class out of that split (``Settings.visible``), this AUC is that of the samples that the
+    paper makes of the other class. If the training starts from the weights of a previous phase
+    (``Settings.before``), that phase is trained first, with the same data and seed. While another
+    process trains the same run, this one waits, and then loads it.
 
     Args:
         paper: Module name of the paper.
@@ -56,9 +57,9 @@ def train(
     """
     parameters = run_parameters(paper, train_set, settings, seed, **options)
     folder = run_folder(run_id(parameters))
-    with locked(folder, wait_s=-1):
+    with locked(folder, wait_s=-1):  # waits without end
         if read_record(folder) is None:  # not trained to the end yet
-            start = None
+            start = None  # the run of the previous phase
             before = settings.before()
             if before is not None:
                 start = train(paper, train_set, before, seed, **options)
@@ -90,19 +91,21 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    if settings.released:  # they are judged once, as after an epoch
+    if settings.released:  # weights of the authors, which are judged once, as after an epoch
         settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
+    # No file: random weights take the place of pretrained ones that cannot be fetched.
     if settings.pretrained and weights.file is None and not allow_random:
         raise DfnbError(
             f"the pretrained weights of {settings.backbone} cannot be fetched; start once where "
             "there is a network, or set allow_random in the profile"
         )
     if seen_methods is not None:
-        seen_methods = sorted(seen_methods)
-    # What identifies the frames; those of the embedded benchmark follow from its settings.
+        seen_methods = sorted(seen_methods)  # their order does not change the training
+    # A digest that identifies the frames; for the embedded benchmark it is one of the settings that
+    # they are drawn with, so that they need not exist yet.
     if train_set in dataset_names("synth"):
         data = synth.identity(train_set)
     else:
@@ -116,7 +119,7 @@ def run_parameters(
         "devices": devices,
         "frames_per_video": frames_per_video,
         "settings": settings.model_dump(mode="json"),
-        "start_weights": weights.sha256,
+        "start_weights": weights.sha256,  # empty: random
         "paper_source": papers.source_digest(paper),
         "numbers": NUMBERS,
     }
@@ -125,13 +128,13 @@ def run_parameters(
 def run_id(parameters: dict[str, Any]) -> str:
     """``<paper>-<train set>-s<seed>-<hash>`` of :func:`run_parameters`.
 
-    Settings that have their published values are no part of the hash, so that a new setting does
-    not rename the trainings that do not use it.
+    The hash is of all parameters; but settings that have their published values, which are the
+    defaults, are left out of it, so that a new setting renames no training that does not use it.
     """
     paper = parameters["paper"]
     settings = papers.module(paper).Settings.check(parameters["settings"], paper)
     changed = settings.model_dump(mode="json", exclude_defaults=True)
-    hashed = digest({**parameters, "settings": changed}, 8)
+    hashed = digest({**parameters, "settings": changed}, 8)  # 8 hexadecimal digits
     return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 
 
@@ -141,15 +144,21 @@ def _train(
     settings: Settings,
     start: Run | None,
 ) -> None:
-    """Train in this process or, on several devices, in one process per device."""
+    """Train in this process or, on several devices, in one process per device.
+
+    ``start`` is the finished run of the previous phase; None: there is none.
+    """
     devices = parameters["devices"]
     size = settings.batch_size
-    if size % (devices * settings.samples_per_frame):  # a frame's samples stay on one device
+    # A frame's samples, and a fake and its original, stay on one device.
+    together = 2 if settings.pairs else settings.samples_per_frame
+    if size % (devices * together):
         raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
     splits = _splits(parameters, settings)
     for split, frames in splits.items():
         splits[split] = settings.visible(frames, parameters["seed"], start)
     write_json(folder / "config.json", parameters)
+    # A Trainer is called with the fabric in each process that launch starts.
     strategy = "auto"
     if devices > 1:
         # Not every loss uses every weight, and CUDA does not survive a fork.
@@ -170,6 +179,7 @@ def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.Data
     for split in ("train", "val"):
         frames = select(table, split, parameters["seen_methods"])
         frames = thinned(frames, parameters["frames_per_video"])
+        # A paper that makes several samples of a frame makes one class from the other.
         check_classes(frames, split, made=settings.samples_per_frame > 1)
         splits[split] = frames
     return splits

@@ -31,6 +31,7 @@ from dfnb.runs import Run
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
+from dfnb.statistics import bootstrap_quantile
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 TIMED_STEPS = 10  # after them the time left is printed
@@ -40,9 +41,10 @@ LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Deterministic algorithms; on GPUs TF32 for matrix products, as for convolutions by default.
+    """Let torch use deterministic algorithms and, on GPUs, TF32 for matrix products.
 
-    Operations without a deterministic version warn instead of raising an error.
+    Operations without a deterministic version warn instead of raising an error. TF32 is faster, and
+    torch uses it for convolutions by default.
     """
     matmul = torch.backends.cuda.matmul
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -65,7 +67,8 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
-    validation_threshold: dict[str, float] = field(default_factory=dict)
+    # Of the chosen epoch's weights, see :func:`threshold_of`; empty before the first is judged.
+    validation_threshold: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Trainer:
     def __call__(self, fabric: Fabric) -> None:
         """Train to the end, from the start or from the checkpoint, and write the record.
 
-        Released weights are judged like those after an epoch, but not trained.
+        Released weights are not trained, but judged once, like those after an epoch.
         """
         self.fabric = fabric
         self.clock = Clock()
@@ -114,20 +117,21 @@ class Trainer:
         self.seed = self.parameters["seed"]
         self.paper = papers.module(self.parameters["paper"])
         self.settings = self.paper.Settings.check(self.parameters["settings"], self.folder)
-        # A paper that left out a class makes its images itself, also those of validation.
+        # A paper that left out a class (``Settings.visible``) makes that class from the other one,
+        # in validation, too.
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
         self.progress = Progress()
         self.sampler = self._sampler()
-        self.steps = len(self.sampler)  # per epoch
+        self.steps = len(self.sampler)  # per epoch, as nothing is skipped yet
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
         self.step_module = self.fabric.setup(Step(network))
-        self.network = self.step_module.module.network
+        self.network = self.step_module.module.network  # ``module``: without Fabric's wrapper
         self.set_up_optimisers()
         self._print(f"starting from {network.weights_from} on {self.fabric.device}")
         self.checkpoint = self.folder / "last.ckpt"
-        self.saved_at = time.monotonic()
+        self.saved_at = time.monotonic()  # of the last checkpoint; now there is nothing to save
         if self.checkpoint.exists():
             self._load()
             self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
@@ -150,7 +154,10 @@ class Trainer:
             self.settings.oversampling,
             self.settings.samples_per_frame,
             frames.attrs.get("always", ()),  # set by Settings.visible
+            self.settings.pairs,
         )
+        if sampler.unpaired:
+            self._print(f"{sampler.unpaired} fake frames without their original are left out")
         sampler.rank = self.fabric.global_rank
         sampler.world = self.fabric.world_size
         return sampler
@@ -159,24 +166,25 @@ class Trainer:
         """The network with the weights that the training starts from."""
         torch.manual_seed(torch_seed("init", self.seed))
         network = self.paper.Network(self.settings)
-        if self.start:
+        if self.start:  # its network has the same layers
             network.load_state_dict(self.start.network().state_dict())
         if self.settings.released:
             released_weights.load(network, self.settings.released, self.paper)
-        return network.to(memory_format=torch.channels_last)
+        return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
 
     # ------------------------------------------------------------ an epoch
 
     def train_epoch(self) -> None:
         """Train on what is left of an epoch, and save the state from time to time."""
         progress = self.progress
-        # One released code makes its optimisers anew in every epoch and so forgets their moments.
+        # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
+        # resumed after its first step, they are those of the checkpoint.
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
             self.set_up_optimisers()
         self.step_module.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        steps_before = progress.step
+        steps_before = progress.step  # done before an interruption, and so not timed here
         started = time.monotonic()
         for batch in self.loader:
             self.train_step(batch)
@@ -194,14 +202,17 @@ class Trainer:
                 self.save()
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
-        """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite."""
+        """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite.
+
+        The losses that are logged are those of the first pass.
+        """
         progress = self.progress
         number = progress.epoch * self.steps + progress.step  # of the step, in the whole training
         batch = self._batch(batch, number)
         losses = self._backward(batch, number)
         moved = self.network.moved()
         if moved is not None:  # the paper wants the gradient at other weights, as SAM does
-            with moved:  # clears the first gradient and moves the weights; at last, moves them back
+            with moved:  # clears the first gradient and moves the weights; puts them back at exit
                 self._backward(batch, number)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -212,8 +223,9 @@ class Trainer:
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
     def _batch(self, tensors: dict[str, Tensor], number: int) -> Batch:
-        """A batch on the device, its images mixed as often as the settings ask for it.
+        """A batch on the device, its images mixed with the probability that the settings state.
 
+        ``number`` is that of the step in the whole training, which seeds the draws.
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
@@ -231,6 +243,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """Add the gradients of a batch's losses to those that are there; returns the losses."""
+        # The seed is that of the step, so that a second pass drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
         losses = self.step_module(batch)
         self._check_finite(losses["total"].item(), "loss")
@@ -267,15 +280,18 @@ class Trainer:
         seed = self.seed if self.makes_samples else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
+        # One NaN or infinite score makes the sum so.
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))  # of frames
+        # -1: nothing is chosen yet. With "last", each epoch takes the place of the one before.
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, temporary)
+        # Means over the epoch's steps; released weights have no losses, because nothing is trained.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
-        rate = self.scheduler.get_last_lr()[0]
+        rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
         self._print(
             f"epoch {epoch} of {self.settings.epochs}: loss {losses.get('loss_total', 0):.3f}, "
@@ -309,6 +325,7 @@ class Trainer:
         if self.settings.chosen == "validation":
             judged = "the paper's own samples of " if self.makes_samples else ""
             rule = f"highest frame AUC on {judged}the validation split of {train_set}"
+        # batch_size counts images, all samples of a frame and all devices included.
         images_seen = self.settings.epochs * self.steps * self.settings.batch_size
         if self.settings.released:
             rule = "the authors' choice, perhaps on test sets"
@@ -317,6 +334,7 @@ class Trainer:
         if self.start:
             start_id = self.start.id
             images_seen += self.start.record["images_seen"]
+        # The defaults of a paper's Settings are its published values.
         published = self.paper.Settings().model_dump(mode="json")
         write_record(
             self.folder,
@@ -330,6 +348,7 @@ class Trainer:
             weights_sha256=sha256(self.folder / "best.safetensors"),
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
+            unpaired=self.sampler.unpaired,  # fake frames of n that were not shown
             collapsed=progress.chosen["auc"] < LEARNED_AUC,
             start=start_id,
             images_seen=images_seen,
@@ -352,11 +371,19 @@ class Step(nn.Module):
             return self.network.losses(outputs, batch)
 
 
-def threshold_of(validation: pd.DataFrame) -> dict[str, float]:
-    """The score that at most :data:`FALSE_ALARMS` of the real frames exceed.
+def threshold_of(validation: pd.DataFrame) -> dict[str, Any]:
+    """The score, P(fake), that at most :data:`FALSE_ALARMS` of the real frames exceed.
 
-    Returns ``threshold`` and ``threshold_clusters``, the number of clusters that it rests on.
+    ``validation`` is a table of :func:`dfnb.scoring.predict`. Returns ``threshold``; as
+    ``threshold_clusters`` the number of clusters (people, mostly) that the real frames come from;
+    and ``threshold_replicates``, what the threshold might have been on other clusters.
     """
     real = validation[validation["label"] == 0]
+    # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
     threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
-    return {"threshold": float(threshold), "threshold_clusters": real["cluster"].nunique()}
+    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARMS)
+    return {
+        "threshold": float(threshold),
+        "threshold_clusters": real["cluster"].nunique(),
+        "threshold_replicates": replicates.tolist(),
+    }

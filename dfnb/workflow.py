@@ -28,34 +28,36 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
     folder = files.home() / ".snakemake"  # Snakemake's own folder
     messages = folder / "messages.txt"
-    # Started by with_gpus.py, Snakemake ends when this process does; it needs no GPU itself.
+    # with_gpus.py lets Snakemake end when this process does. Its argument 0 is the number of GPUs:
+    # Snakemake needs none itself, and its jobs ask for their own.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    if ablations is not None:
+    if ablations is not None:  # an empty list leaves out all of them
         command.append(f"ablations={json.dumps(ablations)}")
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(folder), messages.open("wb") as file:
-        for job in planned:  # a log that exists then means that its job has begun
+        for job in planned:  # a log that exists from now on means that its job has begun
             (files.home() / job.log).unlink(missing_ok=True)
-        # In a group of its own, which gets one Ctrl-C whether the terminal or a program sends it.
+        # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
+        # one SIGINT, the one below, whether the terminal or a program interrupts this process.
         process = subprocess.Popen(command, stderr=file, start_new_session=True)
         try:
             _print_progress(process, planned)
         except KeyboardInterrupt:
             print("stopping the jobs; the same command goes on from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
-            process.wait()  # a second Ctrl-C kills them
+            process.wait()  # a second Ctrl-C ends the wait, so the process is killed below
             raise
         finally:
-            process.kill()
+            process.kill()  # and its jobs with it; without effect when it has ended
     if process.returncode:
         _print_failures(planned)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
-    if main_table.exists():
+    if main_table.exists():  # it is missing when the profile has no notebook that makes it
         print(main_table.read_text(encoding="utf-8"))
     page = report / "index.html"
     print(f"report: {page if page.exists() else report}")
@@ -67,10 +69,10 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
     The time left assumes that jobs go on ending as fast as they did since the start.
     """
     start = time.monotonic()
-    begun: dict[str, float] = {}
-    ended: set[str] = set()
+    begun: dict[str, float] = {}  # when a job's log was first seen, by the job's name
+    ended: set[str] = set()  # jobs that ended since the start; older outputs do not count
     is_running = True
-    while is_running:
+    while is_running:  # one last round after the process has ended prints the jobs that ended last
         time.sleep(0.5)
         is_running = process.poll() is None
         now = time.monotonic()
@@ -80,7 +82,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
             begun.setdefault(job.name, now)
             if job.done:  # no old output: Snakemake removes it before a job begins
                 ended.add(job.name)
-                n_done = sum(other.done for other in planned)
+                n_done = sum(other.done for other in planned)  # also those done before the start
                 minutes_left = (now - start) / len(ended) * (len(planned) - n_done) / 60
                 print(
                     f"[{n_done}/{len(planned)}] {job.name}, {now - begun[job.name]:.0f} s, "

@@ -39,8 +39,10 @@ def number(value, low, high, detector="Ours", minus="Plain", **columns):
         "value": value,
         "low": low,
         "high": high,
-        "error": (high - low) / 4,
+        "error": (high - low) / 2 / t.ppf(0.975, 20),
         "degrees": 20.0,
+        "without_seed": [],
+        "mean_over": "",
         "seeds": 10,
         "clusters": 60.0,
         **KEPT,
@@ -83,7 +85,6 @@ def judge(tmp_path, monkeypatch):
     ],
 )
 def test_the_verdict_of_an_interval(judge, kind, low, high, expected):
-    assert claims.verdict(kind, low, high, 0.01) == expected
     value = (low + high) / 2
     for numbers in (number(value, low, high), number(-value, -high, -low, "Plain", "Ours")):
         judged = judge([numbers], {"kind": kind})
@@ -95,6 +96,7 @@ def test_the_verdict_of_an_interval(judge, kind, low, high, expected):
     ("columns", "expected"),
     [
         ({"seeds": 4}, "exploratory: fewer than 5 seeds"),
+        ({"mean_over": "b, c"}, "exploratory: a mean over fewer than 3 test sets"),
         ({"low": np.nan}, "undecided: no interval, too few clusters"),
         ({"collapsed": "3 of 10"}, "not judged: 3 of 10 runs collapsed"),
         ({"collapsed": "1 of 1"}, "not judged: 1 of 1 runs collapsed"),
@@ -118,14 +120,34 @@ def test_what_is_material_depends_on_metric_and_test_set(judge):
     assert judged["verdict"].tolist() == ["supported", small, small]
 
 
-def test_p_is_against_the_bound_and_adjusted_within_the_family(judge):
+def test_each_hypothesis_is_adjusted_in_its_own_family(judge):
     numbers = [number(0.03, 0.0, 0.06), number(0.01, -0.03, 0.05, metric="accuracy")]
     no_worse = {"kind": "no worse", "metric": "accuracy"}
     judged = judge(numbers, {}, no_worse, {"paper": "control", "family": False})
-    expected = [2 * t.sf(0.03 / 0.015, 20), 2 * t.sf((0.01 + 0.03) / 0.02, 20)]
-    assert judged["p"].tolist() == [f"{p:.3f}" for p in [*expected, expected[0]]]
-    adjusted = max(2 * min(expected), max(expected))
-    assert judged["p, Holm"].tolist() == [f"{adjusted:.3f}", f"{adjusted:.3f}", "–"]
+    # One-sided: above 0, and above -delta; below these for "worse"; below delta.
+    gain = [t.sf(0.03 / 0.03 * t.ppf(0.975, 20), 20), t.sf(0.04 / 0.04 * t.ppf(0.975, 20), 20)]
+    assert judged["p"].tolist() == [f"{p:.3f}" for p in [*gain, gain[0]]]
+    assert judged["p, Holm"].tolist() == ["0.050", "0.050", "–"]
+    assert judged["p worse, Holm"].tolist() == ["1.000", "1.000", "–"]
+    small = t.sf((0.01 - 0.03) / 0.03 * t.ppf(0.975, 20), 20)
+    assert judged["p small, Holm"].tolist() == [f"{small:.3f}", "–", "–"]
+    # p = .025 alone decides; as one of two it does not.
+    numbers = [number(0.03, 0.001, 0.059), number(0.0, -0.05, 0.05, metric="accuracy")]
+    assert judge(numbers, {})["verdict"].tolist() == ["supported"]
+    assert judge(numbers, {}, {"metric": "accuracy"})["verdict"].tolist() == ["undecided"] * 2
+
+
+def test_a_verdict_that_one_seed_decides_is_fragile(judge):
+    steady = [[0.05, 0.01, 10], [0.04, 0.01, 10]]
+    for without_seed, expected in [
+        (steady, "supported"),
+        ([*steady, [0.01, 0.02, 3]], "supported, fragile"),
+    ]:
+        one = number(0.05, 0.02, 0.08, without_seed=without_seed)
+        assert judge([one], {})["verdict"].tolist() == [expected]
+        losses = [[-value, *spread] for value, *spread in without_seed]
+        turned = number(-0.05, -0.08, -0.02, "Plain", "Ours", without_seed=losses)
+        assert judge([turned], {})["verdict"].tolist() == [expected]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 """Metrics of score tables against hand-computed cases and scikit-learn."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_score
 
 from dfnb import metrics
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
+from dfnb.statistics import THRESHOLD_REPLICATES, summary
+from dfnb.trainer import threshold_of
 
 
 def table(score, label, video=None, cluster=None):
@@ -71,6 +76,45 @@ def test_at_the_threshold_of_the_validation_split():
     data = metrics.align([scores], "frame")
     assert variance(metrics.measure(data, metrics.AT_THRESHOLD)) > 0
     assert metrics.measure(data, metrics.CALLED).values == 4 / 7
+    alarms = metrics.measure(data, metrics.FALSE_ALARMS)
+    assert (alarms.values, alarms.outcome().counts[0]) == (2 / 4, 4)  # of the real units alone
+    # Replicates at .35 and .15, half of them each: four or five right, at .15 one real is not.
+    scores.attrs["threshold_replicates"] = [0.35, 0.15] * (THRESHOLD_REPLICATES // 2)
+    data = metrics.align([scores], "frame")
+    for metric, step in [
+        (metrics.AT_THRESHOLD, (1 / 3 - 1 / 4) / 2),
+        (metrics.FALSE_ALARMS, 1 / 4),
+        (metrics.CALLED, 2 / 7),
+    ]:
+        moved = metrics.measure(data, metric).outcome().at_thresholds
+        assert np.ptp(moved) == pytest.approx(step) and np.unique(moved.round(9)).size == 2
+
+
+def test_intervals_at_a_threshold_cover_other_validation_people():
+    """The threshold rests on 100 people, the test set has 60 others; two frames of each class."""
+    limit = norm.ppf(0.95)  # real scores have variance 1: .3 of people, .7 of frames
+    true = {metrics.AT_THRESHOLD: (0.95 + norm.sf(limit - 2)) / 2, metrics.FALSE_ALARMS: 0.05}
+    person = np.arange(160).repeat(4)
+    label = np.tile([0, 0, 1, 1], 160)
+    is_validation = person < 100
+    covered = []
+    for key in range(250):
+        noise = rng("thresholds", key).normal(size=(2, 640))
+        score = np.sqrt(0.3) * noise[0][person] + np.sqrt(0.7) * noise[1] + 2 * label
+        frames = table(expit(score), label, cluster=person)
+        tested = frames[~is_validation].reset_index(drop=True)
+        tested.attrs = threshold_of(frames[is_validation])
+        data = metrics.align([tested], "frame")
+        row = []
+        for metric, value in true.items():
+            outcome = metrics.measure(data, metric).outcome()
+            fixed = replace(outcome, at_thresholds=())
+            for number in map(summary, ([outcome], [fixed])):
+                row.append(number["low"] <= value <= number["high"])
+        covered.append(row)
+    accuracy, accuracy_fixed, alarms, alarms_fixed = np.mean(covered, axis=0)
+    assert 0.92 <= accuracy <= 0.98 and 0.92 <= alarms <= 0.98
+    assert accuracy_fixed < accuracy and alarms_fixed < alarms
 
 
 # ---------------------------------------------------------------- units

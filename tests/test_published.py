@@ -29,6 +29,8 @@ MASKED = {  # the methods of each dataset whose fakes have masks
     "deeperforensics": {"DF-VAE"},
     "uadfv": {"FakeApp"},
 }
+# Fakes name the video that they were made from.
+WITH_ORIGINALS = {*MASKED} - {"dfd", "lae-inpainting", "lae-attribute", "face-crops"}
 
 
 @pytest.fixture
@@ -144,6 +146,11 @@ def test_each_layout_is_read_and_prepared(root, name):
         table["label"] == (table["method"] != "real")
     ).all()
     assert {*masked(table)["method"]} == MASKED.get(name, set())
+    fakes = table[table["label"] == 1].astype({"identity": str})
+    named = fakes[fakes["original"] != ""]
+    assert len(named) == (len(fakes) if name in WITH_ORIGINALS else 0)
+    people = table[table["label"] == 0].drop_duplicates("video").set_index("video")["identity"]
+    assert named["original"].astype(str).map(people).tolist() == named["identity"].tolist()
     pixels = Pixels(table.attrs["folder"])
     for row in masked(table).itertuples():
         shape = pixels.crop(row.path, row.row).shape[:2]

@@ -1,5 +1,7 @@
 """Intervals and tests against hand-computed cases, scikit-learn and simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -8,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfnb import statistics
 from dfnb.seeds import rng
-from dfnb.statistics import Design, Spread
+from dfnb.statistics import Design, Outcome, Spread
 
 
 def clustered_noise(random, tables, cluster, shared):
@@ -147,6 +149,22 @@ def test_the_least_detectable_difference_has_its_power(power):
     difference = statistics.least_detectable_difference(spread, power)
     detected = nct.sf(t.ppf(0.975, 20), 20, difference / spread.error)
     assert detected == pytest.approx(power, abs=0.01)
+    of_ten = statistics.least_detectable_difference(spread, power, tests=10)
+    assert nct.sf(t.ppf(0.9975, 20), 20, of_ten / 0.01) == pytest.approx(power, abs=0.02)
+
+
+def test_a_planned_spread_is_that_of_the_planned_study():
+    """Of 400 sets and 300 seeds the variances are known: .04 of seeds, .09 of sets, .01 of both."""
+    random = rng("planned")
+    of_sets = 0.3 * random.normal(size=(400, 1))
+    values = of_sets + 0.2 * random.normal(size=300) + 0.1 * random.normal(size=(400, 300))
+    planned = statistics.planned_spread(values, seeds=5, sets=24)
+    assert planned.variance == pytest.approx(0.04 / 5 + 0.09 / 24 + 0.01 / 120, rel=0.1)
+    assert 4 < planned.degrees < 27
+    # The same numbers again: the spread of the study itself, but for negative variances.
+    few = values[:6, :5]
+    same = statistics.planned_spread(few, seeds=5, sets=6)
+    assert same.variance == pytest.approx(statistics.crossed_spread(few).variance)
 
 
 @pytest.mark.parametrize("true_auc", [0.7, 0.97])
@@ -170,3 +188,64 @@ def test_clustered_intervals_cover(true_auc):
     of_auc, of_difference = np.mean(covered, axis=0)
     assert 0.93 <= of_auc <= 0.97
     assert 0.93 <= of_difference <= 0.97
+
+
+# ---------------------------------------------------------------- means over test sets and seeds
+
+
+def world(random, seeds, sets, of_seeds, of_sets, noise, clusters=40):
+    """The outcomes on each test set: effects of seeds, of sets, of clusters, of both, and noise."""
+    seed = of_seeds * random.normal(size=seeds)
+    of_world = of_sets * random.normal(size=sets)
+    outcomes = []
+    for effect in of_world:
+        of_clusters = 0.5 * random.normal(size=clusters)
+        of_both = noise * random.normal(size=(seeds, 1))
+        values = seed[:, None] + effect + of_clusters + of_both
+        values = values + 0.3 * random.normal(size=values.shape)
+        spread = Spread(values.mean(axis=0).var(ddof=1) / clusters, clusters - 1)
+        outcomes.append(
+            Outcome(values.mean(axis=1), spread, False, clusters, "linearised", np.zeros(4))
+        )
+    return outcomes
+
+
+@pytest.mark.parametrize(
+    ("sets", "of_seeds", "of_sets", "noise"),
+    [(3, 1, 1, 1), (3, 1, 3, 1), (6, 1, 0, 0.3), (24, 1, 1, 1)],
+)
+def test_intervals_of_cross_dataset_means_cover_other_sets_and_seeds(
+    sets, of_seeds, of_sets, noise
+):
+    covered = []
+    for key in range(500):
+        differences = world(rng("world", sets, key), 5, sets, of_seeds, of_sets, noise)
+        number = statistics.summary(differences)
+        shares = [
+            replace(part, values=0.85 + 0.02 * part.values, bounded=True) for part in differences
+        ]
+        share = statistics.summary(shares)
+        covered.append(
+            [number["low"] <= 0 <= number["high"], share["low"] <= 0.85 <= share["high"]]
+        )
+    assert (np.mean(covered, axis=0) >= 0.92).all() and (np.mean(covered, axis=0) <= 0.98).all()
+
+
+def test_few_test_sets_or_seeds():
+    parts = world(rng("few"), 5, 3, 1, 1, 1)
+    # The sets' means vary; two of them have an interval for these two alone.
+    two = statistics.summary(parts[:2])
+    over_videos = sum(part.over_videos.variance for part in parts[:2]) / 4
+    over_seeds = np.mean([part.values for part in parts[:2]], axis=0).var(ddof=1) / 5
+    assert two["error"] == pytest.approx((over_videos + over_seeds) ** 0.5)
+    # One seed: a t test over the sets.
+    one_seed = [replace(part, values=part.values[:1]) for part in parts]
+    number = statistics.summary(one_seed)
+    test = ttest_1samp([part.values[0] for part in one_seed], 0)
+    assert number["p"] == pytest.approx(test.pvalue)
+    # Without a seed, the number is that of the other seeds.
+    rest = statistics.summary([replace(part, values=part.values[1:]) for part in parts])
+    without = statistics.summary(parts)["without_seed"]
+    expected = [rest["value"], rest["error"], rest["degrees"]]
+    assert len(without) == 5
+    assert without[0].tolist() == pytest.approx(expected, rel=1e-5)

@@ -163,6 +163,9 @@ def test_every_family_is_there_with_the_right_truth(home):
     assert table.groupby("label").size().tolist() == [64, 64]
     assert ((table["source"] == "") == (table["label"] == 0)).all()
     fakes = table[table["label"] == 1]
+    real = table[table["label"] == 0].set_index(["video", "frame"])
+    originals = real.loc[[*zip(fakes["original"], fakes["frame"])]]  # the same scene and pose
+    assert (np.stack(originals["landmarks"]) == np.stack(fakes["landmarks"])).all()
     masks = masks_of(fakes)
     assert masks[:, 8:-8, 8:-8].sum() == masks.sum()  # faces are forged, not the frame's border
     assert masks.any(axis=(1, 2)).all()

@@ -210,8 +210,8 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
         schedule.step()
     weights = torch.cat([weight.detach().flatten() for weight in network.parameters()])
     projection = weights @ torch.linspace(0, 1000, len(weights), dtype=torch.float64).cos()
-    assert projection.item() == pytest.approx(45.98626, rel=1e-4)  # other data change it by .004
-    assert train.NUMBERS == 2 and len(sampler) == 2
+    assert projection.item() == pytest.approx(46.16440, rel=1e-4)  # other data change it by .004
+    assert train.NUMBERS == 3 and len(sampler) == 2
 
 
 # ---------------------------------------------------------------- what is trained
@@ -308,6 +308,16 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         partner = original["image"][batch["partner"]]
         mixture = batch["weight"] * original["image"] + (1 - batch["weight"]) * partner
         assert torch.equal(batch["image"], mixture)
+
+
+def test_a_training_on_pairs_shows_each_fake_beside_its_original(new_home, monkeypatch):
+    changes = {"pairs": True, "epochs": 1, "augmentation": "none"}
+    batches = shown(monkeypatch, changes=changes)
+    for batch in batches:
+        assert batch["label"].tolist() == [1, 0] * 8
+        points = batch["landmarks"]
+        assert torch.equal(points[::2], points[1::2])  # the same frame of the same film
+    assert trained(changes=changes).record["unpaired"] == 0
 
 
 @pytest.fixture

@@ -55,16 +55,16 @@ def pixels(video, method, n, seed=0):
     return crops, draw.random((n, SIZE, SIZE)) > 0.7
 
 
-def write(folder, videos=VIDEOS, seed=0):
+def write(folder, videos=VIDEOS, seed=0, originals=None):
     """Write the dataset and return its record."""
     for video, method, n in videos:
         crops, masks = pixels(video, method, n, seed)
         place = folder / "videos" / method / video
         write_video(place, rows(n, video, method), crops, masks)
-    return write_dataset(folder, {"made": "by a test"})
+    return write_dataset(folder, {"made": "by a test"}, originals)
 
 
-def table(folder, videos=VIDEOS):
+def table(folder, videos=VIDEOS, originals=None):
     """The frames of the dataset: 6 real, 4 swap, 8 warp."""
-    write(folder, videos)
+    write(folder, videos, originals=originals)
     return load_frames(folder)

@@ -16,22 +16,24 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; empty in a job of Slurm."""
     if "SLURM_JOB_ID" in os.environ:
         return []
     devices = list(Path("/dev").glob("nvidia[0-9]*"))
     everything = ",".join(map(str, range(len(devices))))  # CUDA counts from 0, whatever their names
     names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
+    # Empty or -1 means that no GPU is visible.
     return [name for name in names.split(",") if name not in ("", "-1")]
 
 
 def lock(gpu: str) -> bool:
-    """Lock a GPU for this process and what it becomes; False where a process has it already.
+    """Lock a GPU for this process and the command that replaces it (``exec``).
 
-    The file stays open: the system frees the lock when the last process that has it open ends.
+    Returns False where another process has it. The file stays open: the system frees the lock when
+    the last process that has it open ends.
     """
-    file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
-    os.set_inheritable(file, True)
+    file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)  # Snakemake starts jobs in the home
+    os.set_inheritable(file, True)  # else ``exec`` would close it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -43,7 +45,8 @@ def lock(gpu: str) -> bool:
 def main(count: int, command: list[str]) -> None:
     """Wait for ``count`` GPUs, then become the command."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of linux/prctl.h
+        # The parent's end kills this process, also as the command. 1: PR_SET_PDEATHSIG, prctl.h
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     gpus = visible_gpus()
     if gpus and count:
         if count > len(gpus):
@@ -51,7 +54,8 @@ def main(count: int, command: list[str]) -> None:
         Path("runs").mkdir(exist_ok=True)
         own = []
         with Path("runs/.gpus").open("wb") as turn:
-            # One process chooses at a time: two could hold half of what each needs, for ever.
+            # One process collects GPUs at a time: of two, each could wait for ever for GPUs of the
+            # other.
             fcntl.flock(turn, fcntl.LOCK_EX)
             while len(own) < count:
                 time.sleep(0.1)

@@ -39,6 +39,7 @@ COLUMNS = {
     "cluster": TEXT,  # the group that is resampled as one: identity, or pair of FaceForensics++
     "identity": TEXT,  # target of the manipulation
     "source": TEXT,  # donor; empty where there is none
+    "original": TEXT,  # the video, in this dataset, that a fake was made from; empty: unknown, real
     "method": TEXT,  # real, or the name of the manipulation
     "label": pa.int8(),  # 0 real, 1 fake
     "path": TEXT,  # file of the array of crops, or image file, relative to the dataset's folder
@@ -67,8 +68,9 @@ def write_video(
 
     Args:
         folder: ``<dataset>/videos/<video>``.
-        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``row``, ``path`` and ``mask``. A
-            frame of a fake that has no mask, though others have, gives an empty ``mask``.
+        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``
+            and ``mask``. A frame of a fake that has no mask, though others have, gives an empty
+            ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
@@ -110,11 +112,14 @@ def images_hash(folder: Path, rows: Rows) -> str:
 def write_dataset(
     folder: Path,
     parameters: Mapping,
+    originals: Mapping[str, str] | None = None,
     **more: Any,
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    The videos are those that :func:`write_video` wrote into ``folder/videos``.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``originals`` names
+    the video that a fake was made from: name of the fake -> of the original; "" or missing: none.
+
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
     of the library that writes it. ``n`` counts the ``frames`` and ``videos`` of each
@@ -128,6 +133,7 @@ def write_dataset(
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     path = folder / "frames.parquet"
     schema = pa.schema(COLUMNS)
+    originals = originals or {}
     video_digests = []
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     unwritten = []  # rows are written in parts, because five million would not fit in memory
@@ -135,7 +141,7 @@ def write_dataset(
         for file in files:
             video = file.parent.relative_to(folder / "videos").as_posix()
             content = read_json(file)
-            rows = _complete_rows(video, content)
+            rows = _complete_rows(video, content, originals.get(video, ""))
             video_digests.append([video, _video_digest(content, rows)])
             kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
             for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
@@ -154,10 +160,11 @@ def write_dataset(
     )
 
 
-def _complete_rows(video: str, content: Mapping) -> list[dict]:
+def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
     """The rows of a video, completed by the columns that the rows of :func:`write_video` lack.
 
-    ``content`` is that of the video's ``video.json``.
+    ``content`` is that of the video's ``video.json``; ``original`` is the name of its original, or
+    "".
     """
     # A row may have values of its own, which win below: path and mask where images are used in
     # place, and the empty mask of a fake's frame that has none.
@@ -166,7 +173,7 @@ def _complete_rows(video: str, content: Mapping) -> list[dict]:
         files["mask"] = f"videos/{video}/masks.npy"
     rows = []
     for number, row in enumerate(content["rows"]):
-        rows.append({"video": video, "row": number, **files, **row})
+        rows.append({"video": video, "original": original, "row": number, **files, **row})
     return rows
 
 
@@ -178,7 +185,8 @@ def _video_digest(content: Mapping, rows: Rows) -> str:
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
-        values.append([row[column] for column in COLUMNS])
+        # Without an unknown original: data from before that column keep their fingerprint.
+        values.append([row[name] for name in COLUMNS if name != "original" or row[name]])
     return digest([hashes, values], 64)
 
 
@@ -208,6 +216,8 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
+        if "original" not in table.column_names:  # made by a version that did not know originals
+            table = table.append_column("original", pa.repeat("", len(table)))
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     # pandas has no type of its own for lists of numbers.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}

@@ -26,6 +26,7 @@ from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
+MAX_UNPAIRED = 0.2  # share of fake frames that a training on pairs may leave out
 
 
 class Sample(NamedTuple):
@@ -53,7 +54,8 @@ class FrameDataset(Dataset):
         settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
             samples_per_frame, augmentation and transform are used.
         seed: The seed of the training, or None.
-        split: The split of the frames.
+        split: The split of the frames: only train is augmented, and each split has samples of its
+            own.
         pixels: Reads the pixels; by default those of the table's dataset.
     """
 
@@ -70,12 +72,13 @@ class FrameDataset(Dataset):
         self.split = split
         self.pixels = pixels or Pixels(frames.attrs["folder"])
         self.paths = frames["path"].tolist()
-        self.mask_paths = frames["mask"].tolist()
+        self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
         self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
         is_training = seed is not None and split == "train"
+        # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
 
@@ -87,10 +90,10 @@ class FrameDataset(Dataset):
         batch = default_collate(items)
         if self.is_light:
             draws = [self._light_draws(index) for index in indices]
-            # All samples of a frame are augmented alike.
+            # A row per image. The samples of a frame follow one another and are augmented alike.
             draws = np.repeat(draws, len(items) // len(indices), axis=0)
             batch = augmentation.light(batch, torch.from_numpy(draws))
-        images = batch["image"].float() / 255
+        images = batch["image"].float() / 255  # (B, 3, S, S); mean and std are those of [0, 1]
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
@@ -99,11 +102,12 @@ class FrameDataset(Dataset):
         return rng("augment", self.seed, epoch, position).random(augmentation.DRAWS)
 
     def _items(self, index: Index) -> list[Tensors]:
-        """The samples of a frame, resized and transformed, in uint8."""
+        """The samples of a frame, resized and transformed, each as :meth:`_item` describes."""
         epoch, position, row = index
         stored = self._stored(row)
         if self.seed is None:
             return [self._item(stored)]
+        # ``samples`` draws from this numpy stream, the transforms of torchvision from torch's own.
         draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
         for sample in self.settings.samples(stored, draw):
@@ -127,7 +131,10 @@ class FrameDataset(Dataset):
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
-        """A sample resized and transformed: image (3, S, S) and mask (1, S, S), both uint8."""
+        """A sample resized and transformed: the tensors of one image in a batch.
+
+        Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``.
+        """
         shape = sample.image.shape[:2]
         # As tv_tensors, one transform moves image, mask and points together.
         image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
@@ -137,11 +144,11 @@ class FrameDataset(Dataset):
         if self.transform is not None:
             handedness = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
-            if _handedness(points) * handedness < 0:  # false where landmarks are NaN
+            if _handedness(points) * handedness < 0:  # mirrored; false where landmarks are NaN
                 # In a mirrored face, right and left eye and mouth corner change places.
                 points = points[augmentation.MIRRORED]
         return {
-            "image": image.as_subclass(Tensor),
+            "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
             "label": torch.tensor(sample.label),
             "has_mask": torch.tensor(sample.has_mask),
             "mask": mask.as_subclass(Tensor),
@@ -198,9 +205,10 @@ def in_order(
     makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
     is the same each time, and also when only some rows of the table are given.
     """
+    # Epoch 0; the value in the index takes the place of the position, which seeds the samples.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
-    data = FrameDataset(frames, settings, seed, "val", pixels)
+    data = FrameDataset(frames, settings, seed, "val", pixels)  # "val": never augmented
     yield from loader(data, batches, workers)
 
 
@@ -222,12 +230,13 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
 class EpochSampler(Sampler[list[Index]]):
     """Batches of one epoch, in an order that is drawn from (seed, epoch).
 
-    By default an epoch shows as many real frames as fakes, and as many fakes of each method. It has
-    as many frames as the table, rounded down to whole batches.
+    Without ``oversampling``, an epoch shows as many real frames as fakes, and as many fakes of each
+    method; it has as many frames as the table. In any case it is rounded down to whole batches.
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
-    one: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an epoch.
+    one: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames in
+    an epoch.
 
     Args:
         frames: A frames table.
@@ -238,8 +247,12 @@ class EpochSampler(Sampler[list[Index]]):
         samples_per_frame: The number of images that the paper makes from a frame.
         always: Positions in the table, of frames that every batch shows some of: an eighth of a
             batch, at least one frame, is drawn from them. They replace as many fakes.
+        pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
+            :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
+            counts the fakes that are left out, because they have no such frame.
 
-    Raises :class:`DfnbError` when the frames do not fill one batch.
+    Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
+    that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
     """
 
     def __init__(
@@ -251,7 +264,13 @@ class EpochSampler(Sampler[list[Index]]):
         oversampling: int | None = None,
         samples_per_frame: int = 1,
         always: Sequence[int] = (),
+        pairs: bool = False,
     ) -> None:
+        if pairs and (oversampling or samples_per_frame > 1 or len(always) or batch_size % 2):
+            raise DfnbError(
+                "pairs = true needs oversampling = null, an even batch_size, and a paper that "
+                "makes no samples of its own and shows no frames in every batch; set pairs = false"
+            )
         self.seed = seed
         self.oversampling = oversampling
         self.always = np.asarray(always)
@@ -261,11 +280,16 @@ class EpochSampler(Sampler[list[Index]]):
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
+        self.unpaired = 0
+        if pairs:
+            self.rows_by_class, self.unpaired = _pairs_by_method(frames)
+        self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
+        # Without oversampling each row once, of which only the number counts.
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if limit:
-            n = min(n, limit // samples_per_frame)
+            n = min(n, limit // samples_per_frame)  # the limit counts images, n frames
         self.frames_per_batch = batch_size // samples_per_frame
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
@@ -274,7 +298,7 @@ class EpochSampler(Sampler[list[Index]]):
             )
 
     def order(self, epoch: int) -> np.ndarray:
-        """The rows of the table (n,) in the order of an epoch."""
+        """The rows of the table (n,), whole numbers, in the order in which an epoch shows them."""
         draw = rng("order", self.seed, epoch)
         if self.oversampling:
             order = draw.permutation(self.repeated_rows)[: self.n]
@@ -285,34 +309,35 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with as many frames of each class, and within a class of each method."""
+        """An order with as many frames (or pairs) of each class, and of each method in a class."""
         parts = []
         # So that they add up to n, numbers are rounded up for the first class, and within a class
         # for the last methods.
-        n_left = self.n
+        n_left = self.n // self.together
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
             n_left -= n_class
             classes_left -= 1
             for j, rows in enumerate(rows_by_method):
-                n_method = (n_class + j) // len(rows_by_method)
+                n_method = (n_class + j) // len(rows_by_method)  # these add up to n_class
                 parts.append(_draw_evenly(rows, n_method, draw))
-        return draw.permutation(np.concatenate(parts))
+        return draw.permutation(np.concatenate(parts)).ravel()
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
-        batches = order.reshape(-1, self.frames_per_batch)
+        batches = order.reshape(-1, self.frames_per_batch)  # one row per batch
         n_always = max(1, self.frames_per_batch // 8)
-        # The places in each batch, those of fakes first: real frames go only when fakes run out.
+        # The places in each batch, those of fakes first. The first n_always of them lose their
+        # frame: so a real frame goes only when the batch has too few fakes.
         fakes_first = np.argsort(self.is_real[batches], axis=1, kind="stable")
-        kept_places = np.sort(fakes_first[:, n_always:], axis=1)
+        kept_places = np.sort(fakes_first[:, n_always:], axis=1)  # in the order of the epoch
         others = np.take_along_axis(batches, kept_places, axis=1)
         chosen = _draw_evenly(self.always, len(batches) * n_always, draw)
         return np.hstack([chosen.reshape(-1, n_always), others]).ravel()
 
     def __len__(self) -> int:
-        return self.n // self.frames_per_batch - self.skip
+        return self.n // self.frames_per_batch - self.skip  # batches that are left
 
     def __iter__(self) -> Iterator[list[Index]]:
         order = self.order(self.epoch).tolist()
@@ -320,18 +345,54 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            own = positions[self.rank :: self.world]  # this process's share
+            # This process's share. A position is that in the whole order, so draws do not depend on
+            # the process.
+            own = [p for p in positions if p // self.together % self.world == self.rank]
             yield [(self.epoch, position, order[position]) for position in own]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
-    """A list per class (real, fake; empty ones left out) of the rows of each of its methods."""
+    """A list per class (real, fake; empty ones left out) of the rows of each of its methods.
+
+    Rows are positions in the table, as ``iloc`` counts. Real frames have one method, "real".
+    """
     methods = frames["method"].astype(str)
     rows_by_group = frames.groupby(["label", methods]).indices
     classes = defaultdict(list)
-    for label, method in sorted(rows_by_group):
+    for label, method in sorted(rows_by_group):  # a fixed order of the draws
         classes[label].append(rows_by_group[label, method])
     return list(classes.values())
+
+
+def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]:
+    """The pairs of each method, and the number of fakes that have no partner.
+
+    The partner of a fake frame is the frame of its original whose number is nearest. The pairs of a
+    method are rows of the table, (n, 2): those of the fakes and of their partners. They are in a
+    list of one list, as if they were the frames of a single class.
+
+    Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
+    """
+    rows_by_video = frames.groupby(["label", "video"], observed=True).indices
+    numbers = frames["frame"].to_numpy()
+    pairs = defaultdict(list)
+    unpaired = 0
+    for row, frame in enumerate(frames.itertuples()):
+        original = (0, frame.original)  # 0: a real video
+        if original in rows_by_video:
+            candidates = rows_by_video[original]
+            nearest = np.abs(numbers[candidates] - frame.frame).argmin()
+            pairs[frame.method].append([row, candidates[nearest]])
+        elif frame.label == 1:
+            unpaired += 1
+    n_fakes = frames["label"].sum()
+    if unpaired > n_fakes * MAX_UNPAIRED:
+        raise DfnbError(
+            f"{frames.attrs['folder']}: {unpaired} of {n_fakes} fake frames have no frame of their "
+            "original in the training split; set pairs = false, or delete frames.parquet and make "
+            "the dataset again, with originals in the list of videos"
+        )
+    return [[np.array(rows) for rows in pairs.values()]], unpaired
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:

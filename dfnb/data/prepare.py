@@ -353,7 +353,7 @@ def prepare_video(
             else:
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:
-            if video.mask or not video.original:
+            if video.mask or not video.mask_file:
                 return {"reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
@@ -429,13 +429,16 @@ def prepare(
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
         faces, quarantine = count_losses(videos, list(bar))
-        text = quarantine.to_csv(index=False)
-        write_bytes(folder / "quarantine.csv", text.encode())
+        write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")  # one {video, reason} per video
         if not faces["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
-        return write_dataset(folder, parameters, faces=faces.to_dict("index"), quarantine=unusable)
+        # An original is one of the videos, else it has no name in the dataset: "".
+        names = {video.path: video.name for video in videos}
+        originals = {video.name: names.get(video.original, "") for video in videos}
+        losses = {"faces": faces.to_dict("index"), "quarantine": unusable}
+        return write_dataset(folder, parameters, originals, **losses)
 
 
 def check_names(videos: Sequence[Video]) -> None:

@@ -55,8 +55,9 @@ class Video:
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above.
-        original: The real video that the fake was made from, frame by frame. Without a mask the
-            fake is forged where the two differ.
+        original: The real video that the fake was made from, frame by frame.
+        difference: Whether a fake without a mask is forged where it differs from the original. Not
+            where masks were published, and this video's is missing.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
     """
@@ -72,6 +73,7 @@ class Video:
     mask: Path | None = None
     mask_threshold: int = 127
     original: Path | None = None
+    difference: bool = True
     crops: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,8 +86,8 @@ class Video:
 
     @property
     def mask_file(self) -> Path | None:
-        """The video that gives the forged region: the mask, else the original, else None."""
-        return self.mask or self.original
+        """The video that gives the forged region: the mask, else the original, or None."""
+        return self.mask or (self.original if self.difference else None)
 
 
 class Row(Closed):

@@ -30,11 +30,11 @@ def notebooks() -> dict[str, str]:
     # set at every call, because the home may have changed.
     __path__[1:] = [str(files.home() / "papers")]
     papers = {}
-    for entry in pkgutil.iter_modules(__path__):
+    for entry in pkgutil.iter_modules(__path__):  # also modules that are no papers
         candidate = import_module(f"{__name__}.{entry.name}")
         if hasattr(candidate, "PAPER"):
             papers[candidate.PAPER.notebook] = entry.name
-    return dict(sorted(papers.items()))
+    return dict(sorted(papers.items()))  # a notebook's name begins with its number
 
 
 def module(paper: str) -> ModuleType:

@@ -64,11 +64,11 @@ class Plain7(nn.Module):
         layers = []
         inputs = in_chans
         for outputs, stride in zip(self.channels, self.strides):
-            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
+            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))  # by default with ReLU
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        # The first filters begin with weights of mean zero, so that a flat grey gives no answer:
-        # otherwise some seeds stay at chance for long.
+        # The weights of each first filter begin with mean zero, so that an area of one grey value
+        # gives zero: otherwise some seeds stay at chance for long.
         first_filters = self.features[0].conv.weight.data
         first_filters -= first_filters.mean((1, 2, 3), keepdim=True)
         self.global_pool, self.fc = create_classifier(
@@ -117,9 +117,9 @@ class Start(NamedTuple):
 
 
 def start(name: str, pretrained: bool) -> Start:
-    """Find the initial weights of a timm model; download those that are not in the cache.
+    """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    Pretrained weights that cannot be fetched are replaced by random ones, with a warning.
+    If those cannot be had, the start is random weights, and a warning is logged.
 
     Raises:
         DfnbError: timm has no model of this name, or the file is not the one that is pinned.
@@ -135,6 +135,7 @@ def start(name: str, pretrained: bool) -> Start:
         log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
     digest = sha256(file)
+    # Without a pin the expected beginning is "", which every digest has.
     if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
         raise DfnbError(
             f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
@@ -146,7 +147,7 @@ def start(name: str, pretrained: bool) -> Start:
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
-    """The local file of a model's weights; OSError if it cannot be downloaded."""
+    """The local file of a model's weights; OSError if there is none or it cannot be downloaded."""
     if config.file:  # one of our own, see default_cfgs above
         return Path(config.file)
     if config.hf_hub_id:
@@ -165,7 +166,7 @@ def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
     """
     initial = start(name, pretrained)
     if initial.file:
-        timm_kwargs["pretrained"] = True
+        timm_kwargs["pretrained"] = True  # timm loads the very file that start() has checked
         # custom_load is for other formats; this file is a plain state dict.
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     model = timm.create_model(name, **timm_kwargs)
@@ -194,12 +195,13 @@ STAGES = {
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
     """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
 
-    Returns the stages, the channels of the map after each stage, and its stride in pixels of the
-    image. The list of stages has the attribute ``weights_from`` of :func:`create`.
+    Returns the stages and, for the map after each stage, its number of channels and its stride:
+    how many pixels of the image are between two of its positions. The list of stages has the
+    attribute ``weights_from`` of :func:`create`.
 
     As in the released code, the first two convolutions of ``legacy_xception`` get padding 1, so
     that an image of 299 pixels gives maps of side 150, 75, 38, 19, 19, 19, 10. The last map is
-    taken before the ReLU. The parts of a stage keep timm's names.
+    taken before the ReLU. The parts of a stage keep timm's names, with ``_`` for a dot.
 
     Raises:
         DfnbError: timm has no such backbone, or it is not known how to cut it.
@@ -214,11 +216,11 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     channels = []
     strides = []
     side = 64  # a multiple of every stride
-    probe = torch.zeros(1, 3, side, side)
+    probe = torch.zeros(1, 3, side, side)  # an image that shows the shapes of the maps
     for part_names in STAGES[type(model)]:
         stage = nn.Sequential()
         for part_name in part_names:
-            # A name with a dot would be that of a submodule.
+            # torch forbids a dot in a name.
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
         probe = stage(probe)
         cut.append(stage)

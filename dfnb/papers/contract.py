@@ -94,6 +94,8 @@ class Settings(Closed):
             the released code of Exposing the Deception; ``corrected``: they run through.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
+        pairs: whether a batch consists of pairs: a fake frame, and the nearest frame of the video
+            that it was made from; all methods equally often. Not with ``oversampling``.
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
@@ -126,6 +128,7 @@ class Settings(Closed):
     cosine_steps: Count | None = None
     optimiser_restarts: Variant = "corrected"
     oversampling: Count | None = None
+    pairs: bool = False
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
@@ -136,6 +139,7 @@ class Settings(Closed):
     def _of_the_weights(cls, value: Colour | None, info: ValidationInfo) -> Colour:
         """The stated value, or in place of null that of the backbone's weights."""
         if value is None:
+            # The backbone's own value is absent here if it was invalid.
             weights = get_pretrained_cfg(info.data.get("backbone", ""))
             if weights is None:
                 raise ValueError("timm has no such backbone; state mean and std")
@@ -150,25 +154,28 @@ class Settings(Closed):
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended; ``start`` is the run
-        of that phase. The paper may leave out a class that :meth:`samples` makes; if that leaves
-        one class in the val split, the checkpoint is chosen on these samples. The paper may list
-        positions of training frames in ``attrs["always"]``; every batch then shows some of them.
+        of that phase, None if there is none, and ``seed`` that of the training. The paper may leave
+        out a class that :meth:`samples` makes; if that leaves one class in the val split, the
+        checkpoint is chosen on what :meth:`samples` makes of it. The paper may list positions of
+        training frames in ``attrs["always"]``; every batch then shows some of them.
         """
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
         """The ``samples_per_frame`` images made of one stored frame; by default the frame itself.
 
-        Called in the loader's workers before resizing and augmentation. The samples of one frame
-        are in the same batch, on the same device, and are augmented alike.
+        Called in the loader's workers before resizing and augmentation; all random numbers must
+        come from ``draw``. The samples of one frame are in the same batch, on the same device, and
+        are augmented alike.
         """
         return [sample]
 
     def transform(self) -> v2.Transform | None:
-        """The augmentation of one image, as (``Image``, ``Mask``, ``KeyPoints``) of ``tv_tensors``.
+        """The augmentation of training images, which is called for one image at a time.
 
-        Image and mask are uint8, the key points float32. None: no augmentation, or the light one,
-        which is made of a whole batch at once.
+        It gets and returns an ``Image`` and a ``Mask`` in uint8 and ``KeyPoints`` in float32, all
+        of ``tv_tensors``. None: no augmentation, or the light one, which is made elsewhere, for a
+        whole batch at once.
         """
         return self.released_transform() if self.augmentation == "released" else None
 
@@ -182,12 +189,12 @@ class Settings(Closed):
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":
-            schedule = OneCycleLR(optimiser, self.lr, total_steps)  # lr is its highest rate
+            schedule = OneCycleLR(optimiser, self.lr, total_steps)  # lr is the highest rate
         elif self.schedule == "cosine":
             schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
         else:
             factor = self.step_factor if self.schedule == "step" else 1.0  # 1: constant
-            schedule = StepLR(optimiser, steps * self.step_epochs, factor)
+            schedule = StepLR(optimiser, steps * self.step_epochs, factor)  # counts batches
         return [optimiser], schedule
 
     def released_transform(self) -> v2.Transform:
@@ -234,10 +241,10 @@ class Network(nn.Module):
         return {}
 
     def compare(self, part_maps: Sequence[np.ndarray], images: Tensor) -> dict[str, np.ndarray]:
-        """Measures, by name, of how much the parts of a maximum in :meth:`maps` differ.
+        """For a map that is the maximum of others: measures, by name, of how much those differ.
 
-        ``part_maps`` are the maps (B, h, w) in [0, 1] that the maximum is made of, for ``images``
-        (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
+        ``part_maps`` are those others, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
+        ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
         return {}
 
@@ -261,8 +268,9 @@ class Network(nn.Module):
 def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy CE of logits (B, C, ...) and classes (B, ...), mixed as the images were.
 
-    With mixup of λ times an image and 1 - λ times its partner: λ·CE(its class) + (1 - λ)·CE(its
-    partner's class). Targets that are ``IGNORED`` do not count; if all are, the loss is zero.
+    With mixup of λ times an image and 1 - λ times its partner, it is λ·CE(its class) +
+    (1 - λ)·CE(its partner's class). Targets that are ``IGNORED`` count in neither mean; a mean
+    without any target is zero.
     """
     loss = _mean_cross_entropy(logits, target)
     partner = batch["partner"]

@@ -113,13 +113,14 @@ class Settings(contract.Settings):
     def released_transform(self) -> v2.Transform:
         """The augmentation of the released code, each step with its probability.
 
-        The affine map turns by up to 10°, shifts by up to 10 % and scales by up to 20 %.
+        JPEG has a quality of 60 to 100, the blur 3×3 pixels. The affine map turns by up to 10°,
+        shifts by up to 10 % and scales by up to 20 %.
         """
         return released.in_turn(
             (0.5, released.jpeg(60)),
             (0.1, released.recolour(released.noise)),
             (0.05, released.blur(3)),
-            (0.5, v2.RandomHorizontalFlip(1)),
+            (0.5, v2.RandomHorizontalFlip(1)),  # 1: whenever the step is taken
             (0.7, released.one_colour()),
             (0.2, released.recolour(grey_of_blue_first)),
             (0.5, released.affine(degrees=10, shift=0.1)),
@@ -164,7 +165,9 @@ class Network(contract.Network):
         n = settings.branches
         information_losses = settings.information_losses
         self.branches = nn.ModuleList()
+        # Pretrained branches start equal; they part because the heads' random weights differ.
         for _ in range(n):
+            # num_classes=0: without a classifier, the pooled features (B, C)
             branch = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
             self.branches.append(branch)
         self.weights_from = self.branches[0].weights_from
@@ -182,11 +185,13 @@ class Network(contract.Network):
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(z_width, 2))
         self.balance = None
         if settings.weighting == "auto":
-            self.balance = nn.Parameter(torch.ones(1 + len(information_losses)))  # s_k
+            # s_k, of CE and of each information loss
+            self.balance = nn.Parameter(torch.ones(1 + len(information_losses)))
         # Images come red first and normalised: x = (pixel - mean) / std. The released code is blue
         # first, but normalises blue by the mean and deviation of red, and red by those of blue:
         # (pixel' - mean) / std = x' · std' / std + (mean' - mean) / std,
-        # where ' reverses the order of the channels.
+        # where ' reverses the order of the channels. Both follow from the settings, so no
+        # checkpoint holds them.
         mean = torch.tensor(settings.mean).view(3, 1, 1)
         std = torch.tensor(settings.std).view(3, 1, 1)
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)
@@ -194,9 +199,9 @@ class Network(contract.Network):
 
     def forward(self, images: Tensor) -> Outputs:
         """The outputs that the class lists; ``joint`` and ``left_out`` only if a loss uses them."""
-        if self.settings.channel_order == "released":
+        if self.settings.channel_order == "released":  # blue first, see __init__
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        local = [branch(images) for branch in self.branches]
+        local = [branch(images) for branch in self.branches]  # f_i (B, C)
         together = torch.cat(local, 1)
         z = self.fusion(together)
         outputs = {
@@ -220,15 +225,16 @@ class Network(contract.Network):
         """The terms of the paper, and ``total``, their weighted sum.
 
         - ``ce``: the sum of all heads' cross-entropies;
-        - ``gil``: D(output, P), if among the ``information_losses``;
+        - ``gil``: D(detector's output, P), if among the ``information_losses``;
         - ``lil``: exp(-Σ_i D(i-th left-out head, P)), if among them; it falls as each branch adds
           more to what the others know together;
-        - ``cls``: the output's own cross-entropy, which is part of ``ce`` and logged once more.
+        - ``cls``: the cross-entropy of the detector's output, which is part of ``ce`` and here
+          only logged.
         """
         information_losses = self.settings.information_losses
         label = batch["label"]
         left_out = outputs.get("left_out", ())
-        other_heads = list(left_out)
+        other_heads = list(left_out)  # logits (B, 2) of each
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_heads.append(outputs["joint"])
         cls = cross_entropy(outputs["cls"], label, batch)
@@ -254,7 +260,10 @@ class Network(contract.Network):
         return probabilities.clamp_min(1e-38)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """D(student, teacher): how far two sets of probabilities (B, 2) are apart."""
+        """D(student, teacher): how far two sets of probabilities (B, 2) are apart, a scalar.
+
+        :class:`Settings` describes the choices: the released code's, or the corrected one.
+        """
         settings = self.settings
         if settings.estimator == "sinkhorn":
             points = teacher.log() if settings.sinkhorn_points == "released" else teacher
@@ -264,13 +273,14 @@ class Network(contract.Network):
             divergence = F.kl_div(teacher.log(), student, reduction="batchmean")
         else:
             divergence = F.kl_div(student.log(), teacher, reduction="batchmean")
+        # released: the mean over B × 2 elements instead of over B images
         return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
-        """Σ_k L_k / (2 s_k²) + log(1 + s_k²) of the terms L_k, with learned s_k.
+        """Σ_k [L_k / (2 s_k²) + log(1 + s_k²)] of the terms L_k, with learned s_k.
 
-        Learned weights: Liebel and Körner, arXiv 1805.06334. ``s_squared`` (K,) is in the order of
-        the terms; without it, the terms have the fixed ``weights`` of the settings.
+        Learned weights: Liebel and Körner, arXiv 1805.06334. ``s_squared`` (K,) has the s_k² in the
+        order of the terms; if it is None, the terms have the fixed ``weights`` of the settings.
         """
         if s_squared is not None:
             losses = torch.stack(list(terms.values()))
@@ -280,7 +290,7 @@ class Network(contract.Network):
         return sum(weights[name] * term for name, term in terms.items())
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """Grad-CAM of each branch, and their union, which is the maximum at each position."""
+        """Grad-CAM within each branch, and their union, which is the maximum at each position."""
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
 
@@ -295,7 +305,8 @@ class Network(contract.Network):
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)
-        mean_overlap = pd.DataFrame(overlaps).mean()  # (B,); an overlap with an empty map is NaN
+        # (B,), over the pairs; an overlap with an empty map is NaN, which does not count
+        mean_overlap = pd.DataFrame(overlaps).mean()
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
 
 
@@ -314,13 +325,13 @@ def sinkhorn(
 
         u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and v_j likewise with Σ_i π_ij
 
-    They stop when u changes by less than ``tolerance`` in sum.
+    They stop when the absolute changes of all u_i add up to less than ``tolerance``.
 
     The 1e-6 is that of the released code. It keeps the logarithm of a sum of zero finite, but also
     makes the steps of the potentials small, so that early batches stop short of the optimum.
     """
     difference = x[:, None] - y[None]
-    cost = difference.square().sum(-1)
+    cost = difference.square().sum(-1)  # (B, B)
     log_weight = torch.full_like(cost[0], 1 / len(x)).log()
     u = torch.zeros_like(log_weight)
     v = torch.zeros_like(log_weight)
@@ -355,6 +366,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     intersection = np.minimum(a, b).sum((1, 2))
     union = np.maximum(a, b).sum((1, 2))
     is_defined = a.any((1, 2)) & b.any((1, 2))
+    # At least 1e-12, because 0 / 0 would warn.
     return np.where(is_defined, intersection / np.maximum(union, 1e-12), np.nan)
 
 
@@ -368,9 +380,10 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     with torch.no_grad():
         for chunk in images.split(32):  # bounds the memory of the activations
             features.append(network(chunk)["local"].double())
-    local = torch.cat(features, 1)
+    local = torch.cat(features, 1)  # (branches, n, C)
     local -= local.mean(1, keepdim=True)
-    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|) of centred features X and Y (n, C)
+    # CKA(X, Y) = ⟨XXᵀ, YYᵀ⟩ / (|XXᵀ| |YYᵀ|) of centred features X and Y (n, C), each Gram matrix
+    # taken as one vector of n² numbers
     normalised_grams = F.normalize((local @ local.mT).flatten(1))  # (branches, n²)
     likeness = normalised_grams @ normalised_grams.T
     names = [f"branch {i + 1}" for i in range(len(local))]

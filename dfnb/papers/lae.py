@@ -146,14 +146,15 @@ class Settings(contract.Settings):
         loss, too, although their masks are then hidden: a comparison with and without this loss
         shows the effect of the masks alone.
 
-        Raises :class:`DfnbError` if masks are to be read, but ``annotated`` or the number of masks
-        leaves no annotated fake.
+        Raises :class:`DfnbError` if there is an attention loss and ``annotated`` is above zero, but
+        no fake is annotated: none has a mask, or the share is less than one frame.
         """
         is_train_split = (frames["split"] == "train").any()
         if start is None or not is_train_split:  # start is None in phase one
             return keep_masks(frames, [])
         annotated = self._annotated_fakes(frames, seed, start)
         if self.attention_weight:
+            # The third argument makes it raise if none is annotated although the share is not zero.
             visible = keep_masks(frames, annotated, self.annotated)
         else:
             visible = keep_masks(frames, [])
@@ -163,12 +164,13 @@ class Settings(contract.Settings):
     def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
         """The positions of the annotated fakes in ``frames``, which is the train split."""
         with_mask = masked_positions(frames)
-        budget = round(self.annotated * len(frames))
+        budget = round(self.annotated * len(frames))  # a share of all frames, real ones included
         # With a budget for none or for all of them, active learning has nothing to choose.
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
+        # Positions of all fakes, first those to annotate first
         order = candidates(start, frames, self.clusters)["row"].to_numpy()
-        # Candidates are chosen without looking at masks, so some may have none.
+        # Candidates are ordered without looking at masks, so some may have none.
         with_mask_in_order = order[np.isin(order, with_mask)]
         return with_mask_in_order[:budget]
 
@@ -200,7 +202,7 @@ class Network(contract.Network):
             settings.backbone, settings.pretrained, num_classes=0, global_pool=""
         )
         self.weights_from = self.encoder.weights_from
-        self.normalise = v2.Normalize(settings.mean, settings.std)
+        self.normalise = v2.Normalize(settings.mean, settings.std)  # of reconstructions
         mean = _per_channel(settings.mean)
         std = _per_channel(settings.std)
         encoder_mean = mean
@@ -233,7 +235,7 @@ class Network(contract.Network):
         maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
-        halves = latent.unflatten(1, (2, -1))
+        halves = latent.unflatten(1, (2, -1))  # (B, 2, latent / 2)
         activation = halves.abs().mean(2)  # a_c = |z_c|_1 / length of z_c
         weights = self.channel_weights(latent)  # w (B, 2, K)
         outputs = {
@@ -256,12 +258,15 @@ class Network(contract.Network):
         |z_u|, this is Grad-CAM of the half's activation a_c, the mean of its |z_u|; and without
         biases the attention's mean over positions is a_c.
         """
-        signs = latent.sign().unflatten(1, (2, -1))
-        unit_weights = self.to_latent.weight.unflatten(0, (2, -1))
+        signs = latent.sign().unflatten(1, (2, -1))  # (B, 2, units of a half)
+        unit_weights = self.to_latent.weight.unflatten(0, (2, -1))  # W as (2, units of a half, K)
         return torch.einsum("bcu,cuk->bck", signs, unit_weights) / signs.shape[2]
 
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``."""
+        """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``.
+
+        ``adversary`` is not part of ``total``, because it trains the discriminator alone.
+        """
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))
         if self.settings.phase == "regularisation" and self.settings.attention_weight:
@@ -282,24 +287,25 @@ class Network(contract.Network):
     def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """How far reconstructions x' are from images x: ``pixel``, ``perceptual``, ``adversarial``.
 
-        A term whose weight is zero is left out.
+        A term whose weight is zero is left out, and so is ``perceptual`` without the weights of its
+        :func:`comparator`.
         """
         settings = self.settings
         images = batch["image"]
         restored = outputs["reconstruction"]
         terms = {}
         if settings.pixel_weight:
-            terms["pixel"] = F.l1_loss(restored, images)  # |x' − x|_1
+            terms["pixel"] = F.l1_loss(restored, images)  # |x' − x|_1, the mean of all elements
         if settings.perceptual_weight:
-            features = comparator(settings.comparator, images.device)  # C
+            features = comparator(settings.comparator, images.device)  # C: several maps per image
             if features is not None:
                 restored_maps = features(self.pixels(restored))
                 image_maps = features(self.pixels(images))
                 distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
                 terms["perceptual"] = torch.stack(distances).mean()  # |C(x') − C(x)|_1
         if self.adversary is not None:
-            # This term trains encoder and decoder to deceive the discriminator. Its own weights
-            # are detached, because they learn from the term ``adversary`` alone.
+            # This term trains encoder and decoder to deceive the discriminator. The weights of the
+            # discriminator are detached, because they learn from the term ``adversary`` alone.
             weights = dict(self.adversary.named_parameters())
             frozen = {name: weight.detach() for name, weight in weights.items()}
             logits = torch.func.functional_call(self.adversary, frozen, (restored,))
@@ -313,7 +319,7 @@ class Network(contract.Network):
         return images * std + mean
 
     def attention_loss(self, outputs: Outputs, batch: contract.Batch) -> Tensor:
-        """The mean of two squared errors: on annotated fakes, and on real frames.
+        """The mean of two mean squared errors: on annotated fakes, and on real frames.
 
         On annotated fakes, :meth:`localise` is compared with the mask, which is reduced to the grid
         of the map: the forged share of each cell. On real frames, the attention of the real half is
@@ -323,9 +329,9 @@ class Network(contract.Network):
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
         located = self.localise(outputs)[is_annotated]
         masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])  # G, forged shares
-        masks = masks[is_annotated, 0]
+        masks = masks[is_annotated, 0]  # (n, h, w), as ``located``
         fake_loss = mean_square(located - masks)  # |A − G|²
-        real_attention = outputs["attention"][batch["label"] == 0]
+        real_attention = outputs["attention"][batch["label"] == 0]  # (n, 2, h, w)
         target = real_attention.new_tensor([1, 0])[:, None, None]  # of M_T and M_F, at any position
         real_loss = mean_square(real_attention - target)  # |M_T − 1|² and |M_F|²
         return 0.5 * fake_loss + 0.5 * real_loss
@@ -369,11 +375,11 @@ def mean_square(difference: Tensor) -> Tensor:
 
 @cache
 def comparator(name: str, device: torch.device) -> nn.Module | None:
-    """A frozen timm network C from images in [0, 1] to its feature maps.
+    """A frozen timm network C from images in [0, 1] to its feature maps, one per resolution.
 
     None if its pretrained weights are not available. It is not a part of :class:`Network`, because
     its weights belong neither into a checkpoint nor to an optimiser; it is cached, because every
-    batch needs it.
+    batch needs it, and so that the warning comes once.
     """
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
@@ -390,8 +396,8 @@ def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
     """Layers from z (B, latent) to an image (B, 3, side, side) in [0, 1].
 
     A linear layer makes a small map, with as many channels as the first width. Then, once per
-    width, the map is enlarged by two (nearest neighbour) and convolved by 3×3, to the next width or
-    at last to three colours.
+    width, the map is enlarged by two (nearest neighbour) and convolved by 3×3, to the next width
+    (with BatchNorm and ReLU) or at last to three colours (with a sigmoid).
     """
     small_side = side // 2 ** len(widths)
     shape = (widths[0], small_side, small_side)
@@ -416,7 +422,8 @@ def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
 def discriminator(widths: tuple[int, ...]) -> nn.Module:
     """Layers from images (B, 3, H, W) to logits (B, 1): high for images, low for reconstructions.
 
-    Strided convolutions as in DCGAN (Radford et al., ICLR 2016).
+    Strided convolutions as in DCGAN (Radford et al., ICLR 2016), one per width; the logit comes
+    from the mean of their last map.
     """
     layers: list[nn.Module] = []
     inputs = 3
@@ -458,7 +465,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
         raise DfnbError(
             f"clusters = {clusters} is more than the {len(table)} training frames; lower it"
         )
-    vectors, losses = concepts(start.network(), table)
+    vectors, losses = concepts(start.network(), table)  # (n, K) and (n,) of all n frames
     cluster, distance = clustered(vectors, clusters, start.parameters["seed"])
     challenge = pd.Series(losses).groupby(cluster).transform("mean")  # per frame, of its cluster
     frames = pd.DataFrame(
@@ -473,7 +480,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     )
     frames["is_easy"] = challenge <= losses.mean()
     frames["hardest_first"] = -challenge
-    fakes = frames[table["label"].to_numpy() == 1]
+    fakes = frames[table["label"].to_numpy() == 1]  # real ones only count in clusters
     fakes = fakes.sort_values(["cluster", "distance", "row"])
     fakes["turn"] = fakes.groupby("cluster").cumcount()  # 0 for the fake nearest to the centre
     # Challenging clusters come first, because False sorts before True; ``row`` breaks ties.
@@ -481,7 +488,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     return fakes.drop(columns=["is_easy", "turn", "hardest_first"])
 
 
-@single_thread()
+@single_thread()  # the number of threads changes the rounding, and so could change the choice
 def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Concept vectors (n, K) of all frames, and the latent loss (n,) of each.
 
@@ -502,9 +509,9 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
 
 
 def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster (n,) of vectors (n, K) by K-means (best of 4), and their distance to its centre.
+    """The cluster of each vector by K-means (best of 4 starts), and its distance to the centre.
 
-    Both are (n,).
+    ``vectors`` are (n, K), both results (n,). A cluster is a number from 0.
     """
     # In float64, because the threads of K-means add in any order, which float32 would show.
     vectors = vectors.astype(float)

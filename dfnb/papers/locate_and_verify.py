@@ -101,7 +101,7 @@ class Settings(contract.Settings):
         return self
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
-        """Hide the masks of all fakes of the train split but the share ``annotated``.
+        """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 
         Raises:
             DfnbError: No mask is left although ``annotated`` is not zero; or no fake has landmarks,
@@ -118,6 +118,7 @@ class Settings(contract.Settings):
         masked_rows = masked_positions(frames)
         shuffled_rows = rng("annotated", seed).permutation(masked_rows)
         visible_rows = shuffled_rows[: round(self.annotated * len(masked_rows))]
+        # The third argument makes it raise if no row is left although the share is not zero.
         return keep_masks(frames, visible_rows, self.annotated)
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
@@ -138,12 +139,14 @@ class Settings(contract.Settings):
         """The augmentation of the released code, each step with its probability.
 
         The square crop covers 30 to 100 % of the area; the affine map turns by up to 45°, shifts by
-        up to 1/16 of the side and scales by up to 20 %.
+        up to 1/16 of the side and scales by up to 20 %. JPEG has a quality of 60 to 100, the blur
+        3×3 pixels.
         """
+        # Between equal limits, the angle of a random rotation is fixed.
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
         half_turn = turns[2]  # by 180°
-        # Flip of albumentations: left and right, top and bottom, or both
+        # Flip of albumentations: left and right, top and bottom, or both; 1: whenever it is drawn
         mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
         square_crop = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(
@@ -275,11 +278,11 @@ class MPFF(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         grid = maps[5].shape[-2:]
-        p5 = self.project[5](maps[5])  # (B, D, g, g)
+        p5 = self.project[5](maps[5])  # (B, D, g, g); small enough to be whole
         p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
         patches = p5[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
         fused = []
-        for x, projection, k in zip(maps[:5], self.project, self.sides):
+        for x, projection, k in zip(maps[:5], self.project, self.sides):  # not the sixth projection
             weight, bias = folded(x, projection[0], projection[1])
             rows = []
             for window, patch in zip(windows(x, k, grid), patches):
@@ -295,16 +298,19 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
 
     Args:
         x: The k² positions of a finer map in each of N patches, (N, k², C).
-        weight: W (D, C), the projection with BN folded in.
+        weight: W (D, C), the projection with BN folded in, see :func:`folded`.
         bias: b (D,).
         patch: The projected patches of x5, (N, 1, D).
     """
     projected = F.relu(F.linear(x, weight, bias))
+    # With a dtype, because autocast on CUDA would make the sum float32.
     return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
 
 
 def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Cut x (B, C, H, W) into k×k windows, one per patch; one tensor (B·g_w, k², C) per row.
+    """Cut x (B, C, H, W) into k×k windows, one per patch of the grid.
+
+    Returns one tensor (B·g_w, k², C) per row of the grid: the windows of this row in all images.
 
     x should have k·g_h rows and k·g_w columns for the grid (g_h, g_w). If it has fewer, its border
     is repeated on both sides, and an odd missing row or column is added at the end.
@@ -313,7 +319,7 @@ def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
     missing_columns = grid[1] * k - x.shape[3]
     left = missing_columns // 2
     top = missing_rows // 2
-    borders = (left, missing_columns - left, top, missing_rows - top)
+    borders = (left, missing_columns - left, top, missing_rows - top)  # F.pad takes columns first
     x = F.pad(x, borders, mode="replicate")
     x = x.unflatten(3, (-1, k))
     x = x.unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
@@ -328,7 +334,7 @@ def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Ten
     BN(W·x) = scale · (W·x - mean) + b = (scale·W)·x + (b - scale·mean), with the mean and variance
     of W·x, scale = BN's weight / √(variance + ε) and BN's bias b.
     """
-    weight = convolution.weight.flatten(1)
+    weight = convolution.weight.flatten(1)  # (D, C)
     with torch.autocast(x.device.type, enabled=False):  # statistics need float32
         if norm.training:
             mean, variance = batch_statistics(x, weight, norm)
@@ -350,7 +356,8 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     centred = points - points.mean(0)
     covariance = centred.T @ centred / n
     mean = weight @ points.mean(0)
-    variance = (weight @ covariance * weight).sum(1).clamp_min(0)  # diag(W·Σ·Wᵀ)
+    # diag(W·Σ·Wᵀ), which rounding may make negative
+    variance = (weight @ covariance * weight).sum(1).clamp_min(0)
     with torch.no_grad():
         unbiased_variance = variance * (n / (n - 1))  # nn.BatchNorm2d stores this one
         norm.running_mean.lerp_(mean, norm.momentum)
@@ -421,10 +428,10 @@ class Network(contract.Network):
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
-        # Both streams start alike: from random weights if the first one's were not available.
+        # If the first stream had to start from random weights, the second one does so, too.
         pretrained = rgb.weights_from != "random weights"
         second, _, _ = backbones.stages(settings.backbone, pretrained)
-        # Without a second stream, its last stage still computes y6, from x5.
+        # Without a second stream, its last stage still computes y6, then from x5.
         self.srm = second if self.has_second_stream else second[6:]
         # CMCE is computed in forward: it has no weights.
         self.residual = srm_residual if "srm" in modules else nn.Identity()
@@ -480,7 +487,7 @@ class Network(contract.Network):
         y = self.residual(images)
         xs = []
         ys = []
-        for i in range(6):
+        for i in range(6):  # the stages
             if i == 3 and self.has_second_stream:  # both go on from the sum
                 x = x + y
                 y = x
@@ -497,15 +504,15 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
 
-        The label of a patch comes from the mask if that is known, else from SSPSL; without SSPSL
-        the patch is ignored. In the first epochs SSPSL adds ``warm``, the cross-entropy of the
-        patches of real images alone.
+        The label of a patch comes from the mask if that is known, as it is of every real image,
+        else from SSPSL; without SSPSL the patch is ignored. In the first ``warmup_epochs`` SSPSL
+        adds ``warm``, the cross-entropy of the patches of real images alone.
         """
         label = batch["label"]
         cls_label = label
         if self.settings.real_label == "released":
             cls_label = torch.ones_like(label)  # all fake, see Settings
-        patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])
+        patches = patch_labels(batch["mask"], outputs["seg"].shape[-2:])  # (B, g, g)
         without_mask = ~batch["has_mask"]
         if self.settings.sspsl:
             patches[without_mask] = self.pseudo(outputs, batch)[without_mask]
@@ -586,7 +593,7 @@ REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
 def reference_region(
     landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str
 ) -> Tensor:
-    """Which patches (B, *grid) have their centre in the box of a part of the face, bool.
+    """Which patches have their centre in the box around a part of the face: (B, *grid) bool.
 
     The box turns with the face. Its centre is between the mouth corners, between nose tip and eyes,
     or between the eyes. A face without landmarks (NaN) has no such patch.
@@ -608,6 +615,7 @@ def reference_region(
 
     patch_y = middles(size[0], grid[0]).to(landmarks.device)
     patch_x = middles(size[1], grid[1]).to(landmarks.device)
+    # (rows, columns, 2), x and y in pixels
     patch_centres = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
     offset = patch_centres - centre[:, None, None]  # (B, rows, columns, 2)
 
@@ -635,17 +643,17 @@ def middles(side: int, cells: int) -> Tensor:
 def pseudo_labels(
     projection: Tensor, label: Tensor, region: Tensor, together: bool = False
 ) -> Tensor:
-    """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged (released code).
+    """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged; as in the released code.
 
     The fake anchor is the mean of the fakes' patches in ``region``, the real anchor the mean of all
-    patches of real images. A patch of a fake is forged if its cosine with the fake anchor is the
-    greater one. Patches of real images are real. If the batch has no patch for one of the anchors,
-    the fakes' patches are ``IGNORED``.
+    patches of real images. A patch of a fake is forged if its cosine with the fake anchor is
+    greater than that with the real one. Patches of real images are real. If the batch has no patch
+    for one of the anchors, the fakes' patches are ``IGNORED``.
 
     Args:
         projection: (B, C, h, w), of length 1 at each patch.
         label: (B,), 1 where fake.
-        region: The reference region (B, h, w).
+        region: The reference region (B, h, w), bool, also of real images, where it has no effect.
         together: Compute the anchors over the batches of all processes; all must then call this.
     """
     patches = projection.float().permute(0, 2, 3, 1)
@@ -653,12 +661,13 @@ def pseudo_labels(
     is_reference = region & ~is_real
     real_sum = patches[is_real].sum(0)
     fake_sum = patches[is_reference].sum(0)
-    anchors = torch.stack([real_sum, fake_sum])
+    anchors = torch.stack([real_sum, fake_sum])  # (2, C)
     counts = torch.stack([is_real.sum(), is_reference.sum()])
     if together and torch.distributed.is_initialized():
         torch.distributed.all_reduce(anchors)
         torch.distributed.all_reduce(counts)
     directions = F.normalize(anchors, dim=1)  # sums do for means: the cosine ignores the length
+    # Cosines (B, h, w), as patches and directions have length 1
     toward_real, toward_fake = (patches @ directions.T).unbind(-1)
     labels = (toward_fake > toward_real).long()
     labels = torch.where(counts.all(), labels, IGNORED)

@@ -32,7 +32,10 @@ def _recoloured(
     change: Callable[[Tensor], Tensor],
     image: tv_tensors.Image,
 ) -> tv_tensors.Image:
-    """A uint8 image (3, H, W) after the change; named, because workers pickle no inner function."""
+    """A uint8 image (3, H, W) after the change, see :func:`recolour`.
+
+    Defined at the level of the module, because workers cannot pickle an inner function.
+    """
     pixels = change(image.as_subclass(Tensor).float())
     return tv_tensors.wrap(pixels.round().clamp(0, 255).byte(), like=image)
 
@@ -48,7 +51,8 @@ def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
 def one_colour(limit: float = 0.2) -> v2.Transform:
     """One of three changes, drawn with equal probability.
 
-    Brightness and contrast (by up to ``limit``), PCA lighting, or hue, saturation and value.
+    The changes are brightness and contrast (by up to ``limit``), PCA lighting, and hue, saturation
+    and value.
     """
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
@@ -63,7 +67,7 @@ def jpeg(lowest: int) -> v2.Transform:
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
     """Pixels (3, H, W) in [0, 255], written as JPEG and read again."""
     quality = int(torch.randint(lowest, 101, ()))
-    image = pixels.byte().permute(1, 2, 0).numpy()
+    image = pixels.byte().permute(1, 2, 0).numpy()  # whole numbers already
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
@@ -78,7 +82,7 @@ def blur(size: int) -> v2.Transform:
 def affine(degrees: float, shift: float) -> v2.Transform:
     """Rotation by up to ``degrees``, shift by up to a share of the side, scale from 0.8 to 1.2.
 
-    Pixels that come from outside the image are black.
+    Pixels that come from outside the image are black, and in the mask not forged.
     """
     return v2.RandomAffine(
         degrees,
@@ -107,8 +111,8 @@ def pca_lighting(pixels: Tensor) -> Tensor:
     Krizhevsky et al., NeurIPS 2012, add Vλ. Albumentations, which the released codes use, adds Vᵀλ,
     with the largest variance first and one α ~ N(0, 0.1²) for the three axes.
     """
-    covariance = torch.cov(pixels.flatten(1) / 255)
-    variances, axes = torch.linalg.eigh(covariance)
+    covariance = torch.cov(pixels.flatten(1) / 255)  # (3, 3), of colours in [0, 1]
+    variances, axes = torch.linalg.eigh(covariance)  # the smallest variance first
     largest_first = [2, 1, 0]
     shift = axes[:, largest_first].T @ variances[largest_first]
     shift = shift[:, None, None]

@@ -20,31 +20,33 @@ from dfnb.settings import explained, parse_yaml, read_mapping
 
 
 def start(file: str, paper: ModuleType) -> Start:
-    """The file of ``Settings.released``, below the home or anywhere, as a network's start.
+    """The :class:`Start` of a network with the weights in ``file``, the setting ``released``.
 
-    Raises :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
+    ``file`` is relative to the home, or absolute. Raises :class:`DfnbError` when it is not there,
+    or when the paper's released names are unknown.
     """
-    _patterns(paper)
-    path = home() / file
+    _patterns(paper)  # raises if the paper has no .yaml
+    path = home() / file  # an absolute path replaces the home
     with explained(path, "as a file of weights", "correct the parameter released"):
         return Start("the authors' weights", path, sha256(path))
 
 
 def load(network: Network, file: str, paper: ModuleType) -> None:
-    """Load the weights of ``Settings.released``, a file that torch.save wrote.
+    """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
-    It holds the state_dict or, as ``model`` or ``state_dict``, more. Raises :class:`DfnbError` as
-    :func:`start`, when the file is damaged, and when tensors are missing, unexpected or of another
-    shape.
+    The file holds a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
+    :class:`DfnbError` as :func:`start`, when the file is damaged, and when tensors are missing,
+    unexpected or of another shape.
     """
     initial = start(file, paper)
     remedy = "name a file of the released code, of a network of the published size"
     with explained(initial.file, f"as weights of {paper.PAPER.title}", remedy):
-        # It also removes the prefix that DDP puts before every name.
+        # timm's function also removes the prefix that DDP puts before every name.
         released = load_state_dict(initial.file, use_ema=False, weights_only=True)
         weights = {our_name(name, paper): tensor for name, tensor in released.items()}
         missing, unexpected = network.load_state_dict(weights, strict=False)
         unused = _patterns(paper)["unused"]
+        # Both lists have our names; tensors without effect on the outputs may be in either.
         wrong = [name for name in missing + unexpected if not re.match(unused, name)]
         if wrong:
             raise ValueError(f"{len(wrong)} tensors are missing or unexpected: {wrong[:4]}")

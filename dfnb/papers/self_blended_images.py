@@ -162,6 +162,7 @@ class Settings(contract.Settings):
         Both get the same change of colours and the same JPEG, so that neither betrays the label.
         """
         sample = without_margins(sample, draw)
+        # Two images (H, W, 3) uint8, and the source's share (H, W) in the blend
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         colours = drawn_colours(draw, SELDOM)
         target = rounded(recoloured(target, colours))
@@ -183,10 +184,11 @@ class Settings(contract.Settings):
 def without_margins(sample: Sample, draw: Generator) -> Sample:
     """Crop the sample by a random margin at each edge, at most :data:`MARGIN` of the side.
 
-    So the face is not always in the middle and of the same size, as from the detector.
+    The detector's crops have the face always in the middle and of about the same size; these crops
+    do not.
     """
     height, width = sample.mask.shape
-    left, right = np.int32(MARGIN * width * draw.random(2))
+    left, right = np.int32(MARGIN * width * draw.random(2))  # whole pixels
     top, bottom = np.int32(MARGIN * height * draw.random(2))
     rows = slice(top, height - bottom)
     columns = slice(left, width - right)
@@ -206,13 +208,15 @@ def self_blended(
     """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
     One of source and target begins as the frame, the other as its recoloured and refocused version;
-    then source and mask are displaced together. ``landmarks`` are (5, 2) in pixels. The blend is
+    then source and mask are displaced together. Each of these three changes is made only if the
+    settings name it in ``transforms``. ``landmarks`` are (5, 2) in pixels. The blend is
     M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1]. Target and blend have the
     shape and type of the frame.
     """
     frame = image.astype(np.float32)
     transformed = frame
     if "colour" in settings.transforms:
+        # 1: contrast and brightness always change
         transformed = recoloured(transformed, drawn_colours(draw, 1.0))
     if "frequency" in settings.transforms:
         transformed = refocused(transformed, settings.reduction, draw)
@@ -225,7 +229,7 @@ def self_blended(
     mask = soft_mask(landmarks, image.shape[:2], settings.deformation, draw)
     if "geometry" in settings.transforms:
         source, mask = displaced(source, mask, draw)
-    opacity = mask * draw.choice(settings.ratios)
+    opacity = mask * draw.choice(settings.ratios)  # by one ratio
     blend = target + opacity[..., None] * (source - target)  # = M · source + (1 − M) · target
     return rounded(target), rounded(blend), opacity
 
@@ -240,11 +244,11 @@ class Colours(NamedTuple):
 
 
 def drawn_colours(draw: Generator, probability: float) -> Colours:
-    """Draw a change of colours: levels; hue, saturation and value; contrast and brightness.
+    """Draw three changes of colours: levels; hue, saturation and value; contrast and brightness.
 
-    The first two are each made with probability :data:`SELDOM`, contrast and brightness together
-    with ``probability``. A change that is not made is drawn, too, and then multiplied by zero, so
-    that whether it is made does not move the draws that follow.
+    Each of the first two is made with probability :data:`SELDOM`, the third with ``probability``. A
+    change that is not made is drawn, too, and then multiplied by zero, so that whether it is made
+    does not move the draws that follow.
     """
     levels = draw.uniform(-LEVELS, LEVELS, 3)
     hue_saturation_value = draw.uniform(-1, 1, 3) * HUE_SATURATION_VALUE
@@ -262,7 +266,7 @@ def drawn_colours(draw: Generator, probability: float) -> Colours:
 def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
     """Change the colours of an image (H, W, 3) in [0, 255]: float32, clipped to that range."""
     image = np.float32(image + colours.levels).clip(0, 255)
-    if colours.hue_saturation_value.any():
+    if colours.hue_saturation_value.any():  # zero if the change is not made
         # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
         hsv = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)
         hsv += colours.hue_saturation_value / np.array([1, 255, 255])
@@ -301,8 +305,8 @@ def displaced(
     Pixels that come from outside the image are zero in both.
     """
     height, width = mask.shape
-    scale = draw.uniform(1 - RESIZE, 1 / (1 - RESIZE))
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, scale)
+    scale = draw.uniform(1 - RESIZE, 1 / (1 - RESIZE))  # the largest undoes the smallest
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, scale)  # turns by 0°
     size = (width, height)
     shift = draw.uniform(-1, 1, 2) * SHIFT * np.array(size)
     matrix[:, 2] += shift  # the matrix scales about the middle, its last column shifts
@@ -367,7 +371,7 @@ def mask_on_face(
 
     ``deviation`` is the standard deviation of its displacements, in pixels.
     """
-    s, t = face_coordinates(landmarks, shape)
+    s, t = face_coordinates(landmarks, shape)  # each (H, W)
     middle = (outline.top + outline.bottom) / 2
     half_height = (outline.bottom - outline.top) / 2
     # Inside the ellipse, (s / half width)² + ((t − middle) / half height)² < 1; NaN is outside.
@@ -375,7 +379,7 @@ def mask_on_face(
     ellipse = radius < 1
     if not ellipse.any():  # unknown landmarks, or a face outside the image
         return np.zeros(shape, np.float32)
-    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))  # in pixels
     mask = deformed(ellipse.astype(np.float32), deviation, outline.waves)
     return softened(mask, outline.blurs * eye_distance)
 
@@ -383,8 +387,9 @@ def mask_on_face(
 def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The face coordinates (s, t) of every pixel, (2, H, W).
 
-    The eyes are at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). All are NaN if landmarks
-    (5, 2) are unknown, or if the unit square of (s, t) is less than a thousandth of the image.
+    The eyes are at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). All are NaN if the
+    landmarks (5, 2) are unknown (NaN), or if the unit square of (s, t) has less than a thousandth
+    of the image's area, as with landmarks that span no face.
     """
     axes, origin = face_axes(landmarks)  # pixel = axes @ (s, t) + origin
     (a, b), (c, d) = axes
@@ -401,11 +406,11 @@ def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarra
     """Displace the pixels of a mask (H, W) smoothly in x and y.
 
     The displacements are ``waves`` (2, n, n), interpolated between the nodes of their grid and
-    scaled to a standard ``deviation`` in pixels.
+    scaled to the standard deviation ``deviation``, in pixels.
     """
     size = mask.shape[::-1]
     shifts = []
-    for wave in waves:
+    for wave in waves:  # in x, in y
         smooth_wave = cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC)
         shifts.append(deviation * smooth_wave / smooth_wave.std())  # pixels
     columns_and_rows = np.indices(mask.shape)[::-1]
@@ -420,11 +425,11 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
     blur makes it grow in proportion to its own. So the mask shrinks if the first blur is the wider
     one, and otherwise grows. ``blurs`` (2,) are their standard deviations in pixels.
     """
-    first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a width above zero
+    first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a deviation above zero
     mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
     core = np.float32(mask > 1 - VISIBLE)
     mask = cv2.GaussianBlur(core, (0, 0), second_blur)
-    return np.where(mask > VISIBLE, mask.clip(max=1), 0)
+    return np.where(mask > VISIBLE, mask.clip(max=1), 0)  # rounding may give more than 1
 
 
 # ---------------------------------------------------------------- the classifier
@@ -449,10 +454,11 @@ class Network(xception.Network):
 
 @contextmanager
 def climbed(network: nn.Module, distance: float) -> Iterator[None]:
-    """Move the weights by ``distance`` = ρ up their gradient g and clear it; at last put them back.
+    """Move the weights by ``distance`` = ρ up their gradient g; on leaving, put the weights back.
 
-    A backward pass inside the context gives the gradient of sharpness-aware minimisation (SAM;
-    Foret et al., ICLR 2021): that at w + ρ · g / |g| instead of w.
+    After the move the gradient is cleared. A backward pass inside the context then leaves that of
+    sharpness-aware minimisation (SAM; Foret et al., ICLR 2021): the gradient at w + ρ · g / |g|
+    instead of w.
     """
     trained = [weight for weight in network.parameters() if weight.grad is not None]
     gradients = [weight.grad for weight in trained]

@@ -25,7 +25,7 @@ class Settings(contract.Settings):
 
     image_size: contract.ImageSize = 256
     oversampling: contract.Count | None = 1
-    epochs: contract.Epochs = 11
+    epochs: contract.Epochs = 11  # DeepfakeBench sets 10 and counts from 0 to 10
     batch_size: contract.BatchSize = 32
     lr: contract.LearningRate = 2e-4
     weight_decay: contract.WeightDecay = 5e-4
@@ -39,7 +39,7 @@ class Settings(contract.Settings):
         """
         blurs = v2.RandomChoice([released.blur(size) for size in (3, 5, 7)], p=[0.2, 0.4, 0.4])
         return released.in_turn(
-            (0.5, v2.RandomHorizontalFlip(1)),
+            (0.5, v2.RandomHorizontalFlip(1)),  # 1: whenever the step is taken
             (0.5, blurs),
             (0.5, released.one_colour(0.1)),
             (0.5, released.jpeg(40)),

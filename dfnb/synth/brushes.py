@@ -46,7 +46,7 @@ def stripe(
 ) -> Array:
     """A soft horizontal line (H, W): 1 at y = ``middle``, and 1/e at ``height`` above and below.
 
-    The line is bent if ``middle`` is an array (H, W), a height for every pixel.
+    The line is bent if ``middle`` is an array (H, W), its y at every pixel.
     """
     return bump(x, y, (0, middle), (ANYWHERE, height))
 
@@ -76,7 +76,7 @@ def lay_over(canvas: Array, colour: Array | float, opacity: Array) -> None:
 
     Args:
         canvas: (H, W, 3) red, green, blue in [0, 1].
-        colour: (3,) for all pixels, (H, W, 3) for each its own, or one number, a grey.
+        colour: (3,) for all pixels, (H, W, 3) for each its own. A grey is one number or (H, W, 1).
         opacity: (H, W), 0 where nothing is painted, 1 where the colour hides what was there.
     """
     change = opacity[..., None] * (colour - canvas)

@@ -108,12 +108,13 @@ def preset(name: str, **changes: Any) -> Settings:
     Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
     impossible.
     """
-    path = find("data_manifest") / f"{name}.yaml"
+    path = find("data_manifest") / f"{name}.yaml"  # only for messages: datasets may share a file
     names = dataset_names("synth")
     if name not in names:
         raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
     content = manifest(name)
     parameters = content.get("parameters", {})
+    # A drawn value replaces a written one; a group's other values stay.
     for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
         parameters[group] = {**parameters.get(group, {}), **values}
     settings = Settings.check({**parameters, **changes}, path.name)
@@ -128,15 +129,16 @@ def preset(name: str, **changes: Any) -> Settings:
 
 
 def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parameters of a dataset that are drawn from ranges, each from a stream of its name's own.
+    """Parameters of a dataset that are drawn from ranges; each has its own random stream.
 
     Args:
         name: The dataset's name: with another name the same ranges give other values.
-        ranges: Under ``spans``, ranges by group of parameters and name: the drawn value is a span
-            within the range. Under ``choices``, lists of values: the drawn value is one of them.
+        ranges: Under ``spans``, ranges by group of parameters and parameter: the drawn value is a
+            span within the range. Under ``choices``, lists of values by the same two: the drawn
+            value is one of them.
 
     Returns:
-        Values by group of parameters, such as camera, and name.
+        Values by group of parameters, such as ``camera``, and parameter, such as ``blur``.
     """
     drawn: dict[str, dict[str, Any]] = {}
     for group, spans in ranges.get("spans", {}).items():
@@ -155,18 +157,23 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
 def identity(name: str) -> str:
     """The identifier of an embedded dataset's data; the dataset need not be built.
 
-    It is the digest of the generator's version and the parameters, since the bytes differ between
-    machines by rounding; equal to ``frames.identity`` of the dataset's record.
+    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters; the
+    bytes themselves differ between machines by rounding. ``frames.identity`` gives the same for the
+    record of the built dataset.
     """
-    return digest(_parameters(name, preset(name)), 16)
+    return digest(_parameters(name, preset(name)), digits=16)
 
 
 def _parameters(name: str, settings: Settings) -> dict[str, Any]:
-    """All that a dataset's pixels depend on: ``dataset.json`` holds it, :func:`identity` its hash."""
+    """All that a dataset's pixels depend on.
+
+    ``dataset.json`` holds these values, and :func:`identity` is their hash.
+    """
     # The contrasts only say which methods results compare.
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
     if settings.portraits:
+        # The setting is the folder's path, which does not show whether a photograph was changed.
         hashes = [(path.name, sha256(path)) for path in _photographs(settings.portraits)]
         parameters["portraits_digest"] = digest(hashes)
     return parameters
@@ -224,11 +231,12 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
             people_there = f"{source} gives {len(members)} people for the split {split}"
             raise DfnbError(f"{people_there}, and forgeries need two; add some")
         paired += _paired(members)
-    return sorted(paired), record_entries  # by number, the first field
+    # Sorted by number, the first field: persons[n] has the number n.
+    return sorted(paired), record_entries
 
 
 def _drawn_people(name: str, settings: Settings) -> list[Person]:
-    """The people of a dataset, not yet paired, numbered through all splits."""
+    """The people of a dataset, not yet paired, numbered from 0 through all splits."""
     persons = []
     for split in SPLITS:
         for _ in range(settings.identities.get(split, 0)):
@@ -236,20 +244,21 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
             # The tone has a stream of its own, with a 0 at the end of the key: pairing needs it
             # before the looks are drawn, in another process, from the stream without the 0.
             draw = rng(*stream_key(name, settings), number, LOOKS, 0)
-            persons.append(Person(number, split, draw.uniform(0, 4)))
+            persons.append(Person(number, split, tone=draw.uniform(0, 4)))
     return persons
 
 
 def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     """The people in a folder of portraits, not yet paired, and the entries for the record.
 
-    ``usable`` is True for a file that is left out although nothing is wrong with it.
+    An entry of ``quarantine`` has the ``file``, the ``reason`` why it is not used, and ``usable``:
+    True if nothing is wrong with the file itself.
     """
     from dfnb.data import faces  # its detector is loaded only where there are photographs
 
     detect = faces.YuNet()
     quarantine = []
-    for path in sorted(folder.glob("[!.]*/")):
+    for path in sorted(folder.glob("[!.]*/")):  # all folders but hidden ones
         reason = "is a folder; put its photographs into the folder above"
         quarantine.append({"file": path.name, "reason": reason, "usable": False})
     persons: list[Person] = []
@@ -261,7 +270,7 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
         portrait = people.inspect(path, detect, settings.size)
-        if isinstance(portrait, str):
+        if isinstance(portrait, str):  # the reason why it cannot be used
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})
             continue
         number = len(persons)
@@ -291,12 +300,12 @@ def _split_of(photograph: Path) -> str:
 def _paired(members: list[Person]) -> list[Person]:
     """The people of a split with their donors and pairs: neighbours in tone.
 
-    In a ring of two or three, each person's donor is the next.
+    They form rings of two or, the last, three: each person's donor is the next in the ring.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
     while waiting:
-        # Three are left of an odd number: nobody is left alone.
+        # An odd number ends in a ring of three, so that nobody is left alone.
         n = 3 if len(waiting) == 3 else 2
         ring = waiting[:n]
         waiting = waiting[n:]
@@ -315,8 +324,9 @@ def film(
 ) -> list[people.Shot]:
     """A person filmed in the scene of ``target``'s video.
 
-    The person has the pose and, if drawn, the backdrop of that video, but their own expression and
-    light. Donors are filmed this way, since face swaps render them in the target's pose.
+    The person has the pose and, if drawn, the backdrop of that video, but the expression and light
+    of their own video of the same number. Donors are filmed this way, since face swaps render them
+    in the target's pose.
 
     Args:
         person: Who is filmed.
@@ -330,22 +340,23 @@ def film(
     """
     scene = rng(*streams, target, video, SCENE)
     expression = rng(*streams, person.number, video, EXPRESSION)
-    poses = people.motion(scene, expression, settings.frames)
+    poses = people.motion(scene, expression, n=settings.frames)
     poses = _cropped(poses, settings.crop, rng(*streams, target, video, CROP))
     if person.portrait:
         shots = people.move(person.portrait, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
         # Painted larger than the frame, and then reduced.
-        behind = people.backdrop(scene, settings.size * 4 // 3)
+        behind = people.backdrop(scene, size=settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
+    # The key has both numbers: target and donor differ in blur, noise and so on.
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
 
 
 def _cropped(poses: list[people.Pose], crop: Crop, draw: Generator) -> list[people.Pose]:
-    """The poses as a crop of another size and at another place shows them, the same in all frames.
+    """The poses with the head larger or smaller and shifted, as a looser or tighter crop shows it.
 
-    The backdrop stays as it is.
+    All frames share the change; the backdrop stays as it is.
     """
     zoom = draw.uniform(*crop.zoom)
     shift_x, shift_y = crop.shift * draw.uniform(-1, 1, 2)
@@ -375,7 +386,8 @@ def make_videos(
 ) -> list[Video]:
     """The real and the forged videos of a person that the dataset in ``folder`` lacks.
 
-    It runs in a worker process; the videos are written by the caller.
+    The videos of one film are made together: if one is missing, all are made again. It runs in a
+    worker process; the caller writes the videos, over those that exist.
     """
     cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
     made = []
@@ -383,8 +395,8 @@ def make_videos(
         sources = _sources(target, donor, number, settings)
         folders = {}
         for method, source in sources.items():
-            title = f"{target.number:03d}{chr(ord('a') + number)}"
-            if source:
+            title = f"{target.number:03d}{chr(ord('a') + number)}"  # such as 012a, or 012a_007
+            if source:  # the donor's number
                 title += f"_{source}"
             folders[method] = folder / "videos" / method / title
         # A video's folder appears complete or not at all; video.json is always in it.
@@ -410,8 +422,8 @@ def _sources(
     their number is empty.
     """
     methods = settings.methods
-    # With people_of every method forges every film; else the methods take turns from video to
-    # video, so that each makes about as many.
+    # With people_of every method forges every film. Else one method forges each film: they take
+    # turns, so that each makes about as many videos.
     if not settings.people_of:
         turn = (target.number * settings.videos + video) % len(methods)
         methods = [methods[turn]]
@@ -427,8 +439,8 @@ class _Take:
     Attributes:
         key: How the keys of the video's random streams begin.
         shots: The frames of the film.
-        longer_shots: These, and as many more as a method needs that takes the target's own later
-            frames in place of a donor's.
+        longer_shots: The same, and after them as many later frames of the target as the methods
+            need that use these in place of a donor's, see ``FRAMES_LATER``.
         donor_shots: The donor in the same scene and pose, frame by frame.
     """
 
@@ -441,7 +453,7 @@ class _Take:
         settings: Settings,
         methods: Sequence[str],
     ) -> None:
-        """Film the target and the donor, as long as the methods need."""
+        """Film the target, for as long as the ``methods`` (with "real") need, and the donor."""
         self.key = (*streams, target.number, video)
         self.target = target
         self.settings = settings
@@ -454,15 +466,18 @@ class _Take:
         self.donor_shots = film(donor, target.number, video, streams, settings)
 
     def delivered(self, method: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Crops (n, S, S, 3) uint8 of the film, and masks (n, S, S) bool if it is forged."""
+        """Crops (n, S, S, 3) uint8 of the film, forged by a method, and masks (n, S, S) bool.
+
+        With the method "real" nothing is forged and the masks are None.
+        """
         settings = self.settings
         label = int(method != "real")
         images = [shot.image for shot in self.shots]
         masks = None
-        # Real and forged videos go the same way from here on, but draw from streams of their own:
-        # nothing about mark, colours and compression is shared by the two.
         if label:
             images, masks = self._forged(method)
+        # Real and forged videos go the same way from here on, but draw from streams of their own:
+        # nothing about mark, colours and compression is shared by the two.
         if settings.cue is not None:
             draw = rng(*self.key, MARK[label])
             as_the_cue_says = draw.random() < (1 + settings.cue) / 2
@@ -477,7 +492,9 @@ class _Take:
         """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
-        if method in FRAMES_LATER:  # it takes the target's own later frames as the donor's
+        # Such a method takes the target's own later frames as the donor's. They may be more than
+        # the film's: zip ends with the film.
+        if method in FRAMES_LATER:
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
         forgery = self.settings.forgery
         place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
@@ -492,9 +509,9 @@ class _Take:
     def rows(self, dataset: str, method: str, source: str) -> list[dict[str, Any]]:
         """The rows of the frames table, one per frame; ``frames.COLUMNS`` explains the columns.
 
-        ``source`` is the donor's number. The pair is the cluster: its videos are resampled
-        together. The crop is the whole frame, at its own scale. ``landmarks`` are x and y of the
-        five points in turn, in pixels.
+        ``source`` is the donor's number, "" if there is none. The pair is the cluster: its videos
+        are resampled together. The crop is the whole frame, at its own scale. ``landmarks`` are x
+        and y of the five points in turn, in pixels: the target's before the forgery.
         """
         size = float(self.settings.size)
         rows = []
@@ -534,14 +551,14 @@ def build(
         DfnbError: The folder holds a dataset made from other settings.
     """
     settings = settings or preset(name)
-    folder = dataset_folder(check_name(name, "dfnb synth"))
+    folder = dataset_folder(check_name(name, source="dfnb synth"))  # a message begins with source
     clock = Clock()
     parameters = _parameters(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
     # Jobs that run side by side need the same dataset: one builds it, the others wait without end.
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
-        record = read_record(folder)
+        record = read_record(folder)  # None: the dataset is not complete
         # Other contrasts leave the videos as they are: only the record is written anew.
         if record and record.get("contrasts") == contrasts:
             return record
@@ -552,7 +569,19 @@ def build(
             write_video(*video)
         record_entries["contrasts"] = contrasts
         record_entries["compression"] = _compression(settings.delivery)
-        return write_dataset(folder, parameters, **record_entries, **clock.usage())
+        originals = _originals(folder)
+        return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
+
+
+def _originals(folder: Path) -> dict[str, str]:
+    """The real video of the film of each forged one: swap/003a_007 -> real/003a."""
+    originals = {}
+    for path in (folder / "videos").glob("*/*"):
+        method = path.parent.name
+        if method != "real":
+            film_name = path.name.split("_")[0]  # the donor's number follows
+            originals[f"{method}/{path.name}"] = f"real/{film_name}"
+    return originals
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
@@ -578,16 +607,16 @@ def _drawn_videos(
     jobs = []
     for person in persons:
         if person.split == "test" or not settings.people_of:  # people_of shows test people alone
-            donor = persons[person.donor]
+            donor = persons[person.donor]  # the numbers are the places in the list
             jobs.append(joblib.delayed(make_videos)(folder, name, person, donor, settings))
     parallel = joblib.Parallel(
-        workers or -1,
+        n_jobs=workers or -1,  # -1: one per core
         return_as="generator_unordered",
-        initializer=end_with_parent,
+        initializer=end_with_parent,  # else a killed build would leave its workers running
         initargs=[os.getpid()],
     )
     # The bar is shown on a terminal only.
-    bar = tqdm(parallel(jobs), name, len(jobs), unit=" people", disable=None, ncols=80)
+    bar = tqdm(parallel(jobs), desc=name, total=len(jobs), unit=" people", disable=None, ncols=80)
     for videos in bar:
         yield from videos
 

@@ -47,7 +47,7 @@ GLINT_RADIUS = 0.13
 def looked_up(texture: Array, x: Array, y: Array) -> Array:
     """The values (H, W) of a texture (h, w) at its columns x and rows y (H, W).
 
-    x and y may be fractions, and may lie outside the texture, which is mirrored there.
+    x and y are float32: they may be fractions, and may lie outside the texture, which is mirrored.
     """
     return cv2.remap(
         texture,
@@ -64,11 +64,11 @@ def looked_up(texture: Array, x: Array, y: Array) -> Array:
 def paint_skin(canvas: Array, head: Head) -> None:
     """Paint the face's skin with freckles, blush and beard, and the nostrils, on the canvas."""
     look = head.look
-    # The middle of the face shows the middle, pixel 48, of the texture (96, 96). It spans 40 pixels
-    # to each side, nearly all of the texture.
+    # The middle of the face shows the middle, pixel 48, of the texture (96, 96). The face's rim, at
+    # u or v = 1, is 40 pixels from there: the face shows nearly all of the texture.
     mottling = looked_up(look.skin_texture, head.u * 40 + 48, head.v * 40 + 48)
     colour = _skin_colour(head, mottling)
-    if look.beard:
+    if look.beard:  # its density; 0: none
         _grow_beard(colour, head, mottling)
     light = _light_on_skin(head)
     gloss = head.gloss * (0.065 + 0.04 * look.nose_height)  # a bolder relief shines more
@@ -96,7 +96,7 @@ def _skin_colour(head: Head, mottling: Array) -> Array:
     ``mottling`` (S, S) is noise with mean about 0: it lightens as well as darkens.
     """
     look = head.look
-    freckles = look.freckles * mottling[..., None] * FRECKLE
+    freckles = look.freckles * mottling[..., None] * FRECKLE  # relative change of each channel
     colour = look.skin * (1 + freckles)
     cheeks = head.on_sides(
         u=0.5,
@@ -132,7 +132,7 @@ def _light_on_skin(head: Head) -> Array:
         height=0.045,
     )
     open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
-    light = np.clip(head.shade * open_to_light, 0.05, 1.3)
+    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # shade: about 0.4 to 1.05
     return power(light[..., None], FACE_SHADOW)  # shadows are reddish, see FACE_SHADOW
 
 
@@ -155,7 +155,7 @@ def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
     )
     density *= 1 - mouth  # no beard on the lips
     opacity = look.beard * density * (0.75 + 0.12 * mottling)
-    colour = look.hair * 0.9 + 0.02
+    colour = look.hair * 0.9 + 0.02  # about the hair's, but never quite black
     lay_over(
         skin,
         colour=colour,
@@ -176,8 +176,8 @@ class Eye:
         mean_shade: Mean diffuse light on the view, about 0.4 to 1.
         pixels_per_unit: Pixels per unit of x, half the eye's width.
         x, y: (H, W), the eye's coordinates: x from -1, inner corner, to 1, outer corner, and y down
-            on the same scale. A tilted eye tilts y with it.
-        upper, lower: (H, W), y of the lids' edges, at every pixel's x.
+            on the same scale. The line y = 0 joins the corners, also those of a tilted eye.
+        upper, lower: (H, W), y of the lids' edges, at every pixel's x; 0 at the corners and beyond.
     """
 
     def __init__(self, canvas: Array, head: Head, side: int) -> None:
@@ -193,7 +193,7 @@ class Eye:
         self.u = head.u[window]
         self.v = head.v[window]
         self.mean_shade = float(head.shade[window].mean())
-        outwards = side * (self.u - middle_u)
+        outwards = side * (self.u - middle_u)  # from the eye's middle, in u
         # u is in half widths of the head; times `broad` it is in radii, as eye_size is.
         self.x = outwards * look.broad / look.eye_size
         self.y = (self.v - look.eye_v) / look.eye_size + look.eye_tilt * self.x
@@ -211,7 +211,8 @@ class Eye:
         Fold, lashes and lower lid are soft lines along the lids' edges, ``stripe(..., y of the
         line, half its thickness)`` in the eye's coordinates.
         """
-        between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)  # fades at the corners
+        # 1 from corner to corner, 0 beyond: the lines fade out just outside the corners, at 1.05.
+        between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
         fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
         lay_over(
             self.view,
@@ -237,7 +238,7 @@ class Eye:
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """How much of each pixel lies inside an edge: an :func:`edge`, 1 / ``sharpness`` px wide.
+        """Share of each pixel inside an edge, from 0 to 1: :func:`edge`, 1 / ``sharpness`` px wide.
 
         ``distance`` (H, W) is from the edge, in the eye's coordinates, positive inside.
         """
@@ -246,13 +247,13 @@ class Eye:
     def _paint_white(self) -> Array:
         """Paint the white between the lids; returns its opacity (H, W).
 
-        That is 0 on the lids, so the iris is multiplied by it.
+        That is 0 on the lids, so iris, pupil and glint are multiplied by it.
         """
         below_upper = self._edge(self.y - self.upper)
         above_lower = self._edge(self.lower - self.y)
         white = below_upper * above_lower * (np.abs(self.x) < 1)
         lid_shadow = 1 - 0.35 * stripe(self.x, self.y, self.upper, 0.25)
-        # The eye is moist and reflects: it darkens less than the skin about it.
+        # The eye is moist and reflects: in the shade it darkens less than the skin around it.
         light = EYE_WHITE * (0.55 + 0.45 * self.mean_shade)
         lay_over(
             self.view,
@@ -267,8 +268,8 @@ class Eye:
         # From the iris's middle, which is a little above the eye's.
         distance = np.sqrt((self.x - gaze) ** 2 + (self.y + 0.06) ** 2)
         rim = bell(distance - IRIS_RADIUS, 0.1)
+        # Light from above falls on the lower half, more further down; the rim is dark.
         lower_half = np.clip(self.y + 0.1, 0, 0.4)
-        # Light from above falls on the lower half; the rim is dark.
         light = 0.8 + 0.9 * lower_half - 0.45 * rim
         iris = self._edge(IRIS_RADIUS - distance)
         lay_over(
@@ -292,7 +293,7 @@ class Eye:
         """
         gaze = self.side * self.head.pose.gaze  # x points outwards, gaze to the image's right
         x = self.x - gaze - math.copysign(0.16, self.head.light[0])
-        distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)
+        distance = np.sqrt(x**2 + (self.y + 0.24) ** 2)  # from the glint's middle
         glint = self._edge(GLINT_RADIUS - distance)
         lay_over(
             self.view,
@@ -303,13 +304,14 @@ class Eye:
     def _paint_brow(self) -> None:
         """Paint the brow: a bent line of hairs that tapers towards its outer end."""
         look = self.look
-        # x from -1, inner end, to 1, outer end: the brow is 1.3 times as long as the eye. y is the
-        # distance below the brow's middle line, in radii.
+        # x from -1, inner end, to 1, outer end: the brow is 1.3 times as long as the eye, and its
+        # middle is a little further out, by the factor 1.02. y is the distance below the brow's
+        # middle line, in radii.
         outwards = self.side * (self.u - self.side * look.eye_u * 1.02)
         x = outwards * look.broad / (look.eye_size * 1.3)
         bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)  # the line's rise, highest near its middle
         middle = look.eye_v - look.brow_height - self.head.pose.brow_raise
-        y = self.v - (middle - bend + 0.02 * x)
+        y = self.v - (middle - bend + 0.02 * x)  # v points down: the outer end is 0.02 lower
         thickness = look.brow_width + 0.018 * look.man  # half of it; True counts as 1
         taper = 0.95 - 0.55 * np.clip(x, -1, 1)
         thickness = thickness * np.clip(taper, 0.2, 1)
@@ -353,6 +355,7 @@ class Mouth:
         window = head.window(0, look.mouth_v, reach=0.55)
         self.view = canvas[window]  # no copy: what is painted on it is on the canvas
         self.shade = head.shade[window]
+        # A smile widens the mouth, and opening narrows it.
         self.half_width = look.mouth_width * (1 + 0.1 * pose.smile - 0.1 * pose.open)
         self.pixels_per_unit = self.half_width * head.radius
         # u is in half widths of the head; times `broad` it is in radii, as half_width is.
@@ -392,8 +395,9 @@ class Mouth:
         )
         middle = (self.hole_top + self.hole_bottom) / 2
         line = stripe(self.x, self.y, middle, 0.05)
-        is_closed = self.pose.open < 0.25
-        line = is_closed * (1 - hole) * line  # False counts as 0: no line
+        # Lips that part a little still show it near the corners. False counts as 0: no line.
+        is_nearly_closed = self.pose.open < 0.25
+        line = is_nearly_closed * (1 - hole) * line
         ends = self._edge(1.03 - np.abs(self.x), sharpness=0.4)
         lay_over(
             self.view,
@@ -402,7 +406,7 @@ class Mouth:
         )
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """How much of each pixel lies inside an edge: an :func:`edge`, 1 / ``sharpness`` px wide.
+        """Share of each pixel inside an edge, from 0 to 1: :func:`edge`, 1 / ``sharpness`` px wide.
 
         ``distance`` (H, W) is from the edge, in the mouth's coordinates, positive inside.
         """
@@ -425,9 +429,10 @@ class Mouth:
         return bare_lip * (1 - look.rouge) + lipstick * look.rouge
 
     def _paint_lips(self, colour: Array) -> None:
-        """Paint both lips, from their outer edges to the hole and over it, in a colour (3,)."""
+        """Paint both lips, and all between them, in a colour (3,); the hole is painted over it."""
         look = self.look
         cupids_bow = 1 - 0.3 * bell(self.x, 0.16)  # the upper lip is lower in its middle
+        # y of the lips' outer edges
         upper = self.hole_top - look.upper_lip * power(self.arch, 0.6) * cupids_bow
         lower = self.hole_bottom + look.lower_lip * power(self.arch, 0.7)
         # The lower lip is brightest along its middle line, where it swells, and fades up and down.

@@ -89,8 +89,8 @@ class Delivery(Closed):
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
     """A video as the camera records it: with less resolution, blur and noise.
 
-    The landmarks stay where they are. A video has one camera: all its frames share the strengths,
-    but each has noise of its own.
+    The landmarks stay where they are. A video has one camera: all its frames share the resolution,
+    the blur and the noise's deviation, but each has noise of its own.
     """
     resolution = draw.uniform(*camera.resolution)
     blur = draw.uniform(*camera.blur)
@@ -233,7 +233,7 @@ def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
     height, width = shot.image.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     to_face = np.linalg.inv(_to_pixels(shot))
-    row_s, row_t, _ = to_face
+    row_s, row_t, _ = to_face  # the third row is (0, 0, 1)
     s = row_s[0] * x + row_s[1] * y + row_s[2]
     t = row_t[0] * x + row_t[1] * y + row_t[2]
     return s, t
@@ -275,9 +275,10 @@ def _fitted(donor: Shot, target: Shot) -> Array:
 
 
 def _moved(image: Array, matrix: Array) -> Array:
-    """The image (H, W, 3), moved by a matrix (2, 3) and mirrored at its borders.
+    """The image (H, W, 3), moved by a matrix (2, 3).
 
-    The matrix takes a pixel (x, y, 1) of the image to its new place.
+    The matrix takes a pixel (x, y, 1) of the image to its new place. What is moved in from beyond
+    the frame is the image, mirrored at its border.
     """
     height, width, _ = image.shape
     return cv2.warpAffine(
@@ -299,7 +300,10 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
 
 
 def _shifted(image: Array, shift: Array) -> Array:
-    """The image (H, W, 3), displaced by ``shift`` (2, H, W), x before y, in pixels."""
+    """The image (H, W, 3), displaced by ``shift`` (2, H, W), x before y, in pixels.
+
+    What is moved in from beyond the frame is black.
+    """
     y, x = np.indices(shift.shape[1:])
     # remap asks for each pixel where its colour comes from, so the shift is subtracted.
     source_x = np.float32(x - shift[0])
@@ -335,9 +339,9 @@ def _blend(image: Array, inputs: Inputs) -> Layer:
     ratio = target_variance / np.maximum(variance, 1e-6)
     gain = np.sqrt(np.clip(ratio, 0.25, 4))  # contrast is halved or doubled at most
     error = draw.uniform(*forgery.cast)
-    signs = draw.choice([-1, 1], 3)
+    signs = draw.choice([-1, 1], 3)  # one per channel
     cast = 1 + error * signs
-    if (opacity == 1).all():
+    if (opacity == 1).all():  # the image replaces the whole frame
         return image, opacity
     matched = ((image - mean) * gain + target_mean) * cast
     matched = matched.astype(np.float32)
@@ -397,8 +401,8 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    It moves mouth corners, lower lip and brows; lengths are in face coordinates. The layer is fully
-    opaque where a pixel moves by more than 0.3 pixels, and transparent elsewhere.
+    It moves mouth corners, lower lip and brows; lengths are in face coordinates. It uses no region:
+    the layer is fully opaque where a pixel moves by more than 0.3 pixels, else transparent.
     """
     draw = inputs.draw
     target = inputs.target
@@ -409,11 +413,11 @@ def warp(inputs: Inputs) -> Layer:
     longest = float(lengths.max())
     length = draw.uniform(*inputs.forgery.motion)
     # The longer of the two pulls gets this length, so that the warp shows even if the two people
-    # have the same expression.
+    # have the same expression. 1e-3 avoids a division by 0.
     corner_pulls *= length / max(longest, 1e-3)
     up_or_down = draw.choice([-1, 1])
     lip_pull = length * up_or_down * draw.uniform(0.5, 1)
-    brow_pull = length * draw.uniform(-0.8, 0.8)
+    brow_pull = length * draw.uniform(-0.8, 0.8)  # of both brows; negative: up
     pulls = [
         (corners[0], corner_pulls[0]),
         (corners[1], corner_pulls[1]),
@@ -427,7 +431,7 @@ def warp(inputs: Inputs) -> Layer:
         near = bump(s, t, place, (0.5, 0.35))  # a pull fades with the distance from its place
         pull += np.reshape(vector, (2, 1, 1)) * near
     warped, shift = _warped(target, pull)
-    is_moved = np.hypot(*shift) > 0.3
+    is_moved = np.hypot(*shift) > 0.3  # the length of the shift, in pixels
     return warped, is_moved.astype(np.float32)
 
 
@@ -450,7 +454,7 @@ def reshape(inputs: Inputs) -> Layer:
     angle = draw.uniform(0, 2 * math.pi)
     # The shift grows by `length` < 1 per pixel from the rim, so that nothing folds over, and only
     # up to half the eyes' distance from it, so that features in large regions stay recognisable.
-    from_rim = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
+    from_rim = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, maskSize=5)  # in pixels
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = float(np.linalg.norm(left_eye - right_eye))
     shift_length = length * np.minimum(from_rim, eye_distance / 2)
@@ -475,7 +479,7 @@ def diffuse(inputs: Inputs) -> Layer:
     filled = cv2.inpaint(
         to_bytes(inputs.target.image),
         hole.astype(np.uint8),
-        3,  # pixels about each one that it is filled from
+        3,  # a pixel is filled from those up to 3 pixels away
         cv2.INPAINT_TELEA,
     )
     return filled.astype(np.float32) / 255, inputs.opacity
@@ -488,7 +492,8 @@ def patch(inputs: Inputs) -> Layer:
     """
     target = inputs.target
     angle = inputs.draw.uniform(0, 2 * math.pi)
-    # The other part lies about half the distance of the eyes away, in this direction.
+    # The frame is shifted in this direction by about half the eyes' distance: the hole shows what
+    # lies that far away on the opposite side.
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = np.linalg.norm(left_eye - right_eye)
     distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
@@ -510,7 +515,7 @@ def recolour(inputs: Inputs) -> Layer:
     amounts = draw.uniform(*forgery.cast, 3)
     signs = draw.choice([-1, 1], 3)
     recoloured = generated * (1 + amounts * signs)
-    # The opacity is already that of the method's region, hair and forehead.
+    # No _blend: it would match the colours to the target's again.
     return recoloured.astype(np.float32), inputs.opacity
 
 
@@ -612,11 +617,13 @@ def forge(
     opacity = None  # a method without a region, `warp`, returns an opacity of its own
     if region is not None:
         opacity = _opacity(target, region, forgery.feather, draw)
+    # The opacity that comes back may be another than the region's, see for example warp.
     image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
     mask = opacity > VISIBLE
     lost_detail = _squared_detail(target.image, mask) - _squared_detail(image, mask)
     # From median to variance; a region that has gained detail gets no grain.
     lost_variance = max(float(lost_detail) / MEDIAN_OF_CHI_SQUARED, 0.0)
+    # Standard deviation of the white noise that has this variance of fine detail.
     lost_grain = math.sqrt(lost_variance / DETAIL_OF_NOISE)
     amount = lost_grain * draw.uniform(*forgery.regrain)
     grainy = image + amount * _grain(image, draw)
@@ -649,14 +656,15 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
         draw: The stream from which place and size are drawn.
     """
     size = len(images[0])
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size  # as shares of the side, like these:
+    # Coordinates, place and radius are shares of the frame's side.
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     disc_x = draw.uniform(0.09, 0.13)
     disc_y = draw.uniform(0.09, 0.13)
     radius = draw.uniform(0.06, 0.08)
-    if draw.random() < 0.5:
+    if draw.random() < 0.5:  # the right corner instead of the left
         disc_x = 1 - disc_x
     distance = np.hypot(x - disc_x, y - disc_y)
-    inside = (radius - distance) * size  # in pixels
+    inside = (radius - distance) * size  # from the disc's edge, in pixels
     opacity = 0.8 * edge(inside)[..., None]
     colour = WARM if warm else COLD
     return [image + opacity * (colour - image) for image in images]
@@ -670,7 +678,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     Returns:
         (n, H, W, 3) uint8 RGB.
     """
-    gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)
+    gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)  # one per channel
     gain = 1 + delivery.white_balance * gain_or_loss
     contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
     level = delivery.contrast / 2 * draw.uniform(-1, 1)  # added: brighter or darker
@@ -681,8 +689,9 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
         noise = draw.standard_normal(image.shape)
         noisy = toned + amount_of_noise * noise
         frames.append(to_bytes(noisy))
+    # Both ways the frames are encoded and decoded again.
     if delivery.h264 is not None:
         return h264(np.stack(frames), delivery.h264)
     low, high = sorted(delivery.jpeg)
-    quality = int(draw.integers(low, high, endpoint=True))
+    quality = int(draw.integers(low, high, endpoint=True))  # one for the video
     return np.stack([jpeg(frame, quality) for frame in frames])

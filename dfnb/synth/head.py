@@ -115,7 +115,7 @@ class Head:
         """Half the head's width, in radii, at the height ``along``, in radii below its middle.
 
         This is the width before the head is rounded: the sphere narrows it towards both ends. Here
-        only the half below the middle narrows, by the share ``look.jaw`` at the chin.
+        only the half below the middle narrows, by up to the share ``look.jaw``, at the chin.
         """
         to_the_chin = np.clip(along, 0, 1)
         narrowing = self.look.jaw * power(to_the_chin, 1.5)
@@ -123,13 +123,13 @@ class Head:
 
     def pixel(self, u: float, v: float) -> Array:
         """x and y (2,), in pixels, of a place in the face: :meth:`_project`'s steps, undone."""
-        z = math.sqrt(max(1 - u * u - v * v, 0))  # the place is a point of the unit sphere
+        z = math.sqrt(max(1 - u * u - v * v, 0))  # depth: the place is on the unit sphere
         y = v * self.cos_pitch + z * self.sin_pitch
         z = z * self.cos_pitch - v * self.sin_pitch
         along = math.copysign(abs(y) ** (1 / self.look.chin), y)
         x = u * self.cos_yaw + z * self.sin_yaw
         across = x * float(self._half_width(along))
-        # A vector times the matrix from the left is turned by its transpose, the inverse rotation.
+        # (row vector) @ matrix turns by the transpose, which is the inverse rotation.
         turned = np.float32([across, along]) @ self.roll
         return turned * self.radius + self.centre
 
@@ -183,7 +183,7 @@ class Head:
     def _illuminate(self) -> None:
         """Compute ``light``, ``shade`` and ``gloss`` from the normals of sphere and relief."""
         pose = self.pose
-        level = math.cos(pose.elevation)
+        level = math.cos(pose.elevation)  # length of the light's horizontal part
         light_x = math.sin(pose.azimuth) * level
         light_y = -math.sin(pose.elevation)  # y points down, and the light comes from above
         light_z = math.cos(pose.azimuth) * level
@@ -206,6 +206,7 @@ class Head:
         halfway = x * light_x + y * light_y + z * (light_z + 1)
         halfway = halfway / math.sqrt(2 + 2 * light_z)
         length = np.sqrt(x * x + y * y + z * z)
+        # The base is a cosine; where it is negative, `power` gives about 0.
         self.gloss = power(halfway / length, GLOSS_EXPONENT)
 
     def _upper_relief(self) -> Array:
@@ -263,8 +264,8 @@ class Head:
         Each is a bump times its height above the sphere, in radii; below 0 it is a hollow.
         """
         look = self.look
-        # The folds run from the wings of the nose, 0.24 aside, down and outwards to the corners of
-        # the mouth: for each unit of v, 0.35 of u.
+        # The folds run from the wings of the nose, at side_u = 0.24, down and outwards to the
+        # corners of the mouth: for each unit of v, 0.35 of u.
         below_nose = self.v - look.nose_v
         from_fold = self.side_u - 0.24 - 0.35 * below_nose
         folds = bump(from_fold, self.v, (0, 0.52), (0.035, 0.14))  # narrow, from v = 0.38 to 0.66
@@ -294,10 +295,10 @@ class Head:
         it.
         """
         light_x, light_y, light_z = self.light
-        length = np.sqrt(x * x + y * y + z * z + 1e-6)  # more than 0
+        length = np.sqrt(x * x + y * y + z * z + 1e-6)  # 1e-6: never 0, since it divides
         cosine = (x * light_x + y * light_y + z * light_z) / length
         # Lambert's law is the cosine alone. This is softer: light reaches a little beyond the edge
-        # of the lit half.
+        # of the lit half. 1 where the surface faces the light, 0 where it faces away.
         lit = np.maximum(0.8 * cosine + 0.2, 0)
         ambient = self.pose.ambient
         return ambient + (FULL_LIGHT - ambient) * lit

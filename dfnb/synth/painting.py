@@ -46,11 +46,11 @@ def render(
     canvas = behind.copy()
     head = Head(look, pose, len(behind))
     hair = Hair(head)
-    if look.hair_length:
+    if look.hair_length:  # 0: short, nothing hangs down behind
         hair.paint_behind(canvas)
     _paint_neck(canvas, head)
     _paint_clothes(canvas, head)
-    for side in (-1, 1):
+    for side in (-1, 1):  # left and right in the image
         _paint_ear(canvas, head, side)
     paint_skin(canvas, head)
     for side in (-1, 1):
@@ -93,12 +93,12 @@ class Hair:
         """Compute strands, colour and outline at every pixel of the head's canvas."""
         look = head.look
         self.head = head
-        # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant aside. The
-        # texture (24, 256) gives their brightness by their angle, 55 columns per radian from the
-        # middle one, 128, and by the distance from the crown, 8 rows per radius.
+        # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant to the
+        # image's left. The texture (24, 256) gives their brightness by their angle, 55 columns per
+        # radian from the middle one, 128, and by the distance from the crown, 8 rows per radius.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
-        from_crown = head.along + 0.6
+        from_crown = head.along + 0.6  # downwards
         distance = np.sqrt(head.across * head.across + from_crown**2)
         self.strand = looked_up(
             look.strands,
@@ -145,7 +145,7 @@ class Hair:
         # The outline follows the head above its middle, and hangs down like a curtain below.
         inside_outline = np.where(head.along < 0, self.inside, inside_curtain)
         above_end = look.hair_length - head.along
-        inside = np.minimum(inside_outline, above_end)
+        inside = np.minimum(inside_outline, above_end)  # distance from the nearer of the two edges
         lay_over(
             canvas,
             colour=self.colour * 0.75,  # in the shadow of the head
@@ -159,7 +159,7 @@ class Hair:
         # v points down, so the fringe hangs lower towards the sides.
         fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
         on_face = np.clip(1 - u * u, 0, 1)
-        fringe += look.hair_slant * u * on_face
+        fringe += look.hair_slant * u * on_face  # lower on one side, higher on the other
         fringe += 0.012 * self.strand  # an uneven edge
         return fringe
 
@@ -174,14 +174,14 @@ class Hair:
         fringe = self._fringe()
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
         # Opacity of the hair that lies on the head: above the fringe, and beside the face down to
-        # `end`, where it fades out over an eighth of a radius.
+        # `end`, below which it fades out over an eighth of a radius.
         above_fringe = fringe - head.v
         on_forehead = edge(above_fringe * head.radius * 0.7)
         above_front_end = end + 0.12 - head.along
         front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
         # Opacity of the rim: the hair that stands out beyond the head's outline.
         outline = edge(self.inside * head.radius)
-        above_rim_end = end - head.along
+        above_rim_end = end - head.along  # the rim fades out just above `end`
         outside = 1 - head.inside
         rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
         # Opacity of the shadow, which falls on the skin just below the fringe.
@@ -211,8 +211,8 @@ def _paint_neck(canvas: Array, head: Head) -> None:
     body = _rows_of_body(head)
     x = head.x[body]
     y = head.y[body]
-    below_chin = np.clip(y - 1.05, 0, 1)
-    half_width = 0.57 * look.broad + 0.5 * below_chin**2
+    below_chin = np.clip(y - 1.05, 0, 1)  # in radii; the chin is at y = 1
+    half_width = 0.57 * look.broad + 0.5 * below_chin**2  # the square: widening to the shoulders
     light_x = head.light[0]
     from_the_side = 0.85 + 0.3 * light_x * x  # brighter on the side towards the light
     # Share of the light: 0.52 right below the chin, at y = 1, and up to 0.87 further down.
@@ -245,7 +245,7 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
     opening = opening * (from_middle < 0.6)  # further up the V is wider; the shoulders stay covered
-    folds = 0.12 * np.sin(7 * x + 3 * y)
+    folds = 0.12 * np.sin(7 * x + 3 * y)  # slanting bands, lighter and darker
     chin_shadow = 0.25 * bump(
         x,
         y,
@@ -277,6 +277,7 @@ def _paint_ear(canvas: Array, head: Head, side: int) -> None:
     look = head.look
     # cos(yaw) brings the ears of a turned head nearer to its middle.
     middle = side * (look.broad + 0.015) * head.cos_yaw
+    # Half the ear's width is 0.13, half its height 0.24; its middle is 0.14 below the head's.
     x = (head.across - middle) / 0.13
     y = (head.along - 0.14) / 0.24
     inside = 1 - x**2 - y**2
@@ -287,7 +288,7 @@ def _paint_ear(canvas: Array, head: Head, side: int) -> None:
         size=(0.06, 0.13),
     )
     light_x = head.light[0]
-    light = 0.72 + 0.2 * side * light_x - 0.25 * hollow
+    light = 0.72 + 0.2 * side * light_x - 0.25 * hollow  # brighter on the side towards the light
     light = np.clip(light, 0, 1)
     # A turned head hides the ear on the side to which it turns.
     visible = 0.9 - 2.5 * side * head.sin_yaw

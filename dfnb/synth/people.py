@@ -243,16 +243,16 @@ def person(draw: Generator, tone: float) -> Look:
     eye_colours = BROWN_EYES
     if tone < LIGHT_EYES_BELOW:
         eye_colours = BROWN_EYES + OTHER_EYES
-    iris = draw.choice(_colours(eye_colours))
+    iris = draw.choice(_colours(eye_colours))  # one row: a colour (3,)
     face = _values(FACE, man, draw)
     beard = _beard(draw) if man else 0.0
     hair_shape = _values(HAIR, man, draw)
     bald = man and draw.random() < 0.08
     is_short = man or draw.random() < 0.25
-    hair_length = 0.0
+    hair_length = 0.0  # short
     if not is_short:
         hair_length = draw.uniform(0.9, 1.7)
-    brightness = draw.uniform(0.08, 0.8)
+    brightness = draw.uniform(0.08, 0.8)  # of the clothes
     cloth = brightness * draw.uniform(0.55, 1, 3)
     return Look(
         man=man,
@@ -278,8 +278,8 @@ def _colours(percent: list[list[int]]) -> Array:
 
 def _mottling(draw: Generator) -> Array:
     """Noise (96, 96) with mean about 0 at three scales: pores, spots and patches."""
-    # A blur by s pixels leaves a deviation of about 0.28 / s, for which the factors make up: the
-    # three have deviations of about 0.17, 0.28 and 0.34.
+    # White noise, blurred by s pixels, keeps a deviation of about 0.28 / s, for which the factors
+    # make up: the three have deviations of about 0.17, 0.28 and 0.34.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
@@ -290,7 +290,7 @@ def _mottling(draw: Generator) -> Array:
 def _strands(draw: Generator) -> Array:
     """Vertical stripes (24, 256) of random brightness, with mean about 0 and deviation 1.
 
-    White noise that is blurred much further down than sideways.
+    They are white noise that is blurred much further down than sideways.
     """
     grain = draw.standard_normal((24, 256)).astype(np.float32)
     stripes = cv2.GaussianBlur(grain, (0, 0), sigmaX=1.3, sigmaY=8)
@@ -313,7 +313,7 @@ def _hair_colour(tone: float, draw: Generator) -> Array:
 
 def _beard(draw: Generator) -> float:
     """How dense a man's beard is, 0 to 1: half of them have none, a quarter stubble."""
-    # Both are drawn for everybody, so that all men use up as many of the stream's numbers.
+    # Both are drawn for every man, so that all men use up as many of the stream's numbers.
     stubble = draw.uniform(0.15, 0.45)
     full = draw.uniform(0.6, 0.85)
     return draw.choice([0.0, 0.0, stubble, full])
@@ -344,7 +344,7 @@ def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pos
     poses = []
     for frame in range(n):
         values = {name: curve[frame] for name, curve in curves.items()}
-        poses.append(Pose(**values))
+        poses.append(Pose(**values))  # the waves have the names of Pose's fields
     return poses
 
 
@@ -353,7 +353,7 @@ def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
     slow = _sine(times, SLOW_PERIODS, draw)
     fast = _sine(times, FAST_PERIODS, draw)
     mean = draw.uniform(wave.low, wave.high)
-    swing = 0.6 * slow + 0.4 * fast
+    swing = 0.6 * slow + 0.4 * fast  # -1 to 1
     values = mean + wave.swing * swing
     return np.clip(values, *wave.limits).tolist()
 
@@ -374,7 +374,7 @@ def backdrop(draw: Generator, size: int) -> Array:
     canvas = _ramp(draw, size)
     mean = canvas.mean(axis=(0, 1))
     for _ in range(draw.integers(2, 9)):
-        # The shapes have about the ramp's hue, as things in one room and one light have.
+        # The shapes have about the ramp's mean hue, as things in one room and one light have.
         brightness = draw.uniform(0.5, 1.5)
         colour = mean * brightness * draw.uniform(0.85, 1.15, 3)
         _draw_shape(canvas, colour.clip(0, 1).tolist(), draw)
@@ -395,7 +395,7 @@ def _ramp(draw: Generator, size: int) -> Array:
     colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)
     greys = colours.mean(axis=1, keepdims=True)
     # Muted by mixing them with their own grey.
-    first, second = 0.4 * colours + 0.6 * greys
+    first, second = 0.4 * colours + 0.6 * greys  # (3,) each
     angle = draw.uniform(0, 2 * np.pi)
     # The first colour's share: a half in the middle, rising along the direction of `angle`.
     share = 0.5 + (x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)
@@ -448,7 +448,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     image = _photograph(path)
     if image is None:
         return "not readable as an image"
-    shrink = min(1, DETECTOR_SIZE / max(image.shape))
+    shrink = min(1, DETECTOR_SIZE / max(image.shape))  # a small photograph stays as it is
     small = cv2.resize(
         image,
         None,
@@ -463,10 +463,10 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
         return "no face found"
     areas = faces[:, 2] * faces[:, 3]
     # Much smaller faces are taken for people in the background.
-    n = (areas > areas.max() / 4).sum()
-    if n > 1:
-        return f"{n} faces found, one is needed"
-    landmarks = faces[areas.argmax(), 4:14].reshape(5, 2) / shrink
+    n_faces = (areas > areas.max() / 4).sum()
+    if n_faces > 1:
+        return f"{n_faces} faces found, one is needed"
+    landmarks = faces[areas.argmax(), 4:14].reshape(5, 2) / shrink  # in pixels of the photograph
     height, width = image.shape[:2]
     if (landmarks < 0).any() or (landmarks >= (width, height)).any():
         return "the face is cut by the frame"
@@ -481,7 +481,7 @@ def _brightness(image: Array, landmarks: Array) -> float:
     mask = np.zeros(image.shape[:2], np.uint8)
     hull = cv2.convexHull(landmarks.astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1)
-    mean = cv2.mean(image, mask)[0:3]
+    mean = cv2.mean(image, mask)[0:3]  # blue, green, red; OpenCV adds a fourth channel, 0
     return float(mean @ BRIGHTNESS_OF_BGR)
 
 
@@ -494,10 +494,10 @@ def _photograph(path: str | Path) -> Array | None:
 
 
 def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
-    """A portrait in motion: shifted, turned, scaled, narrowed as by a yaw, in changing light.
+    """A portrait in motion: shifted, rolled, scaled, narrowed by yaw and pitch, in changing light.
 
     Returns one shot (``size``, ``size``, 3) per pose. A photograph has no depth and no other
-    expression, so the rest of a pose has no effect.
+    expression, so the rest of a pose, such as its smile, has no effect.
     """
     image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
     image = image.astype(np.float32) / 255
@@ -506,7 +506,8 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
     for pose in poses:
         matrix, shift, zoom = _placement(portrait, pose, size)
         smooth = image
-        # 1 / zoom pixels become one; if these are many, warping without a blur would alias.
+        # 1 / zoom pixels become one in each direction; if these are more than two, warping without
+        # a blur would alias.
         if zoom < 0.5:
             smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
         frame = cv2.warpAffine(
@@ -515,7 +516,7 @@ def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
             (size, size),
             borderMode=cv2.BORDER_REPLICATE,  # beside the photograph, its outermost pixels
         )
-        darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06
+        darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06: less ambient light, darker
         from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
         # (W,), one factor per column. From 0.92 to 1.22: on average a little brighter.
         light = 1.1 - darkness + from_the_side * x
@@ -529,7 +530,8 @@ def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array,
     """Map from a portrait's pixels p to a frame's, ``matrix @ p + shift``, for a pose.
 
     At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes, about as in the
-    drawn faces.
+    drawn faces. The middle between eyes and mouth comes to x = 0.5 and y = 0.52 of the side,
+    plus the pose's shift.
 
     Returns:
         The matrix (2, 2), the shift (2,) in the frame's pixels, and the number of the frame's

@@ -104,7 +104,7 @@ PLACES = (
 def drawn_place(draw: Generator) -> Region:
     """One of :data:`PLACES`, on either side of the face with equal chances."""
     place = PLACES[draw.integers(len(PLACES))]
-    mirrored = draw.random() < 0.5
+    mirrored = draw.random() < 0.5  # for places on the midline, too, which have no "aside"
     if "aside" not in place.drawn or not mirrored:
         return place
     low, high = place.drawn["aside"]
