@@ -146,7 +146,9 @@ def _adjusted(tests: pd.Series, family: pd.Series, place: int) -> pd.DataFrame:
 def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
     """The results, and every difference a second time with its two detectors exchanged.
 
-    The table has each pair of detectors once, in the order of the notebooks.
+    The table has each pair of detectors once. The standard error and other columns without a sign
+    are the same in both directions. Columns such as ``by_seed`` are not turned, because no claim
+    reads them.
     """
     differences = results[results["minus"] != ""]
     turned = differences.assign(
@@ -163,7 +165,7 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
     """The results that a claim is about.
 
-    A test set has one row; if a run collapsed it has two, without that run and with it.
+    A test set has one row; if a run collapsed it has two, without the collapsed runs and with all.
     """
     wanted = {
         "detector": claim.detector,
@@ -186,7 +188,7 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
     A name without a test set is kept: the claim gets a row there, "not testable".
     """
-    train_set = "".join(numbers["train_set"].unique())  # one detector has at most one; else ""
+    train_set = "".join(numbers["train_set"].unique())  # a detector has one; "" without numbers
     patterns = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     test_sets = []
     for name in claim.sets:
@@ -259,6 +261,7 @@ def _p_values(
 def _without_verdict(number: pd.Series) -> str:
     """The text in place of a verdict, with the reason; empty where a verdict can be given."""
     left_out, runs = map(int, number["collapsed"].split(" of "))  # such as "1 of 5"
+    # If all runs collapsed, none was left out: the number is of runs that learned nothing.
     if left_out == runs or left_out > MOST_COLLAPSED:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
@@ -278,7 +281,7 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
         is_within = number["test_set"] == number["train_set"]
         return "within" if is_within else "cross"
-    return "localisation"
+    return "localisation"  # measures of maps and of located regions
 
 
 def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
@@ -307,7 +310,7 @@ def published(names: Iterable[str]) -> pd.DataFrame:
     with explained(path, "as a table of figures", "correct it"):
         table = pd.read_csv(path, dtype={"value": float})
         table = table.rename(columns={"level(frame/video/image)": "level"})
-    parts = [table.head(0)]
+    parts = [table.head(0)]  # the columns, where no name is given
     for name in names:
         is_named = table["paper"].str.startswith(name) | (table["method"] == name)
         of_paper = table[is_named].assign(paper=name)
@@ -325,11 +328,13 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     registry = content()
     names = {}  # from the names of datasets in published.csv to ours
     for ours, theirs in registry.datasets.items():
-        names.update(dict.fromkeys(theirs, ours))
+        names.update(dict.fromkeys(theirs, ours))  # one of ours may have several there
     figures = published(set(results["published_as"]) - {""})
     is_auc = figures["metric"] == "AUC"
+    # A paper's table also quotes the best of earlier papers.
     is_of_others = figures["method"].str.startswith("previous best")
     figures = figures[is_auc & ~is_of_others]
+    # By the names in published.csv, which are replaced below; None where nothing is assumed.
     by_set = figures[["test_set", "train_set"]].map(registry.assumed.get)
     figures["assumed"] = by_set["test_set"].fillna(by_set["train_set"])
     figures = figures.replace({"train_set": names, "test_set": names})
@@ -338,5 +343,5 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     figures = figures[[*keys, "published", "assumed", "source", "confidence"]]
     figures = figures.drop_duplicates(keys)
     results = results.merge(figures, on=keys, how="left")
-    texts = results["published"].map("{:.3f}".format)
+    texts = results["published"].map("{:.3f}".format)  # "nan" where no figure is known
     return results.assign(published=texts.replace("nan", ""))

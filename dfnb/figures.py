@@ -35,7 +35,8 @@ def style() -> None:
         Path(__file__).with_suffix(".mplstyle"),
     ]
     plt.style.use(styles)
-    if get_ipython():  # a panel of frames as JPEG is a tenth as large as its PNG
+    # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
+    if get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 
@@ -50,8 +51,10 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     metadata = dict.fromkeys(changing)  # None: matplotlib leaves the entry out
     for path in paths[:2]:
         with atomic(path) as temporary:
-            figure.savefig(temporary, metadata=metadata)
+            figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
             if path.suffix == ".png":
+                # Without alpha, for which Pillow has a coarser choice of colours only. The PNG
+                # that is written anew lacks matplotlib's metadata.
                 picture = Picture.open(temporary).convert("RGB")
                 picture.quantize().save(temporary, optimize=True)
     write_bytes(paths[2], f"{caption}\n".encode())
@@ -81,7 +84,7 @@ def with_legend(figure: Figure) -> Figure:
     figure.legend(
         handles,
         labels,
-        loc="outside upper center",
+        loc="outside upper center",  # the style's constrained layout makes room for it
         ncols=3,
     )
     return figure
@@ -99,11 +102,12 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3))
     log = pd.concat([run.log for run in phases], ignore_index=True)
     log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
+    # One line per loss term; its legend is drawn above both axes.
     log.filter(like="loss_").plot(ax=left, marker=".", colormap="tab10", legend=False)
     log["validation_auc"].plot(ax=right, marker=".")
     last = phases[-1]
     earlier_epochs = len(log) - len(last.log)
-    chosen = last.record["chosen"]
+    chosen = last.record["chosen"]  # its epoch is counted from 1 within the phase
     right.axvline(earlier_epochs + chosen["epoch"], linestyle=":")
     left.set_title("training loss by epoch")
     right.set_title("validation AUC, dotted: chosen epoch")
@@ -116,7 +120,7 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
 
 
 def forest(rows: pd.DataFrame, column: str) -> Figure:
-    """A forest plot of the first metric of the rows: each detector's mean with its interval.
+    """A forest plot of the metric of the first row: each detector's mean with its interval.
 
     Args:
         rows: Rows of the results.
@@ -126,7 +130,7 @@ def forest(rows: pd.DataFrame, column: str) -> Figure:
     first = rows.iloc[0]  # the figure has one metric, the table may have several
     rows = rows[rows["metric"] == first["metric"]]
     panels = rows.groupby(column, sort=False)
-    heights = panels.size() + 1  # in lines; one is the title
+    heights = panels.size() + 1  # of each panel, in lines: one per row and one title
     # In inches: a line has 0.2, and the label below the panels 0.6.
     figure, _ = plt.subplots(
         len(panels),
@@ -143,12 +147,12 @@ def forest(rows: pd.DataFrame, column: str) -> Figure:
 
 def _draw_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """Draw each detector's value, interval and values per seed; the first detector is on top."""
-    names = rows["detector"]
+    names = rows["detector"]  # categories on the y axis: the first is at 0, the next at 1
     axis.plot(rows["value"], names, "o")
     axis.hlines(names, rows["low"], rows["high"])
     for name, by_seed in zip(names, rows["by_seed"]):  # by_seed: a text, "0.812, 0.834"
         values = [float(value) for value in by_seed.split(", ")]
         same_line = [name] * len(values)
         axis.plot(values, same_line, ".", color="0.25", markersize=3)
-    axis.axvline(0.5, color="0.4", linestyle=":")  # chance
+    axis.axvline(0.5, color="0.4", linestyle=":")  # the AUC of chance
     axis.set_ylim(names.nunique() - 0.5, -0.5)  # downwards, with half a line of margin

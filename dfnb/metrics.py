@@ -13,8 +13,8 @@ that share people) by one of four methods (column ``interval_method`` of the res
 - ``bootstrap``: EER and AP;
 - ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
   class has a single cluster; or an accuracy is at a validation threshold from fewer than
-  :data:`FEWEST_VALIDATION` clusters; or one side of a difference is exactly 0 or 1, and so has a
-  standard error of 0.
+  :data:`FEWEST_VALIDATION` clusters, or from a record that does not say how uncertain it is; or
+  one side of a difference is exactly 0 or 1, and so has a standard error of 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,6 @@ import pandas as pd
 from dfnb.settings import DfnbError
 from dfnb.statistics import (
     NAN,
-    THRESHOLD_REPLICATES,
     Array,
     Design,
     Outcome,
@@ -68,8 +67,8 @@ LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deleti
 # "deletion 0" is P(fake) before any deletion, "deletion" the mean over the curve.
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
-# the threshold is too narrow. In records without one, the threshold counts as fixed.
-FEWEST_VALIDATION = 100
+# the threshold is too narrow.
+FEWEST_VALIDATION = 50
 # A map fails its sanity check where one of these means reaches its limit: "all", the rank
 # correlation with the map of a network with random weights in all layers; "empty", the share of
 # empty maps.
@@ -78,7 +77,7 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
     """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
-    label = scores["label"]
+    label = scores["label"]  # int, compared with a bool below: 2 equals neither
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
     problems = {
@@ -116,16 +115,17 @@ class Units:
             above the threshold, and AT_THRESHOLD, 1 where that is right; else 0. FALSE_ALARMS is
             CALLED of real units, NaN of fakes.
         seeds: The seed of each table; None for the table of another tool.
-        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
+        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table,
+            0 where one has no ``thresholds``.
         thresholds: What the threshold of each table might have been on other validation clusters,
-            (THRESHOLD_REPLICATES,) each; none without thresholds.
+            (THRESHOLD_REPLICATES,) each.
     """
 
     index: pd.DataFrame
     columns: dict[str, Array]
     seeds: list[int | None]
     validation_clusters: int = 0
-    thresholds: Sequence[Array] = ()
+    thresholds: Sequence[Sequence[float]] = ()
 
     @cached_property
     def design(self) -> Design:
@@ -159,10 +159,10 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     Raises :class:`DfnbError` when units, labels, methods or clusters differ.
     """
     parts = [_of_level(table, level) for table in tables]
-    index = parts[0][LEVELS[level]]
+    index = parts[0][LEVELS[level]]  # the same of every part, as is checked now
     for part in parts:
         check_same_units(index, part[LEVELS[level]])
-    # "inner" keeps the columns that all tables have.
+    # "inner" keeps the columns that all tables have; those without any value are dropped.
     data = pd.concat(parts, join="inner").dropna(axis=1, how="all")
     columns = {}
     for name in _measures(data):
@@ -172,7 +172,6 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
-    replicates = []
     # The threshold is of frame scores; for means over a video it would mean nothing.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
@@ -180,19 +179,19 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
         columns[FALSE_ALARMS] = np.where(index["label"], NAN, called)
-        for table, threshold in zip(tables, thresholds):
-            # A record without replicates has the threshold itself, as if it were certain.
-            values = table.attrs.get("threshold_replicates", threshold)
-            replicates.append(np.resize(values, THRESHOLD_REPLICATES))
     seeds = [table.attrs.get("seed") for table in tables]
     validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
-    return Units(index, columns, seeds, min(validation_clusters), replicates)
+    replicates = [table.attrs.get("threshold_replicates", []) for table in tables]
+    # An older record has no replicates, so it does not say how uncertain its threshold is.
+    fewest = min(validation_clusters) if all(replicates) else 0
+    return Units(index, columns, seeds, fewest, replicates)
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     """A score table itself at frame level; one row per video, with the means over frames, at video.
 
-    It is sorted, so that the order of the rows of ``table`` changes nothing.
+    A mean is over the frames that have a value, as not every frame has a mask. Rows are sorted, so
+    that the order of the rows of ``table`` changes nothing.
     """
     frames = table.sort_values(KEYS, ignore_index=True)
     if level == "video":
@@ -211,7 +210,7 @@ def _measures(table: pd.DataFrame) -> list[str]:
 
 
 def check_same_units(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Raise :class:`DfnbError` unless two indices of :class:`Units` are equal."""
+    """Raise :class:`DfnbError` unless two ``index`` tables of :class:`Units` are equal."""
     if first.equals(second):
         return
     differing = pd.concat([first, second]).drop_duplicates(keep=False)
@@ -258,7 +257,8 @@ class Estimates:
         The influences, or replicates, of the two sides are subtracted: a paired comparison. What is
         hard for both detectors cancels, so the interval is narrower than from two variances.
         """
-        # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow.
+        # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow. The
+        # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
         return replace(
             self,
@@ -297,7 +297,7 @@ class Estimates:
 def mean(estimates: Sequence[Estimates]) -> Estimates:
     """The mean of estimates of the same seeds on the same units, such as under several conditions.
 
-    All must be bounded, with influences as their ``spread``.
+    All must be of one metric that is bounded and has influences as its ``spread``.
     """
     values = np.mean([part.values for part in estimates], axis=0)
     spread = np.mean([part.spread for part in estimates], axis=0)
@@ -323,7 +323,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
     design = data.design
     column = data.columns["score" if metric in METRICS else metric]
     if metric == "AUC":
-        values, influence = auc(column, design.label)
+        values, influence = auc(column, design.label)  # (tables,) and (tables, n)
         return Estimates(
             values,
             influence,
@@ -332,7 +332,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
             independent=design.pairs,
         )
     if metric in CURVE_METRICS:
-        values, replicates = data.curves
+        values, replicates = data.curves  # of EER and AP at once, and computed once
         spread = np.array([of_table[metric] for of_table in replicates])
         how = "bootstrap" if design.fewest > 1 else "none"
         return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
@@ -352,9 +352,9 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
-    if has_threshold:
+    if has_threshold and not rests_on_few:
         influence = np.hstack([influence, _moved_by_thresholds(data, balanced)])
-    is_share = column.min() >= 0 and column.max() <= 1
+    is_share = column.min() >= 0 and column.max() <= 1  # not so a correlation, for example
     return Estimates(
         values,
         influence,
@@ -403,7 +403,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
     Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
-    if not (np.min(probability) >= 0 and np.max(probability) <= 1):
+    if not (np.min(probability) >= 0 and np.max(probability) <= 1):  # so that NaN fails, too
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():

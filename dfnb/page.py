@@ -18,12 +18,16 @@ OTHERS = "other_notebooks"
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
-    """The main table, ordered by the cross-dataset mean."""
+    """The main table, ordered by the cross-dataset mean.
+
+    Detectors without that mean follow, by their highest value on any test set.
+    """
     table = report.table("cross_dataset")
     rows = report.rows("cross_dataset")  # one row per detector and test set, or mean over sets
     rows["is_mean"] = rows["mean_over"] != ""
+    # True before False, then high before low.
     means_first = rows.sort_values(["is_mean", "value"], ascending=False)
-    order = means_first["detector"].unique()
+    order = means_first["detector"].unique()  # by the first row of each
     return table.reindex(order)
 
 
@@ -36,6 +40,7 @@ def answer(report: tables.Report, best: str) -> str:
     pairs = means.query("detector == @best or minus == @best")  # differences of best and another
     if pairs.empty:
         return f"{best} is compared with no other detector on datasets not trained on."
+    # A difference that is decided favours ``best``, which has the highest mean.
     undecided = pairs[tables.verdicts(pairs) == "undecided"]
     tied = {*undecided["detector"], *undecided["minus"]} - {best}
     if tied:
@@ -49,26 +54,30 @@ def answer(report: tables.Report, best: str) -> str:
 def maps(report: tables.Report, detector: str) -> pd.DataFrame:
     """How much of each map of a detector is on forged pixels, and how much would be by chance.
 
-    ``verdict`` is that of the map's sanity check.
+    One row per map and test set. Beside energy and chance: the energy of the mean training mask as
+    the map ("constant"), and ``verdict``, that of the map's sanity check. Empty where no map was
+    measured.
     """
     table = report.table("attribution")
-    is_detector = table.index.isin([detector], level=0)
+    is_detector = table.index.isin([detector], level=0)  # the index is detector, map and test set
     return table[is_detector].filter(regex="energy|chance|verdict")
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """The tables and figures that were saved in a report, by the notebook that explains them.
 
-    An item has ``name`` and ``caption``; a table also has ``table``, its HTML.
+    An item has ``name`` and ``caption``; a table also has ``table``, its HTML. Those that no entry
+    of ``report.tables`` declares, saved by a notebook itself, are under :data:`OTHERS`.
     """
     items = defaultdict(list)
     folder = report.store.folder
+    # Each saved table or figure has a caption file of its name.
     caption_paths = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
     for path in sorted(caption_paths):
         item = {"name": path.stem, "caption": path.read_text(encoding="utf-8")}
         if path.parent.name == "tables":
             csv = path.with_suffix(".csv")
-            # As text: numbers are shown as they were saved.
+            # As text: numbers are shown as they were saved, and "nan" or nothing as such.
             table = pd.read_csv(csv, dtype=str, keep_default_na=False)
             item["table"] = table.to_html(index=False)
         notebook = OTHERS
@@ -90,7 +99,7 @@ def rebuild(profile: str) -> Path:
         if spec.figure:
             report.figure(name)
     ranked = leaderboard(report)
-    best = ranked.index[0]
+    best = ranked.index[0]  # the name of the first detector
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True)
     page = environment.get_template("page.html.jinja")

@@ -26,7 +26,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 
     Args:
         rows: See :data:`Row`.
-        titles: Of the columns.
+        titles: Of the columns; none by default.
     """
     columns = max(len(images) for _, images, _, _ in rows)
     row_height = WIDTH / max(columns, 5)  # as for 5 columns at least: fewer would become huge
@@ -47,7 +47,8 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
             extent_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
             axis.imshow(image, extent=extent_of_mask, **keywords)
             if np.min(mask) < np.max(mask):  # else there is no outline
-                # A black and a white line: one of them is visible on any background.
+                # A black and a white line: one of them is visible on any background. The mask is 0
+                # or 1, so both levels lie at its edge.
                 axis.contour(
                     mask,
                     levels=[0.4, 0.6],
@@ -60,16 +61,16 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 
 
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
-    """About ``columns`` frames of a dataset's split test: some of each method, real ones last.
+    """About ``columns`` frames of a dataset's test split: some of each method, real ones last.
 
-    Each is the first frame of another video.
+    All methods have equally many, at least one. Each is the first frame of another video.
     """
     frames = select(load_frames(name), "test")
     first_frames = frames.drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
-    videos_per_method = max(1, columns // by_method.ngroups)
+    videos_per_method = max(1, columns // by_method.ngroups)  # "real" counts as a method
     chosen = by_method.head(videos_per_method)
-    return chosen.sort_values("label", ascending=False, kind="stable")
+    return chosen.sort_values("label", ascending=False, kind="stable")  # label 1 is fake
 
 
 @torch.inference_mode()
@@ -89,9 +90,9 @@ def frames_panel(
     network = run.network()
     batch = as_batch(frames, run.settings)
     outputs = outputs_of(network, batch["image"])
-    masks = batch["mask"][:, 0].numpy()
+    masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
-    for name, values in network.panel(outputs, batch).items():
+    for name, values in network.panel(outputs, batch).items():  # (n, h, w), the paper's pictures
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     # Network.maps names what each map is made from; "localise" is the method of the network.
     located = [name for name, where in network.maps().items() if where == "localise"]
@@ -99,8 +100,9 @@ def frames_panel(
         frame_maps = maps.of(run, frames, name)
         rows.append((name, frame_maps, masks, MAP))
     titles = []
-    scores = network.score(outputs)
+    scores = network.score(outputs)  # (n,) P(fake)
     for method, score, mask, has_mask in zip(frames["method"], scores, masks, batch["has_mask"]):
+        # Real frames have a mask, which is all zero; a fake without one has an unknown region.
         forged = f"{mask.mean():.0%} forged" if has_mask else "no mask"
         titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
     return panel(rows, titles)
@@ -113,7 +115,7 @@ def sample_grid(
 ) -> Figure:
     """Frames of a dataset with their true masks: one row per method, real first.
 
-    A row has the first frames of ``columns`` videos.
+    A row has the first frame of each of at most ``columns`` videos.
     """
     frames = select(load_frames(name), split)
     pixels = Pixels(frames.attrs["folder"])
@@ -126,6 +128,7 @@ def sample_grid(
         for frame in of_method.head(columns).itertuples():
             crop = pixels.crop(frame.path, frame.row)
             crops.append(crop)
+            # All False for a real frame, and for a fake frame without a mask.
             mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             masks.append(mask)
         rows.append((method, crops, masks, {}))

@@ -214,7 +214,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
 
     Another tool, whose training set is unknown, is compared with all main detectors and tools.
     """
-    # Of papers, of other tools (no variant either), and of ablations.
+    # Main detectors, other tools, which have no variant either, and the variants MAIN.
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
     # Names: first, and second, which is subtracted.
@@ -297,7 +297,7 @@ def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
 
 def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison at these seeds, one per method and metric that both sides have."""
-    seeds = sorted(set(chain(*pairs)) - {None})
+    seeds = sorted(set(chain(*pairs)) - {None})  # those of both sides; another tool has none
     row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
         subtrahend = second.estimates.get((method, metric))

@@ -119,7 +119,11 @@ class Side:
         return estimates
 
     def _metrics(self) -> list[str]:
-        """What to measure: of scores, metrics and localisation; of a map, the columns alone."""
+        """The names to measure.
+
+        Of a map, its columns; of scores, METRICS and, of videos, localisation, or of frames,
+        AT_THRESHOLD.
+        """
         if self.condition.corruption:
             return ["AUC"]
         columns = []

@@ -101,7 +101,7 @@ class Design:
         fake = self._sums(influence * self.label)
         k = np.array([*self.clusters_per_class, self.clusters])
         # max: an absent class has k = 0. Its factor is 0, as are its sums.
-        real_factor, fake_factor, both_factor = k / np.maximum(k - 1, 1)
+        real_factor, fake_factor, both_factor = k / np.maximum(k - 1, 1)  # the three K/(K-1)
         real_term = real_factor * real @ real
         fake_term = fake_factor * fake @ fake
         covariance_term = 2 * both_factor * real @ fake
@@ -119,7 +119,7 @@ class Design:
         """
         has_real, has_fake = self.has_class
         stratum = has_real + 2 * has_fake  # 1 real only, 2 fake only, 3 both
-        if 1 in np.bincount(stratum):
+        if 1 in np.bincount(stratum):  # some stratum has a single cluster
             stratum = np.zeros_like(stratum)
         generator = rng("bootstrap")
         weights = np.empty((REPLICATES, self.clusters))
@@ -146,7 +146,8 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     """
     fakes = np.count_nonzero(label)
     reals = len(label) - fakes
-    # Rank among all minus rank in the own class: how many of the other class are below.
+    # Rank among all minus rank in the own class: how many of the other class are below. Tied units
+    # share their mean rank, so that a tie counts half.
     others_below = rankdata(score, axis=1)
     for is_of_class in (label, ~label):
         rank_in_class = rankdata(score[:, is_of_class], axis=1)
@@ -158,7 +159,8 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     )
     values = component[:, label].mean(axis=1)
     deviation = component - values[:, None]
-    units_of_class = np.where(label, fakes, reals)  # AUC is a mean over the units of either class
+    # AUC is the mean component of the fakes, and also that of the reals: a unit weighs 1 / units.
+    units_of_class = np.where(label, fakes, reals)
     return values, deviation / units_of_class
 
 
@@ -188,7 +190,10 @@ def class_mean(
 
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool."""
+    """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool.
+
+    Every unit has the weight 1.
+    """
     _, threshold = np.unique(-score, return_inverse=True)  # place of each score; 0: the highest
     fake = np.bincount(threshold, label)  # the number of fakes with each distinct score
     real = np.bincount(threshold, ~label)
@@ -205,10 +210,10 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     distinct = len(distinct_scores)
     thresholds = min(distinct, MOST_THRESHOLDS)
     threshold = rank * thresholds // distinct  # bins of about equally many distinct scores
-    counts = np.zeros((2, design.clusters, thresholds))  # of the units: by class, cluster and bin
+    counts = np.zeros((2, design.clusters, thresholds))  # units by class (real, fake), cluster, bin
     place = (design.label.astype(int), design.cluster, threshold)
     np.add.at(counts, place, 1)
-    # Weighting the clusters' counts gives all replicates at once, each (REPLICATES, thresholds).
+    # (REPLICATES, clusters) @ (2, clusters, thresholds): a replicate's weighted counts in each bin.
     real, fake = design.resampled @ counts
     return curve_metrics_of_weights(fake, real)
 
@@ -248,7 +253,7 @@ def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
         tpr = true_positives / fakes
         fpr = false_positives / reals
         precision = true_positives / positives
-    precision[positives == 0] = 0  # before the first unit with a weight
+    precision[positives == 0] = 0  # 0 / 0 before the first unit with a weight
     trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])  # twice their areas
     steps = np.diff(tpr) * precision[:, 1:]  # AP: precision at each gain in recall
     return {
@@ -262,7 +267,8 @@ def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
     """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
     excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
     curve = np.arange(len(fpr))
-    first_past = np.argmax(excess >= 0, axis=1)  # at least 1: the first point has -1
+    # At least 1, because the first point has -1; 0 for a curve of NaN, which gives NaN anyway.
+    first_past = np.argmax(excess >= 0, axis=1)
     after = (curve, first_past)
     before = (curve, first_past - 1)
     change = excess[before] - excess[after]

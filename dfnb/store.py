@@ -230,7 +230,7 @@ def _extended_test_set(
             )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        metadata = {name: attrs[name] for name in TEST_SET_METADATA}
+        metadata = {entry: attrs[entry] for entry in TEST_SET_METADATA}
         write_table(path, frames, metadata)
     return frames
 

@@ -53,21 +53,22 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         for name, values in tables.items():
             entries[name] = {**values, "notebook": notebook}
     for detector in detectors:
-        if detector.variant in ("", results.MAIN):
+        if detector.variant in ("", results.MAIN):  # "": a main detector or another tool
             continue
         # Each further variant of an ablation makes the same entries again, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            "ablation": ["", detector.ablation],  # "": the main detector, if variants are compared
-            # The variants and the detectors with which they are compared, on test sets of variants.
+            # "": that of the main detector, which variants are compared with if there is no MAIN.
+            "ablation": ["", detector.ablation],
+            # The variants and the detectors that are subtracted, on test sets of variants.
             "detector": [*rows["detector"], *rows["minus"]],
             "test_set": list(rows["test_set"]),
         }
         run = detector.runs[0]
         prefix = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
-        for ending, values in DECLARED["ablations"].items():
+        for ending, values in DECLARED["ablations"].items():  # ending of the name -> fields
             if "by_method" in ending and not run.parameters["seen_methods"]:
-                continue  # the training saw all methods
+                continue  # the training saw all methods: none of them is unseen
             entries[prefix + ending] = {
                 **values,
                 "notebook": run.detector["notebook"],
@@ -99,11 +100,12 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
 def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     """Whether a map "passes" or "fails" its sanity check, indexed by detector and map.
 
-    The limits are for the measures of one detector; differences of two detectors are left out.
+    A map fails if a measure reaches its limit on any test set. The limits are for the measures of
+    one detector; differences of two detectors are left out.
     """
     tested = table.query("sanity and minus == '' and not collapsed_included")
     tested = tested.dropna(subset="value")
-    # Older reports have further measures. Their limit is NaN, which no value reaches.
+    # Older reports have further measures. These have no limit: NaN, which no value reaches.
     limits = tested["metric"].map(metrics.SANITY_LIMITS)
     reaches_limit = tested["value"] >= limits.astype(float)
     map_fails = reaches_limit.groupby([tested["detector"], tested["map"]]).any()
@@ -118,7 +120,7 @@ def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     the name of each mean lists its test sets, because such means must not be compared.
     """
     keep = np.full(len(table), True)  # (rows,) bool
-    where = {**DECLARED["everywhere"], **where}
+    where = {**DECLARED["everywhere"], **where}  # column -> value, values, "some" or "any"
     for column, wanted in where.items():
         if wanted == "some":
             keep &= table[column] != ""
@@ -153,9 +155,9 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 
     Without ``spec.columns`` the rows are differences, and the table is a list of them.
     """
-    if rows.empty:
+    if rows.empty:  # then there may be no spec
         return pd.DataFrame()
-    # Titles of measures. By regex, because one is also part of a longer name, as "constant iou".
+    # Measures get their titles, by regex: a name is also part of a longer one, as "constant iou".
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
     rows["text"] = rows.apply(cell, axis=1)
     if not spec.columns:
@@ -171,7 +173,10 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 
 
 def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """One difference per row, with its p value, that after Holm's correction, and a verdict."""
+    """One difference per row, with a verdict, its p value, and p after Holm's correction.
+
+    The correction is for the number of ``rows``, which have ``text``, the value with its interval.
+    """
     p = rows["p"].to_numpy()
     columns = {
         "difference": rows["text"],
@@ -179,12 +184,15 @@ def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
         "p, Holm": metrics.p_texts(holm(p)),
         "verdict": verdicts(rows),
     }
-    shown = [*columns, "seeds", "collapsed", "n", "clusters"]
+    shown = [*columns, "seeds", "collapsed", "n", "clusters"]  # the last four are of the results
     return rows.assign(**columns)[shown].convert_dtypes()
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
-    """Whether the interval of each difference is above zero or below zero; else "undecided"."""
+    """Whether the interval of each difference is above zero or below zero; else "undecided".
+
+    So are differences without an interval (NaN).
+    """
     texts = pd.Series("undecided", differences.index)
     texts[differences["low"] > 0] = "above zero"
     texts[differences["high"] < 0] = "below zero"
@@ -250,7 +258,7 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
     The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
     """
     table = table.reset_index().astype(object).fillna("–").astype(str)
-    markdown = table.to_markdown(index=False, disable_numparse=True)
+    markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     texts = {
         "csv": table.to_csv(index=False),
         "md": f"{markdown}\n\n{caption}\n",
@@ -277,7 +285,7 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     for detector in detectors:
         for run in detector.runs:
             backbone = run.parameters["settings"]["backbone"]
-            chosen_epoch = run.record["chosen"]
+            chosen_epoch = run.record["chosen"]  # epoch, from 1, and auc, of validation frames
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {run.record['weights_from']}",
                 "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",  # a row per epoch
@@ -293,11 +301,12 @@ def deviations(run: StoredRun) -> pd.DataFrame:
 
     Columns: ``published``, the paper's defaults, and ``this run``.
     """
+    # The published trainings are taken to start from ImageNet weights.
     settings = {
         "published": {**run.detector["defaults"], "initial weights": "ImageNet"},
         "this run": {**run.parameters["settings"], "initial weights": run.record["weights_from"]},
     }
-    table = pd.DataFrame(settings, dtype=object).map(str)
+    table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
     return table[table["published"] != table["this run"]]
 
 
@@ -356,7 +365,8 @@ class Report:
         if name in MADE:
             table = MADE[name](self)
         else:
-            spec = self.tables.get(name)  # None if the report has no rows for it
+            # None for a table of an ablation that the report does not have; then it has no rows.
+            spec = self.tables.get(name)
             table = pivot(self.rows(name), spec)
         if len(table):
             caption = self.caption(name)
@@ -371,7 +381,8 @@ class Report:
     def figure(self, name: str) -> Image | Markdown:
         """Draw the values of a table and save the figure; returns it, or :data:`NOTHING`.
 
-        The figure has one panel per value of what names the table's columns, such as the test set.
+        The figure has one panel per value of the first of the declaration's ``columns``, such as
+        the test set.
         """
         rows = self.rows(name).dropna(subset="value")
         if rows.empty:
