@@ -118,7 +118,7 @@ def write_dataset(
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The videos are those that :func:`write_video` wrote into ``folder/videos``. ``originals`` names
-    the video that a fake was made from: name of the fake -> of the original.
+    the video that a fake was made from: name of the fake -> of the original; "" or missing: none.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
@@ -163,7 +163,8 @@ def write_dataset(
 def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
     """The rows of a video, completed by the columns that the rows of :func:`write_video` lack.
 
-    ``content`` is that of the video's ``video.json``.
+    ``content`` is that of the video's ``video.json``; ``original`` is the name of its original, or
+    "".
     """
     # A row may have values of its own, which win below: path and mask where images are used in
     # place, and the empty mask of a fake's frame that has none.
@@ -222,7 +223,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     # Each column is freed once it is converted: two million rows must not be in memory twice.
     frames = table.to_pandas(
-        types_mapper=list_types.get,
+        types_mapper=list_types.get,  # None for the other types: pandas' default, TEXT categories
         split_blocks=True,
         self_destruct=True,
     )
@@ -254,7 +255,7 @@ def identity(record: Mapping) -> str:
     A synthetic dataset is identified by its parameters, because rounding makes its bytes differ
     between machines. Any other dataset is identified by the fingerprint of its bytes.
     """
-    if "generator" in record["parameters"]:
+    if "generator" in record["parameters"]:  # only a synthetic dataset has one
         return digest(record["parameters"], 16)
     return record["fingerprint"]
 
@@ -269,7 +270,7 @@ def select(
 ) -> pd.DataFrame:
     """The real frames of a split, and its fakes of the given ``methods``; None: of all methods.
 
-    Raises :class:`DfnbError` when no row is left, or when no split has one of the methods.
+    Raises :class:`DfnbError` when no row is left, or when one of the methods is in no split.
     """
     selected = frames[frames["split"] == split]
     missing = set()
@@ -371,7 +372,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
-    first = fakes.iloc[0]  # the masks of larger or smaller crops are resized to its size
+    first = fakes.iloc[0]  # the masks of crops of another size are resized to that of its crop
     shape = pixels.crop(first["path"], first["row"]).shape[:2]
     total = np.zeros(shape)
     for path, row in zip(fakes["mask"], fakes["row"]):
@@ -381,7 +382,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    # pa.array gives a chunked array or another, depending on the table; a column is always chunked.
+    # pa.array may give a chunked array or a plain one; the column of a table is always chunked.
     table = pa.table({"landmarks": pa.array(frames["landmarks"])})
     unknown = pa.scalar([np.nan] * 10, POINTS)
     column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls

@@ -434,7 +434,8 @@ def prepare(
         if not faces["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
-        names = {video.path: video.name for video in videos}  # an original is one of them
+        # An original is one of the videos, else it has no name in the dataset: "".
+        names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         losses = {"faces": faces.to_dict("index"), "quarantine": unusable}
         return write_dataset(folder, parameters, originals, **losses)

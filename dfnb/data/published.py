@@ -183,7 +183,7 @@ def _video(
         source=filled(rule.source),
         mask=files.get(mask),  # None where the rule names no mask, or the file is missing
         original=files.get(original),
-        difference=not mask,
+        difference=not mask,  # where the rule names masks, the original replaces no missing one
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         # The folder of scan, which ``path`` is relative to: one level up per slash, and one more.
