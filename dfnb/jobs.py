@@ -40,9 +40,10 @@ class Maps(Closed):
     """Which attribution maps are measured, and on how many frames."""
 
     test_sets: Names
-    frames: int = Field(ge=1)  # forged frames of each test set
-    names: list[str] = Field(min_length=1)  # of the first seeds, beside the detectors' own maps
-    sanity_frames: int = Field(ge=2)
+    frames: int = Field(ge=1)  # forged frames of each test set, about so many
+    # Other maps than the detectors' own, such as Grad-CAM; of each detector's first network.
+    names: list[str] = Field(min_length=1)
+    sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
     variants: bool  # whether the maps of the ablations' variants are measured, too
 
 
@@ -103,7 +104,7 @@ class Job(NamedTuple):
         parameters: those of the notebook; for a training, those of its paper's notebook.
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
-        run_id: of a training, as all that follows.
+        run_id: of a training; a notebook has neither this nor what follows.
         roles: the pairs of ablation and variant that it stands for in the report.
         arguments: those of :func:`dfnb.train.train`.
     """
