@@ -160,7 +160,7 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
 def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
     """The profile with no other ablations than these; ``path`` is its file, for the message."""
     kept = {}
-    known = set()  # the titles of all ablations
+    known = set()  # the titles of all ablations of the profile
     for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
         known.update(of_notebook)
         kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
@@ -171,7 +171,7 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
 
 
 def _is_there(dataset: str) -> bool:
-    """Whether a dataset is drawn, or prepared already."""
+    """Whether a dataset is prepared already, or belongs to the benchmark, built when needed."""
     folder = files.dataset_folder(dataset)
     return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
 
@@ -263,7 +263,7 @@ def _notebook_parameters(
     notebook: str,
     trainings: Sequence[Job],
 ) -> Parameters:
-    """The parameters of a notebook; that of a paper shows its first training.
+    """The parameters of a notebook; a paper's are those of its first training, which it shows.
 
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """

@@ -141,7 +141,7 @@ def score(
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)
-        unmasked = frames.assign(mask="")  # reading masks that nothing uses takes time
+        unmasked = frames.assign(mask="")  # Corrupted cannot read masks, and none is used here
         table = predict(network, unmasked, run.settings, pixels)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
