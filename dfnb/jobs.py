@@ -40,9 +40,10 @@ class Maps(Closed):
     """Which attribution maps are measured, and on how many frames."""
 
     test_sets: Names
-    frames: int = Field(ge=1)  # forged frames of each test set
-    names: list[str] = Field(min_length=1)  # of the first seeds, beside the detectors' own maps
-    sanity_frames: int = Field(ge=2)
+    frames: int = Field(ge=1)  # forged frames of each test set, about so many
+    # Other maps than the detectors' own, such as Grad-CAM; of each detector's first network.
+    names: list[str] = Field(min_length=1)
+    sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
     variants: bool  # whether the maps of the ablations' variants are measured, too
 
 
@@ -103,7 +104,7 @@ class Job(NamedTuple):
         parameters: those of the notebook; for a training, those of its paper's notebook.
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
-        run_id: of a training, as all that follows.
+        run_id: of a training; a notebook has neither this nor what follows.
         roles: the pairs of ablation and variant that it stands for in the report.
         arguments: those of :func:`dfnb.train.train`.
     """
@@ -159,7 +160,7 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
 def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
     """The profile with no other ablations than these; ``path`` is its file, for the message."""
     kept = {}
-    known = set()  # the titles of all ablations
+    known = set()  # the titles of all ablations of the profile
     for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
         known.update(of_notebook)
         kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
@@ -170,7 +171,7 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
 
 
 def _is_there(dataset: str) -> bool:
-    """Whether a dataset is drawn, or prepared already."""
+    """Whether a dataset is prepared already, or belongs to the benchmark, built when needed."""
     folder = files.dataset_folder(dataset)
     return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
 
@@ -262,7 +263,7 @@ def _notebook_parameters(
     notebook: str,
     trainings: Sequence[Job],
 ) -> Parameters:
-    """The parameters of a notebook; that of a paper shows its first training.
+    """The parameters of a notebook; a paper's are those of its first training, which it shows.
 
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """

@@ -90,7 +90,7 @@ def predict(
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
-    # The labels of a batch, because a paper's samples of a real frame may be fakes.
+    # Labels are those of the batches: a sample that the paper makes of a real frame may be a fake.
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
         table = table.join(pd.DataFrame(measures))
@@ -141,7 +141,7 @@ def score(
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)
-        unmasked = frames.assign(mask="")  # reading masks that nothing uses takes time
+        unmasked = frames.assign(mask="")  # Corrupted cannot read masks, and none is used here
         table = predict(network, unmasked, run.settings, pixels)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())

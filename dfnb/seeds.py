@@ -11,7 +11,7 @@ def rng(*key: int | str) -> np.random.Generator:
     The parts (names or non-negative integers) are hashed together, never summed, so that two
     keys hardly ever share a stream.
     """
-    words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length does not
+    words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length differs
     for part in key:
         if isinstance(part, str):
             part = zlib.crc32(part.encode())

@@ -131,7 +131,7 @@ class Trainer:
         self.set_up_optimisers()
         self._print(f"starting from {network.weights_from} on {self.fabric.device}")
         self.checkpoint = self.folder / "last.ckpt"
-        self.saved_at = time.monotonic()  # of the last checkpoint; now there is nothing to save
+        self.saved_at = time.monotonic()  # time of the last checkpoint; now none is due
         if self.checkpoint.exists():
             self._load()
             self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
@@ -204,7 +204,8 @@ class Trainer:
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite.
 
-        The losses that are logged are those of the first pass.
+        The losses that are logged are those of the first pass and, on several devices, those of the
+        first device's share of the batch.
         """
         progress = self.progress
         number = progress.epoch * self.steps + progress.step  # of the step, in the whole training
@@ -226,6 +227,7 @@ class Trainer:
         """A batch on the device, its images mixed with the probability that the settings state.
 
         ``number`` is that of the step in the whole training, which seeds the draws.
+
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """

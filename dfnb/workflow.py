@@ -35,6 +35,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
     if ablations is not None:  # an empty list leaves out all of them
         command.append(f"ablations={json.dumps(ablations)}")
+    # cpu_count heeds the limits of this process, such as those of a container.
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(folder), messages.open("wb") as file:

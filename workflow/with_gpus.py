@@ -48,7 +48,7 @@ def main(count: int, command: list[str]) -> None:
         # The parent's end kills this process, also as the command. 1: PR_SET_PDEATHSIG, prctl.h
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     gpus = visible_gpus()
-    if gpus and count:
+    if gpus and count:  # else the command sees the GPUs that this process sees
         if count > len(gpus):
             sys.exit(f"{count} GPUs are needed and there are {len(gpus)}; lower devices")
         Path("runs").mkdir(exist_ok=True)
