@@ -221,13 +221,16 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
 def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
     """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
 
-    Equal clusters in equal order are drawn alike, so two detectors' replicates are paired.
+    ``cluster``: the name of each value's cluster. ``share``: of the values that are at most as high
+    as the quantile. Equal clusters in equal order are drawn alike, so two detectors' replicates are
+    paired.
     """
     values = np.asarray(values)
     order = np.argsort(values)
-    design = Design(np.zeros(len(values)), cluster)
+    design = Design(np.zeros(len(values)), cluster)  # one class
+    # (THRESHOLD_REPLICATES, n): the weight of all values up to each, in ascending order.
     weights = design.resampled[:THRESHOLD_REPLICATES, design.cluster[order]].cumsum(axis=1)
-    # The first value that the share reaches; less, because sums are rounded.
+    # The first value at which the share is reached; 1e-9 less, because sums are rounded.
     place = (weights < (share - 1e-9) * weights[:, -1:]).sum(axis=1)
     return values[order][place]
 
@@ -375,7 +378,9 @@ def crossed_spread(values: Array) -> Spread:
     over_seeds = _spread_of_mean(of_seeds)
     if np.isnan(over_seeds.variance):
         return over_sets
-    # Divided by their number, the squares of the residuals sum to what the two means leave.
+    # The mean square of what sets and seeds leave of the values. Times sets * seeds, and divided by
+    # both degrees, it is the variance of one value's noise; that of the mean is 1 / (sets * seeds)
+    # of it.
     residual = values.var() - of_sets.var() - of_seeds.var()
     counted_twice = residual / over_sets.degrees / over_seeds.degrees
     excess = min(counted_twice, over_sets.variance, over_seeds.variance)
@@ -475,7 +480,9 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values)
     at_thresholds = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
-    if len(at_thresholds):  # another threshold moves the values on all sets at once
+    # Another threshold moves the values on all sets at once, so the sets' shifts were averaged
+    # replicate by replicate. Empty for a metric without a threshold.
+    if len(at_thresholds):
         over_threshold = Spread(at_thresholds.var(), THRESHOLD_REPLICATES)
         over_videos = over_videos.plus(over_threshold)
         total = total.plus(over_threshold)
@@ -483,7 +490,10 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
 
 
 def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
-    """The mean, its error and degrees of freedom without each of the seeds, if two are left."""
+    """The mean, its error and degrees of freedom without each of the seeds.
+
+    Empty with two seeds or one: at least two must be left for a variance over seeds.
+    """
     seeds = len(outcomes[0].values)
     estimates = []
     for place in range(seeds if seeds > 2 else 0):
@@ -508,14 +518,14 @@ def holm(p: Sequence[float]) -> Array:
 
 
 def planned_spread(values: Array, seeds: int, sets: int) -> Spread:
-    """The spread that a cross-dataset mean will have with so many seeds and test sets.
+    """The spread that a cross-dataset mean will have with ``seeds`` seeds and ``sets`` test sets.
 
     For planning: ``values`` (test sets, seeds) come from development runs. The variances of
     :func:`crossed_spread` are each scaled to the planned numbers.
     """
     of_sets = values.mean(axis=1)
     of_seeds = values.mean(axis=0)
-    residual = values.var() - of_sets.var() - of_seeds.var()
+    residual = values.var() - of_sets.var() - of_seeds.var()  # as in crossed_spread
     noise = (
         residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)
     )  # one value's variance
