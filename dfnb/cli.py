@@ -45,6 +45,7 @@ def app() -> None:
 
     A :class:`DfnbError` becomes one line and status 1, Ctrl-C one line and status 130.
     """
+    # force replaces a handler that an imported library may have set.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
     try:
@@ -52,7 +53,7 @@ def app() -> None:
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
     except SystemExit as end:
-        if end.code == 130:  # typer's for Ctrl-C
+        if end.code == 130:  # the status with which typer ends after Ctrl-C
             print("dfnb: stopped; what is finished is kept", file=sys.stderr)
         raise
 
@@ -91,9 +92,9 @@ def run(
     """
     from dfnb import workflow
 
-    ablations = None
+    ablations = None  # all
     if main or ablation:
-        ablations = ablation or []
+        ablations = ablation or []  # --main alone: none
     workflow.run(profile, cores, ablations)
 
 
@@ -133,17 +134,18 @@ def score(
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
+    # How the training set's faces were cut: those of the images are cut in the same way.
     crop = dataset_record(detector.parameters["train_set"])["parameters"]
     status = 0
     for image in images:
         try:
-            faces = prepare_picture(image, crop, frames=8)
+            faces = prepare_picture(image, crop, frames=8)  # a frames table, a row per frame
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{image.name}-{detector.id}.png")
+        panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         with files.atomic(panel) as temporary:
             figure.savefig(temporary)
@@ -196,6 +198,7 @@ def synth(
     from dfnb import synth
 
     name = name or preset
+    # Absolute, because the dataset's record keeps the path.
     changes = {"portraits": str(portraits.resolve())} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
     _print_record(record, name, [])
@@ -245,9 +248,9 @@ def prepare(
         )
     values = {}
     if source in files.dataset_names("real"):
-        values.update(published.load(source).prepare)
+        values.update(published.load(source).prepare)  # the settings of its manifest
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
-        for setting in settings or []:
+        for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root)
@@ -256,14 +259,19 @@ def prepare(
 
 
 def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
-    """The videos of SOURCE, and sentences about what is missing; of a folder a CSV is written."""
+    """The videos of SOURCE, and sentences about what is missing or left out.
+
+    Of a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder
+    that holds the videos of a published dataset or of a CSV.
+    """
     from dfnb.data import published, videos
 
-    file = Path(source)
+    file = Path(source)  # a CSV or a folder, unless it is the name of a published dataset
     if source in files.dataset_names("real"):
         description = published.load(source)
         found, problems = published.scan(description, root) if root else ([], [])
         if not found:
+            # Without --root, problems is empty; with it, it says why no video was found.
             facts = [f"layout: {description.layout}", *problems, f"access: {description.access}"]
             remedy = "; ".join(facts)
             raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
@@ -278,19 +286,23 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
 
 def _stop(*_: Any) -> None:
     """Answer Ctrl-C at once; an exception would wait for the workers, which end by themselves."""
-    os.write(2, b"\nstopping; the same command goes on where it was\n")
+    os.write(2, b"\nstopping; the same command goes on where it was\n")  # 2: standard error
     os._exit(130)
 
 
 def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
-    """Print what a dataset holds, ``problems`` and why files are unusable; these exit with 2."""
+    """Print what a dataset holds, ``problems``, and why files are unusable; then end the command.
+
+    Its status is 2 where there is any problem or unusable file, else 0.
+    """
     from dfnb.data import prepare
 
     for split, counts in record["n"].items():
         typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
-    if "faces" in record:
+    if "faces" in record:  # a dataset whose faces were detected
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
+    # The quarantine lists the files that could not be used.
     problems += prepare.reasons_of(record.get("quarantine", []))
     for problem in problems:
         typer.echo(problem, err=True)

@@ -29,7 +29,7 @@ def jpeg(clip: Tensor, quality: int) -> Tensor:
 
 
 def h264(clip: Tensor, crf: int) -> Tensor:
-    """H.264 compression of the video; the strength is the constant rate factor."""
+    """H.264 compression of the video; the strength is the constant rate factor, 0 to 51."""
     decoded = codecs.h264(_as_frames(clip), crf, repeatable=True)  # same bytes on all processors
     return _as_clip(decoded)
 
@@ -47,7 +47,7 @@ def noise(clip: Tensor, deviation: float, draw: Generator) -> Tensor:
     The strength is the standard deviation on the scale of 0 black to 255 white.
     """
     added = draw.normal(0, deviation, clip.shape)
-    noisy = clip + torch.from_numpy(added)
+    noisy = clip + torch.from_numpy(added)  # float64
     return noisy.round().clamp(0, 255).byte()
 
 
@@ -61,12 +61,13 @@ def resize(clip: Tensor, percent: float) -> Tensor:
 def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """A grey block, at the same random place in all frames.
 
-    The strength is the area of the block in per cent of the frame.
+    The strength is the area of the block in per cent of the frame; both have one aspect ratio.
     """
     height, width = clip.shape[-2:]
     share_of_side = (percent / 100) ** 0.5  # an area is the product of two sides
     block_height = round(height * share_of_side)
     block_width = round(width * share_of_side)
+    # integers leaves out its upper limit, so + 1: the block may touch the lower or right edge.
     top = int(draw.integers(0, height - block_height + 1))
     left = int(draw.integers(0, width - block_width + 1))
     grey = torch.tensor(128)
@@ -141,20 +142,25 @@ class Corrupted(Pixels):
         super().__init__(frames.attrs["folder"])
         self.name = name
         self.severity = severity
-        # The path that was read last and its corrupted frames: usually the next crop is from the
-        # same video.
+        # At most one entry, the path that was read last -> its corrupted frames (n, H, W, 3):
+        # usually the next crop is from the same video.
         self.last_frames = {}
 
     def crop(self, path: str, row: int) -> np.ndarray:
-        """One corrupted crop (H, W, 3) uint8 RGB; "resize" makes it smaller."""
+        """One corrupted crop (H, W, 3) uint8 RGB; "resize" makes it smaller.
+
+        ``path`` and ``row`` are as in :meth:`Pixels.crop`, but all frames of a video are corrupted
+        when one of them is asked for.
+        """
         is_video = path.endswith(".npy")
         if path not in self.last_frames:
-            frames = super().crop(path)
+            frames = super().crop(path)  # all of a stored video, or one image (H, W, 3)
             if not is_video:
                 frames = frames[None]  # an image is a video of one frame
             corrupt, strengths = CORRUPTIONS[self.name]
             arguments = [_as_clip(frames), strengths[self.severity - 1]]
-            if self.name in RANDOM:  # seeded so that all detectors see the same pixels
+            if self.name in RANDOM:
+                # Seeded by what names the corrupted video, so that all detectors see equal pixels.
                 draw = rng("corruption", self.name, self.severity, path)
                 arguments.append(draw)
             clip = corrupt(*arguments)

@@ -48,11 +48,11 @@ def home() -> Path:
 def find(relative: str) -> Path:
     """A file or folder that ships with the project: in the home, the checkout, or the package.
 
-    ``relative`` is its path in a checkout; an installed package has it in ``dfnb/share``. Where
-    none of them has it, its place in the home.
+    ``relative`` is its path in a checkout; an installed package has it in ``dfnb/share``. The first
+    of the three that has it counts. Where none has it, the path that it would have in the home.
     """
     package = Path(__file__).resolve().parent
-    for root in (home(), package.parent, package / "share"):
+    for root in (home(), package.parent, package / "share"):  # package.parent is the checkout
         if (root / relative).exists():
             return root / relative
     return home() / relative
@@ -89,14 +89,15 @@ def run_folder(run_id: str) -> Path:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """``data_manifest/<name>.yaml``, laid over the manifest that it is ``like``.
+    """The content of ``data_manifest/<name>.yaml``.
 
-    The ``parameters`` of the two are merged one by one. A manifest may describe several datasets,
-    under other names than its file's: the list ``names``.
+    The entry ``like`` names another manifest: its entries are added where this one lacks them, and
+    so are its ``parameters``, one by one. A manifest may describe several datasets, under other
+    names than its file's: the list ``names``.
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
     for other in path.parent.glob("*.yaml"):
-        if name in _declared(other)[1]:
+        if name in _declared(other)[1]:  # the names that this file describes
             path = other
     if not path.is_file():
         raise DfnbError(f"there is no manifest {path}")
@@ -134,9 +135,9 @@ def explain_writing(path: Path) -> Iterator[None]:
     """Turn what the system refuses while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
-    except FileNotFoundError:  # a source is missing, which says nothing about the target
+    except FileNotFoundError:  # a file to read is missing, which is no problem of the target
         raise
-    except filelock.Timeout:
+    except filelock.Timeout:  # an OSError, too, so it comes before
         raise DfnbError(
             f"another process is writing {path}; wait for it or stop it, then start again"
         ) from None
@@ -151,21 +152,23 @@ def explain_writing(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is made there replaces ``path`` on success.
 
-    A file is synced to disk first. An existing folder is replaced.
+    It may be a file or a folder. A file is synced to disk first. An existing folder is removed just
+    before, because the system replaces only an empty one.
     """
-    # With the suffix, by which matplotlib for example chooses the format of a file.
+    # The name keeps the suffix, by which matplotlib for example chooses the format of a file. It is
+    # random, so that two processes do not write to the same one.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
     with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            if temporary.is_dir():  # the system replaces only an empty folder
+            if temporary.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             temporary.replace(path)
-        finally:  # after an error; on success nothing has the temporary name any more
+        finally:  # removes a folder or a file after an error; on success there is none any more
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
 
@@ -180,7 +183,7 @@ def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
     with explain_writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock", timeout=wait_s).acquire()
-    with lock:
+    with lock:  # released at the end; not in explain_writing, which is about the lock file alone
         yield
 
 
@@ -193,7 +196,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
     """Write a JSON object atomically; ``indent`` None makes it compact."""
-    separators = None if indent else (",", ":")
+    separators = None if indent else (",", ":")  # None: json's own, with spaces
     text = json.dumps(content, indent=indent, separators=separators, default=plain)
     write_bytes(path, f"{text}\n".encode())
 
@@ -205,9 +208,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
-    """Write a table as parquet, atomically, with ``metadata``, anything that JSON can hold.
+    """Write a table as parquet, atomically. ``metadata`` is kept in the file as JSON.
 
-    The same table gives the same bytes.
+    The index of the table is not written. The same table gives the same bytes.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -221,9 +224,9 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
             arrow.schema,
             compression="zstd",
             compression_level=19,
-            write_statistics=False,  # of use only to who reads a part of the rows
-            use_dictionary=others,
-            # Numbers of rows and frames follow one another, and so take almost no space.
+            write_statistics=False,  # they help only to read a part of the rows
+            use_dictionary=others,  # parquet has a dictionary or another encoding, not both
+            # The differences of row and frame numbers are small, and so take almost no space.
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         )
         with writer:
@@ -236,6 +239,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a table of :func:`write_table`, without its rows."""
     from pyarrow import parquet
 
+    # A table of another program has no entry b"dfnb", and so is refused.
     with explained(path, "as a table of dfnb", "delete it and make it again"):
         return json.loads(parquet.read_metadata(path).metadata[b"dfnb"])
 
@@ -292,12 +296,13 @@ def slug(text: str) -> str:
 def end_with_parent(parent: int) -> None:
     """End this process, a worker of a pool, as soon as the process that started it has ended.
 
-    ``parent`` is the id of that process: if it has ended already, getppid() names another.
+    ``parent`` is the id of that process. The worker cannot ask for it itself: if that process has
+    ended already, getppid() names another.
     """
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:  # an orphan gets another parent
             time.sleep(1)
-        os._exit(1)  # sys.exit would end this thread alone
+        os._exit(1)  # ends the process; sys.exit would end this thread alone
 
     threading.Thread(target=watch, args=[parent], daemon=True).start()

@@ -87,7 +87,7 @@ def profile(name: str) -> Profile:
     path = files.profile_path(name)
     checked = Profile.check(read_yaml(path), path)
     for notebook in checked.ablations:
-        if notebook not in papers.notebooks():
+        if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
             raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing")
     return checked
 
@@ -149,7 +149,7 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
     notebooks = []
     for notebook in content.notebooks:
         checked = _notebook_parameters(name, content, notebook, trainings)
-        output = _record_path(name, notebook)
+        output = _record_path(name, notebook)  # written last by :func:`finish`
         notebooks.append(Job(notebook, "notebook", checked, output, score_files))
     others = [job.output for job in notebooks[:-1]]
     notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
@@ -157,10 +157,10 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
 
 
 def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
-    """The profile with no other ablations than these."""
+    """The profile with no other ablations than these; ``path`` is its file, for the message."""
     kept = {}
-    known = set()
-    for notebook, of_notebook in content.ablations.items():
+    known = set()  # the titles of all ablations
+    for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
         known.update(of_notebook)
         kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
     unknown = set(ablations) - known
@@ -189,7 +189,7 @@ def _trainings(name: str, content: Profile) -> list[Job]:
         for role, requested in _requested(name, content, notebook):
             job = _training(requested, role, content.allow_random)
             same = trainings.get(job.run_id)
-            if same:  # it gets this role, too, and is tested on the sets of both
+            if same:  # the same training gets this role, too, and is tested on the sets of both
                 test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
                 changes = {"test_sets": list(test_sets)}
                 job = same._replace(
@@ -213,25 +213,26 @@ def _requested(
     grid = content.grid
     schema = parameters.schema(notebook)
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
-    shared.update(content.notebooks[notebook] or {})
-    changes_by_role = {MAIN: {"seeds": grid.seeds}}
+    shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
+    changes_by_role = {MAIN: {"seeds": grid.seeds}}  # what each role has beside ``shared``
     for ablation, variants in content.ablations.get(notebook, {}).items():
         for variant, changes in variants.items():
-            changes = changes.model_dump(exclude_unset=True)
+            changes = changes.model_dump(exclude_unset=True)  # seeds only where the file has them
             changes_by_role[ablation, variant] = {"seeds": grid.seeds[:1], **changes}
     for role, changes in changes_by_role.items():
         values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"
-        for seed in values.pop("seeds"):
+        for seed in values.pop("seeds"):  # not a parameter: a training has one seed
             requested = schema.check({**values, "seed": seed}, source)
-            # Of a test set that is missing, nothing is scored; a variant without any is left out.
+            # Test sets that are missing are not scored. A variant is left out where all of them are
+            # missing, or its training set is.
             present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
             if role == MAIN or (present and _is_there(requested.train_set)):
                 yield role, requested.model_copy(update={"test_sets": present})
 
 
 def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
-    """The job of a training in its role."""
+    """The job of the training with these parameters, in one role, whether done or not."""
     arguments = {
         "paper": p.paper,
         "train_set": p.train_set,
@@ -243,7 +244,7 @@ def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
         "frames_per_video": p.frames_per_video,
     }
     run_id = train.run_id(train.run_parameters(**arguments))
-    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
+    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones
     return Job(
         name="-".join(word for word in words if word),
         kind="training",
@@ -266,7 +267,7 @@ def _notebook_parameters(
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """
     paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
-    names = []
+    names = []  # of the datasets, with repetitions
     for job in trainings:
         if job.parameters.paper == paper:
             return job.parameters
@@ -285,7 +286,7 @@ def ensure_datasets(*names: str) -> None:
     """Build the drawn datasets that are missing; raises DfnbError where a real one is missing."""
     for name in dict.fromkeys(names):
         if name in files.dataset_names("synth"):
-            synth.build(name)
+            synth.build(name)  # returns at once where the dataset is there
         elif records.read_record(files.dataset_folder(name)) is None:
             raise DfnbError(
                 f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`"
@@ -303,7 +304,7 @@ def trained(p: TrainingParameters) -> Run:
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:
             job = planned
-    if job.done:
+    if job.done:  # the report has its scores
         return Run.open(job.run_id)
     return train_and_score(job)
 
@@ -325,17 +326,17 @@ def train_job(name: str, job_name: str) -> Run:
 
 
 def train_and_score(job: Job) -> Run:
-    """Train, score the test sets, and where the grid says so corrupted frames and maps.
+    """Train, and score the test sets; where the grid says so, also corrupted frames and maps.
 
-    The report also gets the profile and, of the first seed of each main detector, the weights, from
-    which its notebooks draw maps on a machine without ``runs/``. The score file is written last,
-    and proves that the job ended.
+    The report also gets a copy of the profile and, of the first seed of each main detector, the
+    weights, from which its notebooks draw maps on a machine without ``runs/``. The score file is
+    written last, and proves that the job ended.
     """
     profile_name = job.parameters.profile
     grid = profile(profile_name).grid
     report = files.report_folder(profile_name)
     ensure_datasets(job.parameters.train_set, *job.parameters.test_sets)
-    run = train.train(**job.arguments)
+    run = train.train(**job.arguments)  # a finished training is only loaded
     files.write_bytes(report / "profile.yaml", files.profile_path(profile_name).read_bytes())
     if MAIN in job.roles and run.seed == grid.seeds[0]:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
@@ -359,22 +360,29 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
             table = scoring.score(run, test_set, name, severity, corruptions.videos)
             tables[Condition(test_set, name, severity)] = table
     maps = grid.maps
+    # The other jobs with a role are variants; one without any is not planned by the profile.
     if maps and (is_main or (job.roles and maps.variants)):
         tables.update(_maps(run, maps))
     return tables
 
 
 def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, by condition."""
+    """Measures of the network's own maps and of Grad-CAM, by condition.
+
+    Other maps (``Maps.names``) are measured by a notebook.
+    """
     from dfnb.attribution import measures  # captum takes its time to import
 
     train_set = run.parameters["train_set"]
     test_sets = [dataset for dataset in maps.test_sets if _is_there(dataset)]
-    if train_set not in test_sets:  # the methods that the network knows are in no other dataset
+    # A variant with a training set of its own is measured there: the methods that it was trained on
+    # need not be in the other datasets.
+    if train_set not in test_sets:
         test_sets = [train_set]
     tables = {}
     for test_set in test_sets:
         ensure_datasets(test_set)
+        # Fakes of the methods that the network was trained on; None: of all.
         frames = measures.sample(test_set, maps.frames, run.parameters["seen_methods"])
         for name in [*run.network().maps(), "Grad-CAM"]:
             tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
@@ -394,8 +402,10 @@ def finish(
         notebook: Name of the notebook.
         p: Its parameters.
         clock: Started at its beginning.
-        outputs: The files that it wrote, whose sha256 are recorded by their names.
+        outputs: The files that it wrote; the record has the sha256 of each, by file name.
         entries: Other entries of the record, such as the ids of the runs shown.
+
+    Returns the record.
     """
     record = {
         "parameters": p.model_dump(mode="json"),

@@ -13,8 +13,8 @@ that share people) by one of four methods (column ``interval_method`` of the res
 - ``bootstrap``: EER and AP;
 - ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
   class has a single cluster; or an accuracy is at a validation threshold from fewer than
-  :data:`FEWEST_VALIDATION` clusters; or one side of a difference is exactly 0 or 1, and so has a
-  standard error of 0.
+  :data:`FEWEST_VALIDATION` clusters, or from a record that does not say how uncertain it is; or
+  one side of a difference is exactly 0 or 1, and so has a standard error of 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,6 @@ import pandas as pd
 from dfnb.settings import DfnbError
 from dfnb.statistics import (
     NAN,
-    THRESHOLD_REPLICATES,
     Array,
     Design,
     Outcome,
@@ -68,8 +67,8 @@ LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deleti
 # "deletion 0" is P(fake) before any deletion, "deletion" the mean over the curve.
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
-# the threshold is too narrow. In records without one, the threshold counts as fixed.
-FEWEST_VALIDATION = 100
+# the threshold is too narrow.
+FEWEST_VALIDATION = 50
 # A map fails its sanity check where one of these means reaches its limit: "all", the rank
 # correlation with the map of a network with random weights in all layers; "empty", the share of
 # empty maps.
@@ -116,16 +115,17 @@ class Units:
             above the threshold, and AT_THRESHOLD, 1 where that is right; else 0. FALSE_ALARMS is
             CALLED of real units, NaN of fakes.
         seeds: The seed of each table; None for the table of another tool.
-        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
+        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table,
+            0 where one has no ``thresholds``.
         thresholds: What the threshold of each table might have been on other validation clusters,
-            (THRESHOLD_REPLICATES,) each; none without thresholds.
+            (THRESHOLD_REPLICATES,) each.
     """
 
     index: pd.DataFrame
     columns: dict[str, Array]
     seeds: list[int | None]
     validation_clusters: int = 0
-    thresholds: Sequence[Array] = ()
+    thresholds: Sequence[Sequence[float]] = ()
 
     @cached_property
     def design(self) -> Design:
@@ -172,7 +172,6 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
-    replicates = []
     # The threshold is of frame scores; for means over a video it would mean nothing.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
@@ -180,13 +179,12 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
         columns[FALSE_ALARMS] = np.where(index["label"], NAN, called)
-        for table, threshold in zip(tables, thresholds):
-            # A record without replicates has the threshold itself, as if it were certain.
-            values = table.attrs.get("threshold_replicates", threshold)
-            replicates.append(np.resize(values, THRESHOLD_REPLICATES))
     seeds = [table.attrs.get("seed") for table in tables]
     validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
-    return Units(index, columns, seeds, min(validation_clusters), replicates)
+    replicates = [table.attrs.get("threshold_replicates", []) for table in tables]
+    # An older record has no replicates, so it does not say how uncertain its threshold is.
+    fewest = min(validation_clusters) if all(replicates) else 0
+    return Units(index, columns, seeds, fewest, replicates)
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
@@ -355,7 +353,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
-    if has_threshold:
+    if has_threshold and not rests_on_few:
         influence = np.hstack([influence, _moved_by_thresholds(data, balanced)])
     is_share = column.min() >= 0 and column.max() <= 1  # not so a correlation, for example
     return Estimates(

@@ -40,6 +40,7 @@ class TrainingParameters(Parameters):
     def settings(self) -> Settings:
         """The part of the parameters that belongs to the paper."""
         schema = papers.module(self.paper).Settings
+        # These parameters are of the class that :func:`schema` makes, which has the settings, too.
         return schema(**self.model_dump(include=set(schema.model_fields)))
 
 
@@ -74,14 +75,16 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 
 
 def schema(notebook: str) -> type[Parameters]:
-    """The closed schema of a notebook's parameters.
+    """The closed schema of a notebook's parameters: it refuses unknown names.
 
-    Raises :class:`DfnbError` when there is none of that name.
+    That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` when there
+    is no notebook of that name.
     """
     paper_notebooks = papers.notebooks()
     if notebook in paper_notebooks:
         paper = paper_notebooks[notebook]
         bases = (TrainingParameters, papers.module(paper).Settings)
+        # (type, default): ``paper`` can only be this paper, and need not be stated.
         return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
     if notebook not in NOTEBOOKS:
         raise DfnbError(f"there is no notebook {notebook!r}")
@@ -96,14 +99,15 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
-        namespace: Its variables, ``globals()``, with IPython's list of executed cells in ``In``.
+        namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
+            the executed cells.
 
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
     names = set(expected.model_fields)
     for cell in namespace.get("In", ()):
-        if cell.startswith("# Parameters"):  # papermill's own cell
+        if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     values = {name: namespace[name] for name in names & namespace.keys()}
     return expected.check(values, notebook)

@@ -54,7 +54,7 @@ class Closed(BaseModel):
         Types are not converted: ``"1e-4"`` is not a number and ``True`` is not 1, because YAML
         makes such values by accident. Raises :class:`DfnbError` that begins with ``source``.
         """
-        try:  # as JSON, because a strict schema accepts a list for a tuple only there
+        try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
             return cls.model_validate_json(json.dumps(values, default=plain))
         except ValidationError as error:
             problems = "; ".join(_sentences(error, cls))
@@ -64,17 +64,19 @@ class Closed(BaseModel):
 def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
     """One sentence per problem that pydantic found in values for ``schema``."""
     for problem in error.errors():
+        # ``loc`` is the path of a value, such as ("grid", "seeds", 0); empty: all values together.
         field = ".".join(map(str, problem["loc"])) or "value"
         message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
-            is_at_top = len(problem["loc"]) == 1
+            is_at_top = len(problem["loc"]) == 1  # further down, other names than these are known
             known = f"; known are {', '.join(schema.model_fields)}" if is_at_top else ""
             yield f"there is no parameter {field!r}{known}"
         elif problem["type"] == "value_error":  # raised by a validator of ours: names the field
             yield str(problem["ctx"]["error"])
-        elif problem["type"] == "missing":
+        elif problem["type"] == "missing":  # it has no value that could be shown
             yield f"{field}: {message}"
         else:
+            # Only a text that does not match a pattern has one here.
             pattern = problem.get("ctx", {}).get("pattern")
             message = PATTERN_RULES.get(pattern, message)
             value = textwrap.shorten(repr(problem["input"]), 80)
@@ -102,7 +104,7 @@ def check_title(title: str, source: object) -> str:
 def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
     """Turn any error while ``source`` is read, a damaged file for example, into a DfnbError.
 
-    It reads: "<source> is not valid <kind> (<problem>); <remedy>".
+    Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is.
     """
     try:
         yield
@@ -119,13 +121,13 @@ class _Loader(yaml.CSafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         names = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``
+            if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:
                 problem = f"{key.value!r} is written twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             names.add(key.value)
-            key.tag = "tag:yaml.org,2002:str"
+            key.tag = "tag:yaml.org,2002:str"  # not what YAML takes the key for
         return super().construct_mapping(node, deep)
 
 
@@ -145,9 +147,10 @@ def read_mapping(
     kind: str,
     remedy: str,
 ) -> dict[str, Any]:
-    """The names and values in a file whose text ``parse`` reads.
+    """The mapping of names to values in a file; ``parse`` turns the file's text into a value.
 
-    Raises :class:`DfnbError` with ``kind`` and ``remedy``, see :func:`explained`.
+    Raises :class:`DfnbError` with ``kind`` and ``remedy``, see :func:`explained`, also where the
+    value is no mapping.
     """
     with explained(path, kind, remedy):
         content = parse(path.read_text(encoding="utf-8"))

@@ -51,7 +51,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
             process.wait()  # a second Ctrl-C ends the wait, so the process is killed below
             raise
         finally:
-            process.kill()  # and its jobs with it; without effect when it has ended
+            process.kill()  # on Linux its jobs end with it; without effect if it has ended
     if process.returncode:
         _print_failures(planned)
         raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")

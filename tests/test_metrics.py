@@ -68,19 +68,21 @@ def test_metrics_by_hand():
 
 def test_at_the_threshold_of_the_validation_split():
     scores = HAND[1:]
-    scores.attrs = {"threshold": 0.35, "threshold_clusters": 99}
+    replicates = [0.35, 0.15] * (THRESHOLD_REPLICATES // 2)
+    scores.attrs = {"threshold": 0.35, "threshold_clusters": 100}
+    older = metrics.measure(metrics.align([scores], "frame"), metrics.AT_THRESHOLD)
+    assert np.isnan(variance(older))  # the record does not say how uncertain its threshold is
+    scores.attrs |= {"threshold_clusters": 49, "threshold_replicates": replicates}
     few = metrics.measure(metrics.align([scores], "frame"), metrics.AT_THRESHOLD)
     assert few.values == pytest.approx((2 / 3 + 2 / 4) / 2)
     assert np.isnan(variance(few))  # the threshold itself is too uncertain
-    scores.attrs["threshold_clusters"] = 100
+    scores.attrs["threshold_clusters"] = 50
     data = metrics.align([scores], "frame")
     assert variance(metrics.measure(data, metrics.AT_THRESHOLD)) > 0
     assert metrics.measure(data, metrics.CALLED).values == 4 / 7
     alarms = metrics.measure(data, metrics.FALSE_ALARMS)
     assert (alarms.values, alarms.outcome().counts[0]) == (2 / 4, 4)  # of the real units alone
-    # Replicates at .35 and .15, half of them each: four or five right, at .15 one real is not.
-    scores.attrs["threshold_replicates"] = [0.35, 0.15] * (THRESHOLD_REPLICATES // 2)
-    data = metrics.align([scores], "frame")
+    # From .35 to .15 one of three fakes and one of four reals are called fake, too.
     for metric, step in [
         (metrics.AT_THRESHOLD, (1 / 3 - 1 / 4) / 2),
         (metrics.FALSE_ALARMS, 1 / 4),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; empty in a job of Slurm."""
+    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; in a job of Slurm none."""
     if "SLURM_JOB_ID" in os.environ:
         return []
     devices = list(Path("/dev").glob("nvidia[0-9]*"))
@@ -54,8 +54,8 @@ def main(count: int, command: list[str]) -> None:
         Path("runs").mkdir(exist_ok=True)
         own = []
         with Path("runs/.gpus").open("wb") as turn:
-            # One process collects GPUs at a time: of two, each could wait for ever for GPUs of the
-            # other.
+            # One process collects GPUs at a time: two could wait for ever, each for what the other
+            # holds.
             fcntl.flock(turn, fcntl.LOCK_EX)
             while len(own) < count:
                 time.sleep(0.1)

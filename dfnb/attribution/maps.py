@@ -60,7 +60,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         DfnbError: The layer has no such feature map.
     """
     feature_maps: list[Tensor] = []  # in the order in which they are computed
-    parts = set((layer or network).modules())
+    parts = set((layer or network).modules())  # the layer itself and all within it
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
         """Keep what a part of the layer returns, if it is a feature map; called after each part."""
@@ -71,7 +71,8 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 
     # Outputs of frozen layers then have gradients, too.
     watched_images = images.clone().requires_grad_()
-    # A hook on all modules at once, since the last feature map is known only after the pass.
+    # This hook is called after every module of the process, hence the test for ``parts``. Which
+    # feature map is the last is known only after the pass.
     with nn.modules.module.register_module_forward_hook(remember):
         # The gradient of the sum is that of each image, as images do not influence each other.
         log_odds = evidence(network, watched_images).sum()
@@ -102,8 +103,9 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
     Images (n, 3, H, W), normalised, give maps (n, H, W) of positive and negative values.
     """
-    # The baseline is captum's default of zeros: in normalised images the colour ``mean`` of the
-    # settings, mostly grey. A step is one batch, because all together would need too much memory.
+    # The baseline x' is captum's default of zeros: in normalised images the colour ``mean`` of the
+    # settings, mostly grey. captum sends each of the 24 steps through the network as one batch; all
+    # steps in one would need too much memory.
     method = IntegratedGradients(partial(evidence, network))
     attributions = method.attribute(
         images,
@@ -114,7 +116,7 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
-    """The length of the grey value's gradient, per pixel: a control.
+    """The length of the gradient of the grey value in the image plane, per pixel: a control.
 
     It ignores the network, so it must fail the sanity check; ``network`` is there only because all
     methods get it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
@@ -153,7 +155,7 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     declared = network.maps().get(name)  # by the paper; None: a method of this module
     if isinstance(declared, tuple):  # the map is the maximum of these maps
         parts = [compute(network, images, part) for part in declared]
-        return np.max(parts, axis=0)
+        return np.max(parts, axis=0)  # pixel by pixel
     if declared == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
@@ -167,7 +169,7 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
     positive = values.clamp(min=0)
     highest = positive.amax((1, 2), keepdim=True)
-    scaled = positive / highest.clamp(min=1e-12)  # 0 / 0 would be NaN
+    scaled = positive / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
     return scaled.cpu().numpy()
 
 
@@ -175,8 +177,8 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     """Maps of 8 × 8 random blocks for the rows of a frames table: a control that shows chance.
 
     Blocks rather than pixels, since most maps are coarse, too. Video, track and frame are the seed
-    of a map, so a frame has the same one for every detector. ``side`` is in pixels; returns (n,
-    side, side) in [0, 1].
+    of a map, so a frame has the same one for every detector. ``side`` is that of the maps in
+    pixels; returns (n, side, side) in [0, 1].
     """
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
@@ -212,7 +214,7 @@ def of(
     else:
         network = (network or run.network()).to(DEVICE)
         batches = []
-        for batch in in_order(frames, run.settings, AT_ONCE):
+        for batch in in_order(frames, run.settings, AT_ONCE):  # frames as stored, not augmented
             images = batch["image"].to(DEVICE)
             batches.append(compute(network, images, name))
         maps = np.concatenate(batches)

@@ -38,15 +38,17 @@ def sample(
         methods: The manipulation methods; by default all.
     """
     test = select(load_frames(test_set), "test", methods)
+    # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
     forgery_methods = len(rows_by_method) - 1  # one method is "real"
     count = max(1, round(forged / forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count)
+        places = np.linspace(0, len(rows) - 1, count)  # fractional
         nearest = places.round().astype(int)  # as indices of rows
         chosen.extend(rows[nearest])
-    return test.iloc[np.unique(chosen)]  # a method with few rows has some several times
+    # In the order of the table, each row once: a method with few rows has some several times.
+    return test.iloc[np.unique(chosen)]
 
 
 # ---------------------------------------------------------------- localisation and faithfulness
@@ -77,18 +79,19 @@ def measure(
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     frame_maps = maps.of(run, forged, name)
     network = run.network().to(DEVICE)
-    batch = as_batch(forged, run.settings)
+    batch = as_batch(forged, run.settings)  # in the order of frame_maps
     images = batch["image"].to(DEVICE)
-    masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W)
-    mean_mask = run.mean_mask()
+    masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W); all False: the frame has no mask
+    mean_mask = run.mean_mask()  # None where no mask is known: then there is no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = localisation(frame_map, mask, mean_mask)
-        row["chance"] = mask.mean() or np.nan  # 0: no mask, since a forged frame has forged pixels
+        # A mean of 0 means that there is no mask, since a forged frame has forged pixels.
+        row["chance"] = mask.mean() or np.nan
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
-    parts = network.maps().get(name)
+    parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
@@ -122,7 +125,7 @@ def deletion(
     coarse = torch.from_numpy(frame_map)[None, None]
     values = F.interpolate(coarse, size, mode="bilinear").numpy()  # (1, 1, H, W)
     tie_break = rng("ties").random(size) * 1e-6  # reorders only equal values, or nearly equal ones
-    order = (-values - tie_break).argsort(axis=None)
+    order = (-values - tie_break).argsort(axis=None)  # flat pixel indices, the highest value first
     rank = order.argsort().reshape(size)  # (H, W); the inverse of a permutation; 0: the highest
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
@@ -130,7 +133,7 @@ def deletion(
     images = image * kept_pixels.to(image.device)  # 0 is the colour ``mean``
     scores = network.score(network(images)).tolist()
     names = [f"deletion {percent}" for percent in percents]
-    area = np.trapezoid(scores, dx=0.1)  # a step hides 10 %
+    area = np.trapezoid(scores, dx=0.1)  # from one score to the next, 10 % more are hidden
     return dict(zip(names, scores), deletion=area)
 
 
@@ -150,7 +153,7 @@ def sanity(
       after :func:`randomise`: 1 if the map does not depend on the weights, about 0 if it does;
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
-    A map fails if the mean of a column reaches its limit, 0.5 for both
+    A map fails if the mean of a column over the frames reaches its limit, 0.5 for both
     (:data:`dfnb.metrics.SANITY_LIMITS`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
@@ -179,7 +182,7 @@ def randomise(network: Network) -> None:
     generator = torch.Generator().manual_seed(seed)
     for weights in network.parameters():
         root_mean_square = weights.square().mean().sqrt()
-        weights.normal_(generator=generator)
+        weights.normal_(generator=generator)  # mean 0, variance 1
         weights.mul_(root_mean_square)
 
 
@@ -191,7 +194,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     ranks = []
     for frame_maps in (a, b):
-        small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)
+        small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
         values = small.flatten(1).numpy()
         table = pd.DataFrame(values.round(6))  # cells that differ by rounding alone are ties
         ranks.append(table.rank(axis=1))  # (n, 576)

@@ -45,13 +45,14 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
         tables: Frames tables by the name of their dataset.
         pairs: The :func:`look_alikes` of these tables.
     """
-    # Each pair has two rows, one per order. The one in the order of the splits' names is counted.
+    # Each pair has two rows, one per order. The one in the order of the splits' names is counted:
+    # test < train < val, so of a test and a train video that look alike, the test video counts.
     is_first = pairs["split"] < pairs["other_split"]
     is_within = pairs["dataset"] == pairs["other_dataset"]
     within = pairs[is_first & is_within]
     counts = {}
     for name, frames in tables.items():
-        look_alike = within["video"][within["dataset"] == name]
+        look_alike = within["video"][within["dataset"] == name]  # a video may have several partners
         fakes = frames[frames["label"] == 1]
         unmasked = fakes["mask"] == ""
         counts[name] = {
@@ -66,7 +67,7 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
 
 def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
     """How many names appear in more than one split; a name may be in any of the ``columns``."""
-    splits = defaultdict(set)
+    splits = defaultdict(set)  # name -> the splits in which it appears
     for column in columns:
         rows = frames[["split", column]].drop_duplicates()
         for split, name in rows.to_numpy():
@@ -102,7 +103,7 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         The columns ``dataset, split, video`` and ``other_dataset, other_split, other_video``; each
         pair has two rows, one per order.
     """
-    rows = []
+    rows = []  # one per hashed frame, as in ``hashes``: several of each video
     hashes = []
     for name, frames in tables.items():
         pixels = Pixels(frames.attrs["folder"])
@@ -115,6 +116,8 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     # The squared Euclidean distance of two vectors of bits is the number of bits that differ. The
     # half keeps the largest allowed number inside the radius, in spite of rounding.
     radius = np.sqrt(MAX_DIFFERING_BITS + 0.5)
+    # A sparse matrix (frames, frames): 1 where two frames are near; no frame is its own neighbour.
+    # Its row and col are the positions of the two frames of each pair.
     near = radius_neighbors_graph(bits, radius).tocoo()
     first = videos.iloc[near.row].reset_index(drop=True)
     second = videos.iloc[near.col].reset_index(drop=True)
@@ -122,11 +125,11 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     is_leak = pairs["split"] != pairs["other_split"]
     is_leak |= pairs["dataset"] != pairs["other_dataset"]
     leaks = pairs[is_leak]
-    return leaks.drop_duplicates(ignore_index=True)
+    return leaks.drop_duplicates(ignore_index=True)  # two videos may have several pairs of frames
 
 
 def perceptual_hash(crop: np.ndarray) -> np.ndarray:
-    """The perceptual hash (255,) bool of a crop (H, W, 3).
+    """The perceptual hash (255,) bool of a crop (H, W, 3) uint8 RGB.
 
     A bit is True where the coefficient of a cosine wave of the brightness is above the median. The
     waves are the 16 by 16 of lowest frequency. The method follows Zauner (Implementation and
@@ -134,7 +137,7 @@ def perceptual_hash(crop: np.ndarray) -> np.ndarray:
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
-    waves = cv2.dct(grey.astype(np.float32))
+    waves = cv2.dct(grey.astype(np.float32))  # (64, 64) coefficients, the lowest frequency first
     lowest = waves[:WAVES, :WAVES].ravel()
     lowest = lowest[1:]  # without the mean brightness
     return lowest > np.median(lowest)
@@ -150,8 +153,10 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     the clusters, so that no cluster is in both training and test. The AUC is the mean over the
     folds, with their 95 % t interval. There are too few videos when a class has fewer than two
     clusters per fold.
+
+    Returns one row per feature, all text but the number of ``clusters`` of both classes.
     """
-    step = len(frames) // PROBED_FRAMES  # 0 where there are fewer
+    step = len(frames) // PROBED_FRAMES  # 0 where there are fewer frames
     probed = frames.iloc[:: max(1, step)]
     labels = probed["label"]
     clusters = probed["cluster"].astype(str)
@@ -164,7 +169,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     model = make_pipeline(StandardScaler(), classifier)
     rows = {}
     for name, values in features(probed).items():
-        interval = "–"  # unless there are enough videos
+        interval = "–"  # replaced where there are enough videos
         verdict = TOO_FEW
         if not too_few:
             aucs = cross_val_score(
@@ -177,7 +182,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
             )
             auc = aucs.mean()
             quantile = t.ppf(0.975, FOLDS - 1)
-            half_width = quantile * sem(aucs)
+            half_width = quantile * sem(aucs)  # sem: standard error of the mean
             low = auc - half_width
             high = auc + half_width
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
@@ -200,9 +205,13 @@ def _verdict(low: float, high: float) -> str:
 
 
 def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What could predict the label without the face: name -> values (n frames, columns)."""
+    """What could predict the label without the face: name -> values (n, columns) of n frames.
+
+    The columns are the same for all frames: 6 for place and size, 6 for colours, 1 for the size of
+    the file, and for the border as many as :func:`_border` gives.
+    """
     pixels = Pixels(frames.attrs["folder"])
-    has_box = frames["crop_box"].notna()
+    has_box = frames["crop_box"].notna()  # null for images that are used in place
     values = defaultdict(list)
     frames = frames.assign(has_box=has_box)
     size = None
@@ -217,10 +226,10 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))
-        colours = cv2.meanStdDev(crop)  # mean and standard deviation of each channel
+        colours = cv2.meanStdDev(crop)  # mean and standard deviation of each channel: two (3, 1)
         values["colour statistics"].append(np.ravel(colours))
         file = jpeg_file(crop, JPEG_QUALITY)
-        values["file size"].append([len(file)])
+        values["file size"].append([len(file)])  # in bytes
     arrays = {}
     for name, rows in values.items():
         arrays[name] = np.array(rows)
@@ -228,9 +237,12 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
-    """The channels of every sixth pixel of a crop's border; all pixels would be many columns."""
+    """The channels of every sixth pixel of the border of a crop (H, W, 3), in one vector.
+
+    All pixels would be too many columns: a border of a crop of 256 by 256 has 4032.
+    """
     is_border = np.ones(crop.shape[:2], bool)
     inner = slice(BORDER, -BORDER)
     is_border[inner, inner] = False
-    pixels = crop[is_border]
+    pixels = crop[is_border]  # (pixels of the border, 3)
     return pixels[::6].ravel()

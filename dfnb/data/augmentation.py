@@ -14,17 +14,21 @@ MIRRORED = [1, 0, 2, 4, 3]  # a mirrored face's right eye is the left one of the
 def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     """Mirror (p .5), shift by up to 1/16 of the side, change colours by up to 20 %.
 
+    Returns the batch with a new image (float32), mask and landmarks; its other entries stay.
+
     Args:
         batch: With ``image`` (B, 3, S, S) in [0, 255], ``mask`` (B, 1, S, S) and ``landmarks``
-            (B, 5, 2), which are moved alike; uncovered pixels become black, without forgery.
-        draws: (B, 6) in [0, 1), independent and uniform.
+            (B, 5, 2), which are moved alike. The pixels that a shift leaves empty become black in
+            the image and 0, not forged, in the mask.
+        draws: (B, 6) in [0, 1), independent and uniform; :data:`DRAWS` says what each is for.
     """
     side = batch["image"].shape[-1]
     is_mirrored = draws[:, 0] < 0.5
+    # (B, 2) whole pixels to the right and down, from -side / 16 to side / 16.
     shifts = ((2 * draws[:, 1:3] - 1) * SHIFT * side).round().int()
     image, mask = batch["image"], batch["mask"]
     moved = move(torch.cat([image, mask], dim=1), is_mirrored, shifts)
-    changes = 1 + CHANGE * (2 * draws[:, 3:].float() - 1)
+    changes = 1 + CHANGE * (2 * draws[:, 3:].float() - 1)  # (B, 3) factors from 0.8 to 1.2
     return {
         **batch,
         "image": recolour(moved[:, :3].float(), changes),
@@ -34,24 +38,33 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
 
 
 def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
-    """Mirror some images (B, C, S, S), then shift all by (B, 2) pixels, to the right and down."""
+    """Mirror some images (B, C, S, S), then shift all by (B, 2) pixels, to the right and down.
+
+    Which are mirrored says ``is_mirrored`` (B,). A negative shift goes to the left or up. Pixels
+    without a source become 0.
+    """
     side = images.shape[-1]
     margin = int(shifts.abs().max())
-    padded = pad(images, [margin] * 4)
+    padded = pad(images, [margin] * 4)  # a copy with zeros around, even where the margin is 0
     moved = torch.empty_like(images)
     for i, (right, down) in enumerate(shifts.tolist()):
         if is_mirrored[i]:
             padded[i] = padded[i].flip(-1)
+        # The window moves to the left when the picture is to move to the right.
         top, left = margin - down, margin - right
         moved[i] = padded[i, :, top : top + side, left : left + side]
     return moved
 
 
 def move_points(points: Tensor, is_mirrored: Tensor, shifts: Tensor, side: int) -> Tensor:
-    """Landmarks (B, 5, 2) after :func:`move`; those of mirrored faces change their names, too."""
+    """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``.
+
+    In a mirrored face, right and left change places, too: :data:`MIRRORED` reorders the landmarks.
+    """
+    # x becomes side - 1 - x, and y stays.
     mirrored = points[:, MIRRORED] * torch.tensor([-1, 1]) + torch.tensor([side - 1, 0])
     points = torch.where(is_mirrored[:, None, None], mirrored, points)
-    return points + shifts[:, None]
+    return points + shifts[:, None]  # right adds to x, down to y
 
 
 def recolour(images: Tensor, changes: Tensor) -> Tensor:
@@ -63,8 +76,8 @@ def recolour(images: Tensor, changes: Tensor) -> Tensor:
         x₁ = b x,  x₂ = c x₁ + (1 - c) b m,  x₃ = s x₂ + (1 - s) g(x₂)
            = b c (s x + (1 - s) g) + (1 - c) b m
     """
-    b, c, s = changes[:, :, None, None, None].unbind(1)
-    grey = (images * GREY).sum(dim=1, keepdim=True)
+    b, c, s = changes[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    grey = (images * GREY).sum(dim=1, keepdim=True)  # g of the unchanged images, (B, 1, S, S)
     mean = grey.mean(dim=(2, 3), keepdim=True)
     changed = b * c * (s * images + (1 - s) * grey) + (1 - c) * b * mean
     return changed.clamp(0, 255)

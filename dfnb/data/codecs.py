@@ -15,8 +15,8 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         frames: (n, H, W, 3) uint8 RGB. H.264 needs even sides: odd ones are padded, and the
             padding is cut off afterwards.
         crf: Constant rate factor, 0 (lossless) to 51.
-        repeatable: Whether equal frames give equal bytes on processors with AVX-512, too. The
-            synthetic datasets are encoded without it: it would change their bytes.
+        repeatable: Whether equal frames are decoded to equal bytes on processors with AVX-512, too.
+            The synthetic datasets are encoded without it: it would change their bytes.
 
     Returns:
         The decoded frames, of the same shape.
@@ -46,7 +46,7 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         stream = container.add_stream("libx264", 3, options)
         stream.height, stream.width = padded.shape[1:3]
         for image in padded:
-            rgb = av.VideoFrame.from_ndarray(image)
+            rgb = av.VideoFrame.from_ndarray(image)  # takes it for RGB by default
             yuv = rgb.reformat(format="yuv420p", threads=1)
             container.mux(stream.encode(yuv))
         container.mux(stream.encode())  # the frames that the encoder has kept back
@@ -54,7 +54,7 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     with av.open(file) as container:
         decoder = container.decode()
         decoded = [frame.to_ndarray(format="rgb24", threads=1) for frame in decoder]
-    return np.stack(decoded)[:, :height, :width]
+    return np.stack(decoded)[:, :height, :width]  # without the padding
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -65,8 +65,8 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def jpeg_file(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB as the bytes of a JPEG file: (n,) uint8."""
+    """An image (H, W, 3) uint8 RGB as the n bytes of a JPEG file, (n,) uint8; quality 1 to 100."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    _, file = cv2.imencode(".jpg", bgr, options)
+    _, file = cv2.imencode(".jpg", bgr, options)  # the first value: whether it succeeded
     return file

@@ -56,17 +56,18 @@ class Unusable(Exception):
 def detector_path() -> Path:
     """Path of YuNet's weights, which are downloaded when they are missing.
 
-    The path is ``$DFNB_DETECTOR``, or else in ``models/`` in the home, see
-    :func:`dfnb.files.home`. Raises :class:`DfnbError` when the file is not the released one, or
-    cannot be downloaded.
+    The path is that in ``$DFNB_DETECTOR`` or, where this is not set, in ``models/`` in
+    :func:`dfnb.files.home`. A missing file is downloaded to either. Raises :class:`DfnbError` when
+    the file is not the released one, or cannot be downloaded.
     """
     default = home() / "models" / YUNET
     path = Path(os.environ.get("DFNB_DETECTOR", default))
     if not path.exists():
+        # "the face detector is not valid here (why); get ... and put it at ...", as a DfnbError
         with explained("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-    return verified(
+    return verified(  # the path, or else DfnbError: "<path> is not the released ..."
         path,
         YUNET_SHA256,
         f"is not the released face detector, {YUNET} with sha256 {YUNET_SHA256}; set DFNB_DETECTOR "
@@ -96,7 +97,7 @@ class YuNet:
         network = _network(self.path)
         height, width = image.shape[:2]
         network.setInputSize((width, height))
-        _, faces = network.detect(image)
+        _, faces = network.detect(image)  # (n, 15) float32, or None for no face
         if faces is None:
             return np.zeros((0, 15))
         return faces.astype(np.float64)
@@ -107,7 +108,7 @@ def _network(path: str) -> cv2.FaceDetectorYN:
     cv2.utils.logging.setLogLevel(2)  # 2 shows errors only: OpenCV 5 warns about its own defaults
     return cv2.FaceDetectorYN.create(
         path,
-        "",
+        "",  # no second file with the architecture: ONNX contains it
         (1, 1),  # the size of an image, which each call sets
         score_threshold=0.3,  # low, because detect() applies MIN_SCORE
         nms_threshold=0.3,
@@ -126,6 +127,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
     if file.suffix.lower() in IMAGES:
         yield read_image(file)
         return
+    # Absolute, because FFmpeg would take the "a:" of a relative path a:b.mp4 for a protocol.
     with explained_as_unusable(), av.open(file.resolve(), options=OPEN_OPTIONS) as container:
         if not container.streams.video:
             raise Unusable("it has no picture, only sound")
@@ -142,7 +144,7 @@ def decode(file: Path) -> Iterator[np.ndarray]:
                     raise Unusable("truncated or damaged")
                 rgb = frame.to_ndarray(format="rgb24", threads=1)
                 yield np.rot90(rgb, frame.rotation // 90)  # counter-clockwise, as the metadata say
-        if packets < stream.frames:
+        if packets < stream.frames:  # 0 where the file does not state them
             raise Unusable("truncated or damaged")
 
 
@@ -154,6 +156,7 @@ def read_image(file: Path) -> np.ndarray:
     with explained_as_unusable(), Image.open(file) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+            # 65535 / 257 = 255
             upright = Image.fromarray(np.uint8(np.array(upright) // 257))
         return np.array(upright.convert("RGB"))
 
@@ -177,8 +180,8 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
 
     Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
     """
-    # Smaller, because YuNet misses large faces, see DETECTION_SIDES.
-    longer_side = max(image.shape)
+    # YuNet gets a smaller image, because it misses large faces, see DETECTION_SIDES.
+    longer_side = max(image.shape)  # of H, W and the 3 channels, which do not matter
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
     ratio = min(1, detection_side / longer_side)
     if min(image.shape[:2]) * ratio < 1:  # a line of pixels would become smaller than a pixel

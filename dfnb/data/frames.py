@@ -77,17 +77,17 @@ def write_video(
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
     content = dict(more)
-    with atomic(folder) as temporary:
+    with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
         if crops is not None:
             np.save(temporary / "frames.npy", crops)
             content["crops_hash"] = _bytes_hash(temporary / "frames.npy")
         if masks is not None:
-            packed = np.packbits(masks, axis=-1)
+            packed = np.packbits(masks, axis=-1)  # (n, H, W / 8 rounded up) uint8
             np.save(temporary / "masks.npy", packed)
             content["masks_hash"] = _bytes_hash(temporary / "masks.npy")
         content["rows"] = rows
-        write_json(temporary / "video.json", content, indent=None)
+        write_json(temporary / "video.json", content, indent=None)  # compact
 
 
 def _bytes_hash(path: Path) -> str:
@@ -99,7 +99,7 @@ def _bytes_hash(path: Path) -> str:
 def images_hash(folder: Path, rows: Rows) -> str:
     """One hash of all images and masks in ``folder`` that the rows of a video use in place.
 
-    A frame without a mask counts, too: to add one changes the hash.
+    It has 64 hexadecimal digits. A frame without a mask counts, too: to add one changes the hash.
     """
     hashes_of_frames = []
     for row in rows:
@@ -117,11 +117,13 @@ def write_dataset(
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    ``originals`` names the video that a fake was made from: name of the fake -> of the original.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``originals`` names
+    the video that a fake was made from: name of the fake -> of the original.
+
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
-    of the library that writes it. ``n`` counts frames and videos by split and method. ``more``
-    (such as the quarantine) is added to the record.
+    of the library that writes it. ``n`` counts the ``frames`` and ``videos`` of each
+    "split/method". ``more`` (such as the quarantine) is added to the record.
 
     Raises :class:`DfnbError` when there is no video.
     """
@@ -133,7 +135,7 @@ def write_dataset(
     schema = pa.schema(COLUMNS)
     originals = originals or {}
     video_digests = []
-    counts = defaultdict(Counter)
+    counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     unwritten = []  # rows are written in parts, because five million would not fit in memory
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for file in files:
@@ -142,7 +144,7 @@ def write_dataset(
             rows = _complete_rows(video, content, originals.get(video, ""))
             video_digests.append([video, _video_digest(content, rows)])
             kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-            for kind, n_frames in kinds.items():
+            for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
                 counts[kind].update(frames=n_frames, videos=1)
             unwritten += rows
             if len(unwritten) >= ROW_GROUP or file == files[-1]:
@@ -151,7 +153,7 @@ def write_dataset(
     return write_record(
         folder,
         parameters,
-        [path.name],
+        [path.name],  # the file that the record lists as the output
         fingerprint=digest([parameters, video_digests], 16),
         n=dict(sorted(counts.items())),
         **more,
@@ -159,11 +161,12 @@ def write_dataset(
 
 
 def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
-    """The rows of a video with the columns that :func:`write_video` leaves out.
+    """The rows of a video, completed by the columns that the rows of :func:`write_video` lack.
 
     ``content`` is that of the video's ``video.json``.
     """
-    # Where images are used in place, the row has a path and a mask of its own, which win below.
+    # A row may have values of its own, which win below: path and mask where images are used in
+    # place, and the empty mask of a fake's frame that has none.
     files = {"path": f"videos/{video}/frames.npy", "mask": ""}
     if "masks_hash" in content:
         files["mask"] = f"videos/{video}/masks.npy"
@@ -174,7 +177,10 @@ def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
 
 
 def _video_digest(content: Mapping, rows: Rows) -> str:
-    """A digest of the pixels and rows of a video; ``content`` is that of its ``video.json``."""
+    """A digest of the pixels and rows of a video, 64 hexadecimal digits.
+
+    ``content`` is that of its ``video.json``, and ``rows`` are the :func:`_complete_rows` of it.
+    """
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
@@ -206,6 +212,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     folder = dataset_folder(name)
     record = dataset_record(name)
     path = folder / "frames.parquet"
+    # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         if "original" not in table.column_names:  # made by a version that did not know originals
@@ -238,7 +245,7 @@ def _check(frames: pd.DataFrame, table: Path) -> None:
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise DfnbError(f"{table}: {file} lies outside the dataset's folder; {REMEDY}")
     for method in frames["method"].unique():
-        check_title(method, f"{table}, a method")
+        check_title(method, f"{table}, a method")  # raises when a format of tables cannot show it
 
 
 def identity(record: Mapping) -> str:
@@ -262,7 +269,7 @@ def select(
 ) -> pd.DataFrame:
     """The real frames of a split, and its fakes of the given ``methods``; None: of all methods.
 
-    Raises :class:`DfnbError` when no row is left, or when the table lacks one of the methods.
+    Raises :class:`DfnbError` when no row is left, or when no split has one of the methods.
     """
     selected = frames[frames["split"] == split]
     missing = set()
@@ -280,15 +287,17 @@ def select(
 
 
 def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
-    """The frames of some clusters: the first by name, until each class has ``videos`` / 2 videos.
+    """The frames of the first clusters by name, with ``videos`` / 2 videos of each class or more.
 
-    Where ``videos`` is None, the frames of all clusters.
+    Each class takes clusters until it has that many of its videos, or all. A cluster that one class
+    takes is kept with the videos of both. Where ``videos`` is None, all clusters are kept.
     """
     if videos is None:
         return frames
     cluster = frames["cluster"].astype(str)
-    counts = frames["video"].groupby([frames["label"], cluster]).nunique()
-    videos_before = counts.groupby("label").cumsum() - counts  # in the clusters before this one
+    counts = frames["video"].groupby([frames["label"], cluster]).nunique()  # of videos
+    # In the clusters before this one: a cluster is needed while these have too few.
+    videos_before = counts.groupby("label").cumsum() - counts
     needed = counts.index[videos_before < videos / 2].get_level_values("cluster")
     return frames[cluster.isin(needed)]
 
@@ -300,18 +309,18 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     rows = frames.groupby("video", observed=True)["row"]
     place = rows.cumcount()  # 0, 1, ..., total - 1 in each video
     total = rows.transform("size")
-    n = total.clip(upper=per_video)
-    # place * n / total rises from 0 to n. A frame is kept where it passes a whole number.
+    n = total.clip(upper=per_video)  # the number of frames to keep
+    # place * n / total rises from 0 to n. A frame is kept where it reaches a whole number, n times.
     before = place * n // total
     after = (place + 1) * n // total
     return frames[after > before]
 
 
 def check_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
-    """Raise :class:`DfnbError` unless the frames of a split have two clusters of each class.
+    """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
-    One class is enough when the other is ``made`` from it during training. ``split`` is only named
-    in the message.
+    One class is enough when the other is ``made`` from it during training. ``frames`` are those of
+    one split, ``split``, which is only named in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
@@ -341,8 +350,9 @@ def keep_masks(
 ) -> pd.DataFrame:
     """The table with the masks of some frames only: ``rows`` are their positions in the table.
 
-    ``share`` is a paper's setting ``annotated``, which ``rows`` were chosen by. Raises
-    :class:`DfnbError` when it is above 0 and yet ``rows`` is empty.
+    The masks of all others become unknown. ``share`` is a paper's setting ``annotated``, from which
+    the paper computed how many ``rows`` there are; it serves only the check. Raises
+    :class:`DfnbError` when it is above 0 and ``rows`` is empty.
     """
     if share and not len(rows):
         raise DfnbError(
@@ -361,7 +371,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
-    first = fakes.iloc[0]
+    first = fakes.iloc[0]  # the masks of larger or smaller crops are resized to its size
     shape = pixels.crop(first["path"], first["row"]).shape[:2]
     total = np.zeros(shape)
     for path, row in zip(fakes["mask"], fakes["row"]):
@@ -371,6 +381,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
+    # pa.array gives a chunked array or another, depending on the table; a column is always chunked.
     table = pa.table({"landmarks": pa.array(frames["landmarks"])})
     unknown = pa.scalar([np.nan] * 10, POINTS)
     column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls
@@ -386,7 +397,7 @@ def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         landmarks: (5, 2) x and y in pixels: right eye, left eye, nose tip, right and left corner
-            of the mouth. NaN gives NaN.
+            of the mouth, named from the person's view. NaN gives NaN.
     """
     right_eye, left_eye, _, right_corner, left_corner = landmarks.astype(np.float64)
     between_eyes = (right_eye + left_eye) / 2
@@ -406,16 +417,18 @@ def rounded(image: np.ndarray) -> np.ndarray:
 
 
 def _row_of_array(path: Path, row: int) -> np.ndarray:
-    """One element of an array (n, ...) in a .npy file: its first index is ``row``.
+    """The element ``row`` of an array (n, ...) in a .npy file, without the first axis.
 
-    Only its bytes are read. A memory map would need ten times as long.
+    Only its bytes are read. A memory map would need ten times as long. A negative ``row`` counts
+    from the end.
     """
     with path.open("rb") as file:
         # The header ends where the elements begin. np.save writes version 1.0 of it.
-        np.lib.format.read_magic(file)
+        np.lib.format.read_magic(file)  # moves behind the version
+        # The second value says whether the order is Fortran's; write_video's arrays have C's.
         (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
         size = math.prod(shape)
-        # range(n) raises IndexError for a row that is not there.
+        # range(n) raises IndexError for a row that is not there. SEEK_CUR: from the header's end.
         file.seek(range(n)[row] * size * dtype.itemsize, os.SEEK_CUR)
         return np.fromfile(file, dtype, size).reshape(shape)
 
@@ -429,8 +442,9 @@ class Pixels:
     def crop(self, path: str, row: int | None = None) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB: an image file, or a row of a stored video.
 
-        Without a ``row``, all crops (n, H, W, 3) of a stored video. Raises :class:`DfnbError` when
-        the file cannot be read.
+        Without a ``row``, all crops (n, H, W, 3) of a stored video. An image file ignores ``row``.
+        :meth:`mask` reads masks in the same way, those of a stored video still packed. Raises
+        :class:`DfnbError` when the file cannot be read.
         """
         try:
             if not path.endswith(".npy"):
@@ -457,7 +471,9 @@ class Pixels:
         height, width = shape
         stored = self.crop(path, row)
         if path.endswith(".npy"):
-            # Crops whose sizes differ between videos are square; mean_mask asks for one size.
+            # Packed, (H, W / 8 rounded up), so W must be known: that of the crop where H is alike.
+            # Else the mask is of another video (mean_mask asks for one size), and sizes differ only
+            # between square crops: W = H.
             columns = width if len(stored) == height else len(stored)
             grey = np.unpackbits(stored, axis=-1, count=columns) * 255
         else:

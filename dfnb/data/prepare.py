@@ -415,7 +415,7 @@ def prepare(
                 f"{folder} was made with {record['parameters']}; --set them so, or give the new "
                 "dataset another name"
             )
-        # It also removes the record, which write_dataset writes anew.
+        # Also removes the record, which write_dataset writes anew; raises for other videos.
         remove_leftovers(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []

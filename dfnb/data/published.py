@@ -94,8 +94,8 @@ def overview() -> pd.DataFrame:
     rows = {}
     for name in dataset_names("real"):
         description = load(name)
-        record = read_record(dataset_folder(name)) or {"n": {}}
-        rows[name] = {
+        record = read_record(dataset_folder(name)) or {"n": {}}  # None: not prepared
+        rows[name] = {  # n: "split/method" -> its numbers of frames and videos
             "prepared_videos": sum(counts["videos"] for counts in record["n"].values()),
             "access": description.access,
             "space": description.space,
@@ -110,15 +110,16 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and was
     changed.
     """
-    files, _ = files_below(root)
+    files, _ = files_below(root)  # no rule is about what it leaves out, such as pipes
     problems = defaultdict(list)
-    videos = {}
+    videos = {}  # (name, path) -> video
     for rule in description.rules:
+        # Any error becomes a DfnbError: "the rule ... is not valid here (why); correct it, or ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 video = _completed(video, description)
                 # Each crop comes as a video of its own with the path ``root``. Those of one name
-                # are joined.
+                # are joined. Of a video file that two rules find, the later rule's video is kept.
                 key = (video.name, video.path)
                 if key in videos:
                     crops = videos[key].crops + video.crops
@@ -135,6 +136,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     shown = re.sub(r":[^{}]*}", "}", rule.files)  # without the regular expressions, for messages
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
+        # += adds the keys of ``matches``, the paths; without any, the problem is still listed.
         problems[f"{shown}: fewer than the {rule.expected} published files"] += matches
     rows = read_list(rule.list, files) if rule.list else {}
     for path, placeholders in matches.items():
@@ -145,7 +147,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
             if row is None:
                 problems[f"{shown}: not in the list {rule.list.file}; left out"].append(path)
                 continue
-            values.update(row)
+            values.update(row)  # the list wins over the path
         yield _video(rule, values, files, problems)
 
 
@@ -155,14 +157,17 @@ def _video(
     files: Files,
     problems: Problems,
 ) -> Video:
-    """The video that a rule makes of the file ``values["path"]``; ``values`` fill its templates."""
+    """The video that a rule makes of the file ``values["path"]``; ``values`` fill its templates.
+
+    Adds ``method`` and ``video`` to ``values``, and missing masks to ``problems``.
+    """
 
     def filled(template: str) -> str:
         return template.format_map(values)
 
     path = values["path"]
     label = LABELS[filled(rule.label).lower()]
-    # The templates that are filled from here on may use {method}, and then {video}.
+    # In this order, because templates filled later may use {method}, and then {video}.
     values["method"] = filled(rule.method) if label else "real"
     values["video"] = filled(rule.video)
     mask = filled(rule.mask)
@@ -181,7 +186,8 @@ def _video(
         difference=not mask,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
-        root = video.path.parents[path.count("/")]  # the folder of scan: ``path`` is relative to it
+        # The folder of scan, which ``path`` is relative to: one level up per slash, and one more.
+        root = video.path.parents[path.count("/")]
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
@@ -192,7 +198,8 @@ def _video(
 
 
 def _completed(video: Video, description: Manifest) -> Video:
-    """The video with what its manifest says of all rules: threshold of masks, validation split."""
+    """The video with what its manifest says for all rules: threshold of masks, validation split."""
+    # Without a threshold for the method, the default of Video stays.
     threshold = description.mask_threshold.get(video.method, video.mask_threshold)
     split = video.split
     if split == "train" and re.fullmatch(description.validation, video.cluster):
@@ -223,8 +230,9 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     A row also has the values of the placeholders in the path of its file. A row with several keys
     appears under each of them.
     """
-    if listing.sha256:  # ships with the manifest
+    if listing.sha256:  # ships with the manifest; its template is a plain file name
         shipped = find("data_manifest") / listing.file
+        # Raises a DfnbError, "<path> is missing ...", unless the sha256 is right.
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
         files = {listing.file: shipped}
     rows = {}
@@ -237,7 +245,7 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
             columns = ["name"] if file.suffix == ".txt" else None  # None: the first line names them
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
         for entry in table.to_dict("records"):
-            row = {**entry, **values}
+            row = {**entry, **values}  # values: of the placeholders in the path
             for key in listing.keys:
                 rows[key.format_map(row)] = row
     return rows

@@ -106,28 +106,28 @@ class Row(Closed):
 def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    Its paths are relative to its own folder. Each video is named by its path below ``root``,
-    without the suffix where this is enough. Raises :class:`DfnbError`, which names the line, for
-    impossible values.
+    Its paths are relative to its own folder, or absolute. Each video is named by its path below
+    ``root``, without the suffix unless two videos would have one name. Raises :class:`DfnbError`,
+    which names the line, for impossible values.
     """
     folder = file.parent.absolute()
     root = root.absolute()
     remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
-    with explained(file, "CSV", remedy):
+    with explained(file, "CSV", remedy):  # turns any error into a DfnbError with the remedy
         table = pd.read_csv(
             file,
             dtype=str,
-            keep_default_na=False,
+            keep_default_na=False,  # an empty cell is "", and a method may be called NA
             skip_blank_lines=False,  # so that messages can name the number of a line
             encoding="utf-8-sig",
         )
     videos = []
     for number, cells in enumerate(table.to_dict("records"), 2):  # line 1 names the columns
         filled = {column: cell for column, cell in cells.items() if cell}
-        if not filled:
+        if not filled:  # a blank line
             continue
         row = Row.check(filled, f"{file}, line {number}")
-        path = folder / row.path
+        path = folder / row.path  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
                 f"{file}, line {number}: {path} lies outside {root}; move it into this folder, or "
@@ -141,7 +141,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             label=label,
             method=row.method if label == 1 else "real",
             split=row.split,
-            cluster=row.cluster or row.identity or name,
+            cluster=row.cluster or row.identity or name,  # the name: independent of all others
             identity=row.identity,
             mask=folder / row.mask if row.mask else None,
             original=folder / row.original if row.original else None,
@@ -153,7 +153,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
 def _told_apart(videos: Sequence[Video]) -> list[Video]:
     """The videos, with the suffix added to names that several have, such as IMG.JPG and IMG.MOV.
 
-    These two are a live photo: a picture and a clip of one moment. Both stay in one cluster.
+    These two are a live photo: a picture and a clip of one moment. Both stay in one cluster: where
+    the user names none, ``cluster`` is the name without the suffix.
     """
     count = Counter(video.name for video in videos)
     named = []
@@ -172,10 +173,10 @@ def write_csv(file: Path, root: Path) -> list[str]:
     CSV are absolute. Files that are neither videos nor images by their suffix are counted in one
     line of the log.
 
-    Returns sentences about files that were left out. Raises :class:`DfnbError` when there is
-    nothing to prepare.
+    Returns one sentence about the files that the CSV does not name, or no sentence where it names
+    all. Raises :class:`DfnbError` when there is nothing to prepare.
     """
-    files, left_out = files_below(root)
+    files, left_out = files_below(root)  # left out: unreadable names, pipes and the like
     media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
     others = [name for name in files if name not in media]
     rows = _sorted_rows(media)
@@ -184,6 +185,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
             f"{root} holds no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which also takes files of unusual suffixes"
         )
+    # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
     write_bytes(file, table.to_csv(index=False).encode())
     used = {*table["path"], *table["mask"], *table["original"]}
@@ -201,14 +203,15 @@ def _sorted_rows(media: Files) -> list[dict[str, Any]]:
     rows = []
     for name, path in media.items():
         match = SORTED_PATH.fullmatch(name)
-        if not match:
+        if not match:  # a mask, an original, or a file outside these folders
             continue
-        split, label, method = match.groups()
+        split, label, method = match.groups()  # split and method: None where there is no folder
         row = {"path": path, "label": label, "split": split}
         if label == "fake":
             row["method"] = method
             for column in ("mask", "original"):
                 counterpart = Path(name.replace("fake/", f"{column}/", 1))
+                # None where there is no such file.
                 row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
         rows.append(row)
     return rows
@@ -240,6 +243,8 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
             relative = path.relative_to(root).as_posix()
             if "/." in f"/{relative}":  # hidden, or in a hidden folder
                 continue
+            # Bytes that are not UTF-8 are surrogates in ``relative``. They cannot be encoded, and
+            # become escapes in ``printable``, which then differs.
             printable = relative.encode(errors="backslashreplace").decode()
             # isfile, because Path.is_file raises an error for a link into a forbidden folder.
             if os.path.isfile(path) and relative == printable:  # noqa: PTH113
