@@ -378,9 +378,7 @@ def crossed_spread(values: Array) -> Spread:
     over_seeds = _spread_of_mean(of_seeds)
     if np.isnan(over_seeds.variance):
         return over_sets
-    # The mean square of what sets and seeds leave of the values. Times sets * seeds, and divided by
-    # both degrees, it is the variance of one value's noise; that of the mean is 1 / (sets * seeds)
-    # of it.
+    # Divided by their number, the squares of the residuals sum to what the two means leave.
     residual = values.var() - of_sets.var() - of_seeds.var()
     counted_twice = residual / over_sets.degrees / over_seeds.degrees
     excess = min(counted_twice, over_sets.variance, over_seeds.variance)
@@ -518,14 +516,14 @@ def holm(p: Sequence[float]) -> Array:
 
 
 def planned_spread(values: Array, seeds: int, sets: int) -> Spread:
-    """The spread that a cross-dataset mean will have with ``seeds`` seeds and ``sets`` test sets.
+    """The spread that a cross-dataset mean will have with so many seeds and test sets.
 
     For planning: ``values`` (test sets, seeds) come from development runs. The variances of
     :func:`crossed_spread` are each scaled to the planned numbers.
     """
     of_sets = values.mean(axis=1)
     of_seeds = values.mean(axis=0)
-    residual = values.var() - of_sets.var() - of_seeds.var()  # as in crossed_spread
+    residual = values.var() - of_sets.var() - of_seeds.var()
     noise = (
         residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)
     )  # one value's variance
