@@ -109,20 +109,23 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims with their adjusted p values as text, and the verdicts that follow from these."""
-    tests = judged.pop("tests")
+    """The claims with their adjusted p values as text, and the verdicts that follow from these.
+
+    A claim without ``tests`` keeps its verdict, which says why it is not tested.
+    """
+    tests = judged.pop("tests")  # of each claim: _p_values with all seeds, then without each
     family = judged.pop("family")
     sign_turns = judged.pop("sign_turns")
     verdicts = defaultdict(list)  # by the row of the claim: with all seeds, then without each
-    for place in range(tests.map(len).max()):
+    for place in range(tests.map(len).max()):  # claims with fewer seeds have fewer tests
         for row, p in _adjusted(tests, family, place).iterrows():
             verdicts[row].append(verdict(p, sign_turns[row]))
     for row, (with_all, *without_one) in verdicts.items():
         is_fragile = with_all != "undecided" and set(without_one) - {with_all}
         judged.loc[row, "verdict"] = with_all + (", fragile" if is_fragile else "")
-    adjusted = _adjusted(tests, family, 0).reindex(judged.index)
+    adjusted = _adjusted(tests, family, 0).reindex(judged.index)  # NaN without tests
     adjusted = adjusted.where(family, axis=0)  # NaN outside the family
-    judged["p"] = p_texts(judged["p"])
+    judged["p"] = p_texts(judged["p"])  # not adjusted
     judged["p, Holm"] = p_texts(adjusted["gain"])
     judged["p worse, Holm"] = p_texts(adjusted["worse"])
     judged["p small, Holm"] = p_texts(adjusted["small gain"])
@@ -132,13 +135,14 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
 def _adjusted(tests: pd.Series, family: pd.Series, place: int) -> pd.DataFrame:
     """The p values (claims, HYPOTHESES) at one place of the lists of tests, by the claim's row.
 
-    Each hypothesis is adjusted for the claims of the family. At place 0 they have all seeds; at
-    each further place one seed is left out, of all claims at once.
+    Each hypothesis is adjusted for the claims of the family; the other claims keep their p. Place 0
+    has all seeds. Place k leaves out the k-th seed of every claim at once, and lacks the claims
+    that have fewer seeds.
     """
     at_place = {row: of_claim[place] for row, of_claim in tests.items() if place < len(of_claim)}
     p = pd.DataFrame(at_place, HYPOTHESES, dtype=float).T
     for name in p:
-        in_family = p[name].where(family).dropna()
+        in_family = p[name].where(family).dropna()  # NaN also if the claim lacks the hypothesis
         p.loc[in_family.index, name] = holm(in_family)
     return p
 
@@ -227,9 +231,11 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
+    # "No worse" has no material size; see _p_values.
     limit, size = (-delta, NAN) if claim.kind == "no worse" else (0.0, delta)
     row["tests"] = [_p_values(limit, size, number["value"], number["error"], number["degrees"])]
-    # An older table of results does not have the values without a seed.
+    # An older table of results does not have the values without a seed. ``sign`` is -1 where the
+    # two detectors were exchanged.
     for value, error, degrees in number.get("without_seed", ()):
         row["tests"].append(_p_values(limit, size, value * number["sign"], error, degrees))
     row["p"] = row["tests"][0]["gain"]
@@ -246,8 +252,10 @@ def _p_values(
 
     - gain: it is above ``limit``, 0 or, for "no worse", minus the least material difference;
     - worse: it is below ``limit``;
-    - small gain, small loss: it is below ``size``, the least material difference, or above minus
-      that; NaN for "no worse".
+    - small gain: it is below ``size``, the least material difference;
+    - small loss: it is above ``-size``. Both are NaN for "no worse", where ``size`` is NaN.
+
+    A p value is NaN without a standard error, too.
     """
     spread = Spread(error**2, degrees)
     return {
@@ -266,7 +274,7 @@ def _without_verdict(number: pd.Series) -> str:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
-    sets = number["mean_over"].count(", ") + 1
+    sets = number["mean_over"].count(", ") + 1  # of a mean, which lists them
     if number["mean_over"] and sets < FEWEST_SETS:
         return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
     if np.isnan(number["low"]):

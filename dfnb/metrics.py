@@ -281,6 +281,7 @@ class Estimates:
             # A replicate is NaN if it drew no cluster of one class.
             variance = float(np.nanvar(spread, ddof=1))
         elif self.how != "none":
+            # The second part is empty for a metric without a threshold.
             influence, at_thresholds = np.split(spread, [len(self.design.label)])
             variance = self.design.variance(influence)
         return Outcome(
@@ -368,9 +369,9 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
 
 
 def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
-    """The share of units called fake, or the balanced accuracy, at ``data.thresholds``.
+    """The share of units called fake, or if ``balanced`` the balanced accuracy, by threshold.
 
-    (tables, THRESHOLD_REPLICATES), up to a constant, which has no variance.
+    (tables, THRESHOLD_REPLICATES), at ``data.thresholds``; up to a constant, which has no variance.
     """
     label = data.design.label
     # What a unit that is not called fake takes from the share; in balance, a real one adds to it.
@@ -380,7 +381,8 @@ def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
     moved = []
     for score, limits in zip(data.columns["score"], data.thresholds):
         order = np.argsort(score)
-        taken = np.append(0, weight[order].cumsum())
+        taken = np.append(0, weight[order].cumsum())  # (n + 1,), by the k lowest scores together
+        # "right": a score that equals the threshold is not called fake.
         moved.append(-taken[np.searchsorted(score[order], limits, side="right")])
     return np.array(moved)
 

@@ -221,13 +221,16 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
 def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
     """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
 
-    Equal clusters in equal order are drawn alike, so two detectors' replicates are paired.
+    ``cluster``: the name of each value's cluster. ``share``: of the values that are at most as high
+    as the quantile. Equal clusters in equal order are drawn alike, so two detectors' replicates are
+    paired.
     """
     values = np.asarray(values)
     order = np.argsort(values)
-    design = Design(np.zeros(len(values)), cluster)
+    design = Design(np.zeros(len(values)), cluster)  # one class
+    # (THRESHOLD_REPLICATES, n): the weight of all values up to each, in ascending order.
     weights = design.resampled[:THRESHOLD_REPLICATES, design.cluster[order]].cumsum(axis=1)
-    # The first value that the share reaches; less, because sums are rounded.
+    # The first value at which the share is reached; 1e-9 less, because sums are rounded.
     place = (weights < (share - 1e-9) * weights[:, -1:]).sum(axis=1)
     return values[order][place]
 
@@ -475,7 +478,9 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values)
     at_thresholds = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
-    if len(at_thresholds):  # another threshold moves the values on all sets at once
+    # Another threshold moves the values on all sets at once, so the sets' shifts were averaged
+    # replicate by replicate. Empty for a metric without a threshold.
+    if len(at_thresholds):
         over_threshold = Spread(at_thresholds.var(), THRESHOLD_REPLICATES)
         over_videos = over_videos.plus(over_threshold)
         total = total.plus(over_threshold)
@@ -483,7 +488,10 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
 
 
 def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
-    """The mean, its error and degrees of freedom without each of the seeds, if two are left."""
+    """The mean, its error and degrees of freedom without each of the seeds.
+
+    Empty with two seeds or one: at least two must be left for a variance over seeds.
+    """
     seeds = len(outcomes[0].values)
     estimates = []
     for place in range(seeds if seeds > 2 else 0):
