@@ -362,28 +362,31 @@ def p_above(difference: float, spread: Spread) -> float:
     return float(stdtr(spread.degrees, -difference / error))
 
 
-def crossed_spread(values: Array) -> Spread:
+def crossed_spread(values: Array, planned: tuple[int, int] | None = None) -> Spread:
     """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
 
     var(means of seeds) / seeds + var(means of test sets) / test sets - residual / (their product).
     Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
-    once; never more than the smaller of the two, because by chance the residual may exceed both.
-    The clusters of a test set move its mean at every seed, so the sets' variance includes theirs;
-    people that a training is given move it on every set, so the seeds' variance includes theirs.
-    One seed says nothing of other seeds: then the spread is over test sets alone.
+    once; a variance that is below 0 without its noise counts as 0. The clusters of a test set move
+    its mean at every seed, so the sets' variance includes theirs; people that a training is given
+    move it on every set, so the seeds' variance includes theirs. One seed says nothing of other
+    seeds: then the spread is over test sets alone.
+
+    ``planned``: the numbers of test sets and of seeds of a study that is planned from ``values``.
     """
     of_sets = values.mean(axis=1)
     of_seeds = values.mean(axis=0)
-    over_sets = _spread_of_mean(of_sets)
-    over_seeds = _spread_of_mean(of_seeds)
-    if np.isnan(over_seeds.variance):
-        return over_sets
-    # Divided by their number, the squares of the residuals sum to what the two means leave.
+    if len(of_seeds) < 2:
+        return _spread_of_mean(of_sets)
+    sets, seeds = planned or values.shape
     residual = values.var() - of_sets.var() - of_seeds.var()
-    counted_twice = residual / over_sets.degrees / over_seeds.degrees
-    excess = min(counted_twice, over_sets.variance, over_seeds.variance)
-    total = over_sets.plus(over_seeds)
-    return Spread(total.variance - excess, total.degrees)
+    noise = residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)  # of one value
+    # The variance of means also holds a part of the noise, by the number that is averaged.
+    seed_variance = max(of_seeds.var(ddof=1) - noise / len(of_sets), 0)
+    set_variance = max(of_sets.var(ddof=1) - noise / len(of_seeds), 0)
+    over_seeds = Spread(seed_variance / seeds, seeds - 1)
+    over_sets = Spread((set_variance + noise / seeds) / sets, sets - 1)
+    return over_seeds.plus(over_sets)
 
 
 def _spread_of_mean(values: Array) -> Spread:
@@ -515,31 +518,11 @@ def holm(p: Sequence[float]) -> Array:
     return adjusted.sort_index().to_numpy()  # in the order of p again
 
 
-def planned_spread(values: Array, seeds: int, sets: int) -> Spread:
-    """The spread that a cross-dataset mean will have with so many seeds and test sets.
-
-    For planning: ``values`` (test sets, seeds) come from development runs. The variances of
-    :func:`crossed_spread` are each scaled to the planned numbers.
-    """
-    of_sets = values.mean(axis=1)
-    of_seeds = values.mean(axis=0)
-    residual = values.var() - of_sets.var() - of_seeds.var()
-    noise = (
-        residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)
-    )  # one value's variance
-    # Each variance of means also holds a part of the noise, by the number that is averaged.
-    seed_variance = max(of_seeds.var(ddof=1) - noise / len(of_sets), 0)
-    set_variance = max(of_sets.var(ddof=1) - noise / len(of_seeds), 0)
-    over_seeds = Spread(seed_variance / seeds, seeds - 1)
-    over_sets = Spread((set_variance + noise / seeds) / sets, sets - 1)
-    return over_seeds.plus(over_sets)
-
-
 def least_detectable_difference(spread: Spread, power: float = 0.8, tests: int = 1) -> float:
     """The true difference that a two-sided 5 % test with this spread detects with this power.
 
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
-    and clusters, or test sets (:func:`planned_spread`). The test rejects beyond ``threshold``
+    and clusters, or test sets (:func:`crossed_spread`). The test rejects beyond ``threshold``
     standard errors. A true difference must be ``margin`` errors above that, so that its estimate
     falls below it in 1 - power of all cases. Of several ``tests`` that Holm's rule adjusts, the
     difference is that which is detected even if it is the first to be.

@@ -158,13 +158,15 @@ def test_a_planned_spread_is_that_of_the_planned_study():
     random = rng("planned")
     of_sets = 0.3 * random.normal(size=(400, 1))
     values = of_sets + 0.2 * random.normal(size=300) + 0.1 * random.normal(size=(400, 300))
-    planned = statistics.planned_spread(values, seeds=5, sets=24)
+    planned = statistics.crossed_spread(values, planned=(24, 5))
     assert planned.variance == pytest.approx(0.04 / 5 + 0.09 / 24 + 0.01 / 120, rel=0.1)
     assert 4 < planned.degrees < 27
-    # The same numbers again: the spread of the study itself, but for negative variances.
+    # Without a plan, the sum of the two variances of means minus the residual, here by hand.
     few = values[:6, :5]
-    same = statistics.planned_spread(few, seeds=5, sets=6)
-    assert same.variance == pytest.approx(statistics.crossed_spread(few).variance)
+    residual = few - few.mean(axis=0) - few.mean(axis=1, keepdims=True) + few.mean()
+    over_both = few.mean(axis=0).var(ddof=1) / 5 + few.mean(axis=1).var(ddof=1) / 6
+    expected = over_both - (residual**2).sum() / 20 / 30
+    assert statistics.crossed_spread(few).variance == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("true_auc", [0.7, 0.97])
