@@ -408,7 +408,6 @@ def prepare(
     check_names(videos)
     parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
     with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
-        link_crops(folder, videos)
         record = read_record(folder)
         if record and record["parameters"] != parameters:
             raise DfnbError(
@@ -417,6 +416,7 @@ def prepare(
             )
         # Also removes the record, which write_dataset writes anew; raises for other videos.
         remove_leftovers(folder, videos)
+        link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
         for video in videos:

@@ -99,6 +99,7 @@ class Row(Closed):
     split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
     cluster: str = ""  # see Video; default: the identity, else the video
+    # Of a fake; those of a real video are left out.
     mask: str = ""  # path of a video or an image, white where the fake is forged
     original: str = ""  # path of the video that a fake without a mask was made from
 
@@ -143,8 +144,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             split=row.split,
             cluster=row.cluster or row.identity or name,  # the name: independent of all others
             identity=row.identity,
-            mask=folder / row.mask if row.mask else None,
-            original=folder / row.original if row.original else None,
+            mask=folder / row.mask if row.mask and label == 1 else None,
+            original=folder / row.original if row.original and label == 1 else None,
         )
         videos.append(video)
     return _told_apart(videos)
