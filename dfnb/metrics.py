@@ -172,7 +172,8 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
         if first in columns and second in columns:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
-    # The threshold is of frame scores; for means over a video it would mean nothing.
+    # The threshold is of frame scores; for means over a video it would mean nothing. Maps have no
+    # score, and another tool has no threshold.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
         is_right = called == index["label"].to_numpy()

@@ -282,8 +282,8 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
 def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
     """The rows of a comparison: ``row`` with a number.
 
-    Collapsed runs are left out, unless all collapsed; of a difference, pairs of runs of which one
-    collapsed. Where a run collapsed, each number has a second row that includes all runs.
+    Collapsed runs are left out, unless all collapsed; a difference leaves out the pairs that have a
+    collapsed run. Where a run collapsed, each number has a second row that includes all runs.
     """
     check_same_units(first.units.index, second.units.index)  # else a difference is not paired
     pairs = _seed_pairs(first.seeds, second.seeds)

@@ -302,9 +302,10 @@ class Report:
 
         Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
-        (the score above which a frame is called fake), and ``threshold_clusters``, the number of
-        clusters of the validation split that it was chosen on. For another tool, seed and threshold
-        are None, and ``frame`` is -1 if it scores videos.
+        (the score above which a frame is called fake), ``threshold_clusters``, the number of
+        clusters of the validation split that it was chosen on, and, where the run's record is new
+        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool, seed and
+        threshold are None, and ``frame`` is -1 if it scores videos.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.
@@ -409,7 +410,7 @@ class Report:
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
         table.attrs = {
             **test_set.attrs,
-            **run.record["validation_threshold"],  # threshold and threshold_clusters
+            **run.record["validation_threshold"],  # the attrs that begin with "threshold"
             "seed": run.seed,
         }
         return table
