@@ -261,11 +261,14 @@ class Estimates:
         # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow. The
         # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
+        # Records of earlier versions do not say how uncertain their threshold is.
+        same_columns = self.spread.shape == other.spread.shape
+        has_interval = same_columns and not is_exact and other.how != "none"
         return replace(
             self,
             values=self.values - other.values,
-            spread=self.spread - other.spread,
-            how="none" if is_exact or other.how == "none" else self.how,
+            spread=self.spread - other.spread if same_columns else self.spread,
+            how=self.how if has_interval else "none",
             bounded=False,
         )
 

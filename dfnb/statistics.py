@@ -480,11 +480,13 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     # A set without an interval, such as one where a detector is always right, has values, too.
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values)
-    at_thresholds = np.mean([outcome.at_thresholds for outcome in outcomes], axis=0)
-    # Another threshold moves the values on all sets at once, so the sets' shifts were averaged
-    # replicate by replicate. Empty for a metric without a threshold.
-    if len(at_thresholds):
-        over_threshold = Spread(at_thresholds.var(), THRESHOLD_REPLICATES)
+    # None for a metric without a threshold; a set whose value is exactly 0 or 1 has none, either.
+    shifts = [outcome.at_thresholds for outcome in outcomes if len(outcome.at_thresholds)]
+    if shifts:
+        # Another threshold moves the values on all sets at once, so their shifts are averaged
+        # replicate by replicate.
+        mean_shift = np.sum(shifts, axis=0) / sets
+        over_threshold = Spread(mean_shift.var(), THRESHOLD_REPLICATES)
         over_videos = over_videos.plus(over_threshold)
         total = total.plus(over_threshold)
     return {"": total, "_videos": over_videos, "_seeds": over_seeds}

@@ -90,6 +90,10 @@ def test_at_the_threshold_of_the_validation_split():
     ]:
         moved = metrics.measure(data, metric).outcome().at_thresholds
         assert np.ptp(moved) == pytest.approx(step) and np.unique(moved.round(9)).size == 2
+    known = metrics.measure(data, metrics.AT_THRESHOLD)
+    assert known.minus(older).values == 0 and np.isnan(variance(known.minus(older)))
+    on_two_sets = summary([known.outcome(), replace(known.outcome(), at_thresholds=())])
+    assert on_two_sets["low"] < on_two_sets["value"]
 
 
 def test_intervals_at_a_threshold_cover_other_validation_people():
