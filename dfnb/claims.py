@@ -121,8 +121,9 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
         for row, p in _adjusted(tests, family, place).iterrows():
             verdicts[row].append(verdict(p, sign_turns[row]))
     for row, (with_all, *without_one) in verdicts.items():
-        is_fragile = with_all != "undecided" and set(without_one) - {with_all}
-        judged.loc[row, "verdict"] = with_all + (", fragile" if is_fragile else "")
+        if with_all != "undecided" and set(without_one) - {with_all}:
+            with_all += ", fragile"
+        judged.loc[row, "verdict"] = with_all
     adjusted = _adjusted(tests, family, 0).reindex(judged.index)  # NaN without tests
     adjusted = adjusted.where(family, axis=0)  # NaN outside the family
     judged["p"] = p_texts(judged["p"])  # not adjusted
@@ -132,14 +133,21 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     return judged
 
 
-def _adjusted(tests: pd.Series, family: pd.Series, place: int) -> pd.DataFrame:
+def _adjusted(
+    tests: pd.Series,
+    family: pd.Series,
+    place: int,
+) -> pd.DataFrame:
     """The p values (claims, HYPOTHESES) at one place of the lists of tests, by the claim's row.
 
     Each hypothesis is adjusted for the claims of the family; the other claims keep their p. Place 0
     has all seeds. Place k leaves out the k-th seed of every claim at once, and lacks the claims
     that have fewer seeds.
     """
-    at_place = {row: of_claim[place] for row, of_claim in tests.items() if place < len(of_claim)}
+    at_place = {}
+    for row, of_claim in tests.items():
+        if place < len(of_claim):
+            at_place[row] = of_claim[place]
     p = pd.DataFrame(at_place, HYPOTHESES, dtype=float).T
     for name in p:
         in_family = p[name].where(family).dropna()  # NaN also if the claim lacks the hypothesis
@@ -231,22 +239,32 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
-    # "No worse" has no material size; see _p_values.
-    limit, size = (-delta, NAN) if claim.kind == "no worse" else (0.0, delta)
-    row["tests"] = [_p_values(limit, size, number["value"], number["error"], number["degrees"])]
+    limit = 0.0
+    size = delta
+    if claim.kind == "no worse":  # has no material size; see _p_values
+        limit = -delta
+        size = NAN
+    p = _p_values(limit, size, *number[["value", "error", "degrees"]])
+    row["p"] = p["gain"]
+    row["tests"] = [p]
     # An older table of results does not have the values without a seed. ``sign`` is -1 where the
     # two detectors were exchanged.
     for value, error, degrees in number.get("without_seed", ()):
-        row["tests"].append(_p_values(limit, size, value * number["sign"], error, degrees))
-    row["p"] = row["tests"][0]["gain"]
+        value = value * number["sign"]
+        without_seed = _p_values(limit, size, value, error, degrees)
+        row["tests"].append(without_seed)
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
     row["sign_turns"] = (value_of_all_runs <= limit).any()
-    row["verdict"] = verdict(row["tests"][0], row["sign_turns"])
+    row["verdict"] = verdict(p, row["sign_turns"])
     return row
 
 
 def _p_values(
-    limit: float, size: float, value: float, error: float, degrees: float
+    limit: float,
+    size: float,
+    value: float,
+    error: float,
+    degrees: float,
 ) -> dict[str, float]:
     """One-sided p of each of HYPOTHESES on the true value of a claim.
 
@@ -278,7 +296,7 @@ def _without_verdict(number: pd.Series) -> str:
     if number["mean_over"] and sets < FEWEST_SETS:
         return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
     if np.isnan(number["low"]):
-        return "undecided: no interval, too few clusters"
+        return "undecided: no interval"
     return ""
 
 
@@ -292,7 +310,10 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     return "localisation"  # measures of maps and of located regions
 
 
-def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
+def verdict(
+    p: Mapping[str, float],
+    sign_turns: bool = False,
+) -> str:
     """The verdict of the p values of HYPOTHESES; the rule is in the head of ``claims.yaml``.
 
     ``sign_turns``: whether the value with collapsed runs included does not support the claim.
@@ -300,10 +321,16 @@ def verdict(p: Mapping[str, float], sign_turns: bool = False) -> str:
     if p["gain"] < LEVEL:
         if sign_turns:
             return "not supported: the sign turns with the collapsed runs included"
-        return "supported, below material size" if p["small gain"] < LEVEL else "supported"
+        if p["small gain"] < LEVEL:
+            return "supported, below material size"
+        return "supported"
     if p["worse"] < LEVEL:
-        return "worse, below material size" if p["small loss"] < LEVEL else "worse"
-    return "no material gain" if p["small gain"] < LEVEL else "undecided"
+        if p["small loss"] < LEVEL:
+            return "worse, below material size"
+        return "worse"
+    if p["small gain"] < LEVEL:
+        return "no material gain"
+    return "undecided"
 
 
 # ---------------------------------------------------------------- published figures

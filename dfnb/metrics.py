@@ -358,7 +358,8 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
     if has_threshold and not rests_on_few:
-        influence = np.hstack([influence, _moved_by_thresholds(data, balanced)])
+        moved = _moved_by_thresholds(data, balanced)
+        influence = np.hstack([influence, moved])
     is_share = column.min() >= 0 and column.max() <= 1  # not so a correlation, for example
     return Estimates(
         values,
@@ -381,13 +382,15 @@ def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
     # What a unit that is not called fake takes from the share; in balance, a real one adds to it.
     weight = np.full(len(label), 1 / len(label))
     if balanced:
-        weight = (label - 0.5) / np.where(label, label.sum(), (~label).sum())
+        units_of_class = np.where(label, label.sum(), (~label).sum())
+        weight = (label - 0.5) / units_of_class
     moved = []
     for score, limits in zip(data.columns["score"], data.thresholds):
         order = np.argsort(score)
         taken = np.append(0, weight[order].cumsum())  # (n + 1,), by the k lowest scores together
         # "right": a score that equals the threshold is not called fake.
-        moved.append(-taken[np.searchsorted(score[order], limits, side="right")])
+        not_called = np.searchsorted(score[order], limits, side="right")
+        moved.append(-taken[not_called])
     return np.array(moved)
 
 

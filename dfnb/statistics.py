@@ -218,7 +218,11 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     return curve_metrics_of_weights(fake, real)
 
 
-def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
+def bootstrap_quantile(
+    values: Array,
+    cluster: Array,
+    share: float,
+) -> Array:
     """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
 
     ``cluster``: the name of each value's cluster. ``share``: of the values that are at most as high
@@ -228,10 +232,12 @@ def bootstrap_quantile(values: Array, cluster: Array, share: float) -> Array:
     values = np.asarray(values)
     order = np.argsort(values)
     design = Design(np.zeros(len(values)), cluster)  # one class
+    of_clusters = design.resampled[:THRESHOLD_REPLICATES]
     # (THRESHOLD_REPLICATES, n): the weight of all values up to each, in ascending order.
-    weights = design.resampled[:THRESHOLD_REPLICATES, design.cluster[order]].cumsum(axis=1)
+    weights = of_clusters[:, design.cluster[order]].cumsum(axis=1)
     # The first value at which the share is reached; 1e-9 less, because sums are rounded.
-    place = (weights < (share - 1e-9) * weights[:, -1:]).sum(axis=1)
+    limit = (share - 1e-9) * weights[:, -1:]
+    place = (weights < limit).sum(axis=1)
     return values[order][place]
 
 
@@ -362,7 +368,10 @@ def p_above(difference: float, spread: Spread) -> float:
     return float(stdtr(spread.degrees, -difference / error))
 
 
-def crossed_spread(values: Array, planned: tuple[int, int] | None = None) -> Spread:
+def crossed_spread(
+    values: Array,
+    planned: tuple[int, int] | None = None,
+) -> Spread:
     """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
 
     var(means of seeds) / seeds + var(means of test sets) / test sets - residual / (their product).
@@ -380,20 +389,26 @@ def crossed_spread(values: Array, planned: tuple[int, int] | None = None) -> Spr
         return _spread_of_mean(of_sets)
     sets, seeds = planned or values.shape
     residual = values.var() - of_sets.var() - of_seeds.var()
-    noise = residual * values.size / (len(of_sets) - 1) / (len(of_seeds) - 1)  # of one value
+    degrees = (len(of_sets) - 1) * (len(of_seeds) - 1)
+    noise = residual * values.size / degrees  # of one value
     # The variance of means also holds a part of the noise, by the number that is averaged.
-    seed_variance = max(of_seeds.var(ddof=1) - noise / len(of_sets), 0)
-    set_variance = max(of_sets.var(ddof=1) - noise / len(of_seeds), 0)
+    noise_of_seed = noise / len(of_sets)
+    noise_of_set = noise / len(of_seeds)
+    seed_variance = max(of_seeds.var(ddof=1) - noise_of_seed, 0)
+    set_variance = max(of_sets.var(ddof=1) - noise_of_set, 0)
     over_seeds = Spread(seed_variance / seeds, seeds - 1)
-    over_sets = Spread((set_variance + noise / seeds) / sets, sets - 1)
+    set_variance += noise / seeds  # the noise of one set's mean
+    over_sets = Spread(set_variance / sets, sets - 1)
     return over_seeds.plus(over_sets)
 
 
 def _spread_of_mean(values: Array) -> Spread:
     """The spread of the mean of independent values; NaN for one value, which shows no variance."""
-    if len(values) < 2:
+    count = len(values)
+    if count < 2:
         return Spread(NAN, 0)
-    return Spread(float(values.var(ddof=1)) / len(values), len(values) - 1)
+    variance = float(values.var(ddof=1))
+    return Spread(variance / count, count - 1)
 
 
 @dataclass(frozen=True)
@@ -500,8 +515,11 @@ def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
     seeds = len(outcomes[0].values)
     estimates = []
     for place in range(seeds if seeds > 2 else 0):
-        rest = [replace(part, values=np.delete(part.values, place)) for part in outcomes]
-        value = np.mean([part.values for part in rest])
+        rest = []
+        for outcome in outcomes:
+            values = np.delete(outcome.values, place)
+            rest.append(replace(outcome, values=values))
+        value = np.mean([outcome.values for outcome in rest])
         total = _spreads(rest)[""]
         # Rounded to float32, because a table has thousands of them.
         estimates.append(np.float32([value, total.error, total.degrees]))
@@ -520,7 +538,11 @@ def holm(p: Sequence[float]) -> Array:
     return adjusted.sort_index().to_numpy()  # in the order of p again
 
 
-def least_detectable_difference(spread: Spread, power: float = 0.8, tests: int = 1) -> float:
+def least_detectable_difference(
+    spread: Spread,
+    power: float = 0.8,
+    tests: int = 1,
+) -> float:
     """The true difference that a two-sided 5 % test with this spread detects with this power.
 
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds

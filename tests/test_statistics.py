@@ -245,6 +245,13 @@ def test_few_test_sets_or_seeds():
     number = statistics.summary(one_seed)
     test = ttest_1samp([part.values[0] for part in one_seed], 0)
     assert number["p"] == pytest.approx(test.pvalue)
+    # A set without an interval of its own, such as one where a detector is always right, counts.
+    moved = [replace(part, at_thresholds=rng("moved").normal(size=200)) for part in parts]
+    exact = replace(parts[0], over_videos=Spread(np.nan, 39), how="none")
+    assert statistics.summary([exact, *parts[1:]])["error"] == statistics.summary(parts)["error"]
+    assert statistics.summary([exact, *moved[1:]])["error"] > statistics.summary(parts)["error"]
+    nothing = [replace(part, over_videos=Spread(np.nan, 39), how="none") for part in parts]
+    assert np.isnan(statistics.summary(nothing)["low"])
     # Without a seed, the number is that of the other seeds.
     rest = statistics.summary([replace(part, values=part.values[1:]) for part in parts])
     without = statistics.summary(parts)["without_seed"]
