@@ -224,8 +224,8 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
             sentences.append(f"{name}: {'; '.join(distinct)}.")
     sentences.append("A video's score is the mean over its frames.")
     sentences.append(
-        "Intervals: 95 %, over clusters of videos and, of several seeds, over seeds; those of a mean "
-        "over three or more test sets also over test sets."
+        "Intervals: 95 %, over clusters of videos and, of several seeds, over seeds; those of a "
+        "mean over three or more test sets also over test sets."
     )
     sentences.append(f"Made by `dfnb run {profile}`.")
     return " ".join(sentences)
