@@ -97,7 +97,7 @@ def test_the_verdict_of_an_interval(judge, kind, low, high, expected):
     [
         ({"seeds": 4}, "exploratory: fewer than 5 seeds"),
         ({"mean_over": "b, c"}, "exploratory: a mean over fewer than 3 test sets"),
-        ({"low": np.nan}, "undecided: no interval, too few clusters"),
+        ({"low": np.nan}, "undecided: no interval"),
         ({"collapsed": "3 of 10"}, "not judged: 3 of 10 runs collapsed"),
         ({"collapsed": "1 of 1"}, "not judged: 1 of 1 runs collapsed"),
         ({"value": np.nan, "refused": "a reason"}, "not testable: a reason"),
