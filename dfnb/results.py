@@ -198,6 +198,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
                 parts_by_mean[mean].append(side)
     for mean, parts in parts_by_mean.items():
         key = (mean, *[side.condition for side in parts])
+        # With the clean side, from which the mean's loss under corruption is computed.
         sides[key] = replace(clean, condition=mean, parts=parts, clean=clean)
     return sides
 

@@ -345,8 +345,8 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            # This process's share. A position is that in the whole order, so draws do not depend on
-            # the process.
+            # This process's share: every world-th frame or, where two stay together, pair. A
+            # position is that in the whole order, so draws do not depend on the process.
             own = [p for p in positions if p // self.together % self.world == self.rank]
             yield [(self.epoch, position, order[position]) for position in own]
 

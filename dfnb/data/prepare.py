@@ -110,8 +110,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
-    # Only where there is a mask or an original. The message speaks of a mask: it is never shown for
-    # an original, because prepare_video then tries again without one.
+    # Only where there is a mask or an original; mask_file is the file of either. The message speaks
+    # of a mask: it is never shown for an original, because prepare_video tries again without one.
     if chosen.empty:
         # How many frames with a face have a mask; covered is NaN where they have none.
         masked = faces.dropna(subset="covered")["frame"].nunique()

@@ -20,10 +20,10 @@ from dfnb.settings import explained, parse_yaml, read_mapping
 
 
 def start(file: str, paper: ModuleType) -> Start:
-    """The :class:`Start` of a network with the weights in ``file``, the setting ``released``.
+    """Where a network with released weights starts: what they are, their file, and its sha256.
 
-    ``file`` is relative to the home, or absolute. Raises :class:`DfnbError` when it is not there,
-    or when the paper's released names are unknown.
+    ``file`` is the setting ``released``: a path relative to the home, or absolute. Raises
+    :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
     """
     _patterns(paper)  # raises if the paper has no .yaml
     path = home() / file  # an absolute path replaces the home
