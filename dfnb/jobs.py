@@ -233,7 +233,10 @@ def _requested(
 
 
 def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
-    """The job of the training with these parameters, in one role, whether done or not."""
+    """The job of the training with these parameters, in one role, whether done or not.
+
+    ``allow_random``: whether random weights may replace pretrained ones that cannot be fetched.
+    """
     arguments = {
         "paper": p.paper,
         "train_set": p.train_set,
@@ -297,8 +300,9 @@ def ensure_datasets(*names: str) -> None:
 def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, with its scores in the report.
 
-    It is loaded where the report has it, else loaded from ``runs/``, resumed or trained. A training
-    that the profile does not plan appears in no table of its report.
+    If the report already has its scores, the run is only opened, by its id. Else it is loaded from
+    ``runs/``, resumed or trained, and then scored. A training that the profile does not plan appears
+    in no table of its report.
     """
     # Without a role, unless the profile plans this training: then with the role that it has there.
     job = _training(p, MAIN, profile(p.profile).allow_random)._replace(roles=())

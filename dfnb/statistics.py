@@ -374,7 +374,7 @@ def crossed_spread(
 ) -> Spread:
     """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
 
-    var(means of seeds) / seeds + var(means of test sets) / test sets - residual / (their product).
+    var(means of seeds) / seeds + var(means of test sets) / test sets - noise / (their product).
     Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
     once; a variance that is below 0 without its noise counts as 0. The clusters of a test set move
     its mean at every seed, so the sets' variance includes theirs; people that a training is given

@@ -63,7 +63,7 @@ def render(
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     # The landmarks' places (u, v) in the face. The nose protrudes, so its tip moves further than
     # the face when the head turns.
-    corner_u, corner_v = mouth.right_corner
+    corner_u, corner_v = mouth.right_corner  # on the image's right, so corner_u > 0
     places = [
         (-look.eye_u, look.eye_v),
         (look.eye_u, look.eye_v),
