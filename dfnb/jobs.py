@@ -301,8 +301,8 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, with its scores in the report.
 
     If the report already has its scores, the run is only opened, by its id. Else it is loaded from
-    ``runs/``, resumed or trained, and then scored. A training that the profile does not plan appears
-    in no table of its report.
+    ``runs/``, resumed or trained, and then scored. A training that the profile does not plan is in
+    no table of its report.
     """
     # Without a role, unless the profile plans this training: then with the role that it has there.
     job = _training(p, MAIN, profile(p.profile).allow_random)._replace(roles=())
