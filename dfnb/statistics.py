@@ -377,9 +377,9 @@ def crossed_spread(
     var(means of seeds) / seeds + var(means of test sets) / test sets - noise / (their product).
     Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
     once; a variance that is below 0 without its noise counts as 0. The clusters of a test set move
-    its mean at every seed, so the sets' variance includes theirs; people that a training is given
-    move it on every set, so the seeds' variance includes theirs. One seed says nothing of other
-    seeds: then the spread is over test sets alone.
+    its mean at every seed, so the sets' variance includes theirs. Where each seed trains on people
+    of its own, these move the seed's mean on every set, so the seeds' variance includes theirs. One
+    seed says nothing of other seeds: then the spread is over the test sets of ``values`` alone.
 
     ``planned``: the numbers of test sets and of seeds of a study that is planned from ``values``.
     """
