@@ -56,7 +56,7 @@ def output_of(monkeypatch, capsys):
         (("run", "dmeo"), "there is no profile 'dmeo'"),
         (("train", "mine", "x"), "has no training x"),
         (("report", "../x"), "../x"),
-        (("synth", "synth-z"), "synth-z.yaml does not exist"),
+        (("synth", "synth-z"), "no embedded dataset is named synth-z; they are"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "nowhere.csv"),
