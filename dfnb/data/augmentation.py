@@ -24,11 +24,12 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     """
     side = batch["image"].shape[-1]
     is_mirrored = draws[:, 0] < 0.5
-    # (B, 2) whole pixels to the right and down, from -side / 16 to side / 16.
-    shifts = ((2 * draws[:, 1:3] - 1) * SHIFT * side).round().int()
-    image, mask = batch["image"], batch["mask"]
-    moved = move(torch.cat([image, mask], dim=1), is_mirrored, shifts)
-    changes = 1 + CHANGE * (2 * draws[:, 3:].float() - 1)  # (B, 3) factors from 0.8 to 1.2
+    directions = 2 * draws[:, 1:3] - 1  # (B, 2) from -1 to 1: to the left or right, up or down
+    shifts = (directions * SHIFT * side).round().int()  # in whole pixels
+    strengths = 2 * draws[:, 3:].float() - 1  # (B, 3) from -1 to 1
+    changes = 1 + CHANGE * strengths  # factors from 0.8 to 1.2
+    together = torch.cat([batch["image"], batch["mask"]], dim=1)
+    moved = move(together, is_mirrored, shifts)
     return {
         **batch,
         "image": recolour(moved[:, :3].float(), changes),
@@ -51,7 +52,8 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
         if is_mirrored[i]:
             padded[i] = padded[i].flip(-1)
         # The window moves to the left when the picture is to move to the right.
-        top, left = margin - down, margin - right
+        top = margin - down
+        left = margin - right
         moved[i] = padded[i, :, top : top + side, left : left + side]
     return moved
 
@@ -62,7 +64,9 @@ def move_points(points: Tensor, is_mirrored: Tensor, shifts: Tensor, side: int) 
     In a mirrored face, right and left change places, too: :data:`MIRRORED` reorders the landmarks.
     """
     # x becomes side - 1 - x, and y stays.
-    mirrored = points[:, MIRRORED] * torch.tensor([-1, 1]) + torch.tensor([side - 1, 0])
+    signs = torch.tensor([-1, 1])
+    offsets = torch.tensor([side - 1, 0])
+    mirrored = points[:, MIRRORED] * signs + offsets
     points = torch.where(is_mirrored[:, None, None], mirrored, points)
     return points + shifts[:, None]  # right adds to x, down to y
 
@@ -76,8 +80,10 @@ def recolour(images: Tensor, changes: Tensor) -> Tensor:
         x₁ = b x,  x₂ = c x₁ + (1 - c) b m,  x₃ = s x₂ + (1 - s) g(x₂)
            = b c (s x + (1 - s) g) + (1 - c) b m
     """
-    b, c, s = changes[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    factors = changes[:, :, None, None, None]
+    brightness, contrast, saturation = factors.unbind(1)  # (B, 1, 1, 1) each
     grey = (images * GREY).sum(dim=1, keepdim=True)  # g of the unchanged images, (B, 1, S, S)
-    mean = grey.mean(dim=(2, 3), keepdim=True)
-    changed = b * c * (s * images + (1 - s) * grey) + (1 - c) * b * mean
+    mean_grey = grey.mean(dim=(2, 3), keepdim=True)
+    saturated = saturation * images + (1 - saturation) * grey
+    changed = brightness * contrast * saturated + (1 - contrast) * brightness * mean_grey
     return changed.clamp(0, 255)
