@@ -68,7 +68,7 @@ LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deleti
 DIFFERENCES = {GAIN: ("pixel_ap", f"{CONSTANT}pixel_ap"), LOST: ("deletion 0", "deletion")}
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
 # the threshold is too narrow.
-FEWEST_VALIDATION = 50
+FEWEST_VALIDATION = 100
 # A map fails its sanity check where one of these means reaches its limit: "all", the rank
 # correlation with the map of a network with random weights in all layers; "empty", the share of
 # empty maps.

@@ -72,11 +72,11 @@ def test_at_the_threshold_of_the_validation_split():
     scores.attrs = {"threshold": 0.35, "threshold_clusters": 100}
     older = metrics.measure(metrics.align([scores], "frame"), metrics.AT_THRESHOLD)
     assert np.isnan(variance(older))  # the record does not say how uncertain its threshold is
-    scores.attrs |= {"threshold_clusters": 49, "threshold_replicates": replicates}
+    scores.attrs |= {"threshold_clusters": 99, "threshold_replicates": replicates}
     few = metrics.measure(metrics.align([scores], "frame"), metrics.AT_THRESHOLD)
     assert few.values == pytest.approx((2 / 3 + 2 / 4) / 2)
     assert np.isnan(variance(few))  # the threshold itself is too uncertain
-    scores.attrs["threshold_clusters"] = 50
+    scores.attrs["threshold_clusters"] = 100
     data = metrics.align([scores], "frame")
     assert variance(metrics.measure(data, metrics.AT_THRESHOLD)) > 0
     assert metrics.measure(data, metrics.CALLED).values == 4 / 7
