@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb import corrupt, files, papers, parameters, records, scoring, store, synth, train
+from dfnb.attribution import measures
 from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
@@ -376,8 +377,6 @@ def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
 
     Other maps (``Maps.names``) are measured by a notebook.
     """
-    from dfnb.attribution import measures  # captum takes its time to import
-
     train_set = run.parameters["train_set"]
     test_sets = [dataset for dataset in maps.test_sets if _is_there(dataset)]
     # A variant with a training set of its own is measured there: the methods that it was trained on

@@ -195,6 +195,7 @@ def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     that the order of the rows of ``table`` changes nothing.
     """
     frames = table.sort_values(KEYS, ignore_index=True)
+    frames.attrs = {}  # pandas would copy them with every selection of rows or columns
     if level == "video":
         means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
         # Rounding, because the noise of float64 must not rank videos whose means are equal.

@@ -73,7 +73,6 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     return chosen.sort_values("label", ascending=False, kind="stable")  # label 1 is fake
 
 
-@torch.inference_mode()
 def frames_panel(
     run: Run,
     frames: pd.DataFrame,
@@ -89,18 +88,20 @@ def frames_panel(
     """
     network = run.network()
     batch = as_batch(frames, run.settings)
-    outputs = outputs_of(network, batch["image"])
+    with torch.inference_mode():
+        outputs = outputs_of(network, batch["image"])
+        scores = network.score(outputs)  # (n,) P(fake)
+        panel_pictures = network.panel(outputs, batch)  # (n, h, w) by name
     masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
-    for name, values in network.panel(outputs, batch).items():  # (n, h, w), the paper's pictures
+    for name, values in panel_pictures.items():
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     # Network.maps names what each map is made from; "localise" is the method of the network.
     located = [name for name, where in network.maps().items() if where == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):  # each name once
-        frame_maps = maps.of(run, frames, name)
+        frame_maps = maps.of(run, frames, name, network)
         rows.append((name, frame_maps, masks, MAP))
     titles = []
-    scores = network.score(outputs)  # (n,) P(fake)
     for method, score, mask, has_mask in zip(frames["method"], scores, masks, batch["has_mask"]):
         # Real frames have a mask, which is all zero; a fake without one has an unknown region.
         forged = f"{mask.mean():.0%} forged" if has_mask else "no mask"

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,6 +102,8 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
     Images (n, 3, H, W), normalised, give maps (n, H, W) of positive and negative values.
     """
+    from captum.attr import IntegratedGradients  # takes a second, and most processes need none
+
     # The baseline x' is captum's default of zeros: in normalised images the colour ``mean`` of the
     # settings, mostly grey. captum sends each of the 24 steps through the network as one batch; all
     # steps in one would need too much memory.

@@ -77,8 +77,8 @@ def measure(
         name: A map's name, see :func:`dfnb.attribution.maps.of`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
-    frame_maps = maps.of(run, forged, name)
     network = run.network().to(DEVICE)
+    frame_maps = maps.of(run, forged, name, network)
     batch = as_batch(forged, run.settings)  # in the order of frame_maps
     images = batch["image"].to(DEVICE)
     masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W); all False: the frame has no mask
@@ -93,7 +93,7 @@ def measure(
     table = forged[list(KEYS)].join(pd.DataFrame(rows))
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
-        part_maps = [maps.of(run, forged, part) for part in parts]
+        part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
     table.attrs = test_set_metadata(forged)  # which dataset these are frames of, for the store
     return table
@@ -157,8 +157,8 @@ def sanity(
     (:data:`dfnb.metrics.SANITY_LIMITS`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
-    frame_maps = maps.of(run, forged, name)
     network = run.network()  # loaded anew, so that randomising it changes no other network
+    frame_maps = maps.of(run, forged, name, network)
     randomise(network)
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
