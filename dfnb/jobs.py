@@ -59,8 +59,8 @@ class Grid(Closed):
     train_set: str
     test_sets: Names
     seeds: Seeds
-    within: list[Name] = []
-    not_averaged: list[Name] = []
+    within: list[Name] = Field([])
+    not_averaged: list[Name] = Field([])
     corruptions: Corruptions | None = None
     maps: Maps | None = None
 

@@ -217,9 +217,7 @@ def world(random, seeds, sets, of_seeds, of_sets, noise, clusters=40, of_people=
         moves = design.moves(influence)
         means = values.mean(axis=1)
         how = "linearised"
-        outcomes.append(
-            Outcome(means, spread, False, clusters, how, np.zeros(4), (), names, moves)
-        )
+        outcomes.append(Outcome(means, spread, False, clusters, how, np.zeros(4), (), names, moves))
     return outcomes
 
 
