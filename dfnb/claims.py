@@ -80,6 +80,8 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     dataset.
     """
     registry = content()
+    if "within" not in results:  # a table of an earlier version
+        results = results.assign(within=results["test_set"] == results["train_set"])
     results = _in_both_directions(results)  # a claim may subtract either detector
     rows = {}  # by claim and test set; a premise stands before the claims that need it
     for claim in registry.claims:
@@ -200,13 +202,14 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
     A name without a test set is kept: the claim gets a row there, "not testable".
     """
-    train_set = "".join(numbers["train_set"].unique())  # a detector has one; "" without numbers
-    patterns = {"within": train_set, "cross": CROSS_DATASET_MEAN}
     test_sets = []
     for name in claim.sets:
-        pattern = patterns.get(name, name)
-        matching = fnmatch.filter(numbers["test_set"].unique(), pattern)
-        test_sets += matching or [name]
+        candidates = numbers["test_set"].unique()
+        pattern = CROSS_DATASET_MEAN if name == "cross" else name
+        if name == "within":
+            candidates = numbers.loc[numbers["within"], "test_set"].unique()
+            pattern = "*"
+        test_sets += fnmatch.filter(candidates, pattern) or [name]
     return test_sets
 
 
@@ -305,8 +308,7 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
     if "accuracy" in claim.metric:
         return "accuracy"
     if claim.metric == "AUC" or claim.metric.startswith("robustness"):
-        is_within = number["test_set"] == number["train_set"]
-        return "within" if is_within else "cross"
+        return "within" if number["within"] else "cross"
     return "localisation"  # measures of maps and of located regions
 
 

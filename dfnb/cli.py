@@ -190,7 +190,8 @@ def synth(
     """Make a dataset of the embedded benchmark.
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces, or from the
-    photographs in the folder --portraits; these make another dataset, so give it a --name.
+    photographs in the folder --portraits; these make another dataset, so give it a --name. The
+    datasets photographs and photographs-world-01 to -12 fetch theirs unless that folder has them.
 
     Exits with 2 when a photograph has no usable face, or a folder lies among them.
     """
@@ -198,8 +199,7 @@ def synth(
     from dfnb import synth
 
     name = name or preset
-    # Absolute, because the dataset's record keeps the path.
-    changes = {"portraits": str(portraits.resolve())} if portraits else {}
+    changes = {"portraits": str(portraits)} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
     _print_record(record, name, [])
 

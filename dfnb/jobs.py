@@ -49,11 +49,19 @@ class Maps(Closed):
 
 
 class Grid(Closed):
-    """What every paper is trained and tested on, and with which seeds."""
+    """What every paper is trained and tested on, and with which seeds.
 
-    train_set: Name
+    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, stands for
+    the seed: each has a training set of its own. Then ``within`` names the test sets that count as
+    within-dataset; the training set always does. No mean over test sets has those of
+    ``not_averaged``.
+    """
+
+    train_set: str
     test_sets: Names
     seeds: Seeds
+    within: list[Name] = Field([])
+    not_averaged: list[Name] = Field([])
     corruptions: Corruptions | None = None
     maps: Maps | None = None
 
@@ -107,6 +115,7 @@ class Job(NamedTuple):
         needs: the outputs of other jobs that it waits for, relative to the home.
         run_id: of a training; a notebook has neither this nor what follows.
         roles: the pairs of ablation and variant that it stands for in the report.
+        train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         arguments: those of :func:`dfnb.train.train`.
     """
 
@@ -117,6 +126,7 @@ class Job(NamedTuple):
     needs: tuple[Path, ...] = ()
     run_id: str = ""
     roles: tuple[Role, ...] = ()
+    train_set: str = ""
     arguments: dict[str, Any] | None = None
 
     @property
@@ -188,8 +198,8 @@ def _trainings(name: str, content: Profile) -> list[Job]:
     for notebook in content.notebooks:
         if notebook not in papers.notebooks():
             continue
-        for role, requested in _requested(name, content, notebook):
-            job = _training(requested, role, content.allow_random)
+        for role, train_set, requested in _requested(name, content, notebook):
+            job = _training(requested, role, train_set, content.allow_random)
             same = trainings.get(job.run_id)
             if same:  # the same training gets this role, too, and is tested on the sets of both
                 test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
@@ -206,8 +216,10 @@ def _requested(
     name: str,
     content: Profile,
     notebook: str,
-) -> Iterator[tuple[Role, TrainingParameters]]:
-    """Role and parameters of every training of a paper: the grid's, then the ablations'.
+) -> Iterator[tuple[Role, str, TrainingParameters]]:
+    """Role, training set as the profile names it, and parameters of every training of a paper.
+
+    The grid's come first, then those of the ablations.
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
@@ -224,19 +236,22 @@ def _requested(
     for role, changes in changes_by_role.items():
         values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"
+        named = str(values["train_set"])
         for seed in values.pop("seeds"):  # not a parameter: a training has one seed
-            requested = schema.check({**values, "seed": seed}, source)
+            train_set = named.replace("{seed}", str(seed))
+            requested = schema.check({**values, "train_set": train_set, "seed": seed}, source)
             # Test sets that are missing are not scored. A variant is left out where all of them are
             # missing, or its training set is.
             present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
             if role == MAIN or (present and _is_there(requested.train_set)):
-                yield role, requested.model_copy(update={"test_sets": present})
+                yield role, named, requested.model_copy(update={"test_sets": present})
 
 
-def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
+def _training(p: TrainingParameters, role: Role, train_set: str, allow_random: bool) -> Job:
     """The job of the training with these parameters, in one role, whether done or not.
 
-    ``allow_random``: whether random weights may replace pretrained ones that cannot be fetched.
+    ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace
+    pretrained ones that cannot be fetched.
     """
     arguments = {
         "paper": p.paper,
@@ -257,6 +272,7 @@ def _training(p: TrainingParameters, role: Role, allow_random: bool) -> Job:
         output=store.score_path(Path("reports", p.profile), run_id),
         run_id=run_id,
         roles=(role,),
+        train_set=train_set,
         arguments=arguments,
     )
 
@@ -306,7 +322,8 @@ def trained(p: TrainingParameters) -> Run:
     no table of its report.
     """
     # Without a role, unless the profile plans this training: then with the role that it has there.
-    job = _training(p, MAIN, profile(p.profile).allow_random)._replace(roles=())
+    allow_random = profile(p.profile).allow_random
+    job = _training(p, MAIN, p.train_set, allow_random)._replace(roles=())
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:
             job = planned
@@ -348,7 +365,8 @@ def train_and_score(job: Job) -> Run:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
         files.write_bytes(store.weights_path(report, run.id), weights)
     tables = _scores(job, run, grid)
-    store.write_scores(profile_name, run.record, run.id, job.roles, tables)
+    record = {**run.record, "train_set": job.train_set}
+    store.write_scores(profile_name, record, run.id, job.roles, tables)
     return run
 
 
@@ -368,26 +386,25 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
     maps = grid.maps
     # The other jobs with a role are variants; one without any is not planned by the profile.
     if maps and (is_main or (job.roles and maps.variants)):
-        tables.update(_maps(run, maps))
+        test_sets = maps.test_sets
+        # A variant with a training set of its own is measured there: the methods that it was
+        # trained on need not be in the other datasets.
+        if job.train_set != grid.train_set:
+            test_sets = [job.parameters.train_set]
+        tables.update(_maps(run, test_sets, maps.frames))
     return tables
 
 
-def _maps(run: Run, maps: Maps) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, by condition.
+def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd.DataFrame]:
+    """Measures of the network's own maps and of Grad-CAM, on about so many ``forged`` frames.
 
     Other maps (``Maps.names``) are measured by a notebook.
     """
-    train_set = run.parameters["train_set"]
-    test_sets = [dataset for dataset in maps.test_sets if _is_there(dataset)]
-    # A variant with a training set of its own is measured there: the methods that it was trained on
-    # need not be in the other datasets.
-    if train_set not in test_sets:
-        test_sets = [train_set]
     tables = {}
-    for test_set in test_sets:
+    for test_set in filter(_is_there, test_sets):
         ensure_datasets(test_set)
         # Fakes of the methods that the network was trained on; None: of all.
-        frames = measures.sample(test_set, maps.frames, run.parameters["seen_methods"])
+        frames = measures.sample(test_set, forged, run.parameters["seen_methods"])
         for name in [*run.network().maps(), "Grad-CAM"]:
             tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
     return tables

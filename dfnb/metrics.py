@@ -281,14 +281,18 @@ class Estimates:
         """
         spread = self.spread.mean(axis=0)
         at_thresholds = ()
+        moves = ()
         variance = NAN
         if self.how == "bootstrap":
             # A replicate is NaN if it drew no cluster of one class.
             variance = float(np.nanvar(spread, ddof=1))
+            deviation = spread - np.nanmean(spread)
+            moves = np.nan_to_num(deviation) / len(spread) ** 0.5
         elif self.how != "none":
             # The second part is empty for a metric without a threshold.
             influence, at_thresholds = np.split(spread, [len(self.design.label)])
             variance = self.design.variance(influence)
+            moves = self.design.moves(influence)
         return Outcome(
             self.values,
             Spread(variance, self.design.fewest - 1),  # degrees of freedom: of the scarcer class
@@ -297,6 +301,8 @@ class Estimates:
             self.how,
             self.design.counts,
             at_thresholds,
+            self.design.distinct_names,
+            moves,
         )
 
 

@@ -51,6 +51,7 @@ class ResultRow:
     minus: str = ""  # the detector that is subtracted, which may be the same one
     train_set: str = ""  # empty for another tool
     test_set: str = ""  # or CROSS_DATASET_MEAN, the mean over sets that were not trained on
+    within: bool = False  # whether the test set is the one trained on, or the profile says so
     mean_over: str = ""  # the test sets of that mean
     method: str = ALL_METHODS  # or one manipulation method, with the same real units
     paired_methods: bool = False  # the test set has every method of every person, and methods are
@@ -116,6 +117,8 @@ def load(profile: str) -> pd.DataFrame:
     # The claims, because they name further pairs of detectors to compare.
     claims_hash = sha256(find("data_manifest") / "claims.yaml")
     hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
+    for entry in ("within", "not_averaged"):
+        hashes[entry] = report.sets_named(entry)
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
@@ -140,7 +143,7 @@ def make(report: Report) -> pd.DataFrame:
         rows += _of_test_set(report, detectors, test_set)
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
-    rows += _cross_dataset_means(rows)
+    rows += _cross_dataset_means(rows, report.sets_named("not_averaged"))
     return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcome")
 
 
@@ -150,7 +153,11 @@ def make(report: Report) -> pd.DataFrame:
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: at each level those of the detectors, then the differences."""
     frames = report.test_set(test_set)
-    facts = {**frames.attrs, "frames_per_video": len(frames) / frames["video"].nunique()}
+    facts = {
+        **frames.attrs,
+        "frames_per_video": len(frames) / frames["video"].nunique(),
+        "within": test_set in report.sets_named("within"),
+    }
     read = cache(report.read)  # both levels read the same tables
     # A test set with contrasts compares manipulation methods, not detectors.
     differences = [] if facts["contrasts"] else _differences(detectors)
@@ -245,11 +252,13 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
     If the scores cannot be used: one row with the reason in ``refused``, and no value.
     """
     detector = first.detector
+    train_set = detector.train_set or second.detector.train_set  # another tool has none
     row = ResultRow(
         *detector[:4],  # name, paper, ablation and variant
         **first.condition._asdict(),
         minus=second.detector.name if second is not first else "",
-        train_set=detector.train_set or second.detector.train_set,  # another tool has none
+        train_set=train_set,
+        within=first.facts["within"] or first.condition.test_set == train_set,
         paired_methods=bool(first.facts["contrasts"]),
         level=first.level,
         compression=first.facts["compression"],
@@ -272,7 +281,8 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
     # The published figures are those of the default backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
-        "rule": run.record["rule"],  # by which the epoch was chosen
+        # By which the epoch was chosen; it names the training set.
+        "rule": run.record["rule"].replace(run.parameters["train_set"], run.train_set),
         "backbone": backbone,
         "image_size": f"{settings['image_size']} px",
         "weights_from": run.record["weights_from"],
@@ -337,20 +347,25 @@ def _seed_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> Se
 # ---------------------------------------------------------------- over test sets
 
 
-def _cross_dataset_means(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The means over all test sets that have main detectors and were not trained on.
+def _cross_dataset_means(
+    rows: Sequence[ResultRow],
+    not_averaged: Sequence[str],
+) -> list[ResultRow]:
+    """The means over all test sets that have main detectors and are not within-dataset.
 
     A detector or difference has a mean only if it has a number on each of these test sets, at the
-    same seeds. Corruptions, maps, single methods and test sets with contrasts enter no mean.
+    same seeds; of a single method, if all of them have the method. Corruptions, maps, test sets
+    with contrasts and those ``not_averaged`` enter no mean.
     """
     rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
     main_sets = set()  # test sets with main detectors
     for row in rows:
         # No training set: another tool alone, of which nobody knows what it was trained on.
-        is_cross = row.train_set and row.test_set != row.train_set
+        is_cross = row.train_set and not row.within and row.test_set not in not_averaged
         is_special = row.corruption or row.map or row.paired_methods or row.refused
-        if is_cross and row.method == ALL_METHODS and not is_special:
-            quantity = (row.detector, row.minus, row.collapsed_included, row.level, row.metric)
+        if is_cross and not is_special:
+            compared = (row.detector, row.minus, row.collapsed_included)
+            quantity = (*compared, row.method, row.level, row.metric)
             rows_by_quantity[quantity][row.test_set] = row
             if not row.minus and not row.ablation:
                 main_sets.add(row.test_set)

@@ -47,6 +47,7 @@ class Design:
     Attributes:
         label: (n,) bool, True for fake.
         names: (n,) the name of each unit's cluster.
+        distinct_names: (clusters,) each name once.
         cluster: (n,) int, from 0.
         clusters: The number of clusters.
         has_class: (2, clusters) bool, which clusters have real and which have fake units.
@@ -60,8 +61,8 @@ class Design:
     def __init__(self, label: Array, cluster: Array) -> None:
         self.label = np.asarray(label, bool)
         self.names = np.asarray(cluster)
-        self.cluster, distinct_names = pd.factorize(self.names)
-        self.clusters = len(distinct_names)
+        self.cluster, self.distinct_names = pd.factorize(self.names)
+        self.clusters = len(self.distinct_names)
         reals = self._sums(~self.label)  # the number of real units of each cluster
         fakes = self._sums(self.label)
         counts = [
@@ -106,6 +107,15 @@ class Design:
         fake_term = fake_factor * fake @ fake
         covariance_term = 2 * both_factor * real @ fake
         return float(real_term + fake_term + covariance_term)
+
+    def moves(self, influence: Array) -> Array:
+        """How each cluster moves an estimate (clusters,), from the influences (n,).
+
+        The sum of the squares is :meth:`variance`, if each cluster has both classes or if there is
+        one class only. So the sum of products is the covariance of two estimates.
+        """
+        of_clusters = self._sums(influence)
+        return of_clusters * (self.clusters / max(self.clusters - 1, 1)) ** 0.5
 
     @cached_property
     def resampled(self) -> Array:
@@ -380,6 +390,7 @@ def crossed_spread(
     its mean at every seed, so the sets' variance includes theirs. Where each seed trains on people
     of its own, these move the seed's mean on every set, so the seeds' variance includes theirs. One
     seed says nothing of other seeds: then the spread is over the test sets of ``values`` alone.
+    Where all sets show the same people, :func:`shared_spread` must be added.
 
     ``planned``: the numbers of test sets and of seeds of a study that is planned from ``values``.
     """
@@ -400,6 +411,26 @@ def crossed_spread(
     set_variance += noise / seeds  # the noise of one set's mean
     over_sets = Spread(set_variance / sets, sets - 1)
     return over_seeds.plus(over_sets)
+
+
+def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
+    """The spread of a mean over test sets that show the same people: over other people.
+
+    These people move all sets at once, which no difference between sets or seeds shows. The
+    variance is the mean covariance of two sets over clusters. It is 0 for sets of other people:
+    sets have the same if their clusters have the same names.
+    """
+    first = outcomes[0]
+    alike = [np.array_equal(outcome.clusters, first.clusters) for outcome in outcomes]
+    # (sets, m); a value that is exactly 0 or 1 moves with no cluster.
+    moves = np.array([outcome.moves for outcome in outcomes if len(outcome.moves)])
+    sets = len(moves)
+    if not all(alike) or sets < 2:
+        return Spread(0.0, 1)
+    of_all = (moves.sum(axis=0) ** 2).sum()
+    of_single_sets = (moves**2).sum()
+    covariance = (of_all - of_single_sets) / (sets * (sets - 1))
+    return Spread(max(covariance, 0.0), first.over_videos.degrees)
 
 
 def _spread_of_mean(values: Array) -> Spread:
@@ -424,6 +455,10 @@ class Outcome:
         counts: (4,) the numbers that COUNTS names.
         at_thresholds: The mean of ``values`` at each replicate of the threshold, see
             :func:`bootstrap_quantile`, up to a constant; empty for a metric without a threshold.
+        clusters: The names of the clusters.
+        moves: (m,) how the mean of ``values`` moves with each cluster, or with each bootstrap
+            replicate of clusters. The sum of its products with those of another outcome on the
+            same clusters is their covariance.
     """
 
     values: Array
@@ -433,6 +468,8 @@ class Outcome:
     how: str
     counts: Array
     at_thresholds: Array = ()
+    clusters: Array = ()
+    moves: Array = ()
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -488,13 +525,15 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     over_seeds = _spread_of_mean(values.mean(axis=0))
     spreads = [outcome.over_videos for outcome in outcomes]
     # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
-    # their variances are added.
+    # their variances are added; those of sets that share people also covary, set with other set.
     terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
-    over_videos = reduce(Spread.plus, terms)
+    shared = shared_spread(outcomes)
+    covarying = Spread(shared.variance * (sets - 1) / sets, shared.degrees)
+    over_videos = reduce(Spread.plus, [*terms, covarying])
     total = over_videos if np.isnan(over_seeds.variance) else over_videos.plus(over_seeds)
     # A set without an interval, such as one where a detector is always right, has values, too.
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
-        total = crossed_spread(values)
+        total = crossed_spread(values).plus(shared)
     # None for a metric without a threshold; a set whose value is exactly 0 or 1 has none, either.
     shifts = [outcome.at_thresholds for outcome in outcomes if len(outcome.at_thresholds)]
     if shifts:

@@ -73,6 +73,11 @@ class StoredRun:
         return self.record["parameters"]
 
     @property
+    def train_set(self) -> str:
+        """As the profile names it: ``bed-{seed}`` where each seed has a training set of its own."""
+        return self.record.get("train_set", self.parameters["train_set"])
+
+    @property
     def seed(self) -> int:
         """The seed of the training."""
         return self.parameters["seed"]
@@ -104,10 +109,8 @@ class Detector(NamedTuple):
 
     @property
     def train_set(self) -> str:
-        """The dataset trained on; empty for another tool."""
-        if not self.runs:
-            return ""
-        return self.runs[0].parameters["train_set"]
+        """That of the runs; empty for another tool."""
+        return self.runs[0].train_set if self.runs else ""
 
     @property
     def collapsed(self) -> set[int]:
@@ -326,17 +329,16 @@ class Report:
         main_train_sets = set()
         in_profile = self._variants_in_profile()
         for run, roles in _runs_with_roles(self.folder):
-            train_set = run.parameters["train_set"]
             for ablation, variant in roles:
                 if not ablation:
-                    main_train_sets.add(train_set)
+                    main_train_sets.add(run.train_set)
                 is_variant = ablation not in ("", STANDING_ALONE)
                 notebook = run.detector["notebook"]
                 role = (notebook, ablation, variant)
                 # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
                 # By the training set, too: runs on another one are another detector.
-                place = (is_variant, notebook, position, ablation, variant, train_set)
+                place = (is_variant, notebook, position, ablation, variant, run.train_set)
                 runs_by_place[place].append(run)
         if len(main_train_sets) > 1:
             raise DfnbError(
@@ -350,12 +352,20 @@ class Report:
             detectors.append(_detector(ablation, variant, runs))
         return detectors
 
+    @property
+    def profile(self) -> dict[str, Any]:
+        """The profile as it was when the scores were made; empty where the report has none."""
+        path = self.folder / "profile.yaml"
+        return read_yaml(path) if path.exists() else {}
+
+    def sets_named(self, entry: str) -> list[str]:
+        """The test sets of an entry of the profile's grid, ``within`` or ``not_averaged``."""
+        return self.profile.get("grid", {}).get(entry, [])
+
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""
-        path = self.folder / "profile.yaml"  # as it was when the scores were made
-        profile = read_yaml(path) if path.exists() else {}
         roles = []
-        for notebook, ablations in profile.get("ablations", {}).items():
+        for notebook, ablations in self.profile.get("ablations", {}).items():
             for ablation, variants in ablations.items():
                 for variant in variants:
                     roles.append((notebook, ablation, variant))

@@ -84,13 +84,10 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
 def extended(table: pd.DataFrame) -> pd.DataFrame:
     """The results with further columns for the tables.
 
-    - ``within``: whether the test set is the one trained on;
     - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
       whether the map changes with the network's weights; empty if there was no check;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
-    is_within = table["test_set"] == table["train_set"]
-    table = table.assign(within=is_within)
     verdict_by_map = _sanity_verdicts(table)
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})

@@ -137,6 +137,21 @@ def test_a_profile_trains_its_grid_and_its_ablations(own_home):
     assert len({job.output for job in planned.values()}) == len(planned)
 
 
+def test_the_name_of_a_training_set_may_have_the_seed(own_home):
+    grid = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31], "within": ["bed"]}
+    variants = {"slow": {"lr": 0.001, "seeds": [31]}, "all of 30": {"train_set": "bed-30"}}
+    write_profile(own_home, grid, ablations={BASELINE: {"learning": variants}})
+    planned = {job.name: (job.arguments["train_set"], job.train_set) for job in trainings()}
+    assert planned == {
+        "xception-bed-30-s30": ("bed-30", "bed-{seed}"),
+        "xception-bed-31-s31": ("bed-31", "bed-{seed}"),
+        "xception-bed-31-learning-slow-s31": ("bed-31", "bed-{seed}"),
+    }
+    write_profile(own_home, {**GRID, "train_set": "bed-{run}"})
+    with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
+        jobs.plan("mine")
+
+
 def test_a_training_with_two_roles_is_tested_on_all_that_they_name(own_home):
     ablations = {BASELINE: {"more": {"tests": {"test_sets": ["smoke-a"]}}}}
     write_profile(own_home, ablations=ablations)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.special import expit
 from scipy.stats import t
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -318,3 +319,26 @@ def test_scores_on_other_frames_are_rows_that_say_why():
     assert len(made) == 1 and "cannot be compared" in made["refused"].item()
     with pytest.raises(DfnbError, match="has no scores; run dfnb run empty"):
         made_of("empty")
+
+
+def test_each_seed_may_have_a_training_set_of_its_own(home):
+    """One detector, trained on two sets; the profile says which test set is within-dataset."""
+    sets = ["bed", B, C, "photographs"]
+    grid = {"within": ["bed"], "not_averaged": ["photographs"]}
+    report = Report("mine")
+    for seed in (30, 31):
+        settings = {"backbone": "small", "image_size": 96}
+        parameters = {"paper": "xception", "seed": seed, "settings": settings}
+        tables = {Condition(name): table(seed, test_set=name) for name in sets}
+        own = {"parameters": {**parameters, "train_set": f"bed-{seed}"}, "rule": f"on bed-{seed}"}
+        write("mine", tables, seed=seed, train_set="bed-{seed}", **own)
+    (report.folder / "profile.yaml").write_text(yaml.safe_dump({"grid": grid}))
+    rows = results.load("mine").query("level == 'video' and metric == 'AUC'")
+    assert set(rows["train_set"]) == {"bed-{seed}"} and set(rows["rule"]) == {"on bed-{seed}"}
+    assert set(rows["seeds_list"]) == {"30, 31"}
+    assert set(rows.loc[rows["within"], "test_set"]) == {"bed"}
+    means = rows[rows["mean_over"] != ""].set_index("method")
+    assert set(means["mean_over"]) == {f"{B}, {C}"}
+    for method in ("all", "swap", "warp"):  # of one method, too: it may be unseen in training
+        of_sets = rows[rows["test_set"].isin([B, C]) & (rows["method"] == method)]
+        assert means["value"][method] == pytest.approx(of_sets["value"].mean())

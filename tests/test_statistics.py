@@ -195,20 +195,29 @@ def test_clustered_intervals_cover(true_auc):
 # ---------------------------------------------------------------- means over test sets and seeds
 
 
-def world(random, seeds, sets, of_seeds, of_sets, noise, clusters=40):
-    """The outcomes on each test set: effects of seeds, of sets, of clusters, of both, and noise."""
+def world(random, seeds, sets, of_seeds, of_sets, noise, clusters=40, of_people=0):
+    """The outcomes on each test set: effects of seeds, of sets, of clusters, of both, and noise.
+
+    ``of_people``: of clusters that are the same in all sets; 0: each set has its own.
+    """
     seed = of_seeds * random.normal(size=seeds)
+    people = of_people * random.normal(size=clusters)
     of_world = of_sets * random.normal(size=sets)
     outcomes = []
     for effect in of_world:
         of_clusters = 0.5 * random.normal(size=clusters)
         of_both = noise * random.normal(size=(seeds, 1))
-        values = seed[:, None] + effect + of_clusters + of_both
+        values = seed[:, None] + effect + of_clusters + of_both + people
         values = values + 0.3 * random.normal(size=values.shape)
-        spread = Spread(values.mean(axis=0).var(ddof=1) / clusters, clusters - 1)
-        outcomes.append(
-            Outcome(values.mean(axis=1), spread, False, clusters, "linearised", np.zeros(4))
-        )
+        of_seeds_mean = values.mean(axis=0)
+        influence = (of_seeds_mean - of_seeds_mean.mean()) / clusters
+        names = np.arange(clusters) if of_people else random.random(clusters)
+        design = Design(np.ones(clusters), names)
+        spread = Spread(design.variance(influence), clusters - 1)
+        moves = design.moves(influence)
+        means = values.mean(axis=1)
+        how = "linearised"
+        outcomes.append(Outcome(means, spread, False, clusters, how, np.zeros(4), (), names, moves))
     return outcomes
 
 
@@ -231,6 +240,22 @@ def test_intervals_of_cross_dataset_means_cover_other_sets_and_seeds(
             [number["low"] <= 0 <= number["high"], share["low"] <= 0.85 <= share["high"]]
         )
     assert (np.mean(covered, axis=0) >= 0.92).all() and (np.mean(covered, axis=0) <= 0.98).all()
+
+
+@pytest.mark.parametrize(("sets", "of_sets"), [(2, 0), (3, 0.2), (12, 0.2)])
+def test_intervals_cover_other_people_where_all_test_sets_show_the_same(sets, of_sets):
+    covered = []
+    for key in range(500):
+        outcomes = world(rng("people", sets, key), 5, sets, 0.1, of_sets, 0.1, 40, of_people=1)
+        others = [replace(part, clusters=np.full(40, place)) for place, part in enumerate(outcomes)]
+        inside = []
+        for parts in (outcomes, others):
+            number = statistics.summary(parts)
+            inside.append(number["low"] <= 0 <= number["high"])
+        covered.append(inside)
+    as_one, as_independent = np.mean(covered, axis=0)
+    assert 0.92 <= as_one <= 0.98
+    assert as_independent < 0.91
 
 
 def test_few_test_sets_or_seeds():

@@ -1,7 +1,10 @@
 """The embedded benchmark: repeatable, with exact masks, without leaks, shortcuts or lost files."""
 
+import http.server
 import os
 import shutil
+import threading
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,10 +17,10 @@ from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
 from dfnb.data.frames import Pixels, identity, load_frames, mean_mask, select
-from dfnb.files import dataset_folder, dataset_names, manifest
+from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
-from dfnb.synth import people
+from dfnb.synth import people, photographs
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = synth.preset("seams").forgery
@@ -98,6 +101,8 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
 
 @pytest.mark.parametrize("name", dataset_names("synth"))
 def test_every_preset_builds(home, name):
+    if name.startswith("photographs"):
+        pytest.skip("needs photographs, which are fetched; see the tests of portraits below")
     settings = synth.preset(name, identities={"test": 2}, frames=1)
     assert synth.build(name, settings, 1)["n"]
 
@@ -360,6 +365,65 @@ def test_a_portrait_keeps_its_split_in_every_dataset(portraits):
         return {facts["portraits"][number] for number in numbers}
 
     assert tested("synth-a") == tested("synth-b") != set()
+
+
+def test_test_people_are_the_same_pairs_in_every_dataset(portraits):
+    def tested(name):
+        """The cluster of each portrait of a test person."""
+        persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
+        test_people = [person for person in persons if person.split == "test"]
+        return {facts["portraits"][f"{one.number:03d}"]: one.pair for one in test_people}
+
+    assert tested("photographs") == tested("photographs-world-01") != {}
+
+
+def test_photographs_identify_a_dataset_wherever_they_are(portraits, home):
+    def identity_of(folder):
+        settings = synth.preset("smoke-b", portraits=str(folder), frames=1, videos=1)
+        return identity(synth.build(f"of-{folder.name}", settings, 1))
+
+    shutil.copytree(portraits, home / "there" / "faces")
+    first = identity_of(portraits)
+    shutil.rmtree(dataset_folder("of-faces"))
+    assert identity_of(home / "there" / "faces") == first
+    (portraits / "0.png").write_bytes((portraits / "1.png").read_bytes())
+    with pytest.raises(DfnbError, match=r"made from other settings \(portraits\)"):
+        identity_of(portraits)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_listed_photographs_are_fetched_once_and_checked(portraits, home, monkeypatch):
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(portraits))
+    )
+    monkeypatch.setattr(photographs, "URL", f"http://127.0.0.1:{server.server_port}")
+    manifests = home / "data_manifest"
+    shutil.copytree(find("data_manifest"), manifests)
+    listed = {
+        f"{number}.png": photographs.hashes(str(portraits))[f"{number}.png"] for number in range(24)
+    }
+    text = "".join(f"{value}  {name}\n" for name, value in listed.items())
+    (manifests / "portraits.sha256").write_text(text)
+    identity_before = synth.identity("photographs-world-01")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        record = synth.build("photographs-world-01", workers=1)
+        assert identity(record) == identity_before
+        assert photographs.hashes(str(home / "photographs")) == listed
+        (home / "photographs" / "3.png").unlink()
+        (portraits / "3.png").write_bytes(b"another")
+        with pytest.raises(DfnbError, match=r"3\.png is not valid as a listed photograph"):
+            photographs.folder_of("portraits.sha256")
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(DfnbError, match="--portraits FOLDER") as error:  # without a network
+        photographs.folder_of("portraits.sha256")
+    assert "\n" not in str(error.value)
 
 
 def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(home):

@@ -20,7 +20,7 @@ import cv2
 import joblib
 import numpy as np
 from numpy.random import Generator
-from pydantic import DirectoryPath, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from tqdm import tqdm
 
 from dfnb.data.frames import SPLITS, write_dataset, write_video
@@ -33,13 +33,12 @@ from dfnb.files import (
     locked,
     manifest,
     read_json,
-    sha256,
     write_json,
 )
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
 from dfnb.settings import Closed, DfnbError, check_name
-from dfnb.synth import people
+from dfnb.synth import people, photographs
 from dfnb.synth.forgeries import (
     FRAMES_LATER,
     METHODS,
@@ -93,7 +92,9 @@ class Settings(Closed):
     # How much a mark in the corner tells about the label: 0 nothing, 1 all; None: no mark. See
     # forgeries.mark.
     cue: float | None = Field(None, ge=0, le=1)
-    portraits: DirectoryPath | None = None  # folder of photographs, used instead of drawn faces
+    # Photographs that are used instead of drawn faces: their folder, or the name of a list in
+    # data_manifest/ of those that are fetched, see synth.photographs.
+    portraits: str | None = None
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
     # same films, and each film is forged by every method. None is left out of the dataset's
     # identity, which is therefore what it was before this setting existed: this is exclude_if.
@@ -173,9 +174,9 @@ def _parameters(name: str, settings: Settings) -> dict[str, Any]:
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
     if settings.portraits:
-        # The setting is the folder's path, which does not show whether a photograph was changed.
-        hashes = [(path.name, sha256(path)) for path in _photographs(settings.portraits)]
-        parameters["portraits_digest"] = digest(hashes)
+        # The photographs themselves, wherever they are.
+        hashes = photographs.hashes(settings.portraits)
+        parameters["portraits"] = digest(list(hashes.items()))
     return parameters
 
 
@@ -209,6 +210,8 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     resamples independent things.
 
     All usable portraits of a split are used, whatever positive number ``identities`` has for it.
+    Those of the split test have the first numbers, so that they are the same people, in the same
+    pairs, in a dataset that has this split alone.
 
     Returns:
         The people, and entries for the dataset's record. With portraits, these are ``portraits``,
@@ -248,8 +251,8 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
     return persons
 
 
-def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
-    """The people in a folder of portraits, not yet paired, and the entries for the record.
+def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+    """The people in the portraits of a source, not yet paired, and the entries for the record.
 
     An entry of ``quarantine`` has the ``file``, the ``reason`` why it is not used, and ``usable``:
     True if nothing is wrong with the file itself.
@@ -257,14 +260,17 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
     from dfnb.data import faces  # its detector is loaded only where there are photographs
 
     detect = faces.YuNet()
+    folder = photographs.folder_of(source)
     quarantine = []
     for path in sorted(folder.glob("[!.]*/")):  # all folders but hidden ones
         reason = "is a folder; put its photographs into the folder above"
         quarantine.append({"file": path.name, "reason": reason, "usable": False})
     persons: list[Person] = []
     files = {}
-    for path in _photographs(folder):
-        split = _split_of(path)
+    names = photographs.hashes(source)
+    for name in sorted(names, key=lambda name: _split_of(name) != "test"):  # they come first
+        path = folder / name
+        split = _split_of(name)
         if not settings.identities.get(split):
             reason = f"belongs to the split {split}, which this dataset does not have"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
@@ -280,19 +286,14 @@ def _portraits(folder: Path, settings: Settings) -> tuple[list[Person], dict[str
     return persons, {"portraits": files, "quarantine": quarantine}
 
 
-def _photographs(folder: Path) -> list[Path]:
-    """The files of a folder, by name, but for hidden ones such as .DS_Store."""
-    return sorted(path for path in folder.glob("[!.]*") if path.is_file())
+def _split_of(photograph: str) -> str:
+    """The split of the photograph in a file of that name: half train, a quarter val or test.
 
-
-def _split_of(photograph: Path) -> str:
-    """The split of a photograph: half train, a quarter val, a quarter test.
-
-    It follows from the file's name alone, so that no face is trained on in one dataset and tested
-    in another.
+    It follows from the name alone, so that no face is trained on in one dataset and tested in
+    another.
     """
     # Some names are not UTF-8; surrogateescape gives their bytes back.
-    name = photograph.name.encode(errors="surrogateescape")
+    name = photograph.encode(errors="surrogateescape")
     quarter = int(hashlib.sha256(name).hexdigest(), 16) % 4
     return ("train", "train", "val", "test")[quarter]
 

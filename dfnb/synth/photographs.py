@@ -1,0 +1,59 @@
+"""Photographs to make datasets of: a folder of the user's own, or a list of those that are fetched.
+
+A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
+prints it. What it names is fetched into ``photographs/`` of the home. No report shows a photograph
+or has its name, which may tell whose it is.
+"""
+
+from pathlib import Path
+
+from dfnb.files import find, home, sha256
+from dfnb.settings import DfnbError, explained
+
+SUFFIX = ".sha256"  # of a list
+# Public-domain portraits of unitedstates/images, 225 x 275 pixels, one per person.
+URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
+
+
+def hashes(source: str) -> dict[str, str]:
+    """The sha256 of each photograph, by its file's name; nothing is fetched.
+
+    ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
+    ``data_manifest/``. Raises :class:`DfnbError` where there is neither.
+    """
+    if not source.endswith(SUFFIX):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
+        files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+        return {path.name: sha256(path) for path in files}
+    path = find(f"data_manifest/{source}")
+    listed = {}
+    with explained(path, "as a list of photographs", "write each line as sha256sum does"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            hash_of_file, name = line.split()
+            listed[name] = hash_of_file
+    return listed
+
+
+def folder_of(source: str) -> Path:
+    """The folder with the photographs of a source of :func:`hashes`; those of a list are fetched.
+
+    What is there with the right sha256 is not fetched again. Raises :class:`DfnbError` where a
+    photograph cannot be fetched, or is not the listed one.
+    """
+    if not source.endswith(SUFFIX):
+        return Path(source)
+    from torch import hub  # takes seconds to import
+
+    folder = home() / "photographs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, expected in hashes(source).items():
+        path = folder / name
+        if path.exists() and sha256(path) == expected:
+            continue
+        url = f"{URL}/{name}"
+        remedy = f"put it into {folder}, or name a folder: dfnb synth DATASET --portraits FOLDER"
+        with explained(url, "as a listed photograph", remedy):
+            hub.download_url_to_file(url, str(path), expected, progress=False)
+    return folder
