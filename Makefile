@@ -2,6 +2,7 @@
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study)
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
+# make book   the site, in docs/_build/html, from the committed notebooks and reports; executes nothing
 # make test-lab   every notebook by Run All in JupyterLab, in headless chromium (NOTEBOOK=02 one of them)
 # make test-release   environment.yml installed into an empty environment; fetches several GB
 # make test-slurm   the smoke profile on a Slurm of one node beside a local run; root, slurm-wlm and munge
@@ -17,7 +18,7 @@ export UV_CONCURRENT_DOWNLOADS := 8
 export UV_CONCURRENT_BUILDS := 2
 export UV_CONCURRENT_INSTALLS := 2
 
-.PHONY: help demo report test test-lab test-slurm test-release lab lint lock
+.PHONY: help demo report book test test-lab test-slurm test-release lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -26,6 +27,12 @@ demo: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	@$(BIN)/dfnb report $(PROFILE)
+
+book: $(VENV)/.installed
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra book -c requirements.lock
+	@$(BIN)/python docs/stage.py docs/_build/source
+	@$(BIN)/sphinx-build -q -W --keep-going -c docs docs/_build/source docs/_build/html
+	@echo "the site begins at docs/_build/html/index.html"
 
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
@@ -50,7 +57,7 @@ lint: $(VENV)/.installed
 
 # make lock   resolve requirements.lock again
 lock:
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --extra test --no-header -q pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --extra test --extra book --no-header -q pyproject.toml -o requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -60,6 +67,6 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@[ -x $(BIN)/python ] || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@[ -x $(BIN)/uv ] || { echo "installing uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv; }
 	@echo "installing requirements.lock (several GB, once)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra test -c requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@

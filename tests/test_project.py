@@ -100,14 +100,14 @@ def test_one_version_stands_everywhere(checkout, project):
 
 
 def test_documents_and_the_code_host_name_commands_that_exist(checkout, project):
-    workflow = checkout / ".github" / "workflows" / "ci.yml"
-    texts = [path.read_text(encoding="utf-8") for path in (*checkout.glob("*.md"), workflow)]
+    workflows = sorted((checkout / ".github" / "workflows").glob("*.yml"))
+    texts = [path.read_text(encoding="utf-8") for path in (*checkout.glob("*.md"), *workflows)]
     targets = re.findall(r"^([\w-]+):", (checkout / "Makefile").read_text(), re.MULTILINE)
     for text in texts:
         assert set(re.findall(r"^\s*(?:- run: )?make ([\w-]+)", text, re.MULTILINE)) <= {*targets}
         assert set(re.findall(r"^\s*dfnb ([a-z]+)", text, re.MULTILINE)) <= COMMANDS
     schema = ["check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    subprocess.run([sys.executable, "-m", *schema, workflow], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", *schema, *workflows], check=True, capture_output=True)
     tested = yaml.safe_load(texts[-1])["jobs"]["tests"]["strategy"]["matrix"]["python"]
     assert f">={tested[0]}" == project["requires-python"]
 

@@ -318,7 +318,7 @@ def sinkhorn(
     iterations: int = 100,
     tolerance: float = 0.1,
 ) -> Tensor:
-    """Cost Σ_ij π_ij |x_i - y_j|² of the optimal transport plan π between points x and y (B, d).
+    """Cost ``Σ_ij π_ij |x_i - y_j|²`` of the optimal transport plan π between points x, y (B, d).
 
     All points have the weight 1/B. A larger ``epsilon`` = ε makes π smoother (entropic
     regularisation). Sinkhorn's iterations (Cuturi, NeurIPS 2013) change the dual potentials u and v

@@ -225,7 +225,7 @@ class Network(contract.Network):
         """The outputs, where a_T and a_F say how active the real and the fake half of z are.
 
         - ``latent`` (B, latent): z, its first half for real;
-        - ``activation`` (B, 2): a = [a_T, a_F], the mean of |z| in each half;
+        - ``activation`` (B, 2): a = [a_T, a_F], the mean of ``|z|`` in each half;
         - ``cls`` (B, 2): log a, so that the log-odds are log a_F − log a_T, and the score, their
           sigmoid, is a_F / (a_F + a_T);
         - ``channels`` (B, K): how much each channel of f adds to a_T + a_F;
@@ -255,8 +255,8 @@ class Network(contract.Network):
         The map of unit u of z is M_u = Σ_k W_uk f_k; its mean over positions is z_u without the
         bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
         sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
-        |z_u|, this is Grad-CAM of the half's activation a_c, the mean of its |z_u|; and without
-        biases the attention's mean over positions is a_c.
+        ``|z_u|``, this is Grad-CAM of the half's activation a_c, the mean of its ``|z_u|``; and
+        without biases the attention's mean over positions is a_c.
         """
         signs = latent.sign().unflatten(1, (2, -1))  # (B, 2, units of a half)
         unit_weights = self.to_latent.weight.unflatten(0, (2, -1))  # W as (2, units of a half, K)
@@ -360,7 +360,7 @@ def _per_channel(values: tuple[float, ...]) -> Tensor:
 
 
 def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
-    """|a_T − (1 − y)| + |a_F − y| of each image (B,), where y is its label.
+    """``|a_T − (1 − y)| + |a_F − y|`` of each image (B,), where y is its label.
 
     The half of the image's class should have activation one, the other half zero.
     """

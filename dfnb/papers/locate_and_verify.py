@@ -194,7 +194,7 @@ def srm_residual(images: Tensor) -> Tensor:
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
-    """x·y / (|x| |y|) over the channels of x and y (B, C, H, W), at each position: (B, 1, H, W).
+    """``x·y / (|x| |y|)`` over the channels of x and y (B, C, H, W), per position: (B, 1, H, W).
 
     On large maps this form is several times as fast as ``F.cosine_similarity``.
     """
@@ -572,7 +572,7 @@ class Network(contract.Network):
 
 
 def patch_labels(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Masks (B, 1, H, W) to labels (B, *grid), int64: 1 where any pixel of the patch is forged.
+    """Masks (B, 1, H, W) to labels ``(B, *grid)``, int64: 1 where any pixel of the patch is forged.
 
     As in the released code, the side of a patch is H // g pixels: 15 with H = 299 and g = 19. So
     the last 14 rows and columns belong to no patch.
@@ -593,7 +593,7 @@ REFERENCE = {"mouth": (0.5, 0.3), "nose": (0.32, 0.4), "eyes": (0.8, 0.2)}
 def reference_region(
     landmarks: Tensor, size: tuple[int, int], grid: tuple[int, int], part: str
 ) -> Tensor:
-    """Which patches have their centre in the box around a part of the face: (B, *grid) bool.
+    """Which patches have their centre in the box around a part of the face: ``(B, *grid)`` bool.
 
     The box turns with the face. Its centre is between the mouth corners, between nose tip and eyes,
     or between the eyes. A face without landmarks (NaN) has no such patch.

@@ -457,7 +457,7 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
     """Move the weights by ``distance`` = ρ up their gradient g; on leaving, put the weights back.
 
     After the move the gradient is cleared. A backward pass inside the context then leaves that of
-    sharpness-aware minimisation (SAM; Foret et al., ICLR 2021): the gradient at w + ρ · g / |g|
+    sharpness-aware minimisation (SAM; Foret et al., ICLR 2021): the gradient at ``w + ρ · g / |g|``
     instead of w.
     """
     trained = [weight for weight in network.parameters() if weight.grad is not None]

@@ -141,8 +141,8 @@ def to_bytes(image: Array) -> Array:
 class Region(NamedTuple):
     """Where a method forges: a superellipse in face coordinates.
 
-    It is |(s - aside) / wide| ** exponent + |(t - middle) / high| ** exponent <= 1. ``wide`` is
-    half its width, ``high`` half its height, ``aside`` and ``middle`` are the s and t of its
+    It is ``|(s - aside) / wide| ** exponent + |(t - middle) / high| ** exponent <= 1``. ``wide``
+    is half its width, ``high`` half its height, ``aside`` and ``middle`` are the s and t of its
     centre. In these coordinates (see ``frames.face_axes``) the eyes are at (-1, 0) and (1, 0), and
     the mouth's middle is at (0, 1).
     """

@@ -1,0 +1,183 @@
+"""Write the source of the site from committed files: ``python docs/stage.py FOLDER``.
+
+A file has the same path in the source as in the checkout, so that most links lead where they did.
+Exceptions: the pages of ``docs/`` lie at the root, and ``notebooks/`` holds the notebooks as the
+study executed them. Nothing is executed, and Sphinx is not needed.
+"""
+
+import posixpath
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pages
+from nbformat import NotebookNode
+from pages import CHECKOUT, DOCS, STUDY
+
+from dfnb import papers
+
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "data_manifest/README.md",
+    "tests/golden/README.md",
+    "workflow/README.md",
+)
+# Pages that lie elsewhere in the site, by their path in the checkout.
+MOVED = {
+    "reports/study": "report.md",
+    "reports/study/index.html": "report.md",
+    "reports/study/tables": "report.md",
+}
+PAGES = (".md", ".ipynb", ".rst")
+# Words in code, equations, headings and HTML are no links to the glossary.
+LITERAL = r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|^#.*?$|<[^>\n]*>"
+LINK = r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)"
+EVERYDAY = {"run"}  # the glossary has the noun, sentences mostly the verb
+
+
+class Site:
+    """The source of the site in a folder, and the words of the glossary."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        words = [word for words in pages.glossary().values() for word in words]
+        self.words = {word.lower(): word for word in words if word not in EVERYDAY}
+        longest_first = sorted(map(re.escape, self.words), key=len, reverse=True)
+        word = rf"\b(?P<word>{'|'.join(longest_first)})s?\b"
+        flags = re.DOTALL | re.MULTILINE | re.IGNORECASE
+        self.pattern = re.compile(f"{LITERAL}|{LINK}|{word}", flags)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the source."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def prose(self, text: str, name: str, linked: set[str]) -> str:
+        """Markdown with links that lead to the site's own pages and, at first use, the glossary.
+
+        Args:
+            text: The Markdown.
+            name: The path of the file that it is part of.
+            linked: The words of this file that have a link already; gets those of this text.
+        """
+
+        def replacement(match: re.Match) -> str:
+            if match["target"]:
+                target = self.target(match["target"], name)
+                return f"{match['text']}({target})" if target else match["text"].strip("![]")
+            if match["word"] and match["word"].lower() not in linked:
+                linked.add(match["word"].lower())
+                return f"{{term}}`{match[0]} <{self.words[match['word'].lower()]}>`"
+            return match[0]
+
+        return self.pattern.sub(replacement, text)
+
+    def target(self, target: str, name: str) -> str:
+        """Where a link of the file ``name`` leads in the site; empty where the site has no page.
+
+        A file that is no page is copied, and becomes a download.
+        """
+        if "://" in target:
+            return target
+        relative, mark, heading = target.partition("#")
+        heading = re.sub(r"[^\w-]", "", heading.lower())  # Jupyter keeps capitals, Sphinx does not
+        if not relative:
+            return mark + heading
+        folder = posixpath.dirname(name)
+        path = posixpath.normpath(posixpath.join(folder, relative))
+        path = MOVED.get(path, path.replace("reports/study/notebooks/", "notebooks/"))
+        if path.startswith("dfnb/") and path.endswith(".py"):
+            path = "api/" + path.removesuffix(".py").replace("/", ".") + ".rst"
+        elif (CHECKOUT / path).is_dir():
+            return ""
+        elif not path.endswith(PAGES):
+            copy = self.folder / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / path, copy)
+        return posixpath.relpath(path, folder or ".") + mark + heading
+
+
+def stage(folder: Path) -> None:
+    """Write the whole source of the site into a folder, which is emptied first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    site = Site(folder)
+    for path in DOCS.glob("*.md"):
+        text = path.read_text(encoding="utf-8") + pages.ADDED[path.stem]()
+        shown = text if path.stem == "glossary" else site.prose(text, path.name, set())
+        site.write(path.name, shown)
+    for name in DOCUMENTS:
+        text = (CHECKOUT / name).read_text(encoding="utf-8")
+        site.write(name, site.prose(text, name, set()))
+    for path in (STUDY / "tables").glob("*.md"):
+        site.write(path.relative_to(CHECKOUT).as_posix(), pages.table_page(path))
+    titles = {}
+    for notebook, paper in papers.notebooks().items():
+        titles[notebook] = papers.module(paper).PAPER.title
+    for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
+        executed = STUDY / "notebooks" / path.name
+        notebook = nbformat.read(executed if executed.exists() else path, as_version=4)
+        prepare(notebook, site, f"notebooks/{path.name}")
+        if path.stem in titles:
+            add_expectation(notebook, titles[path.stem])
+        site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
+
+
+def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
+    """Fold what a reader skips, give pictures their alternative text, and mend links; in place."""
+    linked = set()
+    all_tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    injected = any("injected-parameters" in tags for tags in all_tags)
+    for cell in notebook.cells:
+        tags = set(cell.metadata.get("tags", []))
+        if cell.cell_type == "markdown":
+            cell.source = site.prose(cell.source, name, linked)
+            if "solution" in tags:
+                cell.source = folded(cell.source)
+            continue
+        cell.metadata["tags"] = sorted(tags | folds(cell, tags, injected))
+        for output in cell.outputs:
+            for details in output.get("metadata", {}).values():
+                if "alt" in details:
+                    cell.metadata["mystnb"] = {"image": {"alt": details["alt"]}}
+
+
+def folds(cell: NotebookNode, tags: set[str], injected: bool) -> set[str]:
+    """The tags by which myst-nb removes or folds a code cell.
+
+    The defaults of parameters go where the cell with the study's own follows.
+    """
+    jupyter = cell.metadata.get("jupyter", {})
+    source, outputs = jupyter.get("source_hidden"), jupyter.get("outputs_hidden")
+    if "parameters" in tags and injected:
+        return {"remove-cell"}
+    if "solution" in tags or (source and outputs):
+        return {"hide-cell"}
+    if outputs:
+        return {"hide-output"}
+    if source or "injected-parameters" in tags:
+        return {"hide-input"}
+    return set()
+
+
+def folded(text: str) -> str:
+    """A solution in Markdown, folded; its heading stays visible."""
+    heading, body = "", text
+    if text.startswith("#"):
+        heading, _, body = text.partition("\n")
+    return f"{heading}\n\n<details><summary>Solution</summary>\n\n{body.strip()}\n\n</details>"
+
+
+def add_expectation(notebook: NotebookNode, title: str) -> None:
+    """Put a paper's cost, the number to expect and the way to its BibTeX below the first cell."""
+    anchor = re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
+    text = f"{pages.expected(title)}\n\n[Cite the paper](../papers.md#{anchor})"
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(text, id="to-expect"))
+
+
+if __name__ == "__main__":
+    stage(Path(sys.argv[1]))
