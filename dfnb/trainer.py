@@ -152,7 +152,7 @@ class Trainer:
             self.seed,
             self.settings.images_per_epoch,
             self.settings.oversampling,
-            self.settings.samples_per_frame,
+            self.settings.images_per_frame,
             frames.attrs.get("always", ()),  # set by Settings.visible
             self.settings.pairs,
         )

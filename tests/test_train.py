@@ -331,7 +331,7 @@ def pairing(monkeypatch):
     def visible(self, table, seed, start):
         return table[table["label"] == 0]
 
-    monkeypatch.setattr(xception.Settings, "samples_per_frame", 2)
+    monkeypatch.setattr(xception.Settings, "makes_other_class", True)
     monkeypatch.setattr(xception.Settings, "samples", samples)
     monkeypatch.setattr(xception.Settings, "visible", visible)
 
@@ -347,8 +347,18 @@ def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, m
     assert scores["frame"].tolist() == validation["frame"].repeat(2).tolist()
     threshold = run.record["validation_threshold"]["threshold"]
     np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
-    with pytest.raises(DfnbError, match="batch_size 6 gives 2 devices unequal shares"):
+    with pytest.raises(DfnbError, match="unequal shares; it must be a multiple of 4"):
         trained(changes={"batch_size": 6}, devices=2)
+    with pytest.raises(DfnbError, match="pairs must be false"):
+        xception.Settings.check({"pairs": True}, "mine")
+
+
+def test_a_class_that_a_paper_leaves_out_and_does_not_make_is_missed(
+    new_home, pairing, monkeypatch
+):
+    monkeypatch.setattr(xception.Settings, "makes_other_class", False)
+    with pytest.raises(DfnbError, match="clusters of real frames and 0 of fake ones"):
+        trained()
 
 
 # ---------------------------------------------------------------- epochs and records

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -102,12 +102,17 @@ class Settings(Closed):
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        samples_per_frame: how many images :meth:`samples` makes of a frame.
+        views: how many views of an image a training shows: independent draws of the augmentation,
+            with masks and landmarks. They are adjacent in the batch: with two views, images 0 and 1
+            are of one frame, 2 and 3 of the next. Not with mixup, which would part them.
+        makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
+            other class. The views of the first precede those of the second.
         antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    samples_per_frame: ClassVar[int] = 1
+    views: ClassVar[int] = 1
+    makes_other_class: ClassVar[bool] = False
     antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
@@ -147,6 +152,19 @@ class Settings(Closed):
             value = getattr(weights, info.field_name)  # timm calls them mean and std, too
         return value
 
+    @model_validator(mode="after")
+    def _check_images(self) -> Self:
+        if self.views > 1 and self.mixup_probability:
+            raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
+        if self.makes_other_class and self.pairs:
+            raise ValueError("pairs must be false: this paper makes the fakes that it trains on")
+        return self
+
+    @property
+    def images_per_frame(self) -> int:
+        """How many images of a batch, which ``batch_size`` counts, are made of one frame."""
+        return self.views * (2 if self.makes_other_class else 1)
+
     def before(self) -> Settings | None:
         """The settings of the previous phase, which gives the initial weights; None: no phase."""
         return None
@@ -156,18 +174,19 @@ class Settings(Closed):
 
         Called once per training and split, after the previous phase has ended; ``start`` is the run
         of that phase, None if there is none, and ``seed`` that of the training. The paper may leave
-        out a class that :meth:`samples` makes; if that leaves one class in the val split, the
+        out a class if it ``makes_other_class``; if that leaves one class in the val split, the
         checkpoint is chosen on what :meth:`samples` makes of it. The paper may list positions of
         training frames in ``attrs["always"]``; every batch then shows some of them.
         """
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """The ``samples_per_frame`` images made of one stored frame; by default the frame itself.
+        """The image that is shown of one stored frame, or two, see ``makes_other_class``.
 
-        Called in the loader's workers before resizing and augmentation; all random numbers must
-        come from ``draw``. The samples of one frame are in the same batch, on the same device, and
-        are augmented alike.
+        By default the frame itself. Called in the loader's workers before resizing and
+        augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for
+        the frame. The samples of one frame are in the same batch, on the same device, and are
+        augmented alike.
         """
         return [sample]
 
@@ -175,8 +194,8 @@ class Settings(Closed):
         """The augmentation of training images, which is called for one image at a time.
 
         It gets and returns an ``Image`` and a ``Mask`` in uint8 and ``KeyPoints`` in float32, all
-        of ``tv_tensors``. None: no augmentation, or the light one, which is made elsewhere, for a
-        whole batch at once.
+        of ``tv_tensors``; its random numbers must come from torch. None: no augmentation, or the
+        light one, which is made elsewhere, for a whole batch at once.
         """
         return self.released_transform() if self.augmentation == "released" else None
 
