@@ -118,7 +118,7 @@ def test_contributing_names_every_parameter_and_hook_of_a_paper(checkout):
     expected = {*parameters.TrainingParameters.model_fields, *contract.Settings.model_fields}
     for kind in (contract.Settings, contract.Network):
         expected |= {name for name in vars(kind) if not name.startswith("_")}
-    hold_for_all = {"paper", "settings", "model_config", "transform", "score"}
+    hold_for_all = {"paper", "settings", "model_config", "transform", "score", "images_per_frame"}
     assert expected - named - hold_for_all == set()
 
 
