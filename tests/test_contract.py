@@ -3,14 +3,17 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import papermill
 import pytest
 
 from dfnb import jobs, papers, store, tables, train
+from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import FrameDataset
+from dfnb.papers import contract
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError, parse_yaml
 
@@ -21,8 +24,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from dfnb.papers import contract, frequency
-from dfnb.papers.frequency import Network
+from dfnb.papers import contract
+from dfnb.papers.home import frequency
+from dfnb.papers.home.frequency import Network
 
 PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs")
 
@@ -136,6 +140,25 @@ def test_the_paper_is_short_and_needs_no_registration(home, blocks):
         "frequency-smoke-a-widths-narrow-s0",
         "12_frequency",
     ]
+
+
+def test_a_file_of_the_home_hides_and_replaces_nothing(home, blocks, monkeypatch, tmp_path):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "papers").mkdir()
+    collection = papers.modules()
+    for name in ("contract", "frames", "core"):  # two are modules of the package, too
+        code = blocks["papers/frequency.py"].replace("Frequency", name).replace("12_", f"13_{name}")
+        (tmp_path / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
+    found = papers.modules()
+    assert set(found) - set(collection) == {"contract", "frames", "core"}
+    assert found["frames"].PAPER.title == "frames" and hasattr(frames, "load_frames")
+    assert found["contract"].Settings.__mro__[1] is contract.Settings
+    copy = tmp_path / "papers" / "core_2.py"
+    for text in (code, code.replace("13_core", "14_core"), code.replace('"core"', '"another"')):
+        copy.write_text(text, encoding="utf-8")
+        sys.modules.pop("dfnb.papers.home.core_2", None)  # as in a new process
+        with pytest.raises(DfnbError, match=r"core_2.py has the name, title or notebook of .*core"):
+            papers.modules()
 
 
 def test_code_changes_the_identity_of_a_training_and_comments_do_not(home, blocks):

@@ -156,6 +156,6 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     written += ["datasets/x/a.npy", "reports/study/tables/x.csv", "reports/study/logs/x.txt"]
     evidence = ["scores/x.parquet", "tables/x.md", "figures/x.png", "test_sets/x.parquet"]
     evidence += ["profile.yaml", "records/x.json", "weights/x.safetensors", "results.parquet"]
-    for path in [*written, *(f"reports/study/{name}" for name in evidence)]:
+    for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
         ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode == 0
         assert ignored == (path in written), path

@@ -14,6 +14,7 @@ class Settings:
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
     views = 1
+    interpolation = "bilinear"
     antialias = True
 
     def __init__(self, image_size=SIZE, transform=None, augmentation="none"):

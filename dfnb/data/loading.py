@@ -52,8 +52,8 @@ class FrameDataset(Dataset):
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
-            views, augmentation and transform are used.
+        settings: A paper's ``Settings``, of which image_size, interpolation, antialias, mean, std,
+            samples, views, augmentation and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames: only train is augmented, and each split has samples of its
             own.
@@ -77,7 +77,11 @@ class FrameDataset(Dataset):
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
-        self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
+        self.resize = v2.Resize(
+            (settings.image_size,) * 2,
+            v2.InterpolationMode(settings.interpolation),
+            antialias=settings.antialias,
+        )
         is_training = seed is not None and split == "train"
         # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
         self.transform = settings.transform() if is_training else None

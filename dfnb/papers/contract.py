@@ -13,7 +13,7 @@ Training, scores, maps and tables know nothing else about a paper.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dfnb.runs import Run
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
+INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": partial(SGD, momentum=0.9)}
 
 # The limits of the settings. A paper that publishes another default repeats the type:
@@ -85,6 +86,9 @@ class Settings(Closed):
         backbone: timm's name of the network, with the tag of its weights.
         mean, std: of the pixels in [0, 1], which are normalised by them; if null is given, those
             that timm states for the backbone's weights.
+        interpolation: how a crop is brought to ``image_size``. Where another backbone than the
+            paper's is chosen and none of mean, std and this is stated, all three are those that
+            timm states for its weights.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -107,7 +111,7 @@ class Settings(Closed):
             are of one frame, 2 and 3 of the next. Not with mixup, which would part them.
         makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
             other class. The views of the first precede those of the second.
-        antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
+        antialias: whether a crop that is made smaller is smoothed first.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
@@ -120,6 +124,7 @@ class Settings(Closed):
     image_size: ImageSize = 299
     mean: Colour | None = (0.5, 0.5, 0.5)
     std: Colour | None = (0.5, 0.5, 0.5)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     epochs: Epochs = 30
     batch_size: BatchSize = 16
     optimiser: Optimiser = "adam"
@@ -151,6 +156,18 @@ class Settings(Closed):
                 raise ValueError(f"state mean and std: {error}") from None
             value = getattr(weights, info.field_name)  # timm calls them mean and std, too
         return value
+
+    @model_validator(mode="after")
+    def _input_of_another_backbone(self) -> Self:
+        """Take the input of another backbone's weights where none is stated."""
+        default = type(self).model_fields["backbone"].default
+        if self.backbone == default or self.model_fields_set & set(INPUT):
+            return self
+        with suppress(RuntimeError):  # unknown: backbones.start explains it
+            weights = get_pretrained_cfg(self.backbone, allow_unregistered=False)
+            # The instance is frozen for everybody else.
+            self.__dict__.update({name: getattr(weights, name) for name in INPUT})
+        return self
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
