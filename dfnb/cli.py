@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,8 +114,9 @@ def train(profile: ProfileName, job: str) -> None:
 def score(
     images: list[Path],
     run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
+    csv: Annotated[Path | None, typer.Option(help="A file to write the scores to.")] = None,
 ) -> None:
-    """Score your own images and clips with a trained detector.
+    """Score your own images and clips, or all those in a folder, with a trained detector.
 
     Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
     the detector's maps is saved in the current folder. No score is a proof.
@@ -124,22 +126,24 @@ def score(
     from dfnb import runs
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
+    import pandas as pd
     from matplotlib import pyplot
 
     from dfnb import figures, pictures, scoring
     from dfnb.data.faces import detector_path
-    from dfnb.data.frames import dataset_record
     from dfnb.data.prepare import prepare_picture
+    from dfnb.data.videos import media_in
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
-    # How the training set's faces were cut: those of the images are cut in the same way.
-    crop = dataset_record(detector.parameters["train_set"])["parameters"]
+    rows = []
     status = 0
-    for image in images:
-        try:
-            faces = prepare_picture(image, crop, frames=8)  # a frames table, a row per frame
+    for image in chain.from_iterable(map(media_in, images)):
+        if image.name.endswith(f"-{detector.id}.png"):
+            continue  # a panel that this command has saved before
+        try:  # cut like the faces that the detector was trained on; a row per frame
+            faces = prepare_picture(image, detector.faces, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
@@ -150,9 +154,15 @@ def score(
         with files.atomic(panel) as temporary:
             figure.savefig(temporary)
         pyplot.close(figure)
+        rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
+    if csv:
+        table = pd.DataFrame(rows, columns=["file", "score", "frames"])
+        files.write_bytes(csv, table.to_csv(index=False).encode())
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    if detector.faces["drawn"]:
+        typer.echo("it was trained on drawn faces alone: of a photograph its score says little")
     raise typer.Exit(status)
 
 

@@ -52,10 +52,10 @@ def images(p: TrainingParameters) -> int:
             p.seed,
             settings.images_per_epoch,
             settings.oversampling,
-            settings.samples_per_frame,
+            settings.images_per_frame,
         )
         # The sampler is made for its n alone, the number of frames in an epoch.
-        total += settings.epochs * sampler.n * settings.samples_per_frame
+        total += settings.epochs * sampler.n * settings.images_per_frame
         settings = settings.before()
     return total
 

@@ -1,26 +1,42 @@
 """A finished training: its record, its weights, and what can be computed from them."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dfnb import papers
-from dfnb.data.frames import load_frames, mean_mask, select, thinned
+from dfnb.data.frames import faces_of, load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
-from dfnb.settings import DfnbError, explained
+from dfnb.settings import DfnbError, explained, suggestion
 from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dfnb.papers.contract import Network, Settings
 
 
 def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
     """Those of the runs whose weights are on this machine, in ``runs/`` or in a report."""
     return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
+
+
+def without(tensors: dict[str, "Tensor"], names: Collection[str]) -> dict[str, "Tensor"]:
+    """The tensors but for those with these names."""
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def tensors_sha256(tensors: dict[str, "Tensor"]) -> str:
+    """The sha256 of names, shapes, types and values of tensors."""
+    from safetensors.torch import save
+
+    copies = {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    return hashlib.sha256(save(copies)).hexdigest()
 
 
 def _weight_files(run_id: str) -> list[Path]:
@@ -45,9 +61,14 @@ class Run(StoredRun):
         # Several reports may have the run; the first that is found will do.
         for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
             return cls(run_id, read_metadata(path)["record"])
-        raise DfnbError(
-            f"{run_folder(run_id)} holds no finished training, and no report has its scores"
-        )
+        if run_folder(run_id).is_dir():
+            raise DfnbError(
+                f"{run_folder(run_id)} holds no finished training, and no report has its scores"
+            )
+        known = {path.parent.name for path in home().glob("runs/*/record.json")}
+        for path in home().glob("reports/*/scores/*.parquet"):
+            known.add(path.stem.partition("@")[0])  # without the name of a notebook's addition
+        raise DfnbError(f"there is no run {run_id!r}{suggestion(run_id, sorted(known))}")
 
     @property
     def folder(self) -> Path:
@@ -60,23 +81,39 @@ class Run(StoredRun):
         schema = papers.module(self.parameters["paper"]).Settings
         return schema.check(self.parameters["settings"], self.folder)
 
+    @property
+    def faces(self) -> dict[str, Any]:
+        """How the faces that it was trained on were cut, see :func:`dfnb.data.frames.faces_of`."""
+        # Records of before lack the entry: then the training set must be on this machine.
+        return self.record.get("faces") or faces_of(self.parameters["train_set"])
+
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
 
+        Frozen weights that the training took from pretrained ones are taken from there again.
+
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has the weights whose sha256
-        is in the record, and when these do not fit the network or are not finite.
+        is in the record, when these do not fit the network or are not finite, and when the
+        pretrained weights are others or cannot be fetched.
         """
         from safetensors.torch import load_file  # with torch, which opening a run does not need
 
-        # Pretrained weights are not fetched, because the trained ones replace them at once.
-        settings = self.settings.model_copy(update={"pretrained": False})
+        settings = self.settings
+        frozen_sha256 = self.record.get("frozen_sha256", "")  # records of before lack the entry
+        if not frozen_sha256:  # nothing is fetched, because the file replaces all weights at once
+            settings = settings.model_copy(update={"pretrained": False})
         paper = self.parameters["paper"]
         network = papers.module(paper).Network(settings)
         path = self._weights()
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
             weights = load_file(path)
-            network.load_state_dict(weights)
+            frozen = {}  # weights that the file lacks, because the start gives them
+            if frozen_sha256:
+                frozen = without(network.state_dict(), weights)
+                if tensors_sha256(frozen) != frozen_sha256:
+                    raise ValueError(f"the pretrained weights of {settings.backbone} are not here")
+            network.load_state_dict({**frozen, **weights})
             if not all(tensor.isfinite().all() for tensor in weights.values()):
                 raise ValueError("NaN or infinite")
         return network.eval()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -69,7 +70,7 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
             is_at_top = len(problem["loc"]) == 1  # further down, other names than these are known
-            known = f"; known are {', '.join(schema.model_fields)}" if is_at_top else ""
+            known = suggestion(field, schema.model_fields) if is_at_top else ""
             yield f"there is no parameter {field!r}{known}"
         elif problem["type"] == "value_error":  # raised by a validator of ours: names the field
             yield str(problem["ctx"]["error"])
@@ -81,6 +82,15 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             message = PATTERN_RULES.get(pattern, message)
             value = textwrap.shorten(repr(problem["input"]), 80)
             yield f"{field} = {value}: {message}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: those that were perhaps meant, or else all."""
+    known = list(known)
+    similar = get_close_matches(name, known) or [other for other in known if name in other][:3]
+    if similar:
+        return f"; did you mean {' or '.join(similar)}?"
+    return f"; known are {', '.join(known) or 'none'}"
 
 
 class _Text(Closed):

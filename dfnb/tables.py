@@ -4,6 +4,7 @@ Nothing here computes a metric, runs a network or reads a dataset: a report's ow
 to make its tables again on any machine.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -202,6 +203,7 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 def provenance(rows: pd.DataFrame, profile: str) -> str:
     """How the numbers of these rows were made, in sentences for a caption."""
     has_collapsed = rows["collapsed"].str.match("[1-9]")  # as "1 of 5", not "0 of 5"
+    all_collapsed = has_collapsed & rows["collapsed"].str.fullmatch(r"(\d+) of \1")
     collapsed = rows["collapsed"] + " of " + rows["detector"]
     texts_by_name = {
         "Trained on": rows["train_set"],
@@ -211,7 +213,8 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         "Started from": rows["weights_from"],
         "Tested on": _test_sets(rows),
         "Cross-dataset mean": rows["mean_over"],
-        "Collapsed runs, left out unless all are": collapsed[has_collapsed],
+        "Collapsed runs, left out": collapsed[has_collapsed & ~all_collapsed],
+        "All runs collapsed, and are shown": rows["detector"][all_collapsed],
         "Refused": rows["refused"],
     }
     sentences = []
@@ -226,6 +229,17 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
     )
     sentences.append(f"Made by `dfnb run {profile}`.")
     return " ".join(sentences)
+
+
+def mixed_versions(detectors: Sequence[Detector], rows: pd.DataFrame) -> list[str]:
+    """The papers of which the rows compare or average trainings by several versions of its file."""
+    shown = {*rows["detector"], *rows["minus"]}
+    versions = defaultdict(set)  # title of the paper -> digests of its file
+    for detector in detectors:
+        if detector.name in shown:
+            for run in detector.runs:
+                versions[run.detector["title"]].add(run.parameters.get("paper_source"))
+    return [title for title, digests in versions.items() if len(digests) > 1]
 
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
@@ -397,7 +411,10 @@ class Report:
     def caption(self, name: str) -> str:
         """The text under a table or figure: what it shows, and how its numbers were made."""
         lead = self.tables[name].lead
-        return f"{lead} {provenance(self.rows(name), self.profile)}"
+        rows = self.rows(name)
+        mixed = mixed_versions(self.detectors, rows)
+        mark = f" Trained by several versions of its code: {'; '.join(mixed)}." if mixed else ""
+        return f"{lead} {provenance(rows, self.profile)}{mark}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")

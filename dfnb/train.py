@@ -150,13 +150,14 @@ def _train(
     """
     devices = parameters["devices"]
     size = settings.batch_size
-    # A frame's samples, and a fake and its original, stay on one device.
-    together = 2 if settings.pairs else settings.samples_per_frame
+    # A frame's images, and a fake and its original, stay on one device.
+    together = settings.images_per_frame * (2 if settings.pairs else 1)
     if size % (devices * together):
-        raise DfnbError(f"batch_size {size} gives {devices} devices unequal shares")
-    splits = _splits(parameters, settings)
-    for split, frames in splits.items():
-        splits[split] = settings.visible(frames, parameters["seed"], start)
+        raise DfnbError(
+            f"batch_size {size} gives {devices} devices unequal shares; it must be a multiple of "
+            f"{devices * together}"
+        )
+    splits = _splits(parameters, settings, start)
     write_json(folder / "config.json", parameters)
     # A Trainer is called with the fabric in each process that launch starts.
     strategy = "auto"
@@ -172,14 +173,17 @@ def _train(
     fabric.launch(Trainer(folder, parameters, splits, start))
 
 
-def _splits(parameters: dict[str, Any], settings: Settings) -> dict[str, pd.DataFrame]:
-    """The frames of train and val that a training may use, before ``Settings.visible``."""
+def _splits(
+    parameters: dict[str, Any], settings: Settings, start: Run | None
+) -> dict[str, pd.DataFrame]:
+    """The frames of train and val, as the paper may see them."""
     table = load_frames(parameters["train_set"])
     splits = {}
     for split in ("train", "val"):
         frames = select(table, split, parameters["seen_methods"])
         frames = thinned(frames, parameters["frames_per_video"])
-        # A paper that makes several samples of a frame makes one class from the other.
-        check_classes(frames, split, made=settings.samples_per_frame > 1)
-        splits[split] = frames
+        check_classes(frames, split, settings.makes_other_class)
+        visible = settings.visible(frames, parameters["seed"], start)
+        check_classes(visible, split, settings.makes_other_class)  # it may leave out a class
+        splits[split] = visible
     return splits

@@ -17,17 +17,18 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_model
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from dfnb import papers
+from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
-from dfnb.runs import Run
+from dfnb.runs import Run, tensors_sha256, without
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
@@ -126,6 +127,7 @@ class Trainer:
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
+        self.frozen = self._frozen_by_the_start(network)
         self.step_module = self.fabric.setup(Step(network))
         self.network = self.step_module.module.network  # ``module``: without Fabric's wrapper
         self.set_up_optimisers()
@@ -152,7 +154,7 @@ class Trainer:
             self.seed,
             self.settings.images_per_epoch,
             self.settings.oversampling,
-            self.settings.samples_per_frame,
+            self.settings.images_per_frame,
             frames.attrs.get("always", ()),  # set by Settings.visible
             self.settings.pairs,
         )
@@ -171,6 +173,21 @@ class Trainer:
         if self.settings.released:
             released_weights.load(network, self.settings.released, self.paper)
         return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+
+    def _frozen_by_the_start(self, network: Network) -> dict[str, Tensor]:
+        """The frozen weights, by name, that pretrained weights give again: they are not stored."""
+        frozen = {}
+        for name, weights in network.named_parameters():
+            if not weights.requires_grad:
+                frozen[name] = weights.detach()
+        if not frozen:
+            return {}
+        # Another seed changes the random weights, which are stored, and no pretrained ones.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed("frozen", self.seed))
+            again = self.paper.Network(self.settings).state_dict()
+        random = [name for name in frozen if not torch.equal(frozen[name], again[name])]
+        return without(frozen, random)
 
     # ------------------------------------------------------------ an epoch
 
@@ -289,8 +306,11 @@ class Trainer:
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
+            stored = without(self.network.state_dict(), self.frozen)
+            # Copies, because tensors of one storage, such as shared weights, are refused.
+            copies = {name: tensor.contiguous().clone() for name, tensor in stored.items()}
             with atomic(self.folder / "best.safetensors") as temporary:
-                save_model(self.network, temporary)
+                save_file(copies, temporary)
         # Means over the epoch's steps; released weights have no losses, because nothing is trained.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
@@ -307,6 +327,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]
+            parts[0] = without(parts[0], self.frozen)  # the network's
             with atomic(self.checkpoint) as temporary:
                 torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
@@ -316,6 +337,7 @@ class Trainer:
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
+            state["parts"][0].update(self.frozen)
             for part, values in zip(self.parts, state["parts"], strict=True):
                 part.load_state_dict(values)
 
@@ -342,12 +364,14 @@ class Trainer:
             self.folder,
             self.parameters,
             ["config.json", "best.safetensors"],
+            faces=faces_of(train_set),  # so that a score of a picture needs no dataset
             detector={**self.paper.PAPER._asdict(), "defaults": published},
             rule=rule,
             chosen=progress.chosen,
             validation_threshold=progress.validation_threshold,
             weights_from=self.network.weights_from,
             weights_sha256=sha256(self.folder / "best.safetensors"),
+            frozen_sha256=tensors_sha256(self.frozen) if self.frozen else "",
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
             unpaired=self.sampler.unpaired,  # fake frames of n that were not shown

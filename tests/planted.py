@@ -38,7 +38,7 @@ def measured(test_set, key="", **means):
     return frames
 
 
-def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **facts):
+def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, paper_source="", **facts):
     """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record."""
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
@@ -48,6 +48,7 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
     record = {
         "parameters": {
             "paper": paper,
+            "paper_source": paper_source,
             "train_set": SETS[0],
             "seed": seed,
             "seen_methods": ["swap"] if paper == "lae" else None,

@@ -13,7 +13,7 @@ from dfnb import metrics
 from dfnb.attribution import maps, measures
 from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
-from dfnb.papers import xception
+from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.runs import Run
 from dfnb.seeds import rng
@@ -203,6 +203,45 @@ def test_grad_cam_is_of_the_last_map_that_the_decision_uses():
     torch.testing.assert_close(maps.grad_cam(network, images), expected.detach())
     with pytest.raises(DfnbError, match="no map with an effect on the decision"):
         maps.grad_cam(network, images, network.aside)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_tokens_and_channels_that_come_last_are_put_on_their_grid(name):
+    model = backbones.create(name, False, 96)
+    model.patch_embed.norm = nn.Identity()  # which would make all patches equally strong
+    image = torch.zeros(1, 3, 96, 96)
+    image[:, :, 16:32, 64:80] = 1  # of patches of 16 pixels: row 1, column 4
+    with torch.no_grad():
+        features = model.patch_embed(image) - model.patch_embed(0 * image)
+    if features.ndim == 3:
+        tokens = torch.full((1, 5, features.shape[2]), 100.0)  # a class token and registers
+        features = torch.cat([tokens, features], 1)
+    grid = maps.as_map(features, image.shape, backbones.patch_side(model))
+    strength = nn.functional.adaptive_avg_pool2d(grid.square().sum(1), 6)[0]
+    assert strength.argmax() == 1 * 6 + 4 and strength.count_nonzero() == 1
+
+
+def test_grad_cam_of_a_vision_transformer_is_of_its_patch_tokens():
+    torch.manual_seed(0)
+    settings = xception.Settings(backbone="test_vit", pretrained=False, image_size=96)
+    network = xception.Network(settings).eval()
+    images = torch.randn(2, 3, 96, 96)
+    kept = []
+    network.backbone.blocks[-1].norm1.register_forward_hook(lambda *call: kept.append(call[2]))
+    log_odds = maps.evidence(network, images).sum()
+    (gradient,) = torch.autograd.grad(log_odds, kept[0])
+    channels = gradient[:, 1:].mean(1)  # without the class token
+    values = torch.einsum("nc,npc->np", channels, kept[0][:, 1:]).relu().detach()
+    grid = values.reshape(2, 1, 6, 6)
+    expected = nn.functional.interpolate(grid, (96, 96), mode="bilinear")[:, 0]
+    torch.testing.assert_close(maps.grad_cam(network, images), expected)
+    assert expected.amax((1, 2)).min() > 0
+
+
+def test_tokens_on_no_known_grid_are_refused():
+    settings = xception.Settings(backbone="hiera_tiny_224", pretrained=False, image_size=224)
+    with pytest.raises(DfnbError, match="no map with an effect on the decision"):
+        maps.compute(xception.Network(settings).eval(), torch.randn(1, 3, 224, 224), "Grad-CAM")
 
 
 def test_random_blocks_depend_on_the_frame_alone(planted, frames):

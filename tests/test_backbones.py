@@ -3,13 +3,16 @@
 import re
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers
+from dfnb import papers, train
+from dfnb.attribution import maps
+from dfnb.data.frames import load_frames, select
 from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
@@ -102,9 +105,48 @@ def test_null_is_the_normalisation_of_the_weights():
     efficientnet = {"backbone": "tf_efficientnet_b4.aa_in1k", "mean": None, "std": None}
     settings = Settings(**efficientnet)
     assert settings.mean == (0.485, 0.456, 0.406) and settings.std == (0.229, 0.224, 0.225)
-    assert Settings(backbone="tf_efficientnet_b4.aa_in1k").mean == (0.5, 0.5, 0.5)
     with pytest.raises(DfnbError, match="mean"):
         Settings.check({"backbone": "no_such_network", "mean": None}, "profile.yaml")
+
+
+def test_another_backbone_brings_the_input_of_its_weights():
+    vit = Settings.check({"backbone": "vit_small_patch14_dinov2.lvd142m"}, "profile.yaml")
+    assert vit.mean == (0.485, 0.456, 0.406) and vit.interpolation == "bicubic"
+    stated = Settings(backbone="resnet18.tv_in1k", mean=(0.5, 0.5, 0.5))
+    assert stated.mean == stated.std == (0.5, 0.5, 0.5) and stated.interpolation == "bilinear"
+    small = Settings(backbone="dfnb_plain7")  # as the study's trainings, which keep their names
+    assert small.model_dump(exclude_defaults=True) == {"backbone": "dfnb_plain7"}
+    assert Settings(backbone="no_such_network").mean == (0.5, 0.5, 0.5)
+
+
+FAMILIES = {
+    "test_resnet": 72,
+    "test_efficientnet": 72,
+    "test_convnext": 96,
+    "test_vit": 96,
+    "swin_tiny_patch4_window7_224": 64,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_of_each_family_trains_and_has_maps(own_home, name):
+    values = {"backbone": name, "image_size": FAMILIES[name], "pretrained": False, "epochs": 1}
+    values |= {"batch_size": 4, "images_per_epoch": 8, "optimiser": "sgd", "oversampling": None}
+    settings = papers.module("xception").Settings.check(values, "a test")
+    run = train.train("xception", "smoke-a", settings)
+    assert np.isfinite(run.log["loss_total"]).all()
+    frames = select(load_frames("smoke-a"), "test").head(2)
+    attributed = maps.of(run, frames, "Grad-CAM")
+    assert attributed.shape == (2, FAMILIES[name], FAMILIES[name])
+    assert np.isfinite(attributed).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "test_vit", "swin_tiny_patch4_window7_224"]
+)
+def test_a_side_that_the_patches_do_not_fill_is_refused(name):
+    with pytest.raises(DfnbError, match=r"not fill 98; set image_size = 96 or 1\d\d$"):
+        backbones.create(name, pretrained=False, image_size=98)
 
 
 def test_an_unknown_paper_is_explained():

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 from matplotlib import pyplot
@@ -19,6 +20,8 @@ from profiles import BASELINE, SETTINGS, write_profile
 
 from dfnb import files, jobs
 from dfnb.cli import app
+from dfnb.data import faces, prepare
+from dfnb.data.frames import load_frames
 
 NOTEBOOK = f"""
 from dfnb import jobs, parameters, records
@@ -98,6 +101,37 @@ def test_help_and_version(output_of):
         short = output_of(*words, "-h")
         assert short == output_of(*words, "--help") and short[0] == 0
         assert short[1].startswith("Usage: ")
+
+
+def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
+    """A folder's pictures, into a CSV; the faces are taken for found."""
+    write_profile(own_home)
+    run = jobs.train_job("mine", "xception-smoke-a-s0")
+    shown = load_frames("smoke-b").head(2)
+    crops = []
+
+    def found(path, crop, frames):
+        crops.append(crop)
+        return shown.assign(method=path.name)
+
+    monkeypatch.setattr(prepare, "prepare_picture", found)
+    monkeypatch.setattr(faces, "detector_path", lambda: None)
+    shown.attrs["folder"] = os.path.realpath(shown.attrs["folder"])
+    (own_home / "datasets").unlink()  # the link to them
+    monkeypatch.chdir(own_home)
+    for name in ("b.jpg", "a.PNG", "notes.txt", f"a.PNG-{run.id}.png"):
+        (own_home / name).write_bytes(b"")
+    status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
+    assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces alone" in printed
+    assert crops == [{"size": 96, "drawn": True}] * 2
+    table = pd.read_csv("scores.csv")
+    assert table["file"].tolist() == ["a.PNG", "b.jpg"] and table["frames"].tolist() == [2, 2]
+    assert table["score"].between(0, 1).all()
+    (own_home / "empty").mkdir()
+    assert "empty holds no image or video" in output_of("score", "empty", "--run", run.id)[1]
+    for name in ("xception", run.id[:-1]):
+        sentence = f"dfnb: there is no run {name!r}; did you mean {run.id}?"
+        assert output_of("score", "b.jpg", "--run", name) == (1, sentence)
 
 
 @pytest.mark.skipif(

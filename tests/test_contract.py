@@ -3,16 +3,19 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import papermill
 import pytest
 
 from dfnb import jobs, papers, store, tables, train
+from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import FrameDataset
+from dfnb.papers import contract
 from dfnb.seeds import rng
-from dfnb.settings import parse_yaml
+from dfnb.settings import DfnbError, parse_yaml
 
 PAIRS = '''"""The same, trained on real frames and on fakes that it makes of them."""
 
@@ -21,8 +24,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from dfnb.papers import contract, frequency
-from dfnb.papers.frequency import Network
+from dfnb.papers import contract
+from dfnb.papers.home import frequency
+from dfnb.papers.home.frequency import Network
 
 PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs")
 
@@ -30,7 +34,7 @@ PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs")
 class Settings(frequency.Settings):
     """Every real frame is shown together with a fake made of it."""
 
-    samples_per_frame: ClassVar[int] = 2
+    makes_other_class: ClassVar[bool] = True
 
     def visible(self, frames, seed, start):
         return frames[frames["label"] == 0]
@@ -41,6 +45,47 @@ class Settings(frequency.Settings):
         mask[top : top + 48, left : left + 48] = True
         image = np.where(mask[..., None], cv2.blur(sample.image, (5, 5)), sample.image)
         return [sample, sample._replace(image=image, mask=mask, label=1, has_mask=True)]
+'''
+
+CORE = '''"""CORE (Ni et al., CVPR Workshops 2022): two views of a frame give the same features."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from dfnb.papers import backbones, contract
+
+PAPER = contract.Paper("CORE", "14_consistency", "CORE")
+
+
+class Settings(contract.Settings):
+    """The weight of the consistency."""
+
+    views: ClassVar[int] = 2
+
+    consistency: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Network(contract.Network):
+    """A classifier that also returns its features."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.encoder = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
+        self.head = nn.Linear(self.encoder.num_features, 2)
+        self.weights_from = self.encoder.weights_from
+        self.consistency = settings.consistency
+
+    def forward(self, images):
+        features = self.encoder(images)
+        return {"cls": self.head(features), "features": features}
+
+    def losses(self, outputs, batch):
+        first, second = outputs["features"].unflatten(0, (-1, 2)).unbind(1)
+        cosine = 1 - nn.functional.cosine_similarity(first, second).mean()
+        cls = contract.cross_entropy(outputs["cls"], batch["label"], batch)
+        return {"cls": cls, "cosine": cosine, "total": cls + self.consistency * cosine}
 '''
 
 
@@ -67,7 +112,8 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
         (home / name).mkdir(parents=True)
     for name in ("papers/frequency.py", "notebooks/profiles/mine.yaml"):
         (home / name).write_text(blocks[name], encoding="utf-8")
-    (home / "papers" / "frequency_pairs.py").write_text(PAIRS, encoding="utf-8")
+    for name, code in (("frequency_pairs", PAIRS), ("consistency", CORE)):
+        (home / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
     shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
     subprocess.run(["bash", "-c", blocks["sed"]], cwd=home, check=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -87,13 +133,32 @@ def report(home):
 def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["12_frequency"] == "frequency"
-    assert papers.names()[-2:] == ["frequency", "frequency_pairs"]
+    assert papers.names()[-3:] == ["frequency", "frequency_pairs", "consistency"]
     assert [job.name for job in jobs.plan("mine")] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
         "frequency-smoke-a-widths-narrow-s0",
         "12_frequency",
     ]
+
+
+def test_a_file_of_the_home_hides_and_replaces_nothing(home, blocks, monkeypatch, tmp_path):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    (tmp_path / "papers").mkdir()
+    collection = papers.modules()
+    for name in ("contract", "frames", "core"):  # two are modules of the package, too
+        code = blocks["papers/frequency.py"].replace("Frequency", name).replace("12_", f"13_{name}")
+        (tmp_path / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
+    found = papers.modules()
+    assert set(found) - set(collection) == {"contract", "frames", "core"}
+    assert found["frames"].PAPER.title == "frames" and hasattr(frames, "load_frames")
+    assert found["contract"].Settings.__mro__[1] is contract.Settings
+    copy = tmp_path / "papers" / "core_2.py"
+    for text in (code, code.replace("13_core", "14_core"), code.replace('"core"', '"another"')):
+        copy.write_text(text, encoding="utf-8")
+        sys.modules.pop("dfnb.papers.home.core_2", None)  # as in a new process
+        with pytest.raises(DfnbError, match=r"core_2.py has the name, title or notebook of .*core"):
+            papers.modules()
 
 
 def test_code_changes_the_identity_of_a_training_and_comments_do_not(home, blocks):
@@ -168,3 +233,18 @@ def test_a_paper_may_make_its_own_samples(home):
     run = train.train("frequency_pairs", "smoke-a", settings)
     assert run.record["n"]["train"] == len(real) and run.record["images_seen"] == 32
     assert "samples" in run.record["rule"] and 0 < run.log["loss_total"].iloc[-1] < 2
+
+
+def test_a_paper_may_compare_two_views_of_a_frame(home):
+    assert len(CORE.splitlines()) <= 45
+    small = {"backbone": "dfnb_plain7", "image_size": 96, "batch_size": 16, "images_per_epoch": 64}
+    small |= {"pretrained": False, "epochs": 2, "optimiser": "adamw", "lr": 0.002}
+    last = {}
+    for weight in (0.0, 10.0):
+        settings = papers.module("consistency").Settings(**small, consistency=weight)
+        run = train.train("consistency", "smoke-a", settings)
+        assert run.record["images_seen"] == 2 * 64
+        last[weight] = run.log["loss_cosine"].iloc[-1]
+    assert 0 < last[10.0] < last[0.0] < 2
+    with pytest.raises(DfnbError, match="mixup_probability must be 0: this paper compares 2 views"):
+        papers.module("consistency").Settings.check({"mixup_probability": 0.5}, "core")

@@ -84,6 +84,11 @@ def test_every_injected_name_is_checked_and_other_variables_are_not():
         parameters.check(LOCATE, {**namespace, "no_such_name": 1})
 
 
+def test_a_mistyped_name_is_answered_by_the_one_that_was_meant():
+    with pytest.raises(DfnbError, match=r"no parameter 'image_siz'; did you mean image_size\?$"):
+        papers.module("xception").Settings.check({"image_siz": 96}, "profile.yaml")
+
+
 def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
     p = parameters.check(LOCATE, {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
     assert p.paper == "locate_and_verify" and p.settings().modules == ("mpff",)

@@ -23,11 +23,24 @@ LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.
 class Pairs(Settings):
     """Two images of a frame: as it is, and a fake of a random brightness."""
 
-    samples_per_frame = 2
-
     def samples(self, sample, draw):
         grey = np.full_like(sample.image, draw.integers(256))
         return [sample, sample._replace(image=grey, label=1)]
+
+
+class Painted(Settings):
+    """Images that are white where they are forged."""
+
+    def samples(self, sample, draw):
+        return [sample._replace(image=np.uint8(255) * sample.mask[..., None].repeat(3, 2))]
+
+
+class Noise(Settings):
+    """Images that a paper draws from torch."""
+
+    def samples(self, sample, draw):
+        noise = torch.randint(256, sample.image.shape, dtype=torch.uint8)
+        return [sample._replace(image=noise.numpy())]
 
 
 @pytest.fixture
@@ -66,7 +79,9 @@ def test_only_a_fake_without_a_mask_is_not_annotated(table):
     assert batch["mask"].sum(dim=(1, 2, 3)).nonzero().flatten().tolist() == [10, 11]
 
 
-@pytest.mark.parametrize("settings", [Settings(transform=LIGHT), Settings(augmentation="light")])
+@pytest.mark.parametrize(
+    "settings", [Settings(transform=LIGHT), Settings(augmentation="light"), Noise()]
+)
 def test_draws_follow_seed_epoch_and_position(table, settings):
     def image(seed, epoch, position):
         data = FrameDataset(table, settings, seed)
@@ -117,7 +132,7 @@ def test_mask_and_landmarks_follow_the_image(table, transform, dims, order):
 
 def test_a_paper_makes_its_own_samples(table):
     real = table[table["label"] == 0]
-    sampler = EpochSampler(real, batch_size=4, seed=0, samples_per_frame=2)
+    sampler = EpochSampler(real, batch_size=4, seed=0, images_per_frame=2)
     batches = list(loader(FrameDataset(real, Pairs(), seed=3), sampler))
     assert [batch["label"].tolist() for batch in batches] == [[0, 1, 0, 1]] * 3
     fakes = images(batches)[1::2, 0, 0, 0]
@@ -133,13 +148,29 @@ def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
 
 
 @pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
-def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
-    data = FrameDataset(table, settings, seed=0)
-    batch = data[[(0, 0, 8), (0, 1, 8)]]
+def test_the_samples_of_a_frame_are_augmented_alike_and_its_views_are_not(table, settings):
+    settings.views = 2
+    batch = FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]]
+    assert batch["label"].tolist() == [1] * 8
     for name in ("mask", "landmarks"):
-        one, same, other, _ = batch[name]
-        assert torch.equal(one, same)
+        one, view, same, same_view, other, *_ = batch[name]
+        assert torch.equal(one, same) and torch.equal(view, same_view)
+        assert not torch.equal(one, view)
         assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{"transform": LIGHT}, {"augmentation": "light"}])
+def test_the_views_of_a_frame_lie_side_by_side_with_mask_and_landmarks(table, options):
+    indices = [(0, 0, 8), (0, 1, 12)]
+    settings = Painted(**options)
+    single = FrameDataset(table, settings, seed=0)[indices]
+    settings.views = 2
+    batch = FrameDataset(table, settings, seed=0)[indices]
+    assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
+    for name in ("image", "mask", "landmarks"):
+        assert torch.equal(batch[name][::2], single[name])  # a second view changes no draw
+        assert not torch.equal(batch[name][0], batch[name][1])
+    assert len(FrameDataset(table, settings, seed=0, split="val")[indices]["label"]) == 2
 
 
 def test_light_augmentation_moves_image_mask_and_landmarks_together():
@@ -295,8 +326,8 @@ def test_fakes_without_a_partner_are_counted_and_over_a_fifth_refused(filmed):
 
 
 @pytest.mark.parametrize(
-    "other", [{"oversampling": 1}, {"samples_per_frame": 2}, {"always": [7]}, {"batch_size": 3}]
+    "other", [{"oversampling": 1}, {"images_per_frame": 4}, {"always": [7]}, {"batch_size": 3}]
 )
 def test_pairs_are_refused_beside_other_ways_to_draw(filmed, other):
-    with pytest.raises(DfnbError, match="pairs = true needs oversampling = null"):
+    with pytest.raises(DfnbError, match="pairs = true needs oversampling = null, an even number"):
         EpochSampler(filmed, **{"batch_size": 4, "seed": 0, **other}, pairs=True)

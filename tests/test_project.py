@@ -118,7 +118,7 @@ def test_contributing_names_every_parameter_and_hook_of_a_paper(checkout):
     expected = {*parameters.TrainingParameters.model_fields, *contract.Settings.model_fields}
     for kind in (contract.Settings, contract.Network):
         expected |= {name for name in vars(kind) if not name.startswith("_")}
-    hold_for_all = {"paper", "settings", "model_config", "transform", "score"}
+    hold_for_all = {"paper", "settings", "model_config", "transform", "score", "images_per_frame"}
     assert expected - named - hold_for_all == set()
 
 
@@ -156,6 +156,6 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     written += ["datasets/x/a.npy", "reports/study/tables/x.csv", "reports/study/logs/x.txt"]
     evidence = ["scores/x.parquet", "tables/x.md", "figures/x.png", "test_sets/x.parquet"]
     evidence += ["profile.yaml", "records/x.json", "weights/x.safetensors", "results.parquet"]
-    for path in [*written, *(f"reports/study/{name}" for name in evidence)]:
+    for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
         ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode == 0
         assert ignored == (path in written), path

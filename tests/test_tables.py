@@ -100,7 +100,19 @@ def test_by_method_are_only_ablations_that_saw_some_methods(report):
 
 def test_captions_count_collapsed_runs(report):
     caption = tables.provenance(report.rows("cross_dataset"), "hand")
-    assert "left out unless all are: 1 of 2 of Locate and Verify." in caption
+    assert "Collapsed runs, left out: 1 of 2 of Locate and Verify." in caption
+    rows = report.rows("cross_dataset").assign(collapsed="2 of 2", detector="Baseline")
+    caption = tables.provenance(rows, "hand")
+    assert "All runs collapsed, and are shown: Baseline." in caption and "left out" not in caption
+
+
+def test_captions_tell_of_several_versions_of_a_paper(home):
+    for seed, version in enumerate(("one", "two")):
+        planted.write("versions", "xception", seed, paper_source=version)
+        planted.write("versions", "locate_and_verify", seed, paper_source="one")
+    caption = tables.Report("versions").caption("cross_dataset")
+    assert caption.endswith("Trained by several versions of its code: Baseline.")
+    assert "several versions" not in tables.Report("hand").caption("cross_dataset")
 
 
 def test_the_mean_mask_stands_beside_the_maps(report):

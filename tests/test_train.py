@@ -179,7 +179,7 @@ def test_damaged_checkpoints_and_weights_are_refused(new_home, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(DfnbError, match="is missing or is not what the record describes"):
         run.network()
-    with pytest.raises(DfnbError, match="holds no finished training"):
+    with pytest.raises(DfnbError, match="there is no run 'unknown'; known are"):
         Run.open("unknown")
 
 
@@ -331,7 +331,7 @@ def pairing(monkeypatch):
     def visible(self, table, seed, start):
         return table[table["label"] == 0]
 
-    monkeypatch.setattr(xception.Settings, "samples_per_frame", 2)
+    monkeypatch.setattr(xception.Settings, "makes_other_class", True)
     monkeypatch.setattr(xception.Settings, "samples", samples)
     monkeypatch.setattr(xception.Settings, "visible", visible)
 
@@ -347,8 +347,18 @@ def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, m
     assert scores["frame"].tolist() == validation["frame"].repeat(2).tolist()
     threshold = run.record["validation_threshold"]["threshold"]
     np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
-    with pytest.raises(DfnbError, match="batch_size 6 gives 2 devices unequal shares"):
+    with pytest.raises(DfnbError, match="unequal shares; it must be a multiple of 4"):
         trained(changes={"batch_size": 6}, devices=2)
+    with pytest.raises(DfnbError, match="pairs must be false"):
+        xception.Settings.check({"pairs": True}, "mine")
+
+
+def test_a_class_that_a_paper_leaves_out_and_does_not_make_is_missed(
+    new_home, pairing, monkeypatch
+):
+    monkeypatch.setattr(xception.Settings, "makes_other_class", False)
+    with pytest.raises(DfnbError, match="clusters of real frames and 0 of fake ones"):
+        trained()
 
 
 # ---------------------------------------------------------------- epochs and records
@@ -395,6 +405,37 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home):
 
 
 @pytest.mark.parametrize("what", ["loss", "validation score"])
+class Frozen(xception.Network):
+    """Of the baseline, only the head is trained; another frozen weight is random."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.backbone.features.requires_grad_(False)
+        self.random = torch.nn.Parameter(torch.randn(3), requires_grad=False)
+
+
+def test_frozen_weights_of_the_start_are_not_stored(new_home, monkeypatch):
+    monkeypatch.setattr(xception, "Network", Frozen)
+    options = {"changes": {"pretrained": True}}
+    run = trained(**options)
+    stored = load_file(run.folder / "best.safetensors")
+    buffers = {name for name, _ in run.network().named_buffers()}
+    expected = {"backbone.fc.weight", "backbone.fc.bias", "random", *buffers}
+    assert set(stored) == expected == set(outcome(run)[0])
+    first = run.network().state_dict()["backbone.features.0.conv.weight"]
+    start = backbones.create("dfnb_plain7", True).state_dict()["features.0.conv.weight"]
+    assert torch.equal(first, start)
+    new_home("interrupted")
+    monkeypatch.setattr(trainer, "CHECKPOINT_S", 0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        before_loss(patch, Frozen, 3, interrupt)
+        trained(**options)
+    assert_same(outcome(trained(**options)), outcome(run))
+    monkeypatch.setattr(backbones, "start", lambda *_: backbones.Start())  # without a network
+    with pytest.raises(DfnbError, match="the pretrained weights of dfnb_plain7 are not here"):
+        run.network()
+
+
 def test_a_training_that_diverges_is_stopped(new_home, monkeypatch, what):
     changes = {"images_per_epoch": 16}  # one step
     losses = xception.Network.losses

@@ -13,7 +13,8 @@ class Settings:
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
-    samples_per_frame = 1
+    views = 1
+    interpolation = "bilinear"
     antialias = True
 
     def __init__(self, image_size=SIZE, transform=None, augmentation="none"):

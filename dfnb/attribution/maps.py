@@ -7,6 +7,7 @@ The methods here explain any network. A paper declares its own maps in ``Network
 here depends on a paper.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import cv2
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.data.loading import in_order
+from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, single_thread
@@ -43,14 +45,16 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 
     It uses the last feature map computed within ``layer`` that has more than one position and an
     effect on the decision. captum's LayerGradCam gives the same, but needs the name of the layer.
+    What counts as a map: :func:`as_map`.
 
     For the channels A_k (n, h, w) of that feature map and the log-odds s, the map is
     ReLU(sum over k of α_k A_k), where α_k is the mean of ∂s/∂A_k over the positions.
 
     Args:
         network: A detector.
-        images: (n, 3, H, W), normalised.
-        layer: A part of the network; by default the whole.
+        images: (n, 3, H, W), normalised, H = W.
+        layer: A part of the network; by default the whole or, of a vision transformer, the first
+            norm of its last block. After that block only the class token may have an effect.
 
     Returns:
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
@@ -58,15 +62,20 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     Raises:
         DfnbError: The layer has no such feature map.
     """
-    feature_maps: list[Tensor] = []  # in the order in which they are computed
+    transformer = vision_transformer(network)
+    patch = None
+    if transformer is not None:
+        patch = backbones.patch_side(transformer)
+        layer = layer or getattr(transformer.blocks[-1], "norm1", transformer.blocks[-1])
+    to_map = partial(as_map, size=images.shape, patch=patch)
+    all_features: list[Tensor] = []  # in the order in which they are computed
     parts = set((layer or network).modules())  # the layer itself and all within it
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:
         """Keep what a part of the layer returns, if it is a feature map; called after each part."""
-        # (n, channels, h, w) with more than one position; pooled features have only one.
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
-        if part in parts and is_map and output.requires_grad:
-            feature_maps.append(output)
+        is_watched = part in parts and isinstance(output, Tensor) and output.requires_grad
+        if is_watched and to_map(output) is not None:
+            all_features.append(output)
 
     # Outputs of frozen layers then have gradients, too.
     watched_images = images.clone().requires_grad_()
@@ -75,7 +84,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     with nn.modules.module.register_module_forward_hook(remember):
         # The gradient of the sum is that of each image, as images do not influence each other.
         log_odds = evidence(network, watched_images).sum()
-    for features in reversed(feature_maps):
+    for features in reversed(all_features):
         (gradient,) = torch.autograd.grad(
             log_odds,
             features,
@@ -83,14 +92,50 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
             allow_unused=True,  # None instead of an error
         )
         if gradient is not None:  # else these features have no effect on the decision
-            weights = gradient.mean((2, 3), keepdim=True)  # α_k, eq. 1
-            weighted_sum = (weights * features).sum(1, keepdim=True)
+            weights = to_map(gradient).mean((2, 3), keepdim=True)  # α_k, eq. 1
+            weighted_sum = (weights * to_map(features)).sum(1, keepdim=True)
             maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
             resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
             return resized[:, 0]
     raise DfnbError(
         "this part of the network has no map with an effect on the decision; choose another layer"
     )
+
+
+def vision_transformer(network: nn.Module) -> nn.Module | None:
+    """The part of a network that keeps one token per patch in all its blocks; None: there is none.
+
+    It is found by timm's names, which transformers with shrinking maps, such as Swin, do not have.
+    """
+    for part in network.modules():
+        if hasattr(part, "blocks") and hasattr(part, "patch_embed"):
+            return part
+    return None
+
+
+def as_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor | None:
+    """What a layer returns as a map (n, channels, s, s) with s > 1; None if it is none.
+
+    Args:
+        features: A map with the channels first or last, (n, s, s, channels), as Swin's; or tokens
+            (n, N, channels), the last of which are those of the patches, row by row. Those before
+            them, such as class and register tokens, have no position and are left out.
+        size: The shape of the images, (n, 3, H, H).
+        patch: The side of a patch in pixels; None: the network has no tokens on a grid.
+    """
+    n, _, height, _ = size
+    if patch and features.ndim == 3:
+        side = height // patch
+        if features.shape[1] < side**2:
+            return None
+        features = features[:, -(side**2) :].unflatten(1, (side, side))
+    if features.ndim != 4 or len(features) != n:  # other numbers of items are those of windows
+        return None
+    _, first, second, last = features.shape
+    if first == second != last:
+        features = features.permute(0, 3, 1, 2)
+    is_map = features.shape[2] == features.shape[3] > 1
+    return features if is_map else None
 
 
 def integrated_gradients(network: Network, images: Tensor) -> Tensor:

@@ -204,6 +204,18 @@ def dataset_record(name: str | Path) -> dict:
     return record
 
 
+def faces_of(name: str | Path) -> dict[str, Any]:
+    """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
+
+    ``size`` is the side of a crop in pixels, ``scale`` that side in sides of the face box; a face
+    that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
+    """
+    made_with = dataset_record(name)["parameters"]
+    cut = {key: made_with[key] for key in ("size", "scale") if key in made_with}
+    # Only the embedded benchmark has a generator; from portraits it makes photographs.
+    return {**cut, "drawn": "generator" in made_with and not made_with.get("portraits")}
+
+
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a dataset; its ``attrs`` are ``folder``, ``fingerprint`` and ``record``.
 

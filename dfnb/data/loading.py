@@ -42,8 +42,9 @@ class Sample(NamedTuple):
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is the batch of a list of indices.
 
-    With a ``seed``, the paper's settings make one or more samples from each frame, and those of the
-    train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
+    With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
+    train split are augmented; each has as many views, independent draws of the augmentation, as the
+    settings state. Without a seed, the only sample of a frame is the frame as stored.
 
     An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
     The position, not the row, seeds samples and augmentation, so that a frame that an epoch shows
@@ -51,8 +52,8 @@ class FrameDataset(Dataset):
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``, of which image_size, antialias, mean, std, samples,
-            samples_per_frame, augmentation and transform are used.
+        settings: A paper's ``Settings``, of which image_size, interpolation, antialias, mean, std,
+            samples, views, augmentation and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames: only train is augmented, and each split has samples of its
             own.
@@ -76,11 +77,16 @@ class FrameDataset(Dataset):
         self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
-        self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
+        self.resize = v2.Resize(
+            (settings.image_size,) * 2,
+            v2.InterpolationMode(settings.interpolation),
+            antialias=settings.antialias,
+        )
         is_training = seed is not None and split == "train"
         # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
+        self.views = settings.views if is_training else 1
 
     def __getitem__(self, indices: Sequence[Index]) -> Tensors:
         """The samples of these frames as one batch, see ``papers.contract.Batch``."""
@@ -89,35 +95,38 @@ class FrameDataset(Dataset):
             items += self._items(index)
         batch = default_collate(items)
         if self.is_light:
-            draws = [self._light_draws(index) for index in indices]
-            # A row per image. The samples of a frame follow one another and are augmented alike.
-            draws = np.repeat(draws, len(items) // len(indices), axis=0)
+            draws = np.stack([self._light_draws(index) for index in indices])
+            # The samples of a frame follow one another, each with all its views: augmented alike.
+            samples = len(items) // (len(indices) * self.views)
+            draws = np.tile(draws, (1, samples, 1)).reshape(len(items), -1)  # a row per image
             batch = augmentation.light(batch, torch.from_numpy(draws))
         images = batch["image"].float() / 255  # (B, 3, S, S); mean and std are those of [0, 1]
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
     def _light_draws(self, index: Index) -> np.ndarray:
+        """The numbers (views, 6) by which the views of a frame are augmented."""
         epoch, position, _ = index
-        return rng("augment", self.seed, epoch, position).random(augmentation.DRAWS)
+        draw = rng("augment", self.seed, epoch, position)
+        return draw.random((self.views, augmentation.DRAWS))
 
     def _items(self, index: Index) -> list[Tensors]:
-        """The samples of a frame, resized and transformed, each as :meth:`_item` describes."""
+        """All views of a frame's samples, each resized and transformed by :meth:`_item`."""
         epoch, position, row = index
         stored = self._stored(row)
         if self.seed is None:
             return [self._item(stored)]
-        # ``samples`` draws from this numpy stream, the transforms of torchvision from torch's own.
-        draw = rng("samples", self.split, self.seed, epoch, position)
         items = []
-        for sample in self.settings.samples(stored, draw):
-            # The seed has no number of the sample: all samples of a frame are augmented alike. The
-            # last 0 has no meaning, but without it all trainings would get other numbers.
-            seed = torch_seed("augment", self.seed, epoch, position, 0)
-            with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
-                # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
-                torch.default_generator.manual_seed(seed)
-                items.append(self._item(sample))
+        key = ("samples", self.split, self.seed, epoch, position)
+        with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
+            # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
+            torch.default_generator.manual_seed(torch_seed(*key))
+            for sample in self.settings.samples(stored, rng(*key)):
+                for view in range(self.views):
+                    # Without the number of the sample: all of a frame are augmented alike.
+                    seed = torch_seed("augment", self.seed, epoch, position, view)
+                    torch.default_generator.manual_seed(seed)
+                    items.append(self._item(sample))
         return items
 
     def _stored(self, row: int) -> Sample:
@@ -244,7 +253,7 @@ class EpochSampler(Sampler[list[Index]]):
         seed: The seed of the training.
         limit: The largest number of images in an epoch; None: no limit.
         oversampling: If set, an epoch shows every fake once and every real frame so many times.
-        samples_per_frame: The number of images that the paper makes from a frame.
+        images_per_frame: The number of images of a batch that are made from one frame.
         always: Positions in the table, of frames that every batch shows some of: an eighth of a
             batch, at least one frame, is drawn from them. They replace as many fakes.
         pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
@@ -262,14 +271,15 @@ class EpochSampler(Sampler[list[Index]]):
         seed: int,
         limit: int | None = None,
         oversampling: int | None = None,
-        samples_per_frame: int = 1,
+        images_per_frame: int = 1,
         always: Sequence[int] = (),
         pairs: bool = False,
     ) -> None:
-        if pairs and (oversampling or samples_per_frame > 1 or len(always) or batch_size % 2):
+        self.frames_per_batch = batch_size // images_per_frame
+        if pairs and (oversampling or len(always) or self.frames_per_batch % 2):
             raise DfnbError(
-                "pairs = true needs oversampling = null, an even batch_size, and a paper that "
-                "makes no samples of its own and shows no frames in every batch; set pairs = false"
+                "pairs = true needs oversampling = null, an even number of frames in a batch, and "
+                "a paper that shows no frames in every batch; set pairs = false"
             )
         self.seed = seed
         self.oversampling = oversampling
@@ -289,8 +299,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if limit:
-            n = min(n, limit // samples_per_frame)  # the limit counts images, n frames
-        self.frames_per_batch = batch_size // samples_per_frame
+            n = min(n, limit // images_per_frame)  # the limit counts images, n frames
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
             raise DfnbError(

@@ -579,8 +579,8 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
 
     Args:
         path: An image or a video.
-        crop: The parameters of the training set; its ``size`` and ``scale`` are used, if it has
-            them, so that the picture is cut like the training set.
+        crop: ``Run.faces``; its ``size`` and ``scale`` are used, if it has them, so that the
+            picture is cut like the training set.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.

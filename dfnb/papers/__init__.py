@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
+from dfnb.papers import home
 from dfnb.settings import DfnbError
 
 MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -21,28 +22,42 @@ MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFuncti
 
 def names() -> list[str]:
     """The names of all papers, in the order of their notebooks."""
-    return list(notebooks().values())
+    return list(modules())
 
 
 def notebooks() -> dict[str, str]:
     """Name of the notebook → name of the paper, for all papers, in the order of the notebooks."""
-    # With the second folder in this package's path, its modules, too, are dfnb.papers.<name>. It is
-    # set at every call, because the home may have changed.
-    __path__[1:] = [str(files.home() / "papers")]
-    papers = {}
-    for entry in pkgutil.iter_modules(__path__):  # also modules that are no papers
-        candidate = import_module(f"{__name__}.{entry.name}")
-        if hasattr(candidate, "PAPER"):
-            papers[candidate.PAPER.notebook] = entry.name
-    return dict(sorted(papers.items()))  # a notebook's name begins with its number
+    return {paper.PAPER.notebook: name for name, paper in modules().items()}
+
+
+def modules() -> dict[str, ModuleType]:
+    """The module of each paper by its name, in the order of the notebooks.
+
+    Raises :class:`DfnbError` where two have the same name, title or notebook.
+    """
+    home.__path__[:] = [str(files.home() / "papers")]  # at every call, as the home may have changed
+    found = {}
+    for package in (__name__, home.__name__):
+        for entry in pkgutil.iter_modules(import_module(package).__path__):
+            candidate = import_module(f"{package}.{entry.name}")
+            if hasattr(candidate, "PAPER"):  # else it is no paper
+                for name, other in found.items():
+                    if name == entry.name or set(candidate.PAPER[:2]) & set(other.PAPER[:2]):
+                        raise DfnbError(
+                            f"{candidate.__file__} has the name, title or notebook of "
+                            f"{other.__file__}; give it its own"
+                        )
+                found[entry.name] = candidate
+    # A notebook's name begins with its number.
+    return dict(sorted(found.items(), key=lambda item: item[1].PAPER.notebook))
 
 
 def module(paper: str) -> ModuleType:
     """The module of a paper; raises a :class:`DfnbError` that lists the papers if it is none."""
-    available = names()
+    available = modules()
     if paper not in available:
         raise DfnbError(f"there is no paper {paper!r}; available are {', '.join(available)}")
-    return import_module(f"{__name__}.{paper}")
+    return available[paper]
 
 
 def source_digest(paper: str) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dfnb.files import sha256
-from dfnb.settings import DfnbError
+from dfnb.settings import DfnbError, explained
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,13 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
+# The normalisation of the images that the weights were made with.
+_INPUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
 _configs = {}
 for _tag in START_TAGS:
     _file = str(STARTS / f"{_tag}.safetensors")
     # num_classes 0: the file has no weights for the classifier.
-    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc"}
+    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc", **_INPUT}
 # @register_model looks for the configurations of pretrained weights under this name.
 default_cfgs = generate_default_cfgs(_configs)
 
@@ -161,20 +163,44 @@ def _weights_file(config: PretrainedCfg) -> Path:
     raise FileNotFoundError("timm has none for it")
 
 
-def create(name: str, pretrained: bool, **timm_kwargs: Any) -> nn.Module:
+def create(
+    name: str,
+    pretrained: bool,
+    image_size: int | None = None,
+    **timm_kwargs: Any,
+) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
     Random weights depend only on ``torch.manual_seed`` before the call, not on whether they were
-    chosen or replace pretrained ones. Raises as :func:`start`.
+    chosen or replace pretrained ones. A model that is made for one size of images, as most
+    transformers are, is made for ``image_size``; None: for that of its weights.
+
+    Raises as :func:`start`, and :class:`DfnbError` where the model cannot take ``image_size``.
     """
     initial = start(name, pretrained)
     if initial.file:
         timm_kwargs["pretrained"] = True  # timm loads the very file that start() has checked
         # custom_load is for other formats; this file is a plain state dict.
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
-    model = timm.create_model(name, **timm_kwargs)
+    if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
+        timm_kwargs["img_size"] = image_size
+    with explained(name, "as a backbone here", "choose another image_size or backbone"):
+        model = timm.create_model(name, **timm_kwargs)
+    patch = patch_side(model)
+    if image_size and patch and image_size % patch:
+        down = max(image_size // patch, 1) * patch
+        raise DfnbError(
+            f"{name} cuts an image into patches of {patch} pixels, which do not fill "
+            f"{image_size}; set image_size = {down} or {down + patch}"
+        )
     model.weights_from = initial.weights_from
     return model
+
+
+def patch_side(model: nn.Module) -> int | None:
+    """The side in pixels of the patches that a timm model cuts an image into; None: of none."""
+    side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    return side[0] if isinstance(side, tuple) else side
 
 
 # ---------------------------------------------------------------- seven stages

@@ -13,12 +13,12 @@ Training, scores, maps and tables know nothing else about a paper.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dfnb.runs import Run
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
+INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": partial(SGD, momentum=0.9)}
 
 # The limits of the settings. A paper that publishes another default repeats the type:
@@ -85,6 +86,9 @@ class Settings(Closed):
         backbone: timm's name of the network, with the tag of its weights.
         mean, std: of the pixels in [0, 1], which are normalised by them; if null is given, those
             that timm states for the backbone's weights.
+        interpolation: how a crop is brought to ``image_size``. Where another backbone than the
+            paper's is chosen and none of mean, std and this is stated, all three are those that
+            timm states for its weights.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -102,12 +106,17 @@ class Settings(Closed):
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        samples_per_frame: how many images :meth:`samples` makes of a frame.
-        antialias: whether a crop that is made smaller is smoothed first; both ways are bilinear.
+        views: how many views of an image a training shows: independent draws of the augmentation,
+            with masks and landmarks. They are adjacent in the batch: with two views, images 0 and 1
+            are of one frame, 2 and 3 of the next. Not with mixup, which would part them.
+        makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
+            other class. The views of the first precede those of the second.
+        antialias: whether a crop that is made smaller is smoothed first.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    samples_per_frame: ClassVar[int] = 1
+    views: ClassVar[int] = 1
+    makes_other_class: ClassVar[bool] = False
     antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
@@ -115,6 +124,7 @@ class Settings(Closed):
     image_size: ImageSize = 299
     mean: Colour | None = (0.5, 0.5, 0.5)
     std: Colour | None = (0.5, 0.5, 0.5)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     epochs: Epochs = 30
     batch_size: BatchSize = 16
     optimiser: Optimiser = "adam"
@@ -147,6 +157,31 @@ class Settings(Closed):
             value = getattr(weights, info.field_name)  # timm calls them mean and std, too
         return value
 
+    @model_validator(mode="after")
+    def _input_of_another_backbone(self) -> Self:
+        """Take the input of another backbone's weights where none is stated."""
+        default = type(self).model_fields["backbone"].default
+        if self.backbone == default or self.model_fields_set & set(INPUT):
+            return self
+        with suppress(RuntimeError):  # unknown: backbones.start explains it
+            weights = get_pretrained_cfg(self.backbone, allow_unregistered=False)
+            # The instance is frozen for everybody else.
+            self.__dict__.update({name: getattr(weights, name) for name in INPUT})
+        return self
+
+    @model_validator(mode="after")
+    def _check_images(self) -> Self:
+        if self.views > 1 and self.mixup_probability:
+            raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
+        if self.makes_other_class and self.pairs:
+            raise ValueError("pairs must be false: this paper makes the fakes that it trains on")
+        return self
+
+    @property
+    def images_per_frame(self) -> int:
+        """How many images of a batch, which ``batch_size`` counts, are made of one frame."""
+        return self.views * (2 if self.makes_other_class else 1)
+
     def before(self) -> Settings | None:
         """The settings of the previous phase, which gives the initial weights; None: no phase."""
         return None
@@ -156,18 +191,19 @@ class Settings(Closed):
 
         Called once per training and split, after the previous phase has ended; ``start`` is the run
         of that phase, None if there is none, and ``seed`` that of the training. The paper may leave
-        out a class that :meth:`samples` makes; if that leaves one class in the val split, the
+        out a class if it ``makes_other_class``; if that leaves one class in the val split, the
         checkpoint is chosen on what :meth:`samples` makes of it. The paper may list positions of
         training frames in ``attrs["always"]``; every batch then shows some of them.
         """
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """The ``samples_per_frame`` images made of one stored frame; by default the frame itself.
+        """The image that is shown of one stored frame, or two, see ``makes_other_class``.
 
-        Called in the loader's workers before resizing and augmentation; all random numbers must
-        come from ``draw``. The samples of one frame are in the same batch, on the same device, and
-        are augmented alike.
+        By default the frame itself. Called in the loader's workers before resizing and
+        augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for
+        the frame. The samples of one frame are in the same batch, on the same device, and are
+        augmented alike.
         """
         return [sample]
 
@@ -175,8 +211,8 @@ class Settings(Closed):
         """The augmentation of training images, which is called for one image at a time.
 
         It gets and returns an ``Image`` and a ``Mask`` in uint8 and ``KeyPoints`` in float32, all
-        of ``tv_tensors``. None: no augmentation, or the light one, which is made elsewhere, for a
-        whole batch at once.
+        of ``tv_tensors``; its random numbers must come from torch. None: no augmentation, or the
+        light one, which is made elsewhere, for a whole batch at once.
         """
         return self.released_transform() if self.augmentation == "released" else None
 

@@ -110,7 +110,7 @@ class Settings(contract.Settings):
             passes over a batch; 0 turns it off.
     """
 
-    samples_per_frame: ClassVar[int] = 2
+    makes_other_class: ClassVar[bool] = True
 
     backbone: str = "tf_efficientnet_b4.ap_in1k"  # EfficientNet-B4 with AdvProp's weights [T]
     image_size: contract.ImageSize = 380  # [T]

@@ -57,6 +57,7 @@ class Network(contract.Network):
         self.backbone = backbones.create(
             settings.backbone,
             settings.pretrained,
+            settings.image_size,
             num_classes=2,
             **timm_options,
         )
