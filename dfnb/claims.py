@@ -56,30 +56,33 @@ class Content(Closed):
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
-    datasets: dict[Name, list[str]]
-    assumed: dict[str, str]
+    datasets: dict[Name, list[str]] = Field({})
+    assumed: dict[str, str] = Field({})
     claims: list[Claim]
 
 
-def content() -> Content:
-    """The content of ``claims.yaml``; raises :class:`DfnbError` that names the field at fault."""
-    path = find("data_manifest") / "claims.yaml"
+def content(name: str = "claims") -> Content:
+    """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
+
+    ``name``: of a file of ``data_manifest/``; a profile may name one as its ``claims``.
+    """
+    path = find(f"data_manifest/{name}.yaml")
     return Content.check(read_yaml(path), path)
 
 
 # ---------------------------------------------------------------- verdicts
 
 
-def judge(results: pd.DataFrame) -> pd.DataFrame:
+def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
-    ``results`` is the table of :func:`dfnb.results.load`.
+    ``results`` is the table of :func:`dfnb.results.load`; ``name`` that of the claims' file.
     ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
     for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
     that is another without one of the seeds is called fragile. The index is paper, claim and
     dataset.
     """
-    registry = content()
+    registry = content(name)
     if "within" not in results:  # a table of an earlier version
         results = results.assign(within=results["test_set"] == results["train_set"])
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -194,6 +197,8 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
         "sanity": False,
     }
     is_equal = results[list(wanted)] == pd.Series(wanted)
+    # What is refused has one row, which stands for all metrics and methods.
+    is_equal.loc[results["refused"] != "", ["metric", "method"]] = True
     return results[is_equal.all(axis=1)]
 
 

@@ -47,7 +47,7 @@ def images(p: TrainingParameters) -> int:
     settings = p.settings()  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
         sampler = EpochSampler(
-            frames,
+            settings.visible(frames, p.seed, None),  # None: no run of a phase before is there
             settings.batch_size,
             p.seed,
             settings.images_per_epoch,

@@ -83,6 +83,7 @@ class Profile(Closed):
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
         allow_random: whether random weights may replace pretrained ones that cannot be fetched.
+        claims: name of the file in ``data_manifest/`` with the claims that the report judges.
     """
 
     description: str
@@ -90,6 +91,7 @@ class Profile(Closed):
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
     allow_random: bool = True
+    claims: Name = "claims"
 
 
 def profile(name: str) -> Profile:

@@ -99,7 +99,7 @@ def rebuild(profile: str) -> Path:
         if spec.figure:
             report.figure(name)
     ranked = leaderboard(report)
-    best = ranked.index[0]  # the name of the first detector
+    best = next(iter(ranked.index), "")  # the name of the first detector, if there is any
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True)
     page = environment.get_template("page.html.jinja")
@@ -107,7 +107,7 @@ def rebuild(profile: str) -> Path:
         report=report,
         leaderboard=ranked,
         best=best,
-        answer=answer(report, best),
+        answer=answer(report, best) if best else "This report has no main detectors.",
         maps=maps(report, best),
         sections=sections(report),
     )

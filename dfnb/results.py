@@ -115,10 +115,9 @@ def load(profile: str) -> pd.DataFrame:
     path = report.folder / "results.parquet"
     # The table keeps the hashes of the files that it was made from, and what columns there were.
     # The claims, because they name further pairs of detectors to compare.
-    claims_hash = sha256(find("data_manifest") / "claims.yaml")
+    claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
     hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
-    for entry in ("within", "not_averaged"):
-        hashes[entry] = report.sets_named(entry)
+    hashes["grid"] = report.grid  # it sorts the test sets
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
@@ -143,7 +142,7 @@ def make(report: Report) -> pd.DataFrame:
         rows += _of_test_set(report, detectors, test_set)
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
-    rows += _cross_dataset_means(rows, report.sets_named("not_averaged"))
+    rows += _cross_dataset_means(rows, report.grid.get("not_averaged", []))
     return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcome")
 
 
@@ -153,14 +152,11 @@ def make(report: Report) -> pd.DataFrame:
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
     """The rows of one test set: at each level those of the detectors, then the differences."""
     frames = report.test_set(test_set)
-    facts = {
-        **frames.attrs,
-        "frames_per_video": len(frames) / frames["video"].nunique(),
-        "within": test_set in report.sets_named("within"),
-    }
+    facts = {**frames.attrs, "frames_per_video": len(frames) / frames["video"].nunique()}
+    facts["within"] = test_set in report.grid.get("within", [])
     read = cache(report.read)  # both levels read the same tables
     # A test set with contrasts compares manipulation methods, not detectors.
-    differences = [] if facts["contrasts"] else _differences(detectors)
+    differences = [] if facts["contrasts"] else _differences(detectors, report.claims)
     rows = []
     for level in LEVELS:
         sides = {}  # by detector, then by the keys of _sides
@@ -203,14 +199,19 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
             for corruption in (condition.corruption, ALL_CORRUPTIONS):
                 mean = condition._replace(corruption=corruption, severity=0)
                 parts_by_mean[mean].append(side)
-    for mean, parts in parts_by_mean.items():
+    # The mean over all corruptions follows those of each; sorted keeps the order of these.
+    for mean in sorted(parts_by_mean, key=lambda mean: mean.corruption == ALL_CORRUPTIONS):
+        parts = parts_by_mean[mean]
         key = (mean, *[side.condition for side in parts])
         # With the clean side, from which the mean's loss under corruption is computed.
         sides[key] = replace(clean, condition=mean, parts=parts, clean=clean)
     return sides
 
 
-def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector]]:
+def _differences(
+    detectors: Sequence[Detector],
+    claims_file: str,
+) -> list[tuple[Detector, Detector]]:
     """The pairs of detectors that are compared; the second is subtracted from the first.
 
     Of detectors with the same training set, these are compared:
@@ -218,7 +219,7 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     - every two main detectors;
     - a variant with the variant MAIN of its ablation, or else with the main detector of its paper;
     - the variants MAIN of two papers' ablations with the same name;
-    - two detectors that a claim compares, in its direction.
+    - two detectors that a claim of ``claims_file`` compares, in its direction.
 
     Another tool, whose training set is unknown, is compared with all main detectors and tools.
     """
@@ -226,7 +227,8 @@ def _differences(detectors: Sequence[Detector]) -> list[tuple[Detector, Detector
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
     # Names: first, and second, which is subtracted.
-    wanted = [(claim.detector, claim.against) for claim in claims.content().claims]
+    registry = claims.content(claims_file)
+    wanted = [(claim.detector, claim.against) for claim in registry.claims]
     for variant in detectors:
         if variant not in mains:
             title = variant.runs[0].detector["title"]

@@ -101,7 +101,7 @@ class Side:
 
         A test set with contrasts has what :func:`_contrasted` measures instead.
         """
-        if self.facts["contrasts"]:
+        if self.facts["contrasts"] and not self.condition.map:
             return _contrasted(self.units, self.facts["contrasts"])
         if self.parts:
             return self._robustness()

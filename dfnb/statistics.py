@@ -420,17 +420,16 @@ def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
     variance is the mean covariance of two sets over clusters. It is 0 for sets of other people:
     sets have the same if their clusters have the same names.
     """
-    first = outcomes[0]
-    alike = [np.array_equal(outcome.clusters, first.clusters) for outcome in outcomes]
-    # (sets, m); a value that is exactly 0 or 1 moves with no cluster.
-    moves = np.array([outcome.moves for outcome in outcomes if len(outcome.moves)])
-    sets = len(moves)
-    if not all(alike) or sets < 2:
+    # A value that is exactly 0 or 1 moves with no cluster.
+    moving = [outcome for outcome in outcomes if len(outcome.moves)]
+    different_names = {tuple(outcome.clusters) for outcome in moving}
+    if len(different_names) != 1 or len(moving) < 2:
         return Spread(0.0, 1)
-    of_all = (moves.sum(axis=0) ** 2).sum()
-    of_single_sets = (moves**2).sum()
-    covariance = (of_all - of_single_sets) / (sets * (sets - 1))
-    return Spread(max(covariance, 0.0), first.over_videos.degrees)
+    moves = np.array([outcome.moves for outcome in moving])  # (sets, m)
+    covariances = moves @ moves.T  # (sets, sets)
+    is_of_two = ~np.eye(len(moves), dtype=bool)
+    covariance = max(covariances[is_of_two].mean(), 0.0)
+    return Spread(covariance, outcomes[0].over_videos.degrees)
 
 
 def _spread_of_mean(values: Array) -> Spread:

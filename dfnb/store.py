@@ -358,9 +358,15 @@ class Report:
         path = self.folder / "profile.yaml"
         return read_yaml(path) if path.exists() else {}
 
-    def sets_named(self, entry: str) -> list[str]:
-        """The test sets of an entry of the profile's grid, ``within`` or ``not_averaged``."""
-        return self.profile.get("grid", {}).get(entry, [])
+    @property
+    def grid(self) -> dict[str, Any]:
+        """The grid of the profile, such as its lists of test sets."""
+        return self.profile.get("grid", {})
+
+    @property
+    def claims(self) -> str:
+        """The name of the file of claims that are judged here."""
+        return self.profile.get("claims", "claims")
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""

@@ -307,7 +307,7 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
                 "images seen": run.record["images_seen"],
             }
     table = pd.DataFrame(rows).T
-    return table.rename_axis(["detector", "seed"])
+    return table.rename_axis(["detector", "seed"]) if rows else table
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
@@ -365,7 +365,7 @@ class Report:
     @cached_property
     def judged(self) -> pd.DataFrame:
         """The claims, each on every dataset it names, with its verdict."""
-        return claims.judge(self.results)
+        return claims.judge(self.results, self.store.claims)
 
     def rows(self, name: str) -> pd.DataFrame:
         """The results that a table shows; none for a table of :data:`MADE`."""

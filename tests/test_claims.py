@@ -50,6 +50,12 @@ def number(value, low, high, detector="Ours", minus="Plain", **columns):
     }
 
 
+def test_a_claim_on_any_metric_says_why_it_was_refused(judge):
+    refused = number(np.nan, np.nan, np.nan) | {"refused": "a reason"}
+    judged = judge([refused], {"metric": "pixel_ap", "method": "swap"})
+    assert judged["verdict"].tolist() == ["not testable: a reason"]
+
+
 @pytest.fixture
 def judge(tmp_path, monkeypatch):
     """Judges claims, each given by what differs from a gain of Ours over Plain."""
@@ -186,9 +192,12 @@ def test_a_mistyped_claim_is_named(judge, changed):
         judge([number(0.05, 0.02, 0.08)], changed)
 
 
-def test_the_committed_claims_have_ids_of_their_own_and_published_figures(checkout, monkeypatch):
+@pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-photographs"])
+def test_the_committed_claims_have_ids_of_their_own_and_published_figures(
+    checkout, monkeypatch, name
+):
     monkeypatch.setenv("DFNB_HOME", str(checkout))
-    content = claims.content()
+    content = claims.content(name)
     ids = [claim.id for claim in content.claims]
     assert len(set(ids)) == len(ids)
     for place, claim in enumerate(content.claims):

@@ -16,6 +16,14 @@ def test_images_are_counted_as_they_are_shown(own_home):
     assert cost.images(training.parameters) == 3 * epoch
 
 
+def test_images_of_hidden_classes_are_not_counted(own_home):
+    few = {"image_size": 96, "batch_size": 16, "epochs": 1}
+    write_profile(own_home, notebooks={"06_self_blended_images": few})
+    (training,) = [job for job in jobs.plan("mine") if job.kind == "training"]
+    reals = (select(load_frames("smoke-a"), "train")["label"] == 0).sum()
+    assert cost.images(training.parameters) == 2 * (reals - reals % 8)
+
+
 def test_a_report_has_a_row_per_detector_and_sums(own_home):
     small = {**SETTINGS, "mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
     write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: small})

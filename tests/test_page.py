@@ -100,6 +100,13 @@ def test_the_page_is_made_with_the_scores_of_another_tool(home, kind):
         assert f"{shown.replace(chr(0xA0), ' ')}</td>" in leaderboard
 
 
+def test_a_report_without_main_detectors_has_a_page(home):
+    planted.write("variants", "lae", 0, ("face swap", "main"))
+    planted.write("variants", "lae", 0, ("face swap", "0 %"))
+    assert "This report has no main detectors." in text_of(page.rebuild("variants"))
+    assert tables.overview([]).empty
+
+
 def test_a_tool_with_the_name_of_a_detector_is_refused(home):
     path = their("videos", "stolen", tool="baseline")
     with pytest.raises(DfnbError, match="baseline has the name of a detector"):

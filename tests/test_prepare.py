@@ -126,6 +126,12 @@ def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, dat
     assert (batch["mask"].sum(dim=(1, 2, 3)) > 0).tolist() == batch["has_mask"].tolist()
 
 
+def test_native_crops_are_no_smaller_than_the_limit(tmp_path, data):
+    video = write(tmp_path / "far.mp4", [draw([(80, 60)], half=(7, 9))] * 2)
+    run(real(video), settings=Settings(size="native", min_face=8))
+    assert {*map(len, map(Pixels(data).crop, load_frames("set")["path"], (0, 1)))} == {32}
+
+
 def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_path, data):
     large = [draw([(80, 60)], half=(30, 40))] * 3 + [draw([(80, 60)], half=(30, 39))]
     videos = [write(tmp_path / "large.mp4", large), write(tmp_path / "small.mp4", moving(4))]

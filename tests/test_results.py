@@ -157,6 +157,8 @@ def test_robustness_is_the_mean_over_severities_within_a_seed():
     of_jpeg = row(made, corruption="JPEG", metric="robustness")
     assert of_jpeg["severity"] == 0
     assert of_jpeg["value"] == pytest.approx((aucs["JPEG", 1] + aucs["JPEG", 5]) / 2)
+    listed = made.loc[made["metric"] == "robustness", "corruption"].unique().tolist()
+    assert listed == ["JPEG", "blur", results.ALL_CORRUPTIONS]
     over_all = {"corruption": results.ALL_CORRUPTIONS}
     mean = np.mean(list(aucs.values()))
     assert row(made, metric="robustness", **over_all)["value"] == pytest.approx(mean)
@@ -180,6 +182,14 @@ def test_maps_are_measured_on_forged_frames():
     assert (number["value"], number["n"]) == (pytest.approx(energy.mean()), 160)
     assert row(made, detector="Plain", metric=metrics.LOST, **of_map)["value"] == pytest.approx(0.4)
     assert row(made, detector="Plain", metric="all", **of_map)["sanity"]
+
+
+def test_maps_may_be_measured_on_a_set_whose_methods_are_compared():
+    compared = table(0, contrasts=[["swap", "warp"]])
+    forged = compared[compared["label"] == 1].drop(columns="log_odds").assign(energy=0.4)
+    write("p", {Condition(HOME): compared, Condition(HOME, map="CAM"): forged})
+    number = row(made_of("p"), detector="Plain", map="CAM", metric="energy", level="frame")
+    assert number["value"] == pytest.approx(0.4) and not number["refused"]
 
 
 # ---------------------------------------------------------------- differences

@@ -270,6 +270,9 @@ def test_few_test_sets_or_seeds():
     number = statistics.summary(one_seed)
     test = ttest_1samp([part.values[0] for part in one_seed], 0)
     assert number["p"] == pytest.approx(test.pvalue)
+    # Sets of other people, and of other numbers of people.
+    other = world(rng("few"), 5, 3, 1, 1, 1, clusters=30)
+    assert statistics.shared_spread([parts[0], other[0]]).variance == 0
     # A set without an interval of its own, such as one where a detector is always right, counts.
     moved = [replace(part, at_thresholds=rng("moved").normal(size=200)) for part in parts]
     exact = replace(parts[0], over_videos=Spread(np.nan, 39), how="none")

@@ -38,6 +38,7 @@ from dfnb.settings import Closed, DfnbError, check_name, check_title
 TREE = "tree"  # name, in a dataset's folder, of a link to the crops that are used in place
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
+MAX_SIZE = 1024
 MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
@@ -47,8 +48,9 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    # Side of a crop in pixels; native: of each video, the median side of its squares in the source
-    size: Annotated[int, Field(ge=MIN_SIZE, le=1024)] | Literal["native"] = 256
+    # Side of a crop in pixels; native: of each video, the median side of its squares in the source,
+    # or the nearest limit
+    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)] | Literal["native"] = 256
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
@@ -102,7 +104,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
         # A row's scale is the crop's side / the square's side, so this gives the squares' sides.
         sides = [MIN_SIZE / row["scale"] for row in small["rows"]]
-        settings = settings.model_copy(update={"size": round(np.median(sides))})
+        size = np.clip(np.median(sides), MIN_SIZE, MAX_SIZE)
+        settings = settings.model_copy(update={"size": round(size)})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
