@@ -18,7 +18,7 @@ data
 synth corrupt
 store metrics statistics
 papers runs scoring
-trainer train attribution
+trainer train attribution library
 results claims sides tables figures pictures page
 parameters
 jobs
