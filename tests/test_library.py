@@ -1,5 +1,7 @@
 """The five functions for a notebook of one's own: any detector, any data, the report's numbers."""
 
+import os
+import re
 import subprocess
 import sys
 
@@ -256,3 +258,15 @@ def test_importing_the_package_imports_neither_torch_nor_pandas():
     code = "import sys, dfnb; print([name for name in ('torch', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_page_of_the_readme_works_in_a_fresh_script(smoke_home, checkout, tmp_path):
+    (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
+    (tmp_path / "reports").symlink_to(checkout / "reports")
+    page = (checkout / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1]
+    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(96, 96, 3)") and done.stdout.count("clusters") == 2
