@@ -53,7 +53,7 @@ class Run(StoredRun):
     def open(cls, run_id: str) -> "Run":
         """The run with an id, from ``runs/``, or else from a score file, which holds the record.
 
-        Raises :class:`DfnbError` when there is no such run, or when it is not finished.
+        Raises :class:`DfnbError`, with the nearest ids, when there is no such run that is finished.
         """
         record = read_record(run_folder(run_id))
         if record is not None:
