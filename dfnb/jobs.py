@@ -241,7 +241,12 @@ def _requested(
         named = str(values["train_set"])
         for seed in values.pop("seeds"):  # not a parameter: a training has one seed
             train_set = named.replace("{seed}", str(seed))
-            requested = schema.check({**values, "train_set": train_set, "seed": seed}, source)
+            of_seed = {
+                **values,
+                "train_set": train_set,
+                "seed": seed,
+            }
+            requested = schema.check(of_seed, source)
             # Test sets that are missing are not scored. A variant is left out where all of them are
             # missing, or its training set is.
             present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
@@ -367,7 +372,10 @@ def train_and_score(job: Job) -> Run:
         weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
         files.write_bytes(store.weights_path(report, run.id), weights)
     tables = _scores(job, run, grid)
-    record = {**run.record, "train_set": job.train_set}
+    record = {
+        **run.record,
+        "train_set": job.train_set,
+    }
     store.write_scores(profile_name, record, run.id, job.roles, tables)
     return run
 
@@ -409,9 +417,12 @@ def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd
         frames = measures.sample(test_set, forged, run.parameters["seen_methods"])
         for name in [*run.network().maps(), "Grad-CAM"]:
             try:
-                tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
+                measured = measures.measure(run, frames, name)
             except DfnbError as error:  # Grad-CAM of a network that has no map
                 print(f"{run.id}: {name} is left out: {error}")
+            else:
+                condition = Condition(test_set, map=name)
+                tables[condition] = measured
     return tables
 
 

@@ -428,8 +428,9 @@ def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
     moves = np.array([outcome.moves for outcome in moving])  # (sets, m)
     covariances = moves @ moves.T  # (sets, sets)
     is_of_two = ~np.eye(len(moves), dtype=bool)
-    covariance = max(covariances[is_of_two].mean(), 0.0)
-    return Spread(covariance, outcomes[0].over_videos.degrees)
+    covariance = covariances[is_of_two].mean()
+    degrees = outcomes[0].over_videos.degrees
+    return Spread(max(covariance, 0.0), degrees)
 
 
 def _spread_of_mean(values: Array) -> Spread:
