@@ -181,7 +181,10 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
                 cv=folds,
             )
             auc = aucs.mean()
-            low, high = t.interval(0.95, FOLDS - 1, auc, sem(aucs))  # sem: its standard error
+            quantile = t.ppf(0.975, FOLDS - 1)
+            half_width = quantile * sem(aucs)  # sem: standard error of the mean
+            low = auc - half_width
+            high = auc + half_width
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
         rows[name] = [interval, verdict, clusters.nunique()]
