@@ -15,6 +15,8 @@ from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -127,7 +129,6 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
-    from matplotlib import pyplot
 
     from dfnb import figures, pictures, scoring
     from dfnb.data.faces import detector_path
@@ -151,9 +152,7 @@ def score(
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        with files.atomic(panel) as temporary:
-            figure.savefig(temporary)
-        pyplot.close(figure)
+        _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
@@ -164,6 +163,15 @@ def score(
     if detector.faces["drawn"]:
         typer.echo("it was trained on drawn faces alone: of a photograph its score says little")
     raise typer.Exit(status)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Save a figure, complete or not at all, and free its memory."""
+    from matplotlib import pyplot
+
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary)
+    pyplot.close(figure)
 
 
 @commands.command()
