@@ -8,12 +8,16 @@ import sys
 import nbformat
 import papermill
 import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
 
 from dfnb import jobs, papers, store, tables, train
+from dfnb.attribution import maps
 from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
-from dfnb.data.loading import FrameDataset
-from dfnb.papers import contract
+from dfnb.data.loading import FrameDataset, as_batch
+from dfnb.papers import backbones, contract
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError, parse_yaml
 
@@ -110,8 +114,9 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
         file.write(blocks["data_manifest/claims.yaml, at the end"])
     for name in ("papers", "notebooks/profiles"):
         (home / name).mkdir(parents=True)
-    for name in ("papers/frequency.py", "notebooks/profiles/mine.yaml"):
-        (home / name).write_text(blocks[name], encoding="utf-8")
+    for name, code in blocks.items():
+        if name.startswith(("papers/", "notebooks/")):
+            (home / name).write_text(code, encoding="utf-8")
     for name, code in (("frequency_pairs", PAIRS), ("consistency", CORE)):
         (home / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
     shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
@@ -133,7 +138,7 @@ def report(home):
 def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["12_frequency"] == "frequency"
-    assert papers.names()[-3:] == ["frequency", "frequency_pairs", "consistency"]
+    assert papers.names()[-4:] == ["frequency", "frequency_pairs", "tuned_vit", "consistency"]
     assert [job.name for job in jobs.plan("mine")] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
@@ -237,8 +242,8 @@ def test_a_paper_may_make_its_own_samples(home):
 
 def test_a_paper_may_compare_two_views_of_a_frame(home):
     assert len(CORE.splitlines()) <= 45
-    small = {"backbone": "dfnb_plain7", "image_size": 96, "batch_size": 16, "images_per_epoch": 64}
-    small |= {"pretrained": False, "epochs": 2, "optimiser": "adamw", "lr": 0.002}
+    small = {"backbone": "dfnb_plain7", "image_size": 96, "epochs": 2, "images_per_epoch": 64}
+    small |= {"pretrained": False, "optimiser": "adamw", "lr": 0.002}
     last = {}
     for weight in (0.0, 10.0):
         settings = papers.module("consistency").Settings(**small, consistency=weight)
@@ -248,3 +253,56 @@ def test_a_paper_may_compare_two_views_of_a_frame(home):
     assert 0 < last[10.0] < last[0.0] < 2
     with pytest.raises(DfnbError, match="mixup_probability must be 0: this paper compares 2 views"):
         papers.module("consistency").Settings.check({"mixup_probability": 0.5}, "core")
+
+
+# ---------------------------------------------------------------- the second example
+
+
+def test_the_tuned_transformer_trains_and_has_maps_on_its_grid(home, blocks):
+    assert len(blocks["papers/tuned_vit.py"].splitlines()) <= 60
+    run = jobs.train_job("tuned-small", "tuned_vit-smoke-a-s0")
+    assert run.record["weights_from"] == "random weights"
+    losses = run.log.iloc[-1]
+    assert losses["loss_alignment"] > 0 > losses["loss_uniformity"]
+    shown = select(load_frames("smoke-a"), "test").head(2)
+    images = as_batch(shown, run.settings)["image"]
+    attributed = maps.grad_cam(run.network(), images)  # (2, 96, 96)
+    # Enlarged bilinearly, a map is linear between the centres of two patches of 16 pixels.
+    slopes = attributed.diff()[..., 8:88].unflatten(-1, (5, 16))[..., :15]
+    assert slopes.std(-1).max() < 1e-4 * slopes.abs().max()
+
+
+def test_the_tuned_transformer_stores_what_it_trained(home, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    weights = timm.create_model("test_vit").state_dict()
+    save_file(weights, tmp_path / "test_vit.safetensors")
+    start = backbones.Start("ImageNet", tmp_path / "test_vit.safetensors", "of a test")
+    monkeypatch.setattr(backbones, "start", lambda name, pretrained: start)
+    (job, _) = jobs.plan("tuned-small")
+    settings = job.parameters.settings().model_copy(update={"pretrained": True})
+    run = train.train("tuned_vit", "smoke-a", settings)
+    stored = load_file(run.folder / "best.safetensors")
+    assert all("norm" in name or "head" in name for name in stored)
+    assert not torch.equal(stored["encoder.norm.weight"], weights["norm.weight"])
+    frozen = run.network().encoder.blocks[0].mlp.fc1.weight
+    assert torch.equal(frozen, weights["blocks.0.mlp.fc1.weight"])
+
+
+def test_the_large_transformer_has_its_shapes_and_needs_its_weights(home, blocks, monkeypatch):
+    entry = parse_yaml(blocks["notebooks/profiles/tuned.yaml"])["notebooks"]["13_tuned_vit"]
+    del entry["frames_per_video"]
+    paper = papers.module("tuned_vit")
+    settings = paper.Settings.check({**entry, "pretrained": False}, "tuned.yaml")
+    large = timm.get_pretrained_cfg(settings.backbone)
+    for name in contract.INPUT:
+        assert getattr(settings, name) == getattr(large, name)
+    with torch.device("meta"):
+        network = paper.Network(settings)
+        outputs = network(torch.zeros(2, 3, 224, 224))
+    assert outputs["features"].shape == (2, 1024) and outputs["cls"].shape == (2, 2)
+    tuned = [weights.numel() for weights in network.parameters() if weights.requires_grad]
+    # The scale and shift of two norms per block, one before and one after; then the head.
+    assert sum(tuned) == 2 * 1024 * (2 * 24 + 2) + 2 * 1024 + 2
+    monkeypatch.setattr(backbones, "start", lambda name, pretrained: backbones.Start())
+    with pytest.raises(DfnbError, match="weights of vit_large_patch14_clip_quickgelu_224"):
+        jobs.plan("tuned")
