@@ -246,7 +246,11 @@ CASES = {
     "lae": {"attention_weight": 1.0},
     "locate_and_verify": {"dropout": 0.0},
     "locate_and_verify with SSPSL": {"dropout": 0.0, "sspsl": True, "mixup_probability": 0.0},
-    "exposing_the_deception": {"dropout": 0.0},
+    "exposing_the_deception": {
+        "dropout": 0.0,
+        "mean": (0.485, 0.456, 0.406),  # those of the paper, not of the small backbone
+        "std": (0.229, 0.224, 0.225),
+    },
     "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
 }
 

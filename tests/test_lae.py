@@ -29,6 +29,10 @@ def settings(**changes):
     return recipe("lae", **{**SHORT, **changes})
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
 def network(**changes):
     torch.manual_seed(0)
     return lae.Network(settings(**changes))
@@ -88,6 +92,8 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
     def created(*args, **kwargs):
         encoder = create(*args, **kwargs)
         encoder.weights_from = weights_from
+        if weights_from == "ImageNet":
+            encoder.pretrained_cfg |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return encoder
 
     monkeypatch.setattr(lae.backbones, "create", created)
@@ -98,8 +104,8 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
     pixels = torch.rand(2, 3, 96, 96)
     expected = (pixels - 0.5) / 0.5
     if weights_from == "ImageNet":
-        mean = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
-        std = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+        mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+        std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
         expected = (pixels - mean) / std
     for net in (trained, opened):
         latent = net.to_latent(net.encoder.forward_features(expected).mean((2, 3)))

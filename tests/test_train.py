@@ -404,7 +404,6 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home):
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
 
 
-@pytest.mark.parametrize("what", ["loss", "validation score"])
 class Frozen(xception.Network):
     """Of the baseline, only the head is trained; another frozen weight is random."""
 
@@ -436,6 +435,7 @@ def test_frozen_weights_of_the_start_are_not_stored(new_home, monkeypatch):
         run.network()
 
 
+@pytest.mark.parametrize("what", ["loss", "validation score"])
 def test_a_training_that_diverges_is_stopped(new_home, monkeypatch, what):
     changes = {"images_per_epoch": 16}  # one step
     losses = xception.Network.losses
