@@ -181,6 +181,40 @@ def report(
 
 
 @commands.command()
+def export(test_sets: list[str], folder: Path) -> None:
+    """Export test sets for another tool: crops as PNG, and the list frames.csv.
+
+    Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
+    of crops and videos are hashes, which prevents accidents, not cheating.
+    """
+    from dfnb import export
+
+    table = export.export(test_sets, folder)
+    typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")
+
+
+@commands.command()
+def judge(
+    scores: list[Path],
+    on: Annotated[
+        list[str],
+        typer.Option(help="A test set, may be repeated; the first sets the threshold."),
+    ],
+    report: Annotated[str, typer.Option(help="Compare with the detectors of reports/REPORT.")] = "",
+) -> None:
+    """Judge another tool by its scores alone, and make a page.
+
+    SCORES is a CSV per detector, which has the file's name. Its columns are test_set, video (its
+    name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame where
+    frames are scored. Up to 1 % of the frames of a test set may be missing.
+    """
+    from dfnb import judge
+
+    path = judge.judge(scores, on, report)
+    typer.echo(f"report: {path}")
+
+
+@commands.command()
 def synth(
     preset: str,
     portraits: Path | None = None,

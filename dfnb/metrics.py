@@ -20,7 +20,7 @@ that share people) by one of four methods (column ``interval_method`` of the res
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from dfnb.statistics import (
     Spread,
     auc,
     bootstrap_curve_metrics,
+    bootstrap_quantile,
     class_mean,
     curve_metrics,
 )
@@ -57,8 +58,11 @@ LOCALISATION = {
 }
 CONSTANT = "constant "  # prefix: the measure, with the mean training mask as the map
 CURVE_METRICS = ("EER", "AP")
-METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
-# Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed.
+RANKED = ("AUC", *CURVE_METRICS)  # need no more of scores than their order
+METRICS = (*RANKED, "accuracy", "balanced accuracy", "Brier")
+FALSE_ALARM_RATE = 0.05  # the share of real frames above a detector's threshold, see threshold_of
+# Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed;
+# that of another tool is of the real frames of its first test set.
 AT_THRESHOLD = "accuracy at 5% validation FPR"
 FALSE_ALARMS = "false alarms"  # the share of this test set's real frames above that threshold
 CALLED = "called fake"  # the share of all frames above it
@@ -75,14 +79,18 @@ FEWEST_VALIDATION = 100
 SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
-def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
-    """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
+def check_scores(scores: pd.DataFrame, source: object, bounded: bool = True) -> pd.DataFrame:
+    """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy.
+
+    Where they are not ``bounded``, scores may be any finite numbers.
+    """
     label = scores["label"]  # int, compared with a bool below: 2 equals neither
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
     problems = {
         "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
-        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        "a score that is NaN or infinite": ~np.isfinite(scores["score"]),
+        "a score outside [0, 1]": ~scores["score"].between(0, 1) & bounded,
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
@@ -99,6 +107,24 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )
     return scores
+
+
+def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
+    """The score that at most :data:`FALSE_ALARM_RATE` of the real frames exceed.
+
+    Returns, for the ``attrs`` of other score tables, ``threshold``; as ``threshold_clusters`` the
+    number of clusters (people, mostly) that the real frames come from; and
+    ``threshold_replicates``, what the threshold might have been on other clusters.
+    """
+    real = frames[frames["label"] == 0]
+    # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
+    threshold = np.quantile(real["score"], 1 - FALSE_ALARM_RATE, method="inverted_cdf")
+    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARM_RATE)
+    return {
+        "threshold": float(threshold),
+        "threshold_clusters": real["cluster"].nunique(),
+        "threshold_replicates": replicates.tolist(),
+    }
 
 
 # ---------------------------------------------------------------- the units of several tables

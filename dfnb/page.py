@@ -12,9 +12,17 @@ from jinja2 import Environment, FileSystemLoader
 
 from dfnb import figures, tables
 from dfnb.files import write_bytes
+from dfnb.metrics import FALSE_ALARMS
 
 # The heading of tables and figures that tables.yaml does not declare.
 OTHERS = "other_notebooks"
+# What is told of another tool, by level and metric: the number, and its first test set.
+TOLD = {
+    ("video", "AUC"): "fake videos are told from real ones with an AUC of {}",
+    ("video", "EER"): "the equal error rate of videos is {}",
+    ("video", "Brier"): "the Brier score of videos, which also measures calibration, is {}",
+    ("frame", FALSE_ALARMS): "{} of the real frames exceed the threshold that 5 % exceed on {}",
+}
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
@@ -49,6 +57,30 @@ def answer(report: tables.Report, best: str) -> str:
     if pairs["seeds"].min() == 1:
         return f"{best} is first; with one seed each, another training may turn that round."
     return f"{best} is first; the intervals of its differences from all others exclude zero."
+
+
+def sentences(report: tables.Report, tool: str) -> list[str]:
+    """What the results say of another tool on each test set, and beside the other detectors."""
+    first = report.store.first_test_set(tool)
+    results = report.results.query("detector == @tool and not collapsed_included")
+    results = results.dropna(subset="value").replace({"method": tables.DECLARED["contrasts"]})
+    told = []
+    for test_set, rows in results.groupby("test_set", sort=False):
+        overall = rows.query("method == 'all' and minus == ''").set_index(["level", "metric"])
+        for row, text in TOLD.items():
+            if row in overall.index:
+                number = tables.cell(overall.loc[row])
+                told.append(f"{test_set}: {text.format(number, first)}.")
+        differences = rows[rows["minus"] != ""]
+        others = differences.query("method == 'all' and level == 'video' and metric == 'AUC'")
+        if len(others):
+            text = tables.by_verdict(others, "minus")
+            told.append(f"{test_set}: its video AUC minus that of another is {text}.")
+        kinds = differences[differences["paired_methods"]]
+        if len(kinds):
+            text = tables.by_verdict(kinds, "method")
+            told.append(f"{test_set}: what an ingredient adds to its frame AUC is {text}.")
+    return told
 
 
 def maps(report: tables.Report, detector: str) -> pd.DataFrame:
@@ -94,12 +126,16 @@ def rebuild(profile: str) -> Path:
     """
     figures.style()
     report = tables.Report(profile)
+    judged = "judged" in report.store.profile  # by `dfnb judge`, which tests no claims
     for name, spec in report.tables.items():
-        report.table(name)
+        if not (judged and name in tables.MADE):
+            report.table(name)
         if spec.figure:
             report.figure(name)
     ranked = leaderboard(report)
-    best = ranked.index[0]  # the name of the first detector
+    # The first detector; none where kinds of frames are compared only.
+    best = ranked.index[0] if len(ranked) else ""
+    tools = [detector.name for detector in report.detectors if not detector.runs]
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True)
     page = environment.get_template("page.html.jinja")
@@ -107,6 +143,8 @@ def rebuild(profile: str) -> Path:
         report=report,
         leaderboard=ranked,
         best=best,
+        judged=judged,
+        tools={tool: sentences(report, tool) for tool in tools},
         answer=answer(report, best),
         maps=maps(report, best),
         sections=sections(report),

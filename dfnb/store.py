@@ -7,7 +7,7 @@ The report's folder has everything that is needed to make the report again::
                       scores/<run id>.parquet           of a training, written by it
                       scores/<run id>@<what>.parquet    what a notebook adds beside it
                       weights/<run id>.safetensors      of the main detectors' first seeds
-                      other/<tool>/<test set>.csv       scores of another tool
+                      other/<tool>/<test set>.csv       scores of another tool, see TOOL_COLUMNS
 
 A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
 the table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of
@@ -26,10 +26,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from dfnb import metrics
-from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
+from dfnb.files import (
+    digest,
+    locked,
+    read_metadata,
+    read_table,
+    report_folder,
+    write_bytes,
+    write_table,
+)
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -37,6 +45,7 @@ KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": 
 KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
+# Of another tool's scores; only video, as in KEYS or as its exported_id, and score must be there.
 TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
 # Of a test set: its version, how its videos are compressed, pairs of methods to be compared, and
 # how its faces were cut.
@@ -195,6 +204,27 @@ def write_scores(
     return path
 
 
+def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFrame) -> Path:
+    """Write another tool's scores of a test set into a report; returns the path of the CSV.
+
+    ``table`` is as in :func:`write_scores`, with ``score``, any finite number, high for fakes.
+    """
+    folder = report_folder(profile)
+    with locked(folder / "test_sets", wait_s=600):
+        keys = table[list(KEYS)].astype(KEY_TYPES)
+        _extended_test_set(folder, test_set, keys, table.attrs)
+    text = table[list(TOOL_COLUMNS)].to_csv(index=False)
+    return write_bytes(folder / "other" / tool / f"{test_set}.csv", text.encode())
+
+
+def exported_id(fingerprint: str, *unit: Any) -> str:
+    """The name of a video, or of a (video, track, frame), by which nobody sees what it shows.
+
+    ``fingerprint``: of its test set. 16 hexadecimal digits.
+    """
+    return digest([fingerprint, *unit], 16)
+
+
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; adds its frames to the stored test set.
 
@@ -230,7 +260,7 @@ def _extended_test_set(
             )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        metadata = {entry: attrs[entry] for entry in TEST_SET_METADATA}
+        metadata = {entry: attrs[entry] for entry in TEST_SET_METADATA if entry in attrs}
         write_table(path, frames, metadata)
     return frames
 
@@ -258,6 +288,8 @@ class Report:
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
+        path = self.folder / "profile.yaml"  # as it was when the scores were made
+        self.profile = read_yaml(path) if path.exists() else {}
         # Every file is read once per object. Caches of the class would keep all objects alive.
         self.test_set = cache(self.test_set)
         self._tables_of = cache(self._tables_of)
@@ -293,6 +325,12 @@ class Report:
         conditions = self._conditions(detector)
         return [condition for condition in conditions if condition.test_set == test_set]
 
+    def first_test_set(self, tool: str) -> str:
+        """The test set of another tool that comes first in the profile's grid, else by name."""
+        in_grid = self.profile.get("grid", {}).get("test_sets", [])
+        scored = self.test_sets(Detector(tool))
+        return next(name for name in [*in_grid, *scored] if name in scored)
+
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_METADATA`."""
         return read_table(test_set_path(self.folder, name)).astype(CATEGORIES)
@@ -304,8 +342,8 @@ class Report:
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
         (the score above which a frame is called fake), ``threshold_clusters``, the number of
         clusters of the validation split that it was chosen on, and, where the run's record is new
-        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool, seed and
-        threshold are None, and ``frame`` is -1 if it scores videos.
+        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool, seed is
+        None, the threshold is of its first test set, and ``frame`` is -1 if it scores videos.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.
@@ -352,10 +390,8 @@ class Report:
 
     def _variants_in_profile(self) -> list[tuple[str, str, str]]:
         """Notebook, ablation and variant of the profile's variants, in its order."""
-        path = self.folder / "profile.yaml"  # as it was when the scores were made
-        profile = read_yaml(path) if path.exists() else {}
         roles = []
-        for notebook, ablations in profile.get("ablations", {}).items():
+        for notebook, ablations in self.profile.get("ablations", {}).items():
             for ablation, variants in ablations.items():
                 for variant in variants:
                     roles.append((notebook, ablation, variant))
@@ -416,23 +452,28 @@ class Report:
         return table
 
     def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
-        """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
+        """Another tool's table under :meth:`read`.
 
-        Cluster and method of each video come from our test set. Raises :class:`DfnbError` unless
-        the tool's videos and labels are exactly those of our test set; its frames may be others.
+        Its threshold is of the real frames of its first test set. On that set the threshold has no
+        interval, because it was chosen there.
+        """
+        table = self._table_of_tool(tool, test_set)
+        first = self.first_test_set(tool)
+        table.attrs.update(metrics.threshold_of(self._table_of_tool(tool, first)))
+        if first == test_set:
+            table.attrs["threshold_clusters"] = 0
+        return table
+
+    def _table_of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
+        """Another tool's table of TOOL_COLUMNS, per video or, with ``frame``, per frame.
+
+        What it lacks comes from our test set. Raises :class:`DfnbError` unless the tool's videos,
+        and its labels if it has any, are exactly those of our test set; its frames may be others.
         """
         path = self.folder / "other" / tool / f"{test_set}.csv"
         frames = self.test_set(test_set)
-        with explained(path, "as a table of scores", "it needs the columns video, label and score"):
-            table = pd.read_csv(path, dtype={"video": str})  # "007" is no number
-            table = table.reindex(columns=TOOL_COLUMNS)  # NaN where the tool has no such column
-            table = table.fillna({"track": 0, "frame": -1})  # -1: the score is of the whole video
-            has_fraction = (table[["track", "frame", "label"]] % 1).any(axis=1)
-            if has_fraction.any():
-                row = has_fraction.idxmax() + 1  # the first one, counted from 1 below the header
-                raise DfnbError(f"{path}: track, frame or label of row {row} is no whole number")
-            table = table.astype(TOOL_COLUMNS)
         videos = frames.drop_duplicates("video").set_index("video")
+        table = read_tool_scores(path, frames)
         our_labels = set(videos["label"].items())
         differing = our_labels.symmetric_difference(zip(table["video"], table["label"]))
         if differing:
@@ -442,15 +483,41 @@ class Report:
                 "score all videos of the test set and no others, labelled 0 real and 1 fake"
             )
         table = table.join(videos[["cluster", "method"]], on="video")
-        table = metrics.check_scores(table.astype(CATEGORIES), path)
-        table["log_odds"] = logit(table["score"])  # infinite for a score of 0 or 1
-        table.attrs = {
-            **frames.attrs,
-            "seed": None,
-            "threshold": None,
-            "threshold_clusters": 0,
-        }
+        table = metrics.check_scores(table.astype(CATEGORIES), path, bounded=False)
+        table.attrs = {**frames.attrs, "seed": None}
         return table
+
+
+def read_tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.DataFrame:
+    """A CSV of another tool's scores as a table of TOOL_COLUMNS, with our names of the videos.
+
+    A label that the file lacks is that of ``frames``, those of the test set. Without frames, a row
+    is of a whole video: its frame is -1. ``score`` may be NaN.
+
+    Args:
+        path: The file.
+        frames: :data:`KEYS`, and as ``attrs`` the ``fingerprint``.
+        test_set: Read only the rows with this name in the column ``test_set``; empty: all.
+    """
+    fingerprint = frames.attrs["fingerprint"]
+    names = {exported_id(fingerprint, name): name for name in frames["video"].unique()}
+    labels = dict(zip(frames["video"], frames["label"]))
+    remedy = "it needs the columns video and score; for `dfnb judge`, also test_set"
+    with explained(path, "as a table of scores", remedy):
+        table = pd.read_csv(path, dtype={"video": str, "test_set": str})  # "007" is no number
+        if test_set:
+            table = table[table["test_set"] == test_set]
+        optional = table.reindex(columns=["track", "frame", "label"])  # NaN where there is none
+        table = table[["video", "score"]].join(optional)
+        table["video"] = table["video"].map(names).fillna(table["video"])
+        label = table["label"].fillna(table["video"].map(labels))
+        # An unknown video has neither; whoever compares videos will find it.
+        table = table.assign(label=label).fillna({"track": 0, "frame": -1, "label": 0})
+        has_fraction = (table[["track", "frame", "label"]] % 1).any(axis=1)
+        if has_fraction.any():
+            row = has_fraction.idxmax() + 1  # the first one, counted from 1 below the header
+            raise DfnbError(f"{path}: track, frame or label of row {row} is no whole number")
+        return table.astype(TOOL_COLUMNS)
 
 
 def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:

@@ -199,10 +199,20 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
     return texts
 
 
+def by_verdict(differences: pd.DataFrame, column: str) -> str:
+    """Differences by verdict, as "above zero for A (+0.1 [+0.0, +0.2]), B (...); undecided for C".
+
+    ``column`` has the names of the differences, here A to C.
+    """
+    texts = differences[column] + " (" + differences.apply(cell, axis=1) + ")"
+    joined = texts.groupby(verdicts(differences)).agg(", ".join)
+    return "; ".join(f"{verdict} for {names}" for verdict, names in joined.items())
+
+
 # ---------------------------------------------------------------- captions
 
 
-def provenance(rows: pd.DataFrame, profile: str) -> str:
+def provenance(rows: pd.DataFrame, profile: str, command: str = "") -> str:
     """How the numbers of these rows were made, in sentences for a caption."""
     has_collapsed = rows["collapsed"].str.match("[1-9]")  # as "1 of 5", not "0 of 5"
     collapsed = rows["collapsed"] + " of " + rows["detector"]
@@ -227,7 +237,7 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         "Intervals: 95 %, over clusters of videos and, of several seeds, over seeds; those of a "
         "mean over three or more test sets also over test sets."
     )
-    sentences.append(f"Made by `dfnb run {profile}`.")
+    sentences.append(f"Made by `{command or f'dfnb run {profile}'}`.")
     return " ".join(sentences)
 
 
@@ -400,7 +410,8 @@ class Report:
     def caption(self, name: str) -> str:
         """The text under a table or figure: what it shows, and how its numbers were made."""
         lead = self.tables[name].lead
-        return f"{lead} {provenance(self.rows(name), self.profile)}"
+        command = self.store.profile.get("command", "")  # of a report that no profile made
+        return f"{lead} {provenance(self.rows(name), self.profile, command)}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")

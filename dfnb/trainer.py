@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from dfnb import papers
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
+from dfnb.metrics import threshold_of
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
@@ -31,11 +31,9 @@ from dfnb.runs import Run
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
-from dfnb.statistics import bootstrap_quantile
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 TIMED_STEPS = 10  # after them the time left is printed
-FALSE_ALARMS = 0.05  # share of the real validation frames above a run's threshold
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -371,21 +369,3 @@ class Step(nn.Module):
         outputs = {name: value.float() for name, value in outputs.items()}
         with torch.autocast(batch["image"].device.type, enabled=False):
             return self.network.losses(outputs, batch)
-
-
-def threshold_of(validation: pd.DataFrame) -> dict[str, Any]:
-    """The score, P(fake), that at most :data:`FALSE_ALARMS` of the real frames exceed.
-
-    ``validation`` is a table of :func:`dfnb.scoring.predict`. Returns ``threshold``; as
-    ``threshold_clusters`` the number of clusters (people, mostly) that the real frames come from;
-    and ``threshold_replicates``, what the threshold might have been on other clusters.
-    """
-    real = validation[validation["label"] == 0]
-    # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
-    threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
-    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARMS)
-    return {
-        "threshold": float(threshold),
-        "threshold_clusters": real["cluster"].nunique(),
-        "threshold_replicates": replicates.tolist(),
-    }

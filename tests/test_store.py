@@ -176,14 +176,19 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
     assert per_frame.attrs["seed"] is None and per_frame.attrs["fingerprint"] == "first"
     videos = ours.drop_duplicates("video")[["video", "label", "score"]]
     assert their(videos)["frame"].tolist() == [-1] * 8
+    exported = videos["video"].map(lambda video: store.exported_id("first", video))
+    unnamed = their(videos[["score"]].assign(video=exported, score=30.0))
+    assert unnamed["label"].tolist() == videos["label"].tolist()
+    assert unnamed["video"].tolist() == videos["video"].tolist()
     unsound = [
         (videos.iloc[1:], "video a with label 0"),
         (videos.replace({"video": {"c": "unknown"}}), "video c with label 0"),
         (videos.assign(label=1 - videos["label"]), "video a with label 0"),
         (videos.assign(label=videos["label"] + 0.5), r"a\.csv: .* label of row 1 is no whole"),
         (ours.assign(frame=0.5), "frame or label of row 1"),
-        (videos.assign(score=30.0), "score that is NaN or outside"),
-        (videos.drop(columns="label"), "needs the columns video, label and score"),
+        (videos.assign(score=np.inf), "score that is NaN or infinite"),
+        (videos.drop(columns="score"), "needs the columns video and score"),
+        (videos.drop(columns="label").replace({"c": "unknown"}), "video c with label 0"),
     ]
     for table, problem in unsound:
         with pytest.raises(DfnbError, match=problem) as error:
