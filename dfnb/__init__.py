@@ -1,5 +1,22 @@
-"""Deepfake detection papers, reproduced in notebooks that run."""
+"""Deepfake detection papers, reproduced in notebooks that run.
+
+For a notebook of your own there are five functions, see :mod:`dfnb.library`. They are imported when
+they are first used, because torch and pandas take seconds.
+"""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from dfnb.library import auc, create_model, difference, load_dataset, predict
+
+__all__ = ["auc", "create_model", "difference", "load_dataset", "predict"]
 __version__ = version("dfnb")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dfnb import library
+
+    return getattr(library, name)

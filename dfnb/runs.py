@@ -11,7 +11,7 @@ from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
-from dfnb.settings import DfnbError, explained
+from dfnb.settings import DfnbError, did_you_mean, explained
 from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
 
 
 def _weight_files(run_id: str) -> list[Path]:
-    """The files on this machine that hold weights of that run, whether intact or not."""
-    in_runs = run_folder(run_id).glob("best.safetensors")
+    """The files on this machine that hold weights of that run, or "*", of any; intact or not."""
+    in_runs = home().glob(f"runs/{run_id}/best.safetensors")
     in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
     return [*in_runs, *in_reports]
 
@@ -37,7 +37,7 @@ class Run(StoredRun):
     def open(cls, run_id: str) -> "Run":
         """The run with an id, from ``runs/``, or else from a score file, which holds the record.
 
-        Raises :class:`DfnbError` when there is no such run, or when it is not finished.
+        Raises :class:`DfnbError`, with the nearest ids, when there is no such run that is finished.
         """
         record = read_record(run_folder(run_id))
         if record is not None:
@@ -45,8 +45,12 @@ class Run(StoredRun):
         # Several reports may have the run; the first that is found will do.
         for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
             return cls(run_id, read_metadata(path)["record"])
+        known = []
+        for path in _weight_files("*"):  # runs/<id>/best.safetensors, or <id>.safetensors
+            known.append(path.stem if path.stem != "best" else path.parent.name)
         raise DfnbError(
             f"{run_folder(run_id)} holds no finished training, and no report has its scores"
+            f"{did_you_mean(run_id, known)}"
         )
 
     @property

@@ -7,9 +7,10 @@ file and the remedy.
 
 from __future__ import annotations
 
+import difflib
 import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -98,6 +99,12 @@ def check_name(name: str, source: object) -> str:
 def check_title(title: str, source: object) -> str:
     """Return ``title`` if every format of tables can show it, else raise :class:`DfnbError`."""
     return _Text.check({"title": title}, source).title
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error's sentence: the known names nearest to a wrong one; empty if none is."""
+    nearest = difflib.get_close_matches(name, known, cutoff=0.3)
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 @contextmanager

@@ -28,7 +28,7 @@ data
 synth corrupt
 store metrics statistics test_sets export
 papers runs scoring
-trainer train attribution
+trainer train attribution library
 results claims sides tables figures pictures page judge
 parameters
 jobs

@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import DfnbError, check_title, explained
+from dfnb.settings import DfnbError, check_title, did_you_mean, explained
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -198,8 +198,10 @@ def dataset_record(name: str | Path) -> dict:
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
+        prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
             f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
+            f"{did_you_mean(folder.name, prepared)}"
         )
     return record
 
@@ -383,7 +385,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
     # pa.array may give a chunked array or a plain one; the column of a table is always chunked.
-    table = pa.table({"landmarks": pa.array(frames["landmarks"])})
+    table = pa.table({"landmarks": pa.array(frames["landmarks"], POINTS)})
     unknown = pa.scalar([np.nan] * 10, POINTS)
     column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls
     # A copy, because the array of the table is read-only.
@@ -480,3 +482,30 @@ class Pixels:
         else:
             grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
         return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127
+
+
+class Arrays(Pixels):
+    """Takes crops from memory: row i of a frames table is image i. There are no masks."""
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self.images = images
+
+    def crop(self, path: str, row: int) -> np.ndarray:
+        """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` for anything else."""
+        image = np.asarray(self.images[row])
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise DfnbError(
+                f"image {row} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in RGB"
+            )
+        return image
+
+
+def unlabelled(names: Sequence[object]) -> pd.DataFrame:
+    """A frames table of images without labels; each is a video of its own, of this name and path.
+
+    It has the columns that scores need; ``row`` is the position, ``label`` NaN, ``method`` empty.
+    """
+    texts = list(map(str, names))
+    unknown = {"label": math.nan, "method": "", "mask": "", "landmarks": None}
+    columns = {"video": texts, "cluster": texts, "path": texts, "row": range(len(texts))}
+    return pd.DataFrame({**columns, **unknown, "track": 0, "frame": 0})

@@ -39,6 +39,44 @@ class Sample(NamedTuple):
     has_mask: bool  # False: the forged region is unknown, and ``mask`` is all False
 
 
+class StoredFrames(Dataset):
+    """The frames of a table as they are stored: item i is the :class:`Sample` of row i.
+
+    Torch's ``DataLoader`` makes a batch of them, a :class:`Sample` of tensors, where all crops have
+    one size: ``image`` is (B, H, W, 3) uint8 RGB.
+
+    Attributes:
+        table: The frames table, one row per frame, see :mod:`dfnb.data.frames`.
+        pixels: Reads the crops and masks.
+
+    Args:
+        frames: A frames table.
+        pixels: By default those of the table's dataset.
+    """
+
+    def __init__(self, frames: pd.DataFrame, pixels: Pixels | None = None) -> None:
+        self.table = frames
+        self.pixels = pixels or Pixels(frames.attrs["folder"])
+        self.paths = frames["path"].tolist()
+        self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
+        self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
+        self.labels = frames["label"].tolist()
+        self.landmarks = landmarks_array(frames)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> Sample:
+        """The frame in this row of the table, read from disk."""
+        array_row = self.array_rows[row]
+        image = self.pixels.crop(self.paths[row], array_row)
+        mask_path = self.mask_paths[row]
+        mask = self.pixels.mask(mask_path, array_row, image.shape[:2])
+        label = self.labels[row]
+        has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
+        return Sample(image, mask, self.landmarks[row], label, has_mask)
+
+
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is the batch of a list of indices.
 
@@ -70,12 +108,7 @@ class FrameDataset(Dataset):
         self.settings = settings
         self.seed = seed
         self.split = split
-        self.pixels = pixels or Pixels(frames.attrs["folder"])
-        self.paths = frames["path"].tolist()
-        self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
-        self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
-        self.labels = frames["label"].tolist()
-        self.landmarks = landmarks_array(frames)
+        self.stored = StoredFrames(frames, pixels)
         self.resize = v2.Resize((settings.image_size,) * 2, antialias=settings.antialias)
         is_training = seed is not None and split == "train"
         # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
@@ -104,7 +137,7 @@ class FrameDataset(Dataset):
     def _items(self, index: Index) -> list[Tensors]:
         """The samples of a frame, resized and transformed, each as :meth:`_item` describes."""
         epoch, position, row = index
-        stored = self._stored(row)
+        stored = self.stored[row]
         if self.seed is None:
             return [self._item(stored)]
         # ``samples`` draws from this numpy stream, the transforms of torchvision from torch's own.
@@ -119,16 +152,6 @@ class FrameDataset(Dataset):
                 torch.default_generator.manual_seed(seed)
                 items.append(self._item(sample))
         return items
-
-    def _stored(self, row: int) -> Sample:
-        """The frame in this row of the table, read from disk."""
-        array_row = self.array_rows[row]
-        image = self.pixels.crop(self.paths[row], array_row)
-        mask_path = self.mask_paths[row]
-        mask = self.pixels.mask(mask_path, array_row, image.shape[:2])
-        label = self.labels[row]
-        has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
-        return Sample(image, mask, self.landmarks[row], label, has_mask)
 
     def _item(self, sample: Sample) -> Tensors:
         """A sample resized and transformed: the tensors of one image in a batch.

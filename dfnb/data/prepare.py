@@ -572,10 +572,11 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 
 
 def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
-    """The face in a reader's own picture or clip, as a frames table.
+    """The face in a reader's own picture or clip, as a frames table with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
-    used, and of these the largest. The crops are in a temporary folder until the process ends.
+    used, and of these the largest. The crops are in a temporary folder until the process ends;
+    their paths are absolute. ``video`` is the given path.
 
     Args:
         path: An image or a video.
@@ -599,5 +600,11 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     if "frames" not in result:  # unusable
         raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
-    # Panels show a frame's method above it: for a reader's file its name says more than "real".
-    return load_frames(folder.as_posix()).assign(method=path.name)
+    frames = load_frames(folder.as_posix())
+    return frames.assign(
+        video=str(path),
+        cluster=str(path),
+        path=f"{folder}/" + frames["path"].astype(str),
+        label=np.nan,
+        method=path.name,  # panels show it above the frame
+    )

@@ -1,0 +1,228 @@
+"""Five functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
+
+They read the datasets and trained detectors of :func:`dfnb.files.home`, and leave torch's settings
+and your model as they are.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dfnb import metrics, scoring, test_sets
+from dfnb.data.frames import (
+    Arrays,
+    Pixels,
+    dataset_record,
+    load_frames,
+    select,
+    unlabelled,
+)
+from dfnb.data.loading import StoredFrames
+from dfnb.data.prepare import prepare_picture
+from dfnb.runs import Run
+from dfnb.settings import DfnbError, explained
+from dfnb.statistics import summary
+from dfnb.store import KEY_TYPES, KEYS
+
+AT_ONCE = 64  # crops that a module or function gets in one call, at most
+FRAMES_OF_CLIP = 8
+
+
+def load_dataset(name: str, split: str = "test") -> StoredFrames:
+    """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
+
+    Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
+    (H, W) bool, True where forged, ``landmarks`` (5, 2) in pixels, and ``label``, 0 real, 1 fake.
+    Of a test video it has 32 frames at most, evenly spaced, as in the reports.
+
+    Args:
+        name: A dataset that ``dfnb synth`` or ``dfnb prepare`` made, or the path of its folder.
+        split: train, val or test.
+
+    Raises :class:`DfnbError` where there is no such dataset or split.
+
+    Example::
+
+        dataset = dfnb.load_dataset("smoke-b", "test")
+        dataset[0].image.shape, dataset.table["method"].value_counts()
+    """
+    if split == "test":
+        return StoredFrames(test_sets.load(name))
+    return StoredFrames(select(load_frames(name), split))
+
+
+def create_model(name: str) -> Run:
+    """A trained detector: the run with this id, in ``runs/`` or in a report that has its weights.
+
+    Its ``network()`` is a torch module, ``settings`` are those of the training, and ``log`` has one
+    row per epoch. Raises :class:`DfnbError`, which names the nearest ids, if there is no such run.
+
+    Example::
+
+        detector = dfnb.create_model("xception-synth-a-study-s10-93cdcf13")
+        detector.network(), detector.settings.image_size
+    """
+    return Run.open(name)
+
+
+# ---------------------------------------------------------------- scores
+
+
+@torch.random.fork_rng(devices=[])  # a DataLoader draws a number, which is put back
+def predict(
+    model: Run | nn.Module | Callable,
+    data: StoredFrames | np.ndarray | Sequence | str | Path,
+    transform: Callable | None = None,
+    detect: bool = False,
+) -> pd.DataFrame:
+    """P(fake) of each frame, by any detector.
+
+    Args:
+        model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
+            module in evaluation mode: images (B, 3, H, W) to logits, (B,) of being fake or (B, 2),
+            real first. Or a function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) in [0, 1].
+        data: A dataset of :func:`load_dataset`; arrays (H, W, 3) uint8 RGB; or a path or paths of
+            images. Arrays and images are crops of faces, unless ``detect`` is set.
+        transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
+            of torchvision and timm do.
+        detect: Find the face in each picture or clip, given by its path, and cut it out like the
+            faces of a run's training set, else as ``dfnb prepare`` does by default. Of a clip,
+            eight frames are scored.
+
+    Returns:
+        One row per frame, in the order of ``data``: ``video`` (of a path the path, of an array its
+        position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
+        of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
+
+    Raises :class:`DfnbError` for data that cannot be read, for a picture without a face, and for
+    outputs that are NaN, outside [0, 1] or of another shape.
+
+    Example::
+
+        scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
+    """
+    frames = data if isinstance(data, StoredFrames) else _stored(data, model, detect)
+    if isinstance(model, Run):
+        network = model.network().to(scoring.DEVICE)
+        return scoring.predict(network, frames.table, model.settings, frames.pixels)
+    scores = []
+    for samples in DataLoader(frames, AT_ONCE, collate_fn=list):
+        crops = [sample.image for sample in samples]
+        scores += _probabilities(model, crops, transform)
+    return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
+
+
+def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
+    """Arrays or paths as frames without labels, see :func:`predict`."""
+    items = [data] if isinstance(data, (str, Path)) else list(data)
+    if not items:
+        raise DfnbError("there is nothing to score: data is empty")
+    if detect:
+        crop = {}  # as ``dfnb prepare`` cuts by default
+        if isinstance(model, Run):
+            crop = dataset_record(model.parameters["train_set"])["parameters"]
+        faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
+        return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))
+    if isinstance(items[0], (str, Path)):
+        return StoredFrames(unlabelled(items), Pixels(""))  # "": the current folder
+    return StoredFrames(unlabelled(range(len(items))), Arrays(items))
+
+
+def _probabilities(
+    model: Callable,
+    crops: Sequence[np.ndarray],
+    transform: Callable | None,
+) -> list[float]:
+    """P(fake) of crops by a module or function, see :func:`predict`."""
+    is_module = isinstance(model, nn.Module)
+    if is_module and model.training:
+        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
+    remedy = "use crops of one size; a module needs transform=, see dfnb.predict"
+    with explained("a list of images", "as one batch", remedy):
+        if is_module:
+            images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
+            images = images.to(next(model.parameters(), images).device)
+        else:
+            images = np.stack(crops)
+    with torch.inference_mode():
+        outputs = model(images)
+    remedy = (
+        "return one number per image: a function P(fake) in [0, 1], (B,); a module logits, (B,) of "
+        "being fake or (B, 2), real first"
+    )
+    with explained("the detector's output", "as scores", remedy):
+        values = torch.as_tensor(outputs, dtype=torch.float64)
+        if is_module:
+            if values.shape[1:] == (2,):
+                values = values[:, 1] - values[:, 0]
+            values = values.sigmoid()
+        # "not", so that NaN fails, too
+        if values.shape != (len(crops),) or not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"shape {tuple(values.shape)}, {values.min():.2f} to {values.max():.2f}"
+            )
+    return values.tolist()
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def auc(table: pd.DataFrame) -> pd.Series:
+    """The AUC of videos with its 95 % interval over clusters.
+
+    Args:
+        table: Of :func:`predict`. Where that knew no labels, set ``table["label"]``, 0 real, 1
+            fake. The score of a video is the mean over its frames; videos that share people must
+            have one ``cluster``, by which the interval is made.
+
+    Returns:
+        ``value`` in [0, 1]; ``low`` and ``high``, the ends of the interval, NaN where a class has
+        a single cluster; ``p``, which is NaN; and the number of ``clusters``.
+
+    Raises :class:`DfnbError` for missing labels, and for scores that are NaN or outside [0, 1].
+
+    Example::
+
+        dfnb.auc(dfnb.predict(detector, dataset)).value
+    """
+    return _number(metrics.measure(_videos(table), "AUC"))
+
+
+def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
+    """The AUC of ``a`` minus that of ``b``, paired: both are tables of the same videos.
+
+    What is hard for both detectors cancels, so that the interval is narrower than from two AUCs.
+    Arguments, errors and what is returned are those of :func:`auc`; but ``value`` is in [-1, 1],
+    and ``p`` is that of no difference, two-sided. Raises :class:`DfnbError` also when the videos,
+    labels or clusters of the two tables differ.
+
+    Example::
+
+        dfnb.difference(dfnb.predict(mine, dataset), dfnb.predict(detector, dataset)).p
+    """
+    first = _videos(a)
+    second = _videos(b)
+    metrics.check_same_units(first.index, second.index)
+    estimates = metrics.measure(first, "AUC")
+    return _number(estimates.minus(metrics.measure(second, "AUC")))
+
+
+def _videos(table: pd.DataFrame) -> metrics.Units:
+    """The videos of a score table, once it is known to be sound."""
+    scores = table.reindex(columns=[*KEYS, "score"])
+    # Labels that were assigned later have no methods, and AUC needs none.
+    scores["method"] = scores["label"].map({0: "real", 1: "fake"})
+    metrics.check_scores(scores, "the table, which needs labels, 0 real and 1 fake,")
+    return metrics.align([scores.astype(KEY_TYPES)], "video")
+
+
+def _number(estimates: metrics.Estimates) -> pd.Series:
+    columns = summary([estimates.outcome()])
+    return pd.Series(columns, ["value", "low", "high", "p", "clusters"]).astype(float)

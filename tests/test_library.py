@@ -1,0 +1,272 @@
+"""The five functions for a notebook of one's own: any detector, any data, the report's numbers."""
+
+import os
+import re
+import subprocess
+import sys
+
+import clips
+import cv2
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+import torch
+from networks import recipe
+from safetensors.torch import save_file
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+import dfnb
+from dfnb import files, papers, results, scoring, store
+from dfnb.data import prepare
+from dfnb.data.frames import load_frames, select
+from dfnb.records import write_record
+from dfnb.settings import DfnbError
+
+TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+
+class Redness(nn.Module):
+    """Logits that tell red crops from others; ``outputs``: one per image, or one per class."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images):
+        red = 9 * images[:, 0].mean((1, 2)) - 3
+        return red if self.outputs == 1 else torch.stack([red * 0 + 1, red + 1], dim=1)
+
+
+def redness(images):
+    return expit(9 * images[..., 0].mean((1, 2)) / 255 - 3)
+
+
+@pytest.fixture
+def run(own_home):
+    """A run whose weights are random."""
+    settings = recipe("xception")
+    folder = own_home / "runs" / "untrained-s0"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_file(papers.module("xception").Network(settings).state_dict(), folder / "best.safetensors")
+    values = {"paper": "xception", "train_set": "smoke-a", "seed": 0, "seen_methods": None}
+    values["settings"] = settings.model_dump(mode="json")
+    digest = files.sha256(folder / "best.safetensors")
+    write_record(folder, values, ["best.safetensors"], weights_sha256=digest)
+    return dfnb.create_model("untrained-s0")
+
+
+@pytest.fixture
+def dataset(own_home):
+    return dfnb.load_dataset("smoke-b", "test")
+
+
+def test_a_dataset_is_torch_s_and_has_its_table(dataset):
+    assert len(dataset) == len(dataset.table) == len(select(load_frames("smoke-b"), "test"))
+    batch = next(iter(DataLoader(dataset, 8)))
+    assert batch.image.shape == (8, 96, 96, 3) and batch.image.dtype == torch.uint8
+    assert batch.label.tolist() == dataset.table["label"].tolist()[:8]
+    assert (batch.mask.sum((1, 2)) > 0).tolist() == (batch.label == 1).tolist()
+
+
+def test_a_run_scores_as_in_a_report(run, dataset):
+    table = dfnb.predict(run, dataset)
+    reported = scoring.score(run, "smoke-b")
+    for name in [*store.KEYS, "log_odds", "score"]:
+        assert table[name].tolist() == reported[name].tolist()
+
+
+@pytest.mark.parametrize(
+    ("model", "transform"),
+    [(Redness(1).eval(), TO_TENSOR), (Redness(2).eval(), TO_TENSOR), (redness, None)],
+)
+def test_modules_and_functions_give_one_score_per_frame(dataset, model, transform):
+    table = dfnb.predict(model, dataset, transform=transform)
+    expected = [redness(sample.image[None])[0] for sample in dataset]
+    np.testing.assert_allclose(table["score"], expected, atol=1e-6)
+    assert table["video"].tolist() == dataset.table["video"].tolist()
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "paths", "path"])
+def test_arrays_and_images_are_scored_as_the_frames_of_a_dataset(run, dataset, tmp_path, kind):
+    images = [dataset[i].image for i in range(3)]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, image in zip(paths, images):
+        cv2.imwrite(str(path), image[..., ::-1])
+    data = {"array": np.stack(images), "list": images, "paths": paths, "path": str(paths[0])}[kind]
+    for model in (run, redness):
+        table = dfnb.predict(model, data)
+        scores = dfnb.predict(model, dataset)["score"].tolist()
+        assert table["score"].tolist() == pytest.approx(scores[: len(table)], abs=1e-6)
+        names = [str(path) for path in paths] if "path" in kind else ["0", "1", "2"]
+        assert table["video"].tolist() == names[: len(table)]
+        assert table["label"].isna().all()
+
+
+def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    clip = clips.write(tmp_path / "clip.mp4", clips.moving(12))
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), clips.draw([(40, 60)])[..., ::-1])
+    table = dfnb.predict(redness, [picture, clip], detect=True)
+    assert table["video"].tolist() == [str(picture)] + 8 * [str(clip)]
+    whole = dfnb.predict(redness, picture)["score"][0]
+    assert table["score"].min() > whole + 0.05  # a crop is redder than the picture
+    assert len(dfnb.predict(run, clip, detect=True)) == 8
+    table["label"] = [0] + 8 * [1]
+    assert dfnb.auc(table).clusters == 2
+
+
+def test_nothing_global_changes(run, dataset):
+    module = Redness(2).eval()
+    torch.set_num_threads(2)
+    before = torch.get_rng_state()
+    for model in (run, module, redness):
+        dfnb.predict(model, dataset, transform=TO_TENSOR)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert threads == 2 and torch.equal(before, torch.get_rng_state())
+    assert torch.is_grad_enabled() and not module.training
+
+
+def constant(value):
+    return lambda images: np.full(len(images), value)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (constant(np.nan), "nan to nan.*return one number per image"),
+        (constant(2.0), "2.00 to 2.00"),
+        (lambda images: images, r"shape \(48, 96, 96, 3\)"),
+        (lambda images: 0.5, r"shape \(\)"),
+        (lambda images: None, "NoneType"),
+        (nn.Flatten().eval(), r"shape \(48, 27648\)"),
+        (Redness(1).train(), "training mode"),
+    ],
+)
+def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
+    with pytest.raises(DfnbError, match=sentence):
+        dfnb.predict(model, dataset, transform=TO_TENSOR)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ([], "nothing to score"),
+        (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"image 0 is uint8 \(8, 3\)"),
+        ([np.zeros((side, 8, 3), np.uint8) for side in (8, 9)], "one size"),
+        ("nowhere.png", "nowhere.png cannot be read"),
+    ],
+)
+def test_data_that_are_no_images_are_refused(data, sentence):
+    with pytest.raises(DfnbError, match=sentence):
+        dfnb.predict(redness, data)
+
+
+def test_a_module_needs_a_transform(dataset):
+    with pytest.raises(DfnbError, match="needs transform="):
+        dfnb.predict(Redness(1).eval(), dataset)
+
+
+def test_unknown_names_are_answered_by_the_nearest(run):
+    with pytest.raises(DfnbError, match=r"did you mean untrained-s0\?"):
+        dfnb.create_model("untraned")
+    with pytest.raises(DfnbError, match="did you mean smoke-"):
+        dfnb.load_dataset("smok-b")
+    with pytest.raises(AttributeError, match="no attribute 'predcit'"):
+        dfnb.predcit  # noqa: B018
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def as_stored(table):
+    """The table with log-odds rounded as in a report."""
+    log_odds = (table["log_odds"] / store.LOG_ODDS_STEP).round() * store.LOG_ODDS_STEP
+    return table.assign(score=expit(log_odds))
+
+
+def test_numbers_are_those_of_the_report(run, dataset):
+    table = scoring.score(run, "smoke-b")
+    noise = np.random.default_rng(1).normal(size=len(table)) / 10
+    noisy = table.assign(log_odds=table["log_odds"] + noise)
+    for paper, scores in (("xception", noisy), ("locate_and_verify", table)):
+        planted.write("mine", paper, more={store.Condition("smoke-b"): scores})
+    predicted = as_stored(dfnb.predict(run, dataset))
+    numbers = {
+        ("Baseline", ""): dfnb.auc(as_stored(noisy)),
+        ("Locate and Verify", ""): dfnb.auc(predicted),
+        ("Locate and Verify", "Baseline"): dfnb.difference(predicted, as_stored(noisy)),
+    }
+    rows = results.make(store.Report("mine"))
+    rows = rows.query("test_set == 'smoke-b' and level == 'video' and metric == 'AUC'")
+    rows = rows[rows["method"] == "all"].set_index(["detector", "minus"])
+    assert {*rows.index} == {*numbers}
+    for key, number in numbers.items():
+        expected = rows.loc[key, number.index].astype(float)
+        pd.testing.assert_series_equal(number, expected, check_names=False)
+    assert rows["value"].nunique() == 3
+
+
+def table_of(labels, scores):
+    names = [str(i) for i in range(len(scores))]
+    keys = {"video": names, "cluster": names, "track": 0, "frame": 0, "label": labels}
+    return pd.DataFrame({**keys, "method": "", "score": scores})
+
+
+def test_an_auc_of_labels_that_are_assigned_later():
+    labels = [0, 0, 0, 1, 1, 1]
+    scores = [0.1, 0.4, 0.7, 0.3, 0.8, 0.9]
+    number = dfnb.auc(table_of(labels, scores))
+    assert number.value == pytest.approx(roc_auc_score(labels, scores))
+    assert number.low < number.value < number.high and number.clusters == 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "sentence"),
+    [
+        (np.nan, [0.1, 0.2, 0.3, 0.4], "needs labels.*4 rows"),
+        ([0, 1, 2, 1], [0.1, 0.2, 0.3, 0.4], "needs labels.*1 rows"),
+        ([1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4], "lacks real or fake"),
+        ([0, 1, 0, 1], [0.1, np.nan, 0.3, 0.4], "1 rows with a score that is NaN"),
+    ],
+)
+def test_tables_that_give_no_auc_are_refused(labels, scores, sentence):
+    with pytest.raises(DfnbError, match=sentence):
+        dfnb.auc(table_of(labels, scores))
+    with pytest.raises(DfnbError, match="needs labels"):
+        dfnb.auc(pd.DataFrame({"label": [0, 1], "score": [0.1, 0.9]}))
+
+
+def test_a_difference_needs_the_same_videos():
+    first = table_of([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(DfnbError, match="cannot be compared"):
+        dfnb.difference(first, first.assign(label=[0, 1, 0, 1]))
+
+
+# ---------------------------------------------------------------- as it is typed
+
+
+def test_importing_the_package_imports_neither_torch_nor_pandas():
+    code = "import sys, dfnb; print([name for name in ('torch', 'pandas') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_page_of_the_readme_works_in_a_fresh_script(smoke_home, checkout, tmp_path):
+    (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
+    (tmp_path / "reports").symlink_to(checkout / "reports")
+    page = (checkout / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1]
+    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(96, 96, 3)") and done.stdout.count("clusters") == 2
