@@ -302,7 +302,7 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
 def _shifted(image: Array, shift: Array) -> Array:
     """The image (H, W, 3), displaced by ``shift`` (2, H, W), x before y, in pixels.
 
-    What is moved in from beyond the frame is black.
+    What is moved in from beyond the frame is the image, mirrored at its border.
     """
     y, x = np.indices(shift.shape[1:])
     # remap asks for each pixel where its colour comes from, so the shift is subtracted.
@@ -313,6 +313,7 @@ def _shifted(image: Array, shift: Array) -> Array:
         source_x,
         source_y,
         cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
     )
 
 
