@@ -392,9 +392,18 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses by name, in float32 whatever the precision of the network."""
         outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
-        outputs = {name: value.float() for name, value in outputs.items()}
         with torch.autocast(batch["image"].device.type, enabled=False):
-            return self.network.losses(outputs, batch)
+            # Fabric converts the batch, too: losses compare with images and masks in float32.
+            return self.network.losses(_in_float32(outputs), _in_float32(batch))
+
+
+def _in_float32(values: Batch) -> Batch:
+    """The values, with the tensors of floating-point numbers among them in float32."""
+    converted = {}
+    for name, value in values.items():
+        is_float = isinstance(value, Tensor) and value.is_floating_point()
+        converted[name] = value.float() if is_float else value
+    return converted
 
 
 def threshold_of(validation: pd.DataFrame) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from networks import batch_of, small
 from torchvision import tv_tensors
 
-from dfnb import papers
+from dfnb import papers, trainer
 from dfnb.papers import contract, released
 
 PAPERS = papers.names()
@@ -43,6 +44,14 @@ def test_losses_reach_every_weight(paper):
     for name, parameter in network.named_parameters():
         if not name.endswith("key.bias"):  # softmax ignores a constant
             assert parameter.grad is not None and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_losses_are_in_float32_where_the_network_is_not(paper):
+    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
+    losses = fabric.setup(trainer.Step(small(paper)))(batch_of())
+    for name, value in losses.items():
+        assert value.dtype == torch.float32 and torch.isfinite(value), name
 
 
 @pytest.mark.parametrize("paper", PAPERS)
