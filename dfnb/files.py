@@ -120,7 +120,7 @@ def dataset_names(kind: str) -> list[str]:
     return names
 
 
-@cache  # planning a profile asks for it hundreds of times
+@cache  # planning a profile calls it hundreds of times
 def _declared(path: Path) -> tuple[str | None, list[str]]:
     """The kind of a manifest's datasets, and their names."""
     content = read_yaml(path)
@@ -175,9 +175,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
-    """Hold ``folder`` for this process; the system frees the lock when the process ends.
+    """Lock ``folder`` for this process; the system frees the lock when the process ends.
 
-    Raises :class:`DfnbError` when another process holds it longer than ``wait_s`` seconds; a
+    Raises :class:`DfnbError` when another process locks it longer than ``wait_s`` seconds; a
     negative ``wait_s`` waits without end.
     """
     with explain_writing(folder):
@@ -296,8 +296,8 @@ def slug(text: str) -> str:
 def end_with_parent(parent: int) -> None:
     """End this process, a worker of a pool, as soon as the process that started it has ended.
 
-    ``parent`` is the id of that process. The worker cannot ask for it itself: if that process has
-    ended already, getppid() names another.
+    ``parent`` is the id of that process. The worker cannot find it out: if that process has ended
+    already, getppid() returns another.
     """
 
     def watch(parent: int) -> None:

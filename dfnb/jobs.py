@@ -49,11 +49,11 @@ class Maps(Closed):
 
 
 class Grid(Closed):
-    """What every paper is trained and tested on, and with which seeds.
+    """The datasets on which every paper is trained and tested, and the seeds.
 
-    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, stands for
-    the seed: each has a training set of its own. Then ``within`` names the test sets that count as
-    within-dataset; the training set always does. No mean over test sets has those of
+    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
+    by the seed: each seed has its own training set. Then ``within`` names the test sets that count
+    as within-dataset; the training set always does. No mean over test sets includes those of
     ``not_averaged``.
     """
 
@@ -116,7 +116,7 @@ class Job(NamedTuple):
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
         run_id: of a training; a notebook has neither this nor what follows.
-        roles: the pairs of ablation and variant that it stands for in the report.
+        roles: the pairs of ablation and variant as which it appears in the report.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         arguments: those of :func:`dfnb.train.train`.
     """

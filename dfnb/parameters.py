@@ -21,7 +21,7 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class Parameters(Closed):
-    """What every notebook takes: the profile whose report it reads and adds to."""
+    """The parameter of every notebook: the profile whose report it reads and adds to."""
 
     profile: Name = "smoke"
 

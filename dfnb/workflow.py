@@ -29,7 +29,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     folder = files.home() / ".snakemake"  # Snakemake's own folder
     messages = folder / "messages.txt"
     # with_gpus.py lets Snakemake end when this process does. Its argument 0 is the number of GPUs:
-    # Snakemake needs none itself, and its jobs ask for their own.
+    # Snakemake needs none itself, and its jobs request their own.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
@@ -47,7 +47,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         try:
             _print_progress(process, planned)
         except KeyboardInterrupt:
-            print("stopping the jobs; the same command goes on from here", flush=True)
+            print("stopping the jobs; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
             process.wait()  # a second Ctrl-C ends the wait, so the process is killed below
             raise

@@ -192,7 +192,7 @@ class Network(contract.Network):
         # first, but normalises blue by the mean and deviation of red, and red by those of blue:
         # (pixel' - mean) / std = x' · std' / std + (mean' - mean) / std,
         # where ' reverses the order of the channels. Both follow from the settings, so no
-        # checkpoint holds them.
+        # checkpoint contains them.
         mean = torch.tensor(settings.mean).view(3, 1, 1)
         std = torch.tensor(settings.std).view(3, 1, 1)
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)

@@ -34,7 +34,7 @@ def start(file: str, paper: ModuleType) -> Start:
 def load(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
-    The file holds a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
+    The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
     :class:`DfnbError` as :func:`start`, when the file is damaged, and when tensors are missing,
     unexpected or of another shape.
     """
