@@ -99,8 +99,8 @@ def run_parameters(
     # No file: random weights take the place of pretrained ones that cannot be fetched.
     if settings.pretrained and weights.file is None and not allow_random:
         raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; start once where "
-            "there is a network, or set allow_random in the profile"
+            f"the pretrained weights of {settings.backbone} cannot be fetched; start once with "
+            "a network, or set allow_random in the profile"
         )
     if seen_methods is not None:
         seen_methods = sorted(seen_methods)  # their order does not change the training

@@ -55,7 +55,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
     if process.returncode:
         _print_failures(planned)
-        raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
+        raise DfnbError(f"profile {profile} did not finish; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
     if main_table.exists():  # it is missing when the profile has no notebook that makes it

@@ -1,7 +1,7 @@
 """Write the source of the site from committed files: ``python docs/stage.py FOLDER``.
 
 A file has the same path in the source as in the checkout, so that most links lead where they did.
-Exceptions: the pages of ``docs/`` lie at the root, and ``notebooks/`` holds the notebooks as the
+Exceptions: the pages of ``docs/`` are at the root, and ``notebooks/`` has the notebooks as the
 study executed them. Nothing is executed, and Sphinx is not needed.
 """
 
@@ -26,7 +26,7 @@ DOCUMENTS = (
     "tests/golden/README.md",
     "workflow/README.md",
 )
-# Pages that lie elsewhere in the site, by their path in the checkout.
+# Pages that are elsewhere in the site, by their path in the checkout.
 MOVED = {
     "reports/study": "report.md",
     "reports/study/index.html": "report.md",

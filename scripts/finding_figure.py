@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
 
 from dfnb import figures
 from dfnb.files import atomic
@@ -45,6 +46,7 @@ def forest(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     names = rows["detector"].replace({LONGER: "plain classifier,\ntwice the training"})
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MultipleLocator(0.1))
     axes.set_title(title)
 
 
@@ -52,12 +54,10 @@ def main(target: Path) -> None:
     """Save the picture as PNG: on the dataset of training, and the mean over other datasets."""
     figures.style()
     rows = differences()
-    figure, (within, across) = plt.subplots(
-        1, 2, sharex=True, sharey=True, figsize=(figures.WIDTH, 2.4)
-    )
+    figure, (within, across) = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(5.2, 2.6))
     forest(within, rows[rows["test_set"] == rows["train_set"]], "dataset trained on")
     forest(across, rows[rows["test_set"] == "cross-dataset mean"], "three other datasets")
-    figure.supxlabel("video AUC minus that of the plain classifier, with 95 % interval", size=9)
+    figure.supxlabel("difference in video AUC to the plain classifier, with 95 % interval", size=8)
     with atomic(target) as temporary:
         # Without the name of matplotlib's version, the same picture has the same bytes.
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
