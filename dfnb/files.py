@@ -1,4 +1,4 @@
-"""Where files live, and how they are written.
+"""Where files are, and how they are written.
 
 A file or folder appears complete or not at all (:func:`atomic`), and one process at a time writes a
 folder (:func:`locked`). Records, which prove that a step ended, are in :mod:`dfnb.records`.
@@ -59,7 +59,7 @@ def find(relative: str) -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists the others."""
     folder = find("notebooks") / "profiles"
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -132,7 +132,7 @@ def _declared(path: Path) -> tuple[str | None, list[str]]:
 
 @contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while ``path`` is written, as on a full disk, into DfnbError."""
+    """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
     except FileNotFoundError:  # a file to read is missing, which is no problem of the target

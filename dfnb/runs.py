@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
-    """Those of the runs whose weights are on this machine, in ``runs/`` or in a report."""
+    """The runs that have their weights on this machine, in ``runs/`` or in a report."""
     return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
 
 
 def without(tensors: dict[str, "Tensor"], names: Collection[str]) -> dict[str, "Tensor"]:
-    """The tensors but for those with these names."""
+    """The tensors except those with these names."""
     return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 

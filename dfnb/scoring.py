@@ -152,7 +152,7 @@ def score(
 
 
 def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """What the store keeps about the dataset of some frames: ``store.TEST_SET_METADATA``."""
+    """The metadata of the dataset of some frames for the store: ``store.TEST_SET_METADATA``."""
     record = frames.attrs["record"]
     return {
         "fingerprint": identity(record),

@@ -1,4 +1,4 @@
-"""Trainings: what identifies one, what it is trained on, and how it is started.
+"""Trainings: how one is identified, which data it uses, and how it is started.
 
 A training is a folder ``runs/<id>`` with its parameters (``config.json``), a checkpoint, the
 weights of the chosen epoch and, written last, ``record.json``. The loop itself is in

@@ -192,7 +192,7 @@ class Trainer:
     # ------------------------------------------------------------ an epoch
 
     def train_epoch(self) -> None:
-        """Train on what is left of an epoch, and save the state from time to time."""
+        """Train on the rest of an epoch, and save the state from time to time."""
         progress = self.progress
         # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
         # resumed after its first step, they are those of the checkpoint.
@@ -261,7 +261,7 @@ class Trainer:
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
     def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Add the gradients of a batch's losses to those that are there; returns the losses."""
+        """Add the gradients of a batch's losses to the present ones; returns the losses."""
         # The seed is that of the step, so that a second pass drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
         losses = self.step_module(batch)
@@ -332,7 +332,7 @@ class Trainer:
                 torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
     def _load(self) -> None:
-        """Take everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
+        """Restore everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
         remedy = "delete it, and the training starts again"
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)

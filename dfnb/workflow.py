@@ -14,7 +14,7 @@ from dfnb.settings import DfnbError
 
 
 def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
-    """Do what is due of a profile, then print the main table and the path of the report.
+    """Run the unfinished jobs of a profile, then print the main table and the report's path.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
@@ -93,7 +93,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
 
 
 def _print_failures(planned: list[jobs.Job]) -> None:
-    """Print the last line of the log of each job that began and did not end: its error."""
+    """Print the last line of the log of each job that began and did not finish: its error."""
     for job in planned:
         log = files.home() / job.log
         if log.exists() and not job.done:

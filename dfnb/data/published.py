@@ -198,7 +198,7 @@ def _video(
 
 
 def _completed(video: Video, description: Manifest) -> Video:
-    """The video with what its manifest says for all rules: threshold of masks, validation split."""
+    """The video completed by its manifest: threshold of masks, validation split."""
     # Without a threshold for the method, the default of Video stays.
     threshold = description.mask_threshold.get(video.method, video.mask_threshold)
     split = video.split

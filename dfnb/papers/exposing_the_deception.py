@@ -261,7 +261,7 @@ class Network(contract.Network):
         return probabilities.clamp_min(1e-38)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """D(student, teacher): how far two sets of probabilities (B, 2) are apart, a scalar.
+        """D(student, teacher): how much two sets of probabilities (B, 2) differ, a scalar.
 
         :class:`Settings` describes the choices: the released code's, or the corrected one.
         """

@@ -20,7 +20,7 @@ from dfnb.settings import explained, parse_yaml, read_mapping
 
 
 def start(file: str, paper: ModuleType) -> Start:
-    """Where a network with released weights starts: what they are, their file, and its sha256.
+    """The start of a network with released weights: their name, their file, and its sha256.
 
     ``file`` is the setting ``released``: a path relative to the home, or absolute. Raises
     :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
@@ -54,7 +54,7 @@ def load(network: Network, file: str, paper: ModuleType) -> None:
 
 
 def our_name(name: str, paper: ModuleType) -> str:
-    """What our state_dict calls the tensor that the released code of a paper calls ``name``."""
+    """The name in our state_dict of the tensor that a paper's released code calls ``name``."""
     for pattern, replacement in _patterns(paper)["names"].items():
         name = re.sub(pattern, replacement, name)
     return name
