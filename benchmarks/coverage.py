@@ -1,4 +1,4 @@
-"""How often the 95 % interval over videos and seeds holds the true value, by simulation.
+"""How often the 95 % interval over videos and seeds contains the true value, by simulation.
 
     python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
 
@@ -135,7 +135,7 @@ def truth(strength: float, spread: float) -> dict[str, float]:
 def coverage(
     repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3
 ) -> pd.Series:
-    """The share of intervals that hold the truth, by metric; 0.95 is what they promise.
+    """The share of intervals that contain the truth, by metric; 0.95 is what they promise.
 
     Args:
         repetitions: How many studies are simulated; each has one interval per metric.
@@ -148,7 +148,7 @@ def coverage(
     covered = defaultdict(list)
 
     def judge(name: str, estimates: Sequence[metrics.Estimates], value: float) -> None:
-        """Note whether the interval of the mean over test sets holds the true value."""
+        """Note whether the interval of the mean over test sets contains the true value."""
         row = statistics.summary([of_set.outcome() for of_set in estimates])
         covered[name].append(row["low"] <= value <= row["high"])
 

@@ -427,7 +427,7 @@ def spread(name: str, values: pd.Series) -> dict[str, float]:
 
 
 def processor() -> str | None:
-    """The model of the processor, where the system tells: Linux does."""
+    """The model of the processor, where the system reports it: Linux does."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     for line in lines:

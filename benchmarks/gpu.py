@@ -172,7 +172,7 @@ class Job:
 
 @dataclass
 class Table:
-    """The rows of all parts, of which each has a file that is written anew with every row."""
+    """The rows of all parts; the file of a part is written again with every row."""
 
     out: Path
     device: str  # as part of the files' names
@@ -228,7 +228,7 @@ def work(jobs: list[Job], table: Table, deadline: float) -> None:
         for contender in missing:
             table.add(job.part, {**job.condition, "contender": contender, "outcome": outcome})
         if "torch._dynamo" in sys.modules:
-            torch.compiler.reset()  # compiled code holds its network
+            torch.compiler.reset()  # compiled code keeps its network
         free()
 
 
@@ -865,7 +865,7 @@ def model_of(device: str) -> str:
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's driver, where the system tells."""
+    """The version of NVIDIA's driver, where the system reports it."""
     if not (torch.cuda.is_available() and shutil.which("nvidia-smi")):
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -914,9 +914,7 @@ def main(
     written = [table.path(part_name).name for part_name in table.rows]
     typer.echo(f"written: {', '.join(written)} in {out}")
     if not parity_holds(table):
-        raise AssertionError(
-            "golden parity does not hold: see the rows of golden, and those that failed"
-        )
+        raise AssertionError("golden parity failed: see the rows of golden, and those that failed")
 
 
 if __name__ == "__main__":

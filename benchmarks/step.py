@@ -4,7 +4,7 @@
 
 *Ours* is the network of :mod:`dfnb.papers`; the *transcription* computes the same, line by line as
 the paper describes it, without any care for speed. Each of them in one precision is a *contender*.
-Both hold the same weights, see the same batch and run in one process. Before anything is timed,
+Both have the same weights, see the same batch and run in one process. Before anything is timed,
 both must give the same logits and losses. Every round times each contender once, so that what else
 the machine does meets all of them; the first rounds are thrown away. A step is forward, losses,
 backward and zero_grad, without an optimiser.
@@ -340,8 +340,8 @@ class Contender:
 
         On both devices this is the allocator's own count, which the rest of the process does not
         touch: on CUDA its peak, on the CPU the running sum of what the profiler saw allocated and
-        freed. (The resident memory of a process also holds what malloc keeps of earlier steps, and
-        oneDNN's and Python's code.)
+        freed. (The resident memory of a process also includes what malloc keeps of earlier steps,
+        and oneDNN's and Python's code.)
         """
         own_bytes = 0
         for tensor in [*self.network.parameters(), *self.network.buffers()]:
@@ -359,7 +359,7 @@ class Contender:
         return (own_bytes + step_bytes) / 2**20
 
     def _peak_bytes_on_cpu(self, batch: Batch) -> int:
-        """The most memory that a step holds at once, by the profiler's list of allocations."""
+        """The most memory that a step uses at once, by the profiler's list of allocations."""
         with tempfile.TemporaryDirectory() as folder:
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
                 self.step(batch)
@@ -527,7 +527,7 @@ def rows(
 def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
     """Each requirement, what was measured and whether it is met; of all rows but the last.
 
-    The last is the transcription, of which nothing is required.
+    The last is the transcription, for which nothing is required.
     """
     lines = []
     for row in table[:-1].itertuples():
@@ -548,7 +548,7 @@ def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
 
 
 def device_model(device: str) -> str:
-    """A device's name, such as cpu x86_64, with the processor's model before it, if Linux tells."""
+    """A device's name, such as cpu x86_64, on Linux with the processor's model before it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

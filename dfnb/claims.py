@@ -86,7 +86,7 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     if "within" not in results:  # a table of an earlier version
         results = results.assign(within=results["test_set"] == results["train_set"])
     results = _in_both_directions(results)  # a claim may subtract either detector
-    rows = {}  # by claim and test set; a premise stands before the claims that need it
+    rows = {}  # by claim and test set; a premise comes before the claims that need it
     for claim in registry.claims:
         numbers = _numbers(claim, results)
         for test_set in _test_sets(claim, numbers):
@@ -197,7 +197,7 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
         "sanity": False,
     }
     is_equal = results[list(wanted)] == pd.Series(wanted)
-    # What is refused has one row, which stands for all metrics and methods.
+    # A refused detector has one row for all metrics and methods.
     is_equal.loc[results["refused"] != "", ["metric", "method"]] = True
     return results[is_equal.all(axis=1)]
 

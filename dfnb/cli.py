@@ -91,7 +91,7 @@ def run(
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
-    What is done is not done again. After an interruption the same command goes on where it was.
+    Finished jobs are not repeated. After an interruption, the same command continues.
     """
     from dfnb import workflow
 
@@ -105,7 +105,8 @@ def run(
 def train(profile: ProfileName, job: str) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    A training that was interrupted goes on where it was. A wrong JOB lists those there are.
+    JOB is the name of the training; a wrong name prints all names. After an interruption, the same
+    command continues.
     """
     from dfnb import jobs
 
@@ -120,10 +121,10 @@ def score(
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
-    Of each file the face that is seen longest is scored, in eight frames of a clip. A panel with
-    the detector's maps is saved in the current folder. No score is a proof.
+    For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
+    detector's maps is saved in the current folder. No score is a proof.
 
-    Exits with 2 when a file could not be used.
+    The exit status is 2 when a file could not be used.
     """
     from dfnb import runs
 
@@ -161,7 +162,7 @@ def score(
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
     if detector.faces["drawn"]:
-        typer.echo("it was trained on drawn faces alone: of a photograph its score says little")
+        typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
 
 
@@ -176,9 +177,9 @@ def _save(figure: "Figure", path: Path) -> None:
 
 @commands.command()
 def cost(profile: ProfileName = "study") -> None:
-    """Estimate the hours, memory and disk that a profile takes.
+    """Estimate the hours, memory and disk space that a profile needs.
 
-    A few steps of each detector's training are timed on this machine.
+    A few training steps of each detector are timed on this machine.
     """
     from dfnb import cost
 
@@ -191,7 +192,7 @@ def report(
 ) -> None:
     """Make a report again from its stored scores.
 
-    Its results, tables and figures need no network and no dataset.
+    This needs neither a network nor a dataset.
     """
     from dfnb import page
 
@@ -207,11 +208,12 @@ def synth(
 ) -> None:
     """Make a dataset of the embedded benchmark.
 
-    PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces, or from the
-    photographs in the folder --portraits; these make another dataset, so give it a --name. The
-    datasets photographs and photographs-world-01 to -12 fetch theirs unless that folder has them.
+    PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
+    --portraits FOLDER, from the photographs in that folder, which make another dataset: give it a
+    --name. The datasets photographs and photographs-world-01 to -12 need photographs, and download
+    them unless --portraits is given.
 
-    Exits with 2 when a photograph has no usable face, or a folder lies among them.
+    The exit status is 2 when a photograph has no usable face, or the folder has a sub-folder.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb import synth
@@ -224,9 +226,9 @@ def synth(
 
 @commands.command()
 def data() -> None:
-    """List the published datasets, and how to ask for them.
+    """List the published datasets and how to get access to them.
 
-    Each has the number of its videos that are prepared here, and the space that it takes.
+    The list shows how many videos of each are prepared here, and the size of the download.
     """
     from dfnb.data import published
 
@@ -245,15 +247,15 @@ def prepare(
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
-    SOURCE is a published dataset of `dfnb data`, which lies in --root as downloaded; a CSV with the
-    columns path, label, method, split, identity, cluster, mask and original, of videos below its
-    folder or --root; or a folder sorted into real/ and fake/, mask/ and original/ by method, also
-    below train/, val/ and test/, of which that CSV is written first. NAME is that of the new
-    dataset, by default SOURCE's.
+    SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is
+    the folder of its download. (2) A CSV with the columns path, label, method, split, identity,
+    cluster, mask and original; paths are relative to its folder or to --root. (3) A folder with
+    the sub-folders real/, fake/METHOD/ and, where they exist, mask/METHOD/ and original/METHOD/,
+    directly or below train/, val/ and test/; the CSV is then written first. NAME is the name of
+    the new dataset, by default that of SOURCE.
 
-    --set KEY=VALUE changes a setting, such as size, and may be repeated. --workers processes share
-    the work, by default one per core. Exits with 2 when something is missing or could not be used.
-    Killed, the same command goes on.
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. The exit status is 2 when
+    something is missing or could not be used. After an interruption, the same command continues.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb.data import prepare, published
@@ -261,8 +263,8 @@ def prepare(
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     if source != name and (files.find("data_manifest") / f"{name}.yaml").is_file():
         raise DfnbError(
-            f"{name} is a dataset of data_manifest/, which yours would be taken for; give yours "
-            f"another name: dfnb prepare {source} NAME"
+            f"data_manifest/ has a dataset {name}, so yours needs another name: "
+            f"dfnb prepare {source} NAME"
         )
     values = {}
     if source in files.dataset_names("real"):
@@ -279,8 +281,8 @@ def prepare(
 def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
     """The videos of SOURCE, and sentences about what is missing or left out.
 
-    Of a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder
-    that holds the videos of a published dataset or of a CSV.
+    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder
+    with the videos of a published dataset or of a CSV.
     """
     from dfnb.data import published, videos
 
@@ -292,7 +294,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
             # Without --root, problems is empty; with it, it says why no video was found.
             facts = [f"layout: {description.layout}", *problems, f"access: {description.access}"]
             remedy = "; ".join(facts)
-            raise DfnbError(f"{source} needs --root, the folder that holds its videos; {remedy}")
+            raise DfnbError(f"{source} needs --root, the folder that contains its videos; {remedy}")
         return found, problems
     if file.suffix == ".csv":
         return videos.read_csv(file, root or file.parent), []
@@ -303,15 +305,15 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
 
 
 def _stop(*_: Any) -> None:
-    """Answer Ctrl-C at once; an exception would wait for the workers, which end by themselves."""
-    os.write(2, b"\nstopping; the same command goes on where it was\n")  # 2: standard error
+    """Stop at once on Ctrl-C; an exception would wait for the workers, which end by themselves."""
+    os.write(2, b"\nstopping; the same command continues\n")  # 2: standard error
     os._exit(130)
 
 
 def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
-    """Print what a dataset holds, ``problems``, and why files are unusable; then end the command.
+    """Print a dataset's counts, ``problems``, and why files are unusable; then end the command.
 
-    Its status is 2 where there is any problem or unusable file, else 0.
+    The exit status is 2 if there is any problem or unusable file, else 0.
     """
     from dfnb.data import prepare
 

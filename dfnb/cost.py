@@ -1,4 +1,4 @@
-"""What the trainings of a profile take on this machine, estimated from ten steps per detector."""
+"""The cost of a profile's trainings on this machine, estimated from ten steps per detector."""
 
 import pandas as pd
 import torch

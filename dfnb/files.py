@@ -1,4 +1,4 @@
-"""Where files live, and how they are written.
+"""Where files are, and how they are written.
 
 A file or folder appears complete or not at all (:func:`atomic`), and one process at a time writes a
 folder (:func:`locked`). Records, which prove that a step ended, are in :mod:`dfnb.records`.
@@ -59,7 +59,7 @@ def find(relative: str) -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists those there are."""
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists the others."""
     folder = find("notebooks") / "profiles"
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -120,7 +120,7 @@ def dataset_names(kind: str) -> list[str]:
     return names
 
 
-@cache  # planning a profile asks for it hundreds of times
+@cache  # planning a profile calls it hundreds of times
 def _declared(path: Path) -> tuple[str | None, list[str]]:
     """The kind of a manifest's datasets, and their names."""
     content = read_yaml(path)
@@ -132,7 +132,7 @@ def _declared(path: Path) -> tuple[str | None, list[str]]:
 
 @contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while ``path`` is written, as on a full disk, into DfnbError."""
+    """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
     except FileNotFoundError:  # a file to read is missing, which is no problem of the target
@@ -175,9 +175,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, wait_s: float = 0) -> Iterator[None]:
-    """Hold ``folder`` for this process; the system frees the lock when the process ends.
+    """Lock ``folder`` for this process; the system frees the lock when the process ends.
 
-    Raises :class:`DfnbError` when another process holds it longer than ``wait_s`` seconds; a
+    Raises :class:`DfnbError` when another process locks it longer than ``wait_s`` seconds; a
     negative ``wait_s`` waits without end.
     """
     with explain_writing(folder):
@@ -296,8 +296,8 @@ def slug(text: str) -> str:
 def end_with_parent(parent: int) -> None:
     """End this process, a worker of a pool, as soon as the process that started it has ended.
 
-    ``parent`` is the id of that process. The worker cannot ask for it itself: if that process has
-    ended already, getppid() names another.
+    ``parent`` is the id of that process. The worker cannot find it out: if that process has ended
+    already, getppid() returns another.
     """
 
     def watch(parent: int) -> None:

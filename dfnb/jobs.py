@@ -29,7 +29,7 @@ MAIN: Role = ("", "")  # of a paper's training in the grid
 
 
 class Corruptions(Closed):
-    """On which corrupted frames the main detectors are scored, beside the frames as they are."""
+    """The corrupted frames on which main detectors are scored, besides the frames as they are."""
 
     test_set: Name
     names: list[Literal[*corrupt.CORRUPTIONS]]
@@ -49,11 +49,11 @@ class Maps(Closed):
 
 
 class Grid(Closed):
-    """What every paper is trained and tested on, and with which seeds.
+    """The datasets on which every paper is trained and tested, and the seeds.
 
-    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, stands for
-    the seed: each has a training set of its own. Then ``within`` names the test sets that count as
-    within-dataset; the training set always does. No mean over test sets has those of
+    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
+    by the seed: each seed has its own training set. Then ``within`` names the test sets that count
+    as within-dataset; the training set always does. No mean over test sets includes those of
     ``not_averaged``.
     """
 
@@ -116,7 +116,7 @@ class Job(NamedTuple):
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
         run_id: of a training; a notebook has neither this nor what follows.
-        roles: the pairs of ablation and variant that it stands for in the report.
+        roles: the pairs of ablation and variant as which it appears in the report.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         arguments: those of :func:`dfnb.train.train`.
     """
@@ -133,12 +133,12 @@ class Job(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether the output is there."""
+        """Whether the output exists."""
         return (files.home() / self.output).exists()
 
     @property
     def log(self) -> Path:
-        """Where what the job prints is written, relative to the home."""
+        """The file for the output of the job, relative to the home."""
         return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
 
 
@@ -406,7 +406,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
 
 
 def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, on about so many ``forged`` frames.
+    """Measures of the network's own maps and of Grad-CAM, on about that many ``forged`` frames.
 
     Other maps (``Maps.names``) are measured by a notebook.
     """
@@ -433,7 +433,7 @@ def finish(
     outputs: Iterable[Path] = (),
     **entries: Any,
 ) -> dict[str, Any]:
-    """Write the record of an executed notebook, its last act: without it, it did not end.
+    """Write the record of an executed notebook as its last step: without it, it did not finish.
 
     Args:
         notebook: Name of the notebook.

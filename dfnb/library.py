@@ -216,7 +216,7 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
 
 
 def _videos(table: pd.DataFrame) -> metrics.Units:
-    """The videos of a score table, once it is known to be sound."""
+    """The videos of a score table, which is checked first."""
     scores = table.reindex(columns=[*KEYS, "score"])
     # Labels that were assigned later have no methods, and AUC needs none.
     scores["method"] = scores["label"].map({0: "real", 1: "fake"})

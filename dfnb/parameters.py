@@ -1,4 +1,4 @@
-"""The parameters of the notebooks: what each of them takes, and how it is checked.
+"""The parameters of the notebooks: their schemas, and how they are checked.
 
 A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
 notebook's namespace to :func:`check`, which refuses unknown names, wrong types and impossible
@@ -21,13 +21,13 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class Parameters(Closed):
-    """What every notebook takes: the profile whose report it reads and adds to."""
+    """The parameter of every notebook: the profile whose report it reads and adds to."""
 
     profile: Name = "smoke"
 
 
 class TrainingParameters(Parameters):
-    """What the notebook of a paper takes, beside the settings of the paper."""
+    """The parameters of a paper's notebook, besides the settings of the paper."""
 
     paper: Name
     train_set: Name
@@ -45,19 +45,19 @@ class TrainingParameters(Parameters):
 
 
 class DataParameters(Parameters):
-    """What the notebook on data takes: the datasets that it makes or, if prepared, looks at."""
+    """The parameters of the notebook on data: datasets to make or, if prepared, to look at."""
 
     datasets: Names
 
 
 class AttributionParameters(Parameters):
-    """What the notebook on attribution maps takes; ``picture`` is a reader's own image or clip."""
+    """The parameters of the notebook on maps; ``picture`` is a reader's own image or clip."""
 
     picture: str | None = None
 
 
 class SeamsParameters(Parameters):
-    """What notebook 10 takes; in ``test_set`` the same people are forged in several ways."""
+    """The parameters of notebook 10; in ``test_set`` the same people are forged in several ways."""
 
     test_set: Name = "seams"
 

@@ -37,7 +37,7 @@ class Clock:
         self.start = time.monotonic()
 
     def usage(self) -> dict[str, float]:
-        """What the step took: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB).
+        """The cost of the step: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB).
 
         The memory is the peak of this process since it began, which may be before the clock's
         construction; 0 on Windows, which does not count it.
@@ -53,7 +53,7 @@ class Clock:
 
 
 def environment() -> dict[str, Any]:
-    """What a number may depend on beside data and settings. No path, no host name.
+    """What a number may depend on besides data and settings. No path, no host name.
 
     ``code`` is git's hash of the folder ``dfnb`` at HEAD; ``commit`` ends in -dirty where tracked
     files outside ``reports/`` differ from it.
@@ -77,7 +77,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """What git answers about the checkout of this package; empty without git or checkout."""
+    """The answer of git about the checkout of this package; empty without git or checkout."""
     checkout = Path(__file__).resolve().parents[1]
     # Without .git the package is installed, and git would answer about a repository around it.
     if not (checkout / ".git").exists() or not shutil.which("git"):

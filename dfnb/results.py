@@ -362,7 +362,7 @@ def _cross_dataset_means(
     rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
     main_sets = set()  # test sets with main detectors
     for row in rows:
-        # No training set: another tool alone, of which nobody knows what it was trained on.
+        # Only another tool has no training set: nobody knows its training data.
         is_cross = row.train_set and not row.within and row.test_set not in not_averaged
         is_special = row.corruption or row.map or row.paired_methods or row.refused
         if is_cross and not is_special:

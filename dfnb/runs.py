@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
-    """Those of the runs whose weights are on this machine, in ``runs/`` or in a report."""
+    """The runs that have their weights on this machine, in ``runs/`` or in a report."""
     return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
 
 
 def without(tensors: dict[str, "Tensor"], names: Collection[str]) -> dict[str, "Tensor"]:
-    """The tensors but for those with these names."""
+    """The tensors except those with these names."""
     return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
@@ -40,7 +40,7 @@ def tensors_sha256(tensors: dict[str, "Tensor"]) -> str:
 
 
 def _weight_files(run_id: str) -> list[Path]:
-    """The files on this machine that hold weights of that run, whether intact or not."""
+    """The files on this machine with weights of that run, whether intact or not."""
     in_runs = run_folder(run_id).glob("best.safetensors")
     in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
     return [*in_runs, *in_reports]
@@ -51,7 +51,7 @@ class Run(StoredRun):
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
-        """The run with an id, from ``runs/``, or else from a score file, which holds the record.
+        """The run with an id, from ``runs/``, or else from the record in a score file.
 
         Raises :class:`DfnbError`, with the nearest ids, when there is no such run that is finished.
         """
@@ -63,7 +63,7 @@ class Run(StoredRun):
             return cls(run_id, read_metadata(path)["record"])
         if run_folder(run_id).is_dir():
             raise DfnbError(
-                f"{run_folder(run_id)} holds no finished training, and no report has its scores"
+                f"{run_folder(run_id)} contains no finished training, and no report has its scores"
             )
         known = {path.parent.name for path in home().glob("runs/*/record.json")}
         for path in home().glob("reports/*/scores/*.parquet"):
@@ -92,8 +92,8 @@ class Run(StoredRun):
 
         Frozen weights that the training took from pretrained ones are taken from there again.
 
-        Raises :class:`DfnbError` when neither ``runs/`` nor a report has the weights whose sha256
-        is in the record, when these do not fit the network or are not finite, and when the
+        Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
+        the record, when these do not fit the network or are not finite, and when the
         pretrained weights are others or cannot be fetched.
         """
         from safetensors.torch import load_file  # with torch, which opening a run does not need

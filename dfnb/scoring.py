@@ -59,7 +59,8 @@ def predict(
         pixels: Reads the frames instead of their dataset, corrupted for example. Then nothing is
             located, because the masks may no longer fit.
         constant: A map (h, w) in [0, 1] that ignores the frame, such as the mean mask of the
-            training. Its localisation measures stand beside the network's, as ``constant <name>``.
+            training. Its localisation measures are returned beside the network's, as
+            ``constant <name>``.
         locate: Whether to measure localisation, where the network has ``localise``.
         seed: If set, the samples that the paper makes of each frame are scored, one row each.
 
@@ -104,7 +105,7 @@ def localisation(
 ) -> dict[str, float]:
     """``metrics.localisation`` of a map (h, w) in [0, 1] against a mask (H, W), True where forged.
 
-    The measures are by name. Those of a ``constant`` map, if one is given, stand beside them as
+    The measures are by name. Those of a ``constant`` map, if one is given, have the names
     ``constant <name>``.
     """
     measures = metrics.localisation(located, mask)
@@ -151,7 +152,7 @@ def score(
 
 
 def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """What the store keeps about the dataset of some frames: ``store.TEST_SET_METADATA``."""
+    """The metadata of the dataset of some frames for the store: ``store.TEST_SET_METADATA``."""
     record = frames.attrs["record"]
     return {
         "fingerprint": identity(record),

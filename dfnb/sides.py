@@ -87,7 +87,7 @@ class Side:
         return seeds
 
     def at(self, seeds: Sequence[int | None], estimates: Estimates) -> Estimates:
-        """Estimates of this side, whose first axis is the seeds, at the given seeds in their order.
+        """Estimates of this side at the given seeds, in their order; their first axis is the seeds.
 
         The None of another tool may be given several times, once per seed of the other side.
         """
@@ -111,7 +111,7 @@ class Side:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
         if not self.condition.corruption and not self.condition.map:
             methods = self.units.index["method"]
-            # Each method's fakes are told from all real units.
+            # The fakes of each method against all real units.
             for method in sorted(set(methods) - {"real"}):
                 units = self.units.rows(methods.isin(["real", method]).to_numpy())
                 for metric in filter(is_compared, metrics):
@@ -162,8 +162,8 @@ class Side:
 def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
     """Each method's AUC and share called fake, and the AUC differences of contrasted methods.
 
-    Every AUC is against the same real frames, whose share called fake is measured, too. Two methods
-    are subtracted only where their units have the same clusters in the same order: then the
+    Every AUC is against the same real frames; the share of these called fake is measured, too. Two
+    methods are subtracted only where their units have the same clusters in the same order: then the
     difference is paired, within people.
     """
     places = units.index.groupby("method").indices  # method -> its units, as iloc counts

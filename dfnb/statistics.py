@@ -34,7 +34,7 @@ THRESHOLD_REPLICATES = 200  # of a threshold; a run's record keeps them
 MOST_THRESHOLDS = 400  # of the ROC curve of a bootstrap replicate; more would cost memory
 NAN = float("nan")
 COUNTS = ("n", "n_real", "n_fake", "clusters")  # of units and of clusters
-FEWEST_SETS = 3  # test sets of a mean, for an interval that holds for other test sets
+FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
 Array = np.ndarray
 
 
@@ -385,11 +385,11 @@ def crossed_spread(
     """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
 
     var(means of seeds) / seeds + var(means of test sets) / test sets - noise / (their product).
-    Both variances hold the noise that is neither of the set nor of the seed, so it is subtracted
-    once; a variance that is below 0 without its noise counts as 0. The clusters of a test set move
-    its mean at every seed, so the sets' variance includes theirs. Where each seed trains on people
-    of its own, these move the seed's mean on every set, so the seeds' variance includes theirs. One
-    seed says nothing of other seeds: then the spread is over the test sets of ``values`` alone.
+    Both variances include the noise that is neither of the set nor of the seed, so it is subtracted
+    once; a variance that is below 0 without its noise counts as 0. The clusters of a test set shift
+    its mean at every seed, so the sets' variance includes theirs. Where each seed trains on its own
+    people, these shift the seed's mean on every set, so the seeds' variance includes theirs. One
+    seed says nothing about other seeds: then the spread is over the test sets of ``values`` alone.
     Where all sets show the same people, :func:`shared_spread` must be added.
 
     ``planned``: the numbers of test sets and of seeds of a study that is planned from ``values``.
@@ -402,7 +402,7 @@ def crossed_spread(
     residual = values.var() - of_sets.var() - of_seeds.var()
     degrees = (len(of_sets) - 1) * (len(of_seeds) - 1)
     noise = residual * values.size / degrees  # of one value
-    # The variance of means also holds a part of the noise, by the number that is averaged.
+    # The variance of means also includes the noise, divided by the number of averaged values.
     noise_of_seed = noise / len(of_sets)
     noise_of_set = noise / len(of_seeds)
     seed_variance = max(of_seeds.var(ddof=1) - noise_of_seed, 0)
@@ -517,8 +517,8 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     - ``_videos``: over the clusters of these test sets, and those that chose the threshold;
     - ``_seeds``: the variance of the seeds' values divided by their number;
     - no suffix: the sum of both; over videos alone where there is one seed. From FEWEST_SETS test
-      sets on it is that of :func:`crossed_spread`, which holds for other test sets, too. The mean
-      of fewer has an interval for these sets alone: two sets do not show how much sets differ.
+      sets on it is that of :func:`crossed_spread`, which also covers other test sets. The mean of
+      fewer has an interval for these sets alone: two sets do not show how much sets differ.
     """
     values = np.array([outcome.values for outcome in outcomes])  # (sets, seeds)
     sets = len(outcomes)

@@ -47,7 +47,7 @@ STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, 
 
 
 class Condition(NamedTuple):
-    """Under what a table of scores or measures was made: test set, corruption and map."""
+    """The conditions of a table of scores or measures: test set, corruption and map."""
 
     test_set: str
     corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
@@ -74,7 +74,7 @@ class StoredRun:
 
     @property
     def train_set(self) -> str:
-        """As the profile names it: ``bed-{seed}`` where each seed has a training set of its own."""
+        """As the profile names it: ``bed-{seed}`` where each seed has its own training set."""
         return self.record.get("train_set", self.parameters["train_set"])
 
     @property

@@ -1,4 +1,4 @@
-"""Trainings: what identifies one, what it is trained on, and how it is started.
+"""Trainings: how one is identified, which data it uses, and how it is started.
 
 A training is a folder ``runs/<id>`` with its parameters (``config.json``), a checkpoint, the
 weights of the chosen epoch and, written last, ``record.json``. The loop itself is in
@@ -99,8 +99,8 @@ def run_parameters(
     # No file: random weights take the place of pretrained ones that cannot be fetched.
     if settings.pretrained and weights.file is None and not allow_random:
         raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; start once where "
-            "there is a network, or set allow_random in the profile"
+            f"the pretrained weights of {settings.backbone} cannot be fetched; start once with "
+            "a network, or set allow_random in the profile"
         )
     if seen_methods is not None:
         seen_methods = sorted(seen_methods)  # their order does not change the training

@@ -1,8 +1,8 @@
 """The training loop of all papers.
 
-Killed at any step and started again, a training ends in the same weights: the images of an epoch
-are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and the checkpoint
-holds everything else.
+Interrupted at any step and started again, a training ends in the same weights: the images of an
+epoch are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and the
+checkpoint contains everything else.
 """
 
 import math
@@ -61,7 +61,7 @@ def _reproducible() -> Iterator[None]:
 
 @dataclass
 class Progress:
-    """How far a training is; a checkpoint holds it beside weights, optimisers and schedule."""
+    """The progress of a training; a checkpoint has it beside weights, optimisers and schedule."""
 
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch after them
@@ -74,7 +74,7 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """The training of one run: made by the process that asks for it, called by each that trains.
+    """The training of one run: made by the process that starts it, called by each that trains.
 
     On several devices it is pickled for the other processes, so all but its attributes is made in
     :meth:`set_up`.
@@ -142,7 +142,7 @@ class Trainer:
         """Make the optimisers and their schedule, as they are before the first step."""
         optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
-        # What a checkpoint holds beside the progress; all have state_dict and load_state_dict.
+        # The parts of a checkpoint beside the progress; all have state_dict and load_state_dict.
         self.parts = [self.network, self.scheduler, *self.optimisers]
 
     def _sampler(self) -> EpochSampler:
@@ -192,7 +192,7 @@ class Trainer:
     # ------------------------------------------------------------ an epoch
 
     def train_epoch(self) -> None:
-        """Train on what is left of an epoch, and save the state from time to time."""
+        """Train on the rest of an epoch, and save the state from time to time."""
         progress = self.progress
         # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
         # resumed after its first step, they are those of the checkpoint.
@@ -261,7 +261,7 @@ class Trainer:
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
     def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Add the gradients of a batch's losses to those that are there; returns the losses."""
+        """Add the gradients of a batch's losses to the present ones; returns the losses."""
         # The seed is that of the step, so that a second pass drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
         losses = self.step_module(batch)
@@ -323,7 +323,7 @@ class Trainer:
     # ------------------------------------------------------------ checkpoint and record
 
     def save(self) -> None:
-        """Write the checkpoint; the processes hold the same state, and the first one writes it."""
+        """Write the checkpoint; all processes have the same state, and the first one writes it."""
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]
@@ -332,7 +332,7 @@ class Trainer:
                 torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
     def _load(self) -> None:
-        """Take everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
+        """Restore everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
         remedy = "delete it, and the training starts again"
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -342,7 +342,7 @@ class Trainer:
                 part.load_state_dict(values)
 
     def write_record(self) -> None:
-        """Write the record, which holds all that a report says about the training."""
+        """Write the record: all that a report says about the training."""
         progress = self.progress
         train_set = self.parameters["train_set"]
         rule = "the last epoch"

@@ -14,7 +14,7 @@ from dfnb.settings import DfnbError
 
 
 def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
-    """Do what is due of a profile, then print the main table and the path of the report.
+    """Run the unfinished jobs of a profile, then print the main table and the report's path.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
@@ -29,7 +29,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     folder = files.home() / ".snakemake"  # Snakemake's own folder
     messages = folder / "messages.txt"
     # with_gpus.py lets Snakemake end when this process does. Its argument 0 is the number of GPUs:
-    # Snakemake needs none itself, and its jobs ask for their own.
+    # Snakemake needs none itself, and its jobs request their own.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
@@ -47,7 +47,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         try:
             _print_progress(process, planned)
         except KeyboardInterrupt:
-            print("stopping the jobs; the same command goes on from here", flush=True)
+            print("stopping the jobs; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
             process.wait()  # a second Ctrl-C ends the wait, so the process is killed below
             raise
@@ -55,7 +55,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
     if process.returncode:
         _print_failures(planned)
-        raise DfnbError(f"profile {profile} did not end; Snakemake's messages are in {messages}")
+        raise DfnbError(f"profile {profile} did not finish; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
     if main_table.exists():  # it is missing when the profile has no notebook that makes it
@@ -93,7 +93,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
 
 
 def _print_failures(planned: list[jobs.Job]) -> None:
-    """Print the last line of the log of each job that began and did not end: its error."""
+    """Print the last line of the log of each job that began and did not finish: its error."""
     for job in planned:
         log = files.home() / job.log
         if log.exists() and not job.done:

@@ -35,7 +35,7 @@ for module in pkgutil.walk_packages(dfnb.__path__, "dfnb."):
     import_module(module.name)
 
 nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["attrs_block", "dollarmath"]
 myst_heading_anchors = 3
 
 # Paths of modules are relative to this file, destinations to the source of the site.

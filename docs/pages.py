@@ -5,53 +5,85 @@ Each function returns Markdown. Links in it are relative to the root of the site
 
 import html
 import re
+import statistics
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import nbformat
 
 from dfnb import files, papers
 from dfnb.settings import DfnbError
+from dfnb.store import Report, StoredRun
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
 STUDY = CHECKOUT / "reports" / "study"
 
 
-def table_of(name: str) -> tuple[list[str], str]:
-    """The lines of a table of the study, and its caption."""
-    text = (STUDY / "tables" / f"{name}.md").read_text(encoding="utf-8")
-    table, _, caption = text.partition("\n\n")
-    return table.splitlines(), caption.strip()
+def finding() -> str:
+    """What README says was found, with its picture, and where Colab finds the notebooks."""
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("## What we found\n")
+    text, _, _ = section.partition("\n## ")
+    text = text.replace("](#", "](README.md#")
+    return f"## What we found\n{text}\n## In Colab\n\n{colab()}\n"
 
 
-def first_cell(line: str) -> str:
-    """The first cell of a line of a Markdown table."""
-    return line.split("|")[1].strip()
+def colab() -> str:
+    """How to open a notebook in Colab, by the repository's address in ``pyproject.toml``."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project.get("urls", {}).get("Repository", "")
+    if not repository:
+        return (
+            "The project has no public repository yet, so the pages of notebooks have no buttons "
+            "for Colab. They appear when `project.urls.Repository` in `pyproject.toml` is set."
+        )
+    return (
+        "The rocket on the page of a notebook opens it in Colab. Begin each with a cell that "
+        f"installs the package, as notebook 00 has:\n\n```\n%pip install -q git+{repository}\n```"
+    )
 
 
-def leaderboard() -> str:
-    """The study's main table."""
-    lines, _ = table_of("cross_dataset")
-    return "\n".join(lines)
+@cache
+def trainings() -> dict[str, list[StoredRun]]:
+    """The trainings of the study's main detectors, by the title of the paper."""
+    report = Report(STUDY.name)
+    report.folder = STUDY  # whatever DFNB_HOME is
+    return {detector.name: detector.runs for detector in report.detectors()}
 
 
 def expected(title: str) -> str:
-    """Cost and number to expect of a detector: the images that a training sees, and its AUCs.
+    """Cost and number to expect of a detector, from the records of its trainings and a table.
 
     Args:
         title: The detector's name in the tables.
     """
-    overview, _ = table_of("overview")
-    seen = {line.split("|")[-2].strip() for line in overview if first_cell(line) == title}
-    header, rule, *rows = table_of("cross_dataset")[0]
-    measured = [row for row in rows if first_cell(row) == title]
-    if not measured:
-        return "*The study has no numbers of this detector.*"
-    images = ", ".join(f"{int(count):,}" for count in sorted(seen))
-    return (
-        f"Cost: {images} images per training. To expect: video AUC with its 95 % interval.\n\n"
-        + "\n".join([header, rule, *measured])
+    runs = trainings().get(title)
+    if not runs:
+        return badge("The study has no numbers of this detector.")
+    records = [run.record for run in runs]
+    images = records[0]["images_seen"]
+    seconds = statistics.median(record["wall_s"] for record in records)
+    part = "its second phase took" if records[0]["start"] else "it took"
+    text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
+    header, _, *rows = [cells_of(line) for line in text.partition("\n\n")[0].splitlines()]
+    measured = next(dict(zip(header, row)) for row in rows if row[0] == title)
+    return badge(
+        f"**Cost:** {images:,} images per training; {part} {seconds:.0f} s on one thread of a CPU "
+        f"(median of {len(runs)}). **To expect:** video AUC {measured[header[1]]} on the dataset "
+        f"of training, {measured['cross-dataset mean']} across datasets."
     )
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def badge(text: str) -> str:
+    """A paragraph that ``site.css`` draws as a badge."""
+    return f"{{.expected}}\n{text}"
 
 
 def bibliography() -> dict[str, str]:
@@ -152,7 +184,7 @@ def table_page(path: Path) -> str:
 
 # What is added at the end of docs/<name>.md.
 ADDED = {
-    "index": leaderboard,
+    "index": finding,
     "papers": paper_pages,
     "datasets": dataset_pages,
     "glossary": glossary_page,

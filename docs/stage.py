@@ -1,7 +1,7 @@
 """Write the source of the site from committed files: ``python docs/stage.py FOLDER``.
 
 A file has the same path in the source as in the checkout, so that most links lead where they did.
-Exceptions: the pages of ``docs/`` lie at the root, and ``notebooks/`` holds the notebooks as the
+Exceptions: the pages of ``docs/`` are at the root, and ``notebooks/`` has the notebooks as the
 study executed them. Nothing is executed, and Sphinx is not needed.
 """
 
@@ -26,7 +26,7 @@ DOCUMENTS = (
     "tests/golden/README.md",
     "workflow/README.md",
 )
-# Pages that lie elsewhere in the site, by their path in the checkout.
+# Pages that are elsewhere in the site, by their path in the checkout.
 MOVED = {
     "reports/study": "report.md",
     "reports/study/index.html": "report.md",
@@ -119,12 +119,31 @@ def stage(folder: Path) -> None:
     for notebook, paper in papers.notebooks().items():
         titles[notebook] = papers.module(paper).PAPER.title
     for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
         executed = STUDY / "notebooks" / path.name
-        notebook = nbformat.read(executed if executed.exists() else path, as_version=4)
+        if executed.exists():
+            notebook = with_outputs(nbformat.read(executed, as_version=4), notebook)
         prepare(notebook, site, f"notebooks/{path.name}")
-        if path.stem in titles:
-            add_expectation(notebook, titles[path.stem])
+        add_expectation(notebook, titles.get(path.stem))
         site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
+
+
+def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
+    """The executed notebook under today's title; a note says where its text is an older one."""
+    title, _, _ = source.cells[0].source.partition("\n")
+    _, _, text = executed.cells[0].source.partition("\n")
+    executed.cells[0].source = f"{title}\n{text}"
+    today = {cell.source for cell in source.cells}
+    texts = {cell.source for cell in executed.cells if cell.cell_type == "markdown"}
+    if not texts <= today:
+        note = (
+            "```{note}\nThis page shows the outputs of the committed study, which is "
+            "[withdrawn](../README.md#the-withdrawn-study) as evidence of the methods' order. It "
+            "ran an earlier version of this notebook: some words differ from today's, and so do "
+            "the numbers by which it refers to other notebooks.\n```"
+        )
+        executed.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="earlier-version"))
+    return executed
 
 
 def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
@@ -172,10 +191,20 @@ def folded(text: str) -> str:
     return f"{heading}\n\n<details><summary>Solution</summary>\n\n{body.strip()}\n\n</details>"
 
 
-def add_expectation(notebook: NotebookNode, title: str) -> None:
-    """Put a paper's cost, the number to expect and the way to its BibTeX below the first cell."""
-    anchor = re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
-    text = f"{pages.expected(title)}\n\n[Cite the paper](../papers.md#{anchor})"
+def add_expectation(notebook: NotebookNode, title: str | None) -> None:
+    """Put below the first cell what the notebook costs, and for a paper what to expect of it.
+
+    Args:
+        notebook: The staged notebook, which is changed.
+        title: The name of the notebook's paper in the tables; None without a paper.
+    """
+    text = pages.badge("**Cost:** seconds, without a training.")
+    seconds = notebook.metadata.get("papermill", {}).get("duration")
+    if seconds:
+        text = pages.badge(f"**Cost:** {seconds:.0f} s after the trainings, on a CPU.")
+    if title:
+        anchor = re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
+        text = f"{pages.expected(title)}\n[Cite the paper](../papers.md#{anchor})"
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(text, id="to-expect"))
 
 

@@ -24,7 +24,7 @@ PAPERS = {
     "self_blended_images",
     "xception",
 }
-WORDS = {".yaml", ".jinja", ".mplstyle"}  # files of which words are counted
+WORDS = {".yaml", ".jinja", ".mplstyle"}  # files whose words are counted
 # Tokens that are no code: layout, which a formatter decides, and comments.
 NO_CODE = {
     tokenize.COMMENT,
@@ -49,7 +49,7 @@ class Code:
 
     @property
     def lines(self) -> int:
-        """The number of lines that hold code."""
+        """The number of lines with code."""
         return len(lines_of(self.tokens))
 
     @property
@@ -91,7 +91,7 @@ class Code:
 
 
 def lines_of(tokens: list[tokenize.TokenInfo]) -> set[int]:
-    """The numbers of the lines on which tokens stand; a text of several lines has them all."""
+    """The numbers of the lines with tokens; a text of several lines has them all."""
     lines = set()
     for token in tokens:
         lines.update(range(token.start[0], token.end[0] + 1))
@@ -102,7 +102,7 @@ def read(path: Path) -> Code:
     """The code of a Python file."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
-    # A docstring is a token like any other text: only the syntax tree tells which texts are one.
+    # A docstring is a token like any other text: only the syntax tree shows it.
     docstring_lines = set()
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -128,7 +128,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
     """Learn a start; write ``<folder>/<name>.safetensors`` and its record ``<name>.json``.
 
     The loss is smooth L1 on standardised targets, the optimiser AdamW with one cycle of the
-    learning rate. The same machine gives the same bytes. The record holds the settings and, for
+    learning rate. The same machine gives the same bytes. The record has the settings and, for
     each target, R² on :data:`TESTED` other faces.
 
     Returns:

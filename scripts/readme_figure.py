@@ -25,7 +25,7 @@ def row(name: str) -> pictures.Row:
     of ``imshow``. The dataset is built in ``DFNB_HOME``.
     """
     # One video per person with one frame: 2 * COLUMNS people give as many real and forged frames,
-    # of which the first people's are shown.
+    # and those of the first people are shown.
     identities = {"train": 0, "val": 0, "test": 2 * COLUMNS}
     preset = synth.preset(name, identities=identities, videos=1, frames=1)
     synth.build(name, preset, workers=1)

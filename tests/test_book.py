@@ -71,7 +71,14 @@ def test_words_link_to_the_glossary_once_per_page(site):
 
 
 def test_papers_show_cost_numbers_and_bibtex(site):
-    sections = (site / "papers.md").read_text(encoding="utf-8").split("\n## ")[1:]
-    for section in sections:
-        assert re.search(r"Cost: [\d, ]+ images", section) and "```bibtex\n@" in section
-        assert re.search(r"\| +0\.\d{3}\s\[0\.\d{3},\s0\.\d{3}\]", section)
+    text = (site / "papers.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        assert re.search(r"Cost:\*\* [\d,]+ images per training", section)
+        assert re.search(r"video AUC 0\.\d{3}\s\[0\.\d{3},\s0\.\d{3}\]", section)
+        assert "```bibtex\n@" in section
+
+
+def test_the_first_page_has_the_finding_and_says_how_to_open_colab(site):
+    text = (site / "index.md").read_text(encoding="utf-8")
+    assert "Not for casework" in text and "](reports/finding.png)" in text
+    assert "for Colab" in text

@@ -122,13 +122,13 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     for name in ("b.jpg", "a.PNG", "notes.txt", f"a.PNG-{run.id}.png"):
         (own_home / name).write_bytes(b"")
     status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
-    assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces alone" in printed
+    assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces only" in printed
     assert crops == [{"size": 96, "drawn": True}] * 2
     table = pd.read_csv("scores.csv")
     assert table["file"].tolist() == ["a.PNG", "b.jpg"] and table["frames"].tolist() == [2, 2]
     assert table["score"].between(0, 1).all()
     (own_home / "empty").mkdir()
-    assert "empty holds no image or video" in output_of("score", "empty", "--run", run.id)[1]
+    assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):
         sentence = f"dfnb: there is no run {name!r}; did you mean {run.id}?"
         assert output_of("score", "b.jpg", "--run", name) == (1, sentence)

@@ -79,7 +79,7 @@ def test_a_killed_or_failed_writer_leaves_no_video(folder, table):
 def test_a_dataset_without_videos_is_refused(folder):
     with pytest.raises(DfnbError, match="has no frame to write"):
         frames.write_dataset(folder, {})
-    with pytest.raises(DfnbError, match="holds no finished dataset; make it with"):
+    with pytest.raises(DfnbError, match="contains no finished dataset; make it with"):
         load_frames(folder)
 
 
@@ -120,7 +120,7 @@ def test_files_outside_the_dataset_are_refused(folder, table, column, path):
     is_last = table.index == len(table) - 1
     table[column] = table[column].astype(str).where(~is_last, path)
     table.to_parquet(folder / "frames.parquet")
-    with pytest.raises(DfnbError, match=r"lies outside the dataset's folder"):
+    with pytest.raises(DfnbError, match=r"is outside the dataset's folder"):
         load_frames(folder)
 
 

@@ -150,7 +150,7 @@ def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_pa
 
 
 def test_of_several_people_a_video_shows_one_in_every_shot(tmp_path, data):
-    """A fake the one under its mask, else the largest; a real video the one seen longest."""
+    """A fake the one under its mask, else the largest; a real video the longest-visible one."""
     large = {"half": (24, 30)}
     images = [draw([(40, 60)] + [(120, 60)] * (i > 20), 60) for i in range(60)]
     images += [np.hstack([draw([(40, 60)], 160, **large)[:, :80], draw([(120, 60)], 160)[:, 80:]])]
@@ -226,7 +226,7 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
         "a.mp4,fake,dev": "line 2: split = 'dev'",
         "a.mp4,fake,,,,x": "line 2: label",
         ",fake": "line 2: path",
-        "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 lies outside",
+        "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 is outside",
         "a.mp4,fake\n\n\nb.mp4,forged": "line 5: label",
     }.items():
         file.write_text(text.splitlines()[0] + f"\n{row}\n")
@@ -252,7 +252,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     shutil.copy(file, root / "edited.csv")  # paths in it are absolute
     assert {video.name for video in read_csv(root / "edited.csv", root)} == {*videos}
     for empty in (root / "train" / "fake", tmp_path / "nowhere"):
-        with pytest.raises(DfnbError, match=r"holds no file to prepare|is no folder"):
+        with pytest.raises(DfnbError, match=r"contains no file to prepare|is no folder"):
             write_csv(file, empty)
 
 
@@ -336,7 +336,7 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert run(a)["fingerprint"] == record["fingerprint"]
     with pytest.raises(DfnbError, match=r"was made with .*'size': 64.*; --set them so, or give"):
         run(a, settings=SMALL.model_copy(update={"size": 32}))
-    with pytest.raises(DfnbError, match=r"holds another video, 'a'.*another name"):
+    with pytest.raises(DfnbError, match=r"contains another video, 'a'.*another name"):
         run(b)
     run(a, b)
     assert {*load_frames("set")["video"]} == {"a", "b"}
@@ -421,7 +421,7 @@ def test_ctrl_c_is_answered_at_once_and_ends_the_workers(tmp_path, data):
     assert process.wait(timeout=3) == 130
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert workers and not alive
-    assert b"stopping; the same command goes on" in process.stderr.read()
+    assert b"stopping; the same command continues" in process.stderr.read()
 
 
 # ---------------------------------------------------------------- real videos

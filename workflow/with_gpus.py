@@ -54,8 +54,8 @@ def main(count: int, command: list[str]) -> None:
         Path("runs").mkdir(exist_ok=True)
         own = []
         with Path("runs/.gpus").open("wb") as turn:
-            # One process collects GPUs at a time: two could wait for ever, each for what the other
-            # holds.
+            # One process collects GPUs at a time: two could wait for ever, each for the GPUs of the
+            # other.
             fcntl.flock(turn, fcntl.LOCK_EX)
             while len(own) < count:
                 time.sleep(0.1)

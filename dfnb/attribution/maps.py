@@ -118,8 +118,8 @@ def as_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor |
 
     Args:
         features: A map with the channels first or last, (n, s, s, channels), as Swin's; or tokens
-            (n, N, channels), the last of which are those of the patches, row by row. Those before
-            them, such as class and register tokens, have no position and are left out.
+            (n, N, channels). The last tokens are the patches, row by row. Those before them, such
+            as class and register tokens, have no position and are left out.
         size: The shape of the images, (n, 3, H, H).
         patch: The side of a patch in pixels; None: the network has no tokens on a grid.
     """

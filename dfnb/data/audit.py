@@ -1,4 +1,4 @@
-"""What would make a result on a dataset worthless: leaks between splits, and shortcuts.
+"""Checks for flaws that make results worthless: leaks between splits, and shortcuts.
 
 A shortcut is anything that predicts the label without the face, such as a border that only fakes
 have.

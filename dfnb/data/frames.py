@@ -33,7 +33,7 @@ COLUMNS = {
     "dataset": TEXT,
     "split": TEXT,  # train, val or test
     "video": TEXT,  # unique within the dataset, such as FaceSwap/000_003
-    "track": pa.int16(),  # tells two people of one video apart
+    "track": pa.int16(),  # distinguishes two people of one video
     "frame": pa.int32(),  # the number in the source video
     "row": pa.int32(),  # the place in the stored array; not ``frame``, as some frames have no face
     "cluster": TEXT,  # the group that is resampled as one: identity, or pair of FaceForensics++
@@ -200,7 +200,7 @@ def dataset_record(name: str | Path) -> dict:
     if record is None:
         prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
-            f"{folder} holds no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
+            f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
             f"{suggestion(folder.name, prepared)}"
         )
     return record
@@ -258,7 +258,7 @@ def _check(frames: pd.DataFrame, table: Path) -> None:
     files = {*frames["path"].unique(), *frames["mask"].unique()}
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise DfnbError(f"{table}: {file} lies outside the dataset's folder; {REMEDY}")
+            raise DfnbError(f"{table}: {file} is outside the dataset's folder; {REMEDY}")
     for method in frames["method"].unique():
         check_title(method, f"{table}, a method")  # raises when a format of tables cannot show it
 
@@ -487,7 +487,7 @@ class Pixels:
         stored = self.crop(path, row)
         if path.endswith(".npy"):
             # Packed, (H, W / 8 rounded up), so W must be known: that of the crop where H is alike.
-            # Else the mask is of another video (mean_mask asks for one size), and sizes differ only
+            # Else the mask is of another video (mean_mask needs one size), and sizes differ only
             # between square crops: W = H.
             columns = width if len(stored) == height else len(stored)
             grey = np.unpackbits(stored, axis=-1, count=columns) * 255

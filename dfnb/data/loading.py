@@ -90,8 +90,8 @@ class FrameDataset(Dataset):
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``, of which image_size, interpolation, antialias, mean, std,
-            samples, views, augmentation and transform are used.
+        settings: A paper's ``Settings``; image_size, interpolation, antialias, mean, std, samples,
+            views, augmentation and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames: only train is augmented, and each split has samples of its
             own.
@@ -318,7 +318,7 @@ class EpochSampler(Sampler[list[Index]]):
             self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets
         times = np.where(self.is_real, oversampling or 1, 1)
-        # Without oversampling each row once, of which only the number counts.
+        # Without oversampling each row appears once; then only the number of rows counts.
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if limit:

@@ -447,7 +447,7 @@ def prepare(
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
     # How many videos need each folder: their own, and those above it. Only folders above may be
-    # shared, because another's own folder would hold one video inside another.
+    # shared, because in another's own folder one video would be inside another.
     taken = Counter()
     for video in videos:
         path = PurePosixPath(video.name)
@@ -510,7 +510,7 @@ def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
     for file in root.rglob("video.json"):
         if file.parent not in expected:
             raise DfnbError(
-                f"{folder} holds another video, {file.parent.name!r}; give the new dataset "
+                f"{folder} contains another video, {file.parent.name!r}; give the new dataset "
                 "another name"
             )
     (folder / "record.json").unlink(missing_ok=True)
@@ -598,7 +598,7 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Whether it is fake is unknown; as a real video, its faces are chosen as said above.
     video = Video("picture", path, label=0, method="real")
-    # The inputs may be empty: they only tell a video that was prepared before.
+    # The inputs may be empty: they only identify a video that was prepared before.
     result = prepare_video(video, "", folder, settings, YuNet())
     if "frames" not in result:  # unusable
         raise DfnbError(f"{path}: {result['reason']}")

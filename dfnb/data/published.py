@@ -68,11 +68,11 @@ class Manifest(Closed):
 
     kind: str  # always real: people recorded these videos; those of kind synth are drawn
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
-    access: str = ""  # how to ask for it
+    access: str = ""  # how to get it
     space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
-    # method -> Video.mask_threshold of its fakes; a method that is not named has the default
+    # method -> Video.mask_threshold of its fakes; other methods have the default
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
@@ -89,7 +89,7 @@ def overview() -> pd.DataFrame:
     """The published datasets that have a manifest, one per row.
 
     Columns: ``prepared_videos``, their number, 0 where the dataset is not prepared; ``access``, how
-    to ask for it; and ``space``, the disk space of the download.
+    to get it; and ``space``, the disk space of the download.
     """
     rows = {}
     for name in dataset_names("real"):
@@ -198,7 +198,7 @@ def _video(
 
 
 def _completed(video: Video, description: Manifest) -> Video:
-    """The video with what its manifest says for all rules: threshold of masks, validation split."""
+    """The video completed by its manifest: threshold of masks, validation split."""
     # Without a threshold for the method, the default of Video stays.
     threshold = description.mask_threshold.get(video.method, video.mask_threshold)
     split = video.split

@@ -23,7 +23,7 @@ LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 # The path of a video in a sorted folder: split (optional), label, method (optional), file.
 SORTED_PATH = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
-# their files are not lost in silence.
+# their files are reported.
 MEDIA = re.compile(
     r".*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
@@ -131,7 +131,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
         path = folder / row.path  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
-                f"{file}, line {number}: {path} lies outside {root}; move it into this folder, or "
+                f"{file}, line {number}: {path} is outside {root}; move it into this folder, or "
                 "name one above all videos by --root"
             )
         name = path.relative_to(root).with_suffix("").as_posix()
@@ -183,8 +183,8 @@ def write_csv(file: Path, root: Path) -> list[str]:
     rows = _sorted_rows(media)
     if not rows:
         raise DfnbError(
-            f"{root} holds no file to prepare; sort its videos and images into real/ and "
-            "fake/<method>/, or list them in a CSV, which also takes files of unusual suffixes"
+            f"{root} contains no file to prepare; sort its videos and images into real/ and "
+            "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
     # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
@@ -261,7 +261,7 @@ def media_in(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
     if not found:
-        raise DfnbError(f"{path} holds no image or video; name files, or another folder")
+        raise DfnbError(f"{path} contains no image or video; name files, or another folder")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What every paper declares, and what the rest of the package calls: the contract of a paper.
+"""The contract of a paper: what it declares, and what the rest of the package calls.
 
 A paper is one module with
 
@@ -67,7 +67,7 @@ class Paper(NamedTuple):
 
 
 class Batch(TypedDict):
-    """What the training loop hands to ``losses``."""
+    """The batch that the training loop passes to ``losses``."""
 
     image: Tensor  # (B, 3, H, W) float32, normalised
     label: Tensor  # (B,) int64, 0 real, 1 fake

@@ -192,7 +192,7 @@ class Network(contract.Network):
         # first, but normalises blue by the mean and deviation of red, and red by those of blue:
         # (pixel' - mean) / std = x' · std' / std + (mean' - mean) / std,
         # where ' reverses the order of the channels. Both follow from the settings, so no
-        # checkpoint holds them.
+        # checkpoint contains them.
         mean = torch.tensor(settings.mean).view(3, 1, 1)
         std = torch.tensor(settings.std).view(3, 1, 1)
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)
@@ -261,7 +261,7 @@ class Network(contract.Network):
         return probabilities.clamp_min(1e-38)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """D(student, teacher): how far two sets of probabilities (B, 2) are apart, a scalar.
+        """D(student, teacher): how much two sets of probabilities (B, 2) differ, a scalar.
 
         :class:`Settings` describes the choices: the released code's, or the corrected one.
         """

@@ -191,7 +191,7 @@ class Settings(contract.Settings):
 class Network(contract.Network):
     """Encoder, latent vector and decoder; and ``adversary``, the discriminator that trains them.
 
-    The discriminator learns to tell images from reconstructions.
+    The discriminator learns to distinguish images from reconstructions.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from dfnb.settings import explained, parse_yaml, read_mapping
 
 
 def start(file: str, paper: ModuleType) -> Start:
-    """Where a network with released weights starts: what they are, their file, and its sha256.
+    """The start of a network with released weights: their name, their file, and its sha256.
 
     ``file`` is the setting ``released``: a path relative to the home, or absolute. Raises
     :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
@@ -34,7 +34,7 @@ def start(file: str, paper: ModuleType) -> Start:
 def load(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
-    The file holds a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
+    The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
     :class:`DfnbError` as :func:`start`, when the file is damaged, and when tensors are missing,
     unexpected or of another shape.
     """
@@ -54,7 +54,7 @@ def load(network: Network, file: str, paper: ModuleType) -> None:
 
 
 def our_name(name: str, paper: ModuleType) -> str:
-    """What our state_dict calls the tensor that the released code of a paper calls ``name``."""
+    """The name in our state_dict of the tensor that a paper's released code calls ``name``."""
     for pattern, replacement in _patterns(paper)["names"].items():
         name = re.sub(pattern, replacement, name)
     return name

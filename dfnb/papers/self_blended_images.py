@@ -436,7 +436,7 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
 
 
 class Network(xception.Network):
-    """The baseline's classifier with dropout; what is new are the data and how it is trained."""
+    """The baseline's classifier with dropout; only the data and the training are new."""
 
     def __init__(self, settings: Settings) -> None:
         rates = {"drop_rate": settings.dropout, "drop_path_rate": settings.drop_path}

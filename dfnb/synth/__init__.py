@@ -1,7 +1,7 @@
 """The embedded benchmark: drawn faces, or the user's portraits, and forgeries with exact masks.
 
-It stands in for the protocol of the papers (train on one dataset, test on others), not for their
-datasets: its numbers never stand beside published ones. :mod:`~dfnb.synth.people` draws people in
+It simulates the protocol of the papers (train on one dataset, test on others), not their datasets:
+its numbers are never compared with published ones. :mod:`~dfnb.synth.people` draws people in
 motion and :mod:`~dfnb.synth.painting` paints them, :mod:`~dfnb.synth.forgeries` captures, forges
 and delivers their videos, and :mod:`~dfnb.synth.building` makes datasets of them. Each is described
 by a YAML file in ``data_manifest/``; datasets that differ only in what is drawn share a file.

@@ -89,7 +89,7 @@ class Settings(Closed):
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
     delivery: Delivery = Delivery()
-    # How much a mark in the corner tells about the label: 0 nothing, 1 all; None: no mark. See
+    # How much a mark in the corner reveals about the label: 0 nothing, 1 all; None: no mark. See
     # forgeries.mark.
     cue: float | None = Field(None, ge=0, le=1)
     # Photographs that are used instead of drawn faces: their folder, or the name of a list in
@@ -168,7 +168,7 @@ def identity(name: str) -> str:
 def _parameters(name: str, settings: Settings) -> dict[str, Any]:
     """All that a dataset's pixels depend on.
 
-    ``dataset.json`` holds these values, and :func:`identity` is their hash.
+    ``dataset.json`` has these values, and :func:`identity` is their hash.
     """
     # The contrasts only say which methods results compare.
     values = settings.model_dump(mode="json", exclude={"contrasts"})
@@ -549,7 +549,7 @@ def build(
         workers: Number of processes, by default one per core; any number gives the same bytes.
 
     Raises:
-        DfnbError: The folder holds a dataset made from other settings.
+        DfnbError: The folder has a dataset made from other settings.
     """
     settings = settings or preset(name)
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # a message begins with source
@@ -586,7 +586,7 @@ def _originals(folder: Path) -> dict[str, str]:
 
 
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
-    """Raise :class:`DfnbError` if the folder holds a dataset of other parameters than these."""
+    """Raise :class:`DfnbError` if the folder has a dataset with other parameters than these."""
     description = folder / "dataset.json"
     if not description.exists() and not (folder / "videos").exists():
         return  # nothing was built here
@@ -597,7 +597,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
         if stored.get(key) != parameters.get(key):
             changed.append(key)
     if changed:
-        others = f"holds a dataset made from other settings ({', '.join(changed)})"
+        others = f"contains a dataset made from other settings ({', '.join(changed)})"
         raise DfnbError(f"{folder} {others}; delete the folder")
 
 

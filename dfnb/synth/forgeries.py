@@ -2,9 +2,10 @@
 
 Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, and :func:`deliver`.
 
-The *target* is the person, or the frame, that is forged; the *donor* is whose face is put there.
-Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the eyes are
-at (-1, 0) and (1, 0), the middle of the mouth is at (0, 1), and s points to the image's right.
+The *target* is the person, or the frame, that is forged; the *donor* is the person who supplies the
+face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the
+eyes are at (-1, 0) and (1, 0), the middle of the mouth is at (0, 1), and s points to the image's
+right.
 
 A value that is a ``Span`` is drawn uniformly from it. Draws that nothing uses are made all the same
 where methods are compared: then they use up as many numbers of the stream, and what they draw next
@@ -305,7 +306,7 @@ def _shifted(image: Array, shift: Array) -> Array:
     What is moved in from beyond the frame is the image, mirrored at its border.
     """
     y, x = np.indices(shift.shape[1:])
-    # remap asks for each pixel where its colour comes from, so the shift is subtracted.
+    # remap needs for each pixel the place that its colour comes from, so the shift is subtracted.
     source_x = np.float32(x - shift[0])
     source_y = np.float32(y - shift[1])
     return cv2.remap(
@@ -382,7 +383,7 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
 
 # ---------------------------------------------------------------- methods
 
-# Each names the published kind of forgery that it stands in for.
+# Each names the published kind of forgery that it simulates.
 
 
 def swap(inputs: Inputs) -> Layer:
@@ -474,7 +475,7 @@ def texture(inputs: Inputs) -> Layer:
 def diffuse(inputs: Inputs) -> Layer:
     """A hole in the face, filled smoothly from its rim, without detail.
 
-    It stands in for inpainting by globally and locally consistent completion.
+    It simulates inpainting by globally and locally consistent completion.
     """
     hole = inputs.opacity > 0
     filled = cv2.inpaint(
@@ -489,7 +490,7 @@ def diffuse(inputs: Inputs) -> Layer:
 def patch(inputs: Inputs) -> Layer:
     """A hole in the face, filled in full detail with another part of the frame.
 
-    It stands in for inpainting by contextual attention.
+    It simulates inpainting by contextual attention.
     """
     target = inputs.target
     angle = inputs.draw.uniform(0, 2 * math.pi)
@@ -567,7 +568,7 @@ def whole(inputs: Inputs) -> Layer:
 FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
 
 # The function of each method, and the region in which it forges. Methods that replace the whole
-# frame have the region of the method that they are compared with, whose numbers they draw.
+# frame have the region of the method that they are compared with, and draw its random numbers.
 METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),

@@ -126,7 +126,7 @@ class Hair:
         sheen_on_strands = 0.6 + 0.3 * self.strand
         sheen = 0.25 * light_z * band * sheen_on_strands
         # The normal points further up than the head's own. Its z is a constant, since sphere_z is 0
-        # where hair lies beside the face.
+        # where hair is beside the face.
         light = head.diffuse(
             head.sphere_x,
             head.sphere_y - 0.3,
@@ -173,13 +173,13 @@ class Hair:
         look = head.look
         fringe = self._fringe()
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
-        # Opacity of the hair that lies on the head: above the fringe, and beside the face down to
+        # Opacity of the hair on the head: above the fringe, and beside the face down to
         # `end`, below which it fades out over an eighth of a radius.
         above_fringe = fringe - head.v
         on_forehead = edge(above_fringe * head.radius * 0.7)
         above_front_end = end + 0.12 - head.along
         front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
-        # Opacity of the rim: the hair that stands out beyond the head's outline.
+        # Opacity of the rim: the hair beyond the head's outline.
         outline = edge(self.inside * head.radius)
         above_rim_end = end - head.along  # the rim fades out just above `end`
         outside = 1 - head.inside

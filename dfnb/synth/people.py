@@ -144,7 +144,7 @@ class Look:
 
     Lengths are in radii, half the height of the head, and positions are relative to its middle. The
     names in ``_u`` and ``_v`` are places in the face: u in half widths of the head, v in radii,
-    down (see head.Head). :data:`FACE` and :data:`HAIR` hold the range of each value.
+    down (see head.Head). :data:`FACE` and :data:`HAIR` have the range of each value.
     """
 
     man: bool
@@ -179,7 +179,7 @@ class Look:
     hairline: float  # v of its middle
     hair_curve: float  # how much lower it is at the sides
     hair_slant: float  # how much lower it is on the image's right than on the left
-    hair_volume: float  # by how much it stands out from the head
+    hair_volume: float  # how far it extends beyond the head
     bald: bool
     hair_length: float  # how far below the head's middle it falls; 0: short
     collar: float  # half the width of its opening
@@ -462,7 +462,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if not len(faces):
         return "no face found"
     areas = faces[:, 2] * faces[:, 3]
-    # Much smaller faces are taken for people in the background.
+    # Much smaller faces are treated as people in the background.
     n_faces = (areas > areas.max() / 4).sum()
     if n_faces > 1:
         return f"{n_faces} faces found, one is needed"

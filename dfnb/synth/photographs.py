@@ -2,7 +2,7 @@
 
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
 prints it. What it names is fetched into ``photographs/`` of the home. No report shows a photograph
-or has its name, which may tell whose it is.
+or its name, which may identify the person.
 """
 
 from pathlib import Path

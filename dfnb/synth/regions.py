@@ -1,7 +1,7 @@
 """Places of the face that a forgery may change, whatever its method.
 
-If each method had a place of its own, a detector could tell where a forgery is without looking at
-the pixels, and a method that is left out of training would leave out its place, too.
+If each method had its own place, a detector could locate a forgery without looking at the pixels,
+and leaving a method out of training would leave out its place, too.
 """
 
 from numpy.random import Generator
