@@ -198,7 +198,7 @@ def add_expectation(notebook: NotebookNode, title: str | None) -> None:
         notebook: The staged notebook, which is changed.
         title: The name of the notebook's paper in the tables; None without a paper.
     """
-    text = pages.badge("**Cost:** seconds, without a training.")
+    text = pages.badge("**Cost:** not measured, because the study did not run this notebook.")
     seconds = notebook.metadata.get("papermill", {}).get("duration")
     if seconds:
         text = pages.badge(f"**Cost:** {seconds:.0f} s after the trainings, on a CPU.")
