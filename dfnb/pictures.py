@@ -129,7 +129,7 @@ def sample_grid(
         for frame in of_method.head(columns // 2).itertuples():
             crop = pixels.crop(frame.path, frame.row)
             crops += [crop, crop]
-            # All False for a real frame, and for a fake frame without a mask.
+            # All False for a real frame, and without a mask.
             mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
             masks += [0 * mask, mask]
         rows.append((method, crops, masks, {}))
