@@ -112,11 +112,11 @@ def frames_panel(
 def sample_grid(
     name: str,
     split: str = "test",
-    columns: int = 8,
+    columns: int = 4,
 ) -> Figure:
-    """Frames of a dataset with their true masks: one row per method, real first.
+    """Frames of a dataset without and with their true masks: one row per method, real first.
 
-    A row has the first frame of each of at most ``columns`` videos.
+    A row has the first frame of each of at most ``columns / 2`` videos, twice.
     """
     frames = select(load_frames(name), split)
     pixels = Pixels(frames.attrs["folder"])
@@ -126,11 +126,11 @@ def sample_grid(
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
         crops = []
         masks = []
-        for frame in of_method.head(columns).itertuples():
+        for frame in of_method.head(columns // 2).itertuples():
             crop = pixels.crop(frame.path, frame.row)
-            crops.append(crop)
-            # All False for a real frame, and for a fake frame without a mask.
+            crops += [crop, crop]
+            # All False for a real frame, and without a mask.
             mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
-            masks.append(mask)
+            masks += [0 * mask, mask]
         rows.append((method, crops, masks, {}))
     return panel(rows)
