@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, stdtr, stdtrit
-from scipy.stats import rankdata
 
 from dfnb.seeds import rng
 
@@ -154,6 +153,8 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     half. AUC is the mean component of either class (DeLong; computed from ranks as by Sun and Xu,
     IEEE Signal Processing Letters 21:1389, 2014, eq. 5 and 6).
     """
+    from scipy.stats import rankdata  # takes a second to import, and most processes need none
+
     fakes = np.count_nonzero(label)
     reals = len(label) - fakes
     # Rank among all minus rank in the own class: how many of the other class are below. Tied units

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from dfnb import papers
@@ -294,6 +293,8 @@ class Trainer:
 
     def _judge(self) -> None:
         """Score the validation split, keep the best weights, and log."""
+        from sklearn.metrics import roc_auc_score  # takes a second to import; notebooks need none
+
         progress = self.progress
         epoch = progress.epoch + 1
         seed = self.seed if self.makes_samples else None

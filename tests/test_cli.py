@@ -224,7 +224,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
 
 def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run, output_of):
     path = small_run / "notebooks" / f"{BASELINE}.ipynb"
-    path.write_text(path.read_text().replace("jobs.trained(p)", "jobs.nothing"))
+    path.write_text(path.read_text().replace("from dfnb", "None.nothing; from dfnb"))
     status, printed = output_of("run", "mine", "--cores", "1")
     log = small_run / "reports" / "mine" / "logs" / f"{BASELINE}.txt"
     assert status == 1 and f"{BASELINE} failed: AttributeError: " in printed

@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -513,6 +512,8 @@ def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray
 
     ``vectors`` are (n, K), both results (n,). A cluster is a number from 0.
     """
+    from sklearn.cluster import KMeans  # takes a second to import, and most processes need none
+
     # In float64, because the threads of K-means add in any order, which float32 would show.
     vectors = vectors.astype(float)
     random_state = torch_seed("clusters", seed) % 2**32  # scikit-learn takes 32 bits
