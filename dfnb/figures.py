@@ -154,6 +154,16 @@ def heat_map(rows: pd.DataFrame, across: str, down: str) -> Figure:
     """
     values = rows.pivot_table("value", down, across, sort=False)
     figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
-    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar=False)
-    axis.set(xlabel="", ylabel="", xticklabels=values.columns.str.wrap(16))
+    seaborn.heatmap(
+        values,
+        annot=True,
+        fmt=".3f",
+        cmap="cividis",
+        cbar=False,
+    )
+    axis.set(
+        xlabel="",
+        ylabel="",
+        xticklabels=values.columns.str.wrap(16),
+    )
     return figure

@@ -1,4 +1,4 @@
-"""The page of a report: which detector is best, where it looks, the claims; all tables and figures.
+"""The page of a report: its finding, the leaderboard, maps, claims; all tables and figures.
 
 The page is one HTML file in the report's folder, made from ``page.html.jinja``. It needs no
 internet: its figures and the Markdown of its tables are files of the report.
@@ -16,7 +16,6 @@ from dfnb.results import MAIN
 
 # How the claims begin that the title answers.
 GENERALISES = "Generalises better than a plain classifier"
-ACROSS = "place == 'across' and minus == '' and level == 'video' and metric == 'AUC'"
 # The heading of tables and figures that tables.yaml does not declare.
 OTHERS = "other_notebooks"
 
@@ -25,8 +24,10 @@ def finding(report: tables.Report) -> str:
     """The title of the page: the verdicts on the claims to generalise, in one sentence."""
     verdicts = report.judged.query(f"claim.str.startswith('{GENERALISES}')")["verdict"]
     supported = verdicts[verdicts.str.startswith("supported")]
-    papers = ", ".join(supported.index.unique("paper")) or "No detector"
-    return f"{papers} is shown to generalise better than a plain classifier"
+    if supported.empty:
+        return "No detector is shown to generalise better than a plain classifier"
+    papers = ", ".join(supported.index.unique("paper"))
+    return f"Shown to generalise better than a plain classifier: {papers}"
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
@@ -38,12 +39,17 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
     rows = report.rows("cross_dataset")
     best_first = rows.query("place == 'across'").sort_values("value", ascending=False)
     parts = [rows.query("place == 'within'"), best_first]
-    across = report.results.query(f"{ACROSS} and not collapsed_included")
     for detector in report.detectors:
-        if detector.variant == MAIN:
+        if detector.variant == MAIN and detector.runs[0].parameters["seen_methods"]:
             run = detector.runs[0]
-            seen = ["all", *(run.parameters["seen_methods"] or ())]
-            unseen = across.query(f"detector == {detector.name!r} and method not in {seen}")
+            seen = ["all", *run.parameters["seen_methods"]]
+            where = {
+                "detector": detector.name,
+                "ablation": "any",
+                "method": "any",
+                "place": "across",
+            }
+            unseen = tables.chosen(report.results, where).query(f"method not in {seen}")
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
                 parts.append(unseen.assign(detector=run.detector["title"], place=place))
@@ -62,7 +68,10 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     for path in sorted([*folder.glob("tables/*.html"), *folder.glob("figures/*.png")]):
         spec = report.tables.get(path.stem)
         caption = path.with_suffix(".txt").read_text(encoding="utf-8")
-        item = {"name": path.stem, "caption": spec.lead if spec else caption}
+        item = {
+            "name": path.stem,
+            "caption": spec.lead if spec else caption,
+        }
         if path.suffix == ".html":
             item["table"] = path.read_text(encoding="utf-8")
         items[spec.notebook if spec else OTHERS].append(item)

@@ -104,11 +104,14 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
     averaged = ", ".join(table["mean_over"].unique()).split(", ")
-    kinds = [table["mean_over"] != "", table["within"], table["test_set"].isin(averaged)]
-    place = np.select(kinds, ["across", "within", ""], table["test_set"])
+    kinds = [
+        table["mean_over"] != "",
+        table["within"],
+        table["test_set"].isin(averaged),
+    ]
+    table["place"] = np.select(kinds, ["across", "within", ""], table["test_set"])
     contrast = table["detector"] + " − " + table["minus"]
     table["contrast"] = contrast.str.replace("^[^,]+, ", "", regex=True)  # such as "LAE, "
-    table["place"] = place
     return claims.with_published(table)
 
 
@@ -121,11 +124,9 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     tested = table.query("sanity and minus == '' and not collapsed_included")
     tested = tested.dropna(subset="value")
     # Older reports have further measures. These have no limit: NaN, which no value reaches.
-    limits = tested["metric"].map(metrics.SANITY_LIMITS)
-    reaches_limit = tested["value"] >= limits.astype(float)
-    map_fails = reaches_limit.groupby([tested["detector"], tested["map"]]).any()
-    verdicts = map_fails.map({True: "fails", False: "passes"})
-    return verdicts.rename("verdict")
+    limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
+    tested["verdict"] = np.where(tested["value"] >= limits, "fails", "passes")
+    return tested.groupby(["detector", "map"])["verdict"].min()  # "fails" comes first
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
