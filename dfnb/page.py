@@ -65,7 +65,7 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """
     items = defaultdict(list)
     folder = report.store.folder
-    for path in sorted([*folder.glob("tables/*.html"), *folder.glob("figures/*.png")]):
+    for path in sorted([*folder.glob("tables/*.html"), *folder.glob("figures/*.txt")]):
         spec = report.tables.get(path.stem)
         caption = path.with_suffix(".txt").read_text(encoding="utf-8")
         item = {
