@@ -114,7 +114,8 @@ def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
         across: There is one panel per value of this column, such as the test set.
         down: A panel has one line per value of this column, such as the detector.
     """
-    rows = rows.sort_values("mean_over", ascending=False, kind="stable")  # means come first
+    # Means come first, then sets like the one trained on.
+    rows = rows.sort_values(["mean_over", "within"], ascending=False, kind="stable")
     rows = rows.assign(panel=rows[across].str.wrap(16), seed=rows["by_seed"].str.split(", "))
     side_by_side = min(rows["panel"].nunique(), 5)
     lines = rows[down].nunique()

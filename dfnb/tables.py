@@ -200,8 +200,7 @@ def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
         "p, Holm": metrics.p_texts(holm(p)),
         "verdict": verdicts(rows),
     }
-    shown = [*columns, "seeds", "collapsed", "n", "clusters"]  # the last four are of the results
-    return rows.assign(**columns)[shown].convert_dtypes()
+    return rows.assign(**columns)[[*columns, "seeds"]].convert_dtypes()
 
 
 def verdicts(differences: pd.DataFrame) -> np.ndarray:

@@ -30,7 +30,7 @@ def results(names):
             by_seed = f"{value - 0.01:.4f}, {value + 0.01:.4f}"
             row = {"detector": name, "test_set": test_set, "value": value, "by_seed": by_seed}
             rows.append({**row, "low": value - 0.05, "high": value + 0.05})
-    return pd.DataFrame(rows).assign(minus="", mean_over="", metric="AUC")
+    return pd.DataFrame(rows).assign(minus="", mean_over="", within=False, metric="AUC")
 
 
 @pytest.mark.parametrize("count", [1, 12])
