@@ -6,8 +6,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
 from IPython import display, get_ipython
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
@@ -78,81 +78,93 @@ def source(code: type | Callable) -> display.Markdown:
     return display.Markdown(f"```python\n{inspect.getsource(code)}```")
 
 
-def with_legend(figure: Figure) -> Figure:
-    """Put the legend of the first axes above all axes."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",  # the style's constrained layout makes room for it
-        ncols=3,
-    )
-    return figure
-
-
 # ---------------------------------------------------------------- trainings
 
 
 def training_curves(phases: Sequence[StoredRun]) -> Figure:
-    """Loss terms by epoch, and validation AUC by epoch with the chosen epoch of the last phase.
+    """Each loss term and the validation AUC by epoch; dotted: the chosen epoch of the last phase.
 
     Args:
         phases: One training, or several in order, each started from the weights of the one before.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3))
     log = pd.concat([run.log for run in phases], ignore_index=True)
     log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
-    # One line per loss term; its legend is drawn above both axes.
-    log.filter(like="loss_").plot(ax=left, marker=".", colormap="tab10", legend=False)
-    log["validation_auc"].plot(ax=right, marker=".")
+    panels = log.filter(regex="loss_|validation_auc").plot(
+        subplots=True,  # a panel for each, as terms differ in size and some are equal
+        layout=(-1, 4),
+        figsize=(WIDTH, 4),
+        marker=".",
+        color="C0",
+    )
     last = phases[-1]
-    earlier_epochs = len(log) - len(last.log)
     chosen = last.record["chosen"]  # its epoch is counted from 1 within the phase
-    right.axvline(earlier_epochs + chosen["epoch"], linestyle=":")
-    left.set_title("training loss by epoch")
-    right.set_title("validation AUC, dotted: chosen epoch")
-    for axes in (left, right):
-        axes.locator_params("x", integer=True)
-    return with_legend(figure)
+    for axis in panels.flat:
+        axis.axvline(len(log) - len(last.log) + chosen["epoch"], linestyle=":")
+    return panels.flat[0].figure
 
 
 # ---------------------------------------------------------------- rows of the results
 
 
-def forest(rows: pd.DataFrame, column: str) -> Figure:
-    """A forest plot of the metric of the first row: each detector's mean with its interval.
+def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
+    """A forest plot: each value with its interval, and the strip of the values of its seeds.
 
     Args:
-        rows: Rows of the results.
-        column: There is one panel per value of this column, such as the test set. A panel has one
-            line per detector.
+        rows: Rows of the results, all of one metric.
+        across: There is one panel per value of this column, such as the test set.
+        down: A panel has one line per value of this column, such as the detector.
     """
-    first = rows.iloc[0]  # the figure has one metric, the table may have several
-    rows = rows[rows["metric"] == first["metric"]]
-    panels = rows.groupby(column, sort=False)
-    heights = panels.size() + 1  # of each panel, in lines: one per row and one title
-    # In inches: a line has 0.2, and the label below the panels 0.6.
-    figure, _ = plt.subplots(
-        len(panels),
-        sharex=True,
-        figsize=(WIDTH, 0.6 + 0.2 * heights.sum()),
-        height_ratios=heights,
+    # Means come first, then sets like the one trained on.
+    rows = rows.sort_values(["mean_over", "within"], ascending=False, kind="stable")
+    rows = rows.assign(panel=rows[across].str.wrap(16), seed=rows["by_seed"].str.split(", "))
+    side_by_side = min(rows["panel"].nunique(), 5)
+    lines = rows[down].nunique()
+    height = 1 + 0.2 * lines  # in inches
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
+        grid = seaborn.catplot(
+            rows.explode("seed").astype({"seed": float}),
+            x="seed",
+            y=down,
+            col="panel",
+            col_wrap=side_by_side,
+            height=height,
+            aspect=WIDTH / side_by_side / height,
+            jitter=False,  # its random numbers would make other bytes each time
+            color="0.6",
+            size=3,
+            zorder=1,  # behind the values
+        )
+    for name, axis in grid.axes_dict.items():
+        panel = rows[rows["panel"] == name]
+        axis.hlines(panel[down], panel["low"], panel["high"])
+        axis.plot(panel["value"], panel[down], "o")
+    if rows["minus"].any():  # differences
+        grid.refline(x=0)
+    grid.set(ylim=(lines - 0.5, -0.5))  # downwards, with half a line of margin
+    grid.set_titles("{col_name}")
+    return grid.set_axis_labels(rows["metric"].iloc[0], "").figure
+
+
+def heat_map(rows: pd.DataFrame, across: str, down: str) -> Figure:
+    """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
+
+    Args:
+        rows: Rows of the results, all of one metric.
+        across: A column of the results, such as the detector.
+        down: Another one, such as the test set.
+    """
+    values = rows.pivot_table("value", down, across, sort=False)
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
+    seaborn.heatmap(
+        values,
+        annot=True,
+        fmt=".3f",
+        cmap="cividis",
+        cbar=False,
     )
-    for axis, (name, of_panel) in zip(figure.axes, panels):
-        _draw_panel(axis, of_panel)
-        axis.set_title(name)
-    figure.supxlabel(f"{first['level']} {first['metric']}, 95 % interval, dots: seeds")
+    axis.set(
+        xlabel="",
+        ylabel="",
+        xticklabels=values.columns.str.wrap(16),
+    )
     return figure
-
-
-def _draw_panel(axis: Axes, rows: pd.DataFrame) -> None:
-    """Draw each detector's value, interval and values per seed; the first detector is on top."""
-    names = rows["detector"]  # categories on the y axis: the first is at 0, the next at 1
-    axis.plot(rows["value"], names, "o")
-    axis.hlines(names, rows["low"], rows["high"])
-    for name, by_seed in zip(names, rows["by_seed"]):  # by_seed: a text, "0.812, 0.834"
-        values = [float(value) for value in by_seed.split(", ")]
-        same_line = [name] * len(values)
-        axis.plot(values, same_line, ".", color="0.25", markersize=3)
-    axis.axvline(0.5, color="0.4", linestyle=":")  # the AUC of chance
-    axis.set_ylim(names.nunique() - 0.5, -0.5)  # downwards, with half a line of margin

@@ -1,4 +1,4 @@
-"""The page of a report: which detector is best, where it looks, the claims; all tables and figures.
+"""The page of a report: its finding, the leaderboard, maps, claims; all tables and figures.
 
 The page is one HTML file in the report's folder, made from ``page.html.jinja``. It needs no
 internet: its figures and the Markdown of its tables are files of the report.
@@ -8,59 +8,53 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Template
 
 from dfnb import figures, tables
 from dfnb.files import write_bytes
+from dfnb.results import MAIN
 
+# How the claims begin that the title answers.
+GENERALISES = "Generalises better than a plain classifier"
 # The heading of tables and figures that tables.yaml does not declare.
 OTHERS = "other_notebooks"
 
 
+def finding(report: tables.Report) -> str:
+    """The title of the page: the verdicts on the claims to generalise, in one sentence."""
+    verdicts = report.judged.query(f"claim.str.startswith('{GENERALISES}')")["verdict"]
+    supported = verdicts[verdicts.str.startswith("supported")]
+    if supported.empty:
+        return "No detector is shown to generalise better than a plain classifier"
+    papers = ", ".join(supported.index.unique("paper"))
+    return f"Shown to generalise better than a plain classifier: {papers}"
+
+
 def leaderboard(report: tables.Report) -> pd.DataFrame:
-    """The main table, ordered by the cross-dataset mean.
+    """The main detectors, ordered by the cross-dataset mean; those without it are last.
 
-    Detectors without that mean follow, by their highest value on any test set.
+    Columns are the video AUC within, across, across on each method that a variant alone did not see
+    in training, and on each test set that enters no mean, where the report has them.
     """
-    table = report.table("cross_dataset")
-    rows = report.rows("cross_dataset")  # one row per detector and test set, or mean over sets
-    rows["is_mean"] = rows["mean_over"] != ""
-    # True before False, then high before low.
-    means_first = rows.sort_values(["is_mean", "value"], ascending=False)
-    order = means_first["detector"].unique()  # by the first row of each
-    return table.reindex(order)
-
-
-def answer(report: tables.Report, best: str) -> str:
-    """A sentence that says how sure it is that ``best``, the first of the leaderboard, is best.
-
-    It compares the cross-dataset means.
-    """
-    means = report.rows("differences").query("mean_over != ''")
-    pairs = means.query("detector == @best or minus == @best")  # differences of best and another
-    if pairs.empty:
-        return f"{best} is compared with no other detector on datasets not trained on."
-    # A difference that is decided favours ``best``, which has the highest mean.
-    undecided = pairs[tables.verdicts(pairs) == "undecided"]
-    tied = {*undecided["detector"], *undecided["minus"]} - {best}
-    if tied:
-        names = ", ".join(sorted(tied))
-        return f"{best} is first, but cannot be told apart from {names}."
-    if pairs["seeds"].min() == 1:
-        return f"{best} is first; with one seed each, another training may turn that round."
-    return f"{best} is first; the intervals of its differences from all others exclude zero."
-
-
-def maps(report: tables.Report, detector: str) -> pd.DataFrame:
-    """How much of each map of a detector is on forged pixels, and how much would be by chance.
-
-    One row per map and test set. Beside energy and chance: the energy of the mean training mask as
-    the map ("constant"), and ``verdict``, that of the map's sanity check. Empty where no map was
-    measured.
-    """
-    table = report.table("attribution")
-    is_detector = table.index.isin([detector], level=0)  # the index is detector, map and test set
-    return table[is_detector].filter(regex="energy|chance|verdict")
+    rows = report.rows("cross_dataset")
+    best_first = rows.query("place == 'across'").sort_values("value", ascending=False)
+    parts = [rows.query("place == 'within'"), best_first]
+    for detector in report.detectors:
+        if detector.variant == MAIN and detector.runs[0].parameters["seen_methods"]:
+            run = detector.runs[0]
+            seen = ["all", *run.parameters["seen_methods"]]
+            where = {
+                "detector": detector.name,
+                "ablation": "any",
+                "method": "any",
+                "place": "across",
+            }
+            unseen = tables.chosen(report.results, where).query(f"method not in {seen}")
+            if len(unseen) == 1:
+                place = "unseen: " + unseen["method"]
+                parts.append(unseen.assign(detector=run.detector["title"], place=place))
+    table = tables.pivot(pd.concat([*parts, rows]), report.tables["cross_dataset"])
+    return table.reindex(dict.fromkeys([*best_first["detector"], *rows["detector"]]))
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
@@ -71,19 +65,16 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """
     items = defaultdict(list)
     folder = report.store.folder
-    # Each saved table or figure has a caption file of its name.
-    caption_paths = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
-    for path in sorted(caption_paths):
-        item = {"name": path.stem, "caption": path.read_text(encoding="utf-8")}
-        if path.parent.name == "tables":
-            csv = path.with_suffix(".csv")
-            # As text: numbers are shown as they were saved, and "nan" or nothing as such.
-            table = pd.read_csv(csv, dtype=str, keep_default_na=False)
-            item["table"] = table.to_html(index=False)
-        notebook = OTHERS
-        if path.stem in report.tables:
-            notebook = report.tables[path.stem].notebook
-        items[notebook].append(item)
+    for path in sorted([*folder.glob("tables/*.html"), *folder.glob("figures/*.txt")]):
+        spec = report.tables.get(path.stem)
+        caption = path.with_suffix(".txt").read_text(encoding="utf-8")
+        item = {
+            "name": path.stem,
+            "caption": spec.lead if spec else caption,
+        }
+        if path.suffix == ".html":
+            item["table"] = path.read_text(encoding="utf-8")
+        items[spec.notebook if spec else OTHERS].append(item)
     return dict(sorted(items.items()))
 
 
@@ -96,19 +87,13 @@ def rebuild(profile: str) -> Path:
     report = tables.Report(profile)
     for name, spec in report.tables.items():
         report.table(name)
-        if spec.figure:
+        if spec.draw:
             report.figure(name)
-    ranked = leaderboard(report)
-    best = next(iter(ranked.index), "")  # the name of the first detector, if there is any
-    templates = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=templates, autoescape=True)
-    page = environment.get_template("page.html.jinja")
-    text = page.render(
+    template = Path(__file__).with_suffix(".html.jinja").read_text(encoding="utf-8")
+    page = Template(template, autoescape=True).render(
         report=report,
-        leaderboard=ranked,
-        best=best,
-        answer=answer(report, best) if best else "This report has no main detectors.",
-        maps=maps(report, best),
+        title=finding(report),
+        leaderboard=leaderboard(report),
         sections=sections(report),
     )
-    return write_bytes(report.store.folder / "index.html", text.encode())
+    return write_bytes(report.store.folder / "index.html", page.encode())

@@ -53,6 +53,7 @@ class ResultRow:
     test_set: str = ""  # or CROSS_DATASET_MEAN, the mean over sets that were not trained on
     within: bool = False  # whether the test set is the one trained on, or the profile says so
     mean_over: str = ""  # the test sets of that mean
+    range: str = ""  # their lowest and highest value, as text
     method: str = ALL_METHODS  # or one manipulation method, with the same real units
     paired_methods: bool = False  # the test set has every method of every person, and methods are
     # compared, as in "swap − composite"; such a test set enters no mean
@@ -376,11 +377,13 @@ def _cross_dataset_means(
     for by_set in rows_by_quantity.values():
         parts = [by_set[name] for name in averaged_sets if name in by_set]
         # With other seeds on one set, the values of the sets could not be averaged seed by seed.
+        values = [part.value for part in parts]
         if len(parts) == len(averaged_sets) and len({row.seeds_list for row in parts}) == 1:
             mean = replace(
                 parts[0],
                 test_set=CROSS_DATASET_MEAN,
                 mean_over=", ".join(averaged_sets),
+                range=f"{min(values):.3f} – {max(values):.3f}",
                 compression="",
                 fingerprint="",
                 crop="",

@@ -4,7 +4,6 @@ Nothing here computes a metric, runs a network or reads a dataset: a report's ow
 to make its tables again on any machine.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +20,10 @@ from dfnb.settings import Closed, read_yaml
 from dfnb.statistics import holm
 from dfnb.store import Detector, StoredRun
 
+# Of the claims; a verdict follows from its own p, such as "p worse, Holm".
+FINDINGS = ["ours", "verdict", "p, Holm", "p worse, Holm", "p small, Holm"]
 MANIFEST = Path(__file__).with_suffix(".yaml")
-DECLARED = read_yaml(MANIFEST)  # keys: everywhere, tables, ablations; see the head of the file
+DECLARED = read_yaml(MANIFEST)  # its head explains the keys
 
 
 # ---------------------------------------------------------------- what is declared
@@ -37,13 +38,14 @@ class Spec(Closed):
     index: list[str] = Field(["detector"])
     columns: list[str] = Field(["test_set"])
     beside: list[str] = Field([])
-    figure: bool = False
+    draw: list[str] = Field([])
 
 
 def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Spec]:
-    """All tables by name: those of ``tables.yaml``, and for each ablation those of its template.
+    """All tables by name: those of ``tables.yaml``, and those of its templates.
 
-    The tables of an ablation are named ``<paper>_<ablation><ending>``.
+    The tables of an ablation are named ``<paper>_<ablation><ending>``, that of all variants of a
+    paper ``<paper>_variants``.
 
     Args:
         table: The :func:`extended` results.
@@ -66,6 +68,12 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
             "test_set": list(rows["test_set"]),
         }
         run = detector.runs[0]
+        variants = DECLARED["variants"]
+        entries[f"{detector.paper}_variants"] = {
+            **variants,
+            "notebook": run.detector["notebook"],
+            "where": {**variants["where"], "paper": detector.paper},
+        }
         prefix = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
         for ending, values in DECLARED["ablations"].items():  # ending of the name -> fields
             if "by_method" in ending and not run.parameters["seen_methods"]:
@@ -87,11 +95,23 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
 
     - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
       whether the map changes with the network's weights; empty if there was no check;
+    - ``place``: "across" of a cross-dataset mean, empty of the test sets in it, "within" of a test
+      set like the one trained on, else the test set;
+    - ``contrast``: the detector and what is subtracted;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     verdict_by_map = _sanity_verdicts(table)
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
+    averaged = ", ".join(table["mean_over"].unique()).split(", ")
+    kinds = [
+        table["mean_over"] != "",
+        table["within"],
+        table["test_set"].isin(averaged),
+    ]
+    table["place"] = np.select(kinds, ["across", "within", ""], table["test_set"])
+    contrast = table["detector"] + " − " + table["minus"]
+    table["contrast"] = contrast.str.replace("^[^,]+, ", "", regex=True)  # such as "LAE, "
     return claims.with_published(table)
 
 
@@ -104,11 +124,9 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     tested = table.query("sanity and minus == '' and not collapsed_included")
     tested = tested.dropna(subset="value")
     # Older reports have further measures. These have no limit: NaN, which no value reaches.
-    limits = tested["metric"].map(metrics.SANITY_LIMITS)
-    reaches_limit = tested["value"] >= limits.astype(float)
-    map_fails = reaches_limit.groupby([tested["detector"], tested["map"]]).any()
-    verdicts = map_fails.map({True: "fails", False: "passes"})
-    return verdicts.rename("verdict")
+    limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
+    tested["verdict"] = np.where(tested["value"] >= limits, "fails", "passes")
+    return tested.groupby(["detector", "map"])["verdict"].min()  # "fails" comes first
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -182,19 +200,16 @@ def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
         "p, Holm": metrics.p_texts(holm(p)),
         "verdict": verdicts(rows),
     }
-    shown = [*columns, "seeds", "collapsed", "n", "clusters"]  # the last four are of the results
-    return rows.assign(**columns)[shown].convert_dtypes()
+    return rows.assign(**columns)[[*columns, "seeds"]].convert_dtypes()
 
 
-def verdicts(differences: pd.DataFrame) -> pd.Series:
+def verdicts(differences: pd.DataFrame) -> np.ndarray:
     """Whether the interval of each difference is above zero or below zero; else "undecided".
 
     So are differences without an interval (NaN).
     """
-    texts = pd.Series("undecided", differences.index)
-    texts[differences["low"] > 0] = "above zero"
-    texts[differences["high"] < 0] = "below zero"
-    return texts
+    is_decided = [differences["low"] > 0, differences["high"] < 0]
+    return np.select(is_decided, ["above zero", "below zero"], "undecided")
 
 
 # ---------------------------------------------------------------- captions
@@ -231,17 +246,6 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
     return " ".join(sentences)
 
 
-def mixed_versions(detectors: Sequence[Detector], rows: pd.DataFrame) -> list[str]:
-    """The papers of which the rows compare or average trainings by several versions of its file."""
-    shown = {*rows["detector"], *rows["minus"]}
-    versions = defaultdict(set)  # title of the paper -> digests of its file
-    for detector in detectors:
-        if detector.name in shown:
-            for run in detector.runs:
-                versions[run.detector["title"]].add(run.parameters.get("paper_source"))
-    return [title for title, digests in versions.items() if len(digests) > 1]
-
-
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
     """Each test set of the rows: version, number of units, compression, frames per video, crop.
 
@@ -267,7 +271,7 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
-    """Save a table as CSV, Markdown and LaTeX, and its caption as text; returns the paths.
+    """Save a table as CSV, Markdown, LaTeX and HTML, and its caption as text; returns the paths.
 
     The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
     """
@@ -277,6 +281,7 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
         "csv": table.to_csv(index=False),
         "md": f"{markdown}\n\n{caption}\n",
         "tex": table.to_latex(index=False, escape=True),
+        "html": table.to_html(index=False, border=0),
         "txt": f"{caption}\n",
     }
     folder = report_folder(profile) / "tables"
@@ -291,7 +296,8 @@ def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Pat
 
 
 def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
-    """One row per run: its initial weights, the chosen epoch, and how many images it saw.
+    """One row per run: its initial weights, the version of its paper's file, the chosen epoch, and
+    how many images it saw.
 
     There are no times, so that a training that was interrupted gives the same table.
     """
@@ -302,6 +308,7 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
             chosen_epoch = run.record["chosen"]  # epoch, from 1, and auc, of validation frames
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {run.record['weights_from']}",
+                "code": str(run.parameters.get("paper_source"))[:8],  # of older runs unknown: None
                 "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",  # a row per epoch
                 "validation AUC": f"{chosen_epoch['auc']:.3f}",
                 "images seen": run.record["images_seen"],
@@ -327,7 +334,7 @@ def deviations(run: StoredRun) -> pd.DataFrame:
 def findings(judged: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`dfnb.claims.judge` for the claims that were tested."""
     tested = judged[judged["p"] != "–"]  # without a test there is no p value
-    return tested.reindex(columns=["ours", "verdict", "p, Holm"])
+    return tested.reindex(columns=FINDINGS)
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
@@ -395,26 +402,23 @@ class Report:
     def figure(self, name: str) -> Image | Markdown:
         """Draw the values of a table and save the figure; returns it, or :data:`NOTHING`.
 
-        The figure has one panel per value of the first of the declaration's ``columns``, such as
-        the test set.
+        Detectors that learned nothing are in the table alone.
         """
         rows = self.rows(name).dropna(subset="value")
+        rows = rows[~rows["collapsed"].str.fullmatch(r"(\d+) of \1")]
         if rows.empty:
             return NOTHING
-        panels, *_ = self.tables[name].columns
-        figure = figures.forest(rows, panels)
-        caption = self.caption(name)
-        paths = figures.save(figure, self.profile, name, caption)
+        rows = rows.query("metric == metric.iloc[0]")  # the table may have several
+        draw, across, down = self.tables[name].draw
+        figure = getattr(figures, draw)(rows, across, down)
+        paths = figures.save(figure, self.profile, name, self.caption(name))
         self.saved += paths
         return figures.shown(paths)
 
     def caption(self, name: str) -> str:
         """The text under a table or figure: what it shows, and how its numbers were made."""
         lead = self.tables[name].lead
-        rows = self.rows(name)
-        mixed = mixed_versions(self.detectors, rows)
-        mark = f" Trained by several versions of its code: {'; '.join(mixed)}." if mixed else ""
-        return f"{lead} {provenance(rows, self.profile)}{mark}"
+        return f"{lead} {provenance(self.rows(name), self.profile)}"
 
 
 NOTHING = Markdown("*This profile trains nothing for this.*")

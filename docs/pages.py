@@ -71,8 +71,8 @@ def expected(title: str) -> str:
     measured = next(dict(zip(header, row)) for row in rows if row[0] == title)
     return badge(
         f"**Cost:** {images:,} images per training; {part} {seconds:.0f} s on one thread of a CPU "
-        f"(median of {len(runs)}). **To expect:** video AUC {measured[header[1]]} on the dataset "
-        f"of training, {measured['cross-dataset mean']} across datasets."
+        f"(median of {len(runs)}). **To expect:** video AUC {measured['within']} on the dataset "
+        f"of training, {measured['across']} across datasets."
     )
 
 

@@ -30,17 +30,17 @@ def results(names):
             by_seed = f"{value - 0.01:.4f}, {value + 0.01:.4f}"
             row = {"detector": name, "test_set": test_set, "value": value, "by_seed": by_seed}
             rows.append({**row, "low": value - 0.05, "high": value + 0.05})
-    return pd.DataFrame(rows).assign(minus="", level="video", metric="AUC")
+    return pd.DataFrame(rows).assign(minus="", mean_over="", within=False, metric="AUC")
 
 
 @pytest.mark.parametrize("count", [1, 12])
 def test_names_and_labels_are_inside(count):
-    names = [f"Locate and Verify, annotation: {k} %, eyes" for k in range(count)]
-    figure = figures.forest(results(names), "test_set")
+    names = [f"annotation: {k} %, eyes − Locate and Verify" for k in range(count)]
+    figure = figures.forest(results(names), "test_set", "detector")
     figure.canvas.draw()
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == names
     for axes, test_set in zip(figure.axes, "ab"):
-        labels = axes.get_yticklabels()
-        assert [label.get_text() for label in labels] == names
         assert axes.get_title() == test_set
         for part in (axes.title, *labels):
             box = part.get_window_extent()
@@ -50,20 +50,30 @@ def test_names_and_labels_are_inside(count):
 
 def test_values_intervals_and_seeds_are_drawn_where_they_are():
     rows = results(["A", "B"]).iloc[:3]
-    axes = figures.forest(rows, "test_set").axes
+    axes = figures.forest(rows, "test_set", "detector").axes
     points, intervals, seeds = [], [], []
     for panel in axes:
-        places = dict(zip(panel.get_yticks(), "AB"))
+        assert panel.get_ylim() == (1.5, -0.5)  # the first detector is above
         points += [*zip(panel.lines[0].get_ydata(), panel.lines[0].get_xdata())]
-        for (low, place), (high, _) in panel.collections[0].get_segments():
-            intervals.append((places[place], low, high))
-        seeds += [line.get_xdata() for line in panel.lines if line.get_marker() == "."]
+        strips = [part.get_offsets() for part in panel.collections[:-1] if len(part.get_offsets())]
+        seeds += [place for strip in strips for place in strip.tolist()]
+        for (low, place), (high, _) in panel.collections[-1].get_segments():
+            intervals.append(("AB"[int(place)], low, high))
     by_panel = rows.sort_values("test_set", kind="stable")
     assert points == [*zip(by_panel["detector"], by_panel["value"])]
     assert intervals == [*zip(by_panel["detector"], by_panel["low"], by_panel["high"])]
-    expected = [[value - 0.01, value + 0.01] for value in by_panel["value"]]
+    expected = []
+    for row in by_panel.itertuples():
+        expected += [[row.value + error, "AB".index(row.detector)] for error in (-0.01, 0.01)]
     np.testing.assert_allclose(seeds, expected)
-    assert axes[0].get_ylim() == (1.5, -0.5)  # the first detector is above
+
+
+def test_a_matrix_has_a_column_per_detector_and_its_values():
+    rows = results(["A", "B"])
+    axes = figures.heat_map(rows, "detector", "test_set").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["A", "B"]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == [f"{value:.3f}" for value in rows.sort_values("test_set")["value"]]
 
 
 def test_a_saved_figure_has_the_same_bytes_and_its_caption():
@@ -98,7 +108,8 @@ def test_a_second_phase_goes_on_where_the_first_one_ended():
     figure = figures.training_curves(runs)
     curves = [list(line.get_xdata()) for line in figure.axes[1].lines]
     assert curves == [[1, 2, 3, 4, 5, 6], [5, 5]]  # the second is the chosen epoch
-    assert figure.legends[0].get_texts()[0].get_text() == "loss_cls"
+    names = [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes[:2]]
+    assert names == ["loss_cls", "validation_auc"]
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,15 @@ def text_of(path):
     return text.replace("\u00a0", " ")
 
 
-def test_the_page_has_an_answer_the_leaderboard_and_every_table(home):
+def test_the_page_has_its_finding_the_leaderboard_and_every_table(home):
     folder = home / "reports" / "hand"
     text = text_of(folder / "index.html")
-    assert "Baseline is first" in text
-    assert text.index("<th>Baseline</th>") < text.index("<th>Locate and Verify</th>")
+    assert "<h1>No detector is shown to generalise better than a plain classifier</h1>" in text
+    assert text.index("<td>Baseline</td>") < text.index("<td>Locate and Verify</td>")
     looks = text[text.index("Where does it look?") : text.index('id="claims"')]
-    assert "<th>shape</th>" in looks and "<td>fails</td>" in looks
+    assert "<td>Grad-CAM</td>" in looks and "shape" not in looks
+    for name in ("cross_dataset", "cross_dataset_matrix", "kinds", "lae_variants"):
+        assert f'src="figures/{name}.png"' in text
     for path in folder.glob("tables/*.md"):
         assert f'href="tables/{path.name}"' in text
     for link in re.findall(r'(?:href|src)="([^"#]+)"', text):
@@ -60,14 +62,22 @@ def test_the_same_scores_give_the_same_bytes_anywhere(home, monkeypatch):
     assert hashes() == before
 
 
-def test_the_answer_names_only_those_that_cannot_be_told_apart(home):
+def test_the_title_names_the_papers_whose_claim_is_supported(home):
     report = tables.Report("hand")
-    report.results = report.results.assign(low=-0.2, high=-0.1, seeds=3)
-    assert page.answer(report, "Baseline").endswith("from all others exclude zero.")
-    report.results = report.results.assign(seeds=1)
-    assert "with one seed each" in page.answer(report, "Baseline")
-    report.results = report.results[report.results["mean_over"] == ""]
-    assert "compared with no other" in page.answer(report, "Baseline")
+    report.judged["verdict"] = "supported, fragile"
+    papers = "locate_and_verify, exposing_the_deception, self_blended_images"
+    better = "generalise better than a plain classifier"
+    assert page.finding(report) == f"Shown to {better}: {papers}"
+
+
+def test_the_leaderboard_is_ranked_and_has_what_a_training_did_not_see(home):
+    for paper, strength in (("xception", 1), ("lae", 3)):
+        for role in (("", ""), ("without warp", "main")):
+            planted.write("unseen", paper, 0, role, strength)
+    table = page.leaderboard(tables.Report("unseen"))
+    assert list(table.index) == ["LAE", "Baseline"]
+    assert list(table.columns[:3]) == ["within", "across", "unseen: warp"]
+    assert list(table["unseen: warp"] != "–") == [True, False]  # only LAE saw swap alone
 
 
 def their(kind, profile, tool="Their tool"):

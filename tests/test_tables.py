@@ -45,18 +45,22 @@ def value(text):
 def test_the_main_table_has_the_mean_auc_of_the_seeds(report):
     table = report.table("cross_dataset")
     assert list(table.index) == ["Baseline", "Locate and Verify"]
-    assert list(table.columns) == [*planted.SETS, MEAN, "seeds", "collapsed"]
+    assert list(table.columns) == ["within", "across", "range", "collapsed"]
+    matrix = report.table("cross_dataset_matrix")
+    assert list(matrix.index) == [*planted.SETS, MEAN]
+    assert matrix["Baseline"].tolist()[::2] == table.loc["Baseline", ["within", "across"]].tolist()
     for test_set in planted.SETS:
         of_seeds = [planted.table(test_set, 3, f"xception---{seed}") for seed in (0, 1)]
         mean = np.mean([video_auc(frames) for frames in of_seeds])
-        assert value(table.loc["Baseline", test_set]) == pytest.approx(mean, abs=0.006)
+        assert value(matrix.loc[test_set, "Baseline"]) == pytest.approx(mean, abs=0.006)
+    low, high = table.loc["Baseline", "range"].split(" – ")
+    assert low == high and float(low) == pytest.approx(mean, abs=0.0006)  # of one other set
     assert list(table["collapsed"]) == ["0 of 2", "1 of 2"]
-    assert list(table["seeds"]) == [2, 1]
 
 
 def test_differences_are_paired_and_corrected(report):
     table = report.table("differences")
-    row = table.loc["Locate and Verify", "Baseline", B]
+    row = table.loc["Locate and Verify", "Baseline", MEAN]  # over B alone
     aucs = []
     for strength, run_id in ((1.5, "locate_and_verify---0"), (3, "xception---0")):
         aucs.append(video_auc(planted.table(B, strength, run_id)))
@@ -81,7 +85,8 @@ def test_differences_are_paired_and_corrected(report):
             ["p", "verdict"],
         ),
         ("overview", [("Baseline", 0), ("Baseline", 1)], ["start", "images seen"]),
-        ("lae_face_swap", ["LAE, face swap: main", "LAE, face swap: 0 %"], [A, B, MEAN]),
+        ("lae_face_swap", ["LAE, face swap: main", "LAE, face swap: 0 %"], [A, MEAN]),
+        ("lae_variants", ["face swap: main − LAE, face swap: 0 %"], ["within", "across"]),
         ("lae_face_swap_by_method", [("balanced accuracy", "LAE, face swap: main")], [f"{A}, all"]),
     ],
 )
@@ -89,7 +94,7 @@ def test_tables_are_the_choices_that_are_declared(report, name, index, columns):
     table = report.table(name)
     assert set(index) <= set(table.index) and set(columns) <= set(table.columns)
     names = {path.name for path in report.saved}
-    assert names == {f"{name}.{suffix}" for suffix in ("csv", "md", "tex", "txt")}
+    assert names == {f"{name}.{suffix}" for suffix in ("csv", "html", "md", "tex", "txt")}
 
 
 def test_by_method_are_only_ablations_that_saw_some_methods(report):
@@ -106,13 +111,10 @@ def test_captions_count_collapsed_runs(report):
     assert "All runs collapsed, and are shown: Baseline." in caption and "left out" not in caption
 
 
-def test_captions_tell_of_several_versions_of_a_paper(home):
+def test_the_overview_tells_versions_of_a_paper_apart(home):
     for seed, version in enumerate(("one", "two")):
         planted.write("versions", "xception", seed, paper_source=version)
-        planted.write("versions", "locate_and_verify", seed, paper_source="one")
-    caption = tables.Report("versions").caption("cross_dataset")
-    assert caption.endswith("Trained by several versions of its code: Baseline.")
-    assert "several versions" not in tables.Report("hand").caption("cross_dataset")
+    assert tables.Report("versions").table("overview")["code"].tolist() == ["one", "two"]
 
 
 def test_the_mean_mask_stands_beside_the_maps(report):
@@ -139,12 +141,13 @@ def test_means_over_different_sets_are_named_apart(report):
     is_other = (results["mean_over"] != "") & (results["detector"] == "Baseline")
     others = results.assign(mean_over=results["mean_over"].mask(is_other, "synth-c"))
     names = tables.chosen(others, {})["test_set"].unique()
-    assert list(names) == [A, B, f"{MEAN}: synth-c", f"{MEAN}: {B}"]
-    assert list(tables.chosen(results, {})["test_set"].unique()) == [A, B, MEAN]
+    assert list(names) == [A, f"{MEAN}: synth-c", f"{MEAN}: {B}"]
+    assert list(tables.chosen(results, {})["test_set"].unique()) == [A, MEAN]
+    assert list(tables.chosen(results, {"place": "any"})["test_set"].unique()) == [A, B, MEAN]
 
 
 def test_captions_name_the_conditions_and_what_is_refused(report):
-    chosen = tables.chosen(report.results, {})
+    chosen = tables.chosen(report.results, {"place": "any"})
     text = tables.provenance(chosen, "hand")
     assert "Trained on: synth-a. Seeds: 0; 0, 1." in text
     assert "Backbone and input: small 128 px; small 96 px. Started" in text
@@ -171,7 +174,8 @@ def test_what_a_report_has_nothing_for_is_one_sentence(report, monkeypatch):
 def test_a_table_is_saved_for_spreadsheets_markdown_and_latex(home):
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
     files = tables.save(table, "hand", "hard", "A caption_with 5 %.")
-    csv, markdown, tex, caption = (path.read_text(encoding="utf-8") for path in files)
+    csv, markdown, tex, page, caption = (path.read_text(encoding="utf-8") for path in files)
+    assert "<td>50 % &amp; #1</td>" in page
     assert csv == "row,a_b\nr,50 % & #1\ns,–\n" and caption == "A caption_with 5 %.\n"
     assert "| r     | 50 % & #1 |" in markdown and markdown.endswith("A caption_with 5 %.\n")
     assert tex.startswith("\\begin{tabular}") and r"50 \% \& \#1" in tex
