@@ -101,14 +101,6 @@ def test_unusable_names_are_explained(call, name, message):
         call(name, pretrained=False)
 
 
-def test_null_is_the_normalisation_of_the_weights():
-    efficientnet = {"backbone": "tf_efficientnet_b4.aa_in1k", "mean": None, "std": None}
-    settings = Settings(**efficientnet)
-    assert settings.mean == (0.485, 0.456, 0.406) and settings.std == (0.229, 0.224, 0.225)
-    with pytest.raises(DfnbError, match="mean"):
-        Settings.check({"backbone": "no_such_network", "mean": None}, "profile.yaml")
-
-
 def test_another_backbone_brings_the_input_of_its_weights():
     vit = Settings.check({"backbone": "vit_small_patch14_dinov2.lvd142m"}, "profile.yaml")
     assert vit.mean == (0.485, 0.456, 0.406) and vit.interpolation == "bicubic"
