@@ -147,17 +147,7 @@ class Trainer:
 
     def _sampler(self) -> EpochSampler:
         """The order of the epochs; on several devices, the part of it that this one sees."""
-        frames = self.splits["train"]
-        sampler = EpochSampler(
-            frames,
-            self.settings.batch_size,
-            self.seed,
-            self.settings.images_per_epoch,
-            self.settings.oversampling,
-            self.settings.images_per_frame,
-            frames.attrs.get("always", ()),  # set by Settings.visible
-            self.settings.pairs,
-        )
+        sampler = EpochSampler(self.splits["train"], self.settings, self.seed)
         if sampler.unpaired:
             self._print(f"{sampler.unpaired} fake frames without their original are left out")
         sampler.rank = self.fabric.global_rank
