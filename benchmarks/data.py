@@ -119,7 +119,8 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     folder.mkdir(parents=True)
     table = {name: pa.array(values).cast(frames.COLUMNS[name]) for name, values in columns.items()}
     pq.write_table(pa.table(table, schema=pa.schema(frames.COLUMNS)), folder / "frames.parquet")
-    write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
+    outputs = [folder / "frames.parquet"]
+    write_record(folder / "record.json", {"rows": rows}, outputs, fingerprint="none", n={})
     return folder
 
 

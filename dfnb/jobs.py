@@ -444,15 +444,9 @@ def finish(
 
     Returns the record.
     """
-    record = {
-        "parameters": p.model_dump(mode="json"),
-        **entries,
-        **clock.usage(),
-        "environment": records.environment(),
-        "outputs": {path.name: files.sha256(path) for path in outputs},
-    }
-    files.write_json(files.home() / _record_path(p.profile, notebook), record)
-    return record
+    path = files.home() / _record_path(p.profile, notebook)
+    values = p.model_dump(mode="json")
+    return records.write_record(path, values, outputs, **entries, **clock.usage())
 
 
 def _record_path(name: str, notebook: str) -> Path:

@@ -350,17 +350,18 @@ class Trainer:
             images_seen += self.start.record["images_seen"]
         # The defaults of a paper's Settings are its published values.
         published = self.paper.Settings().model_dump(mode="json")
+        weights = self.folder / "best.safetensors"
         write_record(
-            self.folder,
+            self.folder / "record.json",
             self.parameters,
-            ["config.json", "best.safetensors"],
+            [self.folder / "config.json", weights],
             faces=faces_of(train_set),  # so that a score of a picture needs no dataset
             detector={**self.paper.PAPER._asdict(), "defaults": published},
             rule=rule,
             chosen=progress.chosen,
             validation_threshold=progress.validation_threshold,
             weights_from=self.network.weights_from,
-            weights_sha256=sha256(self.folder / "best.safetensors"),
+            weights_sha256=sha256(weights),
             frozen_sha256=tensors_sha256(self.frozen) if self.frozen else "",
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
