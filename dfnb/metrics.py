@@ -386,18 +386,14 @@ def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
     (tables, THRESHOLD_REPLICATES), at ``data.thresholds``; up to a constant, which has no variance.
     """
     label = data.design.label
-    # What a unit that is not called fake takes from the share; in balance, a real one adds to it.
+    # What a unit that is called fake adds to the share; in balance, a real one takes from it.
     weight = np.full(len(label), 1 / len(label))
     if balanced:
         units_of_class = np.where(label, label.sum(), (~label).sum())
         weight = (label - 0.5) / units_of_class
     moved = []
     for score, limits in zip(data.columns["score"], data.thresholds):
-        order = np.argsort(score)
-        taken = np.append(0, weight[order].cumsum())  # (n + 1,), by the k lowest scores together
-        # "right": a score that equals the threshold is not called fake.
-        not_called = np.searchsorted(score[order], limits, side="right")
-        moved.append(-taken[not_called])
+        moved.append([weight @ (score > limit) for limit in limits])
     return np.array(moved)
 
 
