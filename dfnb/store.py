@@ -257,10 +257,18 @@ class Report:
 
     Args:
         profile: Name of the report; one that does not exist has no detectors.
+
+    Attributes:
+        folder: Of the report.
+        profile: The profile as it was when the scores were made; empty where there is none.
+        grid: The grid of the profile, such as its lists of test sets.
     """
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
+        path = self.folder / "profile.yaml"  # as it was when the scores were made
+        self.profile: dict[str, Any] = read_yaml(path) if path.exists() else {}
+        self.grid: dict[str, Any] = self.profile.get("grid", {})
         # Every file is read once per object. Caches of the class would keep all objects alive.
         self.test_set = cache(self.test_set)
         self._tables_of = cache(self._tables_of)
@@ -286,15 +294,18 @@ class Report:
             detectors.append(Detector(tool))
         return detectors
 
-    def test_sets(self, detector: Detector) -> list[str]:
-        """The test sets on which a detector has scores or measures."""
-        test_sets = [condition.test_set for condition in self._conditions(detector)]
-        return list(dict.fromkeys(test_sets))
+    def conditions(self, detector: Detector) -> list[Condition]:
+        """The conditions under which any run of a detector has a table, each once.
 
-    def conditions(self, detector: Detector, test_set: str) -> list[Condition]:
-        """The conditions on a test set under which any run of a detector has a table."""
-        conditions = self._conditions(detector)
-        return [condition for condition in conditions if condition.test_set == test_set]
+        They are in the order of its score files.
+        """
+        if not detector.runs:
+            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
+            return [Condition(path.stem) for path in paths]
+        conditions = {}  # a set that keeps its order: only the keys are used
+        for run in detector.runs:
+            conditions.update(self._tables_of(run.id))
+        return list(conditions)
 
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_METADATA`."""
@@ -353,17 +364,6 @@ class Report:
         return detectors
 
     @property
-    def profile(self) -> dict[str, Any]:
-        """The profile as it was when the scores were made; empty where the report has none."""
-        path = self.folder / "profile.yaml"
-        return read_yaml(path) if path.exists() else {}
-
-    @property
-    def grid(self) -> dict[str, Any]:
-        """The grid of the profile, such as its lists of test sets."""
-        return self.profile.get("grid", {})
-
-    @property
     def claims(self) -> str:
         """The name of the file of claims that are judged here."""
         return self.profile.get("claims", "claims")
@@ -376,16 +376,6 @@ class Report:
                 for variant in variants:
                     roles.append((notebook, ablation, variant))
         return roles
-
-    def _conditions(self, detector: Detector) -> list[Condition]:
-        """All conditions of a detector, without repeats, in the order of its score files."""
-        if not detector.runs:
-            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
-            return [Condition(path.stem) for path in paths]
-        conditions = {}  # a set that keeps its order: only the keys are used
-        for run in detector.runs:
-            conditions.update(self._tables_of(run.id))
-        return list(conditions)
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
         """The stored rows of a run by condition, including those that notebooks added.

@@ -65,8 +65,7 @@ def test_a_table_is_read_as_it_was_written():
     report = Report("demo")
     (detector,) = report.detectors()
     assert detector.runs[0].id == "x-1" and detector.runs[0].log["loss_total"].tolist() == [0.7]
-    assert report.test_sets(detector) == ["a", "b"]
-    assert report.conditions(detector, "a") == list(tables)[:2]
+    assert report.conditions(detector) == list(tables)
     for condition, written in tables.items():
         (table,) = report.read(detector, condition)
         frames = written[KEYS].reset_index(drop=True)
@@ -90,9 +89,9 @@ def test_an_addition_is_read_with_the_run():
     more = {Condition("a", map="edges"): scores()[12:]}
     write("x-1", record(), tables=more, what="attribution")
     (detector,) = Report("demo").detectors()
-    assert Condition("a", map="edges") in Report("demo").conditions(detector, "a")
+    assert Condition("a", map="edges") in Report("demo").conditions(detector)
     write("x-1", record())  # scored once more
-    assert len(Report("demo").conditions(detector, "a")) == 2
+    assert len(Report("demo").conditions(detector)) == 2
 
 
 def test_detectors_stand_in_the_order_of_notebooks_and_of_the_profile():
@@ -164,7 +163,7 @@ def their(table, folder="their tool"):
     table.to_csv(path, index=False)
     report = Report("demo")
     tool = report.detectors()[-1]
-    assert (tool.name, tool.runs, report.test_sets(tool)) == (folder, (), ["a"])
+    assert (tool.name, tool.runs, report.conditions(tool)) == (folder, (), [Condition("a")])
     return report.read(tool, Condition("a"))[0]
 
 
