@@ -57,7 +57,7 @@ def output_of(monkeypatch, capsys):
     ("words", "sentence"),
     [
         (("run", "dmeo"), "there is no profile 'dmeo'"),
-        (("train", "mine", "x"), "has no training x"),
+        (("train", "mine", "x"), "has no training 'x'"),
         (("report", "../x"), "../x"),
         (("synth", "synth-z"), "no embedded dataset is named synth-z; they are"),
         (("prepare", "nowhere"), "nowhere"),
