@@ -80,10 +80,8 @@ def source(code: type | Callable) -> display.Markdown:
 
 def with_legend(figure: Figure) -> Figure:
     """Put the legend of the first axes above all axes."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
-        handles,
-        labels,
+        *figure.axes[0].get_legend_handles_labels(),
         loc="outside upper center",  # the style's constrained layout makes room for it
         ncols=3,
     )

@@ -91,8 +91,12 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(fetched, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "name", "message"),
     [
-        (backbones.create, "legacy_xceptoin", "no backbone 'legacy_xceptoin'; timm.list_models()"),
-        (backbones.create, "resnet18.nonsense", "backbone 'resnet18.nonsense': Invalid"),
+        (backbones.create, "legacy_xceptoin", "backbone 'legacy_xceptoin' is not valid for timm"),
+        (
+            backbones.create,
+            "resnet18.nonsense",
+            "'resnet18.nonsense' is not valid for timm (RuntimeError: Invalid",
+        ),
         (backbones.stages, "resnet18", "use legacy_xception or dfnb_plain7"),
     ],
 )

@@ -20,11 +20,6 @@ from dfnb.settings import DfnbError, suggestion
 MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def names() -> list[str]:
-    """The names of all papers, in the order of their notebooks."""
-    return list(modules())
-
-
 def notebooks() -> dict[str, str]:
     """Name of the notebook → name of the paper, for all papers, in the order of the notebooks."""
     return {paper.PAPER.notebook: name for name, paper in modules().items()}
