@@ -116,8 +116,9 @@ def load(profile: str) -> pd.DataFrame:
     # The table keeps the hashes of the files that it was made from, and what columns there were.
     # The claims, because they name further pairs of detectors to compare.
     claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
-    hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
-    hashes["grid"] = report.grid  # it sorts the test sets
+    columns = list(ResultRow.__annotations__)
+    # The grid sorts the test sets.
+    hashes = {"claims": claims_hash, "columns": columns, "grid": report.grid}
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)

@@ -174,15 +174,20 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
     pd.testing.assert_frame_equal(per_frame[KEYS].astype(ours[KEYS].dtypes), ours[KEYS])
     assert per_frame.attrs["seed"] is None and per_frame.attrs["fingerprint"] == "first"
     videos = ours.drop_duplicates("video")[["video", "label", "score"]]
-    assert their(videos)["frame"].tolist() == [-1] * 8
+    per_video = their(videos.assign(score=range(8)))
+    assert per_video["frame"].tolist() == ours["frame"].tolist()
+    means = per_video.groupby("video", observed=True)["score"]
+    assert means.max().equals(means.min()) and means.ngroups == 8
+    exported = videos["video"].map(lambda video: store.exported_id("first", video))
+    unnamed = their(videos[["score"]].assign(video=exported, score=30.0))
+    assert unnamed[["label", "video"]].equals(per_frame[["label", "video"]])
     unsound = [
-        (videos.iloc[1:], "video a with label 0"),
-        (videos.replace({"video": {"c": "unknown"}}), "video c with label 0"),
-        (videos.assign(label=1 - videos["label"]), "video a with label 0"),
-        (videos.assign(label=videos["label"] + 0.5), r"a\.csv: .* label of row 1 is no whole"),
-        (ours.assign(frame=0.5), "frame or label of row 1"),
-        (videos.assign(score=30.0), "score that is NaN or outside"),
-        (videos.drop(columns="label"), "needs the columns video, label and score"),
+        (videos.iloc[1:], "such as of video a with label 0"),
+        (videos.replace({"video": {"c": "unknown"}}), "such as of video c"),
+        (videos.assign(label=1 - videos["label"]), "of 24 of 24 frames, such as of video a"),
+        (videos.drop(columns="score"), "needs the columns video and score"),
+        (videos.assign(score="high"), "could not convert string to float"),
+        (pd.concat([videos, videos]), "each video, or frame, once"),
     ]
     for table, problem in unsound:
         with pytest.raises(DfnbError, match=problem) as error:
