@@ -119,7 +119,8 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     folder.mkdir(parents=True)
     table = {name: pa.array(values).cast(frames.COLUMNS[name]) for name, values in columns.items()}
     pq.write_table(pa.table(table, schema=pa.schema(frames.COLUMNS)), folder / "frames.parquet")
-    write_record(folder, {"rows": rows}, ["frames.parquet"], fingerprint="none", n={})
+    outputs = [folder / "frames.parquet"]
+    write_record(folder / "record.json", {"rows": rows}, outputs, fingerprint="none", n={})
     return folder
 
 
@@ -146,7 +147,7 @@ def opening(folder: Path) -> dict[str, float]:
     open_mb = peak_mb() - before
     split_s, train = timed(lambda: select(table, "train"))
     method_s, _ = timed(lambda: select(table, "train", ["FaceSwap"]))
-    sampler = EpochSampler(train, 32, seed=0)
+    sampler = EpochSampler(train, xception.Settings(batch_size=32, oversampling=None), seed=0)
     order_s, order = timed(lambda: sampler.order(0))
     if not (order == sampler.order(0)).all():
         raise AssertionError("the order of an epoch differs from itself")
@@ -375,11 +376,15 @@ def loading(
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    warmup = 10
     values = {
         "backbone": backbone,
         "image_size": size,
         "pretrained": False,
         "augmentation": "light",
+        "batch_size": batch,
+        "oversampling": None,
+        "images_per_epoch": batch * (steps + warmup),
     }
     settings = xception.Settings.check(values, "the options")
     network = xception.Network(settings).to(device, memory_format=torch.channels_last).train()
@@ -391,10 +396,9 @@ def loading(
         optimiser.step()
         optimiser.zero_grad()
 
-    warmup = 10
     with tempfile.TemporaryDirectory() as scratch:
         table = drawn_crops(Path(scratch, "crops"), 200, 32, size)
-        sampler = EpochSampler(table, batch, 0, limit=batch * (steps + warmup))
+        sampler = EpochSampler(table, settings, 0)
         dataset = FrameDataset(table, settings, seed=0)
         batches = loader(dataset, sampler, workers, pin=device == "cuda")
         seconds = waits(batches, train_step, device, steps, warmup)

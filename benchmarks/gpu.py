@@ -595,7 +595,8 @@ def waiting_of(
     is_alone = name == "loader alone"
     warmup = 2 * scoring.WORKERS + 4  # the batches that wait in the queues at the start
     limit = settings.batch_size * (warmup + count)
-    sampler = EpochSampler(crops, settings.batch_size, 0, limit, settings.oversampling)
+    limited = settings.model_copy(update={"images_per_epoch": limit})
+    sampler = EpochSampler(crops, limited, 0)
     dataset = FrameDataset(crops, settings, seed=0)
     batches = loader(dataset, sampler, scoring.WORKERS, pin=device == "cuda")
 

@@ -351,7 +351,6 @@ def published(names: Iterable[str]) -> pd.DataFrame:
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):
         table = pd.read_csv(path, dtype={"value": float})
-        table = table.rename(columns={"level(frame/video/image)": "level"})
     parts = [table.head(0)]  # the columns, where no name is given
     for name in names:
         is_named = table["paper"].str.startswith(name) | (table["method"] == name)

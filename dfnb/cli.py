@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import dfnb
 from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -25,14 +22,9 @@ Workers = Annotated[
 ]
 
 
-def _known_profile(name: str) -> str:
-    files.profile_path(name)  # raises DfnbError before anything slow is imported
-    return name
-
-
 ProfileName = Annotated[
     str,
-    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …", callback=_known_profile),
+    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …"),
 ]
 
 commands = typer.Typer(
@@ -61,21 +53,8 @@ def app() -> None:
         raise
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dfnb {dfnb.__version__}")
-        raise typer.Exit
-
-
 @commands.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
+def options() -> None:
     """Reproduce papers on deepfake detection: make data, run a profile, make its report."""
 
 
@@ -130,6 +109,7 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from matplotlib import pyplot
 
     from dfnb import figures, pictures, scoring
     from dfnb.data.faces import detector_path
@@ -153,26 +133,17 @@ def score(
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        _save(figure, panel)
+        figure.savefig(panel)
+        pyplot.close(figure)  # frees its memory
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
-        table = pd.DataFrame(rows, columns=["file", "score", "frames"])
-        files.write_bytes(csv, table.to_csv(index=False).encode())
+        pd.DataFrame(rows).to_csv(csv, index=False)
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
     if detector.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    """Save a figure, complete or not at all, and free its memory."""
-    from matplotlib import pyplot
-
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary)
-    pyplot.close(figure)
 
 
 @commands.command()
@@ -197,6 +168,41 @@ def report(
     from dfnb import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
+
+
+@commands.command()
+def export(test_sets: list[str], folder: Path) -> None:
+    """Export test sets for another tool: crops as PNG, and the list frames.csv.
+
+    Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
+    of crops and videos are hashes, which prevents accidents, not cheating.
+    """
+    from dfnb import export
+
+    table = export.export(test_sets, folder)
+    typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")
+
+
+@commands.command()
+def judge(
+    scores: list[Path],
+    on: Annotated[
+        list[str],
+        typer.Option(help="A test set, may be repeated; the first sets the threshold."),
+    ],
+    report: Annotated[str, typer.Option(help="Compare with the detectors of reports/REPORT.")] = "",
+) -> None:
+    """Judge another tool by its scores alone, and make a page.
+
+    SCORES is a CSV per detector, which has the file's name. Its columns are test_set, video (its
+    name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame where
+    frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
+    reports/judged-<the first file's name>, and replaces an earlier one of that name.
+    """
+    from dfnb import judge
+
+    path = judge.judge(scores, on, report)
+    typer.echo(f"report, in place of any earlier one: {path}")
 
 
 @commands.command()
@@ -226,15 +232,11 @@ def synth(
 
 @commands.command()
 def data() -> None:
-    """List the published datasets and how to get access to them.
-
-    The list shows how many videos of each are prepared here, and the size of the download.
-    """
+    """List the published datasets, how to get access to them, and the size of the download."""
     from dfnb.data import published
 
     for row in published.overview().itertuples():
-        typer.echo(f"{row.Index}: {row.prepared_videos} videos are prepared")
-        typer.echo(f"  access: {row.access}\n  space: {row.space}")
+        typer.echo(f"{row.Index}\n  access: {row.access}\n  space: {row.space}")
 
 
 @commands.command()

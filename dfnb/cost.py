@@ -46,14 +46,8 @@ def images(p: TrainingParameters) -> int:
     total = 0
     settings = p.settings()  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
-        sampler = EpochSampler(
-            settings.visible(frames, p.seed, None),  # None: no run of a phase before is there
-            settings.batch_size,
-            p.seed,
-            settings.images_per_epoch,
-            settings.oversampling,
-            settings.images_per_frame,
-        )
+        visible = settings.visible(frames, p.seed, None)  # None: no run of a phase before is there
+        sampler = EpochSampler(visible, settings, p.seed)
         # The sampler is made for its n alone, the number of frames in an epoch.
         total += settings.epochs * sampler.n * settings.images_per_frame
         settings = settings.before()

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from dfnb.settings import DfnbError, check_name, explained, plain, read_mapping, read_yaml
+from dfnb.settings import (
+    DfnbError,
+    check_name,
+    explained,
+    plain,
+    read_mapping,
+    read_yaml,
+    suggestion,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,12 +67,12 @@ def find(relative: str) -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` that lists the others."""
+    """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` if there is none."""
     folder = find("notebooks") / "profiles"
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        available = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
-        raise DfnbError(f"there is no profile {name!r} in {folder}: {available}")
+        known = sorted(other.stem for other in folder.glob("*.yaml"))
+        raise DfnbError(f"there is no profile {name!r} in {folder}{suggestion(name, known)}")
     return path
 
 
@@ -195,9 +203,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
-    """Write a JSON object atomically; ``indent`` None makes it compact."""
-    separators = None if indent else (",", ":")  # None: json's own, with spaces
-    text = json.dumps(content, indent=indent, separators=separators, default=plain)
+    """Write a JSON object atomically; ``indent`` None writes it in one line."""
+    text = json.dumps(content, indent=indent, default=plain)
     write_bytes(path, f"{text}\n".encode())
 
 

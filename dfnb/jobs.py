@@ -19,7 +19,7 @@ from dfnb import corrupt, files, papers, parameters, records, scoring, store, sy
 from dfnb.attribution import measures
 from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
 from dfnb.runs import Run
-from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml
+from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
 from dfnb.store import Condition, Role
 
 MAIN: Role = ("", "")  # of a paper's training in the grid
@@ -177,9 +177,9 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
     for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
         known.update(of_notebook)
         kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
-    unknown = set(ablations) - known
-    if unknown:
-        raise DfnbError(f"{path} has no ablation {min(unknown)!r}; it has {sorted(known)}")
+    for title in ablations:
+        if title not in known:
+            raise DfnbError(f"{path} has no ablation {title!r}{suggestion(title, sorted(known))}")
     return content.model_copy(update={"ablations": kept})
 
 
@@ -260,16 +260,9 @@ def _training(p: TrainingParameters, role: Role, train_set: str, allow_random: b
     ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace
     pretrained ones that cannot be fetched.
     """
-    arguments = {
-        "paper": p.paper,
-        "train_set": p.train_set,
-        "settings": p.settings(),
-        "seed": p.seed,
-        "seen_methods": p.seen_methods,
-        "devices": p.devices,
-        "allow_random": allow_random,
-        "frames_per_video": p.frames_per_video,
-    }
+    shared = {"paper", "train_set", "seed", "seen_methods", "devices", "frames_per_video"}
+    arguments = p.model_dump(include=shared)
+    arguments.update(settings=p.settings(), allow_random=allow_random)
     run_id = train.run_id(train.run_parameters(**arguments))
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones
     return Job(
@@ -347,11 +340,11 @@ def ensure_trained(name: str) -> None:
 
 
 def train_job(name: str, job_name: str) -> Run:
-    """Do the training of that name; raises :class:`DfnbError` that lists those of the profile."""
+    """Do the training of that name; raises :class:`DfnbError` with the nearest if there is none."""
     trainings = {job.name: job for job in plan(name) if job.kind == "training"}
     if job_name not in trainings:
-        available = ", ".join(trainings) or "none"
-        raise DfnbError(f"profile {name} has no training {job_name}; it has {available}")
+        nearest = suggestion(job_name, trainings)
+        raise DfnbError(f"profile {name} has no training {job_name!r}{nearest}")
     return train_and_score(trainings[job_name])
 
 
@@ -444,15 +437,9 @@ def finish(
 
     Returns the record.
     """
-    record = {
-        "parameters": p.model_dump(mode="json"),
-        **entries,
-        **clock.usage(),
-        "environment": records.environment(),
-        "outputs": {path.name: files.sha256(path) for path in outputs},
-    }
-    files.write_json(files.home() / _record_path(p.profile, notebook), record)
-    return record
+    path = files.home() / _record_path(p.profile, notebook)
+    values = p.model_dump(mode="json")
+    return records.write_record(path, values, outputs, **entries, **clock.usage())
 
 
 def _record_path(name: str, notebook: str) -> Path:

@@ -15,13 +15,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dfnb import metrics, scoring
+from dfnb import metrics, scoring, test_sets
 from dfnb.data.frames import (
     Arrays,
     Pixels,
     load_frames,
     select,
-    thinned,
     unlabelled,
 )
 from dfnb.data.loading import StoredFrames
@@ -53,10 +52,9 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         dataset = dfnb.load_dataset("smoke-b", "test")
         dataset[0].image.shape, dataset.table["method"].value_counts()
     """
-    frames = select(load_frames(name), split)
     if split == "test":
-        frames = thinned(frames, scoring.TEST_FRAMES)
-    return StoredFrames(frames)
+        return StoredFrames(test_sets.load(name))
+    return StoredFrames(select(load_frames(name), split))
 
 
 def create_model(name: str) -> Run:
@@ -126,9 +124,8 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
     if not items:
         raise DfnbError("there is nothing to score: data is empty")
     if detect:
-        crop = {}  # as ``dfnb prepare`` cuts by default
-        if isinstance(model, Run):
-            crop = model.faces
+        # {}: as ``dfnb prepare`` cuts by default
+        crop = model.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
         return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))
     if isinstance(items[0], (str, Path)):

@@ -20,7 +20,7 @@ that share people) by one of four methods (column ``interval_method`` of the res
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from dfnb.statistics import (
     Spread,
     auc,
     bootstrap_curve_metrics,
+    bootstrap_quantile,
     class_mean,
     curve_metrics,
 )
@@ -57,8 +58,11 @@ LOCALISATION = {
 }
 CONSTANT = "constant "  # prefix: the measure, with the mean training mask as the map
 CURVE_METRICS = ("EER", "AP")
-METRICS = ("AUC", *CURVE_METRICS, "accuracy", "balanced accuracy", "Brier")
-# Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed.
+RANKED = ("AUC", *CURVE_METRICS)  # need no more of scores than their order
+METRICS = (*RANKED, "accuracy", "balanced accuracy", "Brier")
+FALSE_ALARM_RATE = 0.05  # the share of real frames above a detector's threshold, see threshold_of
+# Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed;
+# that of another tool is of the real frames of its first test set.
 AT_THRESHOLD = "accuracy at 5% validation FPR"
 FALSE_ALARMS = "false alarms"  # the share of this test set's real frames above that threshold
 CALLED = "called fake"  # the share of all frames above it
@@ -99,6 +103,24 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )
     return scores
+
+
+def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
+    """The score that at most :data:`FALSE_ALARM_RATE` of the real frames exceed.
+
+    Returns, for the ``attrs`` of other score tables, ``threshold``; as ``threshold_clusters`` the
+    number of clusters (people, mostly) that the real frames come from; and
+    ``threshold_replicates``, what the threshold might have been on other clusters.
+    """
+    real = frames[frames["label"] == 0]
+    # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
+    threshold = np.quantile(real["score"], 1 - FALSE_ALARM_RATE, method="inverted_cdf")
+    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARM_RATE)
+    return {
+        "threshold": float(threshold),
+        "threshold_clusters": real["cluster"].nunique(),
+        "threshold_replicates": replicates.tolist(),
+    }
 
 
 # ---------------------------------------------------------------- the units of several tables
@@ -200,8 +222,6 @@ def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
         means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
         # Rounding, because the noise of float64 must not rank videos whose means are equal.
         return means.round(12).reset_index()
-    if (frames["frame"] < 0).any():  # how the store marks scores of whole videos
-        raise DfnbError("a score table has one score per video: no frame level")
     return frames
 
 
@@ -386,18 +406,14 @@ def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
     (tables, THRESHOLD_REPLICATES), at ``data.thresholds``; up to a constant, which has no variance.
     """
     label = data.design.label
-    # What a unit that is not called fake takes from the share; in balance, a real one adds to it.
+    # What a unit that is called fake adds to the share; in balance, a real one takes from it.
     weight = np.full(len(label), 1 / len(label))
     if balanced:
         units_of_class = np.where(label, label.sum(), (~label).sum())
         weight = (label - 0.5) / units_of_class
     moved = []
     for score, limits in zip(data.columns["score"], data.thresholds):
-        order = np.argsort(score)
-        taken = np.append(0, weight[order].cumsum())  # (n + 1,), by the k lowest scores together
-        # "right": a score that equals the threshold is not called fake.
-        not_called = np.searchsorted(score[order], limits, side="right")
-        moved.append(-taken[not_called])
+        moved.append([weight @ (score > limit) for limit in limits])
     return np.array(moved)
 
 

@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from dfnb.attribution import maps
-from dfnb.data.frames import Pixels, load_frames, select
-from dfnb.data.loading import as_batch, pictures
+from dfnb.data.frames import load_frames, select
+from dfnb.data.loading import StoredFrames, as_batch, pictures
 from dfnb.figures import MAP, WIDTH
 from dfnb.papers.contract import outputs_of
 from dfnb.runs import Run
@@ -119,18 +119,17 @@ def sample_grid(
     A row has the first frame of each of at most ``columns / 2`` videos, twice.
     """
     frames = select(load_frames(name), split)
-    pixels = Pixels(frames.attrs["folder"])
     first_frames = frames.drop_duplicates("video")
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
+        stored = StoredFrames(of_method.head(columns // 2))
         crops = []
         masks = []
-        for frame in of_method.head(columns // 2).itertuples():
-            crop = pixels.crop(frame.path, frame.row)
-            crops += [crop, crop]
-            # All False for a real frame, and without a mask.
-            mask = pixels.mask(frame.mask, frame.row, crop.shape[:2])
-            masks += [0 * mask, mask]
+        for row in range(len(stored)):
+            sample = stored[row]
+            crops += [sample.image, sample.image]
+            # All False for a real frame, and for a fake frame without a mask.
+            masks += [0 * sample.mask, sample.mask]
         rows.append((method, crops, masks, {}))
     return panel(rows)

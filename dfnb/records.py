@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -87,28 +87,27 @@ def _git(*arguments: str) -> str:
 
 
 def write_record(
-    folder: Path,
+    path: Path,
     parameters: Mapping[str, Any],
-    outputs: Sequence[str],
+    outputs: Iterable[Path],
     **entries: Any,
 ) -> dict[str, Any]:
-    """Write ``folder/record.json`` and return its content.
+    """Write a record, ``<folder>/record.json`` but for notebooks, and return its content.
 
     Args:
-        folder: The folder of the step.
+        path: The file of the record.
         parameters: The resolved parameters of the step.
-        outputs: Paths, relative to ``folder``, of the files that the step left; the record has the
-            sha256 of each.
+        outputs: The files that the step left; the record has the sha256 of each, by file name.
         entries: Other entries of the record: n, seed, rule, ...
     """
     record = {
         "parameters": dict(parameters),
         **entries,
         "environment": environment(),
-        "outputs": {name: sha256(folder / name) for name in outputs},
+        "outputs": {output.name: sha256(output) for output in outputs},
     }
-    write_json(folder / "record.json", record)
-    return read_json(folder / "record.json")  # as every later reader gets it: tuples are lists
+    write_json(path, record)
+    return read_json(path)  # as every later reader gets it: tuples are lists
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -117,8 +117,9 @@ def load(profile: str) -> pd.DataFrame:
     # The table keeps the hashes of the files that it was made from, and what columns there were.
     # The claims, because they name further pairs of detectors to compare.
     claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
-    hashes = {"claims": claims_hash, "columns": list(ResultRow.__annotations__)}
-    hashes["grid"] = report.grid  # it sorts the test sets
+    columns = list(ResultRow.__annotations__)
+    # The grid sorts the test sets.
+    hashes = {"claims": claims_hash, "columns": columns, "grid": report.grid}
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
@@ -137,7 +138,7 @@ def make(report: Report) -> pd.DataFrame:
     detectors = report.detectors()
     test_sets = []
     for detector in detectors:
-        test_sets += report.test_sets(detector)
+        test_sets += [condition.test_set for condition in report.conditions(detector)]
     rows = []
     for test_set in dict.fromkeys(test_sets):  # each once, in order
         rows += _of_test_set(report, detectors, test_set)
@@ -163,7 +164,7 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
         sides = {}  # by detector, then by the keys of _sides
         for detector in detectors:
             clean = Side(read, detector, level, facts, Condition(test_set))  # reads nothing yet
-            sides[detector] = _sides(clean, report.conditions(detector, test_set))
+            sides[detector] = _sides(clean, report.conditions(detector))
             for side in sides[detector].values():
                 rows += _compare(side, side)  # the detector alone
         for first, second in differences:
@@ -174,7 +175,7 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
 
 
 def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
-    """The sides of a detector under the conditions that are measured at the level of ``clean``.
+    """The sides of a detector on the test set of ``clean``, under conditions measured at its level.
 
     Corrupted scores are measured at video level only; maps, and test sets with contrasts, which
     compare kinds of frames, at frame level only. For each corruption, and for all together, a side
@@ -190,7 +191,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
         levels = ["video"] if condition.corruption else LEVELS
         if condition.map or clean.facts["contrasts"]:
             levels = ["frame"]
-        if clean.level not in levels:
+        if clean.level not in levels or condition.test_set != clean.condition.test_set:
             continue
         side = clean  # the same object, because it keeps its estimates for the means below
         if condition != clean.condition:

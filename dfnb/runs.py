@@ -1,7 +1,6 @@
 """A finished training: its record, its weights, and what can be computed from them."""
 
-import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +15,12 @@ from dfnb.settings import DfnbError, explained, suggestion
 from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dfnb.papers.contract import Network, Settings
 
 
 def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
     """The runs that have their weights on this machine, in ``runs/`` or in a report."""
     return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
-
-
-def without(tensors: dict[str, "Tensor"], names: Collection[str]) -> dict[str, "Tensor"]:
-    """The tensors except those with these names."""
-    return {name: tensor for name, tensor in tensors.items() if name not in names}
-
-
-def tensors_sha256(tensors: dict[str, "Tensor"]) -> str:
-    """The sha256 of names, shapes, types and values of tensors."""
-    from safetensors.torch import save
-
-    copies = {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    return hashlib.sha256(save(copies)).hexdigest()
 
 
 def _weight_files(run_id: str) -> list[Path]:
@@ -98,9 +82,11 @@ class Run(StoredRun):
         """
         from safetensors.torch import load_file  # with torch, which opening a run does not need
 
+        from dfnb.papers import backbones
+
         settings = self.settings
-        frozen_sha256 = self.record.get("frozen_sha256", "")  # records of before lack the entry
-        if not frozen_sha256:  # nothing is fetched, because the file replaces all weights at once
+        frozen_names = self.record.get("frozen", ())  # records of before lack the entry
+        if not frozen_names:  # nothing is fetched, because the file replaces all weights at once
             settings = settings.model_copy(update={"pretrained": False})
         paper = self.parameters["paper"]
         network = papers.module(paper).Network(settings)
@@ -108,12 +94,13 @@ class Run(StoredRun):
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
             weights = load_file(path)
-            frozen = {}  # weights that the file lacks, because the start gives them
-            if frozen_sha256:
-                frozen = without(network.state_dict(), weights)
-                if tensors_sha256(frozen) != frozen_sha256:
+            if frozen_names:  # weights that the file lacks, because the start gives them
+                start = backbones.start(settings.backbone, settings.pretrained)
+                if start.sha256 != self.parameters["start_weights"]:
                     raise ValueError(f"the pretrained weights of {settings.backbone} are not here")
-            network.load_state_dict({**frozen, **weights})
+                given = network.state_dict()
+                weights.update({name: given[name] for name in frozen_names})
+            network.load_state_dict(weights)
             if not all(tensor.isfinite().all() for tensor in weights.values()):
                 raise ValueError("NaN or infinite")
         return network.eval()

@@ -3,22 +3,20 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit
 
-from dfnb import metrics
+from dfnb import metrics, test_sets
 from dfnb.corrupt import Corrupted
-from dfnb.data.frames import Pixels, first_clusters, identity, load_frames, select, thinned
+from dfnb.data.frames import Pixels, first_clusters
 from dfnb.data.loading import in_order
 from dfnb.papers import contract
 from dfnb.runs import Run
 from dfnb.store import KEYS
 
-TEST_FRAMES = 32  # of each test video, evenly spaced, at most: as in DeepfakeBench
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Processes that read frames. On the CPU they would compete with the network.
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
@@ -124,7 +122,7 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
-    At most :data:`TEST_FRAMES` frames of each video are scored.
+    At most :data:`dfnb.test_sets.TEST_FRAMES` frames of each video are scored.
 
     Args:
         run: A finished training.
@@ -134,11 +132,10 @@ def score(
         videos: Score about this many videos, half of them real, those of the first clusters by
             name; None: all.
 
-    The table's ``attrs`` are :func:`test_set_metadata`. Raises :class:`DfnbError` for scores
+    The table's ``attrs`` are :func:`dfnb.test_sets.metadata`. Raises :class:`DfnbError` for scores
     that are NaN, and for a test set without real or without fake frames.
     """
-    frames = thinned(select(load_frames(test_set), "test"), TEST_FRAMES)
-    frames = first_clusters(frames, videos)
+    frames = first_clusters(test_sets.load(test_set), videos)
     network = run.network().to(DEVICE)
     if corruption:
         pixels = Corrupted(frames, corruption, severity)
@@ -147,26 +144,5 @@ def score(
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
     metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
-    table.attrs = test_set_metadata(frames)
+    table.attrs = test_sets.metadata(frames)
     return table
-
-
-def test_set_metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """The metadata of the dataset of some frames for the store: ``store.TEST_SET_METADATA``."""
-    record = frames.attrs["record"]
-    return {
-        "fingerprint": identity(record),
-        "compression": record.get("compression", "as delivered"),
-        "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
-        "crop": _crop(frames, record["parameters"]),
-    }
-
-
-def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
-    """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
-    if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
-        return "crops as delivered"
-    # The setting ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark
-    # has no such setting: a face fills the frames that it draws, and nothing is cut.
-    cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
-    return f"{cut}, {settings['size']} pixels"

@@ -19,6 +19,7 @@ from dfnb.metrics import (
     CURVE_METRICS,
     FALSE_ALARMS,
     METRICS,
+    RANKED,
     Estimates,
     Level,
     Units,
@@ -136,9 +137,12 @@ class Side:
             return columns
         if self.level == "frame":  # localisation is reported for videos, the threshold for frames
             columns = [AT_THRESHOLD, FALSE_ALARMS]
+        score = self.units.columns["score"]
+        # Another tool's scores may be no probabilities: then one half means nothing.
+        names = METRICS if score.min() >= 0 and score.max() <= 1 else RANKED
         if self.detector.ablation:  # a variant
-            return [*filter(is_compared, METRICS), *columns]
-        return [*METRICS, *columns]
+            names = filter(is_compared, names)
+        return [*names, *columns]
 
     def _robustness(self) -> Measured:
         """The mean AUC over severities, and its difference from the AUC of the same units clean."""

@@ -64,13 +64,7 @@ class Design:
         self.clusters = len(self.distinct_names)
         reals = self._sums(~self.label)  # the number of real units of each cluster
         fakes = self._sums(self.label)
-        counts = [
-            len(self.label),
-            reals.sum(),
-            fakes.sum(),
-            self.clusters,
-        ]
-        self.counts = np.array(counts)
+        self.counts = np.array([len(self.label), reals.sum(), fakes.sum(), self.clusters])
         self.has_class = np.array([reals, fakes]) > 0
         self.clusters_per_class = self.has_class.sum(axis=1)
         is_present = self.clusters_per_class > 0

@@ -7,7 +7,7 @@ The report's folder has everything that is needed to make the report again::
                       scores/<run id>.parquet           of a training, written by it
                       scores/<run id>@<what>.parquet    what a notebook adds beside it
                       weights/<run id>.safetensors      of the main detectors' first seeds
-                      other/<tool>/<test set>.csv       scores of another tool
+                      other/<tool>/<test set>.csv       scores of another tool, see tool_scores
 
 A score file is tidy: its rows name their :class:`Condition` and, in ``frame_row``, their place in
 the table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of
@@ -26,10 +26,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from dfnb import metrics
-from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
+from dfnb.files import (
+    digest,
+    locked,
+    read_metadata,
+    read_table,
+    report_folder,
+    write_bytes,
+    write_table,
+)
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -37,7 +45,7 @@ KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": 
 KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
-TOOL_COLUMNS = {"video": str, "track": int, "frame": int, "label": int, "score": float}
+MOST_MISSING = 0.01  # of the frames of a test set, another tool may lack
 # Of a test set: its version, how its videos are compressed, pairs of methods to be compared, and
 # how its faces were cut.
 TEST_SET_METADATA = ("fingerprint", "compression", "contrasts", "crop")
@@ -198,6 +206,19 @@ def write_scores(
     return path
 
 
+def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFrame) -> None:
+    """Write another tool's scores of a test set into a report.
+
+    ``table`` is as in :func:`write_scores`, with ``score``, NaN where the tool has none.
+    """
+    folder = report_folder(profile)
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    _extended_test_set(folder, test_set, keys, table.attrs)
+    scored = table.dropna(subset="score")
+    text = scored[["video", "track", "frame", "score"]].to_csv(index=False)
+    write_bytes(folder / "other" / tool / f"{test_set}.csv", text.encode())
+
+
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; adds its frames to the stored test set.
 
@@ -233,7 +254,7 @@ def _extended_test_set(
             )
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        metadata = {entry: attrs[entry] for entry in TEST_SET_METADATA}
+        metadata = {entry: attrs[entry] for entry in TEST_SET_METADATA if entry in attrs}
         write_table(path, frames, metadata)
     return frames
 
@@ -257,10 +278,18 @@ class Report:
 
     Args:
         profile: Name of the report; one that does not exist has no detectors.
+
+    Attributes:
+        folder: Of the report.
+        profile: The profile as it was when the scores were made; empty where there is none.
+        grid: The grid of the profile, such as its lists of test sets.
     """
 
     def __init__(self, profile: str) -> None:
         self.folder = report_folder(profile)
+        path = self.folder / "profile.yaml"  # as it was when the scores were made
+        self.profile = read_yaml(path) if path.exists() else {}
+        self.grid = self.profile.get("grid", {})
         # Every file is read once per object. Caches of the class would keep all objects alive.
         self.test_set = cache(self.test_set)
         self._tables_of = cache(self._tables_of)
@@ -286,15 +315,18 @@ class Report:
             detectors.append(Detector(tool))
         return detectors
 
-    def test_sets(self, detector: Detector) -> list[str]:
-        """The test sets on which a detector has scores or measures."""
-        test_sets = [condition.test_set for condition in self._conditions(detector)]
-        return list(dict.fromkeys(test_sets))
+    def conditions(self, detector: Detector) -> list[Condition]:
+        """The conditions under which any run of a detector has a table, each once.
 
-    def conditions(self, detector: Detector, test_set: str) -> list[Condition]:
-        """The conditions on a test set under which any run of a detector has a table."""
-        conditions = self._conditions(detector)
-        return [condition for condition in conditions if condition.test_set == test_set]
+        They are in the order of its score files.
+        """
+        if not detector.runs:
+            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
+            return [Condition(path.stem) for path in paths]
+        conditions = {}  # a set that keeps its order: only the keys are used
+        for run in detector.runs:
+            conditions.update(self._tables_of(run.id))
+        return list(conditions)
 
     def test_set(self, name: str) -> pd.DataFrame:
         """The frames of a test set: :data:`KEYS`, and as ``attrs`` :data:`TEST_SET_METADATA`."""
@@ -307,8 +339,8 @@ class Report:
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
         (the score above which a frame is called fake), ``threshold_clusters``, the number of
         clusters of the validation split that it was chosen on, and, where the run's record is new
-        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool, seed and
-        threshold are None, and ``frame`` is -1 if it scores videos.
+        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool there are
+        no ``log_odds``, the seed is None, and the threshold is that of its first test set.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.
@@ -353,17 +385,6 @@ class Report:
         return detectors
 
     @property
-    def profile(self) -> dict[str, Any]:
-        """The profile as it was when the scores were made; empty where the report has none."""
-        path = self.folder / "profile.yaml"
-        return read_yaml(path) if path.exists() else {}
-
-    @property
-    def grid(self) -> dict[str, Any]:
-        """The grid of the profile, such as its lists of test sets."""
-        return self.profile.get("grid", {})
-
-    @property
     def claims(self) -> str:
         """The name of the file of claims that are judged here."""
         return self.profile.get("claims", "claims")
@@ -376,16 +397,6 @@ class Report:
                 for variant in variants:
                     roles.append((notebook, ablation, variant))
         return roles
-
-    def _conditions(self, detector: Detector) -> list[Condition]:
-        """All conditions of a detector, without repeats, in the order of its score files."""
-        if not detector.runs:
-            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
-            return [Condition(path.stem) for path in paths]
-        conditions = {}  # a set that keeps its order: only the keys are used
-        for run in detector.runs:
-            conditions.update(self._tables_of(run.id))
-        return list(conditions)
 
     def _tables_of(self, run_id: str) -> dict[Condition, pd.DataFrame]:
         """The stored rows of a run by condition, including those that notebooks added.
@@ -431,42 +442,79 @@ class Report:
         }
         return table
 
-    def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
-        """Another tool's table of video, label and score, per video or, with ``frame``, per frame.
+    def first_test_set(self, tool: str) -> str:
+        """The test set of another tool that comes first in the profile's grid, else by name."""
+        scored = [condition.test_set for condition in self.conditions(Detector(tool))]
+        in_order = [*self.grid.get("test_sets", []), *scored]
+        return next(name for name in in_order if name in scored)
 
-        Cluster and method of each video come from our test set. Raises :class:`DfnbError` unless
-        the tool's videos and labels are exactly those of our test set; its frames may be others.
+    def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
+        """Another tool's table under :meth:`read`.
+
+        On the test set on which its threshold was chosen, the threshold has no interval.
         """
-        path = self.folder / "other" / tool / f"{test_set}.csv"
-        frames = self.test_set(test_set)
-        with explained(path, "as a table of scores", "it needs the columns video, label and score"):
-            table = pd.read_csv(path, dtype={"video": str})  # "007" is no number
-            table = table.reindex(columns=TOOL_COLUMNS)  # NaN where the tool has no such column
-            table = table.fillna({"track": 0, "frame": -1})  # -1: the score is of the whole video
-            has_fraction = (table[["track", "frame", "label"]] % 1).any(axis=1)
-            if has_fraction.any():
-                row = has_fraction.idxmax() + 1  # the first one, counted from 1 below the header
-                raise DfnbError(f"{path}: track, frame or label of row {row} is no whole number")
-            table = table.astype(TOOL_COLUMNS)
-        videos = frames.drop_duplicates("video").set_index("video")
-        our_labels = set(videos["label"].items())
-        differing = our_labels.symmetric_difference(zip(table["video"], table["label"]))
-        if differing:
-            video, label = min(differing)  # any of them, but always the same one
-            raise DfnbError(
-                f"only one of {path} and our test set has a video {video} with label {label}; "
-                "score all videos of the test set and no others, labelled 0 real and 1 fake"
-            )
-        table = table.join(videos[["cluster", "method"]], on="video")
-        table = metrics.check_scores(table.astype(CATEGORIES), path)
-        table["log_odds"] = logit(table["score"])  # infinite for a score of 0 or 1
-        table.attrs = {
-            **frames.attrs,
-            "seed": None,
-            "threshold": None,
-            "threshold_clusters": 0,
-        }
+        table = self._table_of_tool(tool, test_set)
+        first = self.first_test_set(tool)
+        table.attrs.update(metrics.threshold_of(self._table_of_tool(tool, first)))
+        if first == test_set:
+            table.attrs["threshold_clusters"] = 0
         return table
+
+    def _table_of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
+        """The :func:`tool_scores` of a test set; those that are missing count as the median."""
+        frames = self.test_set(test_set)
+        path = self.folder / "other" / tool / f"{test_set}.csv"
+        table = tool_scores(path, frames).astype(CATEGORIES)
+        table["score"] = table["score"].fillna(table["score"].median())
+        table.attrs = {**frames.attrs, "seed": None}
+        return table
+
+
+# ---------------------------------------------------------------- other tools
+
+
+def exported_id(fingerprint: str, *unit: Any) -> str:
+    """The name of a video, or of a (video, track, frame), by which nobody sees what it shows.
+
+    ``fingerprint``: of its test set. 16 hexadecimal digits.
+    """
+    return digest([fingerprint, *unit], 16)
+
+
+def tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.DataFrame:
+    """The frames of a test set with another tool's ``score`` of each, NaN where it has none.
+
+    Args:
+        path: A CSV with the columns ``video``, by our name or its :func:`exported_id`, and
+            ``score``, any number, high for fakes. It may have ``frame``; else the score of
+            a video counts for each of its frames. A ``label`` or ``track`` must be ours.
+        frames: :data:`KEYS`, and as ``attrs`` the ``fingerprint``.
+        test_set: Read only the rows with this name in the column ``test_set``; empty: all.
+
+    Raises :class:`DfnbError` for a file that cannot be used, and where more than MOST_MISSING of
+    the frames have no score.
+    """
+    fingerprint = frames.attrs["fingerprint"]
+    names = {exported_id(fingerprint, name): name for name in frames["video"].unique()}
+    remedy = "it needs the columns video and score, and each video, or frame, once"
+    with explained(path, "as a table of scores", remedy):
+        table = pd.read_csv(path, dtype={"video": str, "score": float})  # "007" is no number
+        if test_set:
+            table = table[table["test_set"] == test_set]
+        table = table.assign(video=table["video"].map(names).fillna(table["video"]))
+        unit = [name for name in ("video", "track", "frame", "label") if name in table]
+        keys = frames[list(KEYS)].astype(KEY_TYPES)
+        scored = keys.merge(table[[*unit, "score"]], "left", unit, validate="many_to_one")
+    unscored = scored[scored["score"].isna()]
+    if len(unscored) > MOST_MISSING * len(scored):
+        first = unscored.iloc[0]
+        raise DfnbError(
+            f"{path} has no score of {len(unscored)} of {len(scored)} frames, such as of video "
+            f"{first.video} with label {first.label}, and 1 % may be missing; score all that "
+            "`dfnb export` lists"
+        )
+    scored.attrs = frames.attrs
+    return scored
 
 
 def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:

@@ -242,7 +242,7 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
         "Intervals: 95 %, over clusters of videos and, of several seeds, over seeds; those of a "
         "mean over three or more test sets also over test sets."
     )
-    sentences.append(f"Made by `dfnb run {profile}`.")
+    sentences.append(f"Made again by `dfnb report {profile}`.")
     return " ".join(sentences)
 
 

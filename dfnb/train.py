@@ -182,8 +182,7 @@ def _splits(
     for split in ("train", "val"):
         frames = select(table, split, parameters["seen_methods"])
         frames = thinned(frames, parameters["frames_per_video"])
-        check_classes(frames, split, settings.makes_other_class)
         visible = settings.visible(frames, parameters["seed"], start)
-        check_classes(visible, split, settings.makes_other_class)  # it may leave out a class
+        check_classes(visible, split, settings.makes_other_class)
         splits[split] = visible
     return splits

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
@@ -24,18 +23,17 @@ from dfnb import papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
+from dfnb.metrics import threshold_of
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
-from dfnb.runs import Run, tensors_sha256, without
+from dfnb.runs import Run
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
-from dfnb.statistics import bootstrap_quantile
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 TIMED_STEPS = 10  # after them the time left is printed
-FALSE_ALARMS = 0.05  # share of the real validation frames above a run's threshold
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -146,17 +144,7 @@ class Trainer:
 
     def _sampler(self) -> EpochSampler:
         """The order of the epochs; on several devices, the part of it that this one sees."""
-        frames = self.splits["train"]
-        sampler = EpochSampler(
-            frames,
-            self.settings.batch_size,
-            self.seed,
-            self.settings.images_per_epoch,
-            self.settings.oversampling,
-            self.settings.images_per_frame,
-            frames.attrs.get("always", ()),  # set by Settings.visible
-            self.settings.pairs,
-        )
+        sampler = EpochSampler(self.splits["train"], self.settings, self.seed)
         if sampler.unpaired:
             self._print(f"{sampler.unpaired} fake frames without their original are left out")
         sampler.rank = self.fabric.global_rank
@@ -175,18 +163,22 @@ class Trainer:
 
     def _frozen_by_the_start(self, network: Network) -> dict[str, Tensor]:
         """The frozen weights, by name, that pretrained weights give again: they are not stored."""
-        frozen = {}
-        for name, weights in network.named_parameters():
-            if not weights.requires_grad:
-                frozen[name] = weights.detach()
-        if not frozen:
+        if all(weights.requires_grad for weights in network.parameters()):
             return {}
         # Another seed changes the random weights, which are stored, and no pretrained ones.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("frozen", self.seed))
             again = self.paper.Network(self.settings).state_dict()
-        random = [name for name in frozen if not torch.equal(frozen[name], again[name])]
-        return without(frozen, random)
+        frozen = {}
+        for name, weights in network.named_parameters():
+            if not weights.requires_grad and torch.equal(weights, again[name]):
+                frozen[name] = weights.detach()
+        return frozen
+
+    def _stored_weights(self) -> dict[str, Tensor]:
+        """The weights of the network but for those that the start gives again."""
+        weights = self.network.state_dict()
+        return {name: tensor for name, tensor in weights.items() if name not in self.frozen}
 
     # ------------------------------------------------------------ an epoch
 
@@ -307,9 +299,10 @@ class Trainer:
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
-            stored = without(self.network.state_dict(), self.frozen)
             # Copies, because tensors of one storage, such as shared weights, are refused.
-            copies = {name: tensor.contiguous().clone() for name, tensor in stored.items()}
+            copies = {}
+            for name, tensor in self._stored_weights().items():
+                copies[name] = tensor.contiguous().clone()
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_file(copies, temporary)
         # Means over the epoch's steps; released weights have no losses, because nothing is trained.
@@ -328,7 +321,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]
-            parts[0] = without(parts[0], self.frozen)  # the network's
+            parts[0] = self._stored_weights()
             with atomic(self.checkpoint) as temporary:
                 torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
@@ -361,18 +354,19 @@ class Trainer:
             images_seen += self.start.record["images_seen"]
         # The defaults of a paper's Settings are its published values.
         published = self.paper.Settings().model_dump(mode="json")
+        weights = self.folder / "best.safetensors"
         write_record(
-            self.folder,
+            self.folder / "record.json",
             self.parameters,
-            ["config.json", "best.safetensors"],
+            [self.folder / "config.json", weights],
             faces=faces_of(train_set),  # so that a score of a picture needs no dataset
             detector={**self.paper.PAPER._asdict(), "defaults": published},
             rule=rule,
             chosen=progress.chosen,
             validation_threshold=progress.validation_threshold,
             weights_from=self.network.weights_from,
-            weights_sha256=sha256(self.folder / "best.safetensors"),
-            frozen_sha256=tensors_sha256(self.frozen) if self.frozen else "",
+            weights_sha256=sha256(weights),
+            frozen=sorted(self.frozen),  # weights that the start gives, and the file lacks
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
             unpaired=self.sampler.unpaired,  # fake frames of n that were not shown
@@ -405,21 +399,3 @@ def _in_float32(values: Batch) -> Batch:
         is_float = isinstance(value, Tensor) and value.is_floating_point()
         converted[name] = value.float() if is_float else value
     return converted
-
-
-def threshold_of(validation: pd.DataFrame) -> dict[str, Any]:
-    """The score, P(fake), that at most :data:`FALSE_ALARMS` of the real frames exceed.
-
-    ``validation`` is a table of :func:`dfnb.scoring.predict`. Returns ``threshold``; as
-    ``threshold_clusters`` the number of clusters (people, mostly) that the real frames come from;
-    and ``threshold_replicates``, what the threshold might have been on other clusters.
-    """
-    real = validation[validation["label"] == 0]
-    # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
-    threshold = np.quantile(real["score"], 1 - FALSE_ALARMS, method="inverted_cdf")
-    replicates = bootstrap_quantile(real["score"], real["cluster"], 1 - FALSE_ALARMS)
-    return {
-        "threshold": float(threshold),
-        "threshold_clusters": real["cluster"].nunique(),
-        "threshold_replicates": replicates.tolist(),
-    }

@@ -8,7 +8,17 @@ from pathlib import Path
 import count_tokens
 import pytest
 
-READERS = ("results", "tables", "figures", "page", "store", "metrics", "statistics", "claims")
+READERS = (
+    "results",
+    "tables",
+    "figures",
+    "page",
+    "store",
+    "metrics",
+    "statistics",
+    "claims",
+    "judge",
+)
 LAYERS = """
 settings
 seeds
@@ -16,10 +26,10 @@ files
 records
 data
 synth corrupt
-store metrics statistics
+store metrics statistics test_sets export
 papers runs scoring
 trainer train attribution library
-results claims sides tables figures pictures page
+results claims sides tables figures pictures page judge
 parameters
 jobs
 workflow cost

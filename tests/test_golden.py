@@ -285,7 +285,7 @@ def step_numbers(case):
 
 
 def test_every_paper_has_a_step():
-    assert {case.split(" with ")[0] for case in CASES} == set(papers.names())
+    assert {case.split(" with ")[0] for case in CASES} == set(papers.modules())
 
 
 @pytest.mark.parametrize("case", CASES)

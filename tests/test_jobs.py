@@ -93,7 +93,7 @@ def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
     p = parameters.check(LOCATE, {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
     assert p.paper == "locate_and_verify" and p.settings().modules == ("mpff",)
     assert parameters.resolved(p).loc["lr", "value"] == "1.0"
-    for name in papers.names():
+    for name in papers.modules():
         settings = set(papers.module(name).Settings.model_fields)
         assert not settings & set(parameters.TrainingParameters.model_fields)
 
@@ -190,7 +190,7 @@ def test_the_main_detectors_are_trained_alone_or_with_some_ablations(own_home):
 
     assert len(roles()) == 3 and roles([]) == [(jobs.MAIN,)]
     assert roles(["learning"]) == [(jobs.MAIN,), (("learning", "slow"),)]
-    with pytest.raises(DfnbError, match=r"no ablation 'slow'; it has \['learning', 'more'\]"):
+    with pytest.raises(DfnbError, match="no ablation 'slow'; known are learning, more"):
         roles(["slow"])
 
 
@@ -276,11 +276,11 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     report = store.Report("mine")
     (detector,) = report.detectors()
     assert job.done and [run.id for run in detector.runs] == [job.run_id]
-    assert set(report.conditions(detector, "smoke-b")) == {
+    assert set(report.conditions(detector)) == {
         Condition("smoke-b"),
         Condition("smoke-b", corruption="JPEG", severity=5),
+        Condition("smoke-a", map="Grad-CAM"),
     }
-    assert report.conditions(detector, "smoke-a") == [Condition("smoke-a", map="Grad-CAM")]
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_bytes()
     assert (report.folder / "profile.yaml").read_bytes() == profile
 

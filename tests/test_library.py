@@ -57,7 +57,8 @@ def run(own_home):
     values = {"paper": "xception", "train_set": "smoke-a", "seed": 0, "seen_methods": None}
     values["settings"] = settings.model_dump(mode="json")
     digest = files.sha256(folder / "best.safetensors")
-    write_record(folder, values, ["best.safetensors"], weights_sha256=digest)
+    outputs = [folder / "best.safetensors"]
+    write_record(folder / "record.json", values, outputs, weights_sha256=digest)
     return dfnb.create_model("untrained-s0")
 
 

@@ -2,6 +2,7 @@
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,14 @@ class Noise(Settings):
 @pytest.fixture
 def table(tmp_path):
     return toy.table(tmp_path / "toy")
+
+
+def epochs_of(table, batch_size, seed=0, always=(), **settings):
+    """The sampler of a table; settings that are not named draw evenly from all of it."""
+    others = {"images_per_epoch": None, "oversampling": None, "images_per_frame": 1, "pairs": False}
+    table.attrs["always"] = always
+    settings = SimpleNamespace(**{**others, "batch_size": batch_size, **settings})
+    return EpochSampler(table, settings, seed)
 
 
 def images(batches):
@@ -98,7 +107,7 @@ def test_draws_follow_seed_epoch_and_position(table, settings):
 def test_any_number_of_workers_makes_the_same_batches(table):
     epochs = {}
     for workers in (0, 2):
-        sampler = EpochSampler(table, 6, seed=0)
+        sampler = epochs_of(table, 6)
         data = FrameDataset(table, Settings(transform=LIGHT), seed=0)
         batches = loader(data, sampler, workers)
         first = images(batches)
@@ -132,7 +141,7 @@ def test_mask_and_landmarks_follow_the_image(table, transform, dims, order):
 
 def test_a_paper_makes_its_own_samples(table):
     real = table[table["label"] == 0]
-    sampler = EpochSampler(real, batch_size=4, seed=0, images_per_frame=2)
+    sampler = epochs_of(real, 4, images_per_frame=2)
     batches = list(loader(FrameDataset(real, Pairs(), seed=3), sampler))
     assert [batch["label"].tolist() for batch in batches] == [[0, 1, 0, 1]] * 3
     fakes = images(batches)[1::2, 0, 0, 0]
@@ -231,15 +240,15 @@ def test_there_may_be_more_videos_than_a_process_may_open(table):
 
 def test_the_order_of_an_epoch_is_that_of_the_first_version(table):
     """A training that is repeated must see the same frames: a change here moves every number."""
-    balanced = EpochSampler(table, 6, seed=3).order(1)
+    balanced = epochs_of(table, 6, seed=3).order(1)
     assert str(balanced) == "[ 9  4 15  3  2  7 17  3 16  6  5  4  0 11  1 10  5  8]"
-    oversampled = EpochSampler(table, 6, seed=3, oversampling=2, always=[7, 9]).order(0)
+    oversampled = epochs_of(table, 6, 3, oversampling=2, always=[7, 9]).order(0)
     first = oversampled[:18]
     assert str(first) == "[ 9  5  4 13 15  3  7  0  2  3  5 11  7  2  1  0  6 16]"
 
 
 def test_an_epoch_is_balanced_by_class_and_method(table):
-    order = EpochSampler(table, 6, seed=3).order(0)
+    order = epochs_of(table, 6, seed=3).order(0)
     shown = table.iloc[order]["method"].value_counts()
     assert shown[["real", "swap", "warp"]].tolist() == [9, 4, 5]
     assert set(range(6)) <= set(order)  # all real frames before any comes again
@@ -247,14 +256,14 @@ def test_an_epoch_is_balanced_by_class_and_method(table):
 
 @pytest.mark.parametrize("times", [1, 4])
 def test_oversampling_shows_each_fake_once_and_each_real_frame_so_often(table, times):
-    shown = np.bincount(EpochSampler(table, 3, seed=2, oversampling=times).order(0))
+    shown = np.bincount(epochs_of(table, 3, seed=2, oversampling=times).order(0))
     assert shown.tolist() == [times] * 6 + [1] * 12
-    assert EpochSampler(table, 4, seed=0, limit=10, oversampling=times).n == 8
+    assert epochs_of(table, 4, images_per_epoch=10, oversampling=times).n == 8
 
 
 @pytest.mark.parametrize("options", [{}, {"oversampling": 4}, {"always": [7, 9]}])
 def test_a_resumed_epoch_is_the_rest_of_it_and_processes_share_each_batch(table, options):
-    sampler = EpochSampler(table, 4, seed=0, **options)
+    sampler = epochs_of(table, 4, **options)
     whole = list(sampler)
     positions = [position for batch in whole for _, position, _ in batch]
     assert positions == list(range(sampler.n))
@@ -272,18 +281,18 @@ def test_a_resumed_epoch_is_the_rest_of_it_and_processes_share_each_batch(table,
 @pytest.mark.parametrize("oversampling", [None, 1])
 def test_every_batch_shows_some_frames_of_those_always_shown(table, oversampling):
     label = table["label"].to_numpy()
-    plain = EpochSampler(table, 6, 0, oversampling=oversampling).order(0)
-    order = EpochSampler(table, 6, 0, oversampling=oversampling, always=[7, 9, 12]).order(0)
+    plain = epochs_of(table, 6, oversampling=oversampling).order(0)
+    order = epochs_of(table, 6, oversampling=oversampling, always=[7, 9, 12]).order(0)
     assert set(order[::6]) == {7, 9, 12}  # by turns, in the place of fakes
     fakes = label[order].reshape(-1, 6).sum(axis=1)
     assert (fakes == label[plain].reshape(-1, 6).sum(axis=1)).all()  # of the same batch
-    eighth = EpochSampler(table, 18, 0, always=[7]).order(0)
+    eighth = epochs_of(table, 18, always=[7]).order(0)
     assert (eighth[:2] == 7).all()
 
 
 def test_what_fills_no_batch_is_refused(table):
     with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size"):
-        EpochSampler(table, 64, 0)
+        epochs_of(table, 64)
 
 
 # ---------------------------------------------------------------- pairs
@@ -297,7 +306,7 @@ def filmed(tmp_path):
 
 
 def test_a_pair_is_a_fake_frame_and_the_nearest_one_of_its_original(filmed):
-    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    sampler = epochs_of(filmed, 4, pairs=True)
     shown = filmed.iloc[sampler.order(0)]
     fakes, real = shown[::2], shown[1::2]
     assert real["video"].tolist() == fakes["original"].tolist()
@@ -306,7 +315,7 @@ def test_a_pair_is_a_fake_frame_and_the_nearest_one_of_its_original(filmed):
 
 
 def test_a_pair_is_in_one_batch_and_on_one_device(filmed):
-    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    sampler = epochs_of(filmed, 4, pairs=True)
     order = sampler.order(0)
     for sampler.world in (1, 2):
         for batch in sampler:
@@ -318,11 +327,11 @@ def test_a_pair_is_in_one_batch_and_on_one_device(filmed):
 def test_fakes_without_a_partner_are_counted_and_over_a_fifth_refused(filmed):
     filmed["original"] = filmed["original"].astype(str)
     filmed.loc[8:9, "original"] = ["", "real/x"]
-    sampler = EpochSampler(filmed, 4, seed=0, pairs=True)
+    sampler = epochs_of(filmed, 4, pairs=True)
     assert sampler.unpaired == 2 and not {8, 9} & {*sampler.order(0)}
     filmed.loc[10, "original"] = "swap/c"  # no real video
     with pytest.raises(DfnbError, match="3 of 12 fake frames have no frame of their original"):
-        EpochSampler(filmed, 4, seed=0, pairs=True)
+        epochs_of(filmed, 4, pairs=True)
 
 
 @pytest.mark.parametrize(
@@ -330,4 +339,4 @@ def test_fakes_without_a_partner_are_counted_and_over_a_fifth_refused(filmed):
 )
 def test_pairs_are_refused_beside_other_ways_to_draw(filmed, other):
     with pytest.raises(DfnbError, match="pairs = true needs oversampling = null, an even number"):
-        EpochSampler(filmed, **{"batch_size": 4, "seed": 0, **other}, pairs=True)
+        epochs_of(filmed, **{"batch_size": 4, **other}, pairs=True)

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from dfnb import papers, trainer
 from dfnb.papers import contract, released
 
-PAPERS = papers.names()
+PAPERS = list(papers.modules())
 # Settings with which the total is the plain sum of the terms; test_lae and others have the weights.
 UNWEIGHTED = {
     "exposing_the_deception": {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)},

@@ -256,7 +256,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
             write_csv(file, empty)
 
 
-def test_sidecars_are_counted_once_and_a_live_photo_is_two_videos_of_a_cluster(tmp_path, caplog):
+def test_sidecars_are_counted_once_and_a_live_photo_must_be_renamed(tmp_path, caplog):
     caplog.set_level("INFO", "dfnb")
     root = tmp_path / "in"
     touch(root, "real/a.mp4", "real/a.json", "real/IMG_1.JPG", "real/IMG_1.MOV")
@@ -265,12 +265,8 @@ def test_sidecars_are_counted_once_and_a_live_photo_is_two_videos_of_a_cluster(t
     others = "no video or image: 4 (fake/README.txt, metadata.json, real/Thumbs.db)"
     assert [message for message in caplog.messages if others in message] == caplog.messages
     videos = read_csv(tmp_path / "mine.csv", root)
-    assert {video.name: video.cluster for video in videos} == {
-        "real/a": "real/a",
-        "real/IMG_1.JPG": "real/IMG_1",
-        "real/IMG_1.MOV": "real/IMG_1",
-    }
-    prepare.check_names(videos)
+    with pytest.raises(DfnbError, match=r"'real/IMG_1' cannot name .* another video is in its way"):
+        prepare.check_names(videos)
 
 
 def test_links_are_followed_and_never_for_ever(tmp_path):

@@ -71,7 +71,7 @@ def test_the_committed_starts_are_what_their_records_say(tag):
         assert torch.equal(model.state_dict()[name], value)
 
 
-@pytest.mark.parametrize("paper", papers.names())
+@pytest.mark.parametrize("paper", papers.modules())
 def test_every_detector_starts_from_the_drawn_faces_in_all_its_parts(paper):
     network = small(paper, pretrained=True)
     assert network.weights_from == "drawn faces"

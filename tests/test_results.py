@@ -239,8 +239,8 @@ def test_another_tool_is_compared_with_every_seed(home):
     difference = row(made, detector="sometool", minus="Plain")
     expected = auc - np.mean([video_auc(table(seed)) for seed in (0, 1)])
     assert (difference["value"], difference["seeds"]) == (pytest.approx(expected), 2)
-    (refused,) = rows(made, detector="sometool", level="frame").to_dict("records")
-    assert np.isnan(refused["value"]) and "no frame level" in refused["refused"]
+    of_frames = row(made, detector="sometool", level="frame")  # all frames have their video's score
+    assert of_frames["value"] == pytest.approx(auc)
 
 
 def test_collapsed_runs_are_left_out_and_have_rows_that_include_them():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfnb import files, metrics, scoring, store
+from dfnb import files, metrics, scoring, store, test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify
@@ -62,7 +62,7 @@ def test_scores_and_regions_are_those_of_each_frame(home):
 
 
 def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
-    monkeypatch.setattr(scoring, "TEST_FRAMES", 1)  # the videos have two
+    monkeypatch.setattr(test_sets, "TEST_FRAMES", 1)  # the videos have two
     videos = scoring.score(UntrainedRun(), "smoke-b")["video"]
     assert videos.is_unique and {*videos} == {*select(load_frames("smoke-b"), "test")["video"]}
 

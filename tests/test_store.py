@@ -65,8 +65,7 @@ def test_a_table_is_read_as_it_was_written():
     report = Report("demo")
     (detector,) = report.detectors()
     assert detector.runs[0].id == "x-1" and detector.runs[0].log["loss_total"].tolist() == [0.7]
-    assert report.test_sets(detector) == ["a", "b"]
-    assert report.conditions(detector, "a") == list(tables)[:2]
+    assert report.conditions(detector) == list(tables)
     for condition, written in tables.items():
         (table,) = report.read(detector, condition)
         frames = written[KEYS].reset_index(drop=True)
@@ -90,9 +89,9 @@ def test_an_addition_is_read_with_the_run():
     more = {Condition("a", map="edges"): scores()[12:]}
     write("x-1", record(), tables=more, what="attribution")
     (detector,) = Report("demo").detectors()
-    assert Condition("a", map="edges") in Report("demo").conditions(detector, "a")
+    assert Condition("a", map="edges") in Report("demo").conditions(detector)
     write("x-1", record())  # scored once more
-    assert len(Report("demo").conditions(detector, "a")) == 2
+    assert len(Report("demo").conditions(detector)) == 2
 
 
 def test_detectors_stand_in_the_order_of_notebooks_and_of_the_profile():
@@ -164,7 +163,7 @@ def their(table, folder="their tool"):
     table.to_csv(path, index=False)
     report = Report("demo")
     tool = report.detectors()[-1]
-    assert (tool.name, tool.runs, report.test_sets(tool)) == (folder, (), ["a"])
+    assert (tool.name, tool.runs, report.conditions(tool)) == (folder, (), [Condition("a")])
     return report.read(tool, Condition("a"))[0]
 
 
@@ -175,15 +174,20 @@ def test_scores_of_another_tool_are_read_per_frame_and_per_video():
     pd.testing.assert_frame_equal(per_frame[KEYS].astype(ours[KEYS].dtypes), ours[KEYS])
     assert per_frame.attrs["seed"] is None and per_frame.attrs["fingerprint"] == "first"
     videos = ours.drop_duplicates("video")[["video", "label", "score"]]
-    assert their(videos)["frame"].tolist() == [-1] * 8
+    per_video = their(videos.assign(score=range(8)))
+    assert per_video["frame"].tolist() == ours["frame"].tolist()
+    means = per_video.groupby("video", observed=True)["score"]
+    assert means.max().equals(means.min()) and means.ngroups == 8
+    exported = videos["video"].map(lambda video: store.exported_id("first", video))
+    unnamed = their(videos[["score"]].assign(video=exported, score=30.0))
+    assert unnamed[["label", "video"]].equals(per_frame[["label", "video"]])
     unsound = [
-        (videos.iloc[1:], "video a with label 0"),
-        (videos.replace({"video": {"c": "unknown"}}), "video c with label 0"),
-        (videos.assign(label=1 - videos["label"]), "video a with label 0"),
-        (videos.assign(label=videos["label"] + 0.5), r"a\.csv: .* label of row 1 is no whole"),
-        (ours.assign(frame=0.5), "frame or label of row 1"),
-        (videos.assign(score=30.0), "score that is NaN or outside"),
-        (videos.drop(columns="label"), "needs the columns video, label and score"),
+        (videos.iloc[1:], "such as of video a with label 0"),
+        (videos.replace({"video": {"c": "unknown"}}), "such as of video c"),
+        (videos.assign(label=1 - videos["label"]), "of 24 of 24 frames, such as of video a"),
+        (videos.drop(columns="score"), "needs the columns video and score"),
+        (videos.assign(score="high"), "could not convert string to float"),
+        (pd.concat([videos, videos]), "each video, or frame, once"),
     ]
     for table, problem in unsound:
         with pytest.raises(DfnbError, match=problem) as error:

@@ -199,7 +199,7 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
     recipe = settings(image_size=toy.SIZE, batch_size=8, epochs=1)
     torch.manual_seed(torch_seed("init", 1))
     network = xception.Network(recipe).double()
-    sampler = EpochSampler(table, recipe.batch_size, seed=1)
+    sampler = EpochSampler(table, recipe, seed=1)
     [optimiser], schedule = recipe.optimisation(network, len(sampler))
     for batch in loader(FrameDataset(table, recipe, seed=1), sampler):
         outputs = network(batch["image"].double())

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dfnb import test_sets
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.runs import Run
-from dfnb.scoring import DEVICE, localisation, single_thread, test_set_metadata
+from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.store import KEYS
 
@@ -95,7 +96,7 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_set_metadata(forged)  # which dataset these are frames of, for the store
+    table.attrs = test_sets.metadata(forged)  # which dataset these are frames of, for the store
     return table
 
 
@@ -166,7 +167,7 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_set_metadata(forged)
+    table.attrs = test_sets.metadata(forged)
     return table
 
 

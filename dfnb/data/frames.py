@@ -151,9 +151,9 @@ def write_dataset(
                 writer.write_table(pa.Table.from_pylist(unwritten, schema))
                 unwritten = []
     return write_record(
-        folder,
+        folder / "record.json",
         parameters,
-        [path.name],  # the file that the record lists as the output
+        [path],
         fingerprint=digest([parameters, video_digests], 16),
         n=dict(sorted(counts.items())),
         **more,

@@ -271,42 +271,31 @@ class EpochSampler(Sampler[list[Index]]):
     an epoch.
 
     Args:
-        frames: A frames table.
-        batch_size: Images per batch, on all devices together.
-        seed: The seed of the training.
-        limit: The largest number of images in an epoch; None: no limit.
-        oversampling: If set, an epoch shows every fake once and every real frame so many times.
-        images_per_frame: The number of images of a batch that are made from one frame.
-        always: Positions in the table, of frames that every batch shows some of: an eighth of a
-            batch, at least one frame, is drawn from them. They replace as many fakes.
-        pairs: If set, the order consists of pairs: a fake frame, and after it the real frame that
+        frames: A frames table. Its ``attrs["always"]`` may list positions of frames that every
+            batch shows some of: an eighth of a batch, at least one frame, is drawn from them. They
+            replace as many fakes.
+        settings: A paper's ``Settings``, of which batch_size (images, on all devices together),
+            images_per_epoch, oversampling, images_per_frame and pairs are used. With pairs, the
+            order consists of pairs: a fake frame, and after it the real frame that
             :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
             counts the fakes that are left out, because they have no such frame.
+        seed: The seed of the training.
 
     Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
     that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
     """
 
-    def __init__(
-        self,
-        frames: pd.DataFrame,
-        batch_size: int,
-        seed: int,
-        limit: int | None = None,
-        oversampling: int | None = None,
-        images_per_frame: int = 1,
-        always: Sequence[int] = (),
-        pairs: bool = False,
-    ) -> None:
-        self.frames_per_batch = batch_size // images_per_frame
-        if pairs and (oversampling or len(always) or self.frames_per_batch % 2):
+    def __init__(self, frames: pd.DataFrame, settings: Any, seed: int) -> None:
+        pairs = settings.pairs
+        self.seed = seed
+        self.oversampling = settings.oversampling
+        self.always = np.asarray(frames.attrs.get("always", ()))
+        self.frames_per_batch = settings.batch_size // settings.images_per_frame
+        if pairs and (self.oversampling or len(self.always) or self.frames_per_batch % 2):
             raise DfnbError(
                 "pairs = true needs oversampling = null, an even number of frames in a batch, and "
                 "a paper that shows no frames in every batch; set pairs = false"
             )
-        self.seed = seed
-        self.oversampling = oversampling
-        self.always = np.asarray(always)
         self.epoch = 0
         self.skip = 0
         self.rank = 0
@@ -317,12 +306,12 @@ class EpochSampler(Sampler[list[Index]]):
         if pairs:
             self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets
-        times = np.where(self.is_real, oversampling or 1, 1)
+        times = np.where(self.is_real, self.oversampling or 1, 1)
         # Without oversampling each row appears once; then only the number of rows counts.
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
-        if limit:
-            n = min(n, limit // images_per_frame)  # the limit counts images, n frames
+        if settings.images_per_epoch:  # counts images, n frames
+            n = min(n, settings.images_per_epoch // settings.images_per_frame)
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
             raise DfnbError(

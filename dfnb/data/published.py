@@ -19,8 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
-from dfnb.files import dataset_folder, dataset_names, find, manifest, read_json, verified
-from dfnb.records import read_record
+from dfnb.files import dataset_names, find, manifest, read_json, verified
 from dfnb.settings import Closed, explained
 
 Texts = dict[str, str]  # name of a placeholder -> its value
@@ -88,18 +87,12 @@ def load(name: str) -> Manifest:
 def overview() -> pd.DataFrame:
     """The published datasets that have a manifest, one per row.
 
-    Columns: ``prepared_videos``, their number, 0 where the dataset is not prepared; ``access``, how
-    to get it; and ``space``, the disk space of the download.
+    Columns: ``access``, how to get it, and ``space``, the disk space of the download.
     """
     rows = {}
     for name in dataset_names("real"):
         description = load(name)
-        record = read_record(dataset_folder(name)) or {"n": {}}  # None: not prepared
-        rows[name] = {  # n: "split/method" -> its numbers of frames and videos
-            "prepared_videos": sum(counts["videos"] for counts in record["n"].values()),
-            "access": description.access,
-            "space": description.space,
-        }
+        rows[name] = {"access": description.access, "space": description.space}
     return pd.DataFrame(rows).T.rename_axis("dataset")
 
 

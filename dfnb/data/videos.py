@@ -8,9 +8,8 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,8 +107,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
     Its paths are relative to its own folder, or absolute. Each video is named by its path below
-    ``root``, without the suffix unless two videos would have one name. Raises :class:`DfnbError`,
-    which names the line, for impossible values.
+    ``root``, without the suffix. Raises :class:`DfnbError`, which names the line, for impossible
+    values.
     """
     folder = file.parent.absolute()
     root = root.absolute()
@@ -148,22 +147,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             original=folder / row.original if row.original and label == 1 else None,
         )
         videos.append(video)
-    return _told_apart(videos)
-
-
-def _told_apart(videos: Sequence[Video]) -> list[Video]:
-    """The videos, with the suffix added to names that several have, such as IMG.JPG and IMG.MOV.
-
-    These two are a live photo: a picture and a clip of one moment. Both stay in one cluster: where
-    the user names none, ``cluster`` is the name without the suffix.
-    """
-    count = Counter(video.name for video in videos)
-    named = []
-    for video in videos:
-        if count[video.name] > 1:
-            video = replace(video, name=f"{video.name}{video.path.suffix}")
-        named.append(video)
-    return named
+    return videos
 
 
 def write_csv(file: Path, root: Path) -> list[str]:

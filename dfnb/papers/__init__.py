@@ -15,14 +15,9 @@ from types import ModuleType
 
 from dfnb import files
 from dfnb.papers import home
-from dfnb.settings import DfnbError
+from dfnb.settings import DfnbError, suggestion
 
 MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def names() -> list[str]:
-    """The names of all papers, in the order of their notebooks."""
-    return list(modules())
 
 
 def notebooks() -> dict[str, str]:
@@ -53,10 +48,10 @@ def modules() -> dict[str, ModuleType]:
 
 
 def module(paper: str) -> ModuleType:
-    """The module of a paper; raises a :class:`DfnbError` that lists the papers if it is none."""
+    """The module of a paper; raises a :class:`DfnbError` with the nearest if there is none."""
     available = modules()
     if paper not in available:
-        raise DfnbError(f"there is no paper {paper!r}; available are {', '.join(available)}")
+        raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, available)}")
     return available[paper]
 
 

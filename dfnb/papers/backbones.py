@@ -126,12 +126,8 @@ def start(name: str, pretrained: bool) -> Start:
     Raises:
         DfnbError: timm has no model of this name, or the file is not the one that is pinned.
     """
-    if not timm.is_model(name):
-        raise DfnbError(f"timm has no backbone {name!r}; timm.list_models() lists those it has")
-    try:
-        config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # timm has the model, but no weights of this tag
-        raise DfnbError(f"backbone {name!r}: {error}") from None
+    with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
         return Start()
     try:

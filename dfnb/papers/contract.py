@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -84,8 +84,7 @@ class Settings(Closed):
 
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
-        mean, std: of the pixels in [0, 1], which are normalised by them; if null is given, those
-            that timm states for the backbone's weights.
+        mean, std: of the pixels in [0, 1], which are normalised by them.
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
             timm states for its weights.
@@ -122,8 +121,8 @@ class Settings(Closed):
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool = True
     image_size: ImageSize = 299
-    mean: Colour | None = (0.5, 0.5, 0.5)
-    std: Colour | None = (0.5, 0.5, 0.5)
+    mean: Colour = (0.5, 0.5, 0.5)
+    std: Colour = (0.5, 0.5, 0.5)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     epochs: Epochs = 30
     batch_size: BatchSize = 16
@@ -143,19 +142,6 @@ class Settings(Closed):
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _of_the_weights(cls, value: Colour | None, info: ValidationInfo) -> Colour:
-        """The stated value, or in place of null that of the backbone's weights."""
-        if value is None:
-            backbone = info.data.get("backbone", "")  # absent if it was invalid
-            try:
-                weights = get_pretrained_cfg(backbone, allow_unregistered=False)
-            except RuntimeError as error:
-                raise ValueError(f"state mean and std: {error}") from None
-            value = getattr(weights, info.field_name)  # timm calls them mean and std, too
-        return value
 
     @model_validator(mode="after")
     def _input_of_another_backbone(self) -> Self:

@@ -1,0 +1,47 @@
+"""Test sets for another tool: its crops as PNG, under ids that say nothing of their labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from dfnb import test_sets
+from dfnb.data.frames import Pixels
+from dfnb.files import atomic
+from dfnb.settings import DfnbError
+from dfnb.store import exported_id
+
+LIST = "frames.csv"
+
+
+def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
+    """Write the frames that are scored of these test sets into a new folder; returns their list.
+
+    The list, ``frames.csv``, has a row per frame: ``test_set``, ``id``, ``video``, ``frame``, and
+    ``score``, to be filled in. The crop is ``crops/<id>.png``. Rows are sorted by ``id``, which is
+    :func:`dfnb.store.exported_id`, like ``video``. This prevents accidents, not cheating, because
+    who has the dataset can compute it.
+
+    Raises :class:`DfnbError` when the folder exists, perhaps with scores in its list, and when a
+    dataset is not prepared.
+    """
+    if folder.exists():
+        raise DfnbError(f"{folder} exists, and may hold scores; name a folder that does not exist")
+    rows = []
+    with atomic(folder) as temporary:
+        (temporary / "crops").mkdir(parents=True)
+        for name in names:
+            frames = test_sets.load(name)
+            fingerprint = frames.attrs["fingerprint"]
+            pixels = Pixels(frames.attrs["folder"])
+            for frame in frames.itertuples():
+                number = exported_id(fingerprint, frame.video, frame.track, frame.frame)
+                video = exported_id(fingerprint, frame.video)
+                rows.append((name, number, video, frame.frame))
+                crop = Image.fromarray(pixels.crop(frame.path, frame.row))
+                crop.save(temporary / "crops" / f"{number}.png")
+        table = pd.DataFrame(rows, columns=["test_set", "id", "video", "frame"])
+        table = table.assign(score="").sort_values("id", ignore_index=True)
+        table.to_csv(temporary / LIST, index=False)
+    return table

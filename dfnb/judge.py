@@ -1,0 +1,64 @@
+"""The scores of other tools alone, judged in a report of their own. Nothing here imports torch."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from dfnb import page, store, test_sets
+from dfnb.files import report_folder, slug, write_json
+from dfnb.settings import DfnbError
+from dfnb.store import KEYS, Condition
+
+
+def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path:
+    """Make the report ``judged-<first file>``, in place of an earlier one; returns its page.
+
+    Args:
+        paths: One CSV per detector, see :func:`dfnb.store.tool_scores`, with ``test_set``.
+        names: The test sets; the threshold of 5 % false alarms is chosen on the first. They are
+            read from the ``source``, or must be prepared if there is none.
+        source: A report whose main detectors are judged, too; empty: none.
+
+    Raises :class:`DfnbError` for files and test sets that cannot be used; then nothing is written.
+    """
+    if len({path.stem for path in paths}) < len(paths):
+        raise DfnbError("two files have the same name, which is that of their detector; rename one")
+    compared = store.Report(source) if source else None
+    facts = [f"Made by `dfnb judge`; the first test set, {names[0]}, sets the threshold."]
+    tables = {}
+    for name in names:
+        frames = compared.test_set(name) if compared else test_sets.load(name)
+        for path in paths:
+            table = store.tool_scores(path, frames, name)
+            tables[path.stem, name] = table
+            missing = table["score"].isna().sum()
+            if missing:
+                facts.append(
+                    f"{path.name} has no score of {missing} of {len(table)} frames of {name}: they "
+                    "count with the median of the others."
+                )
+    report = f"judged-{slug(paths[0].stem)}"
+    shutil.rmtree(report_folder(report), ignore_errors=True)
+    content = {"judged": " ".join(facts), "grid": {"test_sets": names}}
+    write_json(report_folder(report) / "profile.yaml", content)
+    for (tool, name), table in tables.items():
+        store.write_tool_scores(report, tool, name, table)
+    if compared:
+        _copy_main_detectors(compared, names, report)
+    return page.rebuild(report)
+
+
+def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str) -> None:
+    """Copy the scores of a report's main detectors on these test sets into another report."""
+    for detector in source.detectors():
+        if detector.ablation:
+            continue
+        tables = defaultdict(dict)  # seed -> condition -> table
+        for condition in map(Condition, names):
+            if detector.runs and condition in source.conditions(detector):
+                for table in source.read(detector, condition):
+                    tables[table.attrs["seed"]][condition] = table[[*KEYS, "log_odds"]]
+        for run in detector.runs:
+            roles = [(store.STANDING_ALONE, detector.name)]  # a main detector of this name
+            store.write_scores(report, run.record, run.id, roles, tables[run.seed])

@@ -1,0 +1,40 @@
+"""The frames that are scored of a test set, and what reports keep of it. No torch is needed."""
+
+from typing import Any
+
+import pandas as pd
+
+from dfnb.data.frames import identity, load_frames, select, thinned
+
+TEST_FRAMES = 32  # of each test video, evenly spaced, at most: as in DeepfakeBench
+
+
+def load(name: str) -> pd.DataFrame:
+    """The test split of a dataset as a frames table, thinned to TEST_FRAMES per video.
+
+    Its ``attrs`` have :func:`metadata`, too; the ``fingerprint`` is that of reports.
+    """
+    frames = thinned(select(load_frames(name), "test"), TEST_FRAMES)
+    frames.attrs.update(metadata(frames))
+    return frames
+
+
+def metadata(frames: pd.DataFrame) -> dict[str, Any]:
+    """What the store keeps about the dataset of some frames: ``store.TEST_SET_METADATA``."""
+    record = frames.attrs["record"]
+    return {
+        "fingerprint": identity(record),
+        "compression": record.get("compression", "as delivered"),
+        "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
+        "crop": _crop(frames, record["parameters"]),
+    }
+
+
+def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
+    """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
+    if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
+        return "crops as delivered"
+    # The setting ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark
+    # has no such setting: a face fills the frames that it draws, and nothing is cut.
+    cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
+    return f"{cut}, {settings['size']} pixels"
