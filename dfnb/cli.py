@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import dfnb
 from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -22,9 +25,14 @@ Workers = Annotated[
 ]
 
 
+def _known_profile(name: str) -> str:
+    files.profile_path(name)  # raises DfnbError before anything slow is imported
+    return name
+
+
 ProfileName = Annotated[
     str,
-    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …"),
+    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …", callback=_known_profile),
 ]
 
 commands = typer.Typer(
@@ -53,8 +61,21 @@ def app() -> None:
         raise
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dfnb {dfnb.__version__}")
+        raise typer.Exit
+
+
 @commands.callback()
-def options() -> None:
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Reproduce papers on deepfake detection: make data, run a profile, make its report."""
 
 
@@ -109,7 +130,6 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
-    from matplotlib import pyplot
 
     from dfnb import figures, pictures, scoring
     from dfnb.data.faces import detector_path
@@ -133,17 +153,26 @@ def score(
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        figure.savefig(panel)
-        pyplot.close(figure)  # frees its memory
+        _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
-        pd.DataFrame(rows).to_csv(csv, index=False)
+        table = pd.DataFrame(rows, columns=["file", "score", "frames"])
+        files.write_bytes(csv, table.to_csv(index=False).encode())
     threshold = detector.record["validation_threshold"]["threshold"]
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
     if detector.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Save a figure, complete or not at all, and free its memory."""
+    from matplotlib import pyplot
+
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary)
+    pyplot.close(figure)
 
 
 @commands.command()

@@ -254,7 +254,12 @@ def _requested(
                 yield role, named, requested.model_copy(update={"test_sets": present})
 
 
-def _training(p: TrainingParameters, role: Role, train_set: str, allow_random: bool) -> Job:
+def _training(
+    p: TrainingParameters,
+    role: Role,
+    train_set: str,
+    allow_random: bool,
+) -> Job:
     """The job of the training with these parameters, in one role, whether done or not.
 
     ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace

@@ -203,13 +203,14 @@ def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**columns)[[*columns, "seeds"]].convert_dtypes()
 
 
-def verdicts(differences: pd.DataFrame) -> np.ndarray:
+def verdicts(differences: pd.DataFrame) -> pd.Series:
     """Whether the interval of each difference is above zero or below zero; else "undecided".
 
     So are differences without an interval (NaN).
     """
     is_decided = [differences["low"] > 0, differences["high"] < 0]
-    return np.select(is_decided, ["above zero", "below zero"], "undecided")
+    verdict = np.select(is_decided, ["above zero", "below zero"], "undecided")
+    return pd.Series(verdict, differences.index)
 
 
 # ---------------------------------------------------------------- captions

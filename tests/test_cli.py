@@ -64,7 +64,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere.csv"), "nowhere.csv"),
         (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
-        (("prepare", "mine", "dfdc"), "dfdc is a dataset of data_manifest/"),
+        (("prepare", "mine", "dfdc"), "data_manifest/ has a dataset dfdc"),
         (("prepare", "videos/dfdc"), "another name: dfnb prepare videos/dfdc NAME"),
         (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],

@@ -142,7 +142,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
         return subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
 
     assert "faceforensics-c23" in dfnb("data").stdout
-    assert "demo, development, paper, paper-celeb-df, smoke, study" in dfnb("run", "dmeo").stderr
+    assert "did you mean demo?" in dfnb("run", "dmeo").stderr
     made = dfnb("synth", "smoke-b", "--workers", "1")
     assert (empty / "datasets" / "smoke-b" / "record.json").exists(), made.stderr
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()

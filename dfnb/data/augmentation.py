@@ -58,7 +58,12 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     return moved
 
 
-def move_points(points: Tensor, is_mirrored: Tensor, shifts: Tensor, side: int) -> Tensor:
+def move_points(
+    points: Tensor,
+    is_mirrored: Tensor,
+    shifts: Tensor,
+    side: int,
+) -> Tensor:
     """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``.
 
     In a mirrored face, right and left change places, too: :data:`MIRRORED` reorders the landmarks.

@@ -285,7 +285,12 @@ class EpochSampler(Sampler[list[Index]]):
     that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
     """
 
-    def __init__(self, frames: pd.DataFrame, settings: Any, seed: int) -> None:
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        settings: Any,
+        seed: int,
+    ) -> None:
         pairs = settings.pairs
         self.seed = seed
         self.oversampling = settings.oversampling

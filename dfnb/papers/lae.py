@@ -138,7 +138,12 @@ class Settings(contract.Settings):
         values["lr"] = self.representation_lr
         return type(self)(**values)
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
+    def visible(
+        self,
+        frames: pd.DataFrame,
+        seed: int,
+        start: Run | None,
+    ) -> pd.DataFrame:
         """All frames; only the annotated fakes keep their masks, in the train split of phase two.
 
         Every batch of phase two shows some of the annotated fakes. This is so without an attention
@@ -160,7 +165,12 @@ class Settings(contract.Settings):
         visible.attrs["always"] = annotated.tolist()
         return visible
 
-    def _annotated_fakes(self, frames: pd.DataFrame, seed: int, start: Run) -> np.ndarray:
+    def _annotated_fakes(
+        self,
+        frames: pd.DataFrame,
+        seed: int,
+        start: Run,
+    ) -> np.ndarray:
         """The positions of the annotated fakes in ``frames``, which is the train split."""
         with_mask = masked_positions(frames)
         budget = round(self.annotated * len(frames))  # a share of all frames, real ones included

@@ -138,7 +138,12 @@ class Settings(contract.Settings):
     drop_path: contract.Probability = 0.2
     sharpness: Annotated[float, Field(ge=0, le=10)] = 0.05
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
+    def visible(
+        self,
+        frames: pd.DataFrame,
+        seed: int,
+        start: Run | None,
+    ) -> pd.DataFrame:
         """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]
 
