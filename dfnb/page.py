@@ -95,7 +95,7 @@ def rebuild(profile: str) -> Path:
     page = Template(template, autoescape=True).render(
         report=report,
         judged=judged,
-        title=f"Report {profile}" if judged else finding(report),
+        title="Scores of other tools, judged" if judged else finding(report),
         leaderboard=leaderboard(report),
         sections=sections(report),
     )
