@@ -6,7 +6,7 @@ verdict. Published figures are in ``data_manifest/published.csv``.
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -83,8 +83,6 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     dataset.
     """
     registry = content(name)
-    if "within" not in results:  # a table of an earlier version
-        results = results.assign(within=results["test_set"] == results["train_set"])
     results = _in_both_directions(results)  # a claim may subtract either detector
     rows = {}  # by claim and test set; a premise comes before the claims that need it
     for claim in registry.claims:
@@ -164,19 +162,24 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
     """The results, and every difference a second time with its two detectors exchanged.
 
     The table has each pair of detectors once. The standard error and other columns without a sign
-    are the same in both directions. Columns such as ``by_seed`` are not turned, because no claim
+    are the same in both directions. Columns such as ``by_seed`` keep their sign, because no claim
     reads them.
     """
     differences = results[results["minus"] != ""]
-    turned = differences.assign(
+    exchanged = differences.assign(
         detector=differences["minus"],
         minus=differences["detector"],
         value=-differences["value"],
         low=-differences["high"],
         high=-differences["low"],
-        sign=-1,  # of ``without_seed``, which is not turned
+        without_seed=differences["without_seed"].map(_negated),
     )
-    return pd.concat([results.assign(sign=1), turned])
+    return pd.concat([results, exchanged])
+
+
+def _negated(without_seed: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """The entries (value, error, degrees) of ``without_seed`` with the other sign of the value."""
+    return [(-value, error, degrees) for value, error, degrees in without_seed]
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
@@ -255,10 +258,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
     p = _p_values(limit, size, *number[["value", "error", "degrees"]])
     row["p"] = p["gain"]
     row["tests"] = [p]
-    # An older table of results does not have the values without a seed. ``sign`` is -1 where the
-    # two detectors were exchanged.
-    for value, error, degrees in number.get("without_seed", ()):
-        value = value * number["sign"]
+    for value, error, degrees in number["without_seed"]:
         without_seed = _p_values(limit, size, value, error, degrees)
         row["tests"].append(without_seed)
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed

@@ -19,9 +19,10 @@ def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
     """Write the frames that are scored of these test sets into a new folder; returns their list.
 
     The list, ``frames.csv``, has a row per frame: ``test_set``, ``id``, ``video``, ``frame``, and
-    ``score``, to be filled in. The crop is ``crops/<id>.png``. Rows are sorted by ``id``, which is
-    :func:`dfnb.store.exported_id`, like ``video``. This prevents accidents, not cheating, because
-    who has the dataset can compute it.
+    ``score``, to be filled in. The crop is ``crops/<id>.png``. The values of ``id`` and ``video``
+    are those of :func:`dfnb.store.exported_id`, and rows are sorted by ``id``, so that neither
+    names nor order show a label. This prevents accidents, not cheating: who has the dataset can
+    compute the names.
 
     Raises :class:`DfnbError` when the folder exists, perhaps with scores in its list, and when a
     dataset is not prepared.
@@ -36,11 +37,11 @@ def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
             fingerprint = frames.attrs["fingerprint"]
             pixels = Pixels(frames.attrs["folder"])
             for frame in frames.itertuples():
-                number = exported_id(fingerprint, frame.video, frame.track, frame.frame)
-                video = exported_id(fingerprint, frame.video)
-                rows.append((name, number, video, frame.frame))
+                frame_id = exported_id(fingerprint, frame.video, frame.track, frame.frame)
+                video_id = exported_id(fingerprint, frame.video)
+                rows.append((name, frame_id, video_id, frame.frame))
                 crop = Image.fromarray(pixels.crop(frame.path, frame.row))
-                crop.save(temporary / "crops" / f"{number}.png")
+                crop.save(temporary / "crops" / f"{frame_id}.png")
         table = pd.DataFrame(rows, columns=["test_set", "id", "video", "frame"])
         table = table.assign(score="").sort_values("id", ignore_index=True)
         table.to_csv(temporary / LIST, index=False)

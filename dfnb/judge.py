@@ -25,25 +25,24 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
     if len({path.stem for path in paths}) < len(paths):
         raise DfnbError("two files have the same name, which is that of their detector; rename one")
     compared = store.Report(source) if source else None
-    facts = [f"Made by `dfnb judge`; the first test set, {names[0]}, sets the threshold."]
     tables = {}
     for name in names:
         frames = compared.test_set(name) if compared else test_sets.load(name)
         for path in paths:
-            table = store.tool_scores(path, frames, name)
-            tables[path.stem, name] = table
-            missing = table["score"].isna().sum()
-            if missing:
-                facts.append(
-                    f"{path.name} has no score of {missing} of {len(table)} frames of {name}: they "
-                    "count with the median of the others."
-                )
+            tables[path, name] = store.tool_scores(path, frames, name)
     report = f"judged-{slug(paths[0].stem)}"
     shutil.rmtree(report_folder(report), ignore_errors=True)
+    facts = [f"Made by `dfnb judge`; the first test set, {names[0]}, sets the threshold."]
+    for (path, name), table in tables.items():
+        store.write_tool_scores(report, path.stem, name, table)
+        missing = table["score"].isna().sum()
+        if missing:
+            facts.append(
+                f"{path.name} has no score of {missing} of {len(table)} frames of {name}: they "
+                "count with the median of the others."
+            )
     content = {"judged": " ".join(facts), "grid": {"test_sets": names}}
     write_json(report_folder(report) / "profile.yaml", content)
-    for (tool, name), table in tables.items():
-        store.write_tool_scores(report, tool, name, table)
     if compared:
         _copy_main_detectors(compared, names, report)
     return page.rebuild(report)
@@ -52,11 +51,11 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
 def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str) -> None:
     """Copy the scores of a report's main detectors on these test sets into another report."""
     for detector in source.detectors():
-        if detector.ablation:
+        if detector.ablation or not detector.runs:  # a variant, or another tool
             continue
         tables = defaultdict(dict)  # seed -> condition -> table
         for condition in map(Condition, names):
-            if detector.runs and condition in source.conditions(detector):
+            if condition in source.conditions(detector):
                 for table in source.read(detector, condition):
                     tables[table.attrs["seed"]][condition] = table[[*KEYS, "log_odds"]]
         for run in detector.runs:

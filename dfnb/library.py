@@ -140,17 +140,11 @@ def _probabilities(
 ) -> list[float]:
     """P(fake) of crops by a module or function, see :func:`predict`."""
     is_module = isinstance(model, nn.Module)
-    if is_module and model.training:
-        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
     remedy = "use crops of one size; a module needs transform=, see dfnb.predict"
     with explained("a list of images", "as one batch", remedy):
-        if is_module:
-            images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
-            images = images.to(next(model.parameters(), images).device)
-        else:
-            images = np.stack(crops)
+        batch = _input_of_module(model, crops, transform) if is_module else np.stack(crops)
     with torch.inference_mode():
-        outputs = model(images)
+        outputs = model(batch)
     remedy = (
         "return one number per image: a function P(fake) in [0, 1], (B,); a module logits, (B,) of "
         "being fake or (B, 2), real first"
@@ -158,15 +152,30 @@ def _probabilities(
     with explained("the detector's output", "as scores", remedy):
         values = torch.as_tensor(outputs, dtype=torch.float64)
         if is_module:
-            if values.shape[1:] == (2,):
-                values = values[:, 1] - values[:, 0]
-            values = values.sigmoid()
-        # "not", so that NaN fails, too
-        if values.shape != (len(crops),) or not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"shape {tuple(values.shape)}, {values.min():.2f} to {values.max():.2f}"
-            )
+            log_odds = values[:, 1] - values[:, 0] if values.shape[1:] == (2,) else values
+            values = log_odds.sigmoid()
+        _check_probabilities(values, len(crops))
     return values.tolist()
+
+
+def _input_of_module(
+    module: nn.Module,
+    crops: Sequence[np.ndarray],
+    transform: Callable,
+) -> torch.Tensor:
+    """The transformed crops as a batch (B, 3, H, W) on the module's device."""
+    if module.training:
+        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
+    images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
+    # A module without parameters gets them where they are.
+    return images.to(next(module.parameters(), images).device)
+
+
+def _check_probabilities(values: torch.Tensor, n: int) -> None:
+    """Raise ``ValueError`` unless the values are ``n`` numbers in [0, 1]."""
+    # "not", so that NaN fails, too
+    if values.shape != (n,) or not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"shape {tuple(values.shape)}, {values.min():.2f} to {values.max():.2f}")
 
 
 # ---------------------------------------------------------------- numbers

@@ -10,7 +10,7 @@ that share people) by one of four methods (column ``interval_method`` of the res
 
 - ``delong``: AUC (see :func:`dfnb.statistics.auc`);
 - ``linearised``: means over units: accuracies, Brier score, localisation;
-- ``bootstrap``: EER and AP;
+- ``bootstrap``: EER;
 - ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
   class has a single cluster; or an accuracy is at a validation threshold from fewer than
   :data:`FEWEST_VALIDATION` clusters, or from a record that does not say how uncertain it is; or
@@ -43,7 +43,7 @@ from dfnb.statistics import (
 Level = Literal["frame", "video"]
 KEYS = ["video", "track", "frame", "cluster", "label", "method"]
 # The columns that name a unit.
-LEVELS: dict[Level, list[str]] = {
+LEVELS = {
     "frame": KEYS,
     "video": ["video", "cluster", "label", "method"],
 }
@@ -57,9 +57,8 @@ LOCALISATION = {
     "energy": "energy in mask",
 }
 CONSTANT = "constant "  # prefix: the measure, with the mean training mask as the map
-CURVE_METRICS = ("EER", "AP")
-RANKED = ("AUC", *CURVE_METRICS)  # need no more of scores than their order
-METRICS = (*RANKED, "accuracy", "balanced accuracy", "Brier")
+RANKED = ("AUC", "EER")  # need no more of scores than their order
+METRICS = (*RANKED, "balanced accuracy", "Brier")
 FALSE_ALARM_RATE = 0.05  # the share of real frames above a detector's threshold, see threshold_of
 # Balanced accuracy at the threshold that 5 % of the detector's own real validation frames exceed;
 # that of another tool is of the real frames of its first test set.
@@ -79,8 +78,8 @@ FEWEST_VALIDATION = 100
 SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
-def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
-    """Return a score table if it is sound; else raise DfnbError with ``source`` and the remedy."""
+def check_scores(scores: pd.DataFrame, source: object) -> None:
+    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
     label = scores["label"]  # int, compared with a bool below: 2 equals neither
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
@@ -102,7 +101,6 @@ def check_scores(scores: pd.DataFrame, source: object) -> pd.DataFrame:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )
-    return scores
 
 
 def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
@@ -159,16 +157,6 @@ class Units:
         columns = {name: values[:, chosen] for name, values in self.columns.items()}
         return replace(self, index=self.index.iloc[chosen], columns=columns)
 
-    @cached_property
-    def curves(self) -> tuple[pd.DataFrame, list[dict[str, Array]]]:
-        """The curve metrics, a row per table; and per table, replicates (REPLICATES,) by metric."""
-        values = []
-        replicates = []
-        for score in self.columns["score"]:
-            values.append(curve_metrics(score, self.design.label))
-            replicates.append(bootstrap_curve_metrics(score, self.design))
-        return pd.DataFrame(values), replicates
-
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     """Several score tables on the same units.
@@ -195,7 +183,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
             columns[name] = columns[first] - columns[second]
     thresholds = [table.attrs.get("threshold") for table in tables]
     # The threshold is of frame scores; for means over a video it would mean nothing. Maps have no
-    # score, and another tool has no threshold.
+    # score, and a table from outside a report has no threshold.
     if level == "frame" and "score" in columns and None not in thresholds:
         called = columns["score"] > np.array(thresholds)[:, None]
         is_right = called == index["label"].to_numpy()
@@ -282,7 +270,8 @@ class Estimates:
         # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow. The
         # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
-        # Records of earlier versions do not say how uncertain their threshold is.
+        # The values at other thresholds are unknown of old records, and of another tool on the test
+        # set that gave its threshold.
         same_columns = self.spread.shape == other.spread.shape
         has_interval = same_columns and not is_exact and other.how != "none"
         return replace(
@@ -300,29 +289,32 @@ class Estimates:
         replicates, are averaged over the tables before the variance is computed.
         """
         spread = self.spread.mean(axis=0)
-        at_thresholds = ()
+        design = self.design
+        variance = NAN  # without an interval it stays so, and the next two stay empty
         moves = ()
-        variance = NAN
+        at_thresholds = ()
         if self.how == "bootstrap":
             # A replicate is NaN if it drew no cluster of one class.
             variance = float(np.nanvar(spread, ddof=1))
             deviation = spread - np.nanmean(spread)
+            # Divided so that the sum of their squares is about the variance.
             moves = np.nan_to_num(deviation) / len(spread) ** 0.5
         elif self.how != "none":
-            # The second part is empty for a metric without a threshold.
-            influence, at_thresholds = np.split(spread, [len(self.design.label)])
-            variance = self.design.variance(influence)
-            moves = self.design.moves(influence)
+            # First the influences of the n units, then, for a metric with a threshold, the values
+            # at other thresholds.
+            influence, at_thresholds = np.split(spread, [len(design.label)])
+            variance = design.variance(influence)
+            moves = design.moves(influence)
         return Outcome(
-            self.values,
-            Spread(variance, self.design.fewest - 1),  # degrees of freedom: of the scarcer class
-            self.bounded,
-            self.independent,
-            self.how,
-            self.design.counts,
-            at_thresholds,
-            self.design.distinct_names,
-            moves,
+            values=self.values,
+            over_videos=Spread(variance, design.fewest - 1),  # clusters of the scarcer class
+            bounded=self.bounded,
+            independent=self.independent,
+            how=self.how,
+            counts=design.counts,
+            at_thresholds=at_thresholds,
+            clusters=design.distinct_names,
+            moves=moves,
         )
 
 
@@ -339,11 +331,11 @@ def mean(estimates: Sequence[Estimates]) -> Estimates:
 def measure(data: Units, metric: str) -> Estimates | None:
     """A metric of :data:`METRICS`, or the mean of a column of values, of each table.
 
-    All of METRICS are in [0, 1]; lower is better for EER and Brier. For accuracy, a score above .5
-    means fake, as with the argmax of two logits. Balanced accuracy and accuracy at a threshold are
-    the mean of the accuracies of the two classes. The mean of a column is over the units that have
-    a value in every table, so that all tables have one design. None if there is no such unit or no
-    such column.
+    All of METRICS are in [0, 1]; lower is better for EER and Brier. Balanced accuracy and accuracy
+    at a threshold are the mean of the accuracies of the two classes; for the former, a score above
+    .5 means fake, as with the argmax of two logits. The mean of a column is over the units that
+    have a value in every table, so that all tables have one design. None if there is no such unit
+    or no such column.
     """
     if metric not in METRICS:
         if metric not in data.columns:
@@ -363,12 +355,25 @@ def measure(data: Units, metric: str) -> Estimates | None:
             how="delong",
             independent=design.pairs,
         )
-    if metric in CURVE_METRICS:
-        values, replicates = data.curves  # of EER and AP at once, and computed once
-        spread = np.array([of_table[metric] for of_table in replicates])
-        how = "bootstrap" if design.fewest > 1 else "none"
-        return Estimates(values[metric].to_numpy(), spread, design, how, design.pairs)
+    if metric == "EER":
+        return _measure_eer(column, design)
     return _measure_mean(data, metric, column)
+
+
+def _measure_eer(column: Array, design: Design) -> Estimates:
+    """The equal error rate of scores (tables, n), with bootstrap replicates as the spread."""
+    values = []
+    replicates = []
+    for score in column:
+        values.append(curve_metrics(score, design.label)["EER"])
+        replicates.append(bootstrap_curve_metrics(score, design)["EER"])
+    return Estimates(
+        np.array(values),
+        np.array(replicates),
+        design,
+        how="bootstrap" if design.fewest > 1 else "none",
+        independent=design.pairs,
+    )
 
 
 def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
@@ -376,7 +381,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     design = data.design
     if metric == "Brier":
         column = (column - design.label) ** 2  # P(fake) against 1 for fake, 0 for real
-    elif metric in METRICS:
+    elif metric == "balanced accuracy":
         is_right = (column > 0.5) == design.label
         column = is_right.astype(float)
     # The column of AT_THRESHOLD is 0 or 1 already, see Units.

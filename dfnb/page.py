@@ -37,24 +37,38 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
     in training, and on each test set that enters no mean, where the report has them.
     """
     rows = report.rows("cross_dataset")
-    best_first = rows.query("place == 'across'").sort_values("value", ascending=False)
-    parts = [rows.query("place == 'within'"), best_first]
+    within = rows.query("place == 'within'")
+    across = rows.query("place == 'across'").sort_values("value", ascending=False)
+    # Columns have the order in which the rows first name them.
+    ordered = pd.concat([within, across, *_unseen(report), rows])
+    table = tables.pivot(ordered, report.tables["cross_dataset"])
+    return table.reindex(dict.fromkeys([*across["detector"], *rows["detector"]]))
+
+
+def _unseen(report: tables.Report) -> list[pd.DataFrame]:
+    """The AUC across of each paper's ablation that trains on all methods but one, on that method.
+
+    The row has the name of the paper as ``detector``, and "unseen: " with the method as ``place``.
+    """
+    parts = []
     for detector in report.detectors:
-        if detector.variant == MAIN and detector.runs[0].parameters["seen_methods"]:
-            run = detector.runs[0]
-            seen = ["all", *run.parameters["seen_methods"]]
+        if detector.variant != MAIN:
+            continue
+        run = detector.runs[0]
+        seen = run.parameters["seen_methods"]
+        if seen:  # None: it saw all
             where = {
                 "detector": detector.name,
                 "ablation": "any",
                 "method": "any",
                 "place": "across",
             }
-            unseen = tables.chosen(report.results, where).query(f"method not in {seen}")
+            rows = tables.chosen(report.results, where)
+            unseen = rows.query(f"method not in {['all', *seen]}")
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
                 parts.append(unseen.assign(detector=run.detector["title"], place=place))
-    table = tables.pivot(pd.concat([*parts, rows]), report.tables["cross_dataset"])
-    return table.reindex(dict.fromkeys([*best_first["detector"], *rows["detector"]]))
+    return parts
 
 
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
@@ -86,14 +100,16 @@ def rebuild(profile: str) -> Path:
     figures.style()
     report = tables.Report(profile)
     judged = report.store.profile.get("judged")  # how `dfnb judge` made it; it tests no claims
+    made = {}
     for name, spec in report.tables.items():
         if not (judged and name in tables.MADE):
-            report.table(name)
+            made[name] = report.table(name)
         if spec.draw:
             report.figure(name)
     template = Path(__file__).with_suffix(".html.jinja").read_text(encoding="utf-8")
     page = Template(template, autoescape=True).render(
         report=report,
+        tables=made,
         judged=judged,
         title="Scores of other tools, judged" if judged else finding(report),
         leaderboard=leaderboard(report),

@@ -63,7 +63,7 @@ class SeamsParameters(Parameters):
 
 
 # All notebooks but those of the papers.
-NOTEBOOKS: dict[str, type[Parameters]] = {
+NOTEBOOKS = {
     "00_start_here": Parameters,
     "01_data": DataParameters,
     "07_cross_dataset": Parameters,

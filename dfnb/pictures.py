@@ -109,21 +109,17 @@ def frames_panel(
     return panel(rows, titles)
 
 
-def sample_grid(
-    name: str,
-    split: str = "test",
-    columns: int = 4,
-) -> Figure:
+def sample_grid(name: str, split: str = "test") -> Figure:
     """Frames of a dataset without and with their true masks: one row per method, real first.
 
-    A row has the first frame of each of at most ``columns / 2`` videos, twice.
+    A row has the first frame of each of two videos, twice.
     """
     frames = select(load_frames(name), split)
     first_frames = frames.drop_duplicates("video")
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
-        stored = StoredFrames(of_method.head(columns // 2))
+        stored = StoredFrames(of_method.head(2))
         crops = []
         masks = []
         for row in range(len(stored)):

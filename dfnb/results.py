@@ -145,7 +145,10 @@ def make(report: Report) -> pd.DataFrame:
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
     rows += _cross_dataset_means(rows, report.grid.get("not_averaged", []))
-    return pd.DataFrame([vars(row) for row in rows]).drop(columns="outcome")
+    table = pd.DataFrame([vars(row) for row in rows]).drop(columns="outcome")
+    # Reasons name files of the report, relative to the home: a table has no path of a machine.
+    home = f"{report.folder.parents[1]}/"
+    return table.assign(refused=table["refused"].str.replace(home, "", regex=False))
 
 
 # ---------------------------------------------------------------- what is compared
@@ -364,35 +367,44 @@ def _cross_dataset_means(
     rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
     main_sets = set()  # test sets with main detectors
     for row in rows:
-        # Only another tool has no training set: nobody knows its training data.
-        is_cross = row.train_set and not row.within and row.test_set not in not_averaged
-        is_special = row.corruption or row.map or row.paired_methods or row.refused
-        if is_cross and not is_special:
+        if row.test_set not in not_averaged and _is_clean_and_cross(row):
             compared = (row.detector, row.minus, row.collapsed_included)
             quantity = (*compared, row.method, row.level, row.metric)
             rows_by_quantity[quantity][row.test_set] = row
             if not row.minus and not row.ablation:
                 main_sets.add(row.test_set)
-    averaged_sets = sorted(main_sets)
     means = []
-    for by_set in rows_by_quantity.values():
-        parts = [by_set[name] for name in averaged_sets if name in by_set]
+    for row_by_set in rows_by_quantity.values():
+        parts = [row_by_set[name] for name in sorted(main_sets) if name in row_by_set]
+        has_all_sets = len(parts) == len(main_sets)
         # With other seeds on one set, the values of the sets could not be averaged seed by seed.
-        values = [part.value for part in parts]
-        if len(parts) == len(averaged_sets) and len({row.seeds_list for row in parts}) == 1:
-            mean = replace(
-                parts[0],
-                test_set=CROSS_DATASET_MEAN,
-                mean_over=", ".join(averaged_sets),
-                range=f"{min(values):.3f} – {max(values):.3f}",
-                compression="",
-                fingerprint="",
-                crop="",
-                frames_per_video=NAN,
-                **summary([part.outcome for part in parts]),
-            )
-            means.append(mean)
+        distinct_seeds = {part.seeds_list for part in parts}
+        if has_all_sets and len(distinct_seeds) == 1:
+            means.append(_mean(parts))
     return means
+
+
+def _is_clean_and_cross(row: ResultRow) -> bool:
+    """Whether a row has a number of clean scores, on a dataset not trained on."""
+    is_left_out = row.within or row.corruption or row.map or row.paired_methods or row.refused
+    # Only another tool has no training set: nobody knows its training data.
+    return bool(row.train_set) and not is_left_out
+
+
+def _mean(parts: Sequence[ResultRow]) -> ResultRow:
+    """The mean of the same number on several test sets, a row per test set."""
+    values = [part.value for part in parts]
+    return replace(
+        parts[0],
+        test_set=CROSS_DATASET_MEAN,
+        mean_over=", ".join(part.test_set for part in parts),
+        range=f"{min(values):.3f} – {max(values):.3f}",
+        compression="",
+        fingerprint="",
+        crop="",
+        frames_per_video=NAN,
+        **summary([part.outcome for part in parts]),
+    )
 
 
 if __name__ == "__main__":

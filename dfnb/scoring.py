@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -24,17 +25,19 @@ WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Let torch use one thread, also as a decorator.
+    """Let torch use one thread, also as a decorator; then torch and OpenCV have theirs again.
 
     With several threads, the rounding of a sum depends on their number, and with it the weights of
-    a training.
+    a training. OpenCV's number is set to one by :func:`dfnb.data.loading.loader`.
     """
     threads = torch.get_num_threads()
+    opencv_threads = cv2.getNumThreads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        cv2.setNumThreads(opencv_threads)
 
 
 @single_thread()

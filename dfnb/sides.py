@@ -16,7 +16,6 @@ from dfnb.metrics import (
     AT_THRESHOLD,
     CALLED,
     CONSTANT,
-    CURVE_METRICS,
     FALSE_ALARMS,
     METRICS,
     RANKED,
@@ -34,7 +33,7 @@ ALL_METHODS = "all"
 ROBUSTNESS = "robustness"  # the mean AUC over the severities of one or of all corruptions
 ROBUSTNESS_KEPT = "robustness kept"  # the same minus the AUC without corruption
 VERSUS = " − "  # between two methods that are compared
-SHOWN_ONLY = (*CURVE_METRICS, "accuracy", "Brier")  # only main detectors have them; never compared
+SHOWN_ONLY = ("EER", "Brier")  # only main detectors have them; never compared
 Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None: no value
 
 

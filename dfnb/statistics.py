@@ -9,7 +9,7 @@ influences within clusters, because only these sums are independent:
 - AUC: the influences are DeLong's components (:func:`auc`); a cluster may have units of both
   classes (Obuchowski, Biometrics 53:567, 1997);
 - means: they are deviations from the mean of the unit's class (:func:`class_mean`);
-- EER and AP have no such formula: bootstrap replicates (:meth:`Design.resampled`) draw one cluster
+- the EER has no such formula: bootstrap replicates (:meth:`Design.resampled`) draw one cluster
   fewer than there are, with a weight that makes up for it. This makes the variance of a mean
   unbiased (Rao and Wu, JASA 83:231, 1988).
 

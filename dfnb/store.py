@@ -442,19 +442,16 @@ class Report:
         }
         return table
 
-    def first_test_set(self, tool: str) -> str:
-        """The test set of another tool that comes first in the profile's grid, else by name."""
-        scored = [condition.test_set for condition in self.conditions(Detector(tool))]
-        in_order = [*self.grid.get("test_sets", []), *scored]
-        return next(name for name in in_order if name in scored)
-
     def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
         """Another tool's table under :meth:`read`.
 
-        On the test set on which its threshold was chosen, the threshold has no interval.
+        Its threshold is chosen on its test set that comes first in the profile's grid, else by
+        name. On that test set itself, the threshold has no interval.
         """
+        scored = [condition.test_set for condition in self.conditions(Detector(tool))]
+        in_order = [*self.grid.get("test_sets", []), *scored]
+        first = next(name for name in in_order if name in scored)
         table = self._table_of_tool(tool, test_set)
-        first = self.first_test_set(tool)
         table.attrs.update(metrics.threshold_of(self._table_of_tool(tool, first)))
         if first == test_set:
             table.attrs["threshold_clusters"] = 0

@@ -130,24 +130,19 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of the :func:`extended` results with the values that ``where`` wants.
+    """The rows of the :func:`extended` results with the values that ``where`` allows.
 
-    The head of ``tables.yaml`` explains ``where``. If the rows have means over different test sets,
-    the name of each mean lists its test sets, because such means must not be compared.
+    The head of ``tables.yaml`` explains ``where``.
     """
     keep = np.full(len(table), True)  # (rows,) bool
     where = {**DECLARED["everywhere"], **where}  # column -> value, values, "some" or "any"
-    for column, wanted in where.items():
-        if wanted == "some":
+    for column, allowed in where.items():
+        if allowed == "some":
             keep &= table[column] != ""
-        elif wanted != "any":
-            values = np.atleast_1d(wanted)  # one value, or a list, as a list
+        elif allowed != "any":
+            values = np.atleast_1d(allowed)  # one value, or a list, as a list
             keep &= table[column].isin(values)
-    rows = table[keep].copy()
-    sets_of_means = rows.loc[rows["mean_over"] != "", "mean_over"]
-    if sets_of_means.nunique() > 1:
-        rows.loc[sets_of_means.index, "test_set"] += ": " + sets_of_means
-    return rows
+    return table[keep].copy()
 
 
 # ---------------------------------------------------------------- rows as a table
@@ -271,7 +266,12 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
 # ---------------------------------------------------------------- files
 
 
-def save(table: pd.DataFrame, profile: str, name: str, caption: str) -> list[Path]:
+def save(
+    table: pd.DataFrame,
+    profile: str,
+    name: str,
+    caption: str,
+) -> list[Path]:
     """Save a table as CSV, Markdown, LaTeX and HTML, and its caption as text; returns the paths.
 
     The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
@@ -368,7 +368,7 @@ class Report:
         self.detectors = self.store.detectors()
         self.results = extended(results.load(profile))
         self.tables = declared(self.results, self.detectors)
-        self.saved: list[Path] = []
+        self.saved = []
 
     @cached_property
     def judged(self) -> pd.DataFrame:

@@ -80,7 +80,7 @@ def write_all(profile):
         for severity in (1, 5):
             more[Condition(SETS[0], "JPEG", severity)] = table(SETS[0], 3 / severity, seed)
         for name, (energy, sameness) in MAPS.items():
-            means = {"energy": energy, "chance": 0.2, "constant energy": 0.4}
+            means = {"energy": energy, "constant energy": 0.4}
             more[Condition(SETS[0], map=name)] = measured(SETS[0], seed, **means)
             same = measured(SETS[0], seed, all=sameness, empty=0)
             more[Condition(SETS[0], map=name, sanity=True)] = same

@@ -142,9 +142,8 @@ def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, fra
     # One row per forged frame, in their order.
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(table[list(KEYS)], forged[list(KEYS)])
-    masked = table.dropna(subset="chance")
+    masked = table.dropna(subset="energy")
     assert len(masked) == 5  # one of the six forged videos has no mask
-    assert masked["chance"].tolist() == pytest.approx([MARK**2 / SIDE**2] * 5)
     assert masked["pointing"].mean() > 0.9
     assert masked["energy"].mean() > 0.55
     assert masked["pixel_ap"].mean() > 0.8

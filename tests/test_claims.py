@@ -28,6 +28,7 @@ def number(value, low, high, detector="Ours", minus="Plain", **columns):
         "minus": minus,
         "train_set": "here",
         "test_set": "here",
+        "within": columns.get("test_set", "here") == "here",
         "method": "all",
         "paired_methods": False,
         "corruption": "",

@@ -135,5 +135,5 @@ def test_a_panel_shows_frames_the_networks_own_pictures_and_maps(home, monkeypat
 
 def test_samples_have_one_row_per_method_real_first(home):
     methods = load_frames("smoke-a")["method"].nunique()
-    grid = pictures.sample_grid("smoke-a", columns=4)
+    grid = pictures.sample_grid("smoke-a")
     assert len(grid.axes) == 4 * methods and grid.axes[0].get_ylabel() == "real"

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy
-from pyarrow import parquet
 from toy import SIZE
 
 from dfnb.data import frames
@@ -103,12 +102,9 @@ def test_images_are_used_in_place(folder):
     assert frames.images_hash(folder, [row]) != crops_hash
 
 
-def test_originals_count_in_the_fingerprint_and_older_tables_have_none(folder):
+def test_originals_count_in_the_fingerprint(folder):
     record = toy.write(folder, originals={"swap/c": "real/a"})
     assert record["fingerprint"] != toy.write(folder)["fingerprint"]
-    path = folder / "frames.parquet"
-    parquet.write_table(parquet.read_table(path).drop(["original"]), path)
-    assert (load_frames(folder)["original"] == "").all()
 
 
 # ---------------------------------------------------------------- refused

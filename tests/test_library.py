@@ -123,15 +123,19 @@ def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
     assert dfnb.auc(table).clusters == 2
 
 
-def test_nothing_global_changes(run, dataset):
+def test_nothing_global_changes(run, dataset, monkeypatch):
+    """Also by a run that reads frames in another process."""
+    monkeypatch.setattr(scoring, "WORKERS", 1)
     module = Redness(2).eval()
+    cv2.setNumThreads(2)
     torch.set_num_threads(2)
     before = torch.get_rng_state()
     for model in (run, module, redness):
         dfnb.predict(model, dataset, transform=TO_TENSOR)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert threads == 2 and torch.equal(before, torch.get_rng_state())
+    assert threads == cv2.getNumThreads() == 2
+    assert torch.equal(before, torch.get_rng_state())
     assert torch.is_grad_enabled() and not module.training
 
 

@@ -68,7 +68,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         patch = backbones.patch_side(transformer)
         layer = layer or getattr(transformer.blocks[-1], "norm1", transformer.blocks[-1])
     to_map = partial(as_map, size=images.shape, patch=patch)
-    all_features: list[Tensor] = []  # in the order in which they are computed
+    all_features = []  # tensors, in the order in which they are computed
     parts = set((layer or network).modules())  # the layer itself and all within it
 
     def remember(part: nn.Module, inputs: tuple, output: object) -> None:

@@ -67,8 +67,6 @@ def measure(
 
     - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
       mask of the training as the constant map; NaN if the frame has no mask;
-    - ``chance``, the forged share of the frame's pixels, which a constant map has in pixel AP,
-      pointing and energy; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
 
@@ -87,8 +85,6 @@ def measure(
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = localisation(frame_map, mask, mean_mask)
-        # A mean of 0 means that there is no mask, since a forged frame has forged pixels.
-        row["chance"] = mask.mean() or np.nan
         row.update(deletion(network, image, frame_map))
         rows.append(row)
     table = forged[list(KEYS)].join(pd.DataFrame(rows))

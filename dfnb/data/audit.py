@@ -211,9 +211,9 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     the file, and for the border as many as :func:`_border` gives.
     """
     pixels = Pixels(frames.attrs["folder"])
-    has_box = frames["crop_box"].notna()  # null for images that are used in place
     values = defaultdict(list)
-    frames = frames.assign(has_box=has_box)
+    # There is no box, but a null, for images that are used in place.
+    frames = frames.assign(has_box=frames["crop_box"].notna())
     size = None
     for frame in frames.itertuples():
         crop = pixels.crop(frame.path, frame.row)

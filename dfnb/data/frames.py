@@ -230,8 +230,6 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
-        if "original" not in table.column_names:  # made by a version that did not know originals
-            table = table.append_column("original", pa.repeat("", len(table)))
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     # pandas has no type of its own for lists of numbers.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}

@@ -211,7 +211,7 @@ def loader(
     """
     if workers:
         # One thread per worker. It is set here, in the parent, because a forked worker that stops
-        # the threads of its parent hangs.
+        # the threads of its parent hangs. scoring.single_thread gives the parent its threads again.
         cv2.setNumThreads(1)
     return DataLoader(
         data,
@@ -235,9 +235,11 @@ def in_order(
 
     Without a ``seed``, they are the frames as stored. With one, they are the samples that the paper
     makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
-    is the same each time, and also when only some rows of the table are given.
+    is the same each time, and also when only some rows of the table are given. ``pixels`` reads the
+    frames; by default from the table's dataset.
     """
-    # Epoch 0; the value in the index takes the place of the position, which seeds the samples.
+    # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
+    # and the value in the table's index takes the place of the position.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, "val", pixels)  # "val": never augmented

@@ -173,18 +173,19 @@ class Hair:
         look = head.look
         fringe = self._fringe()
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
-        # Opacity of the hair on the head: above the fringe, and beside the face down to
+        # 1. The opacity of the hair on the head: above the fringe, and beside the face down to
         # `end`, below which it fades out over an eighth of a radius.
         above_fringe = fringe - head.v
         on_forehead = edge(above_fringe * head.radius * 0.7)
         above_front_end = end + 0.12 - head.along
         front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
-        # Opacity of the rim: the hair beyond the head's outline.
+        # 2. The opacity of the rim: the hair beyond the head's outline.
         outline = edge(self.inside * head.radius)
         above_rim_end = end - head.along  # the rim fades out just above `end`
         outside = 1 - head.inside
         rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
-        # Opacity of the shadow, which falls on the skin just below the fringe.
+        # 3. The opacity of the shadow, which falls on the skin just below the fringe. It is painted
+        # first, because the hair lies over it.
         above_shadow_end = fringe + 0.06 - head.v
         in_shadow = edge(above_shadow_end * head.radius * 0.25)
         shadow = head.inside * in_shadow - front  # not on the hair itself
@@ -293,7 +294,8 @@ def _paint_ear(canvas: Array, head: Head, side: int) -> None:
     # A turned head hides the ear on the side to which it turns.
     visible = 0.9 - 2.5 * side * head.sin_yaw
     visible = min(max(visible, 0), 1)
-    # Near the rim, half of `inside` is about the distance from it in half widths, 0.13, of the ear.
+    # Near the rim, the distance from it is about inside / 2 half widths of the ear, which are 0.13
+    # radii: inside * 0.06 radii.
     opacity = edge(inside * 0.06 * head.radius) * visible
     lay_over(
         canvas,
