@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -63,6 +66,10 @@ def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
     main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out all ablations but this one; may be repeated."),
+    ] = None,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
@@ -70,7 +77,10 @@ def run(
     """
     from dfnb import workflow
 
-    workflow.run(profile, cores, ablations=not main)
+    ablations = None  # all
+    if main or ablation:
+        ablations = ablation or []  # --main alone: none
+    workflow.run(profile, cores, ablations)
 
 
 @commands.command()
@@ -91,7 +101,7 @@ def score(
     run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
     csv: Annotated[Path | None, typer.Option(help="A file to write the scores to.")] = None,
 ) -> None:
-    """Score your own images and clips with a trained detector.
+    """Score your own images and clips, or all those in a folder, with a trained detector.
 
     For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
     detector's maps is saved in the current folder. No score is a proof.
@@ -102,18 +112,20 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
-    from matplotlib import pyplot
 
     from dfnb import figures, pictures, scoring
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
+    from dfnb.data.videos import media_in
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
-    for image in images:
+    for image in chain.from_iterable(map(media_in, images)):
+        if image.name.endswith(f"-{detector.id}.png"):
+            continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.faces, frames=8)
         except DfnbError as error:
@@ -123,9 +135,7 @@ def score(
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        with files.atomic(panel) as temporary:
-            figure.savefig(temporary)
-        pyplot.close(figure)  # frees its memory
+        _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
@@ -136,6 +146,15 @@ def score(
     if detector.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Save a figure, complete or not at all, and free its memory."""
+    from matplotlib import pyplot
+
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary)
+    pyplot.close(figure)
 
 
 @commands.command()

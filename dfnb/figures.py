@@ -40,12 +40,7 @@ def style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 
-def save(
-    figure: Figure,
-    profile: str,
-    name: str,
-    caption: str,
-) -> list[Path]:
+def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which is a third of the size.

@@ -142,7 +142,7 @@ class Job(NamedTuple):
         return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
 
 
-def plan(name: str, ablations: bool = True) -> list[Job]:
+def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
     """The jobs of a profile, each after those that it needs.
 
     All parameters are checked here, before anything runs. Notebooks wait for the trainings, and the
@@ -151,13 +151,13 @@ def plan(name: str, ablations: bool = True) -> list[Job]:
 
     Args:
         name: The name of the profile.
-        ablations: Whether the ablations are trained beside the main detectors.
+        ablations: The ablations that are trained beside the main detectors; None: all.
 
     Raises :class:`DfnbError` for wrong parameters, and where the main training set is not there.
     """
     content = profile(name)
-    if not ablations:
-        content = content.model_copy(update={"ablations": {}})
+    if ablations is not None:
+        content = _with_ablations(content, ablations, files.profile_path(name))
     trainings = _trainings(name, content)
     score_files = tuple(job.output for job in trainings)
     notebooks = []
@@ -168,6 +168,19 @@ def plan(name: str, ablations: bool = True) -> list[Job]:
     others = [job.output for job in notebooks[:-1]]
     notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
     return [*trainings, *notebooks]
+
+
+def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
+    """The profile with no other ablations than these; ``path`` is its file, for the message."""
+    kept = {}
+    known = set()  # the titles of all ablations of the profile
+    for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
+        known.update(of_notebook)
+        kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
+    for title in ablations:
+        if title not in known:
+            raise DfnbError(f"{path} has no ablation {title!r}{suggestion(title, sorted(known))}")
+    return content.model_copy(update={"ablations": kept})
 
 
 def _is_there(dataset: str) -> bool:
@@ -183,7 +196,7 @@ def missing_datasets(name: str) -> list[str]:
 
 def _trainings(name: str, content: Profile) -> list[Job]:
     """The trainings of a profile, paper by paper; trainings that are the same are one job."""
-    trainings = {}  # run id -> job
+    trainings: dict[str, Job] = {}  # by run id
     for notebook in content.notebooks:
         if notebook not in papers.notebooks():
             continue
@@ -300,7 +313,7 @@ def ensure_datasets(*names: str) -> None:
     for name in dict.fromkeys(names):
         if name in files.dataset_names("synth"):
             synth.build(name)  # returns at once where the dataset is there
-        elif not _is_there(name):
+        elif records.read_record(files.dataset_folder(name)) is None:
             raise DfnbError(
                 f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`"
             )

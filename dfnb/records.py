@@ -55,7 +55,8 @@ class Clock:
 def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
-    ``commit`` ends in -dirty where tracked files outside ``reports/`` differ from it.
+    ``code`` is git's hash of the folder ``dfnb`` at HEAD; ``commit`` ends in -dirty where tracked
+    files outside ``reports/`` differ from it.
     """
     import torch
 
@@ -69,6 +70,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": f"{commit}-dirty" if dirty else commit,
+        "code": _git("rev-parse", "HEAD:dfnb") or "unknown",
         "device": device,
         "threads": torch.get_num_threads(),
     }

@@ -1,5 +1,6 @@
 """Running a profile: Snakemake as a child process, and its progress."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from dfnb import files, jobs
 from dfnb.settings import DfnbError
 
 
-def run(profile: str, cores: int, ablations: bool = True) -> None:
+def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     """Run the unfinished jobs of a profile, then print the main table and the report's path.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
@@ -32,7 +33,8 @@ def run(profile: str, cores: int, ablations: bool = True) -> None:
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    command.append(f"ablations={ablations}")
+    if ablations is not None:  # an empty list leaves out all of them
+        command.append(f"ablations={json.dumps(ablations)}")
     # cpu_count heeds the limits of this process, such as those of a container.
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
@@ -63,26 +65,29 @@ def run(profile: str, cores: int, ablations: bool = True) -> None:
 
 
 def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
-    """Print a line for every job that ends, until the process has ended.
+    """Print a line for every job that ends, with its seconds, until the process has ended.
 
     The time left assumes that jobs go on ending as fast as they did since the start.
     """
     start = time.monotonic()
-    ended = set()  # names of jobs that ended since the start; older outputs do not count
+    begun: dict[str, float] = {}  # when a job's log was first seen, by the job's name
+    ended: set[str] = set()  # jobs that ended since the start; older outputs do not count
     is_running = True
     while is_running:  # one last round after the process has ended prints the jobs that ended last
         time.sleep(0.5)
         is_running = process.poll() is None
+        now = time.monotonic()
         for job in planned:
-            has_begun = (files.home() / job.log).exists()
-            # Once a job has begun, its output is no old one: Snakemake removes that before.
-            if has_begun and job.done and job.name not in ended:
+            if job.name in ended or not (files.home() / job.log).exists():
+                continue
+            begun.setdefault(job.name, now)
+            if job.done:  # no old output: Snakemake removes it before a job begins
                 ended.add(job.name)
                 n_done = sum(other.done for other in planned)  # also those done before the start
-                minutes_per_job = (time.monotonic() - start) / 60 / len(ended)
-                minutes_left = minutes_per_job * (len(planned) - n_done)
+                minutes_left = (now - start) / len(ended) * (len(planned) - n_done) / 60
                 print(
-                    f"[{n_done}/{len(planned)}] {job.name}, about {minutes_left:.0f} min left",
+                    f"[{n_done}/{len(planned)}] {job.name}, {now - begun[job.name]:.0f} s, "
+                    f"about {minutes_left:.0f} min left",
                     flush=True,
                 )
 

@@ -102,7 +102,7 @@ def test_help(output_of):
 
 
 def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
-    """Pictures, into a CSV; the faces are taken for found."""
+    """A folder's pictures, into a CSV; the faces are taken for found."""
     write_profile(own_home)
     run = jobs.train_job("mine", "xception-smoke-a-s0")
     shown = load_frames("smoke-b").head(2)
@@ -117,12 +117,16 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     shown.attrs["folder"] = os.path.realpath(shown.attrs["folder"])
     (own_home / "datasets").unlink()  # the link to them
     monkeypatch.chdir(own_home)
-    status, printed = output_of("score", "a.PNG", "b.jpg", "--run", run.id, "--csv", "scores.csv")
+    for name in ("b.jpg", "a.PNG", "notes.txt", f"a.PNG-{run.id}.png"):
+        (own_home / name).write_bytes(b"")
+    status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
     assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces only" in printed
     assert crops == [{"size": 96, "drawn": True}] * 2
     table = pd.read_csv("scores.csv")
     assert table["file"].tolist() == ["a.PNG", "b.jpg"] and table["frames"].tolist() == [2, 2]
     assert table["score"].between(0, 1).all()
+    (own_home / "empty").mkdir()
+    assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):
         sentence = f"dfnb: there is no run {name!r}; did you mean {run.id}?"
         assert output_of("score", "b.jpg", "--run", name) == (1, sentence)

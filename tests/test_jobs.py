@@ -179,14 +179,19 @@ def test_notebooks_wait_for_the_trainings_and_the_last_one_for_all_others():
     assert planned["03_lae"].parameters == first  # so the notebook shows what the job trained
 
 
-def test_the_main_detectors_are_trained_with_or_without_ablations(own_home):
-    write_profile(own_home, ablations={BASELINE: {"learning": {"slow": {"lr": 0.001}}}})
+def test_the_main_detectors_are_trained_alone_or_with_some_ablations(own_home):
+    variants = {"slow": {"lr": 0.001}}
+    write_profile(
+        own_home, ablations={BASELINE: {"learning": variants, "more": {"2": {"epochs": 2}}}}
+    )
 
-    def roles(ablations):
-        return [job.roles for job in jobs.plan("mine", ablations) if job.kind == "training"]
+    def roles(*chosen):
+        return [job.roles for job in jobs.plan("mine", *chosen) if job.kind == "training"]
 
-    assert roles(True) == [(jobs.MAIN,), (("learning", "slow"),)]
-    assert roles(False) == [(jobs.MAIN,)]
+    assert len(roles()) == 3 and roles([]) == [(jobs.MAIN,)]
+    assert roles(["learning"]) == [(jobs.MAIN,), (("learning", "slow"),)]
+    with pytest.raises(DfnbError, match="no ablation 'slow'; known are learning, more"):
+        roles(["slow"])
 
 
 def test_what_is_not_prepared_is_left_out(own_home):

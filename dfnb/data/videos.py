@@ -239,6 +239,16 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
     return dict(sorted(files.items())), left_out
 
 
+def media_in(path: Path) -> list[Path]:
+    """The images and videos directly in a folder, by their suffixes; else the path itself."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
+    if not found:
+        raise DfnbError(f"{path} contains no image or video; name files, or another folder")
+    return found
+
+
 def sentences(problems: Problems) -> list[str]:
     """One sentence per problem: how many files have it, and the names of the first three."""
     lines = []
