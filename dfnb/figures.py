@@ -47,8 +47,8 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """
     folder = report_folder(profile) / "figures"
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
-    changing = ("CreationDate", "Producer", "Creator")  # with the time or versions of libraries
-    metadata = dict.fromkeys(changing)  # None: matplotlib leaves the entry out
+    # They change with the time or versions of libraries; None: matplotlib leaves the entry out.
+    metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
     for path in paths[:2]:
         with atomic(path) as temporary:
             figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
@@ -57,6 +57,7 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
                 # that is written anew lacks matplotlib's metadata.
                 picture = Picture.open(temporary).convert("RGB")
                 picture.quantize().save(temporary, optimize=True)
+        figure.set_layout_engine("none")  # the PDF has the PNG's layout, which takes long
     write_bytes(paths[2], f"{caption}\n".encode())
     return paths
 
@@ -69,8 +70,7 @@ def shown(paths: Sequence[Path]) -> display.Image:
     """
     plt.close("all")  # else the notebook would show the figure a second time
     png, _, text = paths
-    caption = text.read_text(encoding="utf-8").strip()
-    return display.Image(filename=png, alt=caption)
+    return display.Image(filename=png, alt=text.read_text(encoding="utf-8").strip())
 
 
 def source(code: type | Callable) -> display.Markdown:
