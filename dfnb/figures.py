@@ -145,6 +145,35 @@ def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
     return grid.set_axis_labels(rows["metric"].iloc[0], "").figure
 
 
+def violins(videos: pd.DataFrame) -> Figure:
+    """The distributions of P(fake) of real and fake videos, of each detector in each place.
+
+    Args:
+        videos: One row per video and seed: ``detector``, ``place`` (its panel, such as "within"),
+            ``label`` ("real" or "fake") and ``score``, P(fake).
+    """
+    # Within comes before across, and real before fake.
+    videos = videos.sort_values(["place", "label"], ascending=False, kind="stable")
+    height = 1 + 0.5 * videos["detector"].nunique()  # in inches
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
+        grid = seaborn.catplot(
+            videos,
+            kind="violin",
+            x="score",
+            y="detector",
+            col="place",
+            hue="label",
+            split=True,
+            inner="quart",
+            palette="pastel",  # on which the lines are visible
+            cut=0,  # no curve where there is no score
+            height=height,
+            aspect=WIDTH / 2 / height,
+        )
+    grid.set_titles("{col_name}")
+    return grid.set_axis_labels("P(fake) of a video", "").figure
+
+
 def heat_map(rows: pd.DataFrame, across: str, down: str) -> Figure:
     """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
 

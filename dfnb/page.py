@@ -26,8 +26,10 @@ def finding(report: tables.Report) -> str:
     supported = verdicts[verdicts.str.startswith("supported")]
     if supported.empty:
         return "No detector is shown to generalise better than a plain classifier"
-    papers = ", ".join(supported.index.unique("paper"))
-    return f"Shown to generalise better than a plain classifier: {papers}"
+    # Main detectors come first, and give their papers a name last.
+    titles = {detector.paper: detector.name for detector in reversed(report.detectors)}
+    papers = supported.rename(titles).index.unique("paper")
+    return f"Shown to generalise better than a plain classifier: {', '.join(papers)}"
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
@@ -78,16 +80,12 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     of ``report.tables`` declares, saved by a notebook itself, are under :data:`OTHERS`.
     """
     items = defaultdict(list)
-    folder = report.store.folder
-    for path in sorted([*folder.glob("tables/*.html"), *folder.glob("figures/*.txt")]):
+    for path in sorted(report.store.folder.glob("*/*.txt")):  # every table and figure has a caption
         spec = report.tables.get(path.stem)
-        caption = path.with_suffix(".txt").read_text(encoding="utf-8")
-        item = {
-            "name": path.stem,
-            "caption": spec.lead if spec else caption,
-        }
-        if path.suffix == ".html":
-            item["table"] = path.read_text(encoding="utf-8")
+        item = {"name": path.stem, "caption": spec.lead if spec else path.read_text("utf-8")}
+        table = path.with_suffix(".html")
+        if table.exists():
+            item["table"] = table.read_text("utf-8")
         items[spec.notebook if spec else OTHERS].append(item)
     return dict(sorted(items.items()))
 
@@ -99,10 +97,11 @@ def rebuild(profile: str) -> Path:
     """
     figures.style()
     report = tables.Report(profile)
-    judged = report.store.profile.get("judged")  # how `dfnb judge` made it; it tests no claims
+    judged = report.store.profile.get("judged")  # how `dfnb judge` made it
     made = {}
     for name, spec in report.tables.items():
-        if not (judged and name in tables.MADE):
+        # A judged report tests no claims, and its matrix has all that is in the main table.
+        if not (judged and name in [*tables.MADE, "cross_dataset"]):
             made[name] = report.table(name)
         if spec.draw:
             report.figure(name)

@@ -38,6 +38,7 @@ class Spec(Closed):
     index: list[str] = Field(["detector"])
     columns: list[str] = Field(["test_set"])
     beside: list[str] = Field([])
+    csv_only: list[str] = Field([])
     draw: list[str] = Field([])
 
 
@@ -96,7 +97,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
       whether the map changes with the network's weights; empty if there was no check;
     - ``place``: "across" of a cross-dataset mean, empty of the test sets in it, "within" of a test
-      set like the one trained on, else the test set;
+      set like the one trained on, else the test set, as for other tools, which have no mean;
     - ``contrast``: the detector and what is subtracted;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
@@ -107,7 +108,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     kinds = [
         table["mean_over"] != "",
         table["within"],
-        table["test_set"].isin(averaged),
+        table["test_set"].isin(averaged) & (table["train_set"] != ""),
     ]
     table["place"] = np.select(kinds, ["across", "within", ""], table["test_set"])
     contrast = table["detector"] + " − " + table["minus"]
@@ -271,18 +272,21 @@ def save(
     profile: str,
     name: str,
     caption: str,
+    csv_only: Sequence[str] = (),
 ) -> list[Path]:
     """Save a table as CSV, Markdown, LaTeX and HTML, and its caption as text; returns the paths.
 
-    The LaTeX needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
+    ``csv_only`` names columns that only the CSV gets, so that the others fit on a page. The LaTeX
+    needs the package booktabs, and LuaLaTeX or XeLaTeX for signs such as −.
     """
     table = table.reset_index().astype(object).fillna("–").astype(str)
-    markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
+    narrow = table.drop(columns=csv_only, errors="ignore")
+    markdown = narrow.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     texts = {
         "csv": table.to_csv(index=False),
         "md": f"{markdown}\n\n{caption}\n",
-        "tex": table.to_latex(index=False, escape=True),
-        "html": table.to_html(index=False, border=0),
+        "tex": narrow.to_latex(index=False, escape=True),
+        "html": narrow.to_html(index=False, border=0),
         "txt": f"{caption}\n",
     }
     folder = report_folder(profile) / "tables"
@@ -391,13 +395,15 @@ class Report:
             spec = self.tables.get(name)
             table = pivot(self.rows(name), spec)
         if len(table):
-            caption = self.caption(name)
-            self.saved += save(table, self.profile, name, caption)
+            csv_only = self.tables[name].csv_only
+            self.saved += save(table, self.profile, name, self.caption(name), csv_only)
         return table
 
     def show(self, name: str) -> None:
-        """Display a table, or :data:`NOTHING` if it is empty."""
+        """Display a table without what only its CSV has, or :data:`NOTHING` if it is empty."""
         table = self.table(name)
+        if len(table):
+            table = table.drop(columns=self.tables[name].csv_only, errors="ignore")
         display(NOTHING if table.empty else table)
 
     def figure(self, name: str) -> Image | Markdown:

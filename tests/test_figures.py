@@ -68,6 +68,24 @@ def test_values_intervals_and_seeds_are_drawn_where_they_are():
     np.testing.assert_allclose(seeds, expected)
 
 
+def test_violins_have_a_panel_per_place_and_end_where_the_scores_do():
+    rows = []
+    for place, most in (("across", 0.9), ("within", 0.5)):
+        for label in ("fake", "real"):
+            for score in np.linspace(0.1, most, 9):
+                row = {"place": place, "label": label, "score": score}
+                rows += [{**row, "detector": name} for name in "AB"]
+    figure = figures.violins(pd.DataFrame(rows))
+    assert [axes.get_title() for axes in figure.axes] == ["within", "across"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["A", "B"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real", "fake"]
+    for axes, most in zip(figure.axes, (0.5, 0.9)):
+        assert len(axes.collections) == 4  # two detectors, real and fake
+        for part in axes.collections:
+            scores = part.get_paths()[0].vertices[:, 0]
+            assert (scores.min(), scores.max()) == (pytest.approx(0.1), pytest.approx(most))
+
+
 def test_a_matrix_has_a_column_per_detector_and_its_values():
     rows = results(["A", "B"])
     axes = figures.heat_map(rows, "detector", "test_set").axes[0]

@@ -1,6 +1,7 @@
 """Another tool's scores: exported, filled in, judged; by their page and results."""
 
 import html
+import re
 import subprocess
 import sys
 
@@ -133,6 +134,18 @@ def test_labels_and_paired_differences_come_from_a_report(stored):
                 videos(report, **wanted)[columns] for report in ("judged-mine", "hand")
             )
             assert len(judged) and judged.to_numpy().tolist() == expected.to_numpy().tolist()
+        auc = videos("judged-mine", detector="mine", minus="", metric="AUC", test_set=name)["value"]
+        assert f"On {name}, mine has a video AUC of {auc.item():.2f} [" in text
+        assert f"<td>{name}</td>" in text
+        alarms = videos("judged-mine", metric="false alarms", level="frame", test_set=name)
+        share = alarms.query("detector == 'mine' and minus == ''")["value"].item()
+        assert f"mine calls this share of the real frames of {name} fake: {share:.3f}" in text
+    verdicts = re.findall(r"C \(([-\w ]+)\), mine minus Baseline is ([a-z ]+): ([-+.\d]+)", text)
+    assert [test_set for test_set, _, _ in verdicts] == [A, "cross-dataset mean"]
+    for _, verdict, difference in verdicts:
+        wrong = "above zero" if difference.startswith("-") else "below zero"
+        assert verdict in {"undecided", "above zero", "below zero"} - {wrong}
+    assert "Its Brier score is unknown" in text
     assert videos("judged-mine", detector="mine", metric="Brier").empty  # no probabilities
     assert all(f'<a href="tables/{name}.md">' in text for name in ("differences", "kinds"))
 

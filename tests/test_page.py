@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from dfnb import page, tables
-from dfnb.files import report_folder, sha256
+from dfnb.files import report_folder, sha256, write_bytes
 from dfnb.settings import DfnbError
 
 A, B = planted.SETS
@@ -65,7 +65,8 @@ def test_the_same_scores_give_the_same_bytes_anywhere(home, monkeypatch):
 def test_the_title_names_the_papers_whose_claim_is_supported(home):
     report = tables.Report("hand")
     report.judged["verdict"] = "supported, fragile"
-    papers = "locate_and_verify, exposing_the_deception, self_blended_images"
+    # Those without a detector here have no title.
+    papers = "Locate and Verify, exposing_the_deception, self_blended_images"
     better = "generalise better than a plain classifier"
     assert page.finding(report) == f"Shown to {better}: {papers}"
 
@@ -100,8 +101,10 @@ def their(kind, profile, tool="Their tool"):
 @pytest.mark.parametrize("kind", ["videos", "frames", "unknown"])
 def test_the_page_is_made_with_the_scores_of_another_tool(home, kind):
     their(kind, kind)
+    write_bytes(report_folder(kind) / "figures" / "scores.txt", b"What moved.\n")
     text = text_of(page.rebuild(kind))
     leaderboard = text[text.index('id="leaderboard"') : text.index('id="claims"')]
+    assert 'src="figures/scores.png"' in leaderboard and "<p>What moved." in leaderboard
     report = tables.Report(kind)
     shown = report.table("cross_dataset").loc["Their tool", A]
     if kind == "unknown":
