@@ -80,7 +80,9 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     of ``report.tables`` declares, saved by a notebook itself, are under :data:`OTHERS`.
     """
     items = defaultdict(list)
-    for path in sorted(report.store.folder.glob("*/*.txt")):  # every table and figure has a caption
+    folder = report.store.folder
+    captions = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
+    for path in sorted(captions):
         spec = report.tables.get(path.stem)
         item = {"name": path.stem, "caption": spec.lead if spec else path.read_text("utf-8")}
         table = path.with_suffix(".html")
