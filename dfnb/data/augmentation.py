@@ -46,12 +46,14 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     """
     side = images.shape[-1]
     margin = int(shifts.abs().max())
-    padded = pad(images, [margin] * 4)  # a copy with zeros around, even where the margin is 0
+    # A copy with zeros around, also where the margin is 0. So it may be flipped in place.
+    padded = pad(images, [margin] * 4)
     moved = torch.empty_like(images)
     for i, (right, down) in enumerate(shifts.tolist()):
         if is_mirrored[i]:
             padded[i] = padded[i].flip(-1)
-        # The window moves to the left when the picture is to move to the right.
+        # A window (side, side) of the padded image is cut out; without a shift it begins at
+        # ``margin``. The picture moves to the right when the window moves to the left.
         top = margin - down
         left = margin - right
         moved[i] = padded[i, :, top : top + side, left : left + side]
@@ -84,6 +86,8 @@ def recolour(images: Tensor, changes: Tensor) -> Tensor:
 
         x₁ = b x,  x₂ = c x₁ + (1 - c) b m,  x₃ = s x₂ + (1 - s) g(x₂)
            = b c (s x + (1 - s) g) + (1 - c) b m
+
+    The last line is what is computed; it follows from g(x₂) = c b g + (1 - c) b m.
     """
     factors = changes[:, :, None, None, None]
     brightness, contrast, saturation = factors.unbind(1)  # (B, 1, 1, 1) each

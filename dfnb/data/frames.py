@@ -185,7 +185,8 @@ def _video_digest(content: Mapping, rows: Rows) -> str:
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
-        # Without an unknown original: data from before that column keep their fingerprint.
+        # An empty original is left out, so that datasets that were made before this column existed
+        # keep their fingerprint.
         values.append([row[name] for name in COLUMNS if name != "original" or row[name]])
     return digest([hashes, values], 64)
 
@@ -308,8 +309,10 @@ def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
     if videos is None:
         return frames
     cluster = frames["cluster"].astype(str)
-    counts = frames["video"].groupby([frames["label"], cluster]).nunique()  # of videos
-    # In the clusters before this one: a cluster is needed while these have too few.
+    # The number of videos per (label, cluster); the clusters of a label are sorted by name.
+    counts = frames["video"].groupby([frames["label"], cluster]).nunique()
+    # How many videos the clusters before this one have. A class needs a cluster only if those
+    # before it do not yet have half of ``videos``.
     videos_before = counts.groupby("label").cumsum() - counts
     needed = counts.index[videos_before < videos / 2].get_level_values("cluster")
     return frames[cluster.isin(needed)]
@@ -323,7 +326,8 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     place = rows.cumcount()  # 0, 1, ..., total - 1 in each video
     total = rows.transform("size")
     n = total.clip(upper=per_video)  # the number of frames to keep
-    # place * n / total rises from 0 to n. A frame is kept where it reaches a whole number, n times.
+    # From the first place to behind the last, place * n // total rises from 0 to n in n steps of 1.
+    # The frame at each step is kept.
     before = place * n // total
     after = (place + 1) * n // total
     return frames[after > before]
@@ -394,7 +398,8 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    # pa.array may give a chunked array or a plain one; the column of a table is always chunked.
+    # pa.array gives a chunked array or a plain one, depending on the frames' column. A column of a
+    # table is always chunked, so combine_chunks works for both.
     table = pa.table({"landmarks": pa.array(frames["landmarks"], POINTS)})
     unknown = pa.scalar([np.nan] * 10, POINTS)
     column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls
@@ -484,9 +489,10 @@ class Pixels:
         height, width = shape
         stored = self.crop(path, row)
         if path.endswith(".npy"):
-            # Packed, (H, W / 8 rounded up), so W must be known: that of the crop where H is alike.
-            # Else the mask is of another video (mean_mask needs one size), and sizes differ only
-            # between square crops: W = H.
+            # ``stored`` is packed, (H, W / 8 rounded up), so W must come from elsewhere. A mask as
+            # high as the crop is also as wide. Any other belongs to a crop of another size
+            # (mean_mask resizes all masks to one). Crops differ in size within a dataset only if
+            # they are square: then W is H.
             columns = width if len(stored) == height else len(stored)
             grey = np.unpackbits(stored, axis=-1, count=columns) * 255
         else:

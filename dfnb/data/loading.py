@@ -128,10 +128,11 @@ class FrameDataset(Dataset):
             items += self._items(index)
         batch = default_collate(items)
         if self.is_light:
-            draws = np.stack([self._light_draws(index) for index in indices])
-            # The samples of a frame follow one another, each with all its views: augmented alike.
-            samples = len(items) // (len(indices) * self.views)
-            draws = np.tile(draws, (1, samples, 1)).reshape(len(items), -1)  # a row per image
+            draws = np.stack([self._light_draws(index) for index in indices])  # (frames, views, 6)
+            # A frame gives several images: all views of its first sample, then all of the next. All
+            # samples of a frame are augmented alike, so its draws are repeated for each.
+            samples = len(items) // (len(indices) * self.views)  # per frame
+            draws = np.tile(draws, (1, samples, 1)).reshape(len(items), -1)  # (images, 6)
             batch = augmentation.light(batch, torch.from_numpy(draws))
         images = batch["image"].float() / 255  # (B, 3, S, S); mean and std are those of [0, 1]
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
@@ -156,7 +157,7 @@ class FrameDataset(Dataset):
             torch.default_generator.manual_seed(torch_seed(*key))
             for sample in self.settings.samples(stored, rng(*key)):
                 for view in range(self.views):
-                    # Without the number of the sample: all of a frame are augmented alike.
+                    # All samples of a frame are augmented alike: none has a seed of its own.
                     seed = torch_seed("augment", self.seed, epoch, position, view)
                     torch.default_generator.manual_seed(seed)
                     items.append(self._item(sample))
@@ -313,8 +314,9 @@ class EpochSampler(Sampler[list[Index]]):
         if pairs:
             self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets
+        # With oversampling, an epoch draws from a list in which each real frame is repeated.
+        # Without it each row appears once, and only the length of the list is used.
         times = np.where(self.is_real, self.oversampling or 1, 1)
-        # Without oversampling each row appears once; then only the number of rows counts.
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
         if settings.images_per_epoch:  # counts images, n frames
@@ -339,8 +341,8 @@ class EpochSampler(Sampler[list[Index]]):
     def _balanced(self, draw: Generator) -> np.ndarray:
         """An order with as many frames (or pairs) of each class, and of each method in a class."""
         parts = []
-        # So that they add up to n, numbers are rounded up for the first class, and within a class
-        # for the last methods.
+        # The numbers of frames (or pairs) must add up to n_left. Where they cannot be equal, the
+        # first class has one more, and within a class each of the last methods.
         n_left = self.n // self.together
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
@@ -350,14 +352,15 @@ class EpochSampler(Sampler[list[Index]]):
             for j, rows in enumerate(rows_by_method):
                 n_method = (n_class + j) // len(rows_by_method)  # these add up to n_class
                 parts.append(_draw_evenly(rows, n_method, draw))
+        # Pairs are rows (fake, partner) of an array (n, 2); ravel puts each partner after its fake.
         return draw.permutation(np.concatenate(parts)).ravel()
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
         batches = order.reshape(-1, self.frames_per_batch)  # one row per batch
         n_always = max(1, self.frames_per_batch // 8)
-        # The places in each batch, those of fakes first. The first n_always of them lose their
-        # frame: so a real frame goes only when the batch has too few fakes.
+        # Places in each batch (batches, frames_per_batch), those of fakes first. The frames at the
+        # first n_always of these places are dropped: real ones only where fakes are too few.
         fakes_first = np.argsort(self.is_real[batches], axis=1, kind="stable")
         kept_places = np.sort(fakes_first[:, n_always:], axis=1)  # in the order of the epoch
         others = np.take_along_axis(batches, kept_places, axis=1)
