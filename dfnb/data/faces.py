@@ -57,8 +57,8 @@ def detector_path() -> Path:
     """Path of YuNet's weights, which are downloaded when they are missing.
 
     The path is that in ``$DFNB_DETECTOR`` or, where this is not set, in ``models/`` in
-    :func:`dfnb.files.home`. A missing file is downloaded to either. Raises :class:`DfnbError` when
-    the file is not the released one, or cannot be downloaded.
+    :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
+    when the file is not the released one, or cannot be downloaded.
     """
     default = home() / "models" / YUNET
     path = Path(os.environ.get("DFNB_DETECTOR", default))

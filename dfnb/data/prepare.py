@@ -113,8 +113,9 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
-    # Only where there is a mask or an original; mask_file is the file of either. The message speaks
-    # of a mask: it is never shown for an original, because prepare_video tries again without one.
+    # choose_faces drops all faces only where a mask, or the difference to an original, covers none.
+    # The message is about masks alone. With an original it is never shown, because prepare_video
+    # then tries again without the original.
     if chosen.empty:
         # How many frames with a face have a mask; covered is NaN where they have none.
         masked = faces.dropna(subset="covered")["frame"].nunique()
@@ -140,7 +141,8 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
     """The numbers of the frames in which faces are looked for, in a video of ``length`` frames."""
     strided = np.arange(0, length, settings.stride)
     n = min(settings.frames_per_video or length, len(strided))
-    # The i-th of n equal parts has its middle at (i + 1/2) / n of the whole.
+    # The frames are divided into n equal parts, and the middle frame of each is taken: that of part
+    # i is at (i + 1/2) / n of the whole, computed in whole numbers.
     middles = (2 * np.arange(n) + 1) * len(strided) // (2 * n)
     return strided[middles].tolist()
 
@@ -166,7 +168,8 @@ def find_faces(
     all_faces = []
     last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
-        # After the end of the shorter video, zip_longest gives None, whose shape is (): it differs.
+        # After the end of the shorter of both, zip_longest gives None. Its shape () differs from
+        # that of any picture, so different lengths are refused, too, unless a mask is the shorter.
         mask_ended = video.mask and other is None
         if video.mask_file and not mask_ended and np.shape(image) != np.shape(other):
             raise Unusable("the mask is longer than the video, or their pictures differ in size")
@@ -446,8 +449,8 @@ def prepare(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names that cannot be in one dataset."""
-    # How many videos need each folder: their own, and those above it. Only folders above may be
-    # shared, because in another's own folder one video would be inside another.
+    # Counts, for each folder, the videos that are in it or below it. A video's own folder must
+    # count only 1: else another video has the same name, or would be inside this one.
     taken = Counter()
     for video in videos:
         path = PurePosixPath(video.name)
@@ -467,8 +470,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
     A file is represented by its name, size and time of change, because hashing it would be slow.
     """
-    # Pairs of an image and its mask, which may be "". That gives the path of the folder itself, and
-    # is_file() leaves it out below.
+    # video.crops are pairs of an image and its mask. A missing mask is "", which gives the path of
+    # the folder itself: is_file() leaves it out below.
     crops = [video.path / name for name in chain(*video.crops)]
     # mask_file is the mask or, without one, the original, whose difference gives the mask.
     files = [video.path, video.mask_file, *crops]
@@ -525,10 +528,11 @@ def start_worker(parent: int) -> None:
 def count_losses(
     videos: Sequence[Video], results: Sequence[Mapping]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The losses, one row per "split/method", and the ``video`` and ``reason`` of each quarantine.
+    """Two tables: the losses, one row per "split/method", and the videos in quarantine.
 
-    The columns of the losses are those of :func:`dropouts` but ``share``. ``results`` are what
-    :func:`prepare_video` returned for each of the ``videos``.
+    The columns of the losses are those of :func:`dropouts` but ``share``; those of the quarantine
+    are ``video`` and ``reason``. ``results`` are what :func:`prepare_video` returned for each of
+    the ``videos``.
     """
     table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
     table["video"] = [video.name for video in videos]
@@ -603,11 +607,11 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
     if "frames" not in result:  # unusable
         raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
-    frames = load_frames(folder.as_posix())
-    return frames.assign(
+    table = load_frames(folder.as_posix())
+    return table.assign(
         video=str(path),
         cluster=str(path),
-        path=f"{folder}/" + frames["path"].astype(str),
+        path=f"{folder}/" + table["path"].astype(str),
         label=np.nan,
         method=path.name,  # panels show it above the frame
     )

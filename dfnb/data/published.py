@@ -111,8 +111,9 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 video = _completed(video, description)
-                # Each crop comes as a video of its own with the path ``root``. Those of one name
-                # are joined. Of a video file that two rules find, the later rule's video is kept.
+                # Crops: each comes as a video of one frame with the path ``root``, and those of one
+                # name are joined. A file that two rules find: the later rule's video is kept, and
+                # the joined ``crops`` are empty.
                 key = (video.name, video.path)
                 if key in videos:
                     crops = videos[key].crops + video.crops
@@ -179,7 +180,8 @@ def _video(
         difference=not mask,  # where the rule names masks, the original replaces no missing one
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
-        # The folder of scan, which ``path`` is relative to: one level up per slash, and one more.
+        # The ``root`` of scan. As ``path`` is relative to it, it is as many levels above the file's
+        # own folder, parents[0], as ``path`` has slashes.
         root = video.path.parents[path.count("/")]
         image = (path, mask if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))

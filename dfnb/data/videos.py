@@ -176,6 +176,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
     used = {*table["path"], *table["mask"], *table["original"]}
     unused = [name for name, path in media.items() if path not in used]
     if others:  # a README or metadata are no problem
+        # One problem gives one sentence, which * passes to log.info as the message.
         log.info(*sentences({"other files, by their suffix no video or image": others}))
     unused += left_out
     return sentences({UNUSED: sorted(unused)}) if unused else []
