@@ -85,8 +85,12 @@ class Run(StoredRun):
         from dfnb.papers import backbones
 
         settings = self.settings
-        frozen_names = self.record.get("frozen", ())  # records of before lack the entry
-        if not frozen_names:  # nothing is fetched, because the file replaces all weights at once
+        # Names of weights that stayed as pretrained, and so are not in the file of weights. Older
+        # records lack the entry.
+        frozen_names = self.record.get("frozen", ())
+        # Pretrained weights are fetched only if the file lacks some. Otherwise the network is made
+        # with random weights, and the file replaces them all.
+        if not frozen_names:
             settings = settings.model_copy(update={"pretrained": False})
         paper = self.parameters["paper"]
         network = papers.module(paper).Network(settings)
@@ -94,12 +98,12 @@ class Run(StoredRun):
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
             weights = load_file(path)
-            if frozen_names:  # weights that the file lacks, because the start gives them
+            if frozen_names:  # taken from the network, which was made with pretrained weights
                 start = backbones.start(settings.backbone, settings.pretrained)
                 if start.sha256 != self.parameters["start_weights"]:
                     raise ValueError(f"the pretrained weights of {settings.backbone} are not here")
-                given = network.state_dict()
-                weights.update({name: given[name] for name in frozen_names})
+                pretrained = network.state_dict()
+                weights.update({name: pretrained[name] for name in frozen_names})
             network.load_state_dict(weights)
             if not all(tensor.isfinite().all() for tensor in weights.values()):
                 raise ValueError("NaN or infinite")

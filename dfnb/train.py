@@ -39,11 +39,12 @@ def train(
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
-    ``train_set``, or the last one if the paper's ``Settings.chosen`` says so. If the paper leaves
-    one class out of that split (``Settings.visible``), this AUC is that of the samples that the
-    paper makes of the other class. If the training starts from the weights of a previous phase
-    (``Settings.before``), that phase is trained first, with the same data and seed. While another
-    process trains the same run, this one waits, and then loads it.
+    ``train_set``, or the last one if the paper's ``Settings.chosen`` says so. A paper that leaves
+    one class out of that split (``Settings.visible``) makes samples of both classes from the class
+    that it keeps, such as fakes from real frames; then the AUC is that of these samples. If the
+    training starts from the weights of a previous phase (``Settings.before``), that phase is
+    trained first, with the same data and seed. While another process trains the same run, this one
+    waits, and then loads it.
 
     Args:
         paper: Module name of the paper.
@@ -91,7 +92,8 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    if settings.released:  # weights of the authors, which are judged once, as after an epoch
+    # The authors' weights are not trained: the one "epoch" only scores the validation split.
+    if settings.released:
         settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
@@ -104,8 +106,8 @@ def run_parameters(
         )
     if seen_methods is not None:
         seen_methods = sorted(seen_methods)  # their order does not change the training
-    # A digest that identifies the frames; for the embedded benchmark it is one of the settings that
-    # they are drawn with, so that they need not exist yet.
+    # A digest that identifies the frames. That of the embedded benchmark is computed from the
+    # settings of its generator, so the frames need not exist yet.
     if train_set in dataset_names("synth"):
         data = synth.identity(train_set)
     else:

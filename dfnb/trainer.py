@@ -61,8 +61,8 @@ class Progress:
     """The progress of a training; a checkpoint has it beside weights, optimisers and schedule."""
 
     epoch: int = 0  # finished epochs
-    step: int = 0  # finished steps of the epoch after them
-    sums: dict[str, float] = field(default_factory=dict)  # of these steps' losses, by name
+    step: int = 0  # finished steps of the epoch that is under way
+    sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over these steps
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
     # Of the chosen epoch's weights, see :func:`threshold_of`; empty before the first is judged.
@@ -120,7 +120,7 @@ class Trainer:
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
         self.progress = Progress()
         self.sampler = self._sampler()
-        self.steps = len(self.sampler)  # per epoch, as nothing is skipped yet
+        self.steps = len(self.sampler)  # per epoch: the steps left, and none is skipped yet
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
@@ -162,16 +162,19 @@ class Trainer:
         return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
 
     def _frozen_by_the_start(self, network: Network) -> dict[str, Tensor]:
-        """The frozen weights, by name, that pretrained weights give again: they are not stored."""
+        """The frozen weights that are pretrained, by name; checkpoints and weight files omit them.
+
+        A second network, made with another seed, has the same pretrained weights but other random
+        ones. So frozen weights that are equal in both are pretrained.
+        """
         if all(weights.requires_grad for weights in network.parameters()):
             return {}
-        # Another seed changes the random weights, which are stored, and no pretrained ones.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("frozen", self.seed))
-            again = self.paper.Network(self.settings).state_dict()
+            other_weights = self.paper.Network(self.settings).state_dict()
         frozen = {}
         for name, weights in network.named_parameters():
-            if not weights.requires_grad and torch.equal(weights, again[name]):
+            if not weights.requires_grad and torch.equal(weights, other_weights[name]):
                 frozen[name] = weights.detach()
         return frozen
 
@@ -299,7 +302,7 @@ class Trainer:
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
-            # Copies, because tensors of one storage, such as shared weights, are refused.
+            # Copies, because save_file refuses tensors that share memory, such as tied weights.
             copies = {}
             for name, tensor in self._stored_weights().items():
                 copies[name] = tensor.contiguous().clone()
@@ -321,7 +324,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]
-            parts[0] = self._stored_weights()
+            parts[0] = self._stored_weights()  # of the network, without ``self.frozen``
             with atomic(self.checkpoint) as temporary:
                 torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
 
@@ -331,7 +334,7 @@ class Trainer:
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
-            state["parts"][0].update(self.frozen)
+            state["parts"][0].update(self.frozen)  # the network's weights that save left out
             for part, values in zip(self.parts, state["parts"], strict=True):
                 part.load_state_dict(values)
 

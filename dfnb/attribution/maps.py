@@ -125,14 +125,15 @@ def as_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor |
     """
     n, _, height, _ = size
     if patch and features.ndim == 3:
-        side = height // patch
-        if features.shape[1] < side**2:
+        side = height // patch  # patches per row, and rows of patches
+        if features.shape[1] < side**2:  # too few tokens: not one per patch
             return None
         features = features[:, -(side**2) :].unflatten(1, (side, side))
-    if features.ndim != 4 or len(features) != n:  # other numbers of items are those of windows
+    # A first axis other than n: Swin computes attention in windows, several of one image.
+    if features.ndim != 4 or len(features) != n:
         return None
     _, first, second, last = features.shape
-    if first == second != last:
+    if first == second != last:  # (n, s, s, channels): the channels are last
         features = features.permute(0, 3, 1, 2)
     is_map = features.shape[2] == features.shape[3] > 1
     return features if is_map else None

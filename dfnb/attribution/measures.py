@@ -123,7 +123,8 @@ def deletion(
     values = F.interpolate(coarse, size, mode="bilinear").numpy()  # (1, 1, H, W)
     tie_break = rng("ties").random(size) * 1e-6  # reorders only equal values, or nearly equal ones
     order = (-values - tie_break).argsort(axis=None)  # flat pixel indices, the highest value first
-    rank = order.argsort().reshape(size)  # (H, W); the inverse of a permutation; 0: the highest
+    # (H, W): the place of each pixel in that order, 0 for the highest value.
+    rank = order.argsort().reshape(size)
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
     kept_pixels = torch.from_numpy(np.stack(kept))[:, None]  # (11, 1, H, W)
