@@ -64,7 +64,8 @@ class Plain7(nn.Module):
         layers = []
         inputs = in_chans
         for outputs, stride in zip(self.channels, self.strides):
-            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))  # by default with ReLU
+            # 3×3, and by timm's default with BatchNorm and ReLU
+            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
         self.features = nn.Sequential(*layers)
         # The weights of each first filter begin with mean zero, so that an area of one grey value
@@ -194,7 +195,8 @@ def create(
 
 
 def patch_side(model: nn.Module) -> int | None:
-    """The side in pixels of the patches that a timm model cuts an image into; None: of none."""
+    """The side in pixels of the patches into which a timm model cuts an image; None without any."""
+    # Transformers of timm have a patch_embed, whose patch_size is one number or (height, width).
     side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     return side[0] if isinstance(side, tuple) else side
 
