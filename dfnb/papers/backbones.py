@@ -127,6 +127,7 @@ def start(name: str, pretrained: bool) -> Start:
     Raises:
         DfnbError: timm has no model of this name, or the file is not the one that is pinned.
     """
+    # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
@@ -168,9 +169,10 @@ def create(
 ) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights depend only on ``torch.manual_seed`` before the call, not on whether they were
-    chosen or replace pretrained ones. A model that is made for one size of images, as most
-    transformers are, is made for ``image_size``; None: for that of its weights.
+    Random weights depend on ``torch.manual_seed`` before the call alone: they are the same whether
+    they were chosen or replace pretrained weights that cannot be had. A model that accepts one size
+    of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
+    the size of its weights.
 
     Raises as :func:`start`, and :class:`DfnbError` where the model cannot take ``image_size``.
     """

@@ -265,7 +265,8 @@ class Network(contract.Network):
         bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
         sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
         ``|z_u|``, this is Grad-CAM of the half's activation a_c, the mean of its ``|z_u|``; and
-        without biases the attention's mean over positions is a_c.
+        without biases the attention's mean over positions is a_c. Another reading of the paper
+        weights the maps by ``|z_u|`` instead of sign(z_u), see notebook 03.
         """
         # w_ck = (1 / units of a half) · Σ_u sign(z_u) W_uk, over the units u of half c
         signs = latent.sign().unflatten(1, (2, -1))  # (B, 2, units of a half)
@@ -299,8 +300,8 @@ class Network(contract.Network):
     def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """How far reconstructions x̂ are from images x: ``pixel``, ``perceptual``, ``adversarial``.
 
-        The weights β of the settings make these three terms L_rec:
-        ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``.
+        ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where β_1 to β_3
+        are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
 
         A term whose weight is zero is left out, and so is ``perceptual`` without the weights of its
         :func:`comparator`.
