@@ -165,7 +165,8 @@ class Settings(contract.Settings):
 # ---------------------------------------------------------------- the parts of the network
 
 # Three high-pass filters of the Spatial Rich Model (SRM; Fridrich and Kodovský, IEEE TIFS 2012):
-# second differences along x and y multiplied, a filter of 5×5, and a second difference along x.
+# second differences along x and y multiplied (KB / 4), a filter of 5×5 (KV / 12), and a second
+# difference along x (/ 2).
 SECOND_DIFFERENCE = torch.tensor([1.0, -2.0, 1.0])
 SRM = torch.zeros(3, 1, 5, 5)
 SRM[0, 0, 1:4, 1:4] = -torch.outer(SECOND_DIFFERENCE, SECOND_DIFFERENCE) / 4
@@ -470,6 +471,7 @@ class Network(contract.Network):
         # y0 to y3 and y5, pooled to the grid of y6; the released code does not use y4 either
         finer = [pooled(y, last.shape[-2:]) for y in (*ys[:4], ys[5])]
         fused = self.fusion(positions(torch.cat(finer, 1)), positions(last))
+        # BatchNorm, ReLU and the mean over positions, before the linear layer of cls_head
         normed = self.cls_norm(fused.transpose(1, 2))  # (B, C, positions of y6)
         image_features = F.relu(normed).mean(2)
         patch_features = self.mpff(xs) if self.mpff else xs[5]

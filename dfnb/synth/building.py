@@ -475,7 +475,7 @@ class _Take:
         With the method "real" nothing is forged and the masks are None.
         """
         settings = self.settings
-        label = int(method != "real")
+        label = int(method != "real")  # also the place in MARK and DELIVERY of the video's stream
         images = [shot.image for shot in self.shots]
         masks = None
         if label:
