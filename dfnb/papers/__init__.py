@@ -30,12 +30,15 @@ def modules() -> dict[str, ModuleType]:
 
     Raises :class:`DfnbError` where two have the same name, title or notebook.
     """
-    home.__path__[:] = [str(files.home() / "papers")]  # at every call, as the home may have changed
+    # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
+    # because the home may have changed.
+    home.__path__[:] = [str(files.home() / "papers")]
     found = {}
     for package in (__name__, home.__name__):
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
-            if hasattr(candidate, "PAPER"):  # else it is no paper
+            # A module without PAPER is no paper. PAPER[:2] is the title and the notebook.
+            if hasattr(candidate, "PAPER"):
                 for name, other in found.items():
                     if name == entry.name or set(candidate.PAPER[:2]) & set(other.PAPER[:2]):
                         raise DfnbError(

@@ -64,7 +64,8 @@ class Plain7(nn.Module):
         layers = []
         inputs = in_chans
         for outputs, stride in zip(self.channels, self.strides):
-            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))  # by default with ReLU
+            # 3×3, and by timm's default with BatchNorm and ReLU
+            layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
         self.features = nn.Sequential(*layers)
         # The weights of each first filter begin with mean zero, so that an area of one grey value
@@ -126,6 +127,7 @@ def start(name: str, pretrained: bool) -> Start:
     Raises:
         DfnbError: timm has no model of this name, or the file is not the one that is pinned.
     """
+    # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
@@ -167,9 +169,10 @@ def create(
 ) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights depend only on ``torch.manual_seed`` before the call, not on whether they were
-    chosen or replace pretrained ones. A model that is made for one size of images, as most
-    transformers are, is made for ``image_size``; None: for that of its weights.
+    Random weights depend on ``torch.manual_seed`` before the call alone: they are the same whether
+    they were chosen or replace pretrained weights that cannot be had. A model that accepts one size
+    of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
+    the size of its weights.
 
     Raises as :func:`start`, and :class:`DfnbError` where the model cannot take ``image_size``.
     """
@@ -194,7 +197,8 @@ def create(
 
 
 def patch_side(model: nn.Module) -> int | None:
-    """The side in pixels of the patches that a timm model cuts an image into; None: of none."""
+    """The side in pixels of the patches into which a timm model cuts an image; None without any."""
+    # Transformers of timm have a patch_embed, whose patch_size is one number or (height, width).
     side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     return side[0] if isinstance(side, tuple) else side
 

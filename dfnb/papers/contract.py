@@ -145,13 +145,17 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _input_of_another_backbone(self) -> Self:
-        """Take the input of another backbone's weights where none is stated."""
+        """Take mean, std and interpolation from the weights of another backbone than the paper's.
+
+        If the user states one of the three, all three stay as they are.
+        """
         default = type(self).model_fields["backbone"].default
         if self.backbone == default or self.model_fields_set & set(INPUT):
             return self
-        with suppress(RuntimeError):  # unknown: backbones.start explains it
+        # RuntimeError: timm has no such backbone; backbones.start raises an explanation later.
+        with suppress(RuntimeError):
             weights = get_pretrained_cfg(self.backbone, allow_unregistered=False)
-            # The instance is frozen for everybody else.
+            # The instance is frozen: ordinary assignments to its attributes would raise.
             self.__dict__.update({name: getattr(weights, name) for name in INPUT})
         return self
 

@@ -134,7 +134,7 @@ def grey_of_blue_first(pixels: Tensor) -> Tensor:
     The released code reads images blue first, but computes grey as if they were red first, with
     the weights .299, .587, .114 of red, green and blue (ITU-R 601).
     """
-    weights = torch.tensor([0.114, 0.587, 0.299])[:, None, None]
+    weights = torch.tensor([0.114, 0.587, 0.299])[:, None, None]  # of our red, green and blue
     grey = (weights * pixels).sum(0, keepdim=True)
     return grey.expand(3, -1, -1)
 
@@ -214,7 +214,7 @@ class Network(contract.Network):
         if self.left_out_heads:
             left_out = []
             for i, head in enumerate(self.left_out_heads):
-                others = local[:i] + local[i + 1 :]
+                others = local[:i] + local[i + 1 :]  # all but f_i
                 left_out.append(head(torch.cat(others, 1)))
             outputs["left_out"] = torch.stack(left_out)
         if self.balance is not None:
@@ -226,18 +226,21 @@ class Network(contract.Network):
         """The terms of the paper, and ``total``, their weighted sum.
 
         - ``ce``: the sum of all heads' cross-entropies;
-        - ``gil``: D(detector's output, P), if among the ``information_losses``;
-        - ``lil``: exp(-Σ_i D(i-th left-out head, P)), if among them; it falls as each branch adds
-          more to what the others know together;
+        - ``gil``: L_GIL = D(σ_T(detector's output), P), if among the ``information_losses``;
+        - ``lil``: L_LIL = exp(-Σ_i D(σ_T(i-th left-out head), P)), if among them; it falls as each
+          branch adds more to what the others know together;
         - ``cls``: the cross-entropy of the detector's output, which is part of ``ce`` and here
           only logged.
+
+        σ_T is the softmax at temperature T, and P = σ_T(joint head).
         """
         information_losses = self.settings.information_losses
         label = batch["label"]
-        left_out = outputs.get("left_out", ())
+        left_out = outputs.get("left_out", ())  # (n, B, 2), or nothing without LIL
         other_heads = list(left_out)  # logits (B, 2) of each
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_heads.append(outputs["joint"])
+        # L_CE = CE(output from z) + CE(joint head) + Σ_i CE(i-th left-out head)
         cls = cross_entropy(outputs["cls"], label, batch)
         of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)
         terms = {"ce": cls + of_other_heads}
@@ -245,13 +248,13 @@ class Network(contract.Network):
             teacher = self.probabilities(outputs["joint"]).detach()  # P
         if "gil" in information_losses:
             student = self.probabilities(outputs["cls"])
-            terms["gil"] = self.distance(student, teacher)
+            terms["gil"] = self.distance(student, teacher)  # L_GIL
         if "lil" in information_losses:
             distances = 0
             for logits in left_out:
                 student = self.probabilities(logits)
                 distances = distances + self.distance(student, teacher)
-            terms["lil"] = torch.exp(-distances)
+            terms["lil"] = torch.exp(-distances)  # L_LIL = exp(-Σ_i D(Q_i, P)), Q_i the students
         total = self.weighted_sum(terms, outputs.get("balance"))
         return {**terms, "cls": cls.detach(), "total": total}
 
@@ -280,10 +283,13 @@ class Network(contract.Network):
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
         """Σ_k [L_k / (2 s_k²) + log(1 + s_k²)] of the terms L_k, with learned s_k.
 
-        Learned weights: Liebel and Körner, arXiv 1805.06334. ``s_squared`` (K,) has the s_k² in the
-        order of the terms; if it is None, the terms have the fixed ``weights`` of the settings.
+        Learned weights: Liebel and Körner, arXiv 1805.06334. The README of the released code says
+        that they realise α and β of the paper's Eq. (13). ``s_squared`` (K,) has the s_k² in the
+        order of the terms: ``ce``, ``gil``, ``lil``. If it is None, the terms have the fixed
+        ``weights`` of the settings.
         """
         if s_squared is not None:
+            # (K,), and one summand L_k / (2 s_k²) + log(1 + s_k²) for each
             losses = torch.stack(list(terms.values()))
             weighted = losses / (2 * s_squared) + torch.log1p(s_squared)
             return weighted.sum()
@@ -305,7 +311,7 @@ class Network(contract.Network):
         """
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
-        pairs = np.triu_indices(len(likeness), 1)
+        pairs = np.triu_indices(len(likeness), 1)  # above the diagonal, so each pair counts once
         # (B,), over the pairs; an overlap with an empty map is NaN, which does not count
         mean_overlap = pd.DataFrame(overlaps).mean()
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
@@ -333,19 +339,20 @@ def sinkhorn(
     """
     difference = x[:, None] - y[None]
     cost = difference.square().sum(-1)  # (B, B)
-    log_weight = torch.full_like(cost[0], 1 / len(x)).log()
+    log_weight = torch.full_like(cost[0], 1 / len(x)).log()  # log(1/B), (B,)
     u = torch.zeros_like(log_weight)
     v = torch.zeros_like(log_weight)
     for _ in range(iterations):
         previous_u = u
+        # u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and then v_j in the same way with Σ_i π_ij
         log_row_sums = (plan(cost, u, v, epsilon).sum(1) + 1e-6).log()
         u = epsilon * (log_weight - log_row_sums) + u
         log_column_sums = (plan(cost, u, v, epsilon).sum(0) + 1e-6).log()
         v = epsilon * (log_weight - log_column_sums) + v
         if (u - previous_u).abs().sum() < tolerance:
             break
-    transport = plan(cost, u, v, epsilon)
-    return (transport * cost).sum()
+    transport = plan(cost, u, v, epsilon)  # π
+    return (transport * cost).sum()  # Σ_ij π_ij cost_ij
 
 
 def plan(

@@ -265,8 +265,10 @@ class Network(contract.Network):
         bias (CAM, Zhou et al., CVPR 2016). The attention of half c is the mean over its units of
         sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
         ``|z_u|``, this is Grad-CAM of the half's activation a_c, the mean of its ``|z_u|``; and
-        without biases the attention's mean over positions is a_c.
+        without biases the attention's mean over positions is a_c. Another reading of the paper
+        weights the maps by ``|z_u|`` instead of sign(z_u), see notebook 03.
         """
+        # w_ck = (1 / units of a half) · Σ_u sign(z_u) W_uk, over the units u of half c
         signs = latent.sign().unflatten(1, (2, -1))  # (B, 2, units of a half)
         unit_weights = self.to_latent.weight.unflatten(0, (2, -1))  # W as (2, units of a half, K)
         return torch.einsum("bcu,cuk->bck", signs, unit_weights) / signs.shape[2]
@@ -274,7 +276,9 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``.
 
-        ``adversary`` is not part of ``total``, because it trains the discriminator alone.
+        ``total`` consists of L_lat (``latent``), L_rec (see :meth:`reconstruction_losses`) and, in
+        phase two, L_att (``attention``). ``adversary`` is not part of it, because it trains the
+        discriminator alone.
         """
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))
@@ -288,13 +292,16 @@ class Network(contract.Network):
             restored_logits = self.adversary(outputs["reconstruction"].detach())
             # D = sigmoid(logits); after detach() this term does not reach encoder and decoder.
             image_loss = F.softplus(-logits).mean()  # −log D(x)
-            restored_loss = F.softplus(restored_logits).mean()  # −log(1 − D(x'))
+            restored_loss = F.softplus(restored_logits).mean()  # −log(1 − D(x̂))
             terms["adversary"] = image_loss + restored_loss
         terms["total"] = total
         return terms
 
     def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """How far reconstructions x' are from images x: ``pixel``, ``perceptual``, ``adversarial``.
+        """How far reconstructions x̂ are from images x: ``pixel``, ``perceptual``, ``adversarial``.
+
+        ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where β_1 to β_3
+        are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
 
         A term whose weight is zero is left out, and so is ``perceptual`` without the weights of its
         :func:`comparator`.
@@ -304,21 +311,21 @@ class Network(contract.Network):
         restored = outputs["reconstruction"]
         terms = {}
         if settings.pixel_weight:
-            terms["pixel"] = F.l1_loss(restored, images)  # |x' − x|_1, the mean of all elements
+            terms["pixel"] = F.l1_loss(restored, images)  # |x − x̂|_1, the mean of all elements
         if settings.perceptual_weight:
             features = comparator(settings.comparator, images.device)  # C: several maps per image
             if features is not None:
                 restored_maps = features(self.pixels(restored))
                 image_maps = features(self.pixels(images))
                 distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
-                terms["perceptual"] = torch.stack(distances).mean()  # |C(x') − C(x)|_1
+                terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
         if self.adversary is not None:
             # This term trains encoder and decoder to deceive the discriminator. The weights of the
             # discriminator are detached, because they learn from the term ``adversary`` alone.
             weights = dict(self.adversary.named_parameters())
             frozen = {name: weight.detach() for name, weight in weights.items()}
             logits = torch.func.functional_call(self.adversary, frozen, (restored,))
-            terms["adversarial"] = F.logsigmoid(-logits).mean()  # log(1 − D(x'))
+            terms["adversarial"] = F.logsigmoid(-logits).mean()  # log(1 − D(x̂))
         return terms
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -343,7 +350,7 @@ class Network(contract.Network):
         real_attention = outputs["attention"][batch["label"] == 0]  # (n, 2, h, w)
         target = real_attention.new_tensor([1, 0])[:, None, None]  # of M_T and M_F, at any position
         real_loss = mean_square(real_attention - target)  # |M_T − 1|² and |M_F|²
-        return 0.5 * fake_loss + 0.5 * real_loss
+        return 0.5 * fake_loss + 0.5 * real_loss  # L_att
 
     def localise(self, outputs: Outputs) -> Tensor:
         """Where the image is forged: A (B, h, w) in [0, 1], the positive part of M_F / max M_F."""
@@ -369,11 +376,11 @@ def _per_channel(values: tuple[float, ...]) -> Tensor:
 
 
 def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
-    """``|a_T − (1 − y)| + |a_F − y|`` of each image (B,), where y is its label.
+    """L_lat = ``|a_T − (1 − l)| + |a_F − l|`` of each image (B,), where l is its label, 0 or 1.
 
     The half of the image's class should have activation one, the other half zero.
     """
-    target = F.one_hot(label, 2)  # [1 − y, y]
+    target = F.one_hot(label, 2)  # (B, 2): [1 − l, l]
     return (outputs["activation"] - target).abs().sum(1)
 
 

@@ -165,7 +165,8 @@ class Settings(contract.Settings):
 # ---------------------------------------------------------------- the parts of the network
 
 # Three high-pass filters of the Spatial Rich Model (SRM; Fridrich and Kodovský, IEEE TIFS 2012):
-# second differences along x and y multiplied, a filter of 5×5, and a second difference along x.
+# second differences along x and y multiplied (KB / 4), a filter of 5×5 (KV / 12), and a second
+# difference along x (/ 2).
 SECOND_DIFFERENCE = torch.tensor([1.0, -2.0, 1.0])
 SRM = torch.zeros(3, 1, 5, 5)
 SRM[0, 0, 1:4, 1:4] = -torch.outer(SECOND_DIFFERENCE, SECOND_DIFFERENCE) / 4
@@ -213,9 +214,9 @@ def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
     "released", y + s·x if it is "corrected". Returns ReLU(x*) and ReLU(y*). It has no parameters.
     """
     s = cosine(x, y)
-    enhanced_x = x + s * y
+    enhanced_x = x + s * y  # x*
     source = enhanced_x if update == "released" else x
-    enhanced_y = y + s * source
+    enhanced_y = y + s * source  # y*
     return F.relu(enhanced_x), F.relu(enhanced_y)
 
 
@@ -235,12 +236,13 @@ class LFGA(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        query = positions(self.query(x))  # (B, H·W, C / reduction)
-        key = positions(self.key(x))
-        value = positions(self.value(y))  # (B, H·W, C)
+        query = positions(self.query(x))  # Qᵀ (B, H·W, C / reduction)
+        key = positions(self.key(x))  # Kᵀ
+        value = positions(self.value(y))  # Vᵀ (B, H·W, C)
+        # A·Vᵀ with A = softmax(QᵀK); scale 1.0 leaves out the division by √d
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         attended = attended.transpose(1, 2).view_as(y)  # V·Aᵀ, back from positions to a map
-        return F.relu(y + self.gamma * attended)
+        return F.relu(y + self.gamma * attended)  # ReLU(y + γ·V·Aᵀ)
 
 
 def positions(x: Tensor) -> Tensor:
@@ -279,13 +281,17 @@ class MPFF(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         grid = maps[5].shape[-2:]
         p5 = self.project[5](maps[5])  # (B, D, g, g); small enough to be whole
+        # Rows of patches come first. A row has g patches in each of the B images: B·g in all.
         p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
         patches = p5[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
         fused = []
         for x, projection, k in zip(maps[:5], self.project, self.sides):  # not the sixth projection
-            weight, bias = folded(x, projection[0], projection[1])
+            weight, bias = folded(x, projection[0], projection[1])  # convolution and BN as one
             rows = []
+            # One row of the grid at a time: its patches, and the k² positions of x in each of them,
+            # (B·g, k², C)
             for window, patch in zip(windows(x, k, grid), patches):
+                # t_i of the row (B·g, k²); checkpointed keeps no activations
                 rows.append(backbones.checkpointed(likeness, window, weight, bias, patch))
             t = torch.stack(rows)  # (g, B·g, k²)
             t = t.unflatten(1, (len(x), -1))  # (g, B, g, k²)
@@ -302,7 +308,7 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
         bias: b (D,).
         patch: The projected patches of x5, (N, 1, D).
     """
-    projected = F.relu(F.linear(x, weight, bias))
+    projected = F.relu(F.linear(x, weight, bias))  # p_i, see MPFF: (N, k², D)
     # With a dtype, because autocast on CUDA would make the sum float32.
     return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
 
@@ -324,8 +330,8 @@ def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
     x = x.unflatten(3, (-1, k))
     x = x.unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
     x = x.permute(2, 0, 4, 3, 5, 1)  # (g_h, B, g_w, k, k, C)
-    x = x.flatten(3, 4)
-    return x.flatten(1, 2).unbind()
+    x = x.flatten(3, 4)  # (g_h, B, g_w, k², C)
+    return x.flatten(1, 2).unbind()  # (g_h, B·g_w, k², C), and one tensor of it per row
 
 
 def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -341,6 +347,7 @@ def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Ten
         else:
             mean, variance = norm.running_mean, norm.running_var
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        # scale·W, and b - scale·mean
         return weight * scale[:, None], norm.bias - mean * scale
 
 
@@ -354,8 +361,8 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     points = points.to(weight.dtype)
     n = len(points)
     centred = points - points.mean(0)
-    covariance = centred.T @ centred / n
-    mean = weight @ points.mean(0)
+    covariance = centred.T @ centred / n  # Σ
+    mean = weight @ points.mean(0)  # W·μ
     # diag(W·Σ·Wᵀ), which rounding may make negative
     variance = (weight @ covariance * weight).sum(1).clamp_min(0)
     with torch.no_grad():
@@ -382,7 +389,7 @@ class HBFusion(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        product = self.a(a) * self.b(b)
+        product = self.a(a) * self.b(b)  # W_1·a ⊙ W_2·b
         return self.out(self.dropout(torch.tanh(product)))
 
 
@@ -461,9 +468,10 @@ class Network(contract.Network):
         """The outputs: the image is classified from the maps y, the patches from the maps x."""
         xs, ys = self.streams(images)
         last = self.srm[-1](ys[5])  # y6
-        # y0 to y3 and y5, in the released code not y4, are pooled to the grid of y6
+        # y0 to y3 and y5, pooled to the grid of y6; the released code does not use y4 either
         finer = [pooled(y, last.shape[-2:]) for y in (*ys[:4], ys[5])]
         fused = self.fusion(positions(torch.cat(finer, 1)), positions(last))
+        # BatchNorm, ReLU and the mean over positions, before the linear layer of cls_head
         normed = self.cls_norm(fused.transpose(1, 2))  # (B, C, positions of y6)
         image_features = F.relu(normed).mean(2)
         patch_features = self.mpff(xs) if self.mpff else xs[5]
@@ -503,6 +511,8 @@ class Network(contract.Network):
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Mean cross-entropies ``cls`` of images and ``seg`` of patches, and their sum ``total``.
+
+        So L = L_cls + L_seg, without further weights; ``warm`` is added to it where there is one.
 
         The label of a patch comes from the mask if that is known, as it is of every real image,
         else from SSPSL; without SSPSL the patch is ignored. In the first ``warmup_epochs`` SSPSL
@@ -645,10 +655,10 @@ def pseudo_labels(
 ) -> Tensor:
     """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged; as in the released code.
 
-    The fake anchor is the mean of the fakes' patches in ``region``, the real anchor the mean of all
-    patches of real images. A patch of a fake is forged if its cosine with the fake anchor is
-    greater than that with the real one. Patches of real images are real. If the batch has no patch
-    for one of the anchors, the fakes' patches are ``IGNORED``.
+    The fake anchor f̄ is the mean of the fakes' patches in ``region``, the real anchor r̄ the mean
+    of all patches of real images. A patch p of a fake is forged if cos(p, f̄) > cos(p, r̄). Patches
+    of real images are real. If the batch has no patch for one of the anchors, the fakes' patches
+    are ``IGNORED``.
 
     Args:
         projection: (B, C, h, w), of length 1 at each patch.
@@ -666,9 +676,10 @@ def pseudo_labels(
     if together and torch.distributed.is_initialized():
         torch.distributed.all_reduce(anchors)
         torch.distributed.all_reduce(counts)
-    directions = F.normalize(anchors, dim=1)  # sums do for means: the cosine ignores the length
-    # Cosines (B, h, w), as patches and directions have length 1
+    # ``anchors`` are sums, r̄ and f̄ times their counts: a cosine is the same for sum and mean.
+    directions = F.normalize(anchors, dim=1)
+    # cos(p, r̄) and cos(p, f̄), (B, h, w): scalar products, as patches and directions have length 1
     toward_real, toward_fake = (patches @ directions.T).unbind(-1)
-    labels = (toward_fake > toward_real).long()
+    labels = (toward_fake > toward_real).long()  # [cos(p, f̄) > cos(p, r̄)]
     labels = torch.where(counts.all(), labels, IGNORED)
     return labels.masked_fill(is_real, 0)

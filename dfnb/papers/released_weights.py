@@ -1,8 +1,9 @@
 """The weights that a paper's authors released, loaded into our network.
 
-``<paper>.yaml`` beside the paper's file describes them: ``names`` has patterns of the released
-names of tensors and what each becomes, one after the other, which gives our names. ``unused`` is a
-pattern of the tensors, by our names, that either side may lack: they have no effect on the outputs.
+``<paper>.yaml`` beside the paper's file describes them. ``names`` has regular expressions and their
+replacements: applied one after the other to the released name of a tensor, they give our name.
+``unused`` matches our names of the tensors that have no effect on the outputs: the released file or
+our network may lack them.
 """
 
 import re

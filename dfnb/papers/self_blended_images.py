@@ -234,7 +234,7 @@ def self_blended(
     mask = soft_mask(landmarks, image.shape[:2], settings.deformation, draw)
     if "geometry" in settings.transforms:
         source, mask = displaced(source, mask, draw)
-    opacity = mask * draw.choice(settings.ratios)  # by one ratio
+    opacity = mask * draw.choice(settings.ratios)  # M: the mask times one blending ratio
     blend = target + opacity[..., None] * (source - target)  # = M · source + (1 − M) · target
     return rounded(target), rounded(blend), opacity
 
@@ -404,11 +404,12 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
         return np.full((2, *shape), np.nan)
     columns_and_rows = np.indices(shape)[::-1]  # x and y of every pixel, (2, H, W)
     pixels = columns_and_rows - origin[:, None, None]
+    # (s, t) = axes⁻¹ @ (pixel − origin)
     return np.einsum("ij,jhw->ihw", np.linalg.inv(axes), pixels)
 
 
 def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarray:
-    """Displace the pixels of a mask (H, W) smoothly in x and y.
+    """Displace the pixels of a mask (H, W) smoothly in x and y, which bends its outline.
 
     The displacements are ``waves`` (2, n, n), interpolated between the nodes of their grid and
     scaled to the standard deviation ``deviation``, in pixels.
@@ -418,7 +419,8 @@ def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarra
     for wave in waves:  # in x, in y
         smooth_wave = cv2.resize(wave, size, interpolation=cv2.INTER_CUBIC)
         shifts.append(deviation * smooth_wave / smooth_wave.std())  # pixels
-    columns_and_rows = np.indices(mask.shape)[::-1]
+    columns_and_rows = np.indices(mask.shape)[::-1]  # x and y of every pixel, (2, H, W)
+    # Each pixel gets the value that the mask has at the displaced place.
     columns, rows = np.float32(columns_and_rows + np.stack(shifts))
     return cv2.remap(mask, columns, rows, cv2.INTER_LINEAR)
 
@@ -474,7 +476,7 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
         for weight, gradient in zip(trained, gradients):
             weight.add_(gradient, alpha=step)
     network.zero_grad()
-    yield
+    yield  # the body of the with statement, in which the caller makes the second pass
     with torch.no_grad():
         for weight, original in zip(trained, originals):
             weight.copy_(original)

@@ -134,9 +134,10 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
 
     Args:
         name: The dataset's name: with another name the same ranges give other values.
-        ranges: Under ``spans``, ranges by group of parameters and parameter: the drawn value is a
-            span within the range. Under ``choices``, lists of values by the same two: the drawn
-            value is one of them.
+        ranges: Under ``spans``, ranges by group of parameters and parameter, such as
+            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a span within the range, such
+            as (0.3, 0.7). Under ``choices``, lists of values by the same two: the drawn value is
+            one of them.
 
     Returns:
         Values by group of parameters, such as ``camera``, and parameter, such as ``blur``.
@@ -268,7 +269,8 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
     persons: list[Person] = []
     files = {}
     names = photographs.hashes(source)
-    for name in sorted(names, key=lambda name: _split_of(name) != "test"):  # they come first
+    # Those of the split test come first, see `cast`: False sorts before True.
+    for name in sorted(names, key=lambda name: _split_of(name) != "test"):
         path = folder / name
         split = _split_of(name)
         if not settings.identities.get(split):
@@ -280,7 +282,7 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})
             continue
         number = len(persons)
-        tone = -portrait.brightness  # tones are larger for darker skin
+        tone = -portrait.brightness  # a tone is larger for darker skin, a brightness for lighter
         persons.append(Person(number, split, tone, portrait=portrait))
         files[f"{number:03d}"] = path.name
     return persons, {"portraits": files, "quarantine": quarantine}
@@ -430,6 +432,7 @@ def _sources(
         methods = [methods[turn]]
     sources = {"real": ""}
     for method in methods:
+        # The methods in FRAMES_LATER use the target's own face.
         sources[method] = "" if method in FRAMES_LATER else f"{donor.number:03d}"
     return sources
 
@@ -472,7 +475,7 @@ class _Take:
         With the method "real" nothing is forged and the masks are None.
         """
         settings = self.settings
-        label = int(method != "real")
+        label = int(method != "real")  # also the place in MARK and DELIVERY of the video's stream
         images = [shot.image for shot in self.shots]
         masks = None
         if label:
@@ -493,11 +496,12 @@ class _Take:
         """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
-        # Such a method takes the target's own later frames as the donor's. They may be more than
-        # the film's: zip ends with the film.
+        # The methods in FRAMES_LATER take the target's own later frames in place of a donor's.
+        # These may be more than the frames of the film: the loop below ends with the film.
         if method in FRAMES_LATER:
             donor_shots = self.longer_shots[FRAMES_LATER[method] :]
         forgery = self.settings.forgery
+        # The region to forge; None: the method's own
         place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
         images = []
         masks = []

@@ -197,11 +197,12 @@ class Eye:
         # u is in half widths of the head; times `broad` it is in radii, as eye_size is.
         self.x = outwards * look.broad / look.eye_size
         self.y = (self.v - look.eye_v) / look.eye_size + look.eye_tilt * self.x
-        # y of the upper lid at x = 0, before the factor 1.15: negative, above the eye's middle, at
-        # blink = 0, and positive, below it and near the lower lid, at 1.
+        # y of the upper lid in the middle of the eye, before the factor 1.15 below: -eye_open while
+        # the eye is open (blink = 0), and 0.3, near the lower lid, while it is closed (blink = 1).
         blink = head.pose.blink
         middle_of_upper = 0.3 * blink - look.eye_open * (1 - blink)
-        arch = np.clip(1 - self.x * self.x, 0, 1)  # 1 in the middle, 0 at the corners
+        # Both edges are arches: full height in the middle, 0 at the corners.
+        arch = np.clip(1 - self.x * self.x, 0, 1)
         self.upper = 1.15 * power(arch, 0.75) * middle_of_upper
         self.lower = 0.36 * arch
 

@@ -528,8 +528,8 @@ def retouch(inputs: Inputs) -> Layer:
     # How near a pixel is to the middle of the person's right or left eye, 1 at it.
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
-    # Pixels are pulled away from the middle of the nearer eye, (-1, 0) or (1, 0), in proportion to
-    # their distance from it: a magnification.
+    # The displacement (aside, down) of a pixel. It points away from the middle of the nearer eye,
+    # (-1, 0) or (1, 0), and near it grows with the distance from it, which magnifies the eye.
     aside = right * (s + 1) + left * (s - 1)
     down = (right + left) * t
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])

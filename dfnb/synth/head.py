@@ -123,10 +123,12 @@ class Head:
 
     def pixel(self, u: float, v: float) -> Array:
         """x and y (2,), in pixels, of a place in the face: :meth:`_project`'s steps, undone."""
-        z = math.sqrt(max(1 - u * u - v * v, 0))  # depth: the place is on the unit sphere
+        z = math.sqrt(max(1 - u * u - v * v, 0))  # depth: (u, v, z) is on the unit sphere
+        # Turn the point by the pitch. The exponent of the outline then gives its height `along`.
         y = v * self.cos_pitch + z * self.sin_pitch
         z = z * self.cos_pitch - v * self.sin_pitch
         along = math.copysign(abs(y) ** (1 / self.look.chin), y)
+        # Turn it by the yaw. The head's half width at that height then gives `across`.
         x = u * self.cos_yaw + z * self.sin_yaw
         across = x * float(self._half_width(along))
         # (row vector) @ matrix turns by the transpose, which is the inverse rotation.
@@ -195,8 +197,9 @@ class Head:
         scale = self.radius / 8
         slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
         slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
-        # The normal, not yet of length 1: the sphere's own normal is its point, and a slope tilts
-        # it to the other side. With 0.9 and 0.12 the face is a little flatter than the sphere.
+        # The normal, not yet of length 1. That of the sphere is the point of the sphere itself.
+        # Where the relief rises to the right, the surface faces further to the left: so slopes are
+        # subtracted. With 0.9 and 0.12 the face is a little flatter than the sphere.
         x = 0.9 * self.sphere_x - slope_x
         y = 0.9 * self.sphere_y - slope_y
         z = self.sphere_z + 0.12

@@ -94,12 +94,13 @@ class Hair:
         look = head.look
         self.head = head
         # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant to the
-        # image's left. The texture (24, 256) gives their brightness by their angle, 55 columns per
-        # radian from the middle one, 128, and by the distance from the crown, 8 rows per radius.
+        # image's left. `angle` is that of the pixel's strand, 0 straight down.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
-        from_crown = head.along + 0.6  # downwards
+        from_crown = head.along + 0.6  # downwards: the crown is 0.6 above the head's middle
         distance = np.sqrt(head.across * head.across + from_crown**2)
+        # The texture (24, 256) has a column for each angle, 55 per radian with 128 for angle 0, and
+        # a row for each distance from the crown, 8 per radius.
         self.strand = looked_up(
             look.strands,
             angle * 55 + 128,
@@ -108,7 +109,7 @@ class Hair:
         light = self._light()[..., None]
         colour = look.hair * light + 0.04 * (light - 0.5)  # black hair, too, shows the light
         self.colour = np.clip(colour, 0, 1)
-        # The outline is an ellipse, larger than the head by the hair's volume.
+        # The outline is the ellipse x² + y² = 1, larger than the head by the hair's volume.
         x = head.across / (look.broad + look.hair_volume)
         y = (head.along + 0.02) / (1 + look.hair_volume)
         inside_ellipse = 1 - x**2 - y**2
@@ -236,13 +237,15 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     x = head.x[body]
     y = head.y[body]
     from_middle = np.abs(x)
-    # The torso is an ellipse whose middle is 2.15 radii below the head's.
+    # The torso is an ellipse whose middle is 2.15 radii below the head's. `torso` is positive
+    # inside and 0 on the rim.
     ellipse_x = x / 1.75
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
     # The opening is a V: at y = 1.22 it reaches look.collar to each side, and 0.75 less per radius
-    # further down. inside_opening and torso rise faster than the distance from their edges. The
-    # factors 0.8 and 0.45 below make them into distances, about, and the radius makes these pixels.
+    # further down. `inside_opening` is positive in it and 0 on its edge, from where it rises by
+    # 1.25 per radius: times 0.8 it is the distance from the edge in radii, which `edge` needs in
+    # pixels.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
     opening = opening * (from_middle < 0.6)  # further up the V is wider; the shoulders stay covered
@@ -255,6 +258,7 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     )
     light_x = head.light[0]
     light = 0.75 + 0.35 * light_x * x + folds - chin_shadow
+    # From its upper rim `torso` rises by about 2 per radius: times 0.45 it is about the distance.
     covered = edge(torso * 0.45 * head.radius)
     covered = covered * (1 - opening)
     lay_over(

@@ -389,12 +389,12 @@ def _ramp(draw: Generator, size: int) -> Array:
     0.75.
     """
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    # One row per colour; its span holds for each of the three channels.
+    # (2, 1): one row per colour, whose limits are those of all its three channels.
     lowest = [[0.25], [0.15]]
     highest = [[0.9], [0.75]]
     colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)
     greys = colours.mean(axis=1, keepdims=True)
-    # Muted by mixing them with their own grey.
+    # Each colour is muted: mixed with a grey of its own brightness.
     first, second = 0.4 * colours + 0.6 * greys  # (3,) each
     angle = draw.uniform(0, 2 * np.pi)
     # The first colour's share: a half in the middle, rising along the direction of `angle`.
@@ -542,7 +542,8 @@ def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array,
     down = mouth - eyes
     length = np.linalg.norm(down)
     zoom = 0.22 * size * pose.scale / length
-    # Rotation that turns the direction from the eyes to the mouth straight down.
+    # Rotation that turns the direction from the eyes to the mouth straight down:
+    # upright @ down = (0, length).
     upright = np.float32([[down[1], -down[0]], [down[0], down[1]]]) / length
     sin = math.sin(pose.roll)
     cos = math.cos(pose.roll)

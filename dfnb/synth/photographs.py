@@ -55,5 +55,6 @@ def folder_of(source: str) -> Path:
         url = f"{URL}/{name}"
         remedy = f"put it into {folder}, or name a folder: dfnb synth DATASET --portraits FOLDER"
         with explained(url, "as a listed photograph", remedy):
+            # It raises if the sha256 of what it fetched does not begin with ``expected``.
             hub.download_url_to_file(url, str(path), expected, progress=False)
     return folder

@@ -8,7 +8,9 @@ from numpy.random import Generator
 
 from dfnb.synth.forgeries import BOX, EYES, FACE, HAIR, HOLE, MOUTH, Region
 
-# Regions beside the midline are those on the image's right; a coin decides about the side.
+# Ranges in face coordinates, see forgeries.Region: of the centre (aside, middle), of half the width
+# (wide) and of half the height (high). Regions beside the midline are on the image's right here;
+# drawn_place mirrors half of them.
 HALF = Region(
     {
         "aside": (0.95, 1.1),
@@ -119,8 +121,10 @@ PLACES = (
 def drawn_place(draw: Generator) -> Region:
     """One of :data:`PLACES`, on either side of the face with equal chances."""
     place = PLACES[draw.integers(len(PLACES))]
-    mirrored = draw.random() < 0.5  # for places on the midline, too, which have no "aside"
+    # Drawn for every place, but a place on the midline has no "aside" that could be mirrored.
+    mirrored = draw.random() < 0.5
     if "aside" not in place.drawn or not mirrored:
         return place
     low, high = place.drawn["aside"]
+    # The other side; the dict keeps its order, in which values are drawn.
     return place._replace(drawn={**place.drawn, "aside": (-high, -low)})
