@@ -160,9 +160,7 @@ class Job:
     """Rows of one part that are measured together."""
 
     part: str  # of the file's name: one of PARTS, and for steps with the paper, as steps-lae
-    contenders: list[
-        str
-    ]  # names of the rows that must come; a missing one gets a row with a reason
+    contenders: list[str]  # names of its rows; a row that is missing is added, with the reason
     rows: Callable[[], Iterator[dict[str, Any]]]  # measures; each row has its ``contender``
     condition: dict[str, Any] = field(default_factory=dict)  # columns that all rows have
     # Whether it may take only its share of the time that is left. A compilation would else take
@@ -478,7 +476,7 @@ def steps(
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
         by_name = networks(paper, settings, device)
         batch = step.random_batch(settings.image_size, settings.batch_size, device)
-        flops = {}
+        flops = {}  # by network: the precision does not change how many operations a step has
         for network_name in by_name:
             contender = contender_of(f"{network_name} bf16", by_name, backend)
             flops[network_name] = flops_of(contender, batch)
