@@ -231,7 +231,7 @@ def _differences(
     # Main detectors, other tools, which have no variant either, and the variants MAIN.
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
-    # Names: first, and second, which is subtracted.
+    # Further pairs that are compared, by name; the second is subtracted.
     registry = claims.content(claims_file)
     wanted = [(claim.detector, claim.against) for claim in registry.claims]
     for variant in detectors:

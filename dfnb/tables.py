@@ -62,7 +62,7 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         # Each further variant of an ablation makes the same entries again, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            # "": that of the main detector, which variants are compared with if there is no MAIN.
+            # "": also the main detector, with which variants are compared if there is no MAIN.
             "ablation": ["", detector.ablation],
             # The variants and the detectors that are subtracted, on test sets of variants.
             "detector": [*rows["detector"], *rows["minus"]],
