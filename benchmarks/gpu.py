@@ -204,7 +204,7 @@ def alarm(seconds: float) -> Iterator[None]:
     if seconds <= 0:
         raise OutOfTime
     before = signal.signal(signal.SIGALRM, ring)
-    # Every 5 seconds from then on, since Python drops what is raised in a destructor.
+    # Then again every 5 seconds, because Python ignores an exception raised in a destructor.
     signal.setitimer(signal.ITIMER_REAL, seconds, 5)
     try:
         yield
@@ -473,6 +473,7 @@ def steps(
     first_seconds = {}  # of the first step, which compiles and chooses kernels
     peaks = {}
     running = []
+    # LAE's own comparator would be downloaded; it is cached, because every step needs it.
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
         by_name = networks(paper, settings, device)
         batch = step.random_batch(settings.image_size, settings.batch_size, device)
@@ -685,7 +686,9 @@ def training(names: list[str], sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 
 def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
-    """AUC of the test videos with its 95 % interval, of the validation frames, and seconds."""
+    """The row of one training: its seconds, the AUC of the validation frames, and that of the test
+    videos with its 95 % interval.
+    """
     settings = baseline(epochs, precision)
     workers = scoring.WORKERS if device == "cuda" else 0
     started = time.monotonic()

@@ -248,7 +248,7 @@ class ExposingTheDeception(nn.Module):
 
         ``cls`` and ``joint`` are (B, 2), ``left_out`` is (n, B, 2): head i sees all branches but i.
         """
-        # The released networks get blue first, but normalised as if red were.
+        # The released networks get blue first, but mean and deviation are those of red first.
         swapped = (images * self.std + self.mean)[:, [2, 1, 0]]
         images = (swapped - self.mean) / self.std
         local = []
@@ -268,7 +268,7 @@ class ExposingTheDeception(nn.Module):
         teacher = F.softmax(outputs["joint"] / self.temperature, dim=1).detach()
         ce = F.cross_entropy(outputs["cls"], label) + F.cross_entropy(outputs["joint"], label)
         gil = self._divergence(outputs["cls"], teacher)
-        difference = 0.0
+        difference = 0.0  # sum over the heads that leave one branch out; LIL rewards a large one
         for logits in outputs["left_out"]:
             ce = ce + F.cross_entropy(logits, label)
             difference = difference + self._divergence(logits, teacher)

@@ -186,7 +186,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     # The threshold is of frame scores; for means over a video it would mean nothing. Maps have no
     # score, and a table from outside a report has no threshold.
     if level == "frame" and "score" in columns and None not in thresholds:
-        called = columns["score"] > np.array(thresholds)[:, None]
+        called = columns["score"] > np.array(thresholds)[:, None]  # (tables, n) bool
         is_right = called == index["label"].to_numpy()
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)

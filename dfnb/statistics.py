@@ -108,6 +108,7 @@ class Design:
         one class only. So the sum of products is the covariance of two estimates.
         """
         of_clusters = self._sums(influence)
+        # The square root, because moves are multiplied in pairs: K/(K-1) as in :meth:`variance`.
         return of_clusters * (self.clusters / max(self.clusters - 1, 1)) ** 0.5
 
     @cached_property

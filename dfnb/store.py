@@ -242,7 +242,11 @@ def _extended_test_set(
     keys: pd.DataFrame,
     attrs: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Append the frames of ``keys`` that the stored test set lacks; return all its frames."""
+    """Append the frames of ``keys`` that the stored test set lacks; return all its frames.
+
+    ``attrs``: the :data:`TEST_SET_METADATA`. Raises :class:`DfnbError` where the stored test set
+    has another fingerprint.
+    """
     path = test_set_path(folder, name)
     stored = keys.head(0)  # none yet, with the same types
     if path.exists():
