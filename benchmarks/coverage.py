@@ -37,6 +37,43 @@ TRUTH_REPETITIONS = 40
 CROSS_DATASET = "cross-dataset mean of AUC"
 
 
+def validation_scores(strengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """P(fake) (trainings, VALIDATION) of real validation videos, each of another cluster.
+
+    Like real test videos they have a mean of minus half the strength and noise of the same
+    variance: 0.85 squared is twice 0.6 squared, of cluster and video.
+
+    Args:
+        strengths: Of each training, (trainings, 1), see :func:`drawn`.
+        random: The stream that the noise is drawn from.
+    """
+    shared = 0.85 * random.normal(size=VALIDATION)  # by all trainings
+    noise = shared + 0.6 * random.normal(size=(len(strengths), VALIDATION))
+    return expit(noise - strengths / 2)
+
+
+def values_of_forged(
+    strengths: np.ndarray, cluster: np.ndarray, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """An IoU, and a gain over a constant map, (trainings, videos), as if all videos were forged.
+
+    Args:
+        strengths: Of each training, (trainings, 1), see :func:`drawn`.
+        cluster: The cluster of each video, (videos,), from 0; each has two videos.
+        random: The stream that the noise is drawn from.
+    """
+    videos = len(cluster)
+    # Both values have noise of the cluster and of the video, which all trainings share.
+    overlap, of_map = random.normal(size=(2, videos // 2))[:, cluster]
+    own_overlap, own_of_map = random.normal(size=(2, videos))
+    overlap = overlap + own_overlap
+    of_map = of_map + own_of_map
+    of_training = 0.6 * random.normal(size=(len(strengths), videos))
+    iou = expit(strengths - 1 + 0.6 * overlap + of_training)
+    of_constant_map = expit(0.4 * overlap + 0.6 * of_map)
+    return {"iou": iou, metrics.GAIN: iou**0.8 - of_constant_map}
+
+
 def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -> metrics.Units:
     """The scores of ``seeds`` trainings on the videos of so many clusters.
 
@@ -61,29 +98,18 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
     # The same trainings on every test set.
     training = rng("trainings", key.split(" away")[0])
     strengths = strength + spread * training.normal(size=(seeds, 1))
-    frailties = training.normal(size=(seeds, 1))  # how much of a corruption a training takes
+    frailties = training.normal(size=(seeds, 1))  # how sensitive to corruptions a training is
     log_odds = noise + strengths * (label - 0.5)  # (seeds, videos)
     columns = {"score": expit(log_odds)}
-    # A threshold per training, at 5 % false alarms on real validation videos. Like real test videos
-    # they have a mean of minus half the strength and noise of the same variance: 0.85 squared is
-    # twice 0.6 squared, of cluster and video.
-    validation = 0.85 * random.normal(size=VALIDATION)
-    validation = validation + 0.6 * random.normal(size=(seeds, VALIDATION))
-    validation = expit(validation - strengths / 2)
+    # A threshold per training, at 5 % false alarms on real validation videos.
+    validation = validation_scores(strengths, random)
     limits = np.quantile(validation, 0.95, axis=1, keepdims=True, method="inverted_cdf")
     is_called_fake = columns["score"] > limits
     columns[metrics.AT_THRESHOLD] = (is_called_fake == label).astype(float)
     people = np.arange(VALIDATION)
     thresholds = [statistics.bootstrap_quantile(scores, people, 0.95) for scores in validation]
-    # Two values of forged videos, each with noise of the cluster and of the video.
-    overlap, of_map = random.normal(size=(2, clusters))[:, cluster]
-    own_overlap, own_of_map = random.normal(size=(2, videos))
-    overlap = overlap + own_overlap
-    of_map = of_map + own_of_map
-    iou = expit(strengths - 1 + 0.6 * overlap + 0.6 * random.normal(size=(seeds, videos)))
-    gain = iou**0.8 - expit(0.4 * overlap + 0.6 * of_map)
-    columns["iou"] = np.where(label, iou, np.nan)  # real videos have no forged region
-    columns[metrics.GAIN] = np.where(label, gain, np.nan)
+    for name, values in values_of_forged(strengths, cluster, random).items():
+        columns[name] = np.where(label, values, np.nan)  # real videos have no forged region
     for level in CORRUPTIONS:
         damage = random.normal(size=videos)
         damage = damage + 0.6 * random.normal(size=(seeds, videos))

@@ -160,9 +160,7 @@ class Job:
     """Rows of one part that are measured together."""
 
     part: str  # of the file's name: one of PARTS, and for steps with the paper, as steps-lae
-    contenders: list[
-        str
-    ]  # names of the rows that must come; a missing one gets a row with a reason
+    contenders: list[str]  # names of its rows; a row that is missing is added, with the reason
     rows: Callable[[], Iterator[dict[str, Any]]]  # measures; each row has its ``contender``
     condition: dict[str, Any] = field(default_factory=dict)  # columns that all rows have
     # Whether it may take only its share of the time that is left. A compilation would else take
@@ -206,7 +204,7 @@ def alarm(seconds: float) -> Iterator[None]:
     if seconds <= 0:
         raise OutOfTime
     before = signal.signal(signal.SIGALRM, ring)
-    # Every 5 seconds from then on, since Python drops what is raised in a destructor.
+    # Then again every 5 seconds, because Python ignores an exception raised in a destructor.
     signal.setitimer(signal.ITIMER_REAL, seconds, 5)
     try:
         yield
@@ -475,10 +473,11 @@ def steps(
     first_seconds = {}  # of the first step, which compiles and chooses kernels
     peaks = {}
     running = []
+    # LAE's own comparator would be downloaded; it is cached, because every step needs it.
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
         by_name = networks(paper, settings, device)
         batch = step.random_batch(settings.image_size, settings.batch_size, device)
-        flops = {}
+        flops = {}  # by network: the precision does not change how many operations a step has
         for network_name in by_name:
             contender = contender_of(f"{network_name} bf16", by_name, backend)
             flops[network_name] = flops_of(contender, batch)
@@ -687,7 +686,9 @@ def training(names: list[str], sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 
 def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
-    """AUC of the test videos with its 95 % interval, of the validation frames, and seconds."""
+    """The row of one training: its seconds, the AUC of the validation frames, and that of the test
+    videos with its 95 % interval.
+    """
     settings = baseline(epochs, precision)
     workers = scoring.WORKERS if device == "cuda" else 0
     started = time.monotonic()

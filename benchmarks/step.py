@@ -128,7 +128,7 @@ class LocateAndVerify(nn.Module):
         self.seg_head = nn.Sequential(
             nn.BatchNorm2d(patch), nn.ReLU(), nn.Conv2d(patch, 2, 1, bias=False)
         )
-        finer = sum(channels[i] for i in (0, 1, 2, 3, 5))
+        finer = sum(channels[i] for i in (0, 1, 2, 3, 5))  # not map 4, as in the released code
         self.fusion = nn.ModuleDict(
             {
                 "a": nn.Linear(finer, hidden),
@@ -153,7 +153,7 @@ class LocateAndVerify(nn.Module):
         xs = []
         ys = []
         for i in range(7):
-            if i == 3:
+            if i == 3:  # from here on both streams go on from the sum
                 x = y = x + y
             x = self.rgb[i](x)
             y = self.srm[i](y)
@@ -173,7 +173,7 @@ class LocateAndVerify(nn.Module):
         """Logits (B, 2) from the SRM stream: its finer maps, fused with the last, per position."""
         grid = maps[6].shape[-2:]
         pooled = []
-        for y in (*maps[:4], maps[5]):
+        for y in (*maps[:4], maps[5]):  # not map 4, as in the released code
             kernel = [-(-size // n) for size, n in zip(y.shape[2:], grid)]  # rounded up
             padded = self._padded(y, kernel[0] * grid[0], kernel[1] * grid[1])
             pooled.append(F.max_pool2d(padded, kernel))
@@ -248,7 +248,7 @@ class ExposingTheDeception(nn.Module):
 
         ``cls`` and ``joint`` are (B, 2), ``left_out`` is (n, B, 2): head i sees all branches but i.
         """
-        # The released networks get blue first, but normalised as if red were.
+        # The released networks get blue first, but mean and deviation are those of red first.
         swapped = (images * self.std + self.mean)[:, [2, 1, 0]]
         images = (swapped - self.mean) / self.std
         local = []
@@ -268,7 +268,7 @@ class ExposingTheDeception(nn.Module):
         teacher = F.softmax(outputs["joint"] / self.temperature, dim=1).detach()
         ce = F.cross_entropy(outputs["cls"], label) + F.cross_entropy(outputs["joint"], label)
         gil = self._divergence(outputs["cls"], teacher)
-        difference = 0.0
+        difference = 0.0  # sum over the heads that leave one branch out; LIL rewards a large one
         for logits in outputs["left_out"]:
             ce = ce + F.cross_entropy(logits, label)
             difference = difference + self._divergence(logits, teacher)
@@ -437,9 +437,9 @@ def random_batch(size: int, count: int, device: str) -> Batch:
 def check_equal(ours: nn.Module, transcription: nn.Module, batch: Batch) -> None:
     """Check that both compute the same logits, losses and gradients.
 
-    They are in training mode but without dropout, whose random numbers would differ, and in
-    float64, where the order of a sum decides nothing: in float32 a batch norm over few images makes
-    two correct networks differ more than two different ones.
+    They are in training mode, but without dropout, because its random numbers would differ. They
+    compute in float64: in float32, a batch norm over few images amplifies rounding errors, and two
+    correct networks may differ by more than a correct and a wrong one.
 
     Raises:
         AssertionError: An output, a loss, or the gradient of the total loss by the images, differs

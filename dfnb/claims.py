@@ -79,7 +79,7 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     ``results`` is the table of :func:`dfnb.results.load`; ``name`` that of the claims' file.
     ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
     for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
-    that is another without one of the seeds is called fragile. The index is paper, claim and
+    is called fragile if it changes when one of the seeds is left out. The index is paper, claim and
     dataset.
     """
     registry = content(name)
@@ -114,7 +114,8 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims with their adjusted p values as text, and the verdicts that follow from these.
 
-    A claim without ``tests`` keeps its verdict, which says why it is not tested.
+    ``judged`` has the columns that :func:`judge` gives it; ``tests``, ``family`` and ``sign_turns``
+    are removed. A claim without ``tests`` keeps its verdict, which says why it is not tested.
     """
     tests = judged.pop("tests")  # of each claim: _p_values with all seeds, then without each
     family = judged.pop("family")
@@ -208,6 +209,9 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
 def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
     """The test sets that a claim names; ``numbers`` are the results of its detector.
 
+    A name is ``cross`` (the cross-dataset mean), ``within`` (each test set like the one trained
+    on), or that of a test set, in which * may replace a part.
+
     A name without a test set is kept: the claim gets a row there, "not testable".
     """
     test_sets = []
@@ -222,11 +226,15 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 
 
 def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) -> dict[str, Any]:
-    """Our number and the verdict of a claim on one test set.
+    """Our number and the verdict of a claim on one test set: a part of a row of :func:`judge`.
 
-    ``tests`` are the :func:`_p_values` where they decide: with all seeds, then without each seed.
-    The verdict is that of these p values before they are adjusted.
-    ``deltas``: the least material differences, by the kinds of :func:`_kind_of_delta`.
+    A claim that is tested also gets ``tests``, the :func:`_p_values` with all seeds, then without
+    each seed. Its verdict follows from p values that are not adjusted yet, see :func:`_decided`.
+
+    Args:
+        claim: The claim.
+        numbers: Its results on the test set, see :func:`_numbers`.
+        deltas: The least material differences, by the kinds of :func:`_kind_of_delta`.
     """
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")  # one row, or none
     if kept.empty:

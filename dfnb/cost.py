@@ -46,7 +46,7 @@ def images(p: TrainingParameters) -> int:
     total = 0
     settings = p.settings()  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
-        visible = settings.visible(frames, p.seed, None)  # None: no run of a phase before is there
+        visible = settings.visible(frames, p.seed, None)  # None: the phase before has not run
         sampler = EpochSampler(visible, settings, p.seed)
         # The sampler is made for its n alone, the number of frames in an epoch.
         total += settings.epochs * sampler.n * settings.images_per_frame

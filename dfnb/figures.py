@@ -47,7 +47,7 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """
     folder = report_folder(profile) / "figures"
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
-    # They change with the time or versions of libraries; None: matplotlib leaves the entry out.
+    # These entries would change with the time or the versions of libraries. None leaves them out.
     metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
     for path in paths[:2]:
         with atomic(path) as temporary:

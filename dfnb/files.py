@@ -303,8 +303,8 @@ def slug(text: str) -> str:
 def end_with_parent(parent: int) -> None:
     """End this process, a worker of a pool, as soon as the process that started it has ended.
 
-    ``parent`` is the id of that process. The worker cannot find it out: if that process has ended
-    already, getppid() returns another.
+    ``parent`` is the id of that process. It is an argument, because getppid() returns another id
+    if that process has ended already.
     """
 
     def watch(parent: int) -> None:

@@ -237,8 +237,8 @@ def _requested(
             changes_by_role[ablation, variant] = {"seeds": grid.seeds[:1], **changes}
     for role, changes in changes_by_role.items():
         values = {**shared, **changes}
-        source = f"profile {name}, {notebook}, {' '.join(role)}"
-        named = str(values["train_set"])
+        source = f"profile {name}, {notebook}, {' '.join(role)}"  # begins the messages of errors
+        named = str(values["train_set"])  # in the profile, perhaps with {seed}
         for seed in values.pop("seeds"):  # not a parameter: a training has one seed
             train_set = named.replace("{seed}", str(seed))
             of_seed = {

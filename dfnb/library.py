@@ -167,7 +167,7 @@ def _input_of_module(
     if module.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
     images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
-    # A module without parameters gets them where they are.
+    # On the device of the module's first parameter; without one, the images stay where they are.
     return images.to(next(module.parameters(), images).device)
 
 

@@ -80,12 +80,13 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
     """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
-    label = scores["label"]  # int, compared with a bool below: 2 equals neither
+    label = scores["label"]
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
-    problems = {
+    problems = {  # what is wrong: (rows,) bool, which rows have this problem
         "no video, track, frame, cluster, label or method": scores[KEYS].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
@@ -185,7 +186,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     # The threshold is of frame scores; for means over a video it would mean nothing. Maps have no
     # score, and a table from outside a report has no threshold.
     if level == "frame" and "score" in columns and None not in thresholds:
-        called = columns["score"] > np.array(thresholds)[:, None]
+        called = columns["score"] > np.array(thresholds)[:, None]  # (tables, n) bool
         is_right = called == index["label"].to_numpy()
         columns[AT_THRESHOLD] = is_right.astype(float)
         columns[CALLED] = called.astype(float)
@@ -270,8 +271,8 @@ class Estimates:
         # A side of exactly 0 or 1 has a standard error of 0: the interval would be too narrow. The
         # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
-        # The values at other thresholds are unknown of old records, and of another tool on the test
-        # set that gave its threshold.
+        # For a metric with a threshold, one side may lack the columns with the values at other
+        # thresholds: an old record, or another tool on the test set that gave its threshold.
         same_columns = self.spread.shape == other.spread.shape
         has_interval = same_columns and not is_exact and other.how != "none"
         return replace(
@@ -390,6 +391,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
     has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
     if has_threshold and not rests_on_few:
+        # The further columns of :attr:`Estimates.spread`.
         moved = _moved_by_thresholds(data, balanced)
         influence = np.hstack([influence, moved])
     is_share = column.min() >= 0 and column.max() <= 1  # not so a correlation, for example
@@ -398,7 +400,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
         influence,
         design,
         how="none" if has_threshold and rests_on_few else "linearised",
-        # A mean of two classes of exactly 1 needs both of a pair to be right.
+        # A balanced accuracy of exactly 1 needs the real and the fake unit of a pair to be right.
         independent=design.pairs if balanced else design.clusters,
         # A difference may be positive throughout here, but below 0 on another test set.
         bounded=is_share and metric not in DIFFERENCES,
@@ -406,14 +408,16 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
 
 
 def _moved_by_thresholds(data: Units, balanced: bool) -> Array:
-    """The share of units called fake, or if ``balanced`` the balanced accuracy, by threshold.
+    """The share of units called fake, or the balanced accuracy, at each of ``data.thresholds``.
 
-    (tables, THRESHOLD_REPLICATES), at ``data.thresholds``; up to a constant, which has no variance.
+    Returns (tables, THRESHOLD_REPLICATES). The balanced accuracy lacks a constant, which does not
+    change its variance.
     """
     label = data.design.label
-    # What a unit that is called fake adds to the share; in balance, a real one takes from it.
+    # How much the result changes when a unit is called fake.
     weight = np.full(len(label), 1 / len(label))
     if balanced:
+        # (TPR + 1 - FPR) / 2: a fake unit adds .5 / fakes, a real one takes away .5 / reals.
         units_of_class = np.where(label, label.sum(), (~label).sum())
         weight = (label - 0.5) / units_of_class
     moved = []

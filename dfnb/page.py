@@ -26,7 +26,8 @@ def finding(report: tables.Report) -> str:
     supported = verdicts[verdicts.str.startswith("supported")]
     if supported.empty:
         return "No detector is shown to generalise better than a plain classifier"
-    # Main detectors come first, and give their papers a name last.
+    # Several detectors have one paper. In reverse order the main detector, which is listed before
+    # its variants, comes last, so the paper gets its name.
     titles = {detector.paper: detector.name for detector in reversed(report.detectors)}
     papers = supported.rename(titles).index.unique("paper")
     return f"Shown to generalise better than a plain classifier: {', '.join(papers)}"
@@ -35,8 +36,8 @@ def finding(report: tables.Report) -> str:
 def leaderboard(report: tables.Report) -> pd.DataFrame:
     """The main detectors, ordered by the cross-dataset mean; those without it are last.
 
-    Columns are the video AUC within, across, across on each method that a variant alone did not see
-    in training, and on each test set that enters no mean, where the report has them.
+    The columns have the video AUC, where the report has it: within; across; across on each unseen
+    method, see :func:`_unseen`; and on each test set that enters no mean.
     """
     rows = report.rows("cross_dataset")
     within = rows.query("place == 'within'")
@@ -48,9 +49,10 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
 
 
 def _unseen(report: tables.Report) -> list[pd.DataFrame]:
-    """The AUC across of each paper's ablation that trains on all methods but one, on that method.
+    """The cross-dataset AUC on the method that an ablation left out of its training.
 
-    The row has the name of the paper as ``detector``, and "unseen: " with the method as ``place``.
+    Each part is one row, of the variant MAIN of such an ablation. It has the name of the paper as
+    ``detector``, and "unseen: " with the method as ``place``.
     """
     parts = []
     for detector in report.detectors:

@@ -118,7 +118,8 @@ def load(profile: str) -> pd.DataFrame:
     # The claims, because they name further pairs of detectors to compare.
     claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
     columns = list(ResultRow.__annotations__)
-    # The grid sorts the test sets.
+    # The grid, because it says which test sets are within, which enter no mean, and on which one
+    # the threshold of another tool is chosen.
     hashes = {"claims": claims_hash, "columns": columns, "grid": report.grid}
     for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
         for source in sorted(report.folder.glob(pattern)):
@@ -231,7 +232,7 @@ def _differences(
     # Main detectors, other tools, which have no variant either, and the variants MAIN.
     mains = [detector for detector in detectors if detector.variant in ("", MAIN)]
     names = {detector.name for detector in detectors}
-    # Names: first, and second, which is subtracted.
+    # Further pairs that are compared, by name; the second is subtracted.
     registry = claims.content(claims_file)
     wanted = [(claim.detector, claim.against) for claim in registry.claims]
     for variant in detectors:

@@ -137,7 +137,7 @@ class _Loader(yaml.CSafeLoader):
                 problem = f"{key.value!r} is written twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             names.add(key.value)
-            key.tag = "tag:yaml.org,2002:str"  # not what YAML takes the key for
+            key.tag = "tag:yaml.org,2002:str"  # a text, even where YAML would read a bool or number
         return super().construct_mapping(node, deep)
 
 

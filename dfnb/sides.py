@@ -121,8 +121,10 @@ class Side:
     def _metrics(self) -> list[str]:
         """The names to measure.
 
-        Of a map, its columns; of scores, METRICS and, of videos, localisation, or of frames,
-        AT_THRESHOLD.
+        - of corrupted scores: AUC alone;
+        - of a map: its columns;
+        - of other scores of videos: those of METRICS that apply, and the columns of localisation;
+        - of other scores of frames: those of METRICS that apply, AT_THRESHOLD and FALSE_ALARMS.
         """
         if self.condition.corruption:
             return ["AUC"]
@@ -151,7 +153,7 @@ class Side:
             estimates = part.estimates[ALL_METHODS, "AUC"]
             of_severities.append(part.at(self.seeds, estimates))
         robust = mean(of_severities)  # seed by seed
-        # Not every clean unit needs to have been corrupted.
+        # Perhaps only some videos were corrupted: the clean AUC is measured on the same ones.
         clean = self.clean.units  # of the detector without corruption
         corrupted = pd.MultiIndex.from_frame(self.units.index)
         is_corrupted = pd.MultiIndex.from_frame(clean.index).isin(corrupted)

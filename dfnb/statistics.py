@@ -108,6 +108,7 @@ class Design:
         one class only. So the sum of products is the covariance of two estimates.
         """
         of_clusters = self._sums(influence)
+        # The square root, because moves are multiplied in pairs: K/(K-1) as in :meth:`variance`.
         return of_clusters * (self.clusters / max(self.clusters - 1, 1)) ** 0.5
 
     @cached_property
@@ -132,7 +133,7 @@ class Design:
             probabilities = np.full(k, 1 / k)
             # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # 1: a single cluster in all
+            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # max: of one cluster, k is 1
         return weights
 
 
@@ -379,10 +380,14 @@ def crossed_spread(
 ) -> Spread:
     """The spread of the mean of values (test sets, seeds): over other test sets and other seeds.
 
-    var(means of seeds) / seeds + var(means of test sets) / test sets - noise / (their product).
-    Both variances include the noise that is neither of the set nor of the seed, so it is subtracted
-    once; a variance that is below 0 without its noise counts as 0. The clusters of a test set shift
-    its mean at every seed, so the sets' variance includes theirs. Where each seed trains on its own
+    The model has two random effects: value = mean + effect of the set + effect of the seed + noise.
+    So the variance of the mean of all values is
+
+        var(means of seeds) / seeds + var(means of sets) / sets - noise / (sets * seeds).
+
+    The means of seeds and those of sets both include the noise, so it is subtracted once; a
+    variance that is below 0 without its noise counts as 0. The clusters of a test set shift its
+    mean at every seed, so the sets' variance includes theirs. Where each seed trains on its own
     people, these shift the seed's mean on every set, so the seeds' variance includes theirs. One
     seed says nothing about other seeds: then the spread is over the test sets of ``values`` alone.
     Where all sets show the same people, :func:`shared_spread` must be added.
@@ -394,31 +399,33 @@ def crossed_spread(
     if len(of_seeds) < 2:
         return _spread_of_mean(of_sets)
     sets, seeds = planned or values.shape
+    # The mean square of what neither the set nor the seed explains.
     residual = values.var() - of_sets.var() - of_seeds.var()
     degrees = (len(of_sets) - 1) * (len(of_seeds) - 1)
-    noise = residual * values.size / degrees  # of one value
-    # The variance of means also includes the noise, divided by the number of averaged values.
+    noise = residual * values.size / degrees  # the variance of a single value's noise
+    # The noise of a mean is divided by the number of averaged values.
     noise_of_seed = noise / len(of_sets)
     noise_of_set = noise / len(of_seeds)
     seed_variance = max(of_seeds.var(ddof=1) - noise_of_seed, 0)
     set_variance = max(of_sets.var(ddof=1) - noise_of_set, 0)
     over_seeds = Spread(seed_variance / seeds, seeds - 1)
-    set_variance += noise / seeds  # the noise of one set's mean
+    set_variance += noise / seeds  # the noise enters once: that of a set's mean over the seeds
     over_sets = Spread(set_variance / sets, sets - 1)
     return over_seeds.plus(over_sets)
 
 
 def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
-    """The spread of a mean over test sets that show the same people: over other people.
+    """What the people add to the spread of a mean over test sets that all show the same people.
 
-    These people move all sets at once, which no difference between sets or seeds shows. The
-    variance is the mean covariance of two sets over clusters. It is 0 for sets of other people:
-    sets have the same if their clusters have the same names.
+    They move all sets together, so the differences between sets or seeds do not show their effect.
+    The variance is the covariance of two sets over clusters, averaged over all pairs of sets. It is
+    0 where the sets show different people. Sets show the same people if their clusters have the
+    same names.
     """
-    # A value that is exactly 0 or 1 moves with no cluster.
+    # Outcomes with ``how`` = "none" have no moves.
     moving = [outcome for outcome in outcomes if len(outcome.moves)]
-    different_names = {tuple(outcome.clusters) for outcome in moving}
-    if len(different_names) != 1 or len(moving) < 2:
+    groups_of_people = {tuple(outcome.clusters) for outcome in moving}  # distinct ones
+    if len(groups_of_people) != 1 or len(moving) < 2:
         return Spread(0.0, 1)
     moves = np.array([outcome.moves for outcome in moving])  # (sets, m)
     covariances = moves @ moves.T  # (sets, sets)
@@ -519,14 +526,15 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     sets = len(outcomes)
     over_seeds = _spread_of_mean(values.mean(axis=0))
     spreads = [outcome.over_videos for outcome in outcomes]
-    # Each set enters the mean as value / sets, so with variance / sets². Sets share no video, so
-    # their variances are added; those of sets that share people also covary, set with other set.
+    # The variance of a mean over sets is a sum divided by sets²: the sum of their variances and,
+    # where they show the same people, of the covariances of all sets * (sets - 1) ordered pairs.
     terms = [Spread(spread.variance / sets**2, spread.degrees) for spread in spreads]
     shared = shared_spread(outcomes)
     covarying = Spread(shared.variance * (sets - 1) / sets, shared.degrees)
     over_videos = reduce(Spread.plus, [*terms, covarying])
     total = over_videos if np.isnan(over_seeds.variance) else over_videos.plus(over_seeds)
-    # A set without an interval, such as one where a detector is always right, has values, too.
+    # A set without an interval, such as one where a detector is always right, still has values,
+    # and crossed_spread needs only these.
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values).plus(shared)
     # None for a metric without a threshold; a set whose value is exactly 0 or 1 has none, either.
@@ -582,8 +590,8 @@ def least_detectable_difference(
     For planning: the spread comes from development runs, scaled to the planned numbers of seeds
     and clusters, or test sets (:func:`crossed_spread`). The test rejects beyond ``threshold``
     standard errors. A true difference must be ``margin`` errors above that, so that its estimate
-    falls below it in 1 - power of all cases. Of several ``tests`` that Holm's rule adjusts, the
-    difference is that which is detected even if it is the first to be.
+    falls below it in 1 - power of all cases. With several ``tests``, which Holm's rule adjusts, the
+    level is that of its first and strictest step: 5 % divided by ``tests``.
     """
     threshold = t_quantile(spread.degrees, 1 - 0.025 / tests)
     margin = t_quantile(spread.degrees, power)

@@ -242,7 +242,11 @@ def _extended_test_set(
     keys: pd.DataFrame,
     attrs: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Append the frames of ``keys`` that the stored test set lacks; return all its frames."""
+    """Append the frames of ``keys`` that the stored test set lacks; return all its frames.
+
+    ``attrs``: the :data:`TEST_SET_METADATA`. Raises :class:`DfnbError` where the stored test set
+    has another fingerprint.
+    """
     path = test_set_path(folder, name)
     stored = keys.head(0)  # none yet, with the same types
     if path.exists():
@@ -369,7 +373,8 @@ class Report:
                 role = (notebook, ablation, variant)
                 # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
-                # By the training set, too: runs on another one are another detector.
+                # Runs with the same place are one detector, and detectors are sorted by place. It
+                # has the training set, because runs on another one are another detector.
                 place = (is_variant, notebook, position, ablation, variant, run.train_set)
                 runs_by_place[place].append(run)
         if len(main_train_sets) > 1:
@@ -443,10 +448,10 @@ class Report:
         return table
 
     def _of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
-        """Another tool's table under :meth:`read`.
+        """The table of another tool on a test set, as :meth:`read` returns it.
 
-        Its threshold is chosen on its test set that comes first in the profile's grid, else by
-        name. On that test set itself, the threshold has no interval.
+        Its threshold is chosen on the first test set of the profile's grid that it scored, else on
+        the first by name. On that test set itself, the threshold has no interval.
         """
         scored = [condition.test_set for condition in self.conditions(Detector(tool))]
         in_order = [*self.grid.get("test_sets", []), *scored]
@@ -454,7 +459,7 @@ class Report:
         table = self._table_of_tool(tool, test_set)
         table.attrs.update(metrics.threshold_of(self._table_of_tool(tool, first)))
         if first == test_set:
-            table.attrs["threshold_clusters"] = 0
+            table.attrs["threshold_clusters"] = 0  # so that no interval is computed
         return table
 
     def _table_of_tool(self, tool: str, test_set: str) -> pd.DataFrame:
@@ -492,16 +497,23 @@ def tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.Data
     the frames have no score.
     """
     fingerprint = frames.attrs["fingerprint"]
-    names = {exported_id(fingerprint, name): name for name in frames["video"].unique()}
+    name_of_id = {exported_id(fingerprint, name): name for name in frames["video"].unique()}
     remedy = "it needs the columns video and score, and each video, or frame, once"
     with explained(path, "as a table of scores", remedy):
         table = pd.read_csv(path, dtype={"video": str, "score": float})  # "007" is no number
         if test_set:
             table = table[table["test_set"] == test_set]
-        table = table.assign(video=table["video"].map(names).fillna(table["video"]))
-        unit = [name for name in ("video", "track", "frame", "label") if name in table]
+        # An exported id becomes our name; what is no such id is our name already.
+        table = table.assign(video=table["video"].map(name_of_id).fillna(table["video"]))
+        # A frame gets a score if all of these columns agree that the CSV has.
+        shared = [name for name in ("video", "track", "frame", "label") if name in table]
         keys = frames[list(KEYS)].astype(KEY_TYPES)
-        scored = keys.merge(table[[*unit, "score"]], "left", unit, validate="many_to_one")
+        scored = keys.merge(
+            table[[*shared, "score"]],
+            how="left",
+            on=shared,
+            validate="many_to_one",  # raises an error if the CSV has a video or frame twice
+        )
     unscored = scored[scored["score"].isna()]
     if len(unscored) > MOST_MISSING * len(scored):
         first = unscored.iloc[0]

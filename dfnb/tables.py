@@ -52,7 +52,7 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         table: The :func:`extended` results.
         detectors: All detectors of the report.
     """
-    entries = {}
+    entries = {}  # by the table's name: the fields of its Spec, which are checked at the end
     for notebook, tables in DECLARED["tables"].items():
         for name, values in tables.items():
             entries[name] = {**values, "notebook": notebook}
@@ -62,7 +62,7 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         # Each further variant of an ablation makes the same entries again, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            # "": that of the main detector, which variants are compared with if there is no MAIN.
+            # "": also the main detector, with which variants are compared if there is no MAIN.
             "ablation": ["", detector.ablation],
             # The variants and the detectors that are subtracted, on test sets of variants.
             "detector": [*rows["detector"], *rows["minus"]],
@@ -96,15 +96,16 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
 
     - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
       whether the map changes with the network's weights; empty if there was no check;
-    - ``place``: "across" of a cross-dataset mean, empty of the test sets in it, "within" of a test
-      set like the one trained on, else the test set, as for other tools, which have no mean;
+    - ``place``: "across" for a cross-dataset mean; "within" for a test set like the one trained on;
+      empty for a test set that enters the mean; else the name of the test set. Other tools have no
+      mean, so their rows have the name;
     - ``contrast``: the detector and what is subtracted;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     verdict_by_map = _sanity_verdicts(table)
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
-    averaged = ", ".join(table["mean_over"].unique()).split(", ")
+    averaged = ", ".join(table["mean_over"].unique()).split(", ")  # the test sets of all means
     kinds = [
         table["mean_over"] != "",
         table["within"],

@@ -89,9 +89,10 @@ def badge(text: str) -> str:
 def bibliography() -> dict[str, str]:
     """The BibTeX entries of ``papers.bib``, by their keys, which are the names of the papers."""
     text = (DOCS / "papers.bib").read_text(encoding="utf-8")
-    entries = re.findall(r"^@\w+\{(\w+),.*?^\}", text, re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"^@\w+\{.*?^\}", text, re.MULTILINE | re.DOTALL)
-    return dict(zip(entries, blocks))
+    # Both patterns match the same entries, in their order.
+    keys = re.findall(r"^@\w+\{(\w+),.*?^\}", text, re.MULTILINE | re.DOTALL)
+    entries = re.findall(r"^@\w+\{.*?^\}", text, re.MULTILINE | re.DOTALL)
+    return dict(zip(keys, entries))
 
 
 def paper_pages() -> str:

@@ -47,6 +47,7 @@ class Site:
         words = [word for words in pages.glossary().values() for word in words]
         self.words = {word.lower(): word for word in words if word not in EVERYDAY}
         longest_first = sorted(map(re.escape, self.words), key=len, reverse=True)
+        # A match of LITERAL or LINK includes the words in it, so these are not matched as words.
         word = rf"\b(?P<word>{'|'.join(longest_first)})s?\b"
         flags = re.DOTALL | re.MULTILINE | re.IGNORECASE
         self.pattern = re.compile(f"{LITERAL}|{LINK}|{word}", flags)
@@ -67,13 +68,13 @@ class Site:
         """
 
         def replacement(match: re.Match) -> str:
-            if match["target"]:
+            if match["target"]:  # a link or a picture; without a page its text alone is kept
                 target = self.target(match["target"], name)
                 return f"{match['text']}({target})" if target else match["text"].strip("![]")
             if match["word"] and match["word"].lower() not in linked:
                 linked.add(match["word"].lower())
                 return f"{{term}}`{match[0]} <{self.words[match['word'].lower()]}>`"
-            return match[0]
+            return match[0]  # a literal, or a word that is linked already: unchanged
 
         return self.pattern.sub(replacement, text)
 
@@ -168,17 +169,19 @@ def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
 def folds(cell: NotebookNode, tags: set[str], injected: bool) -> set[str]:
     """The tags by which myst-nb removes or folds a code cell.
 
-    The defaults of parameters go where the cell with the study's own follows.
+    ``injected``: whether papermill has added a cell with the study's parameters. Then the cell with
+    the default parameters is removed.
     """
     jupyter = cell.metadata.get("jupyter", {})
-    source, outputs = jupyter.get("source_hidden"), jupyter.get("outputs_hidden")
+    hides_source = jupyter.get("source_hidden")
+    hides_outputs = jupyter.get("outputs_hidden")
     if "parameters" in tags and injected:
         return {"remove-cell"}
-    if "solution" in tags or (source and outputs):
+    if "solution" in tags or (hides_source and hides_outputs):
         return {"hide-cell"}
-    if outputs:
+    if hides_outputs:
         return {"hide-output"}
-    if source or "injected-parameters" in tags:
+    if hides_source or "injected-parameters" in tags:
         return {"hide-input"}
     return set()
 

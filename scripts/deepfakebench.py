@@ -21,8 +21,8 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
 
     The form of the file is {dataset: {kind: {split: {video: {"frames": [...], "masks": [...]}}}}},
     for FaceForensics++ with the compression between split and video; a kind that ends with "real"
-    is real. Its validation split is its test split, and its training split of Celeb-DF has all
-    videos: a video that it lists in several splits is a test video here.
+    is real. DeepfakeBench also validates on the test split, and lists all videos of Celeb-DF in the
+    training split: a video that is listed in several splits is a test video here.
 
     Args:
         file: The JSON.

@@ -1,6 +1,6 @@
 """Learn a start of the small network, in the place that ImageNet has for the papers' networks.
 
-From random weights, the small network leaves chance or does not, as rounding decides. So it first
+From random weights, rounding errors decide whether the small network learns anything. So it first
 learns a pretext task on drawn real faces: what a picture shows beside its label, such as how it was
 captured and compressed, how the head is turned, and what colours it has. No forgery is drawn, and
 the people are those of no dataset.

@@ -29,8 +29,8 @@ def visible_gpus() -> list[str]:
 def lock(gpu: str) -> bool:
     """Lock a GPU for this process and the command that replaces it (``exec``).
 
-    Returns False where another process has it. The file stays open: the system frees the lock when
-    the last process that has it open ends.
+    Returns False where it is locked already, by another process or by this one. The file stays
+    open: the system frees the lock when the last process that has it open ends.
     """
     file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)  # Snakemake starts jobs in the home
     os.set_inheritable(file, True)  # else ``exec`` would close it
@@ -59,7 +59,7 @@ def main(count: int, command: list[str]) -> None:
             fcntl.flock(turn, fcntl.LOCK_EX)
             while len(own) < count:
                 time.sleep(0.1)
-                for gpu in gpus:
+                for gpu in gpus:  # also those in ``own``, which are locked, so none comes twice
                     if len(own) < count and lock(gpu):
                         own.append(gpu)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
