@@ -65,7 +65,7 @@ def create_model(name: str) -> Run:
 
     Example::
 
-        detector = dfnb.create_model("xception-synth-a-study-s10-93cdcf13")
+        detector = dfnb.create_model("xception-bed-30-s30-81419910")
         detector.network(), detector.settings.image_size
     """
     return Run.open(name)

@@ -7,7 +7,7 @@ import html
 import re
 import statistics
 import tomllib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
@@ -18,7 +18,8 @@ from dfnb.store import Report, StoredRun
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
-STUDY = CHECKOUT / "reports" / "study"
+STUDY = CHECKOUT / "reports" / "study-bed"
+WITHDRAWN = CHECKOUT / "reports" / "study"
 
 
 def finding() -> str:
@@ -46,33 +47,37 @@ def colab() -> str:
 
 
 @cache
-def trainings() -> dict[str, list[StoredRun]]:
-    """The trainings of the study's main detectors, by the title of the paper."""
-    report = Report(STUDY.name)
-    report.folder = STUDY  # whatever DFNB_HOME is
+def trainings(study: Path) -> dict[str, list[StoredRun]]:
+    """The trainings of a study's main detectors, by the title of the paper."""
+    report = Report(study.name)
+    report.folder = study  # whatever DFNB_HOME is
     return {detector.name: detector.runs for detector in report.detectors()}
 
 
 def expected(title: str) -> str:
     """Cost and number to expect of a detector, from the records of its trainings and a table.
 
+    A detector that the study has not trained yet has those of the withdrawn study.
+
     Args:
         title: The detector's name in the tables.
     """
-    runs = trainings().get(title)
+    study = STUDY if title in trainings(STUDY) else WITHDRAWN
+    runs = trainings(study).get(title)
     if not runs:
         return badge("The study has no numbers of this detector.")
     records = [run.record for run in runs]
     images = records[0]["images_seen"]
     seconds = statistics.median(record["wall_s"] for record in records)
+    source = "" if study == STUDY else " (of the withdrawn study)"
     part = "its second phase took" if records[0]["start"] else "it took"
-    text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
+    text = (study / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
     header, _, *rows = [cells_of(line) for line in text.partition("\n\n")[0].splitlines()]
     measured = next(dict(zip(header, row)) for row in rows if row[0] == title)
     return badge(
         f"**Cost:** {images:,} images per training; {part} {seconds:.0f} s on one thread of a CPU "
         f"(median of {len(runs)}). **To expect:** video AUC {measured['within']} on the dataset "
-        f"of training, {measured['across']} across datasets."
+        f"of training, {measured['across']} across datasets{source}."
     )
 
 
@@ -165,12 +170,13 @@ def glossary_page() -> str:
     return "```{glossary}\n:sorted:\n\n" + "\n".join(entries) + "```\n"
 
 
-def report_page() -> str:
-    """Every figure of the study with its caption, and a link to every table."""
-    page = (STUDY / "index.html").read_text(encoding="utf-8")
+def report_page(study: Path) -> str:
+    """Every figure of a study with its caption, and a link to every table."""
+    page = (study / "index.html").read_text(encoding="utf-8")
     captions = dict(re.findall(r'src="figures/([\w-]+)\.png" alt="([^"]*)"', page))
-    parts = ["```{toctree}\n:maxdepth: 1\n:glob:\n\nreports/study/tables/*\n```\n"]
-    for path in sorted((STUDY / "figures").glob("*.png")):
+    tables = f"reports/{study.name}/tables/*"
+    parts = [f"```{{toctree}}\n:maxdepth: 1\n:glob:\n\n{tables}\n```\n"]
+    for path in sorted((study / "figures").glob("*.png")):
         title = path.stem.replace("_", " ")
         caption = html.unescape(captions.get(path.stem, ""))
         source = path.relative_to(CHECKOUT).as_posix()
@@ -189,5 +195,6 @@ ADDED = {
     "papers": paper_pages,
     "datasets": dataset_pages,
     "glossary": glossary_page,
-    "report": report_page,
+    "report": partial(report_page, STUDY),
+    "withdrawn": partial(report_page, WITHDRAWN),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pages
 from nbformat import NotebookNode
-from pages import CHECKOUT, DOCS, STUDY
+from pages import CHECKOUT, DOCS, STUDY, WITHDRAWN
 
 from dfnb import papers
 
@@ -28,9 +28,11 @@ DOCUMENTS = (
 )
 # Pages that are elsewhere in the site, by their path in the checkout.
 MOVED = {
-    "reports/study": "report.md",
-    "reports/study/index.html": "report.md",
-    "reports/study/tables": "report.md",
+    "reports/study-bed": "report.md",
+    "reports/study-bed/index.html": "report.md",
+    "reports/study": "withdrawn.md",
+    "reports/study/index.html": "withdrawn.md",
+    "reports/study/tables": "withdrawn.md",
 }
 PAGES = (".md", ".ipynb", ".rst")
 # Words in code, equations, headings and HTML are no links to the glossary.
@@ -114,14 +116,14 @@ def stage(folder: Path) -> None:
     for name in DOCUMENTS:
         text = (CHECKOUT / name).read_text(encoding="utf-8")
         site.write(name, site.prose(text, name, set()))
-    for path in (STUDY / "tables").glob("*.md"):
+    for path in [*STUDY.glob("tables/*.md"), *WITHDRAWN.glob("tables/*.md")]:
         site.write(path.relative_to(CHECKOUT).as_posix(), pages.table_page(path))
     titles = {}
     for notebook, paper in papers.notebooks().items():
         titles[notebook] = papers.module(paper).PAPER.title
     for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
-        executed = STUDY / "notebooks" / path.name
+        executed = WITHDRAWN / "notebooks" / path.name
         if executed.exists():
             notebook = with_outputs(nbformat.read(executed, as_version=4), notebook)
         prepare(notebook, site, f"notebooks/{path.name}")

@@ -15,9 +15,14 @@ from dfnb import figures
 from dfnb.files import atomic
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-RESULTS = CHECKOUT / "reports" / "study" / "results.parquet"
+RESULTS = CHECKOUT / "reports" / "study-bed" / "results.parquet"
 BASELINE = "Baseline"
 LONGER = f"{BASELINE}, controls: twice the budget"
+TITLES = {
+    "bed": "dataset trained on",
+    "cross-dataset mean": "24 other datasets",
+    "photographs": "photographs",
+}
 
 
 def differences() -> pd.DataFrame:
@@ -46,17 +51,17 @@ def forest(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     names = rows["detector"].replace({LONGER: "plain classifier,\ntwice the training"})
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.xaxis.set_major_locator(MultipleLocator(0.1))
+    axes.xaxis.set_major_locator(MultipleLocator(0.05))
     axes.set_title(title)
 
 
 def main(target: Path) -> None:
-    """Save the picture as PNG: on the dataset of training, and the mean over other datasets."""
+    """Save the picture as PNG, with a panel for each kind of test set."""
     figures.style()
     rows = differences()
-    figure, (within, across) = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(5.2, 2.6))
-    forest(within, rows[rows["test_set"] == rows["train_set"]], "dataset trained on")
-    forest(across, rows[rows["test_set"] == "cross-dataset mean"], "three other datasets")
+    figure, panels = plt.subplots(1, len(TITLES), sharex=True, sharey=True, figsize=(7.2, 2.4))
+    for axes, (test_set, title) in zip(panels, TITLES.items()):
+        forest(axes, rows[rows["test_set"] == test_set], title)
     figure.supxlabel("difference in video AUC to the plain classifier, with 95 % interval", size=8)
     with atomic(target) as temporary:
         # Without the name of matplotlib's version, the same picture has the same bytes.

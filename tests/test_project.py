@@ -9,6 +9,7 @@ import zipfile
 from urllib.parse import unquote
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from typer.main import get_command
@@ -90,6 +91,23 @@ def test_the_committed_report_is_linked_and_whole(checkout, tracked):
     page = (study / "index.html").read_text(encoding="utf-8")
     for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page):
         assert link.startswith("data:") or study / unquote(link) in tracked, link
+
+
+def table_of(text):
+    """The cells of the first Markdown table of a text, by column and detector."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return pd.DataFrame(rows, columns=header).set_index("detector")
+
+
+def test_readme_has_the_numbers_of_the_committed_table(checkout):
+    readme = (checkout / "README.md").read_text(encoding="utf-8")
+    _, _, finding = readme.partition("## What we found")
+    folder = checkout / "reports" / "study-bed" / "tables"
+    committed = table_of((folder / "cross_dataset.md").read_text(encoding="utf-8"))
+    shown = table_of(finding.partition("\n## ")[0])
+    assert len(shown) == len(committed)
+    pd.testing.assert_frame_equal(shown, committed.loc[shown.index, shown.columns])
 
 
 def test_one_version_stands_everywhere(checkout, project):
