@@ -42,7 +42,8 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
     rows = report.rows("cross_dataset")
     within = rows.query("place == 'within'")
     across = rows.query("place == 'across'").sort_values("value", ascending=False)
-    # Columns have the order in which the rows first name them.
+    # Columns have the order in which the rows first name them. The last part has the other columns,
+    # and the rows of the first two again, which give the same cells.
     ordered = pd.concat([within, across, *_unseen(report), rows])
     table = tables.pivot(ordered, report.tables["cross_dataset"])
     return table.reindex(dict.fromkeys([*across["detector"], *rows["detector"]]))

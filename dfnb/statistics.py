@@ -559,10 +559,12 @@ def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
     for place in range(seeds if seeds > 2 else 0):
         rest = []
         for outcome in outcomes:
+            # Only the values lose a seed. How they vary over videos, and with the threshold, is
+            # taken from all seeds, where it is nearly the same.
             values = np.delete(outcome.values, place)
             rest.append(replace(outcome, values=values))
         value = np.mean([outcome.values for outcome in rest])
-        total = _spreads(rest)[""]
+        total = _spreads(rest)[""]  # over videos and seeds together
         # Rounded to float32, because a table has thousands of them.
         estimates.append(np.float32([value, total.error, total.degrees]))
     return estimates

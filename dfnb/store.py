@@ -222,7 +222,9 @@ def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFram
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; adds its frames to the stored test set.
 
-    In place of :data:`KEYS` they have ``frame_row``. ``score`` is left out: log-odds give it.
+    In place of :data:`KEYS` they have ``frame_row``. ``score`` is left out: log-odds give it. So
+    that files are small, log-odds are rounded to multiples of LOG_ODDS_STEP, and measures to
+    MEASURE_DIGITS decimals, which is finer.
     """
     keys = table[list(KEYS)].astype(KEY_TYPES)
     frames = _extended_test_set(folder, condition.test_set, keys, table.attrs)
@@ -368,6 +370,7 @@ class Report:
             for ablation, variant in roles:
                 if not ablation:
                     main_train_sets.add(run.train_set)
+                # The variants of STANDING_ALONE are listed beside the main detectors.
                 is_variant = ablation not in ("", STANDING_ALONE)
                 notebook = run.detector["notebook"]
                 role = (notebook, ablation, variant)

@@ -99,7 +99,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     - ``place``: "across" for a cross-dataset mean; "within" for a test set like the one trained on;
       empty for a test set that enters the mean; else the name of the test set. Other tools have no
       mean, so their rows have the name;
-    - ``contrast``: the detector and what is subtracted;
+    - ``contrast``: the detector, without its paper, and what is subtracted;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     verdict_by_map = _sanity_verdicts(table)
@@ -112,8 +112,9 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
         table["test_set"].isin(averaged) & (table["train_set"] != ""),
     ]
     table["place"] = np.select(kinds, ["across", "within", ""], table["test_set"])
-    contrast = table["detector"] + " − " + table["minus"]
-    table["contrast"] = contrast.str.replace("^[^,]+, ", "", regex=True)  # such as "LAE, "
+    # "LAE, face swap: 0 %" without "LAE, ", because a table of variants has one paper.
+    variant = table["detector"].str.replace("^[^,]+, ", "", regex=True)
+    table["contrast"] = variant + " − " + table["minus"]
     return claims.with_published(table)
 
 
@@ -176,7 +177,7 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     if not spec.columns:
         return _list_of_differences(rows.set_index(spec.index))
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
-    # A cell has one row, so "last" changes nothing. DataFrame.pivot would sort the names.
+    # Rows of one cell are equal, so "last" changes nothing. DataFrame.pivot would sort the names.
     table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
     # The cells of a line may differ, for example in their seeds; the largest value is shown.
     beside = rows.groupby(spec.index)[spec.beside].max()

@@ -120,11 +120,11 @@ class Trainer:
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
         self.progress = Progress()
         self.sampler = self._sampler()
-        self.steps = len(self.sampler)  # per epoch: the steps left, and none is skipped yet
+        self.steps = len(self.sampler)  # per epoch, because nothing is skipped before _load
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
-        self.frozen = self._frozen_by_the_start(network)
+        self.frozen = self._pretrained_and_frozen(network)
         self.step_module = self.fabric.setup(Step(network))
         self.network = self.step_module.module.network  # ``module``: without Fabric's wrapper
         self.set_up_optimisers()
@@ -161,7 +161,7 @@ class Trainer:
             released_weights.load(network, self.settings.released, self.paper)
         return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
 
-    def _frozen_by_the_start(self, network: Network) -> dict[str, Tensor]:
+    def _pretrained_and_frozen(self, network: Network) -> dict[str, Tensor]:
         """The frozen weights that are pretrained, by name; checkpoints and weight files omit them.
 
         A second network, made with another seed, has the same pretrained weights but other random

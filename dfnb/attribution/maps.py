@@ -54,7 +54,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         network: A detector.
         images: (n, 3, H, W), normalised, H = W.
         layer: A part of the network; by default the whole or, of a vision transformer, the first
-            norm of its last block. After that block only the class token may have an effect.
+            norm of its last block, because after that block the class token alone may count.
 
     Returns:
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].

@@ -246,7 +246,8 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
         for _ in range(settings.identities.get(split, 0)):
             number = len(persons)
             # The tone has a stream of its own, with a 0 at the end of the key: pairing needs it
-            # before the looks are drawn, in another process, from the stream without the 0.
+            # before the looks are drawn, in another process, from the stream without the 0. It is
+            # from 0, the lightest of people.SKIN_TONES, to 4, the darkest.
             draw = rng(*stream_key(name, settings), number, LOOKS, 0)
             persons.append(Person(number, split, tone=draw.uniform(0, 4)))
     return persons
