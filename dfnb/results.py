@@ -225,8 +225,8 @@ def _differences(
     - every two main detectors;
     - a variant with the variant MAIN of its ablation, or else with the main detector of its paper;
     - the variants MAIN of two papers' ablations with the same name;
-    - two detectors that a claim of ``claims_file`` compares, in its direction unless they are a pair
-      already.
+    - two detectors that a claim of ``claims_file`` compares, in its direction unless they are
+      a pair already.
 
     Another tool, whose training set is unknown, is compared with all main detectors and tools.
     """
