@@ -41,7 +41,10 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
                 f"{path.name} has no score of {missing} of {len(table)} frames of {name}: they "
                 "count with the median of the others."
             )
-    content = {"judged": " ".join(facts), "grid": {"test_sets": names}}
+    grid = {"test_sets": names}
+    for key in ("within", "not_averaged") if compared else ():
+        grid[key] = compared.grid.get(key, [])
+    content = {"judged": " ".join(facts), "grid": grid}
     write_json(report_folder(report) / "profile.yaml", content)
     if compared:
         _copy_main_detectors(compared, names, report)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from dfnb import results, store, test_sets
@@ -148,6 +149,15 @@ def test_labels_and_paired_differences_come_from_a_report(stored):
     assert "Its Brier score is unknown" in text
     assert videos("judged-mine", detector="mine", metric="Brier").empty  # no probabilities
     assert all(f'<a href="tables/{name}.md">' in text for name in ("differences", "kinds"))
+
+
+def test_a_test_set_that_the_report_counts_as_within_stays_so(stored):
+    profile = yaml.safe_dump({"grid": {"test_sets": [A, B], "within": [B]}})
+    (report_folder("hand") / "profile.yaml").write_text(profile, encoding="utf-8")
+    scores_of(stored / "mine.csv", [A, B])
+    dfnb(stored, "judge", "mine.csv", f"--on={A}", f"--on={B}", "--report", "hand")
+    judged = videos("judged-mine", detector="Baseline", minus="", metric="AUC", test_set=B)
+    assert judged["within"].all() and len(judged)
 
 
 @pytest.mark.parametrize("level", ["frame", "video"])
