@@ -42,8 +42,9 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
                 "count with the median of the others."
             )
     grid = {"test_sets": names}
-    for key in ("within", "not_averaged") if compared else ():
-        grid[key] = compared.grid.get(key, [])
+    if compared:  # which of the test sets are within, and which enter no mean
+        for key in ("within", "not_averaged"):
+            grid[key] = compared.grid.get(key, [])
     content = {"judged": " ".join(facts), "grid": grid}
     write_json(report_folder(report) / "profile.yaml", content)
     if compared:
