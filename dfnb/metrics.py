@@ -34,7 +34,7 @@ from dfnb.statistics import (
     Outcome,
     Spread,
     auc,
-    bootstrap_curve_metrics,
+    bootstrap_eer,
     bootstrap_quantile,
     class_mean,
     curve_metrics,
@@ -367,7 +367,7 @@ def _measure_eer(column: Array, design: Design) -> Estimates:
     replicates = []
     for score in column:
         values.append(curve_metrics(score, design.label)["EER"])
-        replicates.append(bootstrap_curve_metrics(score, design)["EER"])
+        replicates.append(bootstrap_eer(score, design))
     return Estimates(
         np.array(values),
         np.array(replicates),

@@ -196,19 +196,53 @@ def class_mean(
 
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """The metrics of :func:`curve_metrics_of_weights` for scores (n,) and labels (n,) bool.
+    """AUC, AP and EER of scores (n,) and labels (n,) bool; NaN where a label does not occur.
 
-    Every unit has the weight 1.
+    AUC and AP are those of scikit-learn, which is too slow for thousands of masks.
     """
-    _, threshold = np.unique(-score, return_inverse=True)  # place of each score; 0: the highest
-    fake = np.bincount(threshold, label)  # the number of fakes with each distinct score
-    real = np.bincount(threshold, ~label)
-    metrics = curve_metrics_of_weights(fake[None], real[None])  # one curve
-    return {name: float(values[0]) for name, values in metrics.items()}
+    _, rank = np.unique(-score, return_inverse=True)  # rank 0: the highest score
+    # How many units have at least each distinct score; first none, where the curves begin.
+    true_positives = np.append(0, np.bincount(rank, label).cumsum())
+    false_positives = np.append(0, np.bincount(rank, ~label).cumsum())
+    with np.errstate(invalid="ignore"):
+        tpr = true_positives / true_positives[-1]
+        fpr = false_positives / false_positives[-1]
+    positives = true_positives + false_positives
+    precision = true_positives[1:] / positives[1:]
+    return {
+        "AUC": float(np.trapezoid(tpr, fpr)),
+        "AP": float(np.diff(tpr) @ precision),  # the precision at each gain in recall
+        "EER": float(equal_error_rates(false_positives[None], true_positives[None])[0]),
+    }
 
 
-def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
-    """Bootstrap replicates (REPLICATES,) of the metrics of :func:`curve_metrics_of_weights`.
+def equal_error_rates(false_positives: Array, true_positives: Array) -> Array:
+    """EER (B,) of B ROC curves: where FPR = 1 - TPR on their points, joined by lines.
+
+    NaN where a curve has no real or no fake units, as a bootstrap replicate may.
+
+    Args:
+        false_positives: (B, T) the weight of the real units above each of T thresholds, which
+            fall: the first is above every score, the last below.
+        true_positives: The same of the fake units.
+    """
+    with np.errstate(invalid="ignore"):
+        fpr = false_positives / false_positives[:, -1:]
+        tpr = true_positives / true_positives[:, -1:]
+    excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
+    curve = np.arange(len(fpr))
+    # At least 1, because the first point has -1; 0 for a curve of NaN, which gives NaN anyway.
+    first_past = np.argmax(excess >= 0, axis=1)
+    after = (curve, first_past)
+    before = (curve, first_past - 1)
+    change = excess[before] - excess[after]
+    share = excess[before] / change  # of the way from before to after
+    width = fpr[after] - fpr[before]
+    return fpr[before] + width * share
+
+
+def bootstrap_eer(score: Array, design: Design) -> Array:
+    """Bootstrap replicates (REPLICATES,) of the EER of scores (n,).
 
     Where there are more than MOST_THRESHOLDS distinct scores, neighbouring scores count as equal.
     """
@@ -216,12 +250,14 @@ def bootstrap_curve_metrics(score: Array, design: Design) -> dict[str, Array]:
     distinct = len(distinct_scores)
     thresholds = min(distinct, MOST_THRESHOLDS)
     threshold = rank * thresholds // distinct  # bins of about equally many distinct scores
-    counts = np.zeros((2, design.clusters, thresholds))  # units by class (real, fake), cluster, bin
-    place = (design.label.astype(int), design.cluster, threshold)
+    # Units by class (real, fake), cluster and bin. Bin 0 stays empty, because curves begin there.
+    counts = np.zeros((2, design.clusters, 1 + thresholds))
+    place = (design.label.astype(int), design.cluster, 1 + threshold)
     np.add.at(counts, place, 1)
-    # (REPLICATES, clusters) @ (2, clusters, thresholds): a replicate's weighted counts in each bin.
-    real, fake = design.resampled @ counts
-    return curve_metrics_of_weights(fake, real)
+    above = counts.cumsum(axis=2)  # the units of each cluster above each threshold
+    # (REPLICATES, clusters) @ (2, clusters, 1 + thresholds): the same, weighted as in a replicate.
+    false_positives, true_positives = design.resampled @ above
+    return equal_error_rates(false_positives, true_positives)
 
 
 def bootstrap_quantile(
@@ -245,51 +281,6 @@ def bootstrap_quantile(
     limit = (share - 1e-9) * weights[:, -1:]
     place = (weights < limit).sum(axis=1)
     return values[order][place]
-
-
-def curve_metrics_of_weights(fake: Array, real: Array) -> dict[str, Array]:
-    """AUC, AP and EER, each (B,), of B ROC and precision-recall curves at once.
-
-    The definitions are those of scikit-learn, which is too slow for thousands of replicates or
-    masks. EER is where the false positive rate equals the false negative rate. NaN where a curve
-    has no fake or no real units, as a bootstrap replicate may.
-
-    Args:
-        fake: Weights (B, T) of the fake units at T distinct scores, the highest score first.
-        real: The same of the real units.
-    """
-    zero_in_front = [(0, 0), (1, 0)]  # the curve begins where no unit is called fake
-    true_positives = np.pad(fake.cumsum(axis=1), zero_in_front)
-    false_positives = np.pad(real.cumsum(axis=1), zero_in_front)
-    positives = true_positives + false_positives
-    fakes = true_positives[:, -1:]
-    reals = false_positives[:, -1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tpr = true_positives / fakes
-        fpr = false_positives / reals
-        precision = true_positives / positives
-    precision[positives == 0] = 0  # 0 / 0 before the first unit with a weight
-    trapezia = np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])  # twice their areas
-    steps = np.diff(tpr) * precision[:, 1:]  # AP: precision at each gain in recall
-    return {
-        "AUC": trapezia.sum(axis=1) / 2,
-        "AP": steps.sum(axis=1),
-        "EER": _equal_error_rate(fpr, tpr),
-    }
-
-
-def _equal_error_rate(fpr: Array, tpr: Array) -> Array:
-    """EER (B,): where FPR = 1 - TPR on the ROC points (B, T), joined by lines."""
-    excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
-    curve = np.arange(len(fpr))
-    # At least 1, because the first point has -1; 0 for a curve of NaN, which gives NaN anyway.
-    first_past = np.argmax(excess >= 0, axis=1)
-    after = (curve, first_past)
-    before = (curve, first_past - 1)
-    change = excess[before] - excess[after]
-    share = excess[before] / change  # of the way from before to after
-    width = fpr[after] - fpr[before]
-    return fpr[before] + width * share
 
 
 # ---------------------------------------------------------------- intervals and tests

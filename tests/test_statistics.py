@@ -64,18 +64,28 @@ def test_a_balanced_mean_weighs_both_classes_alike():
 # ---------------------------------------------------------------- curves and the bootstrap
 
 
-def test_weighted_curves_agree_with_scikit_learn():
-    random = rng("weights")
-    score = np.linspace(1, 0, 30)
-    weights = random.integers(0, 4, (5, 2, 30))  # of fakes and reals at each score
-    curves = statistics.curve_metrics_of_weights(weights[:, 0], weights[:, 1])
-    label = np.repeat([1, 0], 30)
-    for number, weight in enumerate(weights.reshape(5, 60)):
-        arguments = (label, np.tile(score, 2))
-        area = roc_auc_score(*arguments, sample_weight=weight)
-        precision = average_precision_score(*arguments, sample_weight=weight)
-        assert curves["AUC"][number] == pytest.approx(area, abs=1e-12)
-        assert curves["AP"][number] == pytest.approx(precision, abs=1e-12)
+def test_curves_agree_with_scikit_learn():
+    random = rng("curves")
+    for _ in range(5):
+        score = random.integers(0, 12, 60) / 12  # many are tied
+        label = random.integers(0, 2, 60).astype(bool)
+        curve = statistics.curve_metrics(score, label)
+        assert curve["AUC"] == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+        assert curve["AP"] == pytest.approx(average_precision_score(label, score), abs=1e-12)
+
+
+def test_a_replicate_has_the_eer_of_the_units_drawn():
+    random = rng("replicates")
+    score = random.integers(0, 12, 60) / 12
+    label = np.tile([False, True], 30)
+    design = Design(label, np.repeat(np.arange(10), 6))  # each cluster has both classes
+    replicates = statistics.bootstrap_eer(score, design)
+    # k - 1 = 9 clusters are drawn, each with the weight k / (k - 1).
+    draws = (design.resampled * 9 / 10).round().astype(int)
+    for eer, times_drawn in zip(replicates[:20], draws):
+        units = np.repeat(np.arange(60), times_drawn[design.cluster])
+        drawn = statistics.curve_metrics(score[units], label[units])
+        assert eer == pytest.approx(drawn["EER"], abs=1e-9)
 
 
 def test_eer_lies_on_the_lines_between_points_of_the_curve():
