@@ -158,7 +158,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 @commands.command()
-def cost(profile: ProfileName = "study") -> None:
+def cost(profile: ProfileName = "study-bed") -> None:
     """Estimate the hours, memory and disk space that a profile needs.
 
     A few training steps of each detector are timed on this machine.

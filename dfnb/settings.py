@@ -87,7 +87,9 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a sentence on an unknown name: those that were perhaps meant, or else all."""
     known = list(known)
-    similar = get_close_matches(name, known) or [other for other in known if name in other][:3]
+    begin_alike = [other for other in known if other.startswith(name)]
+    similar = begin_alike[:3] or get_close_matches(name, known)
+    similar = similar or [other for other in known if name in other][:3]
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
     return f"; known are {', '.join(known) or 'none'}"

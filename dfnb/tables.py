@@ -345,11 +345,11 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
-    """The verdicts on a paper's claims in the report ``study``, which ships with the project."""
-    path = find("reports/study/results.parquet")
+    """The verdicts on a paper's claims in the report ``study-bed``, which ships with the project."""
+    path = find("reports/study-bed/results.parquet")
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
-    judged = claims.judge(read_table(path))
+    judged = claims.judge(read_table(path), "claims-bed")
     tested = findings(judged)
     return tested.query("paper == @paper")
 

@@ -146,5 +146,5 @@ def test_a_side_that_the_patches_do_not_fill_is_refused(name):
 
 
 def test_an_unknown_paper_is_explained():
-    with pytest.raises(DfnbError, match="no paper 'locate'; did you mean lae"):
+    with pytest.raises(DfnbError, match="no paper 'locate'; did you mean locate_and_verify"):
         papers.module("locate")
