@@ -48,6 +48,7 @@ class Settings(contract.Settings):
     Attributes:
         branches: n, the number of local representations (Local Information Blocks).
         fusion_widths: Widths of the three layers that fuse them to z.
+        dropout: After the first two of these layers, and before the layer that classifies z.
         information_losses: ``lil``, ``gil``, both or none, for ablations.
         estimator: D, how two predictions are compared: ``kl``, or ``sinkhorn``, an optimal
             transport over the batch.
@@ -382,7 +383,8 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     """Linear CKA in [0, 1] of the features of each pair of a network's branches, a square table.
 
     It is 1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019,
-    sec. 3). The features are the output ``local`` (branches, n, C) for images (n, 3, H, W).
+    sec. 3). The features are the output ``local`` (branches, n, C) for images (n, 3, H, W). The
+    network must be in evaluation mode, so that chunks of the images do not change the features.
     """
     features = []
     with torch.no_grad():

@@ -162,6 +162,7 @@ class Settings(contract.Settings):
             visible = keep_masks(frames, annotated, self.annotated)
         else:
             visible = keep_masks(frames, [])
+        # The sampler puts some of these positions into every batch, see contract.Settings.visible.
         visible.attrs["always"] = annotated.tolist()
         return visible
 
@@ -177,7 +178,7 @@ class Settings(contract.Settings):
         # With a budget for none or for all of them, active learning has nothing to choose.
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
-        # Positions of all fakes, first those to annotate first
+        # Positions of all fakes, in the order in which they should be annotated
         order = candidates(start, frames, self.clusters)["row"].to_numpy()
         # Candidates are ordered without looking at masks, so some may have none.
         with_mask_in_order = order[np.isin(order, with_mask)]
@@ -200,7 +201,8 @@ class Settings(contract.Settings):
 class Network(contract.Network):
     """Encoder, latent vector and decoder; and ``adversary``, the discriminator that trains them.
 
-    The discriminator learns to distinguish images from reconstructions.
+    It maps normalised images (B, 3, H, W) to the outputs that :meth:`forward` lists. The
+    discriminator learns to distinguish images from reconstructions.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -211,12 +213,13 @@ class Network(contract.Network):
             settings.backbone, settings.pretrained, num_classes=0, global_pool=""
         )
         self.weights_from = self.encoder.weights_from
-        self.normalise = v2.Normalize(settings.mean, settings.std)  # of reconstructions
+        self.normalise = v2.Normalize(settings.mean, settings.std)  # decoded images are in [0, 1]
         mean = _per_channel(settings.mean)
         std = _per_channel(settings.std)
         encoder_mean = mean
         encoder_std = std
-        if self.weights_from == "ImageNet":  # then it expects the normalisation of its training
+        # ImageNet's weights expect the normalisation of their training; others take ours as it is.
+        if self.weights_from == "ImageNet":
             encoder_mean = _per_channel(self.encoder.pretrained_cfg["mean"])
             encoder_std = _per_channel(self.encoder.pretrained_cfg["std"])
         # From our normalisation to the encoder's: (std·x + mean - encoder_mean) / encoder_std.
@@ -237,7 +240,8 @@ class Network(contract.Network):
         - ``activation`` (B, 2): a = [a_T, a_F], the mean of ``|z|`` in each half;
         - ``cls`` (B, 2): log a, so that the log-odds are log a_F − log a_T, and the score, their
           sigmoid, is a_F / (a_F + a_T);
-        - ``channels`` (B, K): how much each channel of f adds to a_T + a_F;
+        - ``channels`` (B, K): how much each channel of f adds to a_T + a_F, without the part that
+          the bias b adds;
         - ``attention`` (B, 2, h, w): M_T and M_F, with positive and negative values;
         - ``reconstruction`` (B, 3, H, W): normalised as the images are; only in training.
         """
@@ -319,7 +323,7 @@ class Network(contract.Network):
                 image_maps = features(self.pixels(images))
                 distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
                 terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
-        if self.adversary is not None:
+        if self.adversary is not None:  # None if adversarial_weight is zero
             # This term trains encoder and decoder to deceive the discriminator. The weights of the
             # discriminator are detached, because they learn from the term ``adversary`` alone.
             weights = dict(self.adversary.named_parameters())
@@ -372,7 +376,7 @@ class Network(contract.Network):
 
 
 def _per_channel(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).view(3, 1, 1)
+    return torch.tensor(values).view(3, 1, 1)  # broadcasts over images (B, 3, H, W)
 
 
 def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ class Settings(contract.Settings):
         fusion_width: Channels of the Hadamard product in HBFusion.
         fusion_out: Channels after HBFusion, from which the image is classified.
         attention_reduction: Channels of a map divided by those of its queries and keys in LFGA.
+        dropout: Within HBFusion, and before the layer that classifies the image.
         cmce_update: released: the second stream takes up the first one *after* its update,
             y + s(x + s·y). corrected: before it, y + s·x, so that neither stream goes first.
         real_label: released: the loader finds real frames by a folder name that no folder has, so
@@ -223,9 +224,9 @@ def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
 class LFGA(nn.Module):
     """Local forgery guided attention: y gathers features from positions that x finds related.
 
-    1×1 convolutions make queries Q and keys K from x, and values V from y, with one column per
-    position. A = softmax(QᵀK) over the keys, without the usual division by √d. The result is
-    ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
+    x and y are (B, C, H, W), and so is the result. 1×1 convolutions make queries Q and keys K from
+    x, and values V from y, with one column per position. A = softmax(QᵀK) over the keys, without
+    the usual division by √d. The result is ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -260,7 +261,8 @@ class MPFF(nn.Module):
 
     If x_i is k times as fine as x5, a patch has k×k values of t_i, which become k² channels. From
     the maps x0 to x5 (B, C_i, H_i, W_i) the result is t_0 to t_4 and x5 itself, concatenated:
-    (B, ``out_channels``, g, g).
+    (B, ``out_channels``, g, g). ``channels`` and ``strides`` are those of x0 to x5, see
+    :func:`backbones.stages`.
 
     To save memory, no p_i for i < 5 is ever whole: p_0 would be the largest map of the network by
     far. One row of patches is projected and compared at a time, and computed again in the backward
@@ -281,7 +283,8 @@ class MPFF(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         grid = maps[5].shape[-2:]
         p5 = self.project[5](maps[5])  # (B, D, g, g); small enough to be whole
-        # Rows of patches come first. A row has g patches in each of the B images: B·g in all.
+        # Rows of patches come first, because the loop below takes one row at a time. A row has g
+        # patches in each of the B images: B·g in all.
         p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
         patches = p5[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
         fused = []
@@ -367,6 +370,7 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
     variance = (weight @ covariance * weight).sum(1).clamp_min(0)
     with torch.no_grad():
         unbiased_variance = variance * (n / (n - 1))  # nn.BatchNorm2d stores this one
+        # lerp_(new, momentum): running += momentum · (new - running)
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(unbiased_variance, norm.momentum)
         norm.num_batches_tracked += 1
@@ -376,7 +380,8 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
 class HBFusion(nn.Module):
     """Hadamard bilinear fusion at each position: W_o·Dropout(tanh(W_1·a ⊙ W_2·b)).
 
-    a (B, N, ``a_channels``) and b (B, N, ``b_channels``) give (B, N, ``out``).
+    a (B, N, ``a_channels``) and b (B, N, ``b_channels``) of N positions give (B, N, ``out``).
+    W_1 maps a, and W_2 maps b, to ``width`` channels.
     """
 
     def __init__(
@@ -400,7 +405,7 @@ def patch_head(channels: int, out: int) -> nn.Sequential:
 
 
 def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Max-pool a map (B, C, H, W) to a grid of cells.
+    """Max-pool a map (B, C, H, W) to a grid of cells (rows, columns): (B, C, rows, columns).
 
     A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
     released code pads the map by repeating its border, half of the excess on each side. A repeated
@@ -548,6 +553,7 @@ class Network(contract.Network):
         grid = projection.shape[-2:]
         part = self.settings.reference
         region = reference_region(batch["landmarks"], image_size, grid, part)
+        # Outside training one process may be here alone, and would wait for the others without end.
         return pseudo_labels(projection, batch["label"], region, together=self.training)
 
     def localise(self, outputs: Outputs) -> Tensor:
@@ -575,6 +581,7 @@ class Network(contract.Network):
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """No decay on norms, biases and γ, as in the released code."""
+        # timm recognises them by their single axis, or by a name that ends with .bias.
         return param_groups_weight_decay(self, weight_decay)
 
 

@@ -88,9 +88,10 @@ class Settings(contract.Settings):
     not, so that a pair differs by the blend alone [R]; either source or target is the transformed
     version of the frame, with equal probability [R].
 
-    Unlike in the released code, a frame has one face, and a frame without a face is left out when
-    the data are prepared; there a test frame without a face scores .5 [T]. A crop is blended at the
-    side at which the dataset stores it, and then resized; there at its own [T].
+    The released code differs in two ways. Its frames may have several faces, and a test frame
+    without a face scores .5 [T]; here a frame has one face, and a frame without a face is left out
+    when the data are prepared. It blends a crop at the size that the face has in the video [T];
+    here the crop is blended at the size at which the dataset stores it. Both resize it afterwards.
 
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
@@ -150,7 +151,7 @@ class Settings(contract.Settings):
     def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
         """The optimiser and its schedule, which may be the paper's ``last_quarter``."""
         optimisers, schedule = super().optimisation(network, steps)
-        if self.schedule == "last_quarter":
+        if self.schedule == "last_quarter":  # above it was taken for a constant one
             total_steps = steps * self.epochs
             quarter = total_steps / 4
             # The learning rate times 1, and in the last quarter times (steps left) / quarter.
@@ -274,6 +275,7 @@ def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
     if colours.hue_saturation_value.any():  # zero if the change is not made
         # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
         hsv = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)
+        # The hue stays in degrees; saturation and value go from levels to [0, 1].
         hsv += colours.hue_saturation_value / np.array([1, 255, 255])
         hsv[..., 0] %= 360
         hsv[..., 1:] = hsv[..., 1:].clip(0, 1)
@@ -432,6 +434,8 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
     blur makes it grow in proportion to its own. So the mask shrinks if the first blur is the wider
     one, and otherwise grows. ``blurs`` (2,) are their standard deviations in pixels.
     """
+    # A blurred straight edge is 1 - VISIBLE at 1.64 deviations inside, and VISIBLE as far outside:
+    # with these two thresholds, equal blurs leave the mask's size about as it is.
     first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a deviation above zero
     mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
     core = np.float32(mask > 1 - VISIBLE)

@@ -1,8 +1,8 @@
 """The field's baseline: an image classifier from timm with two logits, by default Xception.
 
 Rössler et al., FaceForensics++, ICCV 2019, arXiv 1901.08971. The training settings are those of
-DeepfakeBench's Xception (released code, commit 8a4a7bf), for which cross-dataset results are
-published.
+Xception in the benchmark DeepfakeBench (SCLBD/DeepfakeBench, commit 8a4a7bf), which publishes
+cross-dataset results for it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)"
 
 
 class Settings(contract.Settings):
-    """DeepfakeBench's training: 256 pixels, every frame once in an epoch (one real to four fakes).
+    """DeepfakeBench's training: 256 pixels, every frame once in an epoch.
 
     DeepfakeBench tests after every half epoch and keeps the weights of the best test. Here the
     validation split chooses among the weights after each epoch. DeepfakeBench's initial weights
-    (file ``b5690688``) may differ from timm's (``43020ad28``): nobody has compared them.
+    (``xception-b5690688.pth``) may differ from timm's (``xception-43020ad28.pth``): nobody has
+    compared them.
     """
 
     image_size: contract.ImageSize = 256
-    oversampling: contract.Count | None = 1
+    oversampling: contract.Count | None = 1  # not balanced: FaceForensics++ has 4 fakes per real
     epochs: contract.Epochs = 11  # DeepfakeBench sets 10 and counts from 0 to 10
     batch_size: contract.BatchSize = 32
     lr: contract.LearningRate = 2e-4
@@ -37,6 +38,8 @@ class Settings(contract.Settings):
 
         Its configuration also names a rotation by up to 10°, with probability 0.
         """
+        # albumentations draws a side of 3 to 7 pixels and adds 1 to an even one: so 3 comes from
+        # one of five numbers, 5 and 7 from two each.
         blurs = v2.RandomChoice([released.blur(size) for size in (3, 5, 7)], p=[0.2, 0.4, 0.4])
         return released.in_turn(
             (0.5, v2.RandomHorizontalFlip(1)),  # 1: whenever the step is taken

@@ -56,10 +56,12 @@ from dfnb.synth.regions import drawn_place
 
 GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
-# The last parts of the keys of random streams. A key is (seed, dataset, person, LOOKS) for a
-# person's looks, in place of a video's number, which is at most 25, and (seed, dataset, person,
-# video, purpose) for the rest. Purposes are:
+# The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
+# purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
+# LOOKS). LOOKS stands where the others have a video's number, which is at most 25, so no key of a
+# video begins as one of looks does.
 LOOKS = 29
+# The purposes:
 SCENE = 0  # head motion and backdrop
 EXPRESSION = 1  # with the light
 CAMERA = 2
@@ -175,7 +177,7 @@ def _parameters(name: str, settings: Settings) -> dict[str, Any]:
     values = settings.model_dump(mode="json", exclude={"contrasts"})
     parameters = {"name": name, "generator": GENERATOR, **values}
     if settings.portraits:
-        # The photographs themselves, wherever they are.
+        # In place of the folder's path: the same photographs elsewhere give the same pixels.
         hashes = photographs.hashes(settings.portraits)
         parameters["portraits"] = digest(list(hashes.items()))
     return parameters
@@ -427,7 +429,7 @@ def _sources(
     """
     methods = settings.methods
     # With people_of every method forges every film. Else one method forges each film: they take
-    # turns, so that each makes about as many videos.
+    # turns, so that each makes about as many videos. A film's turn is its number in the dataset.
     if not settings.people_of:
         turn = (target.number * settings.videos + video) % len(methods)
         methods = [methods[turn]]
@@ -476,7 +478,7 @@ class _Take:
         With the method "real" nothing is forged and the masks are None.
         """
         settings = self.settings
-        label = int(method != "real")  # also the place in MARK and DELIVERY of the video's stream
+        label = int(method != "real")  # also the index in MARK and DELIVERY
         images = [shot.image for shot in self.shots]
         masks = None
         if label:

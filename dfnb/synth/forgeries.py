@@ -63,10 +63,13 @@ class Forgery(Closed):
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods that lay one image over another
     feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
-    cast: Span = (0.04, 0.08)  # error of each channel of the matched colours, as a share of it
+    # Error of each channel of the matched colours, as a share of it; of recolour, its whole change.
+    cast: Span = (0.04, 0.08)
     low_resolution: Span = (0.55, 0.75)  # of generated images, as a share of the frame's side
     soften: Span = (0.6, 0.9)  # standard deviation of the blur of mouth textures, in pixels
-    motion: Span = (0.4, 0.6)  # longest displacement of a warp, in face coordinates
+    # Longest displacement of a warp, in face coordinates. Of reshape: by how many pixels the
+    # displacement grows per pixel from the region's rim; below 1, so that nothing folds over.
+    motion: Span = (0.4, 0.6)
     # Share of the lost fine grain that the region gets back; 1: as much as what it replaces has.
     regrain: Span = (0.3, 0.6)
     # Whether each video's region is drawn from regions.PLACES, for all methods alike, instead of
@@ -410,7 +413,8 @@ def warp(inputs: Inputs) -> Layer:
     target = inputs.target
     corners = _mouth_corners(target)
     towards_donor = _mouth_corners(inputs.donor) - corners
-    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))  # one row per corner
+    # One row per corner; without the noise, equal expressions would give no direction.
+    corner_pulls = towards_donor + draw.normal(0, 0.1, (2, 2))
     lengths = np.linalg.norm(corner_pulls, axis=1)
     longest = float(lengths.max())
     length = draw.uniform(*inputs.forgery.motion)
@@ -477,6 +481,7 @@ def diffuse(inputs: Inputs) -> Layer:
 
     It simulates inpainting by globally and locally consistent completion.
     """
+    # All of the region, also its faint rim: the filling begins at pixels that stay as they are.
     hole = inputs.opacity > 0
     filled = cv2.inpaint(
         to_bytes(inputs.target.image),

@@ -36,7 +36,8 @@ class Head:
         x, y: The pixel relative to the centre, in radii.
         across, along: The same, turned so that the head is upright.
         sphere_x, sphere_y, sphere_z: The point of the unit sphere that the pixel shows. x is to the
-            image's right, y down and z towards the viewer. Beside the head, z is 0.
+            right and y down along the axes of the upright head, z is towards the viewer. Beside the
+            head, z is 0.
         inside: Share of the pixel that the head covers, 0 to 1.
         u, v: The place in the face, u to the image's right and v down. The upright face seen from
             the front spans -1 to 1 in both.
@@ -88,8 +89,9 @@ class Head:
     def _project(self) -> None:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
-        # The point (x, y, z) of the sphere: undo the head's outline, which is not a circle. It is
-        # as wide as _half_width says, and the exponent look.chin, about 1, makes it more angular.
+        # Stretch the head's outline to the unit circle: sideways by its half width at this height,
+        # up and down by the exponent look.chin, about 1, which made the outline more angular. The
+        # height z above the circle then gives the point (x, y, z) of the sphere.
         x = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         y = np.sign(self.along) * bent
@@ -107,8 +109,9 @@ class Head:
         depth = x * self.sin_yaw + z * self.cos_yaw
         self.v = y * self.cos_pitch - depth * self.sin_pitch
         self.side_u = np.abs(self.u)
+        # 0 at the bridge, as high as the head's middle, and 1 from the tip down: the tip is nearest
+        # to the viewer, so it moves furthest when the head turns.
         down_the_nose = np.clip(self.v / look.nose_v, 0, 1)
-        # The tip is nearest to the viewer, so it moves furthest when the head turns.
         self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
 
     def _half_width(self, along: Array | float) -> Array:
@@ -144,7 +147,7 @@ class Head:
         away = reach * self.radius
         # A negative start of a slice would count from the end; an end beyond the canvas is cut.
         left, top = np.maximum(middle - away, 0).astype(int)
-        right, bottom = (middle + away + 1).astype(int)
+        right, bottom = (middle + away + 1).astype(int)  # + 1: a slice excludes its end
         return slice(top, bottom), slice(left, right)
 
     # ------------------------------------------------------------ places on the face
@@ -199,7 +202,9 @@ class Head:
         slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale
         # The normal, not yet of length 1. That of the sphere is the point of the sphere itself.
         # Where the relief rises to the right, the surface faces further to the left: so slopes are
-        # subtracted. With 0.9 and 0.12 the face is a little flatter than the sphere.
+        # subtracted. With 0.9 and 0.12 the face is a little flatter than the sphere. The sphere's
+        # axes are those of the upright head, those of slopes and light the image's: the roll, about
+        # 8 degrees at most, is neglected. Correcting it would change the pixels of every dataset.
         x = 0.9 * self.sphere_x - slope_x
         y = 0.9 * self.sphere_y - slope_y
         z = self.sphere_z + 0.12

@@ -113,7 +113,8 @@ class Hair:
         x = head.across / (look.broad + look.hair_volume)
         y = (head.along + 0.02) / (1 + look.hair_volume)
         inside_ellipse = 1 - x**2 - y**2
-        # Near the rim, half of 1 - r**2 is about 1 - r, in half widths of the head.
+        # Near the rim, half of 1 - r**2 is about 1 - r, in half widths of the head; one of these is
+        # look.broad radii.
         self.inside = inside_ellipse * 0.5 * look.broad
 
     def _light(self) -> Array:

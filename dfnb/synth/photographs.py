@@ -11,7 +11,8 @@ from dfnb.files import find, home, sha256
 from dfnb.settings import DfnbError, explained
 
 SUFFIX = ".sha256"  # of a list
-# Public-domain portraits of unitedstates/images, 225 x 275 pixels, one per person.
+# Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,
+# one per person.
 URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 
 
@@ -29,6 +30,7 @@ def hashes(source: str) -> dict[str, str]:
         return {path.name: sha256(path) for path in files}
     path = find(f"data_manifest/{source}")
     listed = {}
+    # explained() turns any error, such as a line with one word, into a DfnbError with this advice.
     with explained(path, "as a list of photographs", "write each line as sha256sum does"):
         for line in path.read_text(encoding="utf-8").splitlines():
             hash_of_file, name = line.split()
