@@ -223,12 +223,12 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
     """
     test_sets = []
     for name in claim.sets:
-        candidates = numbers["test_set"].unique()
-        pattern = CROSS_DATASET_MEAN if name == "cross" else name
         if name == "within":
-            candidates = numbers.loc[numbers["within"], "test_set"].unique()
-            pattern = "*"
-        test_sets += fnmatch.filter(candidates, pattern) or [name]
+            named = [*numbers.loc[numbers["within"], "test_set"].unique()]
+        else:
+            pattern = CROSS_DATASET_MEAN if name == "cross" else name
+            named = fnmatch.filter(numbers["test_set"].unique(), pattern)
+        test_sets += named or [name]
     return test_sets
 
 
@@ -258,7 +258,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         "collapsed": number["collapsed"],
         "verdict": "not judged" if claim.kind == "shown" else _without_verdict(number),
     }
-    if row["verdict"]:  # a reason not to judge; an empty text where there is none
+    if row["verdict"]:  # a reason not to test the claim; an empty text where there is none
         return row
     if claim.kind == "figure":
         where = "inside" if low <= claim.published <= high else "outside"
