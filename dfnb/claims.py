@@ -1,7 +1,8 @@
 """What the papers claim, and whether the results of a report support it.
 
 The claims are in ``data_manifest/claims.yaml``; its head explains the fields and the rule of each
-verdict. Published figures are in ``data_manifest/published.csv``.
+verdict. Published figures are in ``data_manifest/published.csv``. A *number* is a row of the
+results, see :class:`dfnb.results.ResultRow`: a value with its interval, standard error and seeds.
 """
 
 import fnmatch

@@ -451,4 +451,5 @@ def finish(
 
 
 def _record_path(name: str, notebook: str) -> Path:
+    """The record of a notebook in the report of the profile ``name``, relative to the home."""
     return Path("reports", name, "records", f"{notebook}.json")

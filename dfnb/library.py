@@ -237,5 +237,6 @@ def _videos(table: pd.DataFrame) -> metrics.Units:
 
 
 def _number(estimates: metrics.Estimates) -> pd.Series:
+    """What :func:`auc` and :func:`difference` return; of one test set, and as of a single seed."""
     columns = summary([estimates.outcome()])
     return pd.Series(columns, ["value", "low", "high", "p", "clusters"]).astype(float)
