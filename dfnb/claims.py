@@ -1,7 +1,8 @@
 """What the papers claim, and whether the results of a report support it.
 
 The claims are in ``data_manifest/claims.yaml``; its head explains the fields and the rule of each
-verdict. Published figures are in ``data_manifest/published.csv``.
+verdict. Published figures are in ``data_manifest/published.csv``. A *number* is a row of the
+results, see :class:`dfnb.results.ResultRow`: a value with its interval, standard error and seeds.
 """
 
 import fnmatch
@@ -50,8 +51,11 @@ class Claim(Closed):
 class Content(Closed):
     """The content of ``claims.yaml``.
 
-    ``delta``: the least differences that are material. ``assumed``: by a dataset's name in
-    published.csv, what that name leaves open and what is assumed.
+    Attributes:
+        delta: The least differences that are material, by kind of metric.
+        registered: The day on which a claim was written down, where the claim does not say another.
+        datasets: Our name of a dataset -> its names in published.csv.
+        assumed: A dataset's name in published.csv -> what it leaves open, and what is assumed.
     """
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
@@ -80,7 +84,7 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
     for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
     is called fragile if it changes when one of the seeds is left out. The index is paper, claim and
-    dataset.
+    ``on``, the test set.
     """
     registry = content(name)
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -102,12 +106,14 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
                 "kind": claim.kind,
                 "published": f"{claim.published:.3f}".replace("nan", "–"),
                 "family": claim.family,
-                "p": NAN,  # where ``row`` has none
+                # The next three are replaced by those of ``row`` if the claim is tested.
+                "p": NAN,
                 "tests": [],
                 "sign_turns": False,
                 **row,
             }
     judged = _decided(pd.DataFrame(rows.values()))
+    # NaN: a claim that is not testable has no "ours" or "seeds", for example.
     return judged.set_index(["paper", "claim", "on"]).fillna("–")
 
 
@@ -117,13 +123,15 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     ``judged`` has the columns that :func:`judge` gives it; ``tests``, ``family`` and ``sign_turns``
     are removed. A claim without ``tests`` keeps its verdict, which says why it is not tested.
     """
-    tests = judged.pop("tests")  # of each claim: _p_values with all seeds, then without each
+    # A list per claim. Place 0: the _p_values with all seeds; place k: without the k-th seed.
+    tests = judged.pop("tests")
     family = judged.pop("family")
     sign_turns = judged.pop("sign_turns")
-    verdicts = defaultdict(list)  # by the row of the claim: with all seeds, then without each
+    verdicts = defaultdict(list)  # by the row of the claim: a verdict per place
     for place in range(tests.map(len).max()):  # claims with fewer seeds have fewer tests
         for row, p in _adjusted(tests, family, place).iterrows():
             verdicts[row].append(verdict(p, sign_turns[row]))
+    # A verdict is fragile if any of those without one seed differs from it.
     for row, (with_all, *without_one) in verdicts.items():
         if with_all != "undecided" and set(without_one) - {with_all}:
             with_all += ", fragile"
@@ -184,7 +192,7 @@ def _negated(without_seed: Sequence[Sequence[float]]) -> list[Sequence[float]]:
 
 
 def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
-    """The results that a claim is about.
+    """The rows of the results that a claim is about, one number each.
 
     A test set has one row; if a run collapsed it has two, without the collapsed runs and with all.
     """
@@ -200,14 +208,14 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
         "severity": 0,
         "sanity": False,
     }
-    is_equal = results[list(wanted)] == pd.Series(wanted)
+    is_equal = results[list(wanted)] == pd.Series(wanted)  # (rows, wanted columns) bool
     # A refused detector has one row for all metrics and methods.
     is_equal.loc[results["refused"] != "", ["metric", "method"]] = True
     return results[is_equal.all(axis=1)]
 
 
 def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
-    """The test sets that a claim names; ``numbers`` are the results of its detector.
+    """The test sets that a claim names; ``numbers`` are its results, see :func:`_numbers`.
 
     A name is ``cross`` (the cross-dataset mean), ``within`` (each test set like the one trained
     on), or that of a test set, in which * may replace a part.
@@ -216,12 +224,12 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
     """
     test_sets = []
     for name in claim.sets:
-        candidates = numbers["test_set"].unique()
-        pattern = CROSS_DATASET_MEAN if name == "cross" else name
         if name == "within":
-            candidates = numbers.loc[numbers["within"], "test_set"].unique()
-            pattern = "*"
-        test_sets += fnmatch.filter(candidates, pattern) or [name]
+            named = [*numbers.loc[numbers["within"], "test_set"].unique()]
+        else:
+            pattern = CROSS_DATASET_MEAN if name == "cross" else name
+            named = fnmatch.filter(numbers["test_set"].unique(), pattern)
+        test_sets += named or [name]
     return test_sets
 
 
@@ -239,7 +247,7 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
     kept = numbers[~numbers["collapsed_included"]].dropna(subset="value")  # one row, or none
     if kept.empty:
         names = " minus ".join(filter(None, [claim.detector, claim.against]))
-        reason = "".join(numbers["refused"].unique())
+        reason = "".join(numbers["refused"].unique())  # why the scores are unusable; or empty
         return {"verdict": f"not testable: {reason or f'no {claim.metric} of {names}'}"}
     number = kept.iloc[0]
     low = number["low"]
@@ -251,16 +259,17 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         "collapsed": number["collapsed"],
         "verdict": "not judged" if claim.kind == "shown" else _without_verdict(number),
     }
-    if row["verdict"]:
+    if row["verdict"]:  # a reason not to test the claim; an empty text where there is none
         return row
     if claim.kind == "figure":
         where = "inside" if low <= claim.published <= high else "outside"
         row["verdict"] = f"published figure {where} our interval"
         return row
     delta = deltas[_kind_of_delta(claim, number)]
+    # For a gain: the value must be above 0, and is material from delta on; see _p_values.
     limit = 0.0
     size = delta
-    if claim.kind == "no worse":  # has no material size; see _p_values
+    if claim.kind == "no worse":  # above -delta is enough, and no size is claimed
         limit = -delta
         size = NAN
     p = _p_values(limit, size, *number[["value", "error", "degrees"]])
@@ -269,7 +278,8 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
     for value, error, degrees in number["without_seed"]:
         without_seed = _p_values(limit, size, value, error, degrees)
         row["tests"].append(without_seed)
-    value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]  # empty: none collapsed
+    # One value, or none if no run collapsed; any() of none is False.
+    value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]
     row["sign_turns"] = (value_of_all_runs <= limit).any()
     row["verdict"] = verdict(p, row["sign_turns"])
     return row
@@ -308,7 +318,7 @@ def _without_verdict(number: pd.Series) -> str:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
-    sets = number["mean_over"].count(", ") + 1  # of a mean, which lists them
+    sets = number["mean_over"].count(", ") + 1  # a mean lists its sets as "a, b, c"
     if number["mean_over"] and sets < FEWEST_SETS:
         return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
     if np.isnan(number["low"]):
@@ -372,7 +382,8 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
 
     Adds ``published`` as text, ``source``, ``confidence`` (how the figure is known) and ``assumed``
     (what the source leaves open); where no figure is known, ``published`` is empty and the others
-    are NaN. Of several figures of one number the first in the file counts.
+    are NaN. Of several figures of one number the first in the file counts. Results of another
+    backbone than the published one have an empty ``published_as``, so no figure is theirs.
     """
     registry = content()
     names = {}  # from the names of datasets in published.csv to ours

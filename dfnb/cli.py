@@ -123,7 +123,7 @@ def score(
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
-    for image in chain.from_iterable(map(media_in, images)):
+    for image in chain.from_iterable(map(media_in, images)):  # a folder stands for its files
         if image.name.endswith(f"-{detector.id}.png"):
             continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
@@ -238,7 +238,7 @@ def synth(
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
-    _print_record(record, name, [])
+    _print_record_and_exit(record, name, [])
 
 
 @commands.command()
@@ -274,6 +274,7 @@ def prepare(
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
+    # Profiles and tables take a dataset of such a name for the one that data_manifest/ describes.
     if source != name and (files.find("data_manifest") / f"{name}.yaml").is_file():
         raise DfnbError(
             f"data_manifest/ has a dataset {name}, so yours needs another name: "
@@ -288,7 +289,7 @@ def prepare(
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root)
     record = prepare.prepare(name, videos, checked, workers=workers)
-    _print_record(record, name, missing)
+    _print_record_and_exit(record, name, missing)
 
 
 def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
@@ -313,6 +314,7 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
         return videos.read_csv(file, root or file.parent), []
     listing = files.dataset_folder(name) / "videos.csv"
     problems = videos.write_csv(listing, file)
+    # What the folders do not say, such as who is in a video, can be corrected in the CSV.
     typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
     return videos.read_csv(listing, file), problems
 
@@ -323,7 +325,7 @@ def _stop(*_: Any) -> None:
     os._exit(130)
 
 
-def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> None:
+def _print_record_and_exit(record: dict[str, Any], name: str, problems: list[str]) -> None:
     """Print a dataset's counts, ``problems``, and why files are unusable; then end the command.
 
     The exit status is 2 if there is any problem or unusable file, else 0.
@@ -335,7 +337,7 @@ def _print_record(record: dict[str, Any], name: str, problems: list[str]) -> Non
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:  # a dataset whose faces were detected
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
-    # The quarantine lists the files that could not be used.
+    # The quarantine of a dataset lists the files that could not be used.
     problems += prepare.reasons_of(record.get("quarantine", []))
     for problem in problems:
         typer.echo(problem, err=True)

@@ -16,7 +16,7 @@ CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would ta
 
 
 def report(profile: str) -> str:
-    """Trainings, images, hours and memory per detector, and the disk space of all datasets.
+    """Text: per detector trainings, images, hours and memory; the disk space of all datasets.
 
     Drawn datasets that are missing are built first: the steps and the number of images need frames,
     and the disk space counts the test sets, too. A variant is taken to be as fast as its detector.
@@ -46,9 +46,10 @@ def images(p: TrainingParameters) -> int:
     total = 0
     settings = p.settings()  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
-        visible = settings.visible(frames, p.seed, None)  # None: the phase before has not run
-        sampler = EpochSampler(visible, settings, p.seed)
+        # What this phase may see. None in place of the run of the phase before: there is none yet.
+        visible = settings.visible(frames, p.seed, None)
         # The sampler is made for its n alone, the number of frames in an epoch.
+        sampler = EpochSampler(visible, settings, p.seed)
         total += settings.epochs * sampler.n * settings.images_per_frame
         settings = settings.before()
     return total
@@ -56,26 +57,29 @@ def images(p: TrainingParameters) -> int:
 
 def _measured(p: TrainingParameters) -> dict[str, float]:
     """Images per second of forward and backward passes, and on a GPU their peak memory in GiB."""
-    # Random weights are as fast, and nothing is fetched.
+    # Random weights are as fast as pretrained ones, and need no download.
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings))
     step.to(DEVICE).train()
     size = settings.batch_size if DEVICE == "cuda" else CPU_BATCH
     # Any frames of the dataset; with replacement, as it may have fewer than a batch.
     frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
-    batch = {"epoch": 0, "partner": None, "weight": 1.0}  # as in a training, without mixup
+    # What the losses of a training get besides the tensors of frames; see papers.contract.Batch.
+    batch = {"epoch": 0, "partner": None, "weight": 1.0}  # no mixup
     for name, value in as_batch(frames, settings).items():
         batch[name] = value.to(DEVICE)
 
     def both_passes() -> None:
         losses = step(batch)
+        # A paper that trains against an adversary minimises the adversary's loss, too.
         loss = losses["total"] + losses.get("adversary", 0)
         loss.backward()
 
-    # Timer uses one thread on the CPU, like a training; it warms up, and waits for the GPU.
-    timer = Timer("both_passes()", globals=locals())  # a text, which needs the names in it
+    # Timer uses one thread on the CPU, like a training; it warms up, and waits for the GPU. It
+    # takes code as a text, and looks up the names in it in ``globals``.
+    timer = Timer("both_passes()", globals=locals())
     seconds = timer.timeit(STEPS).mean  # per call
-    if step.network.moved() is not None:  # its training passes twice over a batch
+    if step.network.moved() is not None:  # a training then passes twice over each batch, as in SAM
         seconds *= 2
     row = {"images per s": size / seconds}
     if DEVICE == "cuda":

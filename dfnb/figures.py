@@ -53,11 +53,12 @@ def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
         with atomic(path) as temporary:
             figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
             if path.suffix == ".png":
-                # Without alpha, for which Pillow has a coarser choice of colours only. The PNG
-                # that is written anew lacks matplotlib's metadata.
+                # Pillow chooses 256 colours better without transparency (alpha). The PNG that it
+                # writes also lacks matplotlib's metadata, which depend on the version.
                 picture = Picture.open(temporary).convert("RGB")
                 picture.quantize().save(temporary, optimize=True)
-        figure.set_layout_engine("none")  # the PDF has the PNG's layout, which takes long
+        # The PDF takes over the layout of the PNG, because computing one takes long.
+        figure.set_layout_engine("none")
     write_bytes(paths[2], f"{caption}\n".encode())
     return paths
 
@@ -99,6 +100,7 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     last = phases[-1]
     chosen = last.record["chosen"]  # its epoch is counted from 1 within the phase
     for axis in panels.flat:
+        # The epochs of the phases before, and those of the last phase up to the chosen one.
         axis.axvline(len(log) - len(last.log) + chosen["epoch"], linestyle=":")
     return panels.flat[0].figure
 
@@ -107,23 +109,25 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
 
 
 def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
-    """A forest plot: each value with its interval, and the strip of the values of its seeds.
+    """A forest plot: each value with its interval, and one grey dot per seed behind it.
 
     Args:
         rows: Rows of the results, all of one metric.
         across: There is one panel per value of this column, such as the test set.
         down: A panel has one line per value of this column, such as the detector.
     """
-    # Means come first, then sets like the one trained on.
+    # Means over test sets come first, then test sets like the one trained on.
     rows = rows.sort_values(["mean_over", "within"], ascending=False, kind="stable")
-    rows = rows.assign(panel=rows[across].str.wrap(16), seed=rows["by_seed"].str.split(", "))
+    # ``by_seed`` is a text of the values of all seeds. explode makes a row of each value.
+    dots = rows["by_seed"].str.split(", ")
+    rows = rows.assign(panel=rows[across].str.wrap(16), dot=dots)
     side_by_side = min(rows["panel"].nunique(), 5)
     lines = rows[down].nunique()
     height = 1 + 0.2 * lines  # in inches
     with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
         grid = seaborn.catplot(
-            rows.explode("seed").astype({"seed": float}),
-            x="seed",
+            rows.explode("dot").astype({"dot": float}),
+            x="dot",
             y=down,
             col="panel",
             col_wrap=side_by_side,
@@ -152,7 +156,7 @@ def violins(videos: pd.DataFrame) -> Figure:
         videos: One row per video and seed: ``detector``, ``place`` (its panel, such as "within"),
             ``label`` ("real" or "fake") and ``score``, P(fake).
     """
-    # Within comes before across, and real before fake.
+    # In descending order of letters, "within" comes before "across", and "real" before "fake".
     videos = videos.sort_values(["place", "label"], ascending=False, kind="stable")
     height = 1 + 0.5 * videos["detector"].nunique()  # in inches
     with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout

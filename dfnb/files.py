@@ -104,6 +104,7 @@ def manifest(name: str) -> dict[str, Any]:
     names than its file's: the list ``names``.
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
+    # Perhaps another file describes this dataset, as one of several.
     for other in path.parent.glob("*.yaml"):
         if name in _declared(other)[1]:  # the names that this file describes
             path = other
@@ -143,9 +144,9 @@ def explain_writing(path: Path) -> Iterator[None]:
     """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
-    except FileNotFoundError:  # a file to read is missing, which is no problem of the target
+    except FileNotFoundError:  # some file to read is missing: ``path`` itself can be written
         raise
-    except filelock.Timeout:  # an OSError, too, so it comes before
+    except filelock.Timeout:  # a subclass of OSError, so it must be caught before that
         raise DfnbError(
             f"another process is writing {path}; wait for it or stop it, then start again"
         ) from None
@@ -238,7 +239,7 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
         )
         with writer:
             writer.write_table(arrow)
-            # In the schema's own metadata they would be stored twice.
+            # Not in the metadata of the schema, of which parquet stores a second copy.
             writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
 
 
@@ -307,9 +308,9 @@ def end_with_parent(parent: int) -> None:
     if that process has ended already.
     """
 
-    def watch(parent: int) -> None:
+    def watch() -> None:
         while os.getppid() == parent:  # an orphan gets another parent
             time.sleep(1)
         os._exit(1)  # ends the process; sys.exit would end this thread alone
 
-    threading.Thread(target=watch, args=[parent], daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

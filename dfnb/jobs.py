@@ -183,15 +183,15 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
     return content.model_copy(update={"ablations": kept})
 
 
-def _is_there(dataset: str) -> bool:
-    """Whether a dataset is prepared already, or belongs to the benchmark, built when needed."""
+def _is_available(dataset: str) -> bool:
+    """Whether a dataset is prepared, or belongs to the benchmark, which is built when needed."""
     folder = files.dataset_folder(dataset)
     return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
 
 
 def missing_datasets(name: str) -> list[str]:
     """The datasets of a profile's grid that are left out, because they are not prepared."""
-    return [dataset for dataset in profile(name).grid.test_sets if not _is_there(dataset)]
+    return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
 
 
 def _trainings(name: str, content: Profile) -> list[Job]:
@@ -203,7 +203,7 @@ def _trainings(name: str, content: Profile) -> list[Job]:
         for role, train_set, requested in _requested(name, content, notebook):
             job = _training(requested, role, train_set, content.allow_random)
             same = trainings.get(job.run_id)
-            if same:  # the same training gets this role, too, and is tested on the sets of both
+            if same:  # an equal training is planned: it gets this role and these test sets, too
                 test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
                 changes = {"test_sets": list(test_sets)}
                 job = same._replace(
@@ -221,7 +221,8 @@ def _requested(
 ) -> Iterator[tuple[Role, str, TrainingParameters]]:
     """Role, training set as the profile names it, and parameters of every training of a paper.
 
-    The grid's come first, then those of the ablations.
+    ``name``: of the profile; ``notebook``: of the paper. The grid's trainings come first, then
+    those of the ablations.
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
@@ -238,20 +239,19 @@ def _requested(
     for role, changes in changes_by_role.items():
         values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"  # begins the messages of errors
-        named = str(values["train_set"])  # in the profile, perhaps with {seed}
+        name_in_profile = str(values["train_set"])  # perhaps with {seed}
         for seed in values.pop("seeds"):  # not a parameter: a training has one seed
-            train_set = named.replace("{seed}", str(seed))
             of_seed = {
                 **values,
-                "train_set": train_set,
+                "train_set": name_in_profile.replace("{seed}", str(seed)),
                 "seed": seed,
             }
             requested = schema.check(of_seed, source)
             # Test sets that are missing are not scored. A variant is left out where all of them are
             # missing, or its training set is.
-            present = [dataset for dataset in requested.test_sets if _is_there(dataset)]
-            if role == MAIN or (present and _is_there(requested.train_set)):
-                yield role, named, requested.model_copy(update={"test_sets": present})
+            present = [dataset for dataset in requested.test_sets if _is_available(dataset)]
+            if role == MAIN or (present and _is_available(requested.train_set)):
+                yield role, name_in_profile, requested.model_copy(update={"test_sets": present})
 
 
 def _training(
@@ -265,6 +265,8 @@ def _training(
     ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace
     pretrained ones that cannot be fetched.
     """
+    # The parameters that are arguments of train.train by the same name. Of the others it gets those
+    # of the paper as ``settings``.
     shared = {"paper", "train_set", "seed", "seen_methods", "devices", "frames_per_video"}
     arguments = p.model_dump(include=shared)
     arguments.update(settings=p.settings(), allow_random=allow_random)
@@ -293,14 +295,15 @@ def _notebook_parameters(
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """
     paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
-    names = []  # of the datasets, with repetitions
     for job in trainings:
         if job.parameters.paper == paper:
             return job.parameters
-        names += [job.parameters.train_set, *job.parameters.test_sets]
     schema = parameters.schema(notebook)
     values = {"profile": name, **(content.notebooks[notebook] or {})}
     if schema is DataParameters:
+        names = []  # of the datasets, with repetitions
+        for job in trainings:
+            names += [job.parameters.train_set, *job.parameters.test_sets]
         values.setdefault("datasets", list(dict.fromkeys(names)))
     return schema.check(values, f"profile {name}, {notebook}")
 
@@ -326,11 +329,11 @@ def trained(p: TrainingParameters) -> Run:
     ``runs/``, resumed or trained, and then scored. A training that the profile does not plan is in
     no table of its report.
     """
-    # Without a role, unless the profile plans this training: then with the role that it has there.
     allow_random = profile(p.profile).allow_random
+    # Without a role in the report, because the parameters may be a reader's own.
     job = _training(p, MAIN, p.train_set, allow_random)._replace(roles=())
     for planned in plan(p.profile):
-        if planned.run_id == job.run_id:
+        if planned.run_id == job.run_id:  # the profile plans this training: it has roles there
             job = planned
     if job.done:  # the report has its scores
         return Run.open(job.run_id)
@@ -372,7 +375,7 @@ def train_and_score(job: Job) -> Run:
     tables = _scores(job, run, grid)
     record = {
         **run.record,
-        "train_set": job.train_set,
+        "train_set": job.train_set,  # perhaps with {seed}: a detector's seeds share it
     }
     store.write_scores(profile_name, record, run.id, job.roles, tables)
     return run
@@ -385,7 +388,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
         tables[Condition(test_set)] = scoring.score(run, test_set)
     is_main = MAIN in job.roles
     corruptions = grid.corruptions
-    if is_main and corruptions and _is_there(corruptions.test_set):
+    if is_main and corruptions and _is_available(corruptions.test_set):
         test_set = corruptions.test_set
         ensure_datasets(test_set)
         for name, severity in product(corruptions.names, corruptions.severities):
@@ -409,14 +412,14 @@ def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd
     Other maps (``Maps.names``) are measured by a notebook.
     """
     tables = {}
-    for test_set in filter(_is_there, test_sets):
+    for test_set in filter(_is_available, test_sets):
         ensure_datasets(test_set)
         # Fakes of the methods that the network was trained on; None: of all.
         frames = measures.sample(test_set, forged, run.parameters["seen_methods"])
         for name in [*run.network().maps(), "Grad-CAM"]:
             try:
                 measured = measures.measure(run, frames, name)
-            except DfnbError as error:  # Grad-CAM of a network that has no map
+            except DfnbError as error:  # Grad-CAM: no feature map affects the score
                 print(f"{run.id}: {name} is left out: {error}")
             else:
                 condition = Condition(test_set, map=name)
@@ -431,7 +434,7 @@ def finish(
     outputs: Iterable[Path] = (),
     **entries: Any,
 ) -> dict[str, Any]:
-    """Write the record of an executed notebook as its last step: without it, it did not finish.
+    """Write the record of an executed notebook as its last step; it proves that the rest ran.
 
     Args:
         notebook: Name of the notebook.
@@ -448,4 +451,5 @@ def finish(
 
 
 def _record_path(name: str, notebook: str) -> Path:
+    """The record of a notebook in the report of the profile ``name``, relative to the home."""
     return Path("reports", name, "records", f"{notebook}.json")

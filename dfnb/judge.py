@@ -32,6 +32,7 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
             tables[path, name] = store.tool_scores(path, frames, name)
     report = f"judged-{slug(paths[0].stem)}"
     shutil.rmtree(report_folder(report), ignore_errors=True)
+    # Sentences for the head of the page.
     facts = [f"Made by `dfnb judge`; the first test set, {names[0]}, sets the threshold."]
     for (path, name), table in tables.items():
         store.write_tool_scores(report, path.stem, name, table)
@@ -46,7 +47,7 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
         for key in ("within", "not_averaged"):
             grid[key] = compared.grid.get(key, [])
     content = {"judged": " ".join(facts), "grid": grid}
-    write_json(report_folder(report) / "profile.yaml", content)
+    write_json(report_folder(report) / "profile.yaml", content)  # JSON is YAML, too
     if compared:
         _copy_main_detectors(compared, names, report)
     return page.rebuild(report)
@@ -58,10 +59,11 @@ def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str
         if detector.ablation or not detector.runs:  # a variant, or another tool
             continue
         tables = defaultdict(dict)  # seed -> condition -> table
-        for condition in map(Condition, names):
+        for condition in map(Condition, names):  # frames as they are: no corruption, no map
             if condition in source.conditions(detector):
                 for table in source.read(detector, condition):
                     tables[table.attrs["seed"]][condition] = table[[*KEYS, "log_odds"]]
         for run in detector.runs:
-            roles = [(store.STANDING_ALONE, detector.name)]  # a main detector of this name
+            # Variants of this ablation are listed as main detectors, by the variant's name.
+            roles = [(store.STANDING_ALONE, detector.name)]
             store.write_scores(report, run.record, run.id, roles, tables[run.seed])

@@ -124,12 +124,13 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
     if not items:
         raise DfnbError("there is nothing to score: data is empty")
     if detect:
-        # {}: as ``dfnb prepare`` cuts by default
+        # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
         crop = model.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
+        # "" stands for the current folder; these paths are absolute.
         return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))
     if isinstance(items[0], (str, Path)):
-        return StoredFrames(unlabelled(items), Pixels(""))  # "": the current folder
+        return StoredFrames(unlabelled(items), Pixels(""))
     return StoredFrames(unlabelled(range(len(items))), Arrays(items))
 
 
@@ -152,6 +153,7 @@ def _probabilities(
     with explained("the detector's output", "as scores", remedy):
         values = torch.as_tensor(outputs, dtype=torch.float64)
         if is_module:
+            # Of logits (B, 2), real first, their difference; (B,) are log-odds already.
             log_odds = values[:, 1] - values[:, 0] if values.shape[1:] == (2,) else values
             values = log_odds.sigmoid()
         _check_probabilities(values, len(crops))
@@ -163,7 +165,10 @@ def _input_of_module(
     crops: Sequence[np.ndarray],
     transform: Callable,
 ) -> torch.Tensor:
-    """The transformed crops as a batch (B, 3, H, W) on the module's device."""
+    """The transformed crops as a batch (B, 3, H, W) on the module's device.
+
+    Without a ``transform`` the call raises an error, to which :func:`_probabilities` adds a remedy.
+    """
     if module.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
     images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
@@ -224,12 +229,14 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
 def _videos(table: pd.DataFrame) -> metrics.Units:
     """The videos of a score table, which is checked first."""
     scores = table.reindex(columns=[*KEYS, "score"])
-    # Labels that were assigned later have no methods, and AUC needs none.
+    # The check demands methods that agree with the labels, which the user may have assigned later.
+    # AUC needs no finer methods than these two.
     scores["method"] = scores["label"].map({0: "real", 1: "fake"})
     metrics.check_scores(scores, "the table, which needs labels, 0 real and 1 fake,")
     return metrics.align([scores.astype(KEY_TYPES)], "video")
 
 
 def _number(estimates: metrics.Estimates) -> pd.Series:
+    """What :func:`auc` and :func:`difference` return; of one test set, and as of a single seed."""
     columns = summary([estimates.outcome()])
     return pd.Series(columns, ["value", "low", "high", "p", "clusters"]).astype(float)

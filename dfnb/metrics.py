@@ -81,6 +81,7 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 def check_scores(scores: pd.DataFrame, source: object) -> None:
     """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
     label = scores["label"]
+    # A video with one label and one cluster has one row here.
     videos = scores[["video", "label", "cluster"]].drop_duplicates()
     ambiguous = videos.loc[videos["video"].duplicated(), "video"]
     problems = {  # what is wrong: (rows,) bool, which rows have this problem
@@ -107,9 +108,10 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
 def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
     """The score that at most :data:`FALSE_ALARM_RATE` of the real frames exceed.
 
-    Returns, for the ``attrs`` of other score tables, ``threshold``; as ``threshold_clusters`` the
+    Returns, for the ``attrs`` of other score tables: ``threshold``; ``threshold_clusters``, the
     number of clusters (people, mostly) that the real frames come from; and
-    ``threshold_replicates``, what the threshold might have been on other clusters.
+    ``threshold_replicates``, (THRESHOLD_REPLICATES,) what the threshold might have been on other
+    clusters.
     """
     real = frames[frames["label"] == 0]
     # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.
@@ -278,6 +280,7 @@ class Estimates:
         return replace(
             self,
             values=self.values - other.values,
+            # Where the columns differ, there is no interval, and nothing uses the spread.
             spread=self.spread - other.spread if same_columns else self.spread,
             how=self.how if has_interval else "none",
             bounded=False,
@@ -475,7 +478,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
 
 def p_texts(p: Iterable[float]) -> list[str]:
-    """p values as tables print them."""
+    """p values as tables print them: ``0.031``, ``< 0.001``, or a dash for NaN."""
     texts = pd.Series(p, dtype=float).map("{:.3f}".format)
     return texts.replace({"nan": "–", "0.000": "< 0.001"}).to_list()
 
