@@ -345,7 +345,7 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
-    """The verdicts on a paper's claims in the report ``study-bed``, which ships with the project."""
+    """The verdicts on a paper's claims in the committed report ``study-bed``."""
     path = find("reports/study-bed/results.parquet")
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
