@@ -30,11 +30,14 @@ def metadata(frames: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
-    """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
+def _crop(frames: pd.DataFrame, made_with: dict[str, Any]) -> str:
+    """How the frames were cut, for captions.
+
+    ``made_with``: the parameters in the record of the dataset.
+    """
     if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
         return "crops as delivered"
-    # The setting ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark
-    # has no such setting: a face fills the frames that it draws, and nothing is cut.
-    cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
-    return f"{cut}, {settings['size']} pixels"
+    # ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark has no such
+    # parameter: a face fills the frames that it draws, and nothing is cut.
+    cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
+    return f"{cut}, {made_with['size']} pixels"
