@@ -314,6 +314,7 @@ def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
     # A difference is paired, so both sides need the same videos or frames.
     check_same_units(first.units.index, second.units.index)
     pairs = _seed_pairs(first.seeds, second.seeds)
+    # Equal seeds are paired, or the two sides share none: then no seed stands for two trainings.
     collapsed = first.detector.collapsed | second.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(row, collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}")

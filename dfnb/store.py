@@ -102,7 +102,7 @@ class StoredRun:
 
     @property
     def detector(self) -> dict[str, Any]:
-        """Title, notebook, published name, and the published defaults."""
+        """The paper's ``title``, ``notebook``, name in published.csv (``published``), ``defaults``."""
         return self.record["detector"]
 
 

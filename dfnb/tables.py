@@ -422,6 +422,7 @@ class Report:
         if rows.empty:
             return NOTHING
         rows = rows.query("metric == metric.iloc[0]")  # the table may have several
+        # The name of a function of dfnb.figures, and two columns of the results.
         draw, across, down = self.tables[name].draw
         figure = getattr(figures, draw)(rows, across, down)
         paths = figures.save(figure, self.profile, name, self.caption(name))
