@@ -102,7 +102,7 @@ class StoredRun:
 
     @property
     def detector(self) -> dict[str, Any]:
-        """The paper's ``title``, ``notebook``, name in published.csv (``published``), ``defaults``."""
+        """The paper's names, see :class:`dfnb.papers.contract.Paper`, and its ``defaults``."""
         return self.record["detector"]
 
 
