@@ -121,7 +121,8 @@ def load(profile: str) -> pd.DataFrame:
     claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
     columns = list(ResultRow.__annotations__)
     hashes = {"claims": claims_hash, "columns": columns, "grid": report.grid}
-    for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
+    # [!.] leaves out temporary files of another process, whose names begin with a dot.
+    for pattern in ("scores/[!.]*.parquet", "test_sets/[!.]*.parquet", "other/[!.]*/[!.]*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
     if not path.exists() or read_metadata(path) != hashes:

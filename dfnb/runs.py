@@ -50,7 +50,7 @@ class Run(StoredRun):
                 f"{run_folder(run_id)} contains no finished training, and no report has its scores"
             )
         known = {path.parent.name for path in home().glob("runs/*/record.json")}
-        for path in home().glob("reports/*/scores/*.parquet"):
+        for path in home().glob("reports/*/scores/[!.]*.parquet"):
             # A score file that a notebook added is named <run id>@<what>.
             known.add(path.stem.partition("@")[0])
         raise DfnbError(f"there is no run {run_id!r}{suggestion(run_id, sorted(known))}")

@@ -149,7 +149,8 @@ def test_set_path(folder: Path, name: str) -> Path:
 def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
     """The runs with scores in a report's ``folder``, sorted by id, each with its roles."""
     runs = []
-    for path in sorted(folder.glob("scores/*.parquet")):
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    for path in sorted(folder.glob("scores/[!.]*.parquet")):
         if "@" not in path.stem:  # not an addition of a notebook
             metadata = read_metadata(path)
             run = StoredRun(path.stem, metadata["record"])
@@ -316,7 +317,7 @@ class Report:
             tool = check_title(folder.name, folder)
             if tool.casefold() in names:  # names that differ in capitals alone would be mixed up
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
-            for path in folder.glob("*.csv"):
+            for path in folder.glob("[!.]*.csv"):
                 if not test_set_path(self.folder, path.stem).exists():
                     raise DfnbError(f"{path} has the name of no test set of this report; rename it")
             detectors.append(Detector(tool))
@@ -328,7 +329,7 @@ class Report:
         They are in the order of its score files.
         """
         if not detector.runs:
-            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
+            paths = sorted(self.folder.glob(f"other/{detector.name}/[!.]*.csv"))
             return [Condition(path.stem) for path in paths]
         conditions = {}  # a set that keeps its order: only the keys are used
         for run in detector.runs:
