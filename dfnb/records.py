@@ -17,6 +17,7 @@ from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
 
+# The packages of which a record keeps the versions.
 PACKAGES = (
     "dfnb",
     "torch",

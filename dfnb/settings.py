@@ -26,7 +26,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
 # markup in Markdown or HTML.
 TITLE = r"^\w[\w .,:()%+=/-]*$"
 Title = Annotated[str, StringConstraints(pattern=TITLE, max_length=200)]
-# What to say instead of these patterns.
+# What error messages say instead of these patterns.
 PATTERN_RULES = {
     NAME: "use letters (A-Z, a-z), digits and . _ - only, and begin with a letter or digit",
     TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, and begin with a letter",

@@ -135,7 +135,8 @@ class Design:
             probabilities = np.full(k, 1 / k)
             # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # max: of one cluster, k is 1
+            # max: with a single cluster there is no draw, and its weight is 0.
+            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)
         return weights
 
 

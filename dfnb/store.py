@@ -45,7 +45,7 @@ KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": 
 KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
-MOST_MISSING = 0.01  # of the frames of a test set, another tool may lack
+MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score of another tool
 # Of a test set: its version, how its videos are compressed, pairs of methods to be compared, and
 # how its faces were cut.
 TEST_SET_METADATA = ("fingerprint", "compression", "contrasts", "crop")
