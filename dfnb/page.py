@@ -14,46 +14,51 @@ from dfnb import figures, tables
 from dfnb.files import write_bytes
 from dfnb.results import MAIN
 
-# How the claims begin that the title answers.
+# The title of the page sums up the claims that begin with these words.
 GENERALISES = "Generalises better than a plain classifier"
 # The heading of tables and figures that tables.yaml does not declare.
 OTHERS = "other_notebooks"
 
 
 def finding(report: tables.Report) -> str:
-    """The title of the page: the verdicts on the claims to generalise, in one sentence."""
+    """The title of the page: which papers' claims to generalise are supported, in one sentence."""
     verdicts = report.judged.query(f"claim.str.startswith('{GENERALISES}')")["verdict"]
     supported = verdicts[verdicts.str.startswith("supported")]
     if supported.empty:
         return "No detector is shown to generalise better than a plain classifier"
-    # Several detectors have one paper. In reverse order the main detector, which is listed before
-    # its variants, comes last, so the paper gets its name.
+    # From the module of a paper to the name of its main detector. Several detectors have one
+    # paper, and the last one's name stays: in reverse order that is the main detector's, which
+    # ``detectors`` lists before its variants.
     titles = {detector.paper: detector.name for detector in reversed(report.detectors)}
+    # rename replaces the modules, which are a level of the index, by these names.
     papers = supported.rename(titles).index.unique("paper")
     return f"Shown to generalise better than a plain classifier: {', '.join(papers)}"
 
 
 def leaderboard(report: tables.Report) -> pd.DataFrame:
-    """The main detectors, ordered by the cross-dataset mean; those without it are last.
+    """The main detectors, one per line, best cross-dataset mean first; those without it are last.
 
-    The columns have the video AUC, where the report has it: within; across; across on each unseen
-    method, see :func:`_unseen`; and on each test set that enters no mean.
+    The cells are video AUCs as text. Columns, as far as the report has them: ``within``, on a
+    test set like the one trained on; ``across``, the cross-dataset mean; the cross-dataset mean on
+    each unseen method, see :func:`_unseen`; and each test set that enters no mean.
     """
     rows = report.rows("cross_dataset")
     within = rows.query("place == 'within'")
     across = rows.query("place == 'across'").sort_values("value", ascending=False)
-    # Columns have the order in which the rows first name them. The last part has the other columns,
-    # and the rows of the first two again, which give the same cells.
+    # pivot orders the columns as the rows first name them. ``rows`` at the end adds the other
+    # columns; it repeats the rows of ``within`` and ``across``, which give the same cells.
     ordered = pd.concat([within, across, *_unseen(report), rows])
     table = tables.pivot(ordered, report.tables["cross_dataset"])
+    # Each detector once: those with a cross-dataset mean in the order of ``across``, then the rest.
     return table.reindex(dict.fromkeys([*across["detector"], *rows["detector"]]))
 
 
 def _unseen(report: tables.Report) -> list[pd.DataFrame]:
     """The cross-dataset AUC on the method that an ablation left out of its training.
 
-    Each part is one row, of the variant MAIN of such an ablation. It has the name of the paper as
-    ``detector``, and "unseen: " with the method as ``place``.
+    There is one table of one row per ablation that left out a method: the row of its variant MAIN.
+    As ``detector`` it has the name of the paper, so that :func:`leaderboard` shows it in the line
+    of the main detector; as ``place``, which gives the column, "unseen: " and the method.
     """
     parts = []
     for detector in report.detectors:
@@ -61,7 +66,7 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
             continue
         run = detector.runs[0]
         seen = run.parameters["seen_methods"]
-        if seen:  # None: it saw all
+        if seen:  # None: it was trained on all methods
             where = {
                 "detector": detector.name,
                 "ablation": "any",
@@ -70,6 +75,8 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
             }
             rows = tables.chosen(report.results, where)
             unseen = rows.query(f"method not in {['all', *seen]}")
+            # There is no row if a test set of the mean lacks the method. Of several rows, none
+            # shows alone what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
                 parts.append(unseen.assign(detector=run.detector["title"], place=place))
@@ -79,8 +86,8 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
 def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """The tables and figures that were saved in a report, by the notebook that explains them.
 
-    An item has ``name`` and ``caption``; a table also has ``table``, its HTML. Those that no entry
-    of ``report.tables`` declares, saved by a notebook itself, are under :data:`OTHERS`.
+    An item has ``name`` and ``caption``; a table also has ``table``, its HTML. A notebook may also
+    save a table or figure that ``report.tables`` does not declare: these are under :data:`OTHERS`.
     """
     items = defaultdict(list)
     folder = report.store.folder
@@ -102,7 +109,8 @@ def rebuild(profile: str) -> Path:
     """
     figures.style()
     report = tables.Report(profile)
-    judged = report.store.profile.get("judged")  # how `dfnb judge` made it
+    # How `dfnb judge` made this report, in sentences; None if it did not.
+    judged = report.store.profile.get("judged")
     made = {}
     for name, spec in report.tables.items():
         # A judged report tests no claims, and its matrix has all that is in the main table.

@@ -57,7 +57,7 @@ class AttributionParameters(Parameters):
 
 
 class SeamsParameters(Parameters):
-    """The parameters of notebook 10; in ``test_set`` the same people are forged in several ways."""
+    """The parameters of notebook 10; ``test_set`` shows the same people forged in several ways."""
 
     test_set: Name = "seams"
 
@@ -114,6 +114,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 
 def resolved(parameters: Parameters) -> pd.DataFrame:
-    """A table of the parameters that are not their defaults, and of the environment."""
+    """The parameters that are not their defaults, and the environment, one per row, as text.
+
+    The column is ``value``; the index names a nested entry with points, ``packages.torch``.
+    """
     values = {**parameters.model_dump(exclude_defaults=True), **records.environment()}
     return pd.json_normalize(values).map(str).T.set_axis(["value"], axis="columns")

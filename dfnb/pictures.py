@@ -22,14 +22,15 @@ Row = tuple[str, Sequence, Sequence, Mapping[str, Any]]
 
 
 def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
-    """Pictures in rows, with the outlines of their true masks.
+    """A grid of pictures, each with the outline of its true mask.
 
     Args:
-        rows: See :data:`Row`.
-        titles: Of the columns; none by default.
+        rows: The rows of the grid from top to bottom, see :data:`Row`.
+        titles: One per column; none by default.
     """
     columns = max(len(images) for _, images, _, _ in rows)
-    row_height = WIDTH / max(columns, 5)  # as for 5 columns at least: fewer would become huge
+    # In inches. At most a fifth of the figure's width: few columns would else give huge pictures.
+    row_height = WIDTH / max(columns, 5)
     figure_height = 0.4 + len(rows) * row_height  # in inches; 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
@@ -63,12 +64,13 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """About ``columns`` frames of a dataset's test split: some of each method, real ones last.
 
-    All methods have equally many, at least one. Each is the first frame of another video.
+    Every method, "real" among them, has equally many, at least one. A frame is the first of its
+    video, and no video is shown twice.
     """
     frames = select(load_frames(name), "test")
     first_frames = frames.drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
-    videos_per_method = max(1, columns // by_method.ngroups)  # "real" counts as a method
+    videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
     return chosen.sort_values("label", ascending=False, kind="stable")  # label 1 is fake
 
@@ -80,11 +82,13 @@ def frames_panel(
 ) -> Figure:
     """Frames with their true masks and P(fake), the network's own pictures of them, and maps.
 
+    A frame is a column. The rows are the frames, the pictures of ``Network.panel``, the map of
+    ``Network.localise``, and ``shown_maps``.
+
     Args:
         run: A finished training.
         frames: A small frames table.
-        shown_maps: Names for :func:`dfnb.attribution.maps.of`. These maps are drawn below the
-            pictures of ``Network.panel`` and the map of ``Network.localise``.
+        shown_maps: Names of maps for :func:`dfnb.attribution.maps.of`.
     """
     network = run.network()
     batch = as_batch(frames, run.settings)
@@ -96,8 +100,8 @@ def frames_panel(
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
     for name, values in panel_pictures.items():
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
-    # Network.maps names what each map is made from; "localise" is the method of the network.
-    located = [name for name, where in network.maps().items() if where == "localise"]
+    # Network.maps says how each map is made; "localise": by the network's method of that name.
+    located = [name for name, origin in network.maps().items() if origin == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):  # each name once
         frame_maps = maps.of(run, frames, name, network)
         rows.append((name, frame_maps, masks, MAP))
@@ -112,7 +116,7 @@ def frames_panel(
 def sample_grid(name: str, split: str = "test") -> Figure:
     """Frames of a dataset without and with their true masks: one row per method, real first.
 
-    A row has the first frame of each of two videos, twice.
+    A row has the first frame of each of two videos, each beside itself with the mask's outline.
     """
     frames = select(load_frames(name), split)
     first_frames = frames.drop_duplicates("video")
@@ -125,7 +129,8 @@ def sample_grid(name: str, split: str = "test") -> Figure:
         for row in range(len(stored)):
             sample = stored[row]
             crops += [sample.image, sample.image]
-            # All False for a real frame, and for a fake frame without a mask.
+            # panel draws no outline of a mask that is all 0: on the first of the two pictures, and
+            # on the second of a real frame or of a fake frame without a mask.
             masks += [0 * sample.mask, sample.mask]
         rows.append((method, crops, masks, {}))
     return panel(rows)

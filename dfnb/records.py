@@ -17,6 +17,7 @@ from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
 
+# The packages of which a record keeps the versions.
 PACKAGES = (
     "dfnb",
     "torch",
@@ -31,7 +32,7 @@ PACKAGES = (
 
 
 class Clock:
-    """Wall time of a step, from the clock's construction on, and peak memory of its process."""
+    """Wall time of a step, from the clock's construction on, and peak memory of this process."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -55,8 +56,8 @@ class Clock:
 def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
-    ``code`` is git's hash of the folder ``dfnb`` at HEAD; ``commit`` ends in -dirty where tracked
-    files outside ``reports/`` differ from it.
+    ``commit`` is that of the checkout, and ends in -dirty where tracked files outside ``reports/``
+    differ from it. ``code`` is git's hash of the folder ``dfnb`` in that commit.
     """
     import torch
 
@@ -92,10 +93,11 @@ def write_record(
     outputs: Iterable[Path],
     **entries: Any,
 ) -> dict[str, Any]:
-    """Write a record, ``<folder>/record.json`` but for notebooks, and return its content.
+    """Write the record of a step, and return its content.
 
     Args:
-        path: The file of the record.
+        path: ``<folder>/record.json``, where :func:`read_record` looks; a notebook's record has
+            another name.
         parameters: The resolved parameters of the step.
         outputs: The files that the step left; the record has the sha256 of each, by file name.
         entries: Other entries of the record: n, seed, rule, ...

@@ -114,14 +114,15 @@ def load(profile: str) -> pd.DataFrame:
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
-    # The table keeps the hashes of the files that it was made from, and what columns there were.
-    # The claims, because they name further pairs of detectors to compare.
+    # The metadata of the table keep what it was made from: hashes of the files, the columns of this
+    # version of the code, and the grid, which says which test sets are within, which enter no mean,
+    # and on which one the threshold of another tool is chosen. The claims are among the files,
+    # because they name further pairs of detectors to compare.
     claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
     columns = list(ResultRow.__annotations__)
-    # The grid, because it says which test sets are within, which enter no mean, and on which one
-    # the threshold of another tool is chosen.
     hashes = {"claims": claims_hash, "columns": columns, "grid": report.grid}
-    for pattern in ("scores/*.parquet", "test_sets/*.parquet", "other/*/*"):
+    # [!.] leaves out temporary files of another process, whose names begin with a dot.
+    for pattern in ("scores/[!.]*.parquet", "test_sets/[!.]*.parquet", "other/[!.]*/[!.]*"):
         for source in sorted(report.folder.glob(pattern)):
             hashes[str(source.relative_to(report.folder))] = sha256(source)
     if not path.exists() or read_metadata(path) != hashes:
@@ -156,16 +157,19 @@ def make(report: Report) -> pd.DataFrame:
 
 
 def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -> list[ResultRow]:
-    """The rows of one test set: at each level those of the detectors, then the differences."""
+    """The rows of one test set: at each level those of the detectors, then the differences.
+
+    A test set may declare ``contrasts``, pairs of manipulation methods. On such a test set each
+    detector's numbers on two methods are compared, but not two detectors.
+    """
     frames = report.test_set(test_set)
     facts = {**frames.attrs, "frames_per_video": len(frames) / frames["video"].nunique()}
     facts["within"] = test_set in report.grid.get("within", [])
     read = cache(report.read)  # both levels read the same tables
-    # A test set with contrasts compares manipulation methods, not detectors.
     differences = [] if facts["contrasts"] else _differences(detectors, report.claims)
     rows = []
     for level in LEVELS:
-        sides = {}  # by detector, then by the keys of _sides
+        sides = {}  # detector -> what _sides returns
         for detector in detectors:
             clean = Side(read, detector, level, facts, Condition(test_set))  # reads nothing yet
             sides[detector] = _sides(clean, report.conditions(detector))
@@ -179,15 +183,16 @@ def _of_test_set(report: Report, detectors: Sequence[Detector], test_set: str) -
 
 
 def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition, ...], Side]:
-    """The sides of a detector on the test set of ``clean``, under conditions measured at its level.
+    """The sides of a detector under those ``conditions`` that are measured here.
 
-    Corrupted scores are measured at video level only; maps, and test sets with contrasts, which
-    compare kinds of frames, at frame level only. For each corruption, and for all together, a side
-    is added that averages the severities.
+    They are on the test set of ``clean``, the side without corruption, and at its level: corrupted
+    scores are measured at video level only; maps, and test sets with contrasts, which compare kinds
+    of frames, at frame level only. For each corruption, and for all together, a side is added that
+    averages the severities.
 
-    Two sides are compared only if their keys are equal. The key of a mean over severities, which
-    has severity 0, also lists the conditions averaged: two means of different severities are not
-    comparable.
+    Two sides are compared only if their keys are equal. The key of a side is its condition. That of
+    a mean over severities, which has severity 0, also lists the conditions averaged: two means of
+    different severities are not comparable.
     """
     sides = {}
     parts_by_mean = defaultdict(list)  # condition of a mean -> the sides that it averages
@@ -205,7 +210,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
             for corruption in (condition.corruption, ALL_CORRUPTIONS):
                 mean = condition._replace(corruption=corruption, severity=0)
                 parts_by_mean[mean].append(side)
-    # The mean over all corruptions follows those of each; sorted keeps the order of these.
+    # The mean over all corruptions comes last (False before True); the others keep their order.
     for mean in sorted(parts_by_mean, key=lambda mean: mean.corruption == ALL_CORRUPTIONS):
         parts = parts_by_mean[mean]
         key = (mean, *[side.condition for side in parts])
@@ -247,6 +252,7 @@ def _differences(
     for second, first in combinations(detectors, 2):
         if first.runs and second.runs and first.train_set != second.train_set:
             continue
+        # Equal ablations: both "" or, of two papers' variants MAIN, the same name.
         are_mains = first in mains and second in mains and first.ablation == second.ablation
         if are_mains or (first.name, second.name) in wanted:
             differences.append((first, second))
@@ -290,7 +296,8 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
     # The published figures are those of the default backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
-        # By which the epoch was chosen; it names the training set.
+        # By which the epoch was chosen. It names the training set, here as the profile does
+        # (``bed-{seed}``, not ``bed-3``), so that the rule is the same for every run.
         "rule": run.record["rule"].replace(run.parameters["train_set"], run.train_set),
         "backbone": backbone,
         "image_size": f"{settings['image_size']} px",
@@ -300,13 +307,15 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
 
 
 def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
-    """The rows of a comparison: ``row`` with a number.
+    """The rows of a comparison: copies of ``row``, each with a number.
 
     Collapsed runs are left out, unless all collapsed; a difference leaves out the pairs that have a
     collapsed run. Where a run collapsed, each number has a second row that includes all runs.
     """
-    check_same_units(first.units.index, second.units.index)  # else a difference is not paired
+    # A difference is paired, so both sides need the same videos or frames.
+    check_same_units(first.units.index, second.units.index)
     pairs = _seed_pairs(first.seeds, second.seeds)
+    # Equal seeds are paired, or the two sides share none: then no seed stands for two trainings.
     collapsed = first.detector.collapsed | second.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(row, collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}")
@@ -325,7 +334,8 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            # Of each side, units without a value were left out: the rest may be other clusters.
+            # Each side left out its units without a value, so the two may have other units now.
+            # Their influences are subtracted unit by unit, which needs the same clusters in order.
             if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
             number = number.minus(second.at([seed for _, seed in pairs], subtrahend))
@@ -360,14 +370,14 @@ def _cross_dataset_means(
     rows: Sequence[ResultRow],
     not_averaged: Sequence[str],
 ) -> list[ResultRow]:
-    """The means over all test sets that have main detectors and are not within-dataset.
+    """The means over all test sets with scores of main detectors, except those within-dataset.
 
     A detector or difference has a mean only if it has a number on each of these test sets, at the
-    same seeds; of a single method, if all of them have the method. Corruptions, maps, test sets
-    with contrasts and those ``not_averaged`` enter no mean.
+    same seeds; on a single manipulation method, only if all of them have the method. Corruptions,
+    maps, test sets with contrasts and those ``not_averaged`` enter no mean.
     """
     rows_by_quantity = defaultdict(dict)  # what is averaged -> test set -> row
-    main_sets = set()  # test sets with main detectors
+    main_sets = set()  # the test sets to average
     for row in rows:
         if row.test_set not in not_averaged and _is_clean_and_cross(row):
             compared = (row.detector, row.minus, row.collapsed_included)

@@ -50,8 +50,9 @@ class Run(StoredRun):
                 f"{run_folder(run_id)} contains no finished training, and no report has its scores"
             )
         known = {path.parent.name for path in home().glob("runs/*/record.json")}
-        for path in home().glob("reports/*/scores/*.parquet"):
-            known.add(path.stem.partition("@")[0])  # without the name of a notebook's addition
+        for path in home().glob("reports/*/scores/[!.]*.parquet"):
+            # A score file that a notebook added is named <run id>@<what>.
+            known.add(path.stem.partition("@")[0])
         raise DfnbError(f"there is no run {run_id!r}{suggestion(run_id, sorted(known))}")
 
     @property
@@ -68,7 +69,7 @@ class Run(StoredRun):
     @property
     def faces(self) -> dict[str, Any]:
         """How the faces that it was trained on were cut, see :func:`dfnb.data.frames.faces_of`."""
-        # Records of before lack the entry: then the training set must be on this machine.
+        # Older records lack the entry: then the training set must be on this machine.
         return self.record.get("faces") or faces_of(self.parameters["train_set"])
 
     def network(self) -> "Network":
@@ -98,7 +99,7 @@ class Run(StoredRun):
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
             weights = load_file(path)
-            if frozen_names:  # taken from the network, which was made with pretrained weights
+            if frozen_names:  # load_state_dict needs these, too; the network was made with them
                 start = backbones.start(settings.backbone, settings.pretrained)
                 if start.sha256 != self.parameters["start_weights"]:
                     raise ValueError(f"the pretrained weights of {settings.backbone} are not here")
@@ -110,6 +111,7 @@ class Run(StoredRun):
         return network.eval()
 
     def _weights(self) -> Path:
+        """The file with the weights that the record describes; see :meth:`network`."""
         # A damaged file is passed over where another place has the weights intact.
         for path in _weight_files(self.id):
             if sha256(path) == self.record["weights_sha256"]:

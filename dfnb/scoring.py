@@ -25,10 +25,11 @@ WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Let torch use one thread, also as a decorator; then torch and OpenCV have theirs again.
+    """A context, or a decorator, in which torch uses one thread.
 
     With several threads, the rounding of a sum depends on their number, and with it the weights of
-    a training. OpenCV's number is set to one by :func:`dfnb.data.loading.loader`.
+    a training. At the end torch and OpenCV get back their numbers of threads; OpenCV's is set to
+    one inside, by :func:`dfnb.data.loading.loader`.
     """
     threads = torch.get_num_threads()
     opencv_threads = cv2.getNumThreads()
@@ -88,7 +89,7 @@ def predict(
                 measures.append(localisation(frame_map, mask, constant))
         log_odds += network.log_odds(outputs).tolist()
         labels += batch["label"].tolist()
-    # 1 without a seed; else as many as the paper makes. Those of a frame follow one another.
+    # 1 without a seed; else as many as the paper makes of a frame. They follow one another.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
@@ -132,8 +133,8 @@ def score(
         test_set: A dataset with a test split.
         corruption: One of ``corrupt.CORRUPTIONS``; empty: the frames as they are.
         severity: Of the corruption, 1 to 5; 0 without one.
-        videos: Score about this many videos, half of them real, those of the first clusters by
-            name; None: all.
+        videos: Score about this many videos, half of them real: those of the first clusters by
+            name, so that every run has the same ones. None: all.
 
     The table's ``attrs`` are :func:`dfnb.test_sets.metadata`. Raises :class:`DfnbError` for scores
     that are NaN, and for a test set without real or without fake frames.

@@ -26,7 +26,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
 # markup in Markdown or HTML.
 TITLE = r"^\w[\w .,:()%+=/-]*$"
 Title = Annotated[str, StringConstraints(pattern=TITLE, max_length=200)]
-# What to say instead of these patterns.
+# What error messages say instead of these patterns.
 PATTERN_RULES = {
     NAME: "use letters (A-Z, a-z), digits and . _ - only, and begin with a letter or digit",
     TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, and begin with a letter",
@@ -69,10 +69,11 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         field = ".".join(map(str, problem["loc"])) or "value"
         message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
-            is_at_top = len(problem["loc"]) == 1  # further down, other names than these are known
+            # Inside an entry, such as ``grid``, other names are allowed than those of ``schema``.
+            is_at_top = len(problem["loc"]) == 1
             known = suggestion(field, schema.model_fields) if is_at_top else ""
             yield f"there is no parameter {field!r}{known}"
-        elif problem["type"] == "value_error":  # raised by a validator of ours: names the field
+        elif problem["type"] == "value_error":  # the sentence of a validator of this package
             yield str(problem["ctx"]["error"])
         elif problem["type"] == "missing":  # it has no value that could be shown
             yield f"{field}: {message}"
@@ -85,7 +86,7 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: those that were perhaps meant, or else all."""
+    """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones."""
     known = list(known)
     begin_alike = [other for other in known if other.startswith(name)]
     similar = begin_alike[:3] or get_close_matches(name, known)
@@ -132,7 +133,7 @@ class _Loader(yaml.CSafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         names = set()
-        for key, _ in node.value:
+        for key, _ in node.value:  # the entries of the mapping as nodes of the syntax
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:

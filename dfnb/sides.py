@@ -47,13 +47,14 @@ def is_compared(metric: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The scores of a detector under a condition, of frames or of videos; a side of a comparison.
+    """A detector's scores under a condition, and what is measured of them; a side of a comparison.
 
     Attributes:
         read: Reads the tables of a detector under a condition, one per seed, see
             :meth:`dfnb.store.Report.read`.
-        facts: The :data:`dfnb.store.TEST_SET_METADATA` of the test set, and ``frames_per_video``,
-            their mean. ``contrasts`` are pairs of methods to compare, which most sets have none of.
+        facts: About the test set: its :data:`dfnb.store.TEST_SET_METADATA`, of which ``contrasts``
+            are pairs of methods to compare (empty for most sets); ``frames_per_video``, the mean;
+            and ``within``, whether the profile counts it as like the training set.
         parts: For a mean over severities, the side of each severity (for the mean of all
             corruptions, of each of their severities); else empty.
         clean: For such a mean, the same side without corruption; else None.
@@ -119,7 +120,7 @@ class Side:
         return estimates
 
     def _metrics(self) -> list[str]:
-        """The names to measure.
+        """The names of what is measured.
 
         - of corrupted scores: AUC alone;
         - of a map: its columns;
@@ -130,7 +131,8 @@ class Side:
             return ["AUC"]
         columns = []
         for name in self.units.columns:
-            # Such as "deletion 10": of a curve only the mean and the fall are reported.
+            # Such as "deletion 10", a point of the deletion curve: of the curve only the mean and
+            # the fall are reported.
             is_place_on_curve = name[-1].isdigit()
             if name != "score" and not is_place_on_curve:
                 columns.append(name)
@@ -177,7 +179,8 @@ def _contrasted(units: Units, contrasts: Sequence[Sequence[str]]) -> Measured:
     for method in dict.fromkeys(chain(*contrasts)):
         if method in places:
             fakes = places[method]
-            # Real units first, so that unit i of two methods can be of the same cluster.
+            # All methods have the same real units first. So if two methods forged the same people,
+            # unit i of both is of the same cluster, which a paired difference needs.
             with_real = units.rows(np.append(real, fakes))
             estimates[method, "AUC"] = measure(with_real, "AUC")
             estimates[method, CALLED] = measure(units.rows(fakes), CALLED)

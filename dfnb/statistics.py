@@ -43,11 +43,13 @@ Array = np.ndarray
 class Design:
     """The labels and clusters of n units: all that a variance needs beside the influences.
 
+    It is made from ``label`` and ``names``.
+
     Attributes:
         label: (n,) bool, True for fake.
         names: (n,) the name of each unit's cluster.
         distinct_names: (clusters,) each name once.
-        cluster: (n,) int, from 0.
+        cluster: (n,) int, the place of each unit's cluster in ``distinct_names``.
         clusters: The number of clusters.
         has_class: (2, clusters) bool, which clusters have real and which have fake units.
         clusters_per_class: (2,) int, the numbers of clusters with real and with fake units.
@@ -57,9 +59,9 @@ class Design:
             one cluster. Such pairs are independent of each other.
     """
 
-    def __init__(self, label: Array, cluster: Array) -> None:
+    def __init__(self, label: Array, names: Array) -> None:
         self.label = np.asarray(label, bool)
-        self.names = np.asarray(cluster)
+        self.names = np.asarray(names)
         self.cluster, self.distinct_names = pd.factorize(self.names)
         self.clusters = len(self.distinct_names)
         reals = self._sums(~self.label)  # the number of real units of each cluster
@@ -74,7 +76,7 @@ class Design:
         self.pairs = int(min(scarcer, self.clusters // 2))
 
     def _sums(self, values: Array) -> Array:
-        """The sum over the units of each cluster, of values (n,)."""
+        """The sum of values (n,) over the units of each cluster, (clusters,)."""
         return np.bincount(self.cluster, values, self.clusters)
 
     def variance(self, influence: Array) -> float:
@@ -102,14 +104,14 @@ class Design:
         return float(real_term + fake_term + covariance_term)
 
     def moves(self, influence: Array) -> Array:
-        """How each cluster moves an estimate (clusters,), from the influences (n,).
+        """How far each cluster moves an estimate, (clusters,), from the influences (n,).
 
         The sum of the squares is :meth:`variance`, if each cluster has both classes or if there is
         one class only. So the sum of products is the covariance of two estimates.
         """
-        of_clusters = self._sums(influence)
-        # The square root, because moves are multiplied in pairs: K/(K-1) as in :meth:`variance`.
-        return of_clusters * (self.clusters / max(self.clusters - 1, 1)) ** 0.5
+        sums = self._sums(influence)
+        # Two moves are multiplied, so each has the square root of :meth:`variance`'s K/(K-1).
+        return sums * (self.clusters / max(self.clusters - 1, 1)) ** 0.5
 
     @cached_property
     def resampled(self) -> Array:
@@ -133,7 +135,8 @@ class Design:
             probabilities = np.full(k, 1 / k)
             # (REPLICATES, k): how often each cluster is among the draws of a replicate
             times_drawn = generator.multinomial(k - 1, probabilities, REPLICATES)
-            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)  # max: of one cluster, k is 1
+            # max: with a single cluster there is no draw, and its weight is 0.
+            weights[:, is_inside] = times_drawn * k / max(k - 1, 1)
         return weights
 
 
@@ -187,7 +190,7 @@ def class_mean(
             values = column[:, is_of_class]
             mean = values.mean(axis=1)
             means.append(mean)
-            # How much a single unit counts in the estimate.
+            # How much a single unit counts in the estimate; each class counts half if balanced.
             weight = 0.5 / is_of_class.sum() if balanced else 1 / len(label)
             influence[:, is_of_class] = (values - mean[:, None]) * weight
     if balanced:
@@ -200,7 +203,8 @@ def curve_metrics(score: Array, label: Array) -> dict[str, float]:
 
     AUC and AP are those of scikit-learn, which is too slow for thousands of masks.
     """
-    _, rank = np.unique(-score, return_inverse=True)  # rank 0: the highest score
+    # Which of the distinct scores each unit has, (n,) int; 0 is the highest, hence the minus.
+    _, rank = np.unique(-score, return_inverse=True)
     # How many units have at least each distinct score; first none, where the curves begin.
     true_positives = np.append(0, np.bincount(rank, label).cumsum())
     false_positives = np.append(0, np.bincount(rank, ~label).cumsum())
@@ -230,13 +234,13 @@ def equal_error_rates(false_positives: Array, true_positives: Array) -> Array:
         fpr = false_positives / false_positives[:, -1:]
         tpr = true_positives / true_positives[:, -1:]
     excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
-    curve = np.arange(len(fpr))
+    curve = np.arange(len(fpr))  # (B,), to take one point of each curve
     # At least 1, because the first point has -1; 0 for a curve of NaN, which gives NaN anyway.
     first_past = np.argmax(excess >= 0, axis=1)
     after = (curve, first_past)
     before = (curve, first_past - 1)
     change = excess[before] - excess[after]
-    share = excess[before] / change  # of the way from before to after
+    share = excess[before] / change  # of the line from before to after, up to where excess is 0
     width = fpr[after] - fpr[before]
     return fpr[before] + width * share
 
@@ -265,21 +269,23 @@ def bootstrap_quantile(
     cluster: Array,
     share: float,
 ) -> Array:
-    """Replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,), with other clusters drawn.
+    """Bootstrap replicates (THRESHOLD_REPLICATES,) of a quantile of values (n,).
 
-    ``cluster``: the name of each value's cluster. ``share``: of the values that are at most as high
-    as the quantile. Equal clusters in equal order are drawn alike, so two detectors' replicates are
-    paired.
+    ``cluster``: the name of each value's cluster. ``share``: the share of the values that are at
+    most as high as the quantile. A replicate is the quantile of the weighted values, with the
+    weights of :meth:`Design.resampled`. These are equal for equal clusters in equal order, so the
+    replicates of two detectors on the same frames are paired.
     """
     values = np.asarray(values)
     order = np.argsort(values)
     design = Design(np.zeros(len(values)), cluster)  # one class
-    of_clusters = design.resampled[:THRESHOLD_REPLICATES]
-    # (THRESHOLD_REPLICATES, n): the weight of all values up to each, in ascending order.
-    weights = of_clusters[:, design.cluster[order]].cumsum(axis=1)
-    # The first value at which the share is reached; 1e-9 less, because sums are rounded.
-    limit = (share - 1e-9) * weights[:, -1:]
-    place = (weights < limit).sum(axis=1)
+    cluster_weights = design.resampled[:THRESHOLD_REPLICATES]
+    # (THRESHOLD_REPLICATES, n): the weight of each value and all below it, in ascending order.
+    weights_up_to = cluster_weights[:, design.cluster[order]].cumsum(axis=1)
+    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
+    limit = (share - 1e-9) * weights_up_to[:, -1:]
+    # As many values are below the limit as the place of the first value that reaches it.
+    place = (weights_up_to < limit).sum(axis=1)
     return values[order][place]
 
 
@@ -303,9 +309,10 @@ class Spread:
         return self.variance**0.5
 
     def plus(self, other: "Spread") -> "Spread":
-        """The sum of two independent variances (Satterthwaite, Biometrics Bulletin 2:110, 1946).
+        """The spread of a sum of two independent estimates: the sum of their variances.
 
-        NaN where one of the two is.
+        The degrees of freedom are Satterthwaite's (Biometrics Bulletin 2:110, 1946). The variance
+        is NaN where one of the two is.
         """
         total = self.variance + other.variance
         if not total > 0:  # 0, which would be divided by, or NaN
@@ -360,8 +367,11 @@ def p_value(difference: float, spread: Spread) -> float:
 
 
 def p_above(difference: float, spread: Spread) -> float:
-    """One-sided p of the hypothesis that the true difference is above 0; NaN without variance."""
-    error = np.maximum(spread.error, 1e-9)  # no division by 0; keeps NaN
+    """One-sided p of the test whether the true difference is above 0; NaN without variance.
+
+    A small p speaks for a difference above 0.
+    """
+    error = np.maximum(spread.error, 1e-9)  # no division by 0; unlike max(), it keeps NaN
     return float(stdtr(spread.degrees, -difference / error))
 
 
@@ -390,17 +400,19 @@ def crossed_spread(
     if len(of_seeds) < 2:
         return _spread_of_mean(of_sets)
     sets, seeds = planned or values.shape
-    # The mean square of what neither the set nor the seed explains.
+    # The mean square of what neither the set nor the seed explains. These variances divide by the
+    # number of values, so that the parts add up: all = sets + seeds + residual.
     residual = values.var() - of_sets.var() - of_seeds.var()
     degrees = (len(of_sets) - 1) * (len(of_seeds) - 1)
-    noise = residual * values.size / degrees  # the variance of a single value's noise
+    noise = residual * values.size / degrees  # the unbiased variance of a single value's noise
     # The noise of a mean is divided by the number of averaged values.
     noise_of_seed = noise / len(of_sets)
     noise_of_set = noise / len(of_seeds)
     seed_variance = max(of_seeds.var(ddof=1) - noise_of_seed, 0)
     set_variance = max(of_sets.var(ddof=1) - noise_of_set, 0)
     over_seeds = Spread(seed_variance / seeds, seeds - 1)
-    set_variance += noise / seeds  # the noise enters once: that of a set's mean over the seeds
+    # The sum must include the noise once: here, as the noise of a set's mean over all seeds.
+    set_variance += noise / seeds
     over_sets = Spread(set_variance / sets, sets - 1)
     return over_seeds.plus(over_sets)
 
@@ -413,13 +425,13 @@ def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
     0 where the sets show different people. Sets show the same people if their clusters have the
     same names.
     """
-    # Outcomes with ``how`` = "none" have no moves.
+    # An outcome without an interval (``how`` is "none") has no moves.
     moving = [outcome for outcome in outcomes if len(outcome.moves)]
-    groups_of_people = {tuple(outcome.clusters) for outcome in moving}  # distinct ones
+    groups_of_people = {tuple(outcome.clusters) for outcome in moving}  # equal ones count once
     if len(groups_of_people) != 1 or len(moving) < 2:
         return Spread(0.0, 1)
     moves = np.array([outcome.moves for outcome in moving])  # (sets, m)
-    covariances = moves @ moves.T  # (sets, sets)
+    covariances = moves @ moves.T  # (sets, sets), the variances of the sets on the diagonal
     is_of_two = ~np.eye(len(moves), dtype=bool)
     covariance = covariances[is_of_two].mean()
     degrees = outcomes[0].over_videos.degrees
@@ -541,7 +553,7 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
 
 
 def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
-    """The mean, its error and degrees of freedom without each of the seeds.
+    """For each seed (value, error, degrees), (3,), of the mean over the other seeds.
 
     Empty with two seeds or one: at least two must be left for a variance over seeds.
     """

@@ -45,7 +45,7 @@ KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": 
 KEYS = tuple(KEY_TYPES)
 # Tables of categories are sorted and compared several times as fast as those of texts.
 CATEGORIES = {"video": "category", "cluster": "category", "method": "category"}
-MOST_MISSING = 0.01  # of the frames of a test set, another tool may lack
+MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score of another tool
 # Of a test set: its version, how its videos are compressed, pairs of methods to be compared, and
 # how its faces were cut.
 TEST_SET_METADATA = ("fingerprint", "compression", "contrasts", "crop")
@@ -82,7 +82,7 @@ class StoredRun:
 
     @property
     def train_set(self) -> str:
-        """As the profile names it: ``bed-{seed}`` where each seed has its own training set."""
+        """The training set as the profile names it: ``bed-{seed}`` where each seed has its own."""
         return self.record.get("train_set", self.parameters["train_set"])
 
     @property
@@ -102,7 +102,7 @@ class StoredRun:
 
     @property
     def detector(self) -> dict[str, Any]:
-        """Title, notebook, published name, and the published defaults."""
+        """The paper's names, see :class:`dfnb.papers.contract.Paper`, and its ``defaults``."""
         return self.record["detector"]
 
 
@@ -147,9 +147,10 @@ def test_set_path(folder: Path, name: str) -> Path:
 
 
 def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
-    """The runs with scores in a report's ``folder``, each with its roles."""
+    """The runs with scores in a report's ``folder``, sorted by id, each with its roles."""
     runs = []
-    for path in sorted(folder.glob("scores/*.parquet")):
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    for path in sorted(folder.glob("scores/[!.]*.parquet")):
         if "@" not in path.stem:  # not an addition of a notebook
             metadata = read_metadata(path)
             run = StoredRun(path.stem, metadata["record"])
@@ -222,9 +223,10 @@ def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFram
 def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a score file for a table; adds its frames to the stored test set.
 
-    In place of :data:`KEYS` they have ``frame_row``. ``score`` is left out: log-odds give it. So
-    that files are small, log-odds are rounded to multiples of LOG_ODDS_STEP, and measures to
-    MEASURE_DIGITS decimals, which is finer.
+    They have the columns of the condition, ``log_odds`` and measures; in place of :data:`KEYS` they
+    have ``frame_row``, the frame's place in the stored test set. ``score`` is left out: log-odds
+    give it. So that files are small, log-odds are rounded to multiples of LOG_ODDS_STEP, and
+    measures to MEASURE_DIGITS decimals, which is finer.
     """
     keys = table[list(KEYS)].astype(KEY_TYPES)
     frames = _extended_test_set(folder, condition.test_set, keys, table.attrs)
@@ -267,7 +269,7 @@ def _extended_test_set(
 
 def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
     """Remove scores and weights of the runs that ``new`` replaces, see :func:`write_scores`."""
-    purpose = itemgetter("paper", "train_set", "seed")
+    purpose = itemgetter("paper", "train_set", "seed")  # other settings are not compared
     for run, roles in _runs_with_roles(folder):
         is_same_purpose = purpose(run.parameters) == purpose(new.parameters)
         if run.id != new.id and is_same_purpose and set(roles).intersection(new_roles):
@@ -311,11 +313,11 @@ class Report:
         """
         detectors = self._our_detectors()
         names = [detector.name.casefold() for detector in detectors]
-        for folder in sorted(self.folder.glob("other/[!.]*/")):
+        for folder in sorted(self.folder.glob("other/[!.]*/")):  # all folders but hidden ones
             tool = check_title(folder.name, folder)
             if tool.casefold() in names:  # names that differ in capitals alone would be mixed up
                 raise DfnbError(f"{folder} has the name of a detector of this report; rename it")
-            for path in folder.glob("*.csv"):
+            for path in folder.glob("[!.]*.csv"):
                 if not test_set_path(self.folder, path.stem).exists():
                     raise DfnbError(f"{path} has the name of no test set of this report; rename it")
             detectors.append(Detector(tool))
@@ -327,7 +329,7 @@ class Report:
         They are in the order of its score files.
         """
         if not detector.runs:
-            paths = sorted(self.folder.glob(f"other/{detector.name}/*.csv"))
+            paths = sorted(self.folder.glob(f"other/{detector.name}/[!.]*.csv"))
             return [Condition(path.stem) for path in paths]
         conditions = {}  # a set that keeps its order: only the keys are used
         for run in detector.runs:
@@ -457,6 +459,7 @@ class Report:
         the first by name. On that test set itself, the threshold has no interval.
         """
         scored = [condition.test_set for condition in self.conditions(Detector(tool))]
+        # In the order of the grid; those that it lacks follow by name.
         in_order = [*self.grid.get("test_sets", []), *scored]
         first = next(name for name in in_order if name in scored)
         table = self._table_of_tool(tool, test_set)
@@ -475,13 +478,29 @@ class Report:
         return table
 
 
+def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
+    """The detector of runs that have this role and differ in their seed alone.
+
+    A variant of STANDING_ALONE becomes a main detector: it has neither ablation nor variant.
+    """
+    first = runs[0]
+    name = first.detector["title"]  # of the paper
+    if ablation == STANDING_ALONE:
+        name = variant
+        ablation = ""
+        variant = ""
+    elif ablation:
+        name = f"{name}, {ablation}: {variant}"
+    return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))
+
+
 # ---------------------------------------------------------------- other tools
 
 
 def exported_id(fingerprint: str, *unit: Any) -> str:
-    """The name of a video, or of a (video, track, frame), by which nobody sees what it shows.
+    """An opaque name of a video, or of a (video, track, frame): it does not show the label.
 
-    ``fingerprint``: of its test set. 16 hexadecimal digits.
+    ``fingerprint`` is that of the test set. The name has 16 hexadecimal digits.
     """
     return digest([fingerprint, *unit], 16)
 
@@ -508,7 +527,7 @@ def tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.Data
             table = table[table["test_set"] == test_set]
         # An exported id becomes our name; what is no such id is our name already.
         table = table.assign(video=table["video"].map(name_of_id).fillna(table["video"]))
-        # A frame gets a score if all of these columns agree that the CSV has.
+        # A row of the CSV is the score of the frames with which it agrees in these columns.
         shared = [name for name in ("video", "track", "frame", "label") if name in table]
         keys = frames[list(KEYS)].astype(KEY_TYPES)
         scored = keys.merge(
@@ -527,16 +546,3 @@ def tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.Data
         )
     scored.attrs = frames.attrs
     return scored
-
-
-def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
-    """The detector of runs that have this role and differ in their seed alone."""
-    first = runs[0]
-    name = first.detector["title"]  # of the paper
-    if ablation == STANDING_ALONE:
-        name = variant
-        ablation = ""
-        variant = ""
-    elif ablation:
-        name = f"{name}, {ablation}: {variant}"
-    return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))

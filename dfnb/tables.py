@@ -20,7 +20,7 @@ from dfnb.settings import Closed, read_yaml
 from dfnb.statistics import holm
 from dfnb.store import Detector, StoredRun
 
-# Of the claims; a verdict follows from its own p, such as "p worse, Holm".
+# Columns of dfnb.claims.judge: a verdict follows from one p, such as "worse" from "p worse, Holm".
 FINDINGS = ["ours", "verdict", "p, Holm", "p worse, Holm", "p small, Holm"]
 MANIFEST = Path(__file__).with_suffix(".yaml")
 DECLARED = read_yaml(MANIFEST)  # its head explains the keys
@@ -59,12 +59,12 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
     for detector in detectors:
         if detector.variant in ("", results.MAIN):  # "": a main detector or another tool
             continue
-        # Each further variant of an ablation makes the same entries again, under the same names.
+        # All variants of an ablation make the same entries under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            # "": also the main detector, with which variants are compared if there is no MAIN.
+            # "" is that of the main detector, with which variants are compared without a MAIN.
             "ablation": ["", detector.ablation],
-            # The variants and the detectors that are subtracted, on test sets of variants.
+            # Only the variants, the detectors that are subtracted, and the variants' test sets.
             "detector": [*rows["detector"], *rows["minus"]],
             "test_set": list(rows["test_set"]),
         }
@@ -76,7 +76,7 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
             "where": {**variants["where"], "paper": detector.paper},
         }
         prefix = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
-        for ending, values in DECLARED["ablations"].items():  # ending of the name -> fields
+        for ending, values in DECLARED["ablations"].items():  # ending of the table's name -> fields
             if "by_method" in ending and not run.parameters["seen_methods"]:
                 continue  # the training saw all methods: none of them is unseen
             entries[prefix + ending] = {
@@ -106,7 +106,7 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
     averaged = ", ".join(table["mean_over"].unique()).split(", ")  # the test sets of all means
-    kinds = [
+    kinds = [  # np.select takes the first that is true
         table["mean_over"] != "",
         table["within"],
         table["test_set"].isin(averaged) & (table["train_set"] != ""),
@@ -129,7 +129,8 @@ def _sanity_verdicts(table: pd.DataFrame) -> pd.Series:
     # Older reports have further measures. These have no limit: NaN, which no value reaches.
     limits = tested["metric"].map(metrics.SANITY_LIMITS).astype(float)
     tested["verdict"] = np.where(tested["value"] >= limits, "fails", "passes")
-    return tested.groupby(["detector", "map"])["verdict"].min()  # "fails" comes first
+    # One "fails" decides, because it sorts before "passes".
+    return tested.groupby(["detector", "map"])["verdict"].min()
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -165,11 +166,12 @@ def cell(row: Mapping[str, Any]) -> str:
 
 
 def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-    """Rows as a table of texts ``value [low, high]``, in the order of the results.
+    """Rows of the :func:`extended` results as a table of texts ``value [low, high]``.
 
-    Without ``spec.columns`` the rows are differences, and the table is a list of them.
+    ``spec.index`` names the lines and ``spec.columns`` the columns; both are in the order of the
+    results. Without ``spec.columns`` the rows are differences, and the table is a list of them.
     """
-    if rows.empty:  # then there may be no spec
+    if rows.empty:  # then ``spec`` may be None, see Report.table
         return pd.DataFrame()
     # Measures get their titles, by regex: a name is also part of a longer one, as "constant iou".
     rows = rows.replace({"metric": metrics.LOCALISATION}, regex=True)
@@ -187,9 +189,10 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 
 
 def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """One difference per row, with a verdict, its p value, and p after Holm's correction.
+    """One difference per row as text, with its p value, p after Holm's correction, and a verdict.
 
-    The correction is for the number of ``rows``, which have ``text``, the value with its interval.
+    ``rows`` have the lines' names as the index, and ``text``, the value with its interval. Holm's
+    correction is for the number of rows. The last column is ``seeds``, the number of seeds.
     """
     p = rows["p"].to_numpy()
     columns = {
@@ -202,9 +205,9 @@ def _list_of_differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
-    """Whether the interval of each difference is above zero or below zero; else "undecided".
+    """Whether the interval of each difference is "above zero" or "below zero"; else "undecided".
 
-    So are differences without an interval (NaN).
+    Differences without an interval (NaN) are undecided, too.
     """
     is_decided = [differences["low"] > 0, differences["high"] < 0]
     verdict = np.select(is_decided, ["above zero", "below zero"], "undecided")
@@ -217,6 +220,7 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 def provenance(rows: pd.DataFrame, profile: str) -> str:
     """How the numbers of these rows were made, in sentences for a caption."""
     has_collapsed = rows["collapsed"].str.match("[1-9]")  # as "1 of 5", not "0 of 5"
+    # As "5 of 5": \1 is the first number again.
     all_collapsed = has_collapsed & rows["collapsed"].str.fullmatch(r"(\d+) of \1")
     collapsed = rows["collapsed"] + " of " + rows["detector"]
     texts_by_name = {
@@ -246,10 +250,10 @@ def provenance(rows: pd.DataFrame, profile: str) -> str:
 
 
 def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
-    """Each test set of the rows: version, number of units, compression, frames per video, crop.
+    """Each test set of the rows, at each level, in words for a caption.
 
-    A row of one manipulation method covers a part of a test set only. So the row with most units
-    gives the numbers.
+    A row of one manipulation method covers a part of a test set only. So the numbers are those of
+    the row with most units.
     """
     of_one_set = rows[rows["mean_over"] == ""].dropna(subset="n")  # no n: no number
     most_units_first = of_one_set.sort_values("n", ascending=False)
@@ -414,10 +418,11 @@ class Report:
         Detectors that learned nothing are in the table alone.
         """
         rows = self.rows(name).dropna(subset="value")
-        rows = rows[~rows["collapsed"].str.fullmatch(r"(\d+) of \1")]
+        rows = rows[~rows["collapsed"].str.fullmatch(r"(\d+) of \1")]  # not "5 of 5"
         if rows.empty:
             return NOTHING
         rows = rows.query("metric == metric.iloc[0]")  # the table may have several
+        # The name of a function of dfnb.figures, and two columns of the results.
         draw, across, down = self.tables[name].draw
         figure = getattr(figures, draw)(rows, across, down)
         paths = figures.save(figure, self.profile, name, self.caption(name))

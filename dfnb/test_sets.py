@@ -1,4 +1,4 @@
-"""The frames that are scored of a test set, and what reports keep of it. No torch is needed."""
+"""Which frames of a test set are scored, and what reports keep about it. No torch is needed."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import pandas as pd
 
 from dfnb.data.frames import identity, load_frames, select, thinned
 
-TEST_FRAMES = 32  # of each test video, evenly spaced, at most: as in DeepfakeBench
+TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 
 
 def load(name: str) -> pd.DataFrame:
     """The test split of a dataset as a frames table, thinned to TEST_FRAMES per video.
 
-    Its ``attrs`` have :func:`metadata`, too; the ``fingerprint`` is that of reports.
+    :func:`metadata` is added to its ``attrs``: their ``fingerprint`` is then the one that reports
+    compare, see :func:`dfnb.data.frames.identity`.
     """
     frames = thinned(select(load_frames(name), "test"), TEST_FRAMES)
     frames.attrs.update(metadata(frames))
@@ -20,7 +21,7 @@ def load(name: str) -> pd.DataFrame:
 
 
 def metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """What the store keeps about the dataset of some frames: ``store.TEST_SET_METADATA``."""
+    """What reports keep about the test set of a frames table: ``store.TEST_SET_METADATA``."""
     record = frames.attrs["record"]
     return {
         "fingerprint": identity(record),
@@ -30,11 +31,14 @@ def metadata(frames: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _crop(frames: pd.DataFrame, settings: dict[str, Any]) -> str:
-    """How the frames were cut, for captions; ``settings``: those that the dataset was made with."""
+def _crop(frames: pd.DataFrame, made_with: dict[str, Any]) -> str:
+    """How the frames were cut, for captions.
+
+    ``made_with``: the parameters in the record of the dataset.
+    """
     if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
         return "crops as delivered"
-    # The setting ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark
-    # has no such setting: a face fills the frames that it draws, and nothing is cut.
-    cut = f"face box × {settings['scale']}" if "scale" in settings else "uncut"
-    return f"{cut}, {settings['size']} pixels"
+    # ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark has no such
+    # parameter: a face fills the frames that it draws, and nothing is cut.
+    cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
+    return f"{cut}, {made_with['size']} pixels"
