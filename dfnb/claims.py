@@ -62,7 +62,7 @@ class Content(Closed):
     registered: str
     datasets: dict[Name, list[str]] = Field({})
     assumed: dict[str, str] = Field({})
-    claims: list[Claim]
+    claims: list[Claim] = Field(min_length=1)
 
 
 def content(name: str = "claims") -> Content:

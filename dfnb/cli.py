@@ -133,7 +133,9 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{image.name}-{detector.id}.png")  # in the current folder
+        earlier = sum(row["file"].name == image.name for row in rows)  # files of the same name
+        number = f"-{earlier + 1}" if earlier else ""
+        panel = Path(f"{image.name}{number}-{detector.id}.png")  # in the current folder
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
@@ -275,7 +277,8 @@ def prepare(
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     # Profiles and tables take a dataset of such a name for the one that data_manifest/ describes.
-    if source != name and (files.find("data_manifest") / f"{name}.yaml").is_file():
+    described = [*files.dataset_names("synth"), *files.dataset_names("real")]
+    if source != name and name in described:
         raise DfnbError(
             f"data_manifest/ has a dataset {name}, so yours needs another name: "
             f"dfnb prepare {source} NAME"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfnb import page, store, test_sets
 from dfnb.files import report_folder, slug, write_json
-from dfnb.settings import DfnbError
+from dfnb.settings import DfnbError, check_title
 from dfnb.store import KEYS, Condition
 
 
@@ -25,6 +25,10 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
     if len({path.stem for path in paths}) < len(paths):
         raise DfnbError("two files have the same name, which is that of their detector; rename one")
     compared = store.Report(source) if source else None
+    taken = [detector.name.casefold() for detector in compared.detectors()] if compared else []
+    for path in paths:
+        if check_title(path.stem, path).casefold() in taken:
+            raise DfnbError(f"{path} has the name of a detector of report {source}; rename it")
     tables = {}
     for name in names:
         frames = compared.test_set(name) if compared else test_sets.load(name)

@@ -123,13 +123,16 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
     items = [data] if isinstance(data, (str, Path)) else list(data)
     if not items:
         raise DfnbError("there is nothing to score: data is empty")
+    are_paths = isinstance(items[0], (str, Path))
+    if detect and not are_paths:
+        raise DfnbError("arrays are crops of faces already; give paths, or leave out detect=True")
     if detect:
         # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
         crop = model.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
         # "" stands for the current folder; these paths are absolute.
         return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))
-    if isinstance(items[0], (str, Path)):
+    if are_paths:
         return StoredFrames(unlabelled(items), Pixels(""))
     return StoredFrames(unlabelled(range(len(items))), Arrays(items))
 

@@ -65,6 +65,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
         (("prepare", "mine", "dfdc"), "data_manifest/ has a dataset dfdc"),
+        (("prepare", "mine", "world-01"), "data_manifest/ has a dataset world-01"),
         (("prepare", "videos/dfdc"), "another name: dfnb prepare videos/dfdc NAME"),
         (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],
@@ -125,6 +126,10 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     table = pd.read_csv("scores.csv")
     assert table["file"].tolist() == ["a.PNG", "b.jpg"] and table["frames"].tolist() == [2, 2]
     assert table["score"].between(0, 1).all()
+    (own_home / "more").mkdir()
+    (own_home / "more/b.jpg").write_bytes(b"")
+    output_of("score", "b.jpg", "more/b.jpg", "--run", run.id)
+    assert (own_home / f"b.jpg-2-{run.id}.png").exists()  # a panel of its own
     (own_home / "empty").mkdir()
     assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):

@@ -208,3 +208,16 @@ def test_a_bad_file_is_explained_in_one_sentence(stored, change, problem):
         judge([path, path], [A])
     with pytest.raises(DfnbError, match="no finished dataset"):
         judge([path], [A])
+
+
+def test_a_refused_file_does_not_cost_the_report_of_before(stored):
+    path = scores_of(stored / "mine.csv", [A])
+    page = judge([path], [A], "hand")
+    for name in ("Baseline.csv", "<b>.csv"):
+        other = path.with_name(name)
+        other.write_bytes(path.read_bytes())
+        with pytest.raises(DfnbError, match=r"name of a detector|title"):
+            judge([path, other], [A], "hand")
+    with pytest.raises(DfnbError, match="name of a detector of report judged-mine"):
+        judge([path], [A], "judged-mine")
+    assert page.exists()

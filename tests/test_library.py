@@ -119,6 +119,8 @@ def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
     whole = dfnb.predict(redness, picture)["score"][0]
     assert table["score"].min() > whole + 0.05  # a crop is redder than the picture
     assert len(dfnb.predict(run, clip, detect=True)) == 8
+    with pytest.raises(DfnbError, match="crops of faces already"):
+        dfnb.predict(run, [np.zeros((9, 9, 3), "uint8")], detect=True)
     table["label"] = [0] + 8 * [1]
     assert dfnb.auc(table).clusters == 2
 
