@@ -64,7 +64,7 @@ def train(
             before = settings.before()
             if before is not None:
                 start = train(paper, train_set, before, seed, **options)
-            _train(folder, parameters, settings, start)
+            _launch(folder, parameters, settings, start)
     return Run.open(folder.name)
 
 
@@ -92,7 +92,8 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    # The authors' weights are not trained: the one "epoch" only scores the validation split.
+    # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
+    # validation split.
     if settings.released:
         settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
         weights = released_weights.start(settings.released, papers.module(paper))
@@ -140,7 +141,7 @@ def run_id(parameters: dict[str, Any]) -> str:
     return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 
 
-def _train(
+def _launch(
     folder: Path,
     parameters: dict[str, Any],
     settings: Settings,
