@@ -358,8 +358,8 @@ def prepare_video(
                 content = use_crops(video, folder)
             else:
                 content = cut_faces(video, settings, detector)
-        except (Unusable, cv2.error) as error:
-            if video.mask or not video.mask_file:
+        except (Unusable, cv2.error) as error:  # cv2.error: OpenCV refuses a picture
+            if video.mask or not video.mask_file:  # no original was used
                 return {"reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
@@ -578,7 +578,7 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
+def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
@@ -587,13 +587,13 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
 
     Args:
         path: An image or a video.
-        crop: ``Run.faces``; its ``size`` and ``scale`` are used, if it has them, so that the
-            picture is cut like the training set.
+        faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
+            same ``size`` and ``scale``, if it has them, else by the defaults.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    geometry = {name: crop[name] for name in ("size", "scale") if name in crop}
+    geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():
