@@ -147,18 +147,19 @@ def _launch(
     settings: Settings,
     start: Run | None,
 ) -> None:
-    """Train in this process or, on several devices, in one process per device.
+    """Check the batch size and the frames, write ``config.json``, and run a :class:`Trainer`.
 
-    ``start`` is the finished run of the previous phase; None: there is none.
+    It trains in this process or, on several devices, in one process per device. ``start`` is the
+    finished run of the previous phase; None: there is none.
     """
     devices = parameters["devices"]
     size = settings.batch_size
     # A frame's images, and a fake and its original, stay on one device.
-    together = settings.images_per_frame * (2 if settings.pairs else 1)
-    if size % (devices * together):
+    images_together = settings.images_per_frame * (2 if settings.pairs else 1)
+    if size % (devices * images_together):
         raise DfnbError(
             f"batch_size {size} gives {devices} devices unequal shares; it must be a multiple of "
-            f"{devices * together}"
+            f"{devices * images_together}"
         )
     splits = _splits(parameters, settings, start)
     write_json(folder / "config.json", parameters)
