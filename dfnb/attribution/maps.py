@@ -1,4 +1,4 @@
-"""Attribution maps: which pixels of a frame speak for fake, each (h, w) with values in [0, 1].
+"""Attribution maps, (h, w) in [0, 1], one per frame: which pixels speak for fake.
 
 A map's height and width are those of the input images (H, W), except where a paper's own network
 makes the map: then they can be smaller.

@@ -211,8 +211,8 @@ def dataset_record(name: str | Path) -> dict:
 def faces_of(name: str | Path) -> dict[str, Any]:
     """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
 
-    ``size`` is the side of a crop in pixels, ``scale`` that side in sides of the face box; a face
-    that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
+    ``size`` is the side of a crop in pixels; ``scale``, side of a crop / longer side of the face; a
+    face that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
     """
     made_with = dataset_record(name)["parameters"]
     cut = {key: made_with[key] for key in ("size", "scale") if key in made_with}

@@ -84,8 +84,8 @@ class Video:
             )
 
     @property
-    def mask_file(self) -> Path | None:
-        """The video that gives the forged region: the mask, else the original, or None."""
+    def region_file(self) -> Path | None:
+        """The video that gives the forged region: the mask, else the original; None: unknown."""
         return self.mask or (self.original if self.difference else None)
 
 

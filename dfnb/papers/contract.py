@@ -213,7 +213,7 @@ class Settings(Closed):
         ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
         schedule make a step.
         """
-        groups = network.parameter_groups(self.weight_decay)  # with weight decay for each
+        groups = network.parameter_groups(self.weight_decay)  # dicts of weights and their decay
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":
