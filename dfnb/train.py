@@ -64,7 +64,7 @@ def train(
             before = settings.before()
             if before is not None:
                 start = train(paper, train_set, before, seed, **options)
-            _train(folder, parameters, settings, start)
+            _launch(folder, parameters, settings, start)
     return Run.open(folder.name)
 
 
@@ -92,7 +92,8 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    # The authors' weights are not trained: the one "epoch" only scores the validation split.
+    # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
+    # validation split.
     if settings.released:
         settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
         weights = released_weights.start(settings.released, papers.module(paper))
@@ -140,24 +141,25 @@ def run_id(parameters: dict[str, Any]) -> str:
     return f"{paper}-{parameters['train_set']}-s{parameters['seed']}-{hashed}"
 
 
-def _train(
+def _launch(
     folder: Path,
     parameters: dict[str, Any],
     settings: Settings,
     start: Run | None,
 ) -> None:
-    """Train in this process or, on several devices, in one process per device.
+    """Check the batch size and the frames, write ``config.json``, and run a :class:`Trainer`.
 
-    ``start`` is the finished run of the previous phase; None: there is none.
+    It trains in this process or, on several devices, in one process per device. ``start`` is the
+    finished run of the previous phase; None: there is none.
     """
     devices = parameters["devices"]
     size = settings.batch_size
     # A frame's images, and a fake and its original, stay on one device.
-    together = settings.images_per_frame * (2 if settings.pairs else 1)
-    if size % (devices * together):
+    images_together = settings.images_per_frame * (2 if settings.pairs else 1)
+    if size % (devices * images_together):
         raise DfnbError(
             f"batch_size {size} gives {devices} devices unequal shares; it must be a multiple of "
-            f"{devices * together}"
+            f"{devices * images_together}"
         )
     splits = _splits(parameters, settings, start)
     write_json(folder / "config.json", parameters)

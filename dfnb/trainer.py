@@ -33,7 +33,7 @@ from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
 
 CHECKPOINT_S = 300  # seconds between checkpoints
-TIMED_STEPS = 10  # after them the time left is printed
+TIMED_STEPS = 10  # after so many steps of the first epoch, the time left is printed first
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -73,8 +73,8 @@ class Progress:
 class Trainer:
     """The training of one run: made by the process that starts it, called by each that trains.
 
-    On several devices it is pickled for the other processes, so all but its attributes is made in
-    :meth:`set_up`.
+    On several devices it is pickled for the other processes. So its attributes are plain data, and
+    :meth:`set_up` makes the network and all else that trains in each process.
 
     Attributes:
         folder: Of the run.
@@ -120,7 +120,7 @@ class Trainer:
         self.makes_samples = self.splits["val"]["label"].nunique() == 1
         self.progress = Progress()
         self.sampler = self._sampler()
-        self.steps = len(self.sampler)  # per epoch, because nothing is skipped before _load
+        self.steps = len(self.sampler)  # per epoch; train_epoch later skips some
         data = FrameDataset(self.splits["train"], self.settings, self.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         network = self._initial_network()
@@ -143,7 +143,7 @@ class Trainer:
         self.parts = [self.network, self.scheduler, *self.optimisers]
 
     def _sampler(self) -> EpochSampler:
-        """The order of the epochs; on several devices, the part of it that this one sees."""
+        """The batches of an epoch in their order; on several devices, this one's share of each."""
         sampler = EpochSampler(self.splits["train"], self.settings, self.seed)
         if sampler.unpaired:
             self._print(f"{sampler.unpaired} fake frames without their original are left out")
@@ -168,7 +168,7 @@ class Trainer:
         ones. So frozen weights that are equal in both are pretrained.
         """
         if all(weights.requires_grad for weights in network.parameters()):
-            return {}
+            return {}  # nothing is frozen: a second network is not needed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("frozen", self.seed))
             other_weights = self.paper.Network(self.settings).state_dict()
@@ -179,7 +179,7 @@ class Trainer:
         return frozen
 
     def _stored_weights(self) -> dict[str, Tensor]:
-        """The weights of the network but for those that the start gives again."""
+        """The weights of the network without ``self.frozen``, which every start loads again."""
         weights = self.network.state_dict()
         return {name: tensor for name, tensor in weights.items() if name not in self.frozen}
 
@@ -219,13 +219,13 @@ class Trainer:
         first device's share of the batch.
         """
         progress = self.progress
-        number = progress.epoch * self.steps + progress.step  # of the step, in the whole training
-        batch = self._batch(batch, number)
-        losses = self._backward(batch, number)
+        global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
+        batch = self._batch(batch, global_step)
+        losses = self._backward(batch, global_step)
         moved = self.network.moved()
         if moved is not None:  # the paper wants the gradient at other weights, as SAM does
             with moved:  # clears the first gradient and moves the weights; puts them back at exit
-                self._backward(batch, number)
+                self._backward(batch, global_step)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
@@ -234,17 +234,17 @@ class Trainer:
         for name, value in losses.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
-    def _batch(self, tensors: dict[str, Tensor], number: int) -> Batch:
+    def _batch(self, tensors: dict[str, Tensor], global_step: int) -> Batch:
         """A batch on the device, its images mixed with the probability that the settings state.
 
-        ``number`` is that of the step in the whole training, which seeds the draws.
+        ``global_step``, the number of the step in the whole training, seeds the draws.
 
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
         tensors = self.fabric.to_device(tensors)
         batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
-        draw = rng("mixup", self.seed, number, self.fabric.global_rank)
+        draw = rng("mixup", self.seed, global_step, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -254,10 +254,13 @@ class Trainer:
         mixture = weight * image + (1 - weight) * image[partner]
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
-    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Add the gradients of a batch's losses to the present ones; returns the losses."""
+    def _backward(self, batch: Batch, global_step: int) -> dict[str, Tensor]:
+        """Compute a batch's losses and add their gradients to those of the weights.
+
+        Returns the losses by name. ``global_step`` seeds dropout.
+        """
         # The seed is that of the step, so that a second pass drops the same units as the first.
-        torch.manual_seed(torch_seed("dropout", self.seed, number, self.fabric.global_rank))
+        torch.manual_seed(torch_seed("dropout", self.seed, global_step, self.fabric.global_rank))
         losses = self.step_module(batch)
         self._check_finite(losses["total"].item(), "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.
@@ -265,6 +268,7 @@ class Trainer:
         return losses
 
     def _check_finite(self, value: float, what: str) -> None:
+        """Raise :class:`DfnbError` unless the value is finite; the message calls it ``what``."""
         if not math.isfinite(value):
             raise DfnbError(
                 f"{self.folder}: the {what} is no longer finite in epoch "
@@ -276,7 +280,8 @@ class Trainer:
     def end_epoch(self) -> None:
         """Judge the weights, begin the next epoch, and save.
 
-        The first process judges alone; the others wait for it in their next step.
+        The first process judges alone. The others wait for it in their next step, in which DDP
+        averages the gradients of all.
         """
         progress = self.progress
         if self.fabric.is_global_zero:
@@ -292,6 +297,7 @@ class Trainer:
 
         progress = self.progress
         epoch = progress.epoch + 1
+        # With a seed, predict scores the samples that the paper makes; without, the stored frames.
         seed = self.seed if self.makes_samples else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)

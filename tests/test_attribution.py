@@ -215,7 +215,7 @@ def test_tokens_and_channels_that_come_last_are_put_on_their_grid(name):
     if features.ndim == 3:
         tokens = torch.full((1, 5, features.shape[2]), 100.0)  # a class token and registers
         features = torch.cat([tokens, features], 1)
-    grid = maps.as_map(features, image.shape, backbones.patch_side(model))
+    grid = maps.as_feature_map(features, image.shape, backbones.patch_side(model))
     strength = nn.functional.adaptive_avg_pool2d(grid.square().sum(1), 6)[0]
     assert strength.argmax() == 1 * 6 + 4 and strength.count_nonzero() == 1
 

@@ -20,8 +20,8 @@ def visible_gpus() -> list[str]:
     if "SLURM_JOB_ID" in os.environ:
         return []
     devices = list(Path("/dev").glob("nvidia[0-9]*"))
-    everything = ",".join(map(str, range(len(devices))))  # CUDA counts from 0, whatever their names
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", everything)
+    all_names = ",".join(map(str, range(len(devices))))  # CUDA counts from 0, whatever the files
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", all_names)
     # Empty or -1 means that no GPU is visible.
     return [name for name in names.split(",") if name not in ("", "-1")]
 
@@ -29,15 +29,16 @@ def visible_gpus() -> list[str]:
 def lock(gpu: str) -> bool:
     """Lock a GPU for this process and the command that replaces it (``exec``).
 
-    Returns False where it is locked already, by another process or by this one. The file stays
-    open: the system frees the lock when the last process that has it open ends.
+    Returns whether it did: not where it is locked already, by another process or by this one. The
+    file stays open: the system frees the lock when the last process that has it open ends.
     """
-    file = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)  # Snakemake starts jobs in the home
-    os.set_inheritable(file, True)  # else ``exec`` would close it
+    # Relative: Snakemake starts jobs in the home.
+    descriptor = os.open(f"runs/.gpu-{gpu}", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(descriptor, True)  # else ``exec`` would close it
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(file)
+        os.close(descriptor)
         return False
     return True
 
@@ -52,17 +53,17 @@ def main(count: int, command: list[str]) -> None:
         if count > len(gpus):
             sys.exit(f"{count} GPUs are needed and there are {len(gpus)}; lower devices")
         Path("runs").mkdir(exist_ok=True)
-        own = []
+        locked = []
         with Path("runs/.gpus").open("wb") as turn:
             # One process collects GPUs at a time: two could wait for ever, each for the GPUs of the
             # other.
             fcntl.flock(turn, fcntl.LOCK_EX)
-            while len(own) < count:
-                time.sleep(0.1)
-                for gpu in gpus:  # also those in ``own``, which are locked, so none comes twice
-                    if len(own) < count and lock(gpu):
-                        own.append(gpu)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            while len(locked) < count:
+                time.sleep(0.1)  # between two looks at the GPUs
+                for gpu in gpus:  # lock refuses those that are in ``locked`` already
+                    if len(locked) < count and lock(gpu):
+                        locked.append(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(locked)
     os.execvp(command[0], command)
 
 

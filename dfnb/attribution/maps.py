@@ -1,4 +1,4 @@
-"""Attribution maps: which pixels of a frame speak for fake. A frame has one (h, w) in [0, 1].
+"""Attribution maps, (h, w) in [0, 1], one per frame: which pixels speak for fake.
 
 A map's height and width are those of the input images (H, W), except where a paper's own network
 makes the map: then they can be smaller.
@@ -45,7 +45,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 
     It uses the last feature map computed within ``layer`` that has more than one position and an
     effect on the decision. captum's LayerGradCam gives the same, but needs the name of the layer.
-    What counts as a map: :func:`as_map`.
+    What counts as a feature map: :func:`as_feature_map`.
 
     For the channels A_k (n, h, w) of that feature map and the log-odds s, the map is
     ReLU(sum over k of α_k A_k), where α_k is the mean of ∂s/∂A_k over the positions.
@@ -67,7 +67,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
     if transformer is not None:
         patch = backbones.patch_side(transformer)
         layer = layer or getattr(transformer.blocks[-1], "norm1", transformer.blocks[-1])
-    to_map = partial(as_map, size=images.shape, patch=patch)
+    to_map = partial(as_feature_map, size=images.shape, patch=patch)
     all_features = []  # tensors, in the order in which they are computed
     parts = set((layer or network).modules())  # the layer itself and all within it
 
@@ -92,7 +92,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
             allow_unused=True,  # None instead of an error
         )
         if gradient is not None:  # else these features have no effect on the decision
-            weights = to_map(gradient).mean((2, 3), keepdim=True)  # α_k, eq. 1
+            weights = to_map(gradient).mean((2, 3), keepdim=True)  # (n, channels, 1, 1): α_k, eq. 1
             weighted_sum = (weights * to_map(features)).sum(1, keepdim=True)
             maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
             resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
@@ -113,8 +113,8 @@ def vision_transformer(network: nn.Module) -> nn.Module | None:
     return None
 
 
-def as_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor | None:
-    """What a layer returns as a map (n, channels, s, s) with s > 1; None if it is none.
+def as_feature_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor | None:
+    """A layer's output as a feature map (n, channels, s, s) with s > 1; None where it is not one.
 
     Args:
         features: A map with the channels first or last, (n, s, s, channels), as Swin's; or tokens
@@ -129,7 +129,7 @@ def as_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor |
         if features.shape[1] < side**2:  # too few tokens: not one per patch
             return None
         features = features[:, -(side**2) :].unflatten(1, (side, side))
-    # A first axis other than n: Swin computes attention in windows, several of one image.
+    # The first axis is not n where Swin computes attention: it counts windows, several per image.
     if features.ndim != 4 or len(features) != n:
         return None
     _, first, second, last = features.shape

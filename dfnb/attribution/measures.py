@@ -81,7 +81,7 @@ def measure(
     batch = as_batch(forged, run.settings)  # in the order of frame_maps
     images = batch["image"].to(DEVICE)
     masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W); all False: the frame has no mask
-    mean_mask = run.mean_mask()  # None where no mask is known: then there is no constant map
+    mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
         row = localisation(frame_map, mask, mean_mask)
@@ -143,7 +143,7 @@ def sanity(
     frames: pd.DataFrame,
     name: str,
 ) -> pd.DataFrame:
-    """Whether a map changes when all weights are made random, one row per forged frame.
+    """How much a map changes when all weights are made random, one row per forged frame.
 
     Columns beside :data:`dfnb.store.KEYS`:
 

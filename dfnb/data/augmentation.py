@@ -41,13 +41,13 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
 def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     """Mirror some images (B, C, S, S), then shift all by (B, 2) pixels, to the right and down.
 
-    Which are mirrored says ``is_mirrored`` (B,). A negative shift goes to the left or up. Pixels
+    ``is_mirrored`` (B,) says which are mirrored. A negative shift goes to the left or up. Pixels
     without a source become 0.
     """
     side = images.shape[-1]
     margin = int(shifts.abs().max())
     # A copy with zeros around, also where the margin is 0. So it may be flipped in place.
-    padded = pad(images, [margin] * 4)
+    padded = pad(images, [margin] * 4)  # (B, C, S + 2 margin, S + 2 margin)
     moved = torch.empty_like(images)
     for i, (right, down) in enumerate(shifts.tolist()):
         if is_mirrored[i]:

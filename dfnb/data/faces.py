@@ -105,6 +105,7 @@ class YuNet:
 
 @cache
 def _network(path: str) -> cv2.FaceDetectorYN:
+    """YuNet's network from its file, loaded once per process."""
     cv2.utils.logging.setLogLevel(2)  # 2 shows errors only: OpenCV 5 warns about its own defaults
     return cv2.FaceDetectorYN.create(
         path,

@@ -91,6 +91,7 @@ def write_video(
 
 
 def _bytes_hash(path: Path) -> str:
+    """A hash of a file's bytes, 128 hexadecimal digits."""
     # BLAKE2: on processors without instructions for sha256, that would take a quarter of the time
     # in which a dataset is prepared.
     return hashlib.blake2b(path.read_bytes()).hexdigest()
@@ -210,8 +211,8 @@ def dataset_record(name: str | Path) -> dict:
 def faces_of(name: str | Path) -> dict[str, Any]:
     """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
 
-    ``size`` is the side of a crop in pixels, ``scale`` that side in sides of the face box; a face
-    that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
+    ``size`` is the side of a crop in pixels; ``scale``, side of a crop / longer side of the face; a
+    face that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
     """
     made_with = dataset_record(name)["parameters"]
     cut = {key: made_with[key] for key in ("size", "scale") if key in made_with}
@@ -333,16 +334,16 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     return frames[after > before]
 
 
-def check_classes(frames: pd.DataFrame, split: str, made: bool = False) -> None:
+def check_classes(frames: pd.DataFrame, split: str, makes_other_class: bool = False) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
-    One class is enough when the other is ``made`` from it during training. ``frames`` are those of
-    one split, ``split``, which is only named in the message.
+    One class is enough for a paper that ``makes_other_class`` of it during training. ``frames`` are
+    those of one split, ``split``, which is only named in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
     n_fake = clusters.get(1, 0)
-    fewest = max(n_real, n_fake) if made else min(n_real, n_fake)
+    fewest = max(n_real, n_fake) if makes_other_class else min(n_real, n_fake)
     if fewest < 2:
         raise DfnbError(
             f"{frames.attrs['folder']}: split {split!r} has {n_real} clusters of real frames and "
@@ -446,7 +447,8 @@ def _row_of_array(path: Path, row: int) -> np.ndarray:
         # The second value says whether the order is Fortran's; write_video's arrays have C's.
         (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
         size = math.prod(shape)
-        # range(n) raises IndexError for a row that is not there. SEEK_CUR: from the header's end.
+        # range(n)[row] is ``row``, from the end if negative; it raises IndexError where the array
+        # has no such row. SEEK_CUR: counted from the header's end.
         file.seek(range(n)[row] * size * dtype.itemsize, os.SEEK_CUR)
         return np.fromfile(file, dtype, size).reshape(shape)
 

@@ -378,8 +378,8 @@ class EpochSampler(Sampler[list[Index]]):
             positions = range(start, start + size)
             # This process's share: every world-th frame or, where two stay together, pair. A
             # position is that in the whole order, so draws do not depend on the process.
-            own = [p for p in positions if p // self.together % self.world == self.rank]
-            yield [(self.epoch, position, order[position]) for position in own]
+            share = [p for p in positions if p // self.together % self.world == self.rank]
+            yield [(self.epoch, position, order[position]) for position in share]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
@@ -409,7 +409,8 @@ def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]
     pairs = defaultdict(list)
     unpaired = 0
     for row, frame in enumerate(frames.itertuples()):
-        original = (0, frame.original)  # 0: a real video
+        # 0: a real video. No video has the name "", which is the original of a real frame.
+        original = (0, frame.original)
         if original in rows_by_video:
             candidates = rows_by_video[original]
             nearest = np.abs(numbers[candidates] - frame.frame).argmin()
@@ -427,7 +428,10 @@ def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]
 
 
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
-    """Draw n of the ``rows`` without replacement; when all are drawn, start again with all."""
+    """Draw n of the ``rows`` without replacement; when all are drawn, start again with all.
+
+    ``rows`` are positions in the table (k,) or, of pairs, (k, 2): then n pairs are drawn.
+    """
     orders = [draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))]
     # rows[:0] is empty: concatenate needs an array also when n is 0.
     return np.concatenate([rows[:0], *orders])[:n]

@@ -119,7 +119,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     if chosen.empty:
         # How many frames with a face have a mask; covered is NaN where they have none.
         masked = faces.dropna(subset="covered")["frame"].nunique()
-        brightest = max(image.max() for image in decode(video.mask_file))
+        brightest = max(image.max() for image in decode(video.region_file))
         raise Unusable(
             f"no face under the mask, which {masked} of {len(wanted)} frames have; its largest "
             f"grey level is {brightest}, and pixels above {video.mask_threshold} are forged "
@@ -132,7 +132,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     return {
         "rows": rows,
         "crops": np.stack(chosen["crop"]),
-        "masks": np.stack(chosen["mask"]) if video.mask_file else None,
+        "masks": np.stack(chosen["mask"]) if video.region_file else None,
         "frames": len(wanted),
     }
 
@@ -163,7 +163,8 @@ def find_faces(
     Raises :class:`Unusable` when the mask or original has frames of another size, when it is
     longer than the video, and when the original is shorter. A mask may be shorter.
     """
-    others = decode(video.mask_file) if video.mask_file else ()  # frames of the mask or original
+    # Frames of the mask or the original.
+    others = decode(video.region_file) if video.region_file else ()
     pairs = zip_longest(decode(video.path), others)
     all_faces = []
     last_faces = []  # those of the wanted frame before this one
@@ -171,7 +172,7 @@ def find_faces(
         # After the end of the shorter of both, zip_longest gives None. Its shape () differs from
         # that of any picture, so different lengths are refused, too, unless a mask is the shorter.
         mask_ended = video.mask and other is None
-        if video.mask_file and not mask_ended and np.shape(image) != np.shape(other):
+        if video.region_file and not mask_ended and np.shape(image) != np.shape(other):
             raise Unusable("the mask is longer than the video, or their pictures differ in size")
         if number in wanted:
             mask = forged_region(video, image, other)
@@ -278,7 +279,7 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
         side=people["side"].transform("mean"),
     )
     ranked = ranked.sort_values(["mean_covered", "seen", "side"], ascending=False)
-    if video.mask_file:
+    if video.region_file:
         # People whom the mask only touches are not forged. They are dropped, because frames without
         # the forged face would show one of them under the label fake.
         min_covered = ranked["mean_covered"].max() / 2
@@ -358,8 +359,8 @@ def prepare_video(
                 content = use_crops(video, folder)
             else:
                 content = cut_faces(video, settings, detector)
-        except (Unusable, cv2.error) as error:
-            if video.mask or not video.mask_file:
+        except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
+            if video.mask or not video.region_file:  # the original was not used
                 return {"reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
@@ -473,8 +474,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     # video.crops are pairs of an image and its mask. A missing mask is "", which gives the path of
     # the folder itself: is_file() leaves it out below.
     crops = [video.path / name for name in chain(*video.crops)]
-    # mask_file is the mask or, without one, the original, whose difference gives the mask.
-    files = [video.path, video.mask_file, *crops]
+    # region_file is the mask or, without one, the original, which the fake is compared with.
+    files = [video.path, video.region_file, *crops]
     stamps = []
     for file in files:
         if file and file.is_file():
@@ -578,7 +579,7 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.DataFrame:
+def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a reader's own picture or clip, as a frames table with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
@@ -587,13 +588,13 @@ def prepare_picture(path: str | Path, crop: Mapping, frames: int = 1) -> pd.Data
 
     Args:
         path: An image or a video.
-        crop: ``Run.faces``; its ``size`` and ``scale`` are used, if it has them, so that the
-            picture is cut like the training set.
+        faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
+            same ``size`` and ``scale``, if it has them, else by the defaults.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    geometry = {name: crop[name] for name in ("size", "scale") if name in crop}
+    geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():

@@ -41,8 +41,8 @@ class Rule(Closed):
 
     All texts are templates. From ``label`` on, they give the fields of the same name of
     :class:`dfnb.data.videos.Video`, and ``video`` gives its name. Besides the values of a path and
-    of its row in the list, they may use {path}, {stem} (the file's name without its suffix) and,
-    after the fields ``method`` and ``video``, {method} and {video}.
+    of its row in the list, they may use {path} and {stem} (the file's name without its suffix).
+    ``method`` is filled first, then ``video``: the later templates may use {method} and {video}.
     """
 
     files: str  # the path below the root
@@ -111,9 +111,9 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 video = _completed(video, description)
-                # Crops: each comes as a video of one frame with the path ``root``, and those of one
-                # name are joined. A file that two rules find: the later rule's video is kept, and
-                # the joined ``crops`` are empty.
+                # A key comes again in two cases. Each crop comes as a video of one frame with the
+                # path ``root``: crops of one name are joined. Two rules may also find one file:
+                # then the later rule's video is kept, and both have no ``crops`` to join.
                 key = (video.name, video.path)
                 if key in videos:
                     crops = videos[key].crops + video.crops

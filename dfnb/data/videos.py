@@ -84,8 +84,8 @@ class Video:
             )
 
     @property
-    def mask_file(self) -> Path | None:
-        """The video that gives the forged region: the mask, else the original, or None."""
+    def region_file(self) -> Path | None:
+        """The video that gives the forged region: the mask, else the original; None: unknown."""
         return self.mask or (self.original if self.difference else None)
 
 
@@ -196,6 +196,7 @@ def _sorted_rows(media: Files) -> list[dict[str, Any]]:
         if label == "fake":
             row["method"] = method
             for column in ("mask", "original"):
+                # The first "fake/" is the folder of the label, as SORTED_PATH demands.
                 counterpart = Path(name.replace("fake/", f"{column}/", 1))
                 # None where there is no such file.
                 row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
@@ -244,10 +245,10 @@ def media_in(path: Path) -> list[Path]:
     """The images and videos directly in a folder, by their suffixes; else the path itself."""
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
-    if not found:
+    media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
+    if not media:
         raise DfnbError(f"{path} contains no image or video; name files, or another folder")
-    return found
+    return media
 
 
 def sentences(problems: Problems) -> list[str]:

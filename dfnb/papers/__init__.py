@@ -33,21 +33,21 @@ def modules() -> dict[str, ModuleType]:
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
     # because the home may have changed.
     home.__path__[:] = [str(files.home() / "papers")]
-    found = {}
+    papers = {}
     for package in (__name__, home.__name__):
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
             # A module without PAPER is no paper. PAPER[:2] is the title and the notebook.
             if hasattr(candidate, "PAPER"):
-                for name, other in found.items():
+                for name, other in papers.items():
                     if name == entry.name or set(candidate.PAPER[:2]) & set(other.PAPER[:2]):
                         raise DfnbError(
                             f"{candidate.__file__} has the name, title or notebook of "
                             f"{other.__file__}; give it its own"
                         )
-                found[entry.name] = candidate
+                papers[entry.name] = candidate
     # A notebook's name begins with its number.
-    return dict(sorted(found.items(), key=lambda item: item[1].PAPER.notebook))
+    return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook))
 
 
 def module(paper: str) -> ModuleType:
@@ -66,6 +66,7 @@ def source_digest(paper: str) -> str:
 
 @cache
 def _code_digest(source: str) -> str:
+    """The digest of source code by its syntax tree; the text of a docstring does not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, MAY_HAVE_DOCSTRING) and ast.get_docstring(node) is not None:

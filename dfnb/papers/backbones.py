@@ -187,10 +187,10 @@ def create(
         model = timm.create_model(name, **timm_kwargs)
     patch = patch_side(model)
     if image_size and patch and image_size % patch:
-        down = max(image_size // patch, 1) * patch
+        rounded_down = max(image_size // patch, 1) * patch  # but one patch at least
         raise DfnbError(
             f"{name} cuts an image into patches of {patch} pixels, which do not fill "
-            f"{image_size}; set image_size = {down} or {down + patch}"
+            f"{image_size}; set image_size = {rounded_down} or {rounded_down + patch}"
         )
     model.weights_from = initial.weights_from
     return model

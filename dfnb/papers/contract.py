@@ -161,6 +161,7 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
+        """Refuse mixup with several views, and pairs where the paper makes a class itself."""
         if self.views > 1 and self.mixup_probability:
             raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
         if self.makes_other_class and self.pairs:
@@ -212,7 +213,7 @@ class Settings(Closed):
         ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
         schedule make a step.
         """
-        groups = network.parameter_groups(self.weight_decay)  # with weight decay for each
+        groups = network.parameter_groups(self.weight_decay)  # dicts of weights and their decay
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":

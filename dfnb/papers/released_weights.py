@@ -63,5 +63,6 @@ def our_name(name: str, paper: ModuleType) -> str:
 
 @cache  # asked for each tensor
 def _patterns(paper: ModuleType) -> dict[str, Any]:
+    """``names`` and ``unused`` of the ``.yaml`` beside the paper's file, see above."""
     path = Path(paper.__file__).with_suffix(".yaml")
     return read_mapping(path, parse_yaml, "as names of tensors", "leave the parameter released out")
