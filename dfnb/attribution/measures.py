@@ -157,7 +157,7 @@ def sanity(
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     network = run.network()  # loaded anew, so that randomising it changes no other network
     frame_maps = maps.of(run, forged, name, network)
-    randomise(network)
+    randomise(network.cpu())  # maps.of moved it to the GPU, where there is one
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
     table = forged[list(KEYS)].assign(
