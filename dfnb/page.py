@@ -91,9 +91,12 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     """
     items = defaultdict(list)
     folder = report.store.folder
-    captions = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
-    for path in sorted(captions):
+    # Whatever is saved has a caption file, by which it is found here.
+    caption_files = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
+    for path in sorted(caption_files):
         spec = report.tables.get(path.stem)
+        # Of a declared table its lead alone: the conditions, with which each caption ends, are on
+        # the page once. Other captions are shown as they are.
         item = {"name": path.stem, "caption": spec.lead if spec else path.read_text("utf-8")}
         table = path.with_suffix(".html")
         if table.exists():

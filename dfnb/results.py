@@ -52,7 +52,7 @@ class ResultRow:
     train_set: str = ""  # empty for another tool
     test_set: str = ""  # or CROSS_DATASET_MEAN, the mean over sets that were not trained on
     within: bool = False  # whether the test set is the one trained on, or the profile says so
-    mean_over: str = ""  # the test sets of that mean
+    mean_over: str = ""  # the test sets of that mean, as "a, b"
     range: str = ""  # their lowest and highest value, as text
     method: str = ALL_METHODS  # or one manipulation method, with the same real units
     paired_methods: bool = False  # the test set has every method of every person, and methods are

@@ -96,16 +96,18 @@ def extended(table: pd.DataFrame) -> pd.DataFrame:
 
     - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
       whether the map changes with the network's weights; empty if there was no check;
-    - ``place``: "across" for a cross-dataset mean; "within" for a test set like the one trained on;
-      empty for a test set that enters the mean; else the name of the test set. Other tools have no
-      mean, so their rows have the name;
+    - ``place``: what a table across datasets calls the test set. It is "across" for a cross-dataset
+      mean; "within" for a test set like the one trained on; empty for a test set that enters the
+      mean, because the mean stands for it; else the name of the test set. Other tools have no mean,
+      so their rows have the name;
     - ``contrast``: the detector, without its paper, and what is subtracted;
     - the columns of the published AUC, see :func:`dfnb.claims.with_published`.
     """
     verdict_by_map = _sanity_verdicts(table)
     table = table.join(verdict_by_map, on=["detector", "map"])
     table = table.fillna({"verdict": ""})
-    averaged = ", ".join(table["mean_over"].unique()).split(", ")  # the test sets of all means
+    # mean_over lists test sets as "a, b": joined and divided again, the test sets of all means.
+    averaged = ", ".join(table["mean_over"].unique()).split(", ")
     kinds = [  # np.select takes the first that is true
         table["mean_over"] != "",
         table["within"],

@@ -47,37 +47,33 @@ def colab() -> str:
 
 
 @cache
-def trainings(study: Path) -> dict[str, list[StoredRun]]:
-    """The trainings of a study's main detectors, by the title of the paper."""
-    report = Report(study.name)
-    report.folder = study  # whatever DFNB_HOME is
+def trainings() -> dict[str, list[StoredRun]]:
+    """The trainings of the study's detectors, by the name of the detector."""
+    report = Report(STUDY.name)
+    report.folder = STUDY  # whatever DFNB_HOME is
     return {detector.name: detector.runs for detector in report.detectors()}
 
 
 def expected(title: str) -> str:
     """Cost and number to expect of a detector, from the records of its trainings and a table.
 
-    A detector that the study has not trained yet has those of the withdrawn study.
-
     Args:
         title: The detector's name in the tables.
     """
-    study = STUDY if title in trainings(STUDY) else WITHDRAWN
-    runs = trainings(study).get(title)
+    runs = trainings().get(title)
     if not runs:
         return badge("The study has no numbers of this detector.")
     records = [run.record for run in runs]
     images = records[0]["images_seen"]
     seconds = statistics.median(record["wall_s"] for record in records)
-    source = "" if study == STUDY else " (of the withdrawn study)"
     part = "its second phase took" if records[0]["start"] else "it took"
-    text = (study / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
+    text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
     header, _, *rows = [cells_of(line) for line in text.partition("\n\n")[0].splitlines()]
     measured = next(dict(zip(header, row)) for row in rows if row[0] == title)
     return badge(
         f"**Cost:** {images:,} images per training; {part} {seconds:.0f} s on one thread of a CPU "
         f"(median of {len(runs)}). **To expect:** video AUC {measured['within']} on the dataset "
-        f"of training, {measured['across']} across datasets{source}."
+        f"of training, {measured['across']} across datasets."
     )
 
 

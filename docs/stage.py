@@ -93,7 +93,7 @@ class Site:
             return mark + heading
         folder = posixpath.dirname(name)
         path = posixpath.normpath(posixpath.join(folder, relative))
-        path = MOVED.get(path, path.replace("reports/study/notebooks/", "notebooks/"))
+        path = MOVED.get(path, re.sub("^reports/study(-bed)?/notebooks/", "notebooks/", path))
         if path.startswith("dfnb/") and path.endswith(".py"):
             path = "api/" + path.removesuffix(".py").replace("/", ".") + ".rst"
         elif (CHECKOUT / path).is_dir():
@@ -122,29 +122,32 @@ def stage(folder: Path) -> None:
     for notebook, paper in papers.notebooks().items():
         titles[notebook] = papers.module(paper).PAPER.title
     for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        executed = WITHDRAWN / "notebooks" / path.name
-        if executed.exists():
-            notebook = with_outputs(nbformat.read(executed, as_version=4), notebook)
+        notebook = source = nbformat.read(path, as_version=4)
+        for study in (WITHDRAWN, STUDY):  # the later one counts
+            executed = study / "notebooks" / path.name
+            if executed.exists():
+                notebook = with_outputs(nbformat.read(executed, as_version=4), source, study)
         prepare(notebook, site, f"notebooks/{path.name}")
         add_expectation(notebook, titles.get(path.stem))
         site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
 
 
-def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
-    """The executed notebook under today's title; a note says where its text is an older one."""
+def with_outputs(executed: NotebookNode, source: NotebookNode, study: Path) -> NotebookNode:
+    """The executed notebook of a study under today's title; a note says where its text is older."""
     title, _, _ = source.cells[0].source.partition("\n")
     _, _, text = executed.cells[0].source.partition("\n")
     executed.cells[0].source = f"{title}\n{text}"
     today = {cell.source for cell in source.cells}
     texts = {cell.source for cell in executed.cells if cell.cell_type == "markdown"}
     if not texts <= today:
-        note = (
-            "```{note}\nThis page shows the outputs of the committed study, which is "
-            "[withdrawn](../README.md#the-withdrawn-study) as evidence of the methods' order. It "
-            "ran an earlier version of this notebook: some words differ from today's, and so do "
-            "the numbers by which it refers to other notebooks.\n```"
+        withdrawn = (
+            "This page shows the outputs of the [withdrawn study](../README.md#the-withdrawn-study)"
+            ", which is no evidence of the methods' order. "
         )
+        earlier = (
+            "The study ran an earlier version of this notebook, so some words differ from today's."
+        )
+        note = f"```{{note}}\n{withdrawn if study == WITHDRAWN else ''}{earlier}\n```"
         executed.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="earlier-version"))
     return executed
 

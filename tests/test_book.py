@@ -54,7 +54,7 @@ def test_every_page_is_in_the_contents(site):
 
 
 def test_notebooks_are_executed_and_show_their_parameters_once(checkout, site):
-    for executed in (checkout / "reports" / "study" / "notebooks").glob("*.ipynb"):
+    for executed in (checkout / "reports").glob("study*/notebooks/*.ipynb"):
         cells = nbformat.read(site / "notebooks" / executed.name, as_version=4).cells
         assert any(cell.get("outputs") for cell in cells)
         tags = [set(cell.metadata.get("tags", [])) for cell in cells]

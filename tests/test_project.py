@@ -84,13 +84,13 @@ def test_links_lead_somewhere(checkout):
 
 
 def test_the_committed_report_is_linked_and_whole(checkout, tracked):
-    study = checkout / "reports" / "study"
     readme = (checkout / "README.md").read_text(encoding="utf-8")
-    for path in sorted(study.glob("notebooks/*.ipynb")):
-        assert path not in tracked or f"(reports/study/notebooks/{path.name})" in readme
-    page = (study / "index.html").read_text(encoding="utf-8")
-    for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page):
-        assert link.startswith("data:") or study / unquote(link) in tracked, link
+    for study in sorted((checkout / "reports").glob("study*/")):
+        for path in study.glob("notebooks/*.ipynb"):
+            assert path not in tracked or f"(reports/{study.name}/notebooks/{path.name})" in readme
+        page = (study / "index.html").read_text(encoding="utf-8")
+        for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page):
+            assert link.startswith("data:") or study / unquote(link) in tracked, link
 
 
 def table_of(text):

@@ -678,7 +678,7 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
 
 
 def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Array:
-    """A video as it arrives: white balance, contrast, noise and compression.
+    """A video as it arrives: white balance, contrast, brightness, noise and compression.
 
     All frames share the strengths; ``images`` are (H, W, 3) in [0, 1].
 
@@ -688,7 +688,8 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)  # one per channel
     gain = 1 + delivery.white_balance * gain_or_loss
     contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
-    level = delivery.contrast / 2 * draw.uniform(-1, 1)  # added: brighter or darker
+    # Added: brighter or darker by up to half the share of the contrast, chosen by eye.
+    level = delivery.contrast / 2 * draw.uniform(-1, 1)
     amount_of_noise = draw.uniform(*delivery.noise)
     frames = []
     for image in images:
@@ -699,6 +700,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     # Both ways the frames are encoded and decoded again.
     if delivery.h264 is not None:
         return h264(np.stack(frames), delivery.h264)
+    # As in ``uniform`` above, the order of the two does not matter; ``integers`` would refuse it.
     low, high = sorted(delivery.jpeg)
     quality = int(draw.integers(low, high, endpoint=True))  # one for the video
     return np.stack([jpeg(frame, quality) for frame in frames])

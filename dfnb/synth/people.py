@@ -18,7 +18,9 @@ from numpy.random import Generator
 Span = tuple[float, float]  # lowest and highest value of a uniform distribution
 Array = np.ndarray
 
-FRAME_STEP = 10  # every tenth frame of the imagined video is stored
+# Of a person a whole video is imagined, in which waves move the head and the light. Every tenth
+# frame of it is drawn and stored.
+FRAME_STEP = 10
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
 MIN_EYE_DISTANCE = 0.18  # in a portrait's pixels, as a share of the side of the frames made of it
@@ -134,7 +136,7 @@ EXPRESSION_AND_LIGHT_WAVES = {
     "elevation": Wave(0.1, 0.8, 0.05),
     "ambient": Wave(0.4, 0.6, 0.02),
 }
-SLOW_PERIODS = (70, 160)  # in frames of the imagined video
+SLOW_PERIODS = (70, 160)  # in frames of the imagined video, see FRAME_STEP
 FAST_PERIODS = (25, 60)
 
 
