@@ -171,9 +171,9 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
     """The results, and every difference a second time with its two detectors exchanged.
 
     The table has each pair of detectors once. A detector minus itself, on two manipulation methods,
-    is exchanged, too, but the results come first, and so count. The standard error and other columns
-    without a sign are the same in both directions. Columns such as ``by_seed`` keep their sign,
-    because no claim reads them.
+    is exchanged, too, but the results come first, and so count. The standard error and other
+    columns without a sign are the same in both directions. Columns such as ``by_seed`` keep their
+    sign, because no claim reads them.
     """
     differences = results[results["minus"] != ""]
     exchanged = differences.assign(

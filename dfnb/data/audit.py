@@ -239,8 +239,8 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
 def _border(crop: np.ndarray) -> np.ndarray:
     """The channels of every sixth pixel of the border of a crop (H, W, 3), in one vector.
 
-    The probe gets this vector as a row of features. The 4032 pixels of the border of a crop of 256 by
-    256 would be 12096 columns, many more than there are frames.
+    The probe gets this vector as a row of features. The 4032 border pixels of a crop of 256 by 256
+    would be 12096 columns, many more than there are frames.
     """
     is_border = np.ones(crop.shape[:2], bool)
     inner = slice(BORDER, -BORDER)
