@@ -133,9 +133,8 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        earlier = sum(row["file"].name == image.name for row in rows)  # files of the same name
-        number = f"-{earlier + 1}" if earlier else ""
-        panel = Path(f"{image.name}{number}-{detector.id}.png")  # in the current folder
+        same_name = [row for row in rows if row["file"].name == image.name]
+        panel = _panel_path(image, detector.id, len(same_name))
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
@@ -148,6 +147,12 @@ def score(
     if detector.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
+
+
+def _panel_path(image: Path, run_id: str, same_name: int) -> Path:
+    """The file of a panel in the current folder; ``same_name`` earlier images had its name."""
+    number = f"-{same_name + 1}" if same_name else ""
+    return Path(f"{image.name}{number}-{run_id}.png")
 
 
 def _save(figure: "Figure", path: Path) -> None:
