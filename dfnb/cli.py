@@ -133,8 +133,7 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        same_name = [row for row in rows if row["file"].name == image.name]
-        panel = _panel_path(image, detector.id, len(same_name))
+        panel = _panel_path(image, detector.id, [row["file"] for row in rows])
         figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
         _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
@@ -149,8 +148,9 @@ def score(
     raise typer.Exit(status)
 
 
-def _panel_path(image: Path, run_id: str, same_name: int) -> Path:
-    """The file of a panel in the current folder; ``same_name`` earlier images had its name."""
+def _panel_path(image: Path, run_id: str, earlier: list[Path]) -> Path:
+    """The file of an image's panel in the current folder, another than those of earlier images."""
+    same_name = sum(other.name == image.name for other in earlier)
     number = f"-{same_name + 1}" if same_name else ""
     return Path(f"{image.name}{number}-{run_id}.png")
 
