@@ -26,12 +26,7 @@ def finding(report: tables.Report) -> str:
     supported = verdicts[verdicts.str.startswith("supported")]
     if supported.empty:
         return "No detector is shown to generalise better than a plain classifier"
-    # From the module of a paper to the name of its main detector. Several detectors have one
-    # paper, and the last one's name stays: in reverse order that is the main detector's, which
-    # ``detectors`` lists before its variants.
-    titles = {detector.paper: detector.name for detector in reversed(report.detectors)}
-    # rename replaces the modules, which are a level of the index, by these names.
-    papers = supported.rename(titles).index.unique("paper")
+    papers = supported.index.unique("paper")
     return f"Shown to generalise better than a plain classifier: {', '.join(papers)}"
 
 
