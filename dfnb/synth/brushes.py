@@ -20,7 +20,7 @@ def bell(distance: Array, width: float) -> Array:
 def bump(
     x: Array,
     y: Array,
-    at: tuple,
+    at: tuple[Array | float, Array | float],
     size: tuple[float, float],
 ) -> Array:
     """A Gaussian bump (H, W) of height 1 about the place ``at``.

@@ -573,7 +573,7 @@ def build(
         persons, record_entries = cast(name, settings)
         # Written first, so that a build that was stopped is not resumed with other settings.
         write_json(folder / "dataset.json", parameters)
-        for video in _drawn_videos(folder, name, persons, settings, workers):
+        for video in _missing_videos(folder, name, persons, settings, workers):
             write_video(*video)
         record_entries["contrasts"] = contrasts
         record_entries["compression"] = _compression(settings.delivery)
@@ -608,7 +608,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
         raise DfnbError(f"{folder} {others}; delete the folder")
 
 
-def _drawn_videos(
+def _missing_videos(
     folder: Path, name: str, persons: list[Person], settings: Settings, workers: int | None
 ) -> Iterator[Video]:
     """The videos that the dataset lacks, in the order in which the workers end them."""

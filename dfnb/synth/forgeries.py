@@ -225,8 +225,8 @@ def _opacity(
     s, t = _face_coordinates(shot)
     across = np.abs((s - shape["aside"]) / shape["wide"])
     down = np.abs((t - shape["middle"]) / shape["high"])
-    power = region.exponent
-    radius = (across**power + down**power) ** (1 / power)  # 0 at the centre, 1 at the rim
+    exponent = region.exponent
+    radius = (across**exponent + down**exponent) ** (1 / exponent)  # 0 at the centre, 1 at the rim
     ramp = np.clip((1 - radius) / feather_width, 0, 1)
     smooth = ramp * ramp * (3 - 2 * ramp)  # smoothstep: no kink at either end
     return smooth.astype(np.float32)
@@ -472,8 +472,8 @@ def texture(inputs: Inputs) -> Layer:
     """The donor's texture, softened; in and around the mouth as NeuralTextures."""
     softness = inputs.draw.uniform(*inputs.forgery.soften)
     fitted = _fitted(inputs.donor, inputs.target)
-    texture = cv2.GaussianBlur(fitted, (0, 0), softness)
-    return _blend(texture, inputs)
+    softened = cv2.GaussianBlur(fitted, (0, 0), softness)
+    return _blend(softened, inputs)
 
 
 def diffuse(inputs: Inputs) -> Layer:
