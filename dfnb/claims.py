@@ -83,8 +83,8 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     ``results`` is the table of :func:`dfnb.results.load`; ``name`` that of the claims' file.
     ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
     for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
-    is called fragile if it changes when one of the seeds is left out. The index is paper, claim and
-    ``on``, the test set.
+    other than "undecided" is fragile if it changes when one of the seeds is left out. The index is
+    paper, claim and ``on``, the test set.
     """
     registry = content(name)
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -131,7 +131,8 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     for place in range(tests.map(len).max()):  # claims with fewer seeds have fewer tests
         for row, p in _adjusted(tests, family, place).iterrows():
             verdicts[row].append(verdict(p, sign_turns[row]))
-    # A verdict is fragile if any of those without one seed differs from it.
+    # A verdict is fragile if any of those without one seed differs from it. "Undecided" claims
+    # nothing that could be fragile.
     for row, (with_all, *without_one) in verdicts.items():
         if with_all != "undecided" and set(without_one) - {with_all}:
             with_all += ", fragile"
@@ -365,7 +366,9 @@ def verdict(
 def published(names: Iterable[str]) -> pd.DataFrame:
     """The rows of ``published.csv`` of the papers with these names; ``paper`` becomes the name.
 
-    A row is of a paper if its column ``paper`` begins with the name, or ``method`` equals it.
+    A row is of a paper if its column ``paper``, which goes on with the number and venue, begins
+    with the name; or if ``method`` equals it, here a detector: the baseline is a row in the tables
+    of other papers.
     """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):

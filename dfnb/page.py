@@ -62,6 +62,7 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
         run = detector.runs[0]
         seen = run.parameters["seen_methods"]
         if seen:  # None: it was trained on all methods
+            # Columns that are not named, as the metric, are as "everywhere" in tables.yaml.
             where = {
                 "detector": detector.name,
                 "ablation": "any",
@@ -70,8 +71,8 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
             }
             rows = tables.chosen(report.results, where)
             unseen = rows.query(f"method not in {['all', *seen]}")
-            # There is no row if a test set of the mean lacks the method. Of several rows, none
-            # shows alone what the training lacked.
+            # No row: a test set of the mean lacks the method. Several rows: several methods were
+            # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
                 parts.append(unseen.assign(detector=run.detector["title"], place=place))

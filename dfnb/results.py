@@ -315,7 +315,8 @@ def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
     # A difference is paired, so both sides need the same videos or frames.
     check_same_units(first.units.index, second.units.index)
     pairs = _seed_pairs(first.seeds, second.seeds)
-    # Equal seeds are paired, or the two sides share none: then no seed stands for two trainings.
+    # One set of seeds serves both sides. If they share seeds, each is paired with itself, so that a
+    # collapse on either side drops the pair; if they share none, a seed belongs to one side alone.
     collapsed = first.detector.collapsed | second.detector.collapsed
     kept = [pair for pair in pairs if collapsed.isdisjoint(pair)]
     row = replace(row, collapsed=f"{len(pairs) - len(kept)} of {len(pairs)}")
@@ -325,7 +326,10 @@ def _rows(first: Side, second: Side, row: ResultRow) -> Iterator[ResultRow]:
 
 
 def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Iterator[ResultRow]:
-    """The rows of a comparison at these seeds, one per method and metric that both sides have."""
+    """The rows of a comparison at these seeds, one per method and metric that both sides have.
+
+    Where ``row.minus`` is empty, ``second`` is ``first``, and nothing is subtracted.
+    """
     seeds = sorted(set(chain(*pairs)) - {None})  # those of both sides; another tool has none
     row = replace(row, seeds_list=", ".join(map(str, seeds)))
     for (method, metric), estimates in first.estimates.items():
@@ -334,7 +338,7 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             continue
         number = first.at([seed for seed, _ in pairs], estimates)
         if row.minus:
-            # Each side left out its units without a value, so the two may have other units now.
+            # Each side left out its units without a value, so the two may now have different ones.
             # Their influences are subtracted unit by unit, which needs the same clusters in order.
             if not (is_compared(metric) and estimates.has_clusters_of(subtrahend)):
                 continue
@@ -344,7 +348,8 @@ def _numbers(first: Side, second: Side, pairs: SeedPairs, row: ResultRow) -> Ite
             row,
             method=method,
             metric=metric,
-            # "swap − composite" is the difference of a detector on two methods.
+            # "swap − composite" is the difference of a detector on two methods. On test sets with
+            # such contrasts no two detectors are compared, so ``row.minus`` is empty there.
             minus=row.detector if VERSUS in method else row.minus,
             outcome=outcome,  # for the mean over test sets, see _cross_dataset_means
             **summary([outcome]),

@@ -102,7 +102,11 @@ class Run(StoredRun):
             if frozen_names:  # load_state_dict needs these, too; the network was made with them
                 start = backbones.start(settings.backbone, settings.pretrained)
                 if start.sha256 != self.parameters["start_weights"]:
-                    raise ValueError(f"the pretrained weights of {settings.backbone} are not here")
+                    # A DfnbError, because the file of weights, which ``explained`` names, is fine.
+                    raise DfnbError(
+                        f"the pretrained weights of {settings.backbone} are not here, and {path} "
+                        "lacks those that were frozen; fetch them (HF_HOME), then try again"
+                    )
                 pretrained = network.state_dict()
                 weights.update({name: pretrained[name] for name in frozen_names})
             network.load_state_dict(weights)

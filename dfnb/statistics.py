@@ -259,7 +259,8 @@ def bootstrap_eer(score: Array, design: Design) -> Array:
     place = (design.label.astype(int), design.cluster, 1 + threshold)
     np.add.at(counts, place, 1)
     above = counts.cumsum(axis=2)  # the units of each cluster above each threshold
-    # (REPLICATES, clusters) @ (2, clusters, 1 + thresholds): the same, weighted as in a replicate.
+    # (REPLICATES, clusters) @ (2, clusters, 1 + thresholds): the sum over clusters, each weighted
+    # as in a replicate.
     false_positives, true_positives = design.resampled @ above
     return equal_error_rates(false_positives, true_positives)
 

@@ -78,6 +78,7 @@ def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
         is_running = process.poll() is None
         now = time.monotonic()
         for job in planned:
+            # A log that exists is of this run, because :func:`run` removed the older ones.
             if job.name in ended or not (files.home() / job.log).exists():
                 continue
             begun.setdefault(job.name, now)

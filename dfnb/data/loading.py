@@ -116,7 +116,7 @@ class FrameDataset(Dataset):
             antialias=settings.antialias,
         )
         is_training = seed is not None and split == "train"
-        # Of one image; None: no augmentation, or the light one, which is made of a whole batch.
+        # Augments one image. None: no augmentation, or the light one, which is for whole batches.
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
         self.views = settings.views if is_training else 1
@@ -324,7 +324,8 @@ class EpochSampler(Sampler[list[Index]]):
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
             raise DfnbError(
-                f"{frames.attrs['folder']} has {n} frames, fewer than one batch; lower batch_size"
+                f"{frames.attrs['folder']}: an epoch has {n} frames, fewer than one batch; lower "
+                "batch_size, or raise images_per_epoch"
             )
 
     def order(self, epoch: int) -> np.ndarray:

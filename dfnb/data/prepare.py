@@ -173,7 +173,9 @@ def find_faces(
         # that of any picture, so different lengths are refused, too, unless a mask is the shorter.
         mask_ended = video.mask and other is None
         if video.region_file and not mask_ended and np.shape(image) != np.shape(other):
-            raise Unusable("the mask is longer than the video, or their pictures differ in size")
+            raise Unusable(
+                "the mask or original is longer than the video, or their pictures differ in size"
+            )
         if number in wanted:
             mask = forged_region(video, image, other)
             faces = []
@@ -403,8 +405,9 @@ def prepare(
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
-        the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, these
-        videos, the ``frames`` that were looked at, and those without a face.
+        the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, all
+        videos, those in quarantine, the ``frames`` that were looked at in the others, and how many
+        of these were without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
     from other videos, and when no video has a face.
@@ -435,17 +438,17 @@ def prepare(
         )
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-        faces, quarantine = count_losses(videos, list(bar))
+        losses, quarantine = count_losses(videos, list(bar))
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")  # one {video, reason} per video
-        if not faces["frames"].any():
+        if not losses["frames"].any():  # an unusable video counts no frames
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
-        losses = {"faces": faces.to_dict("index"), "quarantine": unusable}
-        return write_dataset(folder, parameters, originals, **losses)
+        entries = {"faces": losses.to_dict("index"), "quarantine": unusable}
+        return write_dataset(folder, parameters, originals, **entries)
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -484,6 +487,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     values = [getattr(video, column) for column in VIDEO_COLUMNS]
     if video.mask:
         values.append(video.mask_threshold)
+    if video.crops:
+        values.append(video.crops)  # which crop has which mask, and in which folder they are
     return digest([parameters, values, stamps])
 
 

@@ -31,7 +31,7 @@ def modules() -> dict[str, ModuleType]:
     Raises :class:`DfnbError` where two have the same name, title or notebook.
     """
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
-    # because the home may have changed.
+    # because the home may have changed; a module that is imported already stays that of before.
     home.__path__[:] = [str(files.home() / "papers")]
     papers = {}
     for package in (__name__, home.__name__):

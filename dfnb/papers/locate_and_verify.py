@@ -500,7 +500,7 @@ class Network(contract.Network):
         y = self.residual(images)
         xs = []
         ys = []
-        for i in range(6):  # the stages
+        for i in range(6):  # the stages, all but the last, which is after the fusion
             if i == 3 and self.has_second_stream:  # both go on from the sum
                 x = x + y
                 y = x

@@ -237,7 +237,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
             people_there = f"{source} gives {len(members)} people for the split {split}"
             raise DfnbError(f"{people_there}, and forgeries need two; add some")
         paired += _paired(members)
-    # Sorted by number, the first field: persons[n] has the number n.
+    # Sorted by number, the first field: person n of the list has the number n.
     return sorted(paired), record_entries
 
 

@@ -132,7 +132,7 @@ def _light_on_skin(head: Head) -> Array:
         height=0.045,
     )
     open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
-    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # shade: about 0.4 to 1.05
+    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # about 0.2 to 1.05: rarely cut
     return power(light[..., None], FACE_SHADOW)  # shadows are reddish, see FACE_SHADOW
 
 
