@@ -291,7 +291,7 @@ def test_every_batch_shows_some_frames_of_those_always_shown(table, oversampling
 
 
 def test_what_fills_no_batch_is_refused(table):
-    with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size, or"):
+    with pytest.raises(DfnbError, match="has 18 frames, fewer than one batch; lower batch_size"):
         epochs_of(table, 64)
 
 
