@@ -386,13 +386,14 @@ class Report:
     def judged(self) -> pd.DataFrame:
         """The claims, each on every dataset it names, with its verdict.
 
-        A paper has the name of its main detector, if the report has one, else that of its module.
+        A paper has its title, if the report has a detector of it, else the name of its module.
         """
-        # Several detectors have one paper, and the last one's name stays: in reverse order that is
-        # the main detector's, which ``detectors`` lists before its variants.
-        names = {detector.paper: detector.name for detector in reversed(self.detectors)}
+        titles = {}
+        for detector in self.detectors:
+            for run in detector.runs:
+                titles[detector.paper] = run.detector["title"]
         # rename replaces the modules, which are a level of the index.
-        return claims.judge(self.results, self.store.claims).rename(names)
+        return claims.judge(self.results, self.store.claims).rename(titles)
 
     def rows(self, name: str) -> pd.DataFrame:
         """The results that a table shows; none for a table of :data:`MADE`."""
