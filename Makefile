@@ -1,5 +1,5 @@
 # make demo   installs, runs the embedded benchmark through all notebooks, ends with the path of the report
-# make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study)
+# make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
 # make test   the whole test suite
 # make lab    JupyterLab at the first notebook
 # make book   the site, in docs/_build/html, from the committed notebooks and reports; executes nothing
