@@ -357,7 +357,7 @@ def study_findings(paper: str) -> pd.DataFrame | Markdown:
         return Markdown("*The results of the study are not here.*")
     judged = claims.judge(read_table(path), "claims-bed")
     tested = findings(judged)
-    return tested.query("paper == @paper")
+    return tested.query("paper == @paper").droplevel("paper")
 
 
 # ---------------------------------------------------------------- a report
