@@ -212,7 +212,7 @@ def test_its_claim_is_judged(report, home, gain, verdict):
             planted["collapsed"] = False
             store.write_scores(profile, planted, f"{role[1]}{seed}", [role], {condition: scores})
     claims = tables.Report(profile).table("claims")
-    assert claims.loc[["frequency"], "verdict"].tolist() == [verdict]
+    assert claims.loc[["Frequency"], "verdict"].tolist() == [verdict]
 
 
 def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path):
