@@ -141,6 +141,7 @@ def test_labels_and_paired_differences_come_from_a_report(stored):
         alarms = videos("judged-mine", metric="false alarms", level="frame", test_set=name)
         share = alarms.query("detector == 'mine' and minus == ''")["value"].item()
         assert f"mine calls this share of the real frames of {name} fake: {share:.3f}" in text
+    assert text.index("mine has a video AUC") < text.index("mine calls this share")
     verdicts = re.findall(r"C \(([-\w ]+)\), mine minus Baseline is ([a-z ]+): ([-+.\d]+)", text)
     assert [test_set for test_set, _, _ in verdicts] == [A, "cross-dataset mean"]
     for _, verdict, difference in verdicts:

@@ -366,6 +366,14 @@ def test_a_repaired_or_relabelled_video_is_prepared_again(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a"}
 
 
+def test_crops_are_prepared_again_when_they_get_other_masks_or_another_folder(tmp_path):
+    pairs = (("1.png", "mask 1.png"), ("2.png", "mask 2.png"))
+    exchanged = (("1.png", "mask 2.png"), ("2.png", "mask 1.png"))
+    moved = (("c40/1.png", "mask 1.png"), ("c40/2.png", "mask 2.png"))
+    videos = [Video("v", tmp_path, 1, "swap", crops=crops) for crops in (pairs, exchanged, moved)]
+    assert len({prepare.inputs_digest(video, {}) for video in videos}) == 3
+
+
 def contents(folder):
     files = {}
     for path in folder.rglob("*"):

@@ -85,7 +85,7 @@ def test_a_replicate_has_the_eer_of_the_units_drawn():
     for eer, times_drawn in zip(replicates[:20], draws):
         units = np.repeat(np.arange(60), times_drawn[design.cluster])
         drawn = statistics.curve_metrics(score[units], label[units])
-        assert eer == pytest.approx(drawn["EER"], abs=1e-9)
+        assert eer == pytest.approx(drawn["EER"], abs=1e-12)
 
 
 def test_eer_lies_on_the_lines_between_points_of_the_curve():

@@ -135,6 +135,13 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     assert read_metadata(store.score_path(report_folder("demo"), "new"))["roles"] == [["", ""]]
 
 
+def test_what_a_killed_writer_left_is_not_read():
+    path = write("x-1", record())
+    path.with_name(".x-2.parquet.0123abcd.parquet").write_bytes(b"half a file")
+    (detector,) = Report("demo").detectors()
+    assert [run.id for run in detector.runs] == ["x-1"]
+
+
 def test_another_version_of_a_test_set_is_refused():
     write("x-1", record())
     second = {Condition("a"): scores(fingerprint="second")}
