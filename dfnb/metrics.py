@@ -207,8 +207,9 @@ def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     A mean is over the frames that have a value, as not every frame has a mask. Rows are sorted, so
     that the order of the rows of ``table`` changes nothing.
     """
-    frames = table.sort_values(KEYS, ignore_index=True)
-    frames.attrs = {}  # pandas would copy them with every selection of rows or columns
+    frames = table.copy(deep=False)
+    frames.attrs = {}  # pandas would copy them with every sorting and selection
+    frames = frames.sort_values(KEYS, ignore_index=True)
     if level == "video":
         means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
         # Rounding, because the noise of float64 must not rank videos whose means are equal.
