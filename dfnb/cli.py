@@ -166,9 +166,10 @@ def _save(figure: "Figure", path: Path) -> None:
 
 @commands.command()
 def cost(profile: ProfileName = "study-bed") -> None:
-    """Estimate the hours, memory and disk space that a profile needs.
+    """Estimate the hours that a profile needs and, on a GPU, its memory.
 
-    A few training steps of each detector are timed on this machine.
+    Missing drawn datasets are built first, and a few training steps of each detector are timed on
+    this machine. The disk space is that of all datasets in the home.
     """
     from dfnb import cost
 

@@ -20,7 +20,7 @@ def report(profile: str) -> str:
 
     Drawn datasets that are missing are built first: the steps and the number of images need frames,
     and the disk space counts the test sets, too. A variant is taken to be as fast as its detector.
-    Loading, scores, maps and notebooks are not counted.
+    Loading, scores, maps and notebooks are not counted, and the steps are in float32.
     """
     rows = {}  # by paper
     for job in jobs.plan(profile):
@@ -31,7 +31,7 @@ def report(profile: str) -> str:
                 rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
             row = rows[p.paper]
             row["trainings"] += 1
-            row["images"] += images(p)
+            row["images"] += images_shown(p)
             row["hours"] = row["images"] / row["images per s"] / 3600
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
     # The empty name gives the folder that all datasets are in.
@@ -39,8 +39,8 @@ def report(profile: str) -> str:
     return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
 
 
-def images(p: TrainingParameters) -> int:
-    """The images that a training is shown, in all of its phases; released weights see none."""
+def images_shown(p: TrainingParameters) -> int:
+    """How many images a training is shown, in all of its phases; none with released weights."""
     frames = select(load_frames(p.train_set), "train", p.seen_methods)
     frames = thinned(frames, p.frames_per_video)
     total = 0
@@ -69,7 +69,7 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     for name, value in as_batch(frames, settings).items():
         batch[name] = value.to(DEVICE)
 
-    def both_passes() -> None:
+    def forward_and_backward() -> None:
         losses = step(batch)
         # A paper that trains against an adversary minimises the adversary's loss, too.
         loss = losses["total"] + losses.get("adversary", 0)
@@ -77,7 +77,7 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
 
     # Timer uses one thread on the CPU, like a training; it warms up, and waits for the GPU. It
     # takes code as a text, and looks up the names in it in ``globals``.
-    timer = Timer("both_passes()", globals=locals())
+    timer = Timer("forward_and_backward()", globals=locals())
     seconds = timer.timeit(STEPS).mean  # per call
     if step.network.moved() is not None:  # a training then passes twice over each batch, as in SAM
         seconds *= 2

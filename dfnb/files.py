@@ -82,7 +82,7 @@ def report_folder(profile: str) -> Path:
 
 
 def dataset_folder(name: str | Path) -> Path:
-    """``datasets/<name>`` in the home, or the folder itself where ``name`` is a path."""
+    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash."""
     if "/" in str(name):
         return Path(name)
     return home() / "datasets" / name

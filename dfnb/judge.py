@@ -20,14 +20,14 @@ def judge(paths: Sequence[Path], names: Sequence[str], source: str = "") -> Path
             read from the ``source``, or must be prepared if there is none.
         source: A report whose main detectors are judged, too; empty: none.
 
-    Raises :class:`DfnbError` for files and test sets that cannot be used; then nothing is written.
+    Raises :class:`DfnbError` for files and test sets that cannot be used; nothing is written then.
     """
     if len({path.stem for path in paths}) < len(paths):
         raise DfnbError("two files have the same name, which is that of their detector; rename one")
     compared = store.Report(source) if source else None
-    taken = [detector.name.casefold() for detector in compared.detectors()] if compared else []
+    taken = [slug(detector.name) for detector in compared.detectors()] if compared else []
     for path in paths:
-        if check_title(path.stem, path).casefold() in taken:
+        if slug(check_title(path.stem, path)) in taken:
             raise DfnbError(f"{path} has the name of a detector of report {source}; rename it")
     tables = {}
     for name in names:
@@ -66,8 +66,10 @@ def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str
         for condition in map(Condition, names):  # frames as they are: no corruption, no map
             if condition in source.conditions(detector):
                 for table in source.read(detector, condition):
+                    # Scores follow from log_odds; measures of localisation are left out.
                     tables[table.attrs["seed"]][condition] = table[[*KEYS, "log_odds"]]
         for run in detector.runs:
-            # Variants of this ablation are listed as main detectors, by the variant's name.
+            # A role is (ablation, variant). A variant of STANDING_ALONE is listed as a main
+            # detector, by the variant's name: so each keeps the name that it has in the source.
             roles = [(store.STANDING_ALONE, detector.name)]
             store.write_scores(report, run.record, run.id, roles, tables[run.seed])

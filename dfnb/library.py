@@ -168,7 +168,7 @@ def _input_of_module(
     crops: Sequence[np.ndarray],
     transform: Callable,
 ) -> torch.Tensor:
-    """The transformed crops as a batch (B, 3, H, W) on the module's device.
+    """The transformed crops (H, W, 3) uint8 as a batch (B, 3, H, W) on the module's device.
 
     Without a ``transform`` the call raises an error, to which :func:`_probabilities` adds a remedy.
     """

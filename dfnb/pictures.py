@@ -116,7 +116,8 @@ def frames_panel(
 def sample_grid(name: str, split: str = "test") -> Figure:
     """Frames of a dataset without and with their true masks: one row per method, real first.
 
-    A row has the first frame of each of two videos, each beside itself with the mask's outline.
+    A row has the first frames of up to two videos. Each frame is shown twice: plain, and then with
+    the outline of its mask.
     """
     frames = select(load_frames(name), split)
     first_frames = frames.drop_duplicates("video")
@@ -129,8 +130,8 @@ def sample_grid(name: str, split: str = "test") -> Figure:
         for row in range(len(stored)):
             sample = stored[row]
             crops += [sample.image, sample.image]
-            # panel draws no outline of a mask that is all 0: on the first of the two pictures, and
-            # on the second of a real frame or of a fake frame without a mask.
+            # panel draws no outline of a mask that is all 0. The first picture gets such a mask;
+            # the second has one anyway if its frame is real, or is a fake without a mask.
             masks += [0 * sample.mask, sample.mask]
         rows.append((method, crops, masks, {}))
     return panel(rows)

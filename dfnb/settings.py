@@ -50,10 +50,11 @@ class Closed(BaseModel):
 
     @classmethod
     def check(cls, values: Any, source: object) -> Self:
-        """An instance with these values, which are plain, as read from YAML or JSON.
+        """An instance with these values, as read from YAML or JSON.
 
         Types are not converted: ``"1e-4"`` is not a number and ``True`` is not 1, because YAML
-        makes such values by accident. Raises :class:`DfnbError` that begins with ``source``.
+        makes such values by accident; but numpy's are, see :func:`plain`. Raises a
+        :class:`DfnbError` that begins with ``source``.
         """
         try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
             return cls.model_validate_json(json.dumps(values, default=plain))
@@ -78,7 +79,7 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         elif problem["type"] == "missing":  # it has no value that could be shown
             yield f"{field}: {message}"
         else:
-            # Only a text that does not match a pattern has one here.
+            # ``ctx`` has a pattern only where a text does not match it.
             pattern = problem.get("ctx", {}).get("pattern")
             message = PATTERN_RULES.get(pattern, message)
             value = textwrap.shorten(repr(problem["input"]), 80)

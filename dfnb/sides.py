@@ -38,9 +38,11 @@ Measured = dict[tuple[str, str], Estimates | None]  # by method and metric; None
 
 
 def is_compared(metric: str) -> bool:
-    """Whether differences and single manipulation methods have this metric.
+    """Whether a metric is also measured of differences and of single manipulation methods.
 
-    Of :data:`dfnb.metrics.METRICS`, variants have only those that are compared.
+    Variants have only such metrics of :data:`dfnb.metrics.METRICS`. A name that begins with
+    CONSTANT is a measure of the mean training mask in place of the detector's map: it says nothing
+    about the detector.
     """
     return metric not in SHOWN_ONLY and not metric.startswith(CONSTANT)
 

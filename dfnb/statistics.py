@@ -363,12 +363,12 @@ def bounded_interval(value: float, spread: Spread, independent: int) -> tuple[fl
 
 
 def p_value(difference: float, spread: Spread) -> float:
-    """Two-sided p of a difference; 1 where there is no difference at all, NaN without variance."""
+    """Two-sided p of a difference; 1 without any difference, NaN where the variance is."""
     return 2 * p_above(abs(difference), spread)
 
 
 def p_above(difference: float, spread: Spread) -> float:
-    """One-sided p of the test whether the true difference is above 0; NaN without variance.
+    """One-sided p of the test whether the true difference is above 0; NaN where the variance is.
 
     A small p speaks for a difference above 0.
     """

@@ -59,10 +59,10 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
     for detector in detectors:
         if detector.variant in ("", results.MAIN):  # "": a main detector or another tool
             continue
-        # All variants of an ablation make the same entries under the same names.
+        # All variants of an ablation write the same entries, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")
         where = {
-            # "" is that of the main detector, with which variants are compared without a MAIN.
+            # "" adds the main detector, with which variants are compared if there is no MAIN.
             "ablation": ["", detector.ablation],
             # Only the variants, the detectors that are subtracted, and the variants' test sets.
             "detector": [*rows["detector"], *rows["minus"]],
@@ -367,7 +367,8 @@ class Report:
     """The tables and figures of a report, made from its files alone.
 
     Attributes:
-        store: The scores.
+        profile: The name of its folder in ``reports``.
+        store: Its files: scores, test sets and profile.
         detectors: All detectors, in the order in which tables list them.
         results: The :func:`extended` results.
         tables: The declarations of all tables, by name.

@@ -102,8 +102,8 @@ def run_parameters(
     # No file: random weights take the place of pretrained ones that cannot be fetched.
     if settings.pretrained and weights.file is None and not allow_random:
         raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; start once with "
-            "a network, or set allow_random in the profile"
+            f"the pretrained weights of {settings.backbone} cannot be fetched; run this once "
+            "with an internet connection, or set allow_random in the profile"
         )
     if seen_methods is not None:
         seen_methods = sorted(seen_methods)  # their order does not change the training
@@ -131,8 +131,9 @@ def run_parameters(
 def run_id(parameters: dict[str, Any]) -> str:
     """``<paper>-<train set>-s<seed>-<hash>`` of :func:`run_parameters`.
 
-    The hash is of all parameters; but settings that have their published values, which are the
-    defaults, are left out of it, so that a new setting renames no training that does not use it.
+    The hash is of all parameters, but of the settings only those that differ from their defaults: a
+    setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves it at
+    its default. A change of the paper's own file renames all its runs, by ``paper_source``.
     """
     paper = parameters["paper"]
     settings = papers.module(paper).Settings.check(parameters["settings"], paper)

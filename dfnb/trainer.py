@@ -88,12 +88,13 @@ class Trainer:
     splits: dict[str, pd.DataFrame]
     start: Run | None
 
-    @single_thread()
+    @single_thread()  # the rounding of sums depends on the number of threads
     @_reproducible()
     def __call__(self, fabric: Fabric) -> None:
         """Train to the end, from the start or from the checkpoint, and write the record.
 
-        Released weights are not trained, but judged once, like those after an epoch.
+        Released weights are not trained, but judged once, like those after an epoch: their settings
+        have one epoch, see :func:`dfnb.train.run_parameters`.
         """
         self.fabric = fabric
         self.clock = Clock()

@@ -13,7 +13,7 @@ def test_images_are_counted_as_they_are_shown(own_home):
     epoch = 2 * (labels == 0).sum() + (labels == 1).sum()
     epoch -= epoch % SETTINGS["batch_size"]
     (training,) = [job for job in jobs.plan("mine") if job.kind == "training"]
-    assert cost.images(training.parameters) == 3 * epoch
+    assert cost.images_shown(training.parameters) == 3 * epoch
 
 
 def test_images_of_hidden_classes_are_not_counted(own_home):
@@ -21,7 +21,7 @@ def test_images_of_hidden_classes_are_not_counted(own_home):
     write_profile(own_home, notebooks={"06_self_blended_images": few})
     (training,) = [job for job in jobs.plan("mine") if job.kind == "training"]
     reals = (select(load_frames("smoke-a"), "train")["label"] == 0).sum()
-    assert cost.images(training.parameters) == 2 * (reals - reals % 8)
+    assert cost.images_shown(training.parameters) == 2 * (reals - reals % 8)
 
 
 def test_a_report_has_a_row_per_detector_and_sums(own_home):

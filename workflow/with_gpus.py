@@ -16,7 +16,10 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; in a job of Slurm none."""
+    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    None in a Slurm job, where Slurm assigns them itself.
+    """
     if "SLURM_JOB_ID" in os.environ:
         return []
     devices = list(Path("/dev").glob("nvidia[0-9]*"))

@@ -212,7 +212,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     pixels = Pixels(frames.attrs["folder"])
     values = defaultdict(list)
-    # There is no box, but a null, for images that are used in place.
+    # Images that are used in place have a null instead of a box.
     frames = frames.assign(has_box=frames["crop_box"].notna())
     size = None
     for frame in frames.itertuples():

@@ -1,4 +1,4 @@
-"""The light augmentation, of a whole batch at once: per image it takes a tenth of the time."""
+"""The light augmentation, of a whole batch at once: a tenth of the time of one by one."""
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     Returns the batch with a new image (float32), mask and landmarks; its other entries stay.
 
     Args:
-        batch: With ``image`` (B, 3, S, S) in [0, 255], ``mask`` (B, 1, S, S) and ``landmarks``
-            (B, 5, 2), which are moved alike. The pixels that a shift leaves empty become black in
-            the image and 0, not forged, in the mask.
-        draws: (B, 6) in [0, 1), independent and uniform; :data:`DRAWS` says what each is for.
+        batch: With ``image`` (B, 3, S, S) uint8, ``mask`` (B, 1, S, S) uint8, 0 or 1, and
+            ``landmarks`` (B, 5, 2), x and y in pixels, which are moved alike. The pixels that a
+            shift leaves empty become black in the image and 0, not forged, in the mask.
+        draws: (B, 6) float64 in [0, 1), independent and uniform; :data:`DRAWS` tells their use.
     """
     side = batch["image"].shape[-1]
     is_mirrored = draws[:, 0] < 0.5

@@ -14,7 +14,7 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     Args:
         frames: (n, H, W, 3) uint8 RGB. H.264 needs even sides: odd ones are padded, and the
             padding is cut off afterwards.
-        crf: Constant rate factor, 0 (lossless) to 51.
+        crf: Constant rate factor, 0 (no loss but that of colours at half the resolution) to 51.
         repeatable: Whether equal frames are decoded to equal bytes on processors with AVX-512, too.
             The synthetic datasets are encoded without it: it would change their bytes.
 

@@ -211,7 +211,8 @@ def cut_face(
     detection: np.ndarray,
     settings: Settings,
 ) -> dict:
-    """Cut a ``detection`` (15,) out of an image (H, W, 3) and its :func:`forged_region`, if known.
+    """Cut a ``detection`` (15,) out of an image (H, W, 3) uint8 RGB, and out of its
+    :func:`forged_region`, if known.
 
     A detection is as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square around the
     middle of the detected box, ``settings.scale`` times as wide as the box's longer side.
@@ -226,8 +227,8 @@ def cut_face(
     left = round(x + width / 2 - side / 2)
     top = round(y + height / 2 - side / 2)
     box = [left, top, left + side, top + side]
-    scale = settings.size / side  # crop pixels per pixel of the image
-    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * scale  # x, y in crop pixels
+    crop_scale = settings.size / side  # crop pixels per pixel of the image
+    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * crop_scale  # x, y in crop pixels
     forged = np.zeros((settings.size, settings.size), bool)
     covered = np.nan
     if mask is not None:
@@ -236,7 +237,7 @@ def cut_face(
         forged = crop(mask, box, settings.size) > 127
         covered = forged.mean()
     return {
-        "scale": scale,
+        "scale": crop_scale,
         "crop_box": box,
         "landmarks": landmarks.ravel().round(3),
         "crop": crop(image, box, settings.size),

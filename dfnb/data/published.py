@@ -206,7 +206,8 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     """The paths that match a template, each with the values of its placeholders.
 
     The template becomes a regular expression with a named group per placeholder. The text between
-    placeholders is not escaped: a point in it matches any character, which does no harm here.
+    placeholders is not escaped: a dot in it matches any character, which does no harm here, and no
+    template has another special character there.
     """
     # {name} becomes {name:[^/]+}, and then {name:regex} becomes (?P<name>regex).
     template = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", template)

@@ -31,7 +31,7 @@ def modules() -> dict[str, ModuleType]:
     Raises :class:`DfnbError` where two have the same name, title or notebook.
     """
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
-    # because the home may have changed; a module that is imported already stays that of before.
+    # because the home may have changed; a module that was imported from the home before is kept.
     home.__path__[:] = [str(files.home() / "papers")]
     papers = {}
     for package in (__name__, home.__name__):
@@ -51,7 +51,10 @@ def modules() -> dict[str, ModuleType]:
 
 
 def module(paper: str) -> ModuleType:
-    """The module of a paper; raises a :class:`DfnbError` with the nearest if there is none."""
+    """The module of a paper.
+
+    Raises :class:`DfnbError`, which suggests a similar name, if there is no paper of this name.
+    """
     available = modules()
     if paper not in available:
         raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, available)}")

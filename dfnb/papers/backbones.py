@@ -145,6 +145,7 @@ def start(name: str, pretrained: bool) -> Start:
             "fetched again"
         )
     # Only our own configurations name a file, and their tag says what the weights were trained on.
+    # All others count as ImageNet's, as most of timm's are.
     weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
     return Start(weights_from, file, digest)
 

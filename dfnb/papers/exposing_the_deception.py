@@ -226,7 +226,8 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the paper, and ``total``, their weighted sum.
 
-        - ``ce``: the sum of all heads' cross-entropies;
+        - ``ce``: the sum of the heads' cross-entropies; without that of the joint head where
+          ``teacher_loss`` is ``released`` and there is no L_GIL;
         - ``gil``: L_GIL = D(σ_T(detector's output), P), if among the ``information_losses``;
         - ``lil``: L_LIL = exp(-Σ_i D(σ_T(i-th left-out head), P)), if among them; it falls as each
           branch adds more to what the others know together;
@@ -241,7 +242,7 @@ class Network(contract.Network):
         other_heads = list(left_out)  # logits (B, 2) of each
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_heads.append(outputs["joint"])
-        # L_CE = CE(output from z) + CE(joint head) + Σ_i CE(i-th left-out head)
+        # L_CE = CE(output from z) + CE(joint head, if in other_heads) + Σ_i CE(i-th left-out head)
         cls = cross_entropy(outputs["cls"], label, batch)
         of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)
         terms = {"ce": cls + of_other_heads}
@@ -305,7 +306,7 @@ class Network(contract.Network):
     def compare(
         self, part_maps: Sequence[np.ndarray], images: Tensor
     ) -> dict[str, np.ndarray | float]:
-        """How much the branches differ, by their Grad-CAM maps (B, h, w) and by their features.
+        """How much the branches differ, by Grad-CAM maps, one (B, h, w) each, and by features.
 
         ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps, and ``CKA`` the
         mean :func:`branch_likeness` of the pairs of branches, one number for all images.
@@ -370,7 +371,8 @@ def plan(
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Σ min(a, b) / Σ max(a, b) over the pixels of maps a and b (n, h, w): (n,) in [0, 1].
 
-    NaN where one of the two maps is all zero.
+    NaN where ``a`` or ``b`` is all zero: a map that marks nothing is neither near to another nor
+    far from it.
     """
     intersection = np.minimum(a, b).sum((1, 2))
     union = np.maximum(a, b).sum((1, 2))

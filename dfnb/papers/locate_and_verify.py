@@ -568,7 +568,11 @@ class Network(contract.Network):
         return maps
 
     def panel(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The noise residual, and the pseudo-labels of this batch (NaN where unknown)."""
+        """Further pictures for figures, by title, each only if the settings use its part.
+
+        - ``SRM residual`` (B, H, W): its absolute value in [0, 3], the mean over the channels;
+        - ``pseudo-labels`` (B, g, g) of this batch: 1 forged, 0 real, NaN where unknown.
+        """
         pictures = {}
         if "srm" in self.settings.modules:
             residual = srm_residual(batch["image"])

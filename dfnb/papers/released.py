@@ -41,7 +41,7 @@ def _recoloured(
 
 
 def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
-    """Apply transforms one after the other; each step is (its probability, the transform)."""
+    """A transform that applies steps in turn, each given as (its probability, its transform)."""
     transforms = []
     for probability, transform in steps:
         transforms.append(v2.RandomApply([transform], p=probability))

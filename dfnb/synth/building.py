@@ -496,7 +496,7 @@ class _Take:
         return crops, masks
 
     def _forged(self, method: str) -> tuple[list[np.ndarray], np.ndarray]:
-        """Forged frames (S, S, 3), not yet delivered, and their masks (n, S, S) bool."""
+        """Forged frames (S, S, 3) in [0, 1], not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
         donor_shots = self.donor_shots
         # The methods in FRAMES_LATER take the target's own later frames in place of a donor's.
@@ -582,7 +582,7 @@ def build(
 
 
 def _originals(folder: Path) -> dict[str, str]:
-    """The real video of the film of each forged one: swap/003a_007 -> real/003a."""
+    """By forged video, the real one of the same film: ``{"swap/003a_007": "real/003a"}``."""
     originals = {}
     for path in (folder / "videos").glob("*/*"):
         method = path.parent.name

@@ -86,7 +86,7 @@ class Hair:
     Attributes:
         strand: Brightness (S, S) of the strands, with mean about 0 and deviation about 1.
         colour: Their lit colour (S, S, 3).
-        inside: Distance (S, S) of a pixel from the hair's outline, in radii, positive inside.
+        inside: Rough distance (S, S) of a pixel from the hair's outline, in radii, positive inside.
     """
 
     def __init__(self, head: Head) -> None:
@@ -99,8 +99,10 @@ class Hair:
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6  # downwards: the crown is 0.6 above the head's middle
         distance = np.sqrt(head.across * head.across + from_crown**2)
-        # The texture (24, 256) has a column for each angle, 55 per radian with 128 for angle 0, and
-        # a row for each distance from the crown, 8 per radius.
+        # The texture (24, 256) has a column for each angle about the parting, 55 per radian with
+        # 128 for angle 0, and a row for each distance from the crown, 8 per radius with 2 for
+        # distance 0. (Two centres, by eye: strands fan out from the parting, their brightness
+        # varies from the crown.)
         self.strand = looked_up(
             look.strands,
             angle * 55 + 128,
@@ -113,8 +115,8 @@ class Hair:
         x = head.across / (look.broad + look.hair_volume)
         y = (head.along + 0.02) / (1 + look.hair_volume)
         inside_ellipse = 1 - x**2 - y**2
-        # Near the rim, half of 1 - r**2 is about 1 - r, in half widths of the head; one of these is
-        # look.broad radii.
+        # With r² = x² + y²: near the rim, half of 1 - r² is about 1 - r, a share of the ellipse's
+        # half width. Times look.broad it is roughly in radii; the hair's volume is left out.
         self.inside = inside_ellipse * 0.5 * look.broad
 
     def _light(self) -> Array:
@@ -127,8 +129,8 @@ class Hair:
         light_z = head.light[2]  # largest for light from the front, which is mirrored to the viewer
         sheen_on_strands = 0.6 + 0.3 * self.strand
         sheen = 0.25 * light_z * band * sheen_on_strands
-        # The normal points further up than the head's own. Its z is a constant, since sphere_z is 0
-        # where hair is beside the face.
+        # The normal, of any length because diffuse divides by it, points further up than the
+        # head's own. Its z is a constant, since sphere_z is 0 where hair is beside the face.
         light = head.diffuse(
             head.sphere_x,
             head.sphere_y - 0.3,

@@ -300,7 +300,7 @@ def _strands(draw: Generator) -> Array:
 
 
 def _skin(tone: float) -> Array:
-    """The colour (3,) of a tone from 0 to 4, interpolated between its neighbours in SKIN_TONES."""
+    """The RGB colour (3,) in [0, 1] of a tone from 0 to 4, between its neighbours in SKIN_TONES."""
     channels = _colours(SKIN_TONES).T
     tones = range(len(SKIN_TONES))
     return np.float32([np.interp(tone, tones, channel) for channel in channels])
@@ -361,10 +361,13 @@ def _curve(wave: Wave, times: Array, draw: Generator) -> list[float]:
 
 
 def _sine(times: Array, periods: Span, draw: Generator) -> Array:
-    """A sine (n,) of the times with a random phase, its period drawn from ``periods``."""
+    """A sine (n,), -1 to 1, of times (n,) with a random phase.
+
+    Its period is drawn from ``periods``, in the unit of the times.
+    """
     period = draw.uniform(*periods)
     phase = draw.random()
-    turns = times / period + phase
+    turns = times / period + phase  # each is a whole period
     return np.sin(2 * np.pi * turns)
 
 

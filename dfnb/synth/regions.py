@@ -121,7 +121,8 @@ PLACES = (
 def drawn_place(draw: Generator) -> Region:
     """One of :data:`PLACES`, on either side of the face with equal chances."""
     place = PLACES[draw.integers(len(PLACES))]
-    # Drawn for every place, but a place on the midline has no "aside" that could be mirrored.
+    # Drawn for every place, as nothing else comes from this stream afterwards. A place on the
+    # midline has no "aside" that could be mirrored.
     mirrored = draw.random() < 0.5
     if "aside" not in place.drawn or not mirrored:
         return place
