@@ -14,6 +14,7 @@ __all__ = ["auc", "create_model", "difference", "load_dataset", "predict"]
 __version__ = version("dfnb")
 
 
+# Python calls this for a name that the module lacks (PEP 562).
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,9 +99,9 @@ def run_folder(run_id: str) -> Path:
 def manifest(name: str) -> dict[str, Any]:
     """The content of ``data_manifest/<name>.yaml``.
 
-    The entry ``like`` names another manifest: its entries are added where this one lacks them, and
-    so are its ``parameters``, one by one. A manifest may describe several datasets, under other
-    names than its file's: the list ``names``.
+    The entry ``like`` names another manifest, which gives the entries that this one lacks and,
+    within ``parameters``, the parameters that it lacks. A manifest may describe several datasets:
+    then its entry ``names`` lists them, in place of the file's name.
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
     # Perhaps another file describes this dataset, as one of several.
@@ -210,7 +210,7 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises :class:`DfnbError` that names the file when it is none."""
+    """Read a JSON object; raises :class:`DfnbError`, which names the file, for anything else."""
     remedy = "delete it and run the step that wrote it again"
     return read_mapping(path, json.loads, "JSON", remedy)
 
@@ -239,7 +239,7 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
         )
         with writer:
             writer.write_table(arrow)
-            # Not in the metadata of the schema, of which parquet stores a second copy.
+            # Not in the schema's metadata, which parquet would store twice.
             writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
 
 
@@ -280,7 +280,7 @@ def sha256(path: Path) -> str:
 def verified(path: Path, expected: str, problem: str) -> Path:
     """Return ``path`` when its bytes have the ``expected`` sha256, else raise DfnbError.
 
-    The sentence reads "<path> <problem>".
+    The message is "<path> <problem>".
     """
     if not path.is_file() or sha256(path) != expected:
         raise DfnbError(f"{path} {problem}")
@@ -288,13 +288,19 @@ def verified(path: Path, expected: str, problem: str) -> Path:
 
 
 def digest(content: Any, digits: int = 12) -> str:
-    """A short fingerprint of anything JSON can hold, independent of the order of keys."""
+    """The first ``digits`` hexadecimal digits of the sha256 of anything that JSON can hold.
+
+    The order of keys does not change it.
+    """
     canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name: small letters, digits and points, everything else hyphens."""
+    """A text as part of a file name, in lower case.
+
+    Each run of characters other than a-z, 0-9 and points becomes one hyphen.
+    """
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 

@@ -2,8 +2,8 @@
 
 A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
 :func:`plan` makes a list of jobs of it, which the Snakefile turns into rules. A training is a job
-of its own: it builds the drawn datasets that are missing, trains, scores, and writes
-``reports/<profile>/scores/<run id>.parquet``. Notebooks read these files, or train by
+of its own: it builds those datasets of the embedded benchmark that are missing, trains, scores, and
+writes ``reports/<profile>/scores/<run id>.parquet``. Notebooks read these files, or train by
 :func:`trained` what is missing when they are opened by hand.
 """
 
@@ -22,7 +22,7 @@ from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
 from dfnb.store import Condition, Role
 
-MAIN: Role = ("", "")  # of a paper's training in the grid
+MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
 
 # ---------------------------------------------------------------- profiles
@@ -42,7 +42,8 @@ class Maps(Closed):
 
     test_sets: Names
     frames: int = Field(ge=1)  # forged frames of each test set, about so many
-    # Other maps than the detectors' own, such as Grad-CAM; of each detector's first network.
+    # Maps besides the detectors' own that notebook 08 measures and checks, for each main detector's
+    # first seed. Trainings measure Grad-CAM, named here or not: the notebook only checks it.
     names: list[str] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
     variants: bool  # whether the maps of the ablations' variants are measured, too
@@ -79,7 +80,8 @@ class Profile(Closed):
     """A file of ``notebooks/profiles``.
 
     Attributes:
-        notebooks: their parameters, in reading order.
+        notebooks: notebook → what it changes of the grid's and its default parameters, in reading
+            order.
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
         allow_random: whether random weights may replace pretrained ones that cannot be fetched.
@@ -116,7 +118,7 @@ class Job(NamedTuple):
         output: the file that proves that the job ended, relative to the home.
         needs: the outputs of other jobs that it waits for, relative to the home.
         run_id: of a training; a notebook has neither this nor what follows.
-        roles: the pairs of ablation and variant as which it appears in the report.
+        roles: of a training; the pairs of ablation and variant under which the report shows it.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         arguments: those of :func:`dfnb.train.train`.
     """
@@ -184,7 +186,7 @@ def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> P
 
 
 def _is_available(dataset: str) -> bool:
-    """Whether a dataset is prepared, or belongs to the benchmark, which is built when needed."""
+    """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
     folder = files.dataset_folder(dataset)
     return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
 
@@ -312,7 +314,7 @@ def _notebook_parameters(
 
 
 def ensure_datasets(*names: str) -> None:
-    """Build the drawn datasets that are missing; raises DfnbError where a real one is missing."""
+    """Build the missing datasets of the embedded benchmark; a missing real one is a DfnbError."""
     for name in dict.fromkeys(names):
         if name in files.dataset_names("synth"):
             synth.build(name)  # returns at once where the dataset is there
@@ -359,8 +361,8 @@ def train_job(name: str, job_name: str) -> Run:
 def train_and_score(job: Job) -> Run:
     """Train, and score the test sets; where the grid says so, also corrupted frames and maps.
 
-    The report also gets a copy of the profile and, of the first seed of each main detector, the
-    weights, from which its notebooks draw maps on a machine without ``runs/``. The score file is
+    The report also gets a copy of the profile and, for the first seed of each main detector, the
+    weights: notebooks need them to draw maps on a machine without ``runs/``. The score file is
     written last, and proves that the job ended.
     """
     profile_name = job.parameters.profile
@@ -407,9 +409,10 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
 
 
 def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, on about that many ``forged`` frames.
+    """Measures of the network's own maps and of Grad-CAM, by condition.
 
-    Other maps (``Maps.names``) are measured by a notebook.
+    ``forged``: about how many fake frames of each test set they are measured on. Notebook 08
+    measures the other maps of ``Maps.names``.
     """
     tables = {}
     for test_set in filter(_is_available, test_sets):

@@ -74,7 +74,7 @@ def create_model(name: str) -> Run:
 # ---------------------------------------------------------------- scores
 
 
-@torch.random.fork_rng(devices=[])  # a DataLoader draws a number, which is put back
+@torch.random.fork_rng(devices=[])  # a DataLoader draws from torch's generator: its state is kept
 def predict(
     model: Run | nn.Module | Callable,
     data: StoredFrames | np.ndarray | Sequence | str | Path,
@@ -91,8 +91,8 @@ def predict(
             images. Arrays and images are crops of faces, unless ``detect`` is set.
         transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
             of torchvision and timm do.
-        detect: Find the face in each picture or clip, given by its path, and cut it out like the
-            faces of a run's training set, else as ``dfnb prepare`` does by default. Of a clip,
+        detect: Find the face in each picture or clip, given by its path, and cut it out: for a run
+            like the faces of its training set, else as ``dfnb prepare`` does by default. Of a clip,
             eight frames are scored.
 
     Returns:
@@ -240,6 +240,6 @@ def _videos(table: pd.DataFrame) -> metrics.Units:
 
 
 def _number(estimates: metrics.Estimates) -> pd.Series:
-    """What :func:`auc` and :func:`difference` return; of one test set, and as of a single seed."""
+    """What :func:`auc` and :func:`difference` return: the summary of one test set and one seed."""
     columns = summary([estimates.outcome()])
     return pd.Series(columns, ["value", "low", "high", "p", "clusters"]).astype(float)

@@ -114,7 +114,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 
 def resolved(parameters: Parameters) -> pd.DataFrame:
-    """The parameters that are not their defaults, and the environment, one per row, as text.
+    """The parameters that differ from their defaults, and the environment, one per row, as text.
 
     The column is ``value``; the index names a nested entry with points, ``packages.torch``.
     """

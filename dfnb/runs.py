@@ -37,7 +37,8 @@ class Run(StoredRun):
     def open(cls, run_id: str) -> "Run":
         """The run with an id, from ``runs/``, or else from the record in a score file.
 
-        Raises :class:`DfnbError`, with the nearest ids, when there is no such run that is finished.
+        Raises :class:`DfnbError` when there is no such run, with the nearest ids, or when it is not
+        finished.
         """
         record = read_record(run_folder(run_id))
         if record is not None:
@@ -79,7 +80,7 @@ class Run(StoredRun):
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
         the record, when these do not fit the network or are not finite, and when the
-        pretrained weights are others or cannot be fetched.
+        pretrained weights differ from those of the training or cannot be fetched.
         """
         from safetensors.torch import load_file  # with torch, which opening a run does not need
 

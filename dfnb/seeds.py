@@ -14,7 +14,7 @@ def rng(*key: int | str) -> np.random.Generator:
     words = [len(key)]  # SeedSequence treats (1, 2) and (1, 2, 0) alike; the length differs
     for part in key:
         if isinstance(part, str):
-            part = zlib.crc32(part.encode())
+            part = zlib.crc32(part.encode())  # hash() of a text differs from process to process
         words.append(int(part))  # also numpy's integers
     return np.random.default_rng(words)
 

@@ -52,9 +52,9 @@ class Closed(BaseModel):
     def check(cls, values: Any, source: object) -> Self:
         """An instance with these values, as read from YAML or JSON.
 
-        Types are not converted: ``"1e-4"`` is not a number and ``True`` is not 1, because YAML
-        makes such values by accident; but numpy's are, see :func:`plain`. Raises a
-        :class:`DfnbError` that begins with ``source``.
+        Only numpy's types are converted, see :func:`plain`. ``"1e-4"`` is not a number and ``True``
+        is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError` that
+        begins with ``source``.
         """
         try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
             return cls.model_validate_json(json.dumps(values, default=plain))

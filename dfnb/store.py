@@ -61,7 +61,7 @@ class Condition(NamedTuple):
     corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
     severity: int = 0  # 1 to 5; 0: no corruption
     map: str = ""  # the attribution map that is measured; empty: none
-    sanity: bool = False  # whether the map is compared with those of other weights
+    sanity: bool = False  # whether the map is compared with that of random weights
 
 
 CONDITION = list(Condition._fields)
@@ -378,8 +378,8 @@ class Report:
                 role = (notebook, ablation, variant)
                 # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
-                # Runs with the same place are one detector, and detectors are sorted by place. It
-                # has the training set, because runs on another one are another detector.
+                # Runs with the same place are one detector, and detectors are sorted by place. The
+                # training set is part of it, because runs on another one are another detector.
                 place = (is_variant, notebook, position, ablation, variant, run.train_set)
                 runs_by_place[place].append(run)
         if len(main_train_sets) > 1:
@@ -510,8 +510,8 @@ def tool_scores(path: Path, frames: pd.DataFrame, test_set: str = "") -> pd.Data
 
     Args:
         path: A CSV with the columns ``video``, by our name or its :func:`exported_id`, and
-            ``score``, any number, high for fakes. It may have ``frame``; else the score of
-            a video counts for each of its frames. A ``label`` or ``track`` must be ours.
+            ``score``, any number, high for fakes. It may have ``frame``; else the score of a video
+            counts for each of its frames. A ``label`` or ``track`` must agree with ours.
         frames: :data:`KEYS`, and as ``attrs`` the ``fingerprint``.
         test_set: Read only the rows with this name in the column ``test_set``; empty: all.
 

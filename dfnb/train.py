@@ -24,8 +24,8 @@ from dfnb.scoring import DEVICE
 from dfnb.settings import DfnbError
 from dfnb.trainer import Trainer
 
-# Part of every run's id. Raised when code outside the papers' files changes the numbers of a
-# training.
+# Part of every run's id. A change of code outside the papers' files that changes the numbers of a
+# training must increase it.
 NUMBERS = 3
 
 
@@ -164,7 +164,6 @@ def _launch(
         )
     splits = _splits(parameters, settings, start)
     write_json(folder / "config.json", parameters)
-    # A Trainer is called with the fabric in each process that launch starts.
     strategy = "auto"
     if devices > 1:
         # Not every loss uses every weight, and CUDA does not survive a fork.
@@ -175,6 +174,7 @@ def _launch(
         devices=devices,
         precision=settings.precision,
     )
+    # launch calls the Trainer with the fabric, here or in each process that it starts.
     fabric.launch(Trainer(folder, parameters, splits, start))
 
 

@@ -33,7 +33,7 @@ from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
 
 CHECKPOINT_S = 300  # seconds between checkpoints
-TIMED_STEPS = 10  # after so many steps of the first epoch, the time left is printed first
+TIMED_STEPS = 10  # the time left is first printed after so many steps of the first epoch
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -140,7 +140,8 @@ class Trainer:
         """Make the optimisers and their schedule, as they are before the first step."""
         optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
-        # The parts of a checkpoint beside the progress; all have state_dict and load_state_dict.
+        # The parts of a checkpoint beside the progress, the network first, see save. All have
+        # state_dict and load_state_dict.
         self.parts = [self.network, self.scheduler, *self.optimisers]
 
     def _sampler(self) -> EpochSampler:

@@ -1,9 +1,9 @@
 """Run a command on GPUs of its own: ``python with_gpus.py N COMMAND...``.
 
-The command sees N of the GPUs that this process sees, which no other command has; it waits for
-them. Each is locked by a file in ``runs/`` as long as the command runs. Without GPUs, and in a job
-of Slurm, which hands them out itself, the command just runs. On Linux it is killed when the
-process that started it ends.
+The command waits for N of the GPUs that this process sees, and then has them to itself. Each is
+locked by a file in ``runs/`` as long as the command runs. Without GPUs, and in a job of Slurm,
+which hands them out itself, the command just runs. On Linux it is killed when the process that
+started it ends.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def lock(gpu: str) -> bool:
 def main(count: int, command: list[str]) -> None:
     """Wait for ``count`` GPUs, then become the command."""
     if sys.platform == "linux":
-        # The parent's end kills this process, also as the command. 1: PR_SET_PDEATHSIG, prctl.h
+        # The end of its parent kills this process, also after exec. 1: PR_SET_PDEATHSIG, prctl.h
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     gpus = visible_gpus()
     if gpus and count:  # else the command sees the GPUs that this process sees

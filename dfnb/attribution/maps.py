@@ -163,7 +163,7 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
 
 
 def edges(network: Network, images: Tensor) -> Tensor:
-    """The length of the gradient of the grey value in the image plane, per pixel: a control.
+    """How steeply the grey value changes at each pixel: a control.
 
     It ignores the network, so it must fail the sanity check; ``network`` is there only because all
     methods get it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
@@ -193,8 +193,8 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     Args:
         network: A detector, in evaluation mode.
         images: (n, 3, H, W), normalised, on the device of the network.
-        name: One of :data:`EXPLAINERS` or of ``network.maps()``. The latter, the maps that a paper
-            declares, are a tuple of names (their maximum), "localise", or the name of a layer.
+        name: One of :data:`EXPLAINERS` or of ``network.maps()``, where a paper declares how each of
+            its maps is made: "localise", the name of a layer, or a tuple of maps (their maximum).
 
     Raises:
         DfnbError: The network has no map of this name.

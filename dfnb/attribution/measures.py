@@ -41,8 +41,8 @@ def sample(
     test = select(load_frames(test_set), "test", methods)
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
-    forgery_methods = len(rows_by_method) - 1  # one method is "real"
-    count = max(1, round(forged / forgery_methods))  # frames per method
+    n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
+    count = max(1, round(forged / n_forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)  # fractional
@@ -147,8 +147,8 @@ def sanity(
 
     Columns beside :data:`dfnb.store.KEYS`:
 
-    - ``all``, the rank correlation (:func:`similarity`) of the map with the map of the same network
-      after :func:`randomise`: 1 if the map does not depend on the weights, about 0 if it does;
+    - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
+      map before and after :func:`randomise`, 1 if it ignores the weights, else about 0;
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
     A map fails if the mean of a column over the frames reaches its limit, 0.5 for both

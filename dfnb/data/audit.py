@@ -212,7 +212,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     pixels = Pixels(frames.attrs["folder"])
     values = defaultdict(list)
-    # Images that are used in place have a null instead of a box.
+    # Crops that others have made have a null instead of a box, and may differ in size.
     frames = frames.assign(has_box=frames["crop_box"].notna())
     size = None
     for frame in frames.itertuples():
@@ -222,7 +222,7 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
         if frame.has_box:
             corners = frame.crop_box
         values["place and size"].append([height, width, *corners])
-        # Images that are used in place may differ in size: all are resized to that of the first.
+        # All get the size of the first crop, so that every frame has as many border pixels.
         size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         values["border pixels"].append(_border(crop))

@@ -1,4 +1,4 @@
-"""The light augmentation, of a whole batch at once: a tenth of the time of one by one."""
+"""The light augmentation of a whole batch at once: image by image takes ten times as long."""
 
 import torch
 from torch import Tensor
@@ -14,13 +14,14 @@ MIRRORED = [1, 0, 2, 4, 3]  # a mirrored face's right eye is the left one of the
 def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     """Mirror (p .5), shift by up to 1/16 of the side, change colours by up to 20 %.
 
-    Returns the batch with a new image (float32), mask and landmarks; its other entries stay.
+    Returns the batch with a new image (float32 in [0, 255]), mask and landmarks; its other entries
+    stay.
 
     Args:
         batch: With ``image`` (B, 3, S, S) uint8, ``mask`` (B, 1, S, S) uint8, 0 or 1, and
             ``landmarks`` (B, 5, 2), x and y in pixels, which are moved alike. The pixels that a
             shift leaves empty become black in the image and 0, not forged, in the mask.
-        draws: (B, 6) float64 in [0, 1), independent and uniform; :data:`DRAWS` tells their use.
+        draws: (B, 6) float64 in [0, 1), independent and uniform, in the order of :data:`DRAWS`.
     """
     side = batch["image"].shape[-1]
     is_mirrored = draws[:, 0] < 0.5

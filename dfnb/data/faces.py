@@ -47,7 +47,7 @@ DETECTION_SIDES = (400, 640)
 
 
 class Unusable(Exception):
-    """The reason why a video goes into quarantine."""
+    """The reason why a video cannot be used; ``dfnb prepare`` lists it in the quarantine."""
 
 
 # ---------------------------------------------------------------- detector
