@@ -3,7 +3,8 @@
 ``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. The pixels of
 each video are stored as arrays in a folder of its own: crops (n, H, W, 3) uint8 RGB in
 ``frames.npy``; and masks in ``masks.npy``, eight pixels of an image row packed into one byte. A
-dataset may instead refer to image files of crops. :mod:`dfnb.data.loading` makes batches.
+dataset may instead use image files of crops in place: the table names them, and none is copied.
+:mod:`dfnb.data.loading` makes batches.
 """
 
 import hashlib
@@ -36,10 +37,10 @@ COLUMNS = {
     "track": pa.int16(),  # distinguishes two people of one video
     "frame": pa.int32(),  # the number in the source video
     "row": pa.int32(),  # the place in the stored array; not ``frame``, as some frames have no face
-    "cluster": TEXT,  # the group that is resampled as one: identity, or pair of FaceForensics++
-    "identity": TEXT,  # target of the manipulation
+    "cluster": TEXT,  # name of a group of videos that confidence intervals resample together
+    "identity": TEXT,  # the person shown; in a fake, the target of the manipulation
     "source": TEXT,  # donor; empty where there is none
-    "original": TEXT,  # the video, in this dataset, that a fake was made from; empty: unknown, real
+    "original": TEXT,  # the video of this dataset that a fake was made from; empty: unknown or real
     "method": TEXT,  # real, or the name of the manipulation
     "label": pa.int8(),  # 0 real, 1 fake
     "path": TEXT,  # file of the array of crops, or image file, relative to the dataset's folder
@@ -69,8 +70,8 @@ def write_video(
     Args:
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``
-            and ``mask``. A frame of a fake that has no mask, though others have, gives an empty
-            ``mask``.
+            and ``mask``. But where only some frames of a fake have a mask, the rows of the others
+            have an empty ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
@@ -92,15 +93,15 @@ def write_video(
 
 def _bytes_hash(path: Path) -> str:
     """A hash of a file's bytes, 128 hexadecimal digits."""
-    # BLAKE2: on processors without instructions for sha256, that would take a quarter of the time
-    # in which a dataset is prepared.
+    # BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on processors
+    # that have no instructions for it.
     return hashlib.blake2b(path.read_bytes()).hexdigest()
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
     """One hash of all images and masks in ``folder`` that the rows of a video use in place.
 
-    It has 64 hexadecimal digits. A frame without a mask counts, too: to add one changes the hash.
+    It has 64 hexadecimal digits. A missing mask counts, too: adding it changes the hash.
     """
     hashes_of_frames = []
     for row in rows:
@@ -118,8 +119,9 @@ def write_dataset(
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``originals`` names
-    the video that a fake was made from: name of the fake -> of the original; "" or missing: none.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``parameters`` are
+    the settings that they were made with. ``originals`` maps the name of a fake to the name of the
+    video that it was made from; "" or missing: none.
 
     The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
@@ -211,12 +213,13 @@ def dataset_record(name: str | Path) -> dict:
 def faces_of(name: str | Path) -> dict[str, Any]:
     """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
 
-    ``size`` is the side of a crop in pixels; ``scale``, side of a crop / longer side of the face; a
-    face that is ``drawn`` is no photograph. Raises :class:`DfnbError` when the dataset is missing.
+    ``size`` is the side of a crop in pixels, or "native", see ``prepare.Settings``; ``scale`` is
+    side of a crop / longer side of the face; ``drawn`` is True where the faces are no photographs.
+    Raises :class:`DfnbError` when the dataset is missing.
     """
     made_with = dataset_record(name)["parameters"]
     cut = {key: made_with[key] for key in ("size", "scale") if key in made_with}
-    # Only the embedded benchmark has a generator; from portraits it makes photographs.
+    # Only a synthetic dataset has a generator; one that is made of portraits shows photographs.
     return {**cut, "drawn": "generator" in made_with and not made_with.get("portraits")}
 
 
@@ -337,8 +340,8 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
 def check_classes(frames: pd.DataFrame, split: str, makes_other_class: bool = False) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
-    One class is enough for a paper that ``makes_other_class`` of it during training. ``frames`` are
-    those of one split, ``split``, which is only named in the message.
+    Where ``makes_other_class`` is True, one class is enough: training makes the other from it.
+    ``frames`` are those of one split, ``split``, which is only named in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
@@ -389,7 +392,7 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
-    first = fakes.iloc[0]  # the masks of crops of another size are resized to that of its crop
+    first = fakes.iloc[0]  # all masks are resized to the size of its crop
     shape = pixels.crop(first["path"], first["row"]).shape[:2]
     total = np.zeros(shape)
     for path, row in zip(fakes["mask"], fakes["row"]):
@@ -431,7 +434,7 @@ def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def rounded(image: np.ndarray) -> np.ndarray:
     """An image of floats, rounded to uint8 and clipped to [0, 255]."""
-    # astype cuts off the decimals, so that adding a half rounds.
+    # astype cuts off the decimals: with a half added before, it rounds.
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -482,9 +485,9 @@ class Pixels:
     def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
         """One mask (H, W) bool; all False where ``path`` is empty.
 
-        ``shape`` is that of the crop. A mask of another size, which is an image file or belongs to
-        another video, is resized to it; in an image file a pixel is forged where it is brighter
-        than half.
+        ``shape`` is (H, W) of the crop. A mask of another size, from an image file or from another
+        video, is resized to it. In an image file, a pixel is forged where its grey level is above
+        127.
         """
         if not path:
             return np.zeros(shape, bool)
@@ -519,7 +522,7 @@ class Arrays(Pixels):
 
 
 def unlabelled(names: Sequence[object]) -> pd.DataFrame:
-    """A frames table of images without labels; each is a video of its own, of this name and path.
+    """A frames table of images without labels; each is a video of its own, with this name and path.
 
     It has the columns that scores need; ``row`` is the position, ``label`` NaN, ``method`` empty.
     """

@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     mask: np.ndarray  # (H, W) bool, True where forged
-    landmarks: np.ndarray  # (5, 2) float32, x and y in pixels of the image; NaN where unknown
+    landmarks: np.ndarray  # (5, 2) float32, x and y in pixels, in face_axes' order; NaN: unknown
     label: int  # 0 real, 1 fake
     has_mask: bool  # False: the forged region is unknown, and ``mask`` is all False
 
@@ -78,7 +78,7 @@ class StoredFrames(Dataset):
 
 
 class FrameDataset(Dataset):
-    """Images, labels, masks and landmarks of frames; an item is the batch of a list of indices.
+    """Images, labels, masks and landmarks of frames; an item is a batch, given a list of indices.
 
     With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
     train split are augmented; each has as many views, independent draws of the augmentation, as the
@@ -134,12 +134,12 @@ class FrameDataset(Dataset):
             samples = len(items) // (len(indices) * self.views)  # per frame
             draws = np.tile(draws, (1, samples, 1)).reshape(len(items), -1)  # (images, 6)
             batch = augmentation.light(batch, torch.from_numpy(draws))
-        images = batch["image"].float() / 255  # (B, 3, S, S); mean and std are those of [0, 1]
+        images = batch["image"].float() / 255  # (B, 3, S, S) in [0, 1], as mean and std expect
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
     def _light_draws(self, index: Index) -> np.ndarray:
-        """The numbers (views, 6) by which the views of a frame are augmented."""
+        """The numbers (views, 6) in [0, 1) by which the views of a frame are augmented."""
         epoch, position, _ = index
         draw = rng("augment", self.seed, epoch, position)
         return draw.random((self.views, augmentation.DRAWS))
@@ -234,10 +234,10 @@ def in_order(
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
-    Without a ``seed``, they are the frames as stored. With one, they are the samples that the paper
-    makes, without augmentation. A sample is seeded by the frame's value in the table's index, so it
-    is the same each time, and also when only some rows of the table are given. ``pixels`` reads the
-    frames; by default from the table's dataset.
+    Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
+    are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
+    value in the table's index, so it is the same each time, and also when only some rows of the
+    table are given. ``pixels`` reads the frames; by default from the table's dataset.
     """
     # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
     # and the value in the table's index takes the place of the position.
@@ -248,7 +248,7 @@ def in_order(
 
 
 def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
-    """All frames of a small table as one batch, as they are stored."""
+    """All frames of a small table as one batch, as :func:`in_order` gives them without a seed."""
     return next(in_order(frames, settings, len(frames)))
 
 
@@ -265,19 +265,20 @@ def pictures(batch: Tensors, settings: Any) -> np.ndarray:
 class EpochSampler(Sampler[list[Index]]):
     """Batches of one epoch, in an order that is drawn from (seed, epoch).
 
-    Without ``oversampling``, an epoch shows as many real frames as fakes, and as many fakes of each
-    method; it has as many frames as the table. In any case it is rounded down to whole batches.
+    Without ``oversampling``, an epoch has as many frames as the table, half of them real, and of
+    each method equally many fakes. With it, an epoch shows each fake once and each real frame
+    ``oversampling`` times. ``images_per_epoch`` may shorten an epoch. It is rounded down to whole
+    batches.
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
-    seen. With several processes, set ``world`` to their number and ``rank`` to the number of this
-    one: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames in
-    an epoch.
+    seen. With several processes, set ``world`` to their number and ``rank`` to this one's, counted
+    from 0: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames
+    in an epoch.
 
     Args:
-        frames: A frames table. Its ``attrs["always"]`` may list positions of frames that every
-            batch shows some of: an eighth of a batch, at least one frame, is drawn from them. They
-            replace as many fakes.
-        settings: A paper's ``Settings``, of which batch_size (images, on all devices together),
+        frames: A frames table. Its ``attrs["always"]`` may list positions of frames: then an eighth
+            of every batch, at least one frame, is drawn from them, in place of as many fakes.
+        settings: A paper's ``Settings``; batch_size (images, on all devices together),
             images_per_epoch, oversampling, images_per_frame and pairs are used. With pairs, the
             order consists of pairs: a fake frame, and after it the real frame that
             :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
@@ -340,7 +341,7 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with as many frames (or pairs) of each class, and of each method in a class."""
+        """An order with equally many frames (or pairs) per class, and per method in a class."""
         parts = []
         # The numbers of frames (or pairs) must add up to n_left. Where they cannot be equal, the
         # first class has one more, and within a class each of the last methods.

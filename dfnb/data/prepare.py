@@ -48,8 +48,8 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    # Side of a crop in pixels; native: of each video, the median side of its squares in the source,
-    # or the nearest limit
+    # Side of a crop in pixels. native: for each video, the median side of the squares that are cut
+    # out of its frames, clipped to the limits.
     size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)] | Literal["native"] = 256
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
@@ -94,11 +94,12 @@ def difference_mask(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
-    """Cut one face out of each wanted frame of a video in which the detector finds a face.
+    """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without. Where a mask ends before its video,
-    the rows of the later frames say that they have no mask.
+    the rows of the later frames have an empty ``mask``. Raises :class:`Unusable` where no face can
+    be cut out.
     """
     if settings.size == "native":  # cut small crops first, to learn how large the squares are
         small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
@@ -192,10 +193,10 @@ def find_faces(
 
 
 def forged_region(video: Video, image: np.ndarray, other: np.ndarray | None) -> np.ndarray | None:
-    """Where a frame (H, W, 3) is forged, as (H, W) uint8 of 0 and 255; None without ``other``.
+    """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
-    ``other`` is the same frame of the mask or, without a mask, of the original. It is None where
-    the video is real, where it has neither, and after the end of its mask.
+    ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
+    None where the video is real, where it has neither, and after the end of its mask.
     """
     if other is None:
         return None
@@ -315,7 +316,7 @@ def use_crops(video: Video, folder: Path) -> dict:
             "frame": number,
             "path": f"{TREE}/{image}",
             "mask": f"{TREE}/{mask}" if mask else "",
-            **dict.fromkeys(UNKNOWN),  # where others have cut the crop is not known: None
+            **dict.fromkeys(UNKNOWN),  # None: nobody knows where the crop was cut out
         }
         try:
             if min(read_image(video.path / image).shape[:2]) < MIN_SIZE:
@@ -586,7 +587,7 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 
 
 def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
-    """The face in a reader's own picture or clip, as a frames table with a ``label`` of NaN.
+    """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
     used, and of these the largest. The crops are in a temporary folder until the process ends;
@@ -595,7 +596,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     Args:
         path: An image or a video.
         faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
-            same ``size`` and ``scale``, if it has them, else by the defaults.
+            same ``size`` and ``scale``, or where one is missing, with its default.
         frames: How many evenly spaced frames of a video.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.

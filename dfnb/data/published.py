@@ -70,7 +70,7 @@ class Manifest(Closed):
     access: str = ""  # how to get it
     space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
-    prepare: dict[str, Any] = Field({})  # settings that differ from the defaults
+    prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
     # Regular expression of the clusters whose training videos are for validation: our choice where
@@ -103,7 +103,7 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and was
     changed.
     """
-    files, _ = files_below(root)  # no rule is about what it leaves out, such as pipes
+    files, _ = files_below(root)  # no rule could use what it leaves out, such as pipes
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
     for rule in description.rules:
@@ -193,7 +193,7 @@ def _video(
 
 
 def _completed(video: Video, description: Manifest) -> Video:
-    """The video completed by its manifest: threshold of masks, validation split."""
+    """The video with its manifest's mask threshold, and as ``val`` if chosen for validation."""
     # Without a threshold for the method, the default of Video stays.
     threshold = description.mask_threshold.get(video.method, video.mask_threshold)
     split = video.split

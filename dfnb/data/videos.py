@@ -48,15 +48,15 @@ class Video:
         label: 0 real, 1 fake.
         method: ``real``, or the name of the manipulation method.
         split: train, val or test.
-        cluster: A group of dependent videos, such as all of a person, by its name. The confidence
+        cluster: The name of a group of dependent videos, such as all those of a person. Confidence
             intervals resample whole clusters.
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
-        mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above.
+        mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above this.
         original: The real video that the fake was made from, frame by frame.
-        difference: Whether a fake without a mask is forged where it differs from the original. Not
-            where masks were published, and this video's is missing.
+        difference: Whether a fake without a mask is forged where it differs from the original.
+            False where masks were published, but this video's is missing.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
     """
@@ -98,7 +98,7 @@ class Row(Closed):
     split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
     cluster: str = ""  # see Video; default: the identity, else the video
-    # Of a fake; those of a real video are left out.
+    # Of a fake; those of a real video are ignored.
     mask: str = ""  # path of a video or an image, white where the fake is forged
     original: str = ""  # path of the video that a fake without a mask was made from
 

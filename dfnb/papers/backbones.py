@@ -68,7 +68,7 @@ class Plain7(nn.Module):
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        # The weights of each first filter begin with mean zero, so that an area of one grey value
+        # Each filter of the first layer begins with mean zero, so that an area of one grey value
         # gives zero: otherwise some seeds stay at chance for long.
         first_filters = self.features[0].conv.weight.data
         first_filters -= first_filters.mean((1, 2, 3), keepdim=True)
@@ -225,8 +225,8 @@ STAGES = {
 def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
     """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
 
-    Returns the stages and, for the map after each stage, its number of channels and its stride:
-    how many pixels of the image are between two of its positions. The list of stages has the
+    Returns the stages and, for the map after each stage, its number of channels and its stride: the
+    distance between two positions, in pixels of the image. The list of stages has the
     attribute ``weights_from`` of :func:`create`.
 
     As in the released code, the first two convolutions of ``legacy_xception`` get padding 1, so

@@ -95,6 +95,8 @@ class Settings(Closed):
             zero, and as many up again; None: one fall over the whole training.
         optimiser_restarts: ``released``: optimiser and schedule start again in each epoch, as in
             the released code of Exposing the Deception; ``corrected``: they run through.
+        mixup_probability, mixup_alpha: with this probability a batch is mixed, with a share λ drawn
+            from Beta(mixup_alpha, mixup_alpha), see :class:`Batch`.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
         pairs: whether a batch consists of pairs: a fake frame, and the nearest frame of the video
@@ -174,7 +176,7 @@ class Settings(Closed):
         return self.views * (2 if self.makes_other_class else 1)
 
     def before(self) -> Settings | None:
-        """The settings of the previous phase, which gives the initial weights; None: no phase."""
+        """The settings of the previous phase, which gives the initial weights; None without one."""
         return None
 
     def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
@@ -189,7 +191,7 @@ class Settings(Closed):
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """The image that is shown of one stored frame, or two, see ``makes_other_class``.
+        """The one image that is made of a stored frame, or two, see ``makes_other_class``.
 
         By default the frame itself. Called in the loader's workers before resizing and
         augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for
@@ -269,9 +271,9 @@ class Network(nn.Module):
         return {}
 
     def compare(self, part_maps: Sequence[np.ndarray], images: Tensor) -> dict[str, np.ndarray]:
-        """For a map that is the maximum of others: measures, by name, of how much those differ.
+        """How much the parts of a map that is their maximum differ: measures by name.
 
-        ``part_maps`` are those others, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
+        ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
         ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
         return {}

@@ -130,7 +130,7 @@ class Settings(contract.Settings):
 
 
 def grey_of_blue_first(pixels: Tensor) -> Tensor:
-    """Grey pixels (3, H, W) of pixels that are red first, with red's and blue's weights exchanged.
+    """Make pixels (3, H, W), red first, grey, with the weights of red and blue exchanged.
 
     The released code reads images blue first, but computes grey as if they were red first, with
     the weights .299, .587, .114 of red, green and blue (ITU-R 601).
@@ -261,7 +261,7 @@ class Network(contract.Network):
         return {**terms, "cls": cls.detach(), "total": total}
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax at temperature T, clamped: the logarithm and its gradient must stay finite."""
+        """Softmax of logits (B, 2) at temperature T, clamped: its log and gradient stay finite."""
         probabilities = (logits / self.settings.temperature).softmax(1)
         return probabilities.clamp_min(1e-38)
 
@@ -283,7 +283,7 @@ class Network(contract.Network):
         return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
-        """Σ_k [L_k / (2 s_k²) + log(1 + s_k²)] of the terms L_k, with learned s_k.
+        """Σ_k [L_k / (2 s_k²) + log(1 + s_k²)] of the scalar terms L_k, with learned s_k.
 
         Learned weights: Liebel and Körner, arXiv 1805.06334. The README of the released code says
         that they realise α and β of the paper's Eq. (13). ``s_squared`` (K,) has the s_k² in the
@@ -340,7 +340,7 @@ def sinkhorn(
     makes the steps of the potentials small, so that early batches stop short of the optimum.
     """
     difference = x[:, None] - y[None]
-    cost = difference.square().sum(-1)  # (B, B)
+    cost = difference.square().sum(-1)  # |x_i - y_j|², (B, B)
     log_weight = torch.full_like(cost[0], 1 / len(x)).log()  # log(1/B), (B,)
     u = torch.zeros_like(log_weight)
     v = torch.zeros_like(log_weight)
@@ -363,7 +363,7 @@ def plan(
     v: Tensor,
     epsilon: float,
 ) -> Tensor:
-    """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε) of potentials u and v."""
+    """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε), (B, B), of potentials u, v (B,)."""
     exponent = -cost + u[:, None] + v[None]
     return (exponent / epsilon).exp()
 

@@ -304,6 +304,8 @@ class Network(contract.Network):
     def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """How far reconstructions x̂ are from images x: ``pixel``, ``perceptual``, ``adversarial``.
 
+        Both are (B, 3, H, W), normalised.
+
         ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where β_1 to β_3
         are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
 
@@ -333,7 +335,7 @@ class Network(contract.Network):
         return terms
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Undo the normalisation: images with values in [0, 1]."""
+        """Undo the normalisation of images (B, 3, H, W): their values are then in [0, 1]."""
         mean = images.new_tensor(self.settings.mean)[:, None, None]
         std = images.new_tensor(self.settings.std)[:, None, None]
         return images * std + mean
@@ -382,7 +384,8 @@ def _per_channel(values: tuple[float, ...]) -> Tensor:
 def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
     """L_lat = ``|a_T − (1 − l)| + |a_F − l|`` of each image (B,), where l is its label, 0 or 1.
 
-    The half of the image's class should have activation one, the other half zero.
+    The half of the image's class should have activation one, the other half zero. ``outputs`` has
+    the ``activation`` (B, 2), that is [a_T, a_F].
     """
     target = F.one_hot(label, 2)  # (B, 2): [1 − l, l]
     return (outputs["activation"] - target).abs().sum(1)
@@ -395,7 +398,7 @@ def mean_square(difference: Tensor) -> Tensor:
 
 @cache
 def comparator(name: str, device: torch.device) -> nn.Module | None:
-    """A frozen timm network C from images in [0, 1] to its feature maps, one per resolution.
+    """A frozen timm network C: images (B, 3, H, W) in [0, 1] to its maps, one per resolution.
 
     None if its pretrained weights are not available. It is not a part of :class:`Network`, because
     its weights belong neither into a checkpoint nor to an optimiser; it is cached, because every

@@ -187,8 +187,8 @@ SRM[2, 0, 2, 1:4] = SECOND_DIFFERENCE / 2
 def srm_residual(images: Tensor) -> Tensor:
     """Noise residuals (B, 3, H, W) in [-3, 3] of images (B, 3, H, W): one channel per SRM filter.
 
-    Each filter is applied to the sum of R, G and B. The released code repeats it over the three
-    channels, which is the same. The output is clipped at ±3.
+    The images are normalised. Each filter is applied to the sum of R, G and B. The released code
+    repeats it over the three channels, which is the same. The output is clipped at ±3.
     """
     summed = images.sum(1, keepdim=True)
     residual = F.conv2d(summed, SRM.to(images), padding=2)
@@ -399,7 +399,7 @@ class HBFusion(nn.Module):
 
 
 def patch_head(channels: int, out: int) -> nn.Sequential:
-    """Layers from a map to ``out`` channels at each patch: BN, ReLU and a 1×1 convolution."""
+    """BN, ReLU and a 1×1 convolution: a map (B, channels, g, g) to (B, out, g, g)."""
     convolution = nn.Conv2d(channels, out, 1, bias=False)
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), convolution)
 
@@ -490,7 +490,7 @@ class Network(contract.Network):
         return outputs
 
     def streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The maps x0 to x5 of the RGB stream and y0 to y5 of the SRM stream.
+        """The maps x0 to x5 of the RGB stream and y0 to y5 of the SRM stream, (B, C_i, H_i, W_i).
 
         After each of the first three stages the streams exchange features by CMCE. Then both go on
         from their sum, and after each of the other stages the RGB stream guides the other by LFGA.
@@ -500,7 +500,7 @@ class Network(contract.Network):
         y = self.residual(images)
         xs = []
         ys = []
-        for i in range(6):  # the stages, all but the last, which is after the fusion
+        for i in range(6):  # all stages but the last, which forward applies to y5
             if i == 3 and self.has_second_stream:  # both go on from the sum
                 x = x + y
                 y = x
@@ -653,7 +653,7 @@ def reference_region(
 
 
 def middles(side: int, cells: int) -> Tensor:
-    """The coordinate of each cell's middle when ``side`` pixels are divided into cells.
+    """The coordinate of each cell's middle, (cells,), when ``side`` pixels are divided into cells.
 
     The middle of the first pixel has coordinate 0, so the side begins at -0.5.
     """

@@ -20,7 +20,7 @@ from dfnb.data import codecs
 
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
-    """Make a transform of a change of colours; it leaves masks and landmarks as they are.
+    """Make a transform from a change of colours; it leaves masks and landmarks as they are.
 
     ``change`` maps pixels (3, H, W), float32 in [0, 255], to new ones, which are then rounded and
     clipped to uint8.
@@ -65,7 +65,7 @@ def jpeg(lowest: int) -> v2.Transform:
 
 
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
-    """Pixels (3, H, W) in [0, 255], written as JPEG and read again."""
+    """Pixels (3, H, W) in [0, 255], written as JPEG and read again as uint8."""
     quality = int(torch.randint(lowest, 101, ()))
     image = pixels.byte().permute(1, 2, 0).numpy()  # whole numbers already
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
@@ -93,20 +93,25 @@ def affine(degrees: float, shift: float) -> v2.Transform:
 
 
 def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
-    """Multiply by a factor within 1 ± ``limit`` and add a value within ± ``limit`` · 255."""
+    """Multiply pixels (3, H, W) in [0, 255] by a factor and add a value.
+
+    The factor is within 1 ± ``limit``, the value within ± ``limit`` · 255.
+    """
     contrast = 1 + _uniform(limit)
     brightness = 255 * _uniform(limit)
     return contrast * pixels + brightness
 
 
 def noise(pixels: Tensor) -> Tensor:
-    """Add Gaussian noise whose variance is drawn from 10 to 50."""
-    variance = 30 + _uniform(20)  # of pixels in [0, 255]
+    """Add Gaussian noise, of a variance drawn from 10 to 50, to pixels (3, H, W) in [0, 255]."""
+    variance = 30 + _uniform(20)
     return pixels + variance**0.5 * torch.randn_like(pixels)
 
 
 def pca_lighting(pixels: Tensor) -> Tensor:
-    """Add α · Vᵀλ, with the variances λ and the principal axes V (columns) of the image's colours.
+    """Add α · Vᵀλ, one colour (3,), to all pixels (3, H, W) in [0, 255].
+
+    λ (3,) are the variances of the image's colours along their principal axes, the columns of V.
 
     Krizhevsky et al., NeurIPS 2012, add Vλ. Albumentations, which the released codes use, adds Vᵀλ,
     with the largest variance first and one α ~ N(0, 0.1²) for the three axes.
@@ -120,7 +125,10 @@ def pca_lighting(pixels: Tensor) -> Tensor:
 
 
 def hue_saturation_value(pixels: Tensor) -> Tensor:
-    """Add up to ± 40° to the hue, ± 30 of 255 to the saturation and ± 20 of 255 to the value."""
+    """Change hue, saturation and value of pixels (3, H, W) in [0, 255].
+
+    Up to ± 40° are added to the hue, ± 30 of 255 to the saturation and ± 20 of 255 to the value.
+    """
     # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
     image = pixels.permute(1, 2, 0).numpy()
     hsv = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)

@@ -61,7 +61,7 @@ def our_name(name: str, paper: ModuleType) -> str:
     return name
 
 
-@cache  # asked for each tensor
+@cache  # called for each tensor
 def _patterns(paper: ModuleType) -> dict[str, Any]:
     """``names`` and ``unused`` of the ``.yaml`` beside the paper's file, see above."""
     path = Path(paper.__file__).with_suffix(".yaml")

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
 
-# Eyes, nose tip and mouth corners as shares of a crop's sides, for frames without a known face.
+# Eyes, nose tip and mouth corners, (5, 2), x and y as shares of a crop's sides, for frames without
+# a known face.
 AVERAGE_FACE = np.float32(
     [
         [0.39, 0.46],
@@ -51,14 +52,15 @@ AVERAGE_FACE = np.float32(
     ]
 )
 # A pair is the range from which a number is drawn, unless its comment says otherwise.
-# The ellipse of the mask, in the units of face_coordinates [O]; released is the hull of the face.
+# The ellipse of the mask, in the units of face_coordinates [O]; the released code takes the hull of
+# the face.
 HALF_WIDTH = (1.6, 2.2)
 FOREHEAD = (-1.6, -1.2)  # upper end of masks with the forehead
 BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
-WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; in part it has none [M]
-SOFTENING = (0.02, 0.12)  # deviations of the mask's two blurs, as shares of the eye distance [R]
-# Value of the mask, before the ratio, from which a pixel is blended; below it there is zero [O].
+WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; some masks have none [M]
+SOFTENING = (0.02, 0.12)  # standard deviations of two blurs, as shares of the eye distance [R]
+# A pixel is blended if the mask, before the ratio, is above this value; else the mask is zero [O].
 VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
@@ -326,9 +328,9 @@ def displaced(
 class Outline(NamedTuple):
     """The random numbers that define a mask: an ellipse, its deformation and its softening."""
 
-    half_width: float  # of the ellipse, in face coordinates
-    top: float
-    bottom: float
+    half_width: float  # of the ellipse; in face coordinates, as are top and bottom
+    top: float  # t of its upper end, at the forehead or brows
+    bottom: float  # t of its lower end, at the chin
     waves: np.ndarray  # (2, 4, 4), displacements in x and y at the nodes of a coarse grid
     blurs: np.ndarray  # (2,), standard deviations of the two blurs, as shares of the eye distance
 
