@@ -57,6 +57,8 @@ def values_of_forged(
 ) -> dict[str, np.ndarray]:
     """An IoU, and a gain over a constant map, (trainings, videos), as if all videos were forged.
 
+    All numbers are arbitrary: the values need only vary with clusters, videos and trainings.
+
     Args:
         strengths: Of each training, (trainings, 1), see :func:`drawn`.
         cluster: The cluster of each video, (videos,), from 0; each has two videos.
@@ -103,19 +105,21 @@ def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -
     columns = {"score": expit(log_odds)}
     # A threshold per training, at 5 % false alarms on real validation videos.
     validation = validation_scores(strengths, random)
-    limits = np.quantile(validation, 0.95, axis=1, keepdims=True, method="inverted_cdf")
-    is_called_fake = columns["score"] > limits
+    threshold = np.quantile(validation, 0.95, axis=1, keepdims=True, method="inverted_cdf")
+    is_called_fake = columns["score"] > threshold
     columns[metrics.AT_THRESHOLD] = (is_called_fake == label).astype(float)
+    # What each threshold might have been on other validation videos, each a cluster of its own.
     people = np.arange(VALIDATION)
-    thresholds = [statistics.bootstrap_quantile(scores, people, 0.95) for scores in validation]
+    replicates = [statistics.bootstrap_quantile(scores, people, 0.95) for scores in validation]
     for name, values in values_of_forged(strengths, cluster, random).items():
         columns[name] = np.where(label, values, np.nan)  # real videos have no forged region
     for level in CORRUPTIONS:
-        damage = random.normal(size=videos)
+        damage = random.normal(size=videos)  # shared by all trainings
         damage = damage + 0.6 * random.normal(size=(seeds, videos))
         columns[f"score {level}"] = expit(log_odds + level * np.exp(spread * frailties) * damage)
     index = pd.DataFrame({"cluster": cluster, "label": label})
-    return metrics.Units(index, columns, [None] * seeds, VALIDATION, thresholds)
+    # None: these trainings have no seeds that could be named.
+    return metrics.Units(index, columns, [None] * seeds, VALIDATION, replicates)
 
 
 def trainings(units: metrics.Units, chosen: slice) -> metrics.Units:

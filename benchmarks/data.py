@@ -73,9 +73,9 @@ def split_of(person: int | np.ndarray) -> int | np.ndarray:
 
 
 def large(folder: Path, rows: int, per_video: int = 32) -> Path:
-    """A prepared dataset's table and record, of so many rows and without any pixels.
+    """Write the table and record of a prepared dataset without any pixels; returns ``folder``.
 
-    There are five videos per person, one of each method.
+    There are five videos per person, one of each method. ``rows`` is a multiple of ``per_video``.
     """
     videos = rows // per_video
     number = np.arange(videos)  # of each video
@@ -98,7 +98,7 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     people = [f"{one:05d}" for one in range(videos // 5 + 1)]
     titles = [f"{METHODS[code]}/{one:06d}" for one, code in enumerate(method)]
     columns = {
-        "dataset": column(0 * number, ["large"]),
+        "dataset": column(0 * number, ["large"]),  # the same for all videos
         "split": column(split_of(person), list(frames.SPLITS)),
         "video": column(number, titles),
         "track": np.zeros(rows, np.int16),
@@ -166,8 +166,8 @@ def table_(
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
 ) -> None:
-    """Seconds of processor time and memory to open a frames table, to select of it, and to order
-    an epoch.
+    """Seconds of processor time and memory to open a frames table, to select from it, and to
+    order an epoch.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "large")
@@ -196,7 +196,7 @@ def table_(
 
 
 def stored(folder: Path, videos: int, per_video: int) -> None:
-    """The rows of so many prepared videos as ``dfnb prepare`` leaves them, without any pixels.
+    """Write the rows of so many videos as ``dfnb prepare`` leaves them, without any pixels.
 
     There are five videos per person, one of each method.
     """

@@ -317,6 +317,7 @@ def golden(kind: str, names: list[str], device: str) -> Iterator[dict[str, Any]]
     ``kind`` is ``lv``, Locate and Verify, or ``etd``, Exposing the Deception, as in the names of
     the golden files.
     """
+    # Each batch has the golden files' seed, 0, labels, side in pixels, and masks if there are any.
     if kind == "lv":
         network = lv.Network(lv.Settings(pretrained=False))
         batch = goldens.golden_batch(0, [0, 1], 299, goldens.forged(0))
@@ -466,9 +467,11 @@ def steps(
 ) -> Iterator[dict[str, Any]]:
     """A row for each contender: those that run take turns.
 
-    A contender that fails gets its row, with the reason, at once.
+    A contender that fails gets its row, with the reason, at once. ``names`` are those of the
+    contenders, such as ``ours bf16``; ``backend`` is torch.compile's.
     """
-    # torch warns that a mean over classes is half of the divergence; that half is described.
+    # torch warns of kl_div's "mean", which also divides by the two classes. The released code of
+    # Exposing the Deception does so, too.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
     first_seconds = {}  # of the first step, which compiles and chooses kernels
     peaks = {}
@@ -577,7 +580,7 @@ def waiting(
 ) -> Iterator[dict[str, Any]]:
     """The share of a short epoch that passes in waiting, for each contender."""
     with tempfile.TemporaryDirectory() as scratch:
-        side = settings.image_size + 1  # as the released data: a crop loses its last row and column
+        side = settings.image_size + 1  # as the released crops, which lose the last row and column
         crops = data.drawn_crops(Path(scratch, "crops"), sizes.videos, sizes.frames, side)
         for name in names:
             yield attempt(name, partial(waiting_of, name, crops, settings, sizes.steps, device))
@@ -592,7 +595,7 @@ def waiting_of(
     ``loader alone`` takes batches without a training, so it has no such share.
     """
     is_alone = name == "loader alone"
-    warmup = 2 * scoring.WORKERS + 4  # the batches that wait in the queues at the start
+    warmup = 2 * scoring.WORKERS + 4  # more than the batches that the queues hold at the start
     limit = settings.batch_size * (warmup + count)
     limited = settings.model_copy(update={"images_per_epoch": limit})
     sampler = EpochSampler(crops, limited, 0)

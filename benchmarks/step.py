@@ -102,8 +102,8 @@ class Attention(nn.Module):
 class LocateAndVerify(nn.Module):
     """Locate and Verify as its description reads.
 
-    Two whole backbones with the last stage of the localising one computed for nothing, the cosine
-    and the attention written out, and MPFF with x5 tiled to the size of every map.
+    It saves nothing: it has two whole backbones, though nothing uses the last stage of the
+    localising one, writes cosine and attention out, and tiles x5 to the size of every map in MPFF.
     :mod:`dfnb.papers.locate_and_verify` explains the paper and the names of its parts.
     """
 
@@ -147,7 +147,7 @@ class LocateAndVerify(nn.Module):
         return {"cls": cls, "seg": self.seg_head(self._patches(localising))}
 
     def _streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The seven maps of each stream, RGB and SRM, after they have exchanged what they know."""
+        """The seven maps of each stream, RGB and SRM, after they have exchanged features."""
         x = images
         y = F.conv2d(images, self.kernel, padding=2).clamp(-3, 3)  # the noise that SRM filters keep
         xs = []
@@ -158,7 +158,7 @@ class LocateAndVerify(nn.Module):
             x = self.rgb[i](x)
             y = self.srm[i](y)
             if i < 3:
-                s = F.cosine_similarity(x, y, dim=1).unsqueeze(1)
+                s = F.cosine_similarity(x, y, dim=1).unsqueeze(1)  # (B, 1, h, w)
                 x = x + s * y
                 y = y + s * x  # of the new x, as in the released code
                 x = F.relu(x)
@@ -170,7 +170,7 @@ class LocateAndVerify(nn.Module):
         return xs, ys
 
     def _decide(self, maps: list[Tensor]) -> Tensor:
-        """Logits (B, 2) from the SRM stream: its finer maps, fused with the last, per position."""
+        """HBFusion: logits (B, 2) from the SRM stream, its finer maps fused with the last one."""
         grid = maps[6].shape[-2:]
         pooled = []
         for y in (*maps[:4], maps[5]):  # not map 4, as in the released code
@@ -274,13 +274,15 @@ class ExposingTheDeception(nn.Module):
             difference = difference + self._divergence(logits, teacher)
         terms = {"ce": ce, "gil": gil, "lil": torch.exp(-difference)}
         total = 0.0
+        # A large s makes a term count less; the logarithm limits how large it gets.
         for s, term in zip(self.balance, terms.values()):
             total = total + (term / (2 * s**2) + torch.log(1 + s**2))
         return {**terms, "total": total}
 
     def _divergence(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        """KL divergence of a head from the joint head, both softened by the temperature."""
+        """Half the KL divergence of a head from the joint head, both at the set temperature."""
         softened = F.softmax(logits / self.temperature, dim=1)
+        # The mean also divides by the two classes, as in the released code: hence half.
         return F.kl_div(teacher.log(), softened, reduction="mean")
 
 
@@ -288,8 +290,8 @@ TRANSCRIPTIONS = {
     "locate_and_verify": LocateAndVerify,
     "exposing_the_deception": ExposingTheDeception,
 }
-# How many times as fast as the transcription in float32 ours should be, by the precision of ours,
-# and the largest share of its peak memory that ours may take.
+# Ours in a precision should be at least so many times as fast as the transcription in float32, and
+# take at most such a share of its peak memory.
 REQUIRED = {
     "locate_and_verify": {"float32": 1.8, "bfloat16": 3.0, "memory": 0.8},
     "exposing_the_deception": {"float32": 1.0, "bfloat16": 2.0, "memory": 1.0},
@@ -576,7 +578,7 @@ def main(
     """
     if paper not in TRANSCRIPTIONS:
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
-    # torch warns that a mean over classes is half of the divergence; that half is described.
+    # torch warns of kl_div's "mean", see ExposingTheDeception._divergence.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
     torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32 for both
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,7 +54,7 @@ def images_per_s(code: Path, home: Path, precision: str, seed: int) -> float:
     variables = {"PYTHONPATH": str(code), "DFNB_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     # Without these, glibc returns each large tensor to the system, as in workflow/Snakefile.
     variables |= {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-    ends = []  # of the epochs
+    ends = []  # when each epoch ended, in seconds
     line = ""
     with subprocess.Popen(
         [sys.executable, "-c", script],

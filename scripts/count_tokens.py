@@ -1,7 +1,7 @@
 """Measure how much code there is, and how dense it is: ``python scripts/count_tokens.py``.
 
-Counted are the tokens of Python 3.11's ``tokenize`` without comments and docstrings, and the words
-of YAML files, templates and the Snakefile without comments. *General* is all of ``dfnb/`` and
+It counts the tokens of Python 3.11's ``tokenize`` without comments and docstrings, and the words of
+YAML files, templates and the Snakefile without comments. *General* is all of ``dfnb/`` and
 ``workflow/`` except ``dfnb/synth`` and the files of the papers. Later versions of Python split
 f-strings into several tokens and so count more.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PAPERS = {
+PAPERS = {  # files, without their suffix
     "exposing_the_deception",
     "gend",
     "lae",
@@ -34,7 +34,7 @@ NO_CODE = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # with docstrings
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -80,7 +80,7 @@ class Code:
                 body = getattr(node, "body", None)
                 if body:
                     end = (body[0].lineno, body[0].col_offset)
-                # Tokens are sorted by (line, column), so a span's number is a difference of places.
+                # Tokens are sorted by (line, column): the statement's are those between two places.
                 begin = bisect.bisect_left(starts, (node.lineno, node.col_offset))
                 counts.append(bisect.bisect_left(starts, end) - begin)
         return [count for count in counts if count]  # docstrings have none
@@ -91,7 +91,7 @@ class Code:
 
 
 def lines_of(tokens: list[tokenize.TokenInfo]) -> set[int]:
-    """The numbers of the lines with tokens; a text of several lines has them all."""
+    """The numbers of the lines with tokens; a string of several lines counts on each of them."""
     lines = set()
     for token in tokens:
         lines.update(range(token.start[0], token.end[0] + 1))
@@ -132,7 +132,7 @@ def is_general(path: Path) -> bool:
 
 
 def words(checkout: Path = CHECKOUT) -> dict[Path, int]:
-    """The words of the general files that are not Python."""
+    """The number of words of each general file that is not Python, by its path."""
     counts = {}
     for path in [*sorted(checkout.glob("dfnb/**/*")), checkout / "workflow" / "Snakefile"]:
         if is_general(path) and (path.suffix in WORDS or path.name == "Snakefile"):
@@ -142,7 +142,7 @@ def words(checkout: Path = CHECKOUT) -> dict[Path, int]:
 
 
 def general(files: list[Code], checkout: Path = CHECKOUT) -> int:
-    """Tokens and words of the general code."""
+    """The number of tokens and words of the general code; other ``files`` are left out."""
     tokens = sum(len(code.tokens) for code in files if is_general(code.path))
     return tokens + sum(words(checkout).values())
 

@@ -1,6 +1,6 @@
-"""Prepare a tree of DeepfakeBench: ``deepfakebench.py FILE.json NAME --root FOLDER``.
+"""Use the crops and masks of DeepfakeBench: ``deepfakebench.py FILE.json NAME --root FOLDER``.
 
-Its crops and masks are used where they lie. NAME becomes a dataset like those of ``dfnb prepare``.
+They stay where they are. NAME becomes a dataset like those of ``dfnb prepare``.
 """
 
 import sys
@@ -26,9 +26,9 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
 
     Args:
         file: The JSON.
-        root: The folder in which its paths begin. A path that leads out of it is refused, except by
-            a link.
-        compression: Of FaceForensics++: c23 or c40.
+        root: The folder in which its paths begin. A path that leads out of it, except by a link,
+            counts as missing.
+        compression: c23 or c40; only FaceForensics++ has several.
 
     Raises :class:`DfnbError` if none of the frames is there.
     """
@@ -53,7 +53,7 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
             label=int(is_fake),
             method=kind if is_fake else "real",
             split=split,
-            # Of other datasets the people are not known: each video is its own cluster.
+            # In other datasets the people are not known: each video is its own cluster.
             cluster=pairs.get(name, video),
             identity=name.split("_")[0] if name in pairs else "",
             # A mask has the file name of its frame.
@@ -91,7 +91,7 @@ def _entries(
 
 
 def _inside(paths: list[str], root: Path) -> list[str]:
-    """Those of the paths that are files below ``root``, with slashes; links are followed."""
+    """The paths that are files below ``root``, with / for each backslash; links are followed."""
     inside = []
     for written in paths:
         path = written.replace("\\", "/")

@@ -1,6 +1,7 @@
 """Draw the finding of README: what each paper, and longer training, add to a plain classifier.
 
-``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of the study.
+``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of the study. Longer
+training is shown only if they contain it.
 """
 
 import sys
@@ -18,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = CHECKOUT / "reports" / "study-bed" / "results.parquet"
 BASELINE = "Baseline"
 LONGER = f"{BASELINE}, controls: twice the budget"
-TITLES = {
+TITLES = {  # of the panels, by test set
     "bed": "dataset trained on",
     "cross-dataset mean": "24 other datasets",
     "photographs": "photographs",
@@ -28,10 +29,11 @@ TITLES = {
 def differences() -> pd.DataFrame:
     """The rows of paired differences in video AUC to the plain classifier.
 
-    They are those of the main detectors to the baseline, and of the baseline with twice the budget
-    to itself on the same seeds.
+    Each main detector is compared with the baseline, and the baseline with twice the budget with
+    the baseline on the same seeds. :class:`dfnb.results.ResultRow` explains the columns.
     """
     results = pd.read_parquet(RESULTS)
+    # Runs that learned nothing are left out; all methods together; no corruption, no map.
     results = results.query(
         "metric == 'AUC' and level == 'video' and not collapsed_included"
         " and method == 'all' and corruption == '' and map == ''"
@@ -42,7 +44,10 @@ def differences() -> pd.DataFrame:
 
 
 def forest(axes: Axes, rows: pd.DataFrame, title: str) -> None:
-    """Draw differences with their intervals, one per line, the first at the top."""
+    """Draw one difference with its interval per line, the first row at the top.
+
+    ``rows`` has the columns ``detector``, ``value``, ``low`` and ``high``.
+    """
     for place, row in enumerate(rows.itertuples()):
         colour = "C1" if row.detector == LONGER else "C0"
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
@@ -50,7 +55,7 @@ def forest(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.axvline(0, color="black", linewidth=1)
     names = rows["detector"].replace({LONGER: "plain classifier,\ntwice the training"})
     axes.set_yticks(range(len(rows)), names)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # the place 0 at the top
     axes.xaxis.set_major_locator(MultipleLocator(0.05))
     axes.set_title(title)
 

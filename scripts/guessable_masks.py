@@ -19,7 +19,7 @@ def table(train_set: str, test_set: str) -> pd.DataFrame:
     """Means of pixel AP, pointing game and forged share per method, and of all methods.
 
     The mean mask is that of the training split of ``train_set``, the fakes are those of the test
-    split of ``test_set``.
+    split of ``test_set``. All three are in [0, 1], see :func:`dfnb.metrics.localisation`.
     """
     constant = mean_mask(select(load_frames(train_set), "train"))
     fakes = select(load_frames(test_set), "test").query("label == 1")

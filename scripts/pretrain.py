@@ -1,4 +1,4 @@
-"""Learn a start of the small network, in the place that ImageNet has for the papers' networks.
+"""Learn a *start*: first weights of the small network, as the papers' networks have ImageNet's.
 
 From random weights, rounding errors decide whether the small network learns anything. So it first
 learns a pretext task on drawn real faces: what a picture shows beside its label, such as how it was
@@ -108,7 +108,7 @@ def face(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def faces(settings: Settings, numbers: range) -> tuple[Tensor, Tensor]:
-    """The faces of these numbers: images (n, 3, S, S) uint8, targets (n, len(TARGETS)) float32."""
+    """Draw the faces of these numbers: images (n, 3, S, S) uint8, targets (n, len(TARGETS))."""
     jobs = [joblib.delayed(face)(settings, number) for number in numbers]
     images, targets = zip(*joblib.Parallel(-1)(jobs))  # -1: on all cores
     stacked = torch.from_numpy(np.stack(images))
@@ -165,7 +165,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
 def _learn(
     network: nn.Module, images: Tensor, targets: Tensor, settings: Settings, name: str
 ) -> None:
-    """Train the network on standardised targets; ``name`` is only printed."""
+    """Train on images (n, 3, S, S) and standardised targets; ``name`` is only printed."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr)
     steps = settings.faces // settings.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -174,6 +174,7 @@ def _learn(
     for epoch in range(settings.epochs):
         order = rng("pretext order", settings.seed, epoch).permutation(settings.faces)
         total = 0.0
+        # The last images of the order, too few for a batch, are left out.
         for rows in order[: steps * settings.batch_size].reshape(steps, settings.batch_size):
             loss = nn.functional.smooth_l1_loss(network(normalised(images[rows])), targets[rows])
             optimiser.zero_grad()

@@ -24,8 +24,8 @@ def row(name: str) -> pictures.Row:
     A row of a panel is a title, crops (H, W, 3), masks (H, W) whose outlines are drawn, and options
     of ``imshow``. The dataset is built in ``DFNB_HOME``.
     """
-    # One video per person with one frame: 2 * COLUMNS people give as many real and forged frames,
-    # and those of the first people are shown.
+    # Each person has one real and one forged video of one frame. Only the first COLUMNS people are
+    # shown; with the others, donors have a more similar skin tone.
     identities = {"train": 0, "val": 0, "test": 2 * COLUMNS}
     preset = synth.preset(name, identities=identities, videos=1, frames=1)
     synth.build(name, preset, workers=1)

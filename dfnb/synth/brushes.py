@@ -1,14 +1,14 @@
 """The brushes that paint and forge faces; each works on arrays (H, W) with one value per pixel.
 
-An *opacity* or a *bump* has values from 0 to 1. Lengths have the unit of the coordinates
-that a caller passes: pixels, or those of a face, an eye or a mouth, in which it spans -1 to 1.
+An *opacity* or a *bump* has values from 0 to 1. A length has the unit of the coordinates that the
+caller passes: pixels, or those of a face, an eye or a mouth, which go from -1 to 1 across it.
 """
 
 import numpy as np
 
 from dfnb.synth.people import Array
 
-ANYWHERE = 9  # so wide, where faces span -1 to 1, that a bump of this width is a stripe
+ANYWHERE = 9  # width of a bump that is a stripe: far wider than faces, which span -1 to 1
 
 
 def bell(distance: Array, width: float) -> Array:

@@ -2,7 +2,7 @@
 
 A *film* is the frames of one person in one scene, as the camera records them. Delivered as it is,
 it makes a real video; forged, with the face of the person's *donor*, a forged one. Two people who
-are each other's donors are a *pair*.
+are each other's donors are a *pair*; with an odd number of people, the last pair has three.
 
 Each random stream is seeded by the dataset, the person, the video and its purpose. So any number of
 workers gives the same bytes, a stopped build can be resumed, and two datasets share a person only
@@ -58,8 +58,8 @@ GENERATOR = 4  # part of every dataset's identity: raise it when the same settin
 
 # The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
 # purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
-# LOOKS). LOOKS stands where the others have a video's number, which is at most 25, so no key of a
-# video begins as one of looks does.
+# LOOKS). There the other keys have the number of a video, which is at most 25, so none of them
+# begins like a key of looks.
 LOOKS = 29
 # The purposes:
 SCENE = 0  # head motion and backdrop
@@ -98,8 +98,8 @@ class Settings(Closed):
     # data_manifest/ of those that are fetched, see synth.photographs.
     portraits: str | None = None
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
-    # same films, and each film is forged by every method. None is left out of the dataset's
-    # identity, which is therefore what it was before this setting existed: this is exclude_if.
+    # same films, and each film is forged by every method. exclude_if leaves None out of the
+    # dataset's identity, which is therefore what it was before this setting existed.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Pairs of methods that results compare within the same films; no part of the identity.
     contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
@@ -191,9 +191,9 @@ class Person(NamedTuple):
 
     number: int
     split: str
-    tone: float  # of the skin: 0 to 4, light to dark; of a photograph minus its brightness
+    tone: float  # of the skin, 0 light to 4 dark; in a photograph -255 light to 0 dark
     donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
-    pair: str = ""  # name of the cluster that both are in: their numbers, such as 003_007
+    pair: str = ""  # the numbers of its people, such as 003_007: the name of their cluster
     portrait: people.Portrait | None = None  # None: drawn
 
 
@@ -292,9 +292,9 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
 
 
 def _split_of(photograph: str) -> str:
-    """The split of the photograph in a file of that name: half train, a quarter val or test.
+    """The split of a photograph: train for half of all names, val and test for a quarter each.
 
-    It follows from the name alone, so that no face is trained on in one dataset and tested in
+    The file's name alone decides it, so that no face is trained on in one dataset and tested in
     another.
     """
     # Some names are not UTF-8; surrogateescape gives their bytes back.
@@ -336,7 +336,7 @@ def film(
 
     Args:
         person: Who is filmed.
-        target: Number of the person whose video it is; of ``person`` for a real video.
+        target: Number of the person whose video it is; that of ``person`` for a real video.
         video: Number of the video.
         streams: How the keys of random streams begin, see :func:`stream_key`.
         settings: Those of the dataset.
@@ -559,7 +559,7 @@ def build(
         DfnbError: The folder has a dataset made from other settings.
     """
     settings = settings or preset(name)
-    folder = dataset_folder(check_name(name, source="dfnb synth"))  # a message begins with source
+    folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
     parameters = _parameters(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
@@ -611,7 +611,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
 def _missing_videos(
     folder: Path, name: str, persons: list[Person], settings: Settings, workers: int | None
 ) -> Iterator[Video]:
-    """The videos that the dataset lacks, in the order in which the workers end them."""
+    """The videos that the dataset lacks, in the order in which the workers finish them."""
     jobs = []
     for person in persons:
         if person.split == "test" or not settings.people_of:  # people_of shows test people alone

@@ -31,8 +31,8 @@ TEETH = np.float32([0.93, 0.91, 0.87])
 EYE_WHITE = 0.92
 PUPIL = 0.03
 GLINT = 1.0
-# How strongly freckles and blush change red, green and blue: both take more of green and blue,
-# which reddens the skin.
+# How strongly freckles and blush change red, green and blue: where they darken the skin, green and
+# blue lose more than red, so it is redder there.
 FRECKLE = np.float32([0.36, 0.6, 0.66])
 BLUSH = np.float32([0.0, 1.6, 1.5])
 # Exponents of the light on skin: red has the lowest, so shadows, where light < 1, are reddish.
@@ -62,7 +62,7 @@ def looked_up(texture: Array, x: Array, y: Array) -> Array:
 
 
 def paint_skin(canvas: Array, head: Head) -> None:
-    """Paint the face's skin with freckles, blush and beard, and the nostrils, on the canvas."""
+    """Paint the skin with freckles, blush and beard, and the nostrils, on the canvas (S, S, 3)."""
     look = head.look
     # The middle of the face shows the middle, pixel 48, of the texture (96, 96). The face's rim, at
     # u or v = 1, is 40 pixels from there: the face shows nearly all of the texture.
@@ -93,7 +93,8 @@ def paint_skin(canvas: Array, head: Head) -> None:
 def _skin_colour(head: Head, mottling: Array) -> Array:
     """The colour (S, S, 3) of the skin with freckles, and blush on the cheeks and the nose.
 
-    ``mottling`` (S, S) is noise with mean about 0: it lightens as well as darkens.
+    ``mottling`` (S, S) is noise with mean about 0 and deviation about 0.7: freckles darken the skin
+    where it is negative, and lighten it elsewhere.
     """
     look = head.look
     freckles = look.freckles * mottling[..., None] * FRECKLE  # relative change of each channel
@@ -139,7 +140,8 @@ def _light_on_skin(head: Head) -> Array:
 def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
     """Lay a beard over the skin's colour (S, S, 3), in place.
 
-    ``mottling`` (S, S) is noise with mean about 0, which makes the beard uneven.
+    ``mottling`` (S, S) is noise with mean about 0 and deviation about 0.7. It makes the beard
+    uneven.
     """
     look = head.look
     # In the middle of the face the beard begins at v = 0.5, above the mouth; towards the sides it
@@ -313,7 +315,7 @@ class Eye:
         bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)  # the line's rise, highest near its middle
         middle = look.eye_v - look.brow_height - self.head.pose.brow_raise
         y = self.v - (middle - bend + 0.02 * x)  # v points down: the outer end is 0.02 lower
-        thickness = look.brow_width + 0.018 * look.man  # half of it; True counts as 1
+        thickness = look.brow_width + 0.018 * look.man  # half of it, in radii; True counts as 1
         taper = 0.95 - 0.55 * np.clip(x, -1, 1)
         thickness = thickness * np.clip(taper, 0.2, 1)
         hairs = 0.68 + 0.17 * np.sin(28 * x + 60 * y)  # slanting strands, as an opacity

@@ -7,9 +7,8 @@ face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) foll
 eyes are at (-1, 0) and (1, 0), the middle of the mouth is at (0, 1), and s points to the image's
 right.
 
-A value that is a ``Span`` is drawn uniformly from it. Draws that nothing uses are made all the same
-where methods are compared: then they use up as many numbers of the stream, and what they draw next
-is equal.
+A value that is a ``Span`` is drawn uniformly from it. Methods that are compared draw the same
+numbers from a stream, also those that only one of them uses: so their later draws are equal, too.
 """
 
 import math
@@ -63,7 +62,7 @@ class Forgery(Closed):
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods that lay one image over another
     feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
-    # Error of each channel of the matched colours, as a share of it; of recolour, its whole change.
+    # Relative error of each channel of the matched colours; for recolour, a channel's whole change.
     cast: Span = (0.04, 0.08)
     low_resolution: Span = (0.55, 0.75)  # of generated images, as a share of the frame's side
     soften: Span = (0.6, 0.9)  # standard deviation of the blur of mouth textures, in pixels
@@ -422,7 +421,7 @@ def warp(inputs: Inputs) -> Layer:
     # have the same expression. 1e-3 avoids a division by 0.
     corner_pulls *= length / max(longest, 1e-3)
     up_or_down = draw.choice([-1, 1])
-    lip_pull = length * up_or_down * draw.uniform(0.5, 1)
+    lip_pull = length * up_or_down * draw.uniform(0.5, 1)  # negative: up
     brow_pull = length * draw.uniform(-0.8, 0.8)  # of both brows; negative: up
     pulls = [
         (corners[0], corner_pulls[0]),
@@ -642,7 +641,10 @@ def forge(
 
 
 def _squared_detail(image: Array, mask: Array) -> np.floating:
-    """Median square of an image's fine detail, what a small blur removes, in a mask (H, W) bool."""
+    """The median, in a mask (H, W) bool, of the squared fine detail of an image (H, W, 3).
+
+    Fine detail is what a blur by 1 pixel removes.
+    """
     detail = image - cv2.GaussianBlur(image, (0, 0), 1.0)
     return np.median(detail[mask] ** 2)
 
@@ -653,9 +655,9 @@ def _squared_detail(image: Array, mask: Array) -> np.floating:
 def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     """Mark a video like a broadcaster's logo: a warm or a cold disc in one of the upper corners.
 
-    It is a superficial cue outside every mask (LAE, abstract: detectors learn such correlations
-    instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the forged videos
-    is marked warm, and as large a share of the real ones cold.
+    It is a superficial cue outside every mask (abstract of the paper LAE: detectors learn such
+    correlations instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the
+    forged videos is marked warm, and as large a share of the real ones cold.
 
     Args:
         images: The frames (S, S, 3) of a video; all get the same mark.

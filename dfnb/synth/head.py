@@ -27,11 +27,12 @@ GLOSS_EXPONENT = 24  # of Blinn's model; a larger one makes smaller highlights
 class Head:
     """Geometry and light of a person's head in a pose, at every pixel of a canvas (S, S).
 
-    Attributes without a shape are arrays (S, S), but ``radius`` is one number.
+    Attributes without a shape are arrays (S, S), but ``radius``, sines and cosines are numbers.
 
     Attributes:
         radius: Half the head's height, in pixels.
         centre: (2,) x and y, in pixels, of the head's middle.
+        sin_yaw, cos_yaw, sin_pitch, cos_pitch: Sines and cosines of the pose's angles.
         roll: Rotation (2, 2) that turns the image's axes into those of the upright head.
         x, y: The pixel relative to the centre, in radii.
         across, along: The same, turned so that the head is upright.
@@ -44,7 +45,8 @@ class Head:
         side_u: The absolute value of u, for features on both sides of the face.
         nose_u: u relative to the nose's middle line. The nose protrudes, so it moves further than
             the face when the head turns.
-        light: Direction (3,) to the light.
+        light: Direction (3,) to the light, of length 1: x to the image's right, y down, z towards
+            the viewer.
         shade: Diffuse light, by which colours are multiplied: from ``pose.ambient``, about 0.4, to
             ``FULL_LIGHT``.
         gloss: Mirrored light, 0 to 1, which is added to colours.
@@ -90,8 +92,8 @@ class Head:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
         # Stretch the head's outline to the unit circle: sideways by its half width at this height,
-        # up and down by the exponent look.chin, about 1, which made the outline more angular. The
-        # height z above the circle then gives the point (x, y, z) of the sphere.
+        # up and down by look.chin, an exponent of about 1 (the larger, the more angular is the
+        # outline). The height z above the circle then gives the point (x, y, z) of the sphere.
         x = self.across / self._half_width(self.along)
         bent = power(np.abs(self.along), look.chin)
         y = np.sign(self.along) * bent
@@ -299,8 +301,8 @@ class Head:
     def diffuse(self, x: Array, y: Array, z: Array | float) -> Array:
         """Diffuse light (S, S) on a surface with this normal, which need not have length 1.
 
-        It is ``pose.ambient`` on what faces away from the light, and ``FULL_LIGHT`` on what faces
-        it.
+        The normal's axes are those of ``light``. The light is ``pose.ambient`` on what faces away
+        from it, and ``FULL_LIGHT`` on what faces it.
         """
         light_x, light_y, light_z = self.light
         length = np.sqrt(x * x + y * y + z * z + 1e-6)  # 1e-6: never 0, since it divides

@@ -40,8 +40,9 @@ def render(
         size: Side of the frame, in pixels.
 
     Returns:
-        The frame (size, size, 3) with its landmarks in its pixels: right eye, left eye, nose tip,
-        right and left corner of the mouth. Right is the person's, which is the image's left.
+        The frame (size, size, 3) with its landmarks (5, 2), x and y in its pixels: right eye, left
+        eye, nose tip, right and left corner of the mouth. Right is the person's, which is the
+        image's left.
     """
     canvas = behind.copy()
     head = Head(look, pose, len(behind))
@@ -94,7 +95,8 @@ class Hair:
         look = head.look
         self.head = head
         # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant to the
-        # image's left. `angle` is that of the pixel's strand, 0 straight down.
+        # image's left. `angle` is that of the pixel's strand in radians, 0 straight down and
+        # positive to the image's right.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6  # downwards: the crown is 0.6 above the head's middle

@@ -18,12 +18,12 @@ from numpy.random import Generator
 Span = tuple[float, float]  # lowest and highest value of a uniform distribution
 Array = np.ndarray
 
-# Of a person a whole video is imagined, in which waves move the head and the light. Every tenth
-# frame of it is drawn and stored.
+# A person moves through an imagined video, in which waves move the head and the light. Only every
+# tenth of its frames is drawn and stored.
 FRAME_STEP = 10
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-MIN_EYE_DISTANCE = 0.18  # in a portrait's pixels, as a share of the side of the frames made of it
+MIN_EYE_DISTANCE = 0.18  # in pixels of the portrait, divided by the side of a frame in its pixels
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 # Per cent of red, green and blue.
@@ -154,17 +154,17 @@ class Look:
     hair: Array
     iris: Array
     cloth: Array
-    skin_texture: Array  # (96, 96) mottling: noise with mean 0, shown by freckles and beard
+    skin_texture: Array  # (96, 96) mottling of freckles and beard: mean about 0, deviation 0.7
     strands: Array  # (24, 256) brightness of the hair's strands, mean about 0 and deviation 1
     broad: float  # half the head's width
-    chin: float  # exponent of the outline: 1 is an ellipse, more a broader chin and forehead
+    chin: float  # exponent of the outline: 1 is an ellipse, above it chin and forehead are broader
     jaw: float  # share by which the head narrows at the chin
     eye_u: float  # of the middle of the eye that is right in the image, and -eye_u of the other
     eye_v: float
     eye_size: float  # half its width
     eye_open: float  # height of its upper half, divided by eye_size
     eye_tilt: float  # rise of the outer corner, divided by eye_size
-    brow_height: float  # v above the eye
+    brow_height: float  # how far it is above the eye
     brow_bend: float  # rise of its middle above its ends
     brow_width: float  # half its thickness
     nose_v: float  # of its tip
@@ -191,7 +191,7 @@ class Look:
 class Pose:
     """Pose, expression and light of one frame. Angles are in radians; at 0 the face is frontal."""
 
-    yaw: float  # to the image's right
+    yaw: float  # turned to the image's right
     pitch: float  # down
     roll: float  # clockwise in the image
     shift_x: float  # of the head's centre to the image's right, as a share of the frame's side
@@ -279,9 +279,10 @@ def _colours(percent: list[list[int]]) -> Array:
 
 
 def _mottling(draw: Generator) -> Array:
-    """Noise (96, 96) with mean about 0 at three scales: pores, spots and patches."""
+    """Noise (96, 96) with mean about 0, deviation about 0.7: pores, spots and patches."""
     # White noise, blurred by s pixels, keeps a deviation of about 0.28 / s, for which the factors
-    # make up: the three have deviations of about 0.17, 0.28 and 0.34.
+    # make up: the three have deviations of about 0.17, 0.28 and 0.34. These nearly add up, since
+    # all three blur the same noise.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
@@ -332,7 +333,7 @@ def _values(spans: dict[str, Span], man: bool, draw: Generator) -> dict[str, flo
 
 
 def motion(pose_draw: Generator, expression_draw: Generator, n: int) -> list[Pose]:
-    """Poses of n stored frames, each a smooth curve over time.
+    """Poses of n stored frames; each of their values is a smooth curve over time.
 
     Head pose is drawn from the first stream, expression and light from the second: a donor who is
     filmed for a face swap moves the head as the target does, but has their own expression.

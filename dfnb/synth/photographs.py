@@ -1,8 +1,8 @@
 """Photographs to make datasets of: a folder of the user's own, or a list of those that are fetched.
 
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
-prints it. What it names is fetched into ``photographs/`` of the home. No report shows a photograph
-or its name, which may identify the person.
+prints it. What it names is fetched into ``photographs/`` below :func:`dfnb.files.home`. No report
+shows a photograph or its name, which may identify the person.
 """
 
 from pathlib import Path
@@ -39,8 +39,9 @@ def hashes(source: str) -> dict[str, str]:
 
 
 def folder_of(source: str) -> Path:
-    """The folder with the photographs of a source of :func:`hashes`; those of a list are fetched.
+    """The folder with the photographs that ``source`` names; those of a list are fetched.
 
+    ``source`` is a folder, or the name of a list, as for :func:`hashes`.
     What is there with the right sha256 is not fetched again. Raises :class:`DfnbError` where a
     photograph cannot be fetched, or is not the listed one.
     """

@@ -82,9 +82,9 @@ HAIRLINE = Region(
         "high": (0.35, 0.55),
     },
 )
-# How much wider and higher than its feature a small place is, which decides how difficult the test
-# bed is: nearly nobody finds a forgery as small as an eye after compression. Chosen on development
-# people. What is about as wide as a face is not enlarged, so that masks remain hard to guess.
+# How much wider and higher than its feature a small place is: as small as an eye, most forgeries
+# were not found after compression. Chosen on the people of bed-dev, who are not in the test bed.
+# The methods' own regions, but for MOUTH, are not enlarged, so that masks remain hard to guess.
 ENLARGED = 1.7
 
 
@@ -97,8 +97,8 @@ def _enlarged(region: Region) -> Region:
     return region._replace(drawn=drawn)
 
 
-# All are equally likely. The larger ones overlap in the middle of the face, so that a constant map
-# finds many of them: they are few.
+# All are equally likely. The larger ones overlap in the middle of the face, where a constant map
+# would find many of them: so there are few large ones.
 PLACES = (
     FACE,
     BOX,
