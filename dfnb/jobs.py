@@ -239,10 +239,11 @@ def _requested(
             changes = changes.model_dump(exclude_unset=True)  # seeds only where the file has them
             changes_by_role[ablation, variant] = {"seeds": grid.seeds[:1], **changes}
     for role, changes in changes_by_role.items():
+        seeds = changes.pop("seeds")  # not a parameter: a training has one seed
         values = {**shared, **changes}
         source = f"profile {name}, {notebook}, {' '.join(role)}"  # begins the messages of errors
         name_in_profile = str(values["train_set"])  # perhaps with {seed}
-        for seed in values.pop("seeds"):  # not a parameter: a training has one seed
+        for seed in seeds:
             of_seed = {
                 **values,
                 "train_set": name_in_profile.replace("{seed}", str(seed)),
@@ -417,12 +418,14 @@ def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd
     tables = {}
     for test_set in filter(_is_available, test_sets):
         ensure_datasets(test_set)
-        # Fakes of the methods that the network was trained on; None: of all.
-        frames = measures.sample(test_set, forged, run.parameters["seen_methods"])
+        seen_methods = run.parameters["seen_methods"]  # None: all
         for name in [*run.network().maps(), "Grad-CAM"]:
             try:
+                frames = measures.sample(test_set, forged, seen_methods)
                 measured = measures.measure(run, frames, name)
-            except DfnbError as error:  # Grad-CAM: no feature map affects the score
+            # The test set may have no fake of a seen method; and for Grad-CAM, there may be no
+            # feature map that affects the score.
+            except DfnbError as error:
                 print(f"{run.id}: {name} is left out: {error}")
             else:
                 condition = Condition(test_set, map=name)

@@ -417,8 +417,6 @@ class Report:
         tables = {}
         for path in _score_paths(self.folder, run_id):
             stored = read_table(path)
-            # In older score files: the epoch of the chosen checkpoint, which is not a measure.
-            stored = stored.drop(columns="epoch", errors="ignore")
             fingerprints = stored.attrs["fingerprints"]
             stored.attrs = {}  # pandas would copy the record with every selection of rows
             for values, rows in stored.groupby(CONDITION, sort=False):

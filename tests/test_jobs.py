@@ -216,6 +216,7 @@ WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
     ({"grid": {**GRID, "seeds": []}}, "seeds"),
+    ({"notebooks": {BASELINE: {**SETTINGS, "seeds": [3]}}}, "there is no parameter 'seeds'"),
     ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
     ({"grid": {**GRID, "train_set": "$(touch x)"}}, "use letters"),
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
@@ -257,13 +258,15 @@ def done(smoke_home, tmp_path_factory):
     """A home in which the training of ``mine`` is done, with all that a grid may ask for."""
     home = tmp_path_factory.mktemp("done")
     (home / "datasets").symlink_to(smoke_home / "datasets")
-    maps = {"test_sets": ["smoke-a"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
+    # seams-smoke has no fake of the method that is trained on: no map is measured there.
+    measured = ["smoke-a", "seams-smoke"]
+    maps = {"test_sets": measured, "frames": 2, "names": ["edges"], "sanity_frames": 2}
     grid = {
         **GRID,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
         "maps": {**maps, "variants": False},
     }
-    write_profile(home, grid, {BASELINE: SETTINGS})
+    write_profile(home, grid, {BASELINE: {**SETTINGS, "seen_methods": ["mouth"]}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         jobs.train_job("mine", "xception-smoke-a-s0")

@@ -193,12 +193,14 @@ def test_crops_of_ones_own_are_images_or_folders_of_frames(root):
         trees.image(root / f"fake/GL/clip/{name}.png", image)
     for name in ("left", "right", "1_a_3", "2_a_3"):  # names that number nothing
         trees.image(root / f"test/real/clip/{name}.jpg", image)
+    trees.image(root / "test/real/phone/IMG_20230401123456.jpg", image)  # nor does a date
     videos, problems = scan("face-crops", root)
     assert problems == []  # also without a mask
     _, table = prepared(videos)
     assert table[table["video"] == "fake/GL/clip"]["frame"].tolist() == [2, 10]
     clip = table[table["video"] == "test/real/clip"]
-    assert clip["frame"].tolist() == [0, 1, 2, 3] and len(table) == 9 + 2 + 4
+    assert clip["frame"].tolist() == [0, 1, 2, 3] and len(table) == 9 + 2 + 4 + 1
+    assert table[table["video"] == "test/real/phone"]["frame"].tolist() == [0]
 
 
 def test_the_fakes_of_deeperforensics_have_linked_originals(root):

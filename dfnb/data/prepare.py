@@ -297,17 +297,17 @@ def use_crops(video: Video, folder: Path) -> dict:
     """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
 
     The last number in an image's name is the number of its frame; where two images would have the
-    same number, all are numbered in the order of their names. Returns ``rows`` and ``frames`` as
-    :func:`cut_faces` does; ``crops_hash``, a hash of the images, instead of their pixels; and the
-    ``reason`` why an image cannot be used, which names the last one, or None. Such an image counts
-    as a frame without a face.
+    same number, or one is too large, all are numbered in the order of their names. Returns ``rows``
+    and ``frames`` as :func:`cut_faces` does; ``crops_hash``, a hash of the images, instead of their
+    pixels; and the ``reason`` why an image cannot be used, which names the last one, or None. Such
+    an image counts as a frame without a face.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
     numbers = []
     for image, _ in images:
         digits = re.findall(r"\d+", f"0{Path(image).stem}")  # the 0 is for names without a number
         numbers.append(int(digits[-1]))
-    if len(set(numbers)) < len(numbers):
+    if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
         numbers = range(len(images))
     rows = []
     reason = None
