@@ -20,7 +20,7 @@ from dfnb.settings import Closed, Name, explained, read_yaml
 from dfnb.statistics import FEWEST_SETS, NAN, Spread, holm, p_above
 
 FEWEST_SEEDS = 5  # for a verdict
-LEVEL = 0.025  # of one-sided tests: what a 95 % interval decides, where nothing is adjusted
+LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
 # What is tested of a claim's value; each hypothesis is adjusted in a family of its own.
 HYPOTHESES = ("gain", "worse", "small gain", "small loss")
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
@@ -52,8 +52,9 @@ class Content(Closed):
     """The content of ``claims.yaml``.
 
     Attributes:
-        delta: The least differences that are material, by kind of metric.
-        registered: The day on which a claim was written down, where the claim does not say another.
+        delta: The least difference that is material, by kind of metric, on the metric's own scale.
+        registered: The day on which the claims without a ``registered`` of their own were written
+            down.
         datasets: Our name of a dataset -> its names in published.csv.
         assumed: A dataset's name in published.csv -> what it leaves open, and what is assumed.
     """
@@ -68,7 +69,7 @@ class Content(Closed):
 def content(name: str = "claims") -> Content:
     """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
 
-    ``name``: of a file of ``data_manifest/``; a profile may name one as its ``claims``.
+    ``name``: a file of ``data_manifest/`` without its suffix; a profile's ``claims`` chooses it.
     """
     path = find(f"data_manifest/{name}.yaml")
     return Content.check(read_yaml(path), path)
@@ -80,11 +81,11 @@ def content(name: str = "claims") -> Content:
 def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     """Every claim on every dataset that it names: published, ours and verdict, as text.
 
-    ``results`` is the table of :func:`dfnb.results.load`; ``name`` that of the claims' file.
-    ``p`` is of the hypothesis "gain", see :func:`_p_values`. The columns with "Holm" are adjusted
-    for all rows with such a ``p`` whose claim belongs to the family (``family: true``). A verdict
-    other than "undecided" is fragile if it changes when one of the seeds is left out. The index is
-    paper, claim and ``on``, the test set.
+    ``results`` is the table of :func:`dfnb.results.load`; ``name`` is as in :func:`content`. The
+    column ``p`` tests the hypothesis "gain", see :func:`_p_values`, and is not adjusted. The
+    columns with "Holm" are adjusted for the number of rows that are tested and whose claim belongs
+    to the family (``family: true``). A verdict other than "undecided" is fragile if it changes when
+    one of the seeds is left out. The index is paper, claim and ``on``, the test set.
     """
     registry = content(name)
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -172,9 +173,9 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
     """The results, and every difference a second time with its two detectors exchanged.
 
     The table has each pair of detectors once. A detector minus itself, on two manipulation methods,
-    is exchanged, too, but the results come first, and so count. The standard error and other
-    columns without a sign are the same in both directions. Columns such as ``by_seed`` keep their
-    sign, because no claim reads them.
+    is exchanged, too; the original row comes first, and :func:`_judged` takes the first. The
+    standard error and other columns without a sign are the same in both directions. Columns such
+    as ``by_seed`` keep their sign, because no claim reads them.
     """
     differences = results[results["minus"] != ""]
     exchanged = differences.assign(
@@ -366,9 +367,9 @@ def verdict(
 def published(names: Iterable[str]) -> pd.DataFrame:
     """The rows of ``published.csv`` of the papers with these names; ``paper`` becomes the name.
 
-    A row is of a paper if its column ``paper``, which goes on with the number and venue, begins
-    with the name; or if ``method`` equals it, here a detector: the baseline is a row in the tables
-    of other papers.
+    A row belongs to a paper if its column ``paper``, such as "LAE (1909.05999v2, CIKM20)", begins
+    with the name. The baseline has no paper there: it is found by the column ``method``, which is
+    a detector of another paper's table and must equal the name.
     """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):
@@ -386,8 +387,8 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
 
     Adds ``published`` as text, ``source``, ``confidence`` (how the figure is known) and ``assumed``
     (what the source leaves open); where no figure is known, ``published`` is empty and the others
-    are NaN. Of several figures of one number the first in the file counts. Results of another
-    backbone than the published one have an empty ``published_as``, so no figure is theirs.
+    are NaN. Where several figures match a result, the first in the file counts. Results with
+    another backbone than the published one have an empty ``published_as``, which matches none.
     """
     registry = content()
     names = {}  # from the names of datasets in published.csv to ours

@@ -213,9 +213,9 @@ def judge(
 ) -> None:
     """Judge another tool by its scores alone, and make a page.
 
-    SCORES is a CSV per detector, which has the file's name. Its columns are test_set, video (its
-    name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame where
-    frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
+    SCORES is a CSV per detector; its name is that of the detector. The columns are test_set, video
+    (its name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame
+    where frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
     reports/judged-<the first file's name>, and replaces an earlier one of that name.
     """
     from dfnb import judge

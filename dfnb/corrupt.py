@@ -29,7 +29,7 @@ def jpeg(clip: Tensor, quality: int) -> Tensor:
 
 
 def h264(clip: Tensor, crf: int) -> Tensor:
-    """H.264 compression of the video; the strength is the constant rate factor, 0 to 51."""
+    """H.264 compression of the video; the strength is the constant rate factor, 0 (best) to 51."""
     decoded = codecs.h264(_as_frames(clip), crf, repeatable=True)  # same bytes on all processors
     return _as_clip(decoded)
 
@@ -61,7 +61,7 @@ def resize(clip: Tensor, percent: float) -> Tensor:
 def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
     """A grey block, at the same random place in all frames.
 
-    The strength is the area of the block in per cent of the frame; both have one aspect ratio.
+    The block has the aspect ratio of the frame; the strength is its area in per cent of the frame.
     """
     height, width = clip.shape[-2:]
     share_of_side = (percent / 100) ** 0.5  # an area is the product of two sides
@@ -122,7 +122,7 @@ def _as_clip(frames: np.ndarray) -> Tensor:
 
 
 class Corrupted(Pixels):
-    """Reads the crops of a dataset under a corruption, video by video.
+    """Reads the crops of a dataset and corrupts them, video by video.
 
     It cannot read masks: it would corrupt them like crops. So the column ``mask`` of a frames table
     must be empty where this class takes the place of :class:`Pixels`.
@@ -148,6 +148,8 @@ class Corrupted(Pixels):
 
     def crop(self, path: str, row: int) -> np.ndarray:
         """One corrupted crop (H, W, 3) uint8 RGB; "resize" makes it smaller.
+
+        The loader then resizes it to the network's input, like any crop, but details are lost.
 
         ``path`` and ``row`` are as in :meth:`Pixels.crop`, but all frames of a video are corrupted
         when one of them is asked for.

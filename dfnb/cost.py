@@ -16,7 +16,7 @@ CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would ta
 
 
 def report(profile: str) -> str:
-    """Text: per detector trainings, images, hours and memory; the disk space of all datasets.
+    """A text: trainings, images, hours and memory by paper; the disk space of all datasets.
 
     Drawn datasets that are missing are built first: the steps and the number of images need frames,
     and the disk space counts the test sets, too. A variant is taken to be as fast as its detector.

@@ -1,4 +1,4 @@
-"""Test sets for another tool: its crops as PNG, under ids that say nothing of their labels."""
+"""Test sets for another tool: their crops as PNG, under ids that do not show the labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ LIST = "frames.csv"
 
 
 def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
-    """Write the frames that are scored of these test sets into a new folder; returns their list.
+    """Write the frames on which test sets are scored into a new folder; returns their list.
 
     The list, ``frames.csv``, has a row per frame: ``test_set``, ``id``, ``video``, ``frame``, and
     ``score``, to be filled in. The crop is ``crops/<id>.png``. The values of ``id`` and ``video``
     are those of :func:`dfnb.store.exported_id`, and rows are sorted by ``id``, so that neither
-    names nor order show a label. This prevents accidents, not cheating: who has the dataset can
+    names nor order show a label. This prevents accidents, not cheating: whoever has the dataset can
     compute the names.
 
     Raises :class:`DfnbError` when the folder exists, perhaps with scores in its list, and when a

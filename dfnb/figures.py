@@ -181,6 +181,8 @@ def violins(videos: pd.DataFrame) -> Figure:
 def heat_map(rows: pd.DataFrame, across: str, down: str) -> Figure:
     """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
 
+    A cell with several rows would show their mean; the tables that are drawn have one row per cell.
+
     Args:
         rows: Rows of the results, all of one metric.
         across: A column of the results, such as the detector.

@@ -202,10 +202,10 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """A score table itself at frame level; one row per video, with the means over frames, at video.
+    """The rows of a score table at frame level; at video level one row of means per video.
 
-    A mean is over the frames that have a value, as not every frame has a mask. Rows are sorted, so
-    that the order of the rows of ``table`` changes nothing.
+    A mean is over the video's frames that have a value, as not every frame has a mask. Rows are
+    sorted, so that their order in ``table`` changes nothing.
     """
     frames = table.copy(deep=False)
     frames.attrs = {}  # pandas would copy them with every sorting and selection
@@ -244,7 +244,7 @@ class Estimates:
 
     Attributes:
         values: (tables,).
-        spread: From which the variance over clusters is computed: bootstrap replicates (tables,
+        spread: What the variance over clusters is computed from: bootstrap replicates (tables,
             REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n). For a metric
             with a threshold, THRESHOLD_REPLICATES columns follow: the value at other thresholds.
         design: The labels and clusters of the n units.
@@ -382,7 +382,7 @@ def _measure_eer(column: Array, design: Design) -> Estimates:
 
 
 def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
-    """The mean of a column (tables, n), or of what a metric makes of the scores in it."""
+    """The mean of a column (tables, n); Brier and balanced accuracy first transform its scores."""
     design = data.design
     if metric == "Brier":
         column = (column - design.label) ** 2  # P(fake) against 1 for fake, 0 for real

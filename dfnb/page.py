@@ -91,8 +91,8 @@ def sections(report: tables.Report) -> dict[str, list[dict[str, str]]]:
     caption_files = [*folder.glob("tables/*.txt"), *folder.glob("figures/*.txt")]
     for path in sorted(caption_files):
         spec = report.tables.get(path.stem)
-        # Of a declared table its lead alone: the conditions, with which each caption ends, are on
-        # the page once. Other captions are shown as they are.
+        # A declared table shows its lead alone: the rest of its caption is the conditions, which
+        # the page has once. Other captions are shown as they are.
         item = {"name": path.stem, "caption": spec.lead if spec else path.read_text("utf-8")}
         table = path.with_suffix(".html")
         if table.exists():

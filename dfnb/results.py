@@ -96,7 +96,8 @@ class ResultRow:
     frames_per_video: float = NAN  # mean of the test set; NaN for maps, which are of some frames
     seeds_list: str = ""
     by_seed: str = ""  # the value of each seed
-    # Value, error and degrees without each seed; empty for a value in [0, 1] and without a number.
+    # Value, error and degrees without each seed; empty for a metric in [0, 1], for one or two
+    # seeds, and where there is no number.
     without_seed: Sequence[Sequence[float]] = ()
     collapsed: str = ""  # as "1 of 5": runs that learned nothing, left out unless all did
     refused: str = ""  # why there is no number

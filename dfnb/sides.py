@@ -54,8 +54,8 @@ class Side:
     Attributes:
         read: Reads the tables of a detector under a condition, one per seed, see
             :meth:`dfnb.store.Report.read`.
-        facts: About the test set: its :data:`dfnb.store.TEST_SET_METADATA`, of which ``contrasts``
-            are pairs of methods to compare (empty for most sets); ``frames_per_video``, the mean;
+        facts: About the test set: its :data:`dfnb.store.TEST_SET_METADATA`, such as ``contrasts``,
+            the pairs of methods to compare (empty for most sets); ``frames_per_video``, the mean;
             and ``within``, whether the profile counts it as like the training set.
         parts: For a mean over severities, the side of each severity (for the mean of all
             corruptions, of each of their severities); else empty.
@@ -133,8 +133,8 @@ class Side:
             return ["AUC"]
         columns = []
         for name in self.units.columns:
-            # Such as "deletion 10", a point of the deletion curve: of the curve only the mean and
-            # the fall are reported.
+            # A name such as "deletion 10" is a point of the deletion curve. Only the mean of the
+            # curve and its fall are reported.
             is_place_on_curve = name[-1].isdigit()
             if name != "score" and not is_place_on_curve:
                 columns.append(name)

@@ -168,7 +168,8 @@ def auc(score: Array, label: Array) -> tuple[Array, Array]:
     )
     values = component[:, label].mean(axis=1)
     deviation = component - values[:, None]
-    # AUC is the mean component of the fakes, and also that of the reals: a unit weighs 1 / units.
+    # AUC is the mean component of the fakes, and also that of the reals, so a unit's weight is 1
+    # divided by the units of its class.
     units_of_class = np.where(label, fakes, reals)
     return values, deviation / units_of_class
 
@@ -430,7 +431,7 @@ def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
     moving = [outcome for outcome in outcomes if len(outcome.moves)]
     groups_of_people = {tuple(outcome.clusters) for outcome in moving}  # equal ones count once
     if len(groups_of_people) != 1 or len(moving) < 2:
-        return Spread(0.0, 1)
+        return Spread(0.0, 1)  # any degrees but 0: Spread.plus divides by them
     moves = np.array([outcome.moves for outcome in moving])  # (sets, m)
     covariances = moves @ moves.T  # (sets, sets), the variances of the sets on the diagonal
     is_of_two = ~np.eye(len(moves), dtype=bool)
@@ -520,7 +521,8 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     """The spreads of the mean over seeds and test sets, by the suffix of their columns.
 
-    - ``_videos``: over the clusters of these test sets, and those that chose the threshold;
+    - ``_videos``: over the clusters of these test sets and, for a metric with a threshold, of the
+      frames that the threshold was chosen on;
     - ``_seeds``: the variance of the seeds' values divided by their number;
     - no suffix: the sum of both; over videos alone where there is one seed. From FEWEST_SETS test
       sets on it is that of :func:`crossed_spread`, which also covers other test sets. The mean of
@@ -541,7 +543,7 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     # and crossed_spread needs only these.
     if sets >= FEWEST_SETS and any(outcome.how != "none" for outcome in outcomes):
         total = crossed_spread(values).plus(shared)
-    # None for a metric without a threshold; a set whose value is exactly 0 or 1 has none, either.
+    # Empty for a metric without a threshold. A set without an interval has no shifts, either.
     shifts = [outcome.at_thresholds for outcome in outcomes if len(outcome.at_thresholds)]
     if shifts:
         # Another threshold moves the values on all sets at once, so their shifts are averaged

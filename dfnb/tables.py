@@ -94,7 +94,7 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
 def extended(table: pd.DataFrame) -> pd.DataFrame:
     """The results with further columns for the tables.
 
-    - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which asks
+    - ``verdict``: whether the map of the row "passes" or "fails" its sanity check, which tests
       whether the map changes with the network's weights; empty if there was no check;
     - ``place``: what a table across datasets calls the test set. It is "across" for a cross-dataset
       mean; "within" for a test set like the one trained on; empty for a test set that enters the
@@ -183,7 +183,7 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
     # Rows of one cell are equal, so "last" changes nothing. DataFrame.pivot would sort the names.
     table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
-    # The cells of a line may differ, for example in their seeds; the largest value is shown.
+    # The rows of a line may differ in these columns, such as ``collapsed``; the largest is shown.
     beside = rows.groupby(spec.index)[spec.beside].max()
     table = table.join(beside.convert_dtypes())  # whole numbers as such, not as 3.0
     table = table.astype(object).fillna("–")
@@ -351,7 +351,10 @@ def findings(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def study_findings(paper: str) -> pd.DataFrame | Markdown:
-    """The verdicts on a paper's claims in the committed report ``study-bed``."""
+    """The verdicts on a paper's claims in the committed report ``study-bed``.
+
+    ``paper`` is the name of its module. Without the report: a sentence that says so.
+    """
     path = find("reports/study-bed/results.parquet")
     if not path.exists():
         return Markdown("*The results of the study are not here.*")
