@@ -288,9 +288,10 @@ def verified(path: Path, expected: str, problem: str) -> Path:
 
 
 def digest(content: Any, digits: int = 12) -> str:
-    """The first ``digits`` hexadecimal digits of the sha256 of anything that JSON can hold.
+    """The first ``digits`` hexadecimal digits of the sha256 of a value, written as JSON.
 
-    The order of keys does not change it.
+    The order of keys does not change it. ``plain`` gives what to write for values that JSON lacks,
+    such as numpy's numbers and paths.
     """
     canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]

@@ -199,7 +199,7 @@ def auc(table: pd.DataFrame) -> pd.Series:
 
     Returns:
         ``value`` in [0, 1]; ``low`` and ``high``, the ends of the interval, NaN where a class has
-        a single cluster; ``p``, which is NaN; and the number of ``clusters``.
+        a single cluster; ``p``, NaN, because nothing is tested; and the number of ``clusters``.
 
     Raises :class:`DfnbError` for missing labels, and for scores that are NaN or outside [0, 1].
 

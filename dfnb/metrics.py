@@ -106,12 +106,12 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
 
 
 def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
-    """The score that at most :data:`FALSE_ALARM_RATE` of the real frames exceed.
+    """The lowest score that at most :data:`FALSE_ALARM_RATE` of the real frames exceed.
 
     Returns, for the ``attrs`` of other score tables: ``threshold``; ``threshold_clusters``, the
     number of clusters (people, mostly) that the real frames come from; and
-    ``threshold_replicates``, (THRESHOLD_REPLICATES,) what the threshold might have been on other
-    clusters.
+    ``threshold_replicates``, what the threshold might have been on other clusters: as many values
+    as :data:`dfnb.statistics.THRESHOLD_REPLICATES` says.
     """
     real = frames[frames["label"] == 0]
     # "inverted_cdf" takes one of the scores; a value between two of them could be exceeded by more.

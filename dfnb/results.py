@@ -410,7 +410,10 @@ def _is_clean_and_cross(row: ResultRow) -> bool:
 
 
 def _mean(parts: Sequence[ResultRow]) -> ResultRow:
-    """The mean of the same number on several test sets, a row per test set."""
+    """The mean of the same number on several test sets, a row per test set.
+
+    What describes a single test set is emptied; the other columns are the same in all ``parts``.
+    """
     values = [part.value for part in parts]
     return replace(
         parts[0],

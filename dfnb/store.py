@@ -237,6 +237,7 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
     # NaN where there are none: a table of maps has measures only.
     steps = np.round(rows.get("log_odds", np.nan) / LOG_ODDS_STEP)
     rows["log_odds"] = steps * LOG_ODDS_STEP
+    # Of log-odds this removes only the error of the product, because their step is coarser.
     return rows.round(MEASURE_DIGITS)
 
 

@@ -328,7 +328,11 @@ class Trainer:
     # ------------------------------------------------------------ checkpoint and record
 
     def save(self) -> None:
-        """Write the checkpoint; all processes have the same state, and the first one writes it."""
+        """Write the checkpoint, by the first process alone.
+
+        Weights, optimisers and schedule are the same in all processes. Sums and log of the progress
+        are not: those of the first process count.
+        """
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             parts = [part.state_dict() for part in self.parts]

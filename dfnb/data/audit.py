@@ -23,7 +23,7 @@ from dfnb.data.frames import Pixels, thinned
 HASHED_FRAMES = 3  # per video; their hashes are compared with those of other videos
 WAVES = 16  # cosine waves per direction; a hash has 16² - 1 bits
 MAX_DIFFERING_BITS = 24  # frames look alike when no more bits of their hashes differ
-PROBED_FRAMES = 1500  # shortcuts are looked for in about so many frames, evenly spaced in the table
+PROBED_FRAMES = 1500  # shortcuts are looked for in at least so many frames, up to twice as many
 BORDER = 4  # width of the border of a crop in pixels
 JPEG_QUALITY = 75  # a crop with more detail has a larger JPEG file
 FOLDS = 10  # the clusters are divided into so many parts for cross-validation

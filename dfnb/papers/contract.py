@@ -191,7 +191,7 @@ class Settings(Closed):
         return frames
 
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """The one image that is made of a stored frame, or two, see ``makes_other_class``.
+        """What is made of a stored frame: one image or, with ``makes_other_class``, two.
 
         By default the frame itself. Called in the loader's workers before resizing and
         augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for

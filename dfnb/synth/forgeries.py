@@ -468,7 +468,7 @@ def reshape(inputs: Inputs) -> Layer:
 
 
 def texture(inputs: Inputs) -> Layer:
-    """The donor's texture, softened; in and around the mouth as NeuralTextures."""
+    """The donor's face, softened (as NeuralTextures); its own region is the mouth, see METHODS."""
     softness = inputs.draw.uniform(*inputs.forgery.soften)
     fitted = _fitted(inputs.donor, inputs.target)
     softened = cv2.GaussianBlur(fitted, (0, 0), softness)

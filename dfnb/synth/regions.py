@@ -121,11 +121,11 @@ PLACES = (
 def drawn_place(draw: Generator) -> Region:
     """One of :data:`PLACES`, on either side of the face with equal chances."""
     place = PLACES[draw.integers(len(PLACES))]
-    # Drawn for every place, as nothing else comes from this stream afterwards. A place on the
-    # midline has no "aside" that could be mirrored.
+    # Also drawn for a place on the midline, which has no "aside" to mirror. That does no harm: this
+    # stream gives nothing else, and the values of the region are drawn from another one.
     mirrored = draw.random() < 0.5
     if "aside" not in place.drawn or not mirrored:
         return place
     low, high = place.drawn["aside"]
-    # The other side; the dict keeps its order, in which values are drawn.
+    # The other side; the dict keeps its order, in which forgeries._opacity draws the values.
     return place._replace(drawn={**place.drawn, "aside": (-high, -low)})
