@@ -367,9 +367,9 @@ def verdict(
 def published(names: Iterable[str]) -> pd.DataFrame:
     """The rows of ``published.csv`` of the papers with these names; ``paper`` becomes the name.
 
-    A row belongs to a paper if its column ``paper``, such as "LAE (1909.05999v2, CIKM20)", begins
-    with the name. The baseline has no paper there: it is found by the column ``method``, which is
-    a detector of another paper's table and must equal the name.
+    A row belongs to a name if its column ``paper``, such as "LAE (1909.05999v2, CIKM20)", begins
+    with it, or if its column ``method`` equals it. The latter is for the baseline, which has no
+    paper of its own there: its figures are in the tables of others, by the name of the detector.
     """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):

@@ -315,7 +315,10 @@ def _notebook_parameters(
 
 
 def ensure_datasets(*names: str) -> None:
-    """Build the missing datasets of the embedded benchmark; a missing real one is a DfnbError."""
+    """Build the missing datasets of the embedded benchmark.
+
+    Raises :class:`DfnbError` for any other dataset that is not prepared.
+    """
     for name in dict.fromkeys(names):
         if name in files.dataset_names("synth"):
             synth.build(name)  # returns at once where the dataset is there

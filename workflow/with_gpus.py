@@ -18,7 +18,7 @@ from pathlib import Path
 def visible_gpus() -> list[str]:
     """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them.
 
-    None in a Slurm job, where Slurm assigns them itself.
+    The list is empty in a Slurm job, where Slurm assigns them itself.
     """
     if "SLURM_JOB_ID" in os.environ:
         return []

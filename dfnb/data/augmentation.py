@@ -50,6 +50,7 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     # A copy with zeros around, also where the margin is 0. So it may be flipped in place.
     padded = pad(images, [margin] * 4)  # (B, C, S + 2 margin, S + 2 margin)
     moved = torch.empty_like(images)
+    # Only this copying is done image by image, because each image has a window of its own.
     for i, (right, down) in enumerate(shifts.tolist()):
         if is_mirrored[i]:
             padded[i] = padded[i].flip(-1)

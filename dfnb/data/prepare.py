@@ -63,8 +63,8 @@ class Settings(Closed):
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     """Cut a box (left, top, right, bottom) out of an image (H, W[, 3]) uint8: (size, size[, 3]).
 
-    The box is in pixels; right and bottom are not in it, as in a slice. Where it extends beyond the
-    image, the pixels at the image's edge are repeated.
+    The box is a square, in pixels; right and bottom are not in it, as in a slice. Where it extends
+    beyond the image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
     # mode="clip" takes the last row or column for one beyond the edge.
@@ -474,7 +474,8 @@ def check_names(videos: Sequence[Video]) -> None:
 def inputs_digest(video: Video, parameters: Mapping) -> str:
     """A digest of all that a prepared video depends on: it changes when the video must be redone.
 
-    A file is represented by its name, size and time of change, because hashing it would be slow.
+    ``parameters`` are those of the dataset: how its crops are cut, and the detector's hash. A file
+    is represented by its name, size and time of change, because hashing it would be slow.
     """
     # video.crops are pairs of an image and its mask. A missing mask is "", which gives the path of
     # the folder itself: is_file() leaves it out below.

@@ -245,6 +245,7 @@ def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
 def _to_pixels(shot: Shot) -> Array:
     """Matrix (3, 3) that takes (s, t, 1) in face coordinates to (x, y, 1) in pixels."""
     axes, origin = face_axes(shot.landmarks)
+    # Columns: the pixels of one unit of s, of one unit of t, and the place of (0, 0).
     affine = np.column_stack([axes, origin])
     return np.vstack([affine, [0, 0, 1]])
 

@@ -554,7 +554,8 @@ def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array,
     sin = math.sin(pose.roll)
     cos = math.cos(pose.roll)
     roll = np.float32([[cos, -sin], [sin, cos]])
-    # A face that turns or nods looks narrower or shorter by the cosine of the angle.
+    # A face that turns or nods looks narrower or shorter by the cosine of the angle. The product
+    # below applies this last, along the frame's axes, which nearly are the face's: roll is small.
     narrowing = np.diag([math.cos(pose.yaw), math.cos(pose.pitch)]).astype(np.float32)
     matrix = zoom * narrowing @ roll @ upright
     middle_of_face = eyes + down / 2
