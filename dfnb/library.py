@@ -144,7 +144,7 @@ def _probabilities(
 ) -> list[float]:
     """P(fake) of crops by a module or function, see :func:`predict`."""
     is_module = isinstance(model, nn.Module)
-    # explained() turns an error, such as crops of different sizes, into a DfnbError with the remedy.
+    # explained() turns errors, such as that crops differ in size, into a DfnbError with the remedy.
     remedy = "use crops of one size; a module needs transform=, see dfnb.predict"
     with explained("a list of images", "as one batch", remedy):
         batch = _input_of_module(model, crops, transform) if is_module else np.stack(crops)
