@@ -75,8 +75,11 @@ def split_of(person: int | np.ndarray) -> int | np.ndarray:
 def large(folder: Path, rows: int, per_video: int = 32) -> Path:
     """Write the table and record of a prepared dataset without any pixels; returns ``folder``.
 
-    There are five videos per person, one of each method. ``rows`` is a multiple of ``per_video``.
+    There are five videos per person, one of each method. Ends the program unless ``rows`` is a
+    multiple of ``per_video``.
     """
+    if rows % per_video:
+        raise SystemExit(f"--rows {rows} is no multiple of {per_video}, the rows of a video")
     videos = rows // per_video
     number = np.arange(videos)  # of each video
     person = number // 5
@@ -174,7 +177,9 @@ def table_(
         if not os.fork():  # made by another process, so that its memory is not ours
             large(folder, rows)
             os._exit(0)
-        os.wait()
+        _, status = os.wait()
+        if status:  # the other process has printed why
+            raise SystemExit(1)
         first = opening(folder)  # also imports what opening needs, so its times do not count
         measured = pd.DataFrame([opening(folder) for _ in range(rounds)])
     # The peak of a process never falls: only the first opening raises it.

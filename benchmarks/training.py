@@ -109,7 +109,8 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         earlier = folder / "earlier"
-        subprocess.run(["git", "worktree", "add", "-q", "--detach", earlier, commit], cwd=ROOT)
+        checkout = ["git", "worktree", "add", "-q", "--detach", earlier, commit]
+        subprocess.run(checkout, cwd=ROOT, check=True)  # else ROOT would be compared with itself
         try:
             for precision, target in TARGETS.items():
                 row = compared((earlier, ROOT), folder, precision, rounds)
