@@ -123,31 +123,26 @@ def stage(folder: Path) -> None:
         titles[notebook] = papers.module(paper).PAPER.title
     for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
         notebook = source = nbformat.read(path, as_version=4)
-        for study in (WITHDRAWN, STUDY):  # the later one counts
-            executed = study / "notebooks" / path.name
-            if executed.exists():
-                notebook = with_outputs(nbformat.read(executed, as_version=4), source, study)
+        executed = STUDY / "notebooks" / path.name
+        if executed.exists():
+            notebook = with_outputs(nbformat.read(executed, as_version=4), source)
         prepare(notebook, site, f"notebooks/{path.name}")
         add_expectation(notebook, titles.get(path.stem))
         site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
 
 
-def with_outputs(executed: NotebookNode, source: NotebookNode, study: Path) -> NotebookNode:
-    """The executed notebook of a study under today's title; a note says where its text is older."""
+def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
+    """The study's executed notebook under today's title; a note says where its text is older."""
     title, _, _ = source.cells[0].source.partition("\n")
     _, _, text = executed.cells[0].source.partition("\n")
     executed.cells[0].source = f"{title}\n{text}"
     today = {cell.source for cell in source.cells}
     texts = {cell.source for cell in executed.cells if cell.cell_type == "markdown"}
     if not texts <= today:
-        withdrawn = (
-            "This page shows the outputs of the [withdrawn study](../README.md#the-withdrawn-study)"
-            ", which is no evidence of the methods' order. "
-        )
         earlier = (
             "The study ran an earlier version of this notebook, so some words differ from today's."
         )
-        note = f"```{{note}}\n{withdrawn if study == WITHDRAWN else ''}{earlier}\n```"
+        note = f"```{{note}}\n{earlier}\n```"
         executed.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="earlier-version"))
     return executed
 
