@@ -159,7 +159,7 @@ def _launch(
     images_together = settings.images_per_frame * (2 if settings.pairs else 1)
     if size % (devices * images_together):
         raise DfnbError(
-            f"batch_size {size} gives devices or pairs unequal shares; it must be a multiple of "
+            f"batch_size {size} gives {devices} devices unequal shares; it must be a multiple of "
             f"{devices * images_together}"
         )
     splits = _splits(parameters, settings, start)
