@@ -219,6 +219,9 @@ def test_a_refused_file_does_not_cost_the_report_of_before(stored):
         other.write_bytes(path.read_bytes())
         with pytest.raises(DfnbError, match=r"name of a detector|title"):
             judge([path, other], [A], "hand")
-    with pytest.raises(DfnbError, match="name of a detector of report judged-mine"):
-        judge([path], [A], "judged-mine")
+    alike = path.with_name("mine_.csv")  # its report would take the place of judged-mine, too
+    alike.write_bytes(path.read_bytes())
+    for other in (path, alike):
+        with pytest.raises(DfnbError, match="name of a detector of report judged-mine"):
+            judge([other], [A], "judged-mine")
     assert page.exists()

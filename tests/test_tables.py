@@ -76,7 +76,7 @@ def test_differences_are_paired_and_corrected(report):
     ("name", "index", "columns"),
     [
         ("within_dataset", ["Baseline", "Locate and Verify"], ["all", "swap", "warp"]),
-        ("robustness", [("Baseline", A)], ["JPEG", "all corruptions"]),
+        ("robustness", [("Baseline", A), ("Baseline", B)], ["JPEG", "all corruptions"]),
         ("kinds", ["Baseline"], ["swap", "warp"]),
         ("kinds_called", ["Baseline"], ["swap", "warp", "real"]),
         ("kind_differences", [("Baseline", "swap − warp")], ["difference", "seeds"]),
