@@ -111,7 +111,7 @@ def test_papermill_stops_with_the_sentence_as_its_last_line(own_home):
 # ---------------------------------------------------------------- the plan
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "development", "study"])
+@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-photographs"])
 def test_a_profile_is_planned_in_an_order_in_which_it_can_run(name, tmp_path, monkeypatch):
     """No dataset has to be there."""
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
