@@ -19,7 +19,7 @@ from dfnb.store import Report, StoredRun
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
 STUDY = CHECKOUT / "reports" / "study-bed"
-WITHDRAWN = CHECKOUT / "reports" / "study"
+PHOTOGRAPHS = CHECKOUT / "reports" / "study-photographs"
 
 
 def finding() -> str:
@@ -192,5 +192,5 @@ ADDED = {
     "datasets": dataset_pages,
     "glossary": glossary_page,
     "report": partial(report_page, STUDY),
-    "withdrawn": partial(report_page, WITHDRAWN),
+    "photographs": partial(report_page, PHOTOGRAPHS),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pages
 from nbformat import NotebookNode
-from pages import CHECKOUT, DOCS, STUDY, WITHDRAWN
+from pages import CHECKOUT, DOCS, PHOTOGRAPHS, STUDY
 
 from dfnb import papers
 
@@ -30,9 +30,8 @@ DOCUMENTS = (
 MOVED = {
     "reports/study-bed": "report.md",
     "reports/study-bed/index.html": "report.md",
-    "reports/study": "withdrawn.md",
-    "reports/study/index.html": "withdrawn.md",
-    "reports/study/tables": "withdrawn.md",
+    "reports/study-photographs": "photographs.md",
+    "reports/study-photographs/index.html": "photographs.md",
 }
 PAGES = (".md", ".ipynb", ".rst")
 # Words in code, equations, headings and HTML are no links to the glossary.
@@ -93,7 +92,7 @@ class Site:
             return mark + heading
         folder = posixpath.dirname(name)
         path = posixpath.normpath(posixpath.join(folder, relative))
-        path = MOVED.get(path, re.sub("^reports/study(-bed)?/notebooks/", "notebooks/", path))
+        path = MOVED.get(path, re.sub("^reports/study-bed/notebooks/", "notebooks/", path))
         if path.startswith("dfnb/") and path.endswith(".py"):
             path = "api/" + path.removesuffix(".py").replace("/", ".") + ".rst"
         elif (CHECKOUT / path).is_dir():
@@ -116,7 +115,7 @@ def stage(folder: Path) -> None:
     for name in DOCUMENTS:
         text = (CHECKOUT / name).read_text(encoding="utf-8")
         site.write(name, site.prose(text, name, set()))
-    for path in [*STUDY.glob("tables/*.md"), *WITHDRAWN.glob("tables/*.md")]:
+    for path in [*STUDY.glob("tables/*.md"), *PHOTOGRAPHS.glob("tables/*.md")]:
         site.write(path.relative_to(CHECKOUT).as_posix(), pages.table_page(path))
     titles = {}
     for notebook, paper in papers.notebooks().items():

@@ -39,7 +39,7 @@ def differences() -> pd.DataFrame:
         " and method == 'all' and corruption == '' and map == ''"
     )
     papers = results.query("minus == @BASELINE and ablation == ''")
-    longer = results.query("detector == @LONGER and minus.str.endswith('controls: main')")
+    longer = results.query("detector == @LONGER and minus == @BASELINE")
     return pd.concat([papers, longer])
 
 
