@@ -196,9 +196,7 @@ def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
     seeds = [table.attrs.get("seed") for table in tables]
     validation_clusters = [table.attrs.get("threshold_clusters", 0) for table in tables]
     replicates = [table.attrs.get("threshold_replicates", []) for table in tables]
-    # An older record has no replicates, so it does not say how uncertain its threshold is.
-    fewest = min(validation_clusters) if all(replicates) else 0
-    return Units(index, columns, seeds, fewest, replicates)
+    return Units(index, columns, seeds, min(validation_clusters), replicates)
 
 
 def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfnb import papers
-from dfnb.data.frames import faces_of, load_frames, mean_mask, select, thinned
+from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.settings import DfnbError, explained, suggestion
@@ -70,8 +70,7 @@ class Run(StoredRun):
     @property
     def faces(self) -> dict[str, Any]:
         """How the faces that it was trained on were cut, see :func:`dfnb.data.frames.faces_of`."""
-        # Older records lack the entry: then the training set must be on this machine.
-        return self.record.get("faces") or faces_of(self.parameters["train_set"])
+        return self.record["faces"]
 
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
@@ -87,9 +86,8 @@ class Run(StoredRun):
         from dfnb.papers import backbones
 
         settings = self.settings
-        # Names of weights that stayed as pretrained, and so are not in the file of weights. Older
-        # records lack the entry.
-        frozen_names = self.record.get("frozen", ())
+        # Names of weights that stayed as pretrained, and so are not in the file of weights.
+        frozen_names = self.record["frozen"]
         # Pretrained weights are fetched only if the file lacks some. Otherwise the network is made
         # with random weights, and the file replaces them all.
         if not frozen_names:

@@ -267,8 +267,7 @@ def _test_sets(rows: pd.DataFrame) -> Iterator[str]:
         parts = [name, units, clusters, row.compression]
         if row.frames_per_video > 0:  # not NaN, as of maps
             parts.append(f"{row.frames_per_video:.0f} frames per video on average")
-        if row.crop:  # older scores do not say it
-            parts.append(row.crop)
+        parts.append(row.crop)
         yield ", ".join(parts)
 
 
@@ -321,7 +320,7 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
             chosen_epoch = run.record["chosen"]  # epoch, from 1, and auc, of validation frames
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {run.record['weights_from']}",
-                "code": str(run.parameters.get("paper_source"))[:8],  # of older runs unknown: None
+                "code": run.parameters["paper_source"][:8],
                 "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",  # a row per epoch
                 "validation AUC": f"{chosen_epoch['auc']:.3f}",
                 "images seen": run.record["images_seen"],

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 import dfnb
 from dfnb import files, papers, results, scoring, store
 from dfnb.data import prepare
-from dfnb.data.frames import load_frames, select
+from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.records import write_record
 from dfnb.settings import DfnbError
 
@@ -58,7 +58,8 @@ def run(own_home):
     values["settings"] = settings.model_dump(mode="json")
     digest = files.sha256(folder / "best.safetensors")
     outputs = [folder / "best.safetensors"]
-    write_record(folder / "record.json", values, outputs, weights_sha256=digest)
+    facts = {"weights_sha256": digest, "frozen": [], "faces": faces_of("smoke-b")}
+    write_record(folder / "record.json", values, outputs, **facts)
     return dfnb.create_model("untrained-s0")
 
 

@@ -93,7 +93,8 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled)
         weights[name] = tensor * float("nan")
     save_file(weights, file)
     values = {"paper": "locate_and_verify", "settings": SETTINGS.model_dump(mode="json")}
-    run = Run("x", {"parameters": values, "weights_sha256": files.sha256(file)})
+    record = {"parameters": values, "weights_sha256": files.sha256(file), "frozen": []}
+    run = Run("x", record)
     with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
         run.network()
     sentence = str(error.value)
