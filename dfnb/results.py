@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, combinations, product
 
-import joblib
 import pandas as pd
 
 from dfnb import claims
@@ -33,7 +32,6 @@ from dfnb.statistics import NAN, Outcome, summary
 from dfnb.store import Condition, Detector, Report, StoredRun
 
 ALL_CORRUPTIONS = "all corruptions"
-FEW_TEST_SETS = 8  # these are measured sooner than further processes would start
 MAIN = "main"  # the variant with which the others of its ablation are compared
 SeedPairs = list[tuple[int | None, int | None]]  # of two detectors; None: another tool has no seed
 
@@ -147,12 +145,9 @@ def make(report: Report) -> pd.DataFrame:
     test_sets = []
     for detector in detectors:
         test_sets += [condition.test_set for condition in report.conditions(detector)]
-    job = joblib.delayed(_of_test_set)
-    each_once = dict.fromkeys(test_sets)  # in order
-    parallel = joblib.Parallel(n_jobs=-1 if len(each_once) > FEW_TEST_SETS else 1)
     rows = []
-    for of_one in parallel(job(report, detectors, test_set) for test_set in each_once):
-        rows += of_one
+    for test_set in dict.fromkeys(test_sets):  # each once, in order
+        rows += _of_test_set(report, detectors, test_set)
     if not rows:
         raise DfnbError(f"{report.folder} has no scores; run dfnb run {report.folder.name} first")
     rows += _cross_dataset_means(rows, report.grid.get("not_averaged", []))
