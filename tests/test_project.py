@@ -100,10 +100,14 @@ def table_of(text):
     return pd.DataFrame(rows, columns=header).set_index("detector")
 
 
-def test_readme_has_the_numbers_of_the_committed_table(checkout):
+@pytest.mark.parametrize(
+    ("heading", "study"),
+    [("What we found", "study-bed"), ("Trained on photographs", "study-photographs")],
+)
+def test_readme_has_the_numbers_of_the_committed_table(checkout, heading, study):
     readme = (checkout / "README.md").read_text(encoding="utf-8")
-    _, _, finding = readme.partition("## What we found")
-    folder = checkout / "reports" / "study-bed" / "tables"
+    _, _, finding = readme.partition(f"## {heading}\n")
+    folder = checkout / "reports" / study / "tables"
     committed = table_of((folder / "cross_dataset.md").read_text(encoding="utf-8"))
     shown = table_of(finding.partition("\n## ")[0])
     assert len(shown) == len(committed)
