@@ -56,7 +56,12 @@ def images_shown(p: TrainingParameters) -> int:
 
 
 def _measured(p: TrainingParameters) -> dict[str, float]:
-    """Images per second of forward and backward passes, and on a GPU their peak memory in GiB."""
+    """Images per second of forward and backward passes, and on a GPU their peak memory in GiB.
+
+    The memory is without the optimiser's state.
+    """
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # so that the peak is this detector's own
     # Random weights are as fast as pretrained ones, and need no download.
     settings = p.settings().model_copy(update={"pretrained": False})
     step = Step(papers.module(p.paper).Network(settings))
@@ -84,5 +89,4 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     row = {"images per s": size / seconds}
     if DEVICE == "cuda":
         row["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        torch.cuda.reset_peak_memory_stats()  # so that the next detector's peak is its own
     return row

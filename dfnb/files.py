@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 
 def home() -> Path:
-    """The root of all locations.
+    """The folder with datasets, models, runs and reports.
 
-    ``$DFNB_HOME``, else the nearest parent folder with ``data_manifest/``, else the current folder.
+    It is ``$DFNB_HOME``; else the current folder or its nearest parent that has ``data_manifest/``;
+    else the current folder.
     """
     chosen = os.environ.get("DFNB_HOME")
     if chosen:

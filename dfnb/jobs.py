@@ -266,12 +266,13 @@ def _training(
     """The job of the training with these parameters, in one role, whether done or not.
 
     ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace
-    pretrained ones that cannot be fetched.
+    pretrained ones that cannot be fetched. These may be fetched here, because the run id has their
+    sha256.
     """
     # The parameters that are arguments of train.train by the same name. Of the others it gets those
     # of the paper as ``settings``.
-    shared = {"paper", "train_set", "seed", "seen_methods", "devices", "frames_per_video"}
-    arguments = p.model_dump(include=shared)
+    same_names = {"paper", "train_set", "seed", "seen_methods", "devices", "frames_per_video"}
+    arguments = p.model_dump(include=same_names)
     arguments.update(settings=p.settings(), allow_random=allow_random)
     run_id = train.run_id(train.run_parameters(**arguments))
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones

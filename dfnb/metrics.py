@@ -13,8 +13,8 @@ that share people) by one of four methods (column ``interval_method`` of the res
 - ``bootstrap``: EER;
 - ``none``: there is no interval, because it would cover the truth in fewer than 95 % of cases. A
   class has a single cluster; or an accuracy is at a validation threshold from fewer than
-  :data:`FEWEST_VALIDATION` clusters, or from a record that does not say how uncertain it is; or
-  one side of a difference is exactly 0 or 1, and so has a standard error of 0.
+  :data:`FEWEST_VALIDATION` clusters; or one side of a difference is exactly 0 or 1, and so has a
+  standard error of 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -138,8 +138,7 @@ class Units:
             above the threshold, and AT_THRESHOLD, 1 where that is right; else 0. FALSE_ALARMS is
             CALLED of real units, NaN of fakes.
         seeds: The seed of each table; None for the table of another tool.
-        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table,
-            0 where one has no ``thresholds``.
+        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
         thresholds: What the threshold of each table might have been on other validation clusters,
             (THRESHOLD_REPLICATES,) each.
     """
@@ -273,7 +272,7 @@ class Estimates:
         # mean over tables is 0 or 1 only if each table's value is.
         is_exact = self.values.mean() in (0, 1) or other.values.mean() in (0, 1)
         # For a metric with a threshold, one side may lack the columns with the values at other
-        # thresholds: an old record, or another tool on the test set that gave its threshold.
+        # thresholds: another tool, on the test set that gave its threshold.
         same_columns = self.spread.shape == other.spread.shape
         has_interval = same_columns and not is_exact and other.how != "none"
         return replace(
@@ -391,8 +390,8 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
     balanced = metric in ("balanced accuracy", AT_THRESHOLD)
     values, influence = class_mean(column, design.label, balanced)
     rests_on_few = data.validation_clusters < FEWEST_VALIDATION
-    has_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
-    if has_threshold and not rests_on_few:
+    has_validation_threshold = metric in (AT_THRESHOLD, CALLED, FALSE_ALARMS)
+    if has_validation_threshold and not rests_on_few:
         # The further columns of :attr:`Estimates.spread`.
         moved = _moved_by_thresholds(data, balanced)
         influence = np.hstack([influence, moved])
@@ -401,7 +400,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
         values,
         influence,
         design,
-        how="none" if has_threshold and rests_on_few else "linearised",
+        how="none" if has_validation_threshold and rests_on_few else "linearised",
         # A balanced accuracy of exactly 1 needs the real and the fake unit of a pair to be right.
         independent=design.pairs if balanced else design.clusters,
         # A difference may be positive throughout here, but below 0 on another test set.

@@ -35,7 +35,8 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
 
     The cells are video AUCs as text. Columns, as far as the report has them: ``within``, on a
     test set like the one trained on; ``across``, the cross-dataset mean; the cross-dataset mean on
-    each unseen method, see :func:`_unseen`; and each test set that enters no mean.
+    each unseen method, see :func:`_unseen`; each test set that enters no mean; and what the table
+    ``cross_dataset`` has ``beside``: the range of the averaged sets, and the collapsed runs.
     """
     rows = report.rows("cross_dataset")
     within = rows.query("place == 'within'")
@@ -75,6 +76,8 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
             # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
+                # In the line of the main detector, its own range and collapsed runs are shown.
+                unseen = unseen.assign(range="", collapsed="")
                 parts.append(unseen.assign(detector=run.detector["title"], place=place))
     return parts
 

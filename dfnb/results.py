@@ -192,7 +192,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
     They are on the test set of ``clean``, the side without corruption, and at its level: corrupted
     scores are measured at video level only; maps, and test sets with contrasts, which compare kinds
     of frames, at frame level only. For each corruption, and for all together, a side is added that
-    averages the severities.
+    averages the severities; a test set with contrasts has no such means.
 
     Two sides are compared only if their keys are equal. The key of a side is its condition. That of
     a mean over severities, which has severity 0, also lists the conditions averaged: two means of
@@ -210,7 +210,7 @@ def _sides(clean: Side, conditions: Sequence[Condition]) -> dict[tuple[Condition
         if condition != clean.condition:
             side = replace(clean, condition=condition)
         sides[(condition,)] = side
-        if condition.corruption:
+        if condition.corruption and not clean.facts["contrasts"]:
             for corruption in (condition.corruption, ALL_CORRUPTIONS):
                 mean = condition._replace(corruption=corruption, severity=0)
                 parts_by_mean[mean].append(side)

@@ -116,7 +116,7 @@ def check_title(title: str, source: object) -> str:
 
 @contextmanager
 def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
-    """Turn any error while ``source`` is read, a damaged file for example, into a DfnbError.
+    """Turn any error while ``source`` is read or used, such as a damaged file, into a DfnbError.
 
     Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is.
     """

@@ -72,9 +72,11 @@ class Side:
 
     @cached_property
     def units(self) -> Units:
-        """The tables of all seeds; for a mean over severities, those of the first severity.
+        """The tables of all seeds, on the same units.
 
-        All severities have the same units, see :meth:`_robustness`.
+        For a mean over severities, those of the first severity: only their ``index`` and ``seeds``
+        may be used, because all severities share the index (:meth:`_robustness` checks it), but not
+        the scores.
         """
         if self.parts:
             return self.parts[0].units

@@ -347,9 +347,9 @@ class Report:
         Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
         (the score above which a frame is called fake), ``threshold_clusters``, the number of
-        clusters of the validation split that it was chosen on, and, where the run's record is new
-        enough, ``threshold_replicates``, see :func:`dfnb.metrics.align`. For another tool there are
-        no ``log_odds``, the seed is None, and the threshold is that of its first test set.
+        clusters of the validation split that it was chosen on, and ``threshold_replicates``, see
+        :func:`dfnb.metrics.align`. For another tool there are no ``log_odds``, the seed is None,
+        and the threshold is that of its first test set.
 
         Raises :class:`DfnbError` when there is no table, when scores are unsound, and when they are
         of another version of the test set.

@@ -57,7 +57,9 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         for name, values in tables.items():
             entries[name] = {**values, "notebook": notebook}
     for detector in detectors:
-        if detector.variant in ("", results.MAIN):  # "": a main detector or another tool
+        # "": a main detector or another tool. MAIN is the variant with which the others of its
+        # ablation are compared: their entries show it, too.
+        if detector.variant in ("", results.MAIN):
             continue
         # All variants of an ablation write the same entries, under the same names.
         rows = table.query("paper == @detector.paper and ablation == @detector.ablation")

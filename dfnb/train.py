@@ -133,7 +133,8 @@ def run_id(parameters: dict[str, Any]) -> str:
 
     The hash is of all parameters, but of the settings only those that differ from their defaults: a
     setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves it at
-    its default. A change of the paper's own file renames all its runs, by ``paper_source``.
+    its default. Nor does a changed default rename them: then increase :data:`NUMBERS`. A change of
+    the paper's own file renames all its runs, by ``paper_source``.
     """
     paper = parameters["paper"]
     settings = papers.module(paper).Settings.check(parameters["settings"], paper)

@@ -75,10 +75,13 @@ def test_the_leaderboard_is_ranked_and_has_what_a_training_did_not_see(home):
     for paper, strength in (("xception", 1), ("lae", 3)):
         for role in (("", ""), ("without warp", "main")):
             planted.write("unseen", paper, 0, role, strength)
-    table = page.leaderboard(tables.Report("unseen"))
+    report = tables.Report("unseen")
+    table = page.leaderboard(report)
     assert list(table.index) == ["LAE", "Baseline"]
     assert list(table.columns[:3]) == ["within", "across", "unseen: warp"]
     assert list(table["unseen: warp"] != "–") == [True, False]  # only LAE saw swap alone
+    ranges = report.table("cross_dataset")["range"]  # of the main detectors
+    assert table["range"].to_dict() == ranges.to_dict()
 
 
 def their(kind, profile, tool="Their tool"):

@@ -187,9 +187,12 @@ def test_maps_are_measured_on_forged_frames():
 def test_maps_may_be_measured_on_a_set_whose_methods_are_compared():
     compared = table(0, contrasts=[["swap", "warp"]])
     forged = compared[compared["label"] == 1].drop(columns="log_odds").assign(energy=0.4)
-    write("p", {Condition(HOME): compared, Condition(HOME, map="CAM"): forged})
-    number = row(made_of("p"), detector="Plain", map="CAM", metric="energy", level="frame")
+    corrupted = Condition(HOME, "JPEG", 1)
+    write("p", {Condition(HOME): compared, Condition(HOME, map="CAM"): forged, corrupted: compared})
+    made = made_of("p")
+    number = row(made, detector="Plain", map="CAM", metric="energy", level="frame")
     assert number["value"] == pytest.approx(0.4) and not number["refused"]
+    assert set(made.query("corruption != ''")["severity"]) == {1}  # and no mean over severities
 
 
 # ---------------------------------------------------------------- differences

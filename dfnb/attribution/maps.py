@@ -103,9 +103,10 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
 
 
 def vision_transformer(network: nn.Module) -> nn.Module | None:
-    """The part of a network that keeps one token per patch in all its blocks; None: there is none.
+    """The first part of a network with timm's ``patch_embed`` and ``blocks``; None: there is none.
 
-    It is found by timm's names, which transformers with shrinking maps, such as Swin, do not have.
+    Transformers that keep one token per patch in all blocks have both. Swin, whose maps shrink, has
+    no such part. Hiera has one although it pools its tokens: :func:`as_feature_map` refuses them.
     """
     for part in network.modules():
         if hasattr(part, "blocks") and hasattr(part, "patch_embed"):

@@ -37,7 +37,9 @@ TOO_FEW = "too few videos to tell"
 
 
 def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFrame:
-    """Counts that must be zero: one row per check, one column per dataset.
+    """Counts that must be zero, the last only where a paper needs masks.
+
+    Returns one row per check, one column per dataset.
 
     A person in two splits counts, whether as the target or as the donor of a fake.
 

@@ -592,7 +592,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
     used, and of these the largest. The crops are in a temporary folder until the process ends;
-    their paths are absolute. ``video`` is the given path.
+    their paths are absolute. ``video`` is the given path, with ``~`` expanded.
 
     Args:
         path: An image or a video.
@@ -616,6 +616,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     if "frames" not in result:  # unusable
         raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
+    # A name with "/" is taken as a path; on Windows only as_posix writes one.
     table = load_frames(folder.as_posix())
     return table.assign(
         video=str(path),

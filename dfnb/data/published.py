@@ -71,7 +71,7 @@ class Manifest(Closed):
     space: str = "not known"  # disk space of the download
     layout: str = "as downloaded"
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
-    # method -> Video.mask_threshold of its fakes; other methods have the default
+    # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
@@ -153,7 +153,8 @@ def _video(
 ) -> Video:
     """The video that a rule makes of the file ``values["path"]``; ``values`` fill its templates.
 
-    Adds ``method`` and ``video`` to ``values``, and missing masks to ``problems``.
+    Adds ``method`` and ``video`` to ``values``, and missing masks to ``problems``; not those of
+    crops, because folders of crops need no masks.
     """
 
     def filled(template: str) -> str:
@@ -164,8 +165,8 @@ def _video(
     # In this order, because templates filled later may use {method}, and then {video}.
     values["method"] = filled(rule.method) if label else "real"
     values["video"] = filled(rule.video)
-    mask = filled(rule.mask)
-    original = filled(rule.original)
+    mask_path = filled(rule.mask)
+    original_path = filled(rule.original)
     video = Video(
         name=values["video"],
         path=files[path],
@@ -175,18 +176,19 @@ def _video(
         cluster=filled(rule.cluster),
         identity=filled(rule.identity),
         source=filled(rule.source),
-        mask=files.get(mask),  # None where the rule names no mask, or the file is missing
-        original=files.get(original),
-        difference=not mask,  # where the rule names masks, the original replaces no missing one
+        mask=files.get(mask_path),  # None where the rule names no mask, or the file is missing
+        original=files.get(original_path),
+        # Where the rule names masks, a missing mask is not computed from the original instead.
+        difference=not mask_path,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         # The ``root`` of scan. As ``path`` is relative to it, it is as many levels above the file's
         # own folder, parents[0], as ``path`` has slashes.
         root = video.path.parents[path.count("/")]
-        image = (path, mask if video.mask else "")
+        image = (path, mask_path if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
-    forged_by = mask or original
+    forged_by = mask_path or original_path
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return video

@@ -288,7 +288,7 @@ class Eye:
         )
 
     def _paint_glint(self, white: Array) -> None:
-        """Paint the light's reflection beside the pupil, above its middle, over the ``white``.
+        """Paint the light's reflection over the ``white``, on the pupil's upper rim, to one side.
 
         The eye on the image's right has it on the side towards the light. The other eye has it on
         the side away from the light, which is not physical: the same shift is applied to x, which
