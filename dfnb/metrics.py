@@ -206,7 +206,7 @@ def _of_level(table: pd.DataFrame, level: Level) -> pd.DataFrame:
     """
     frames = table.copy(deep=False)
     frames.attrs = {}  # pandas would copy them with every sorting and selection
-    frames = frames.sort_values(KEYS, ignore_index=True)
+    frames = frames.sort_values(KEYS[:3], ignore_index=True)  # by video, track and frame
     if level == "video":
         means = frames.groupby(LEVELS["video"], observed=True)[_measures(frames)].mean()
         # Rounding, because the noise of float64 must not rank videos whose means are equal.

@@ -76,9 +76,13 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
             # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
-                # In the line of the main detector, its own range and collapsed runs are shown.
-                unseen = unseen.assign(range="", collapsed="")
-                parts.append(unseen.assign(detector=run.detector["title"], place=place))
+                unseen = unseen.assign(
+                    detector=run.detector["title"],
+                    place=place,
+                    range="",  # a line shows the range and the collapsed runs of the main detector
+                    collapsed="",
+                )
+                parts.append(unseen)
     return parts
 
 

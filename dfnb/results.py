@@ -138,8 +138,9 @@ def make(report: Report) -> pd.DataFrame:
     """The table of a report; its columns are the fields of :class:`ResultRow` except ``outcome``.
 
     Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy (at one half and at the validation threshold) and localisation. Under corruptions, only
-    the AUC at video level is measured.
+    accuracy (at one half and, of frames, at the validation threshold) and localisation. Frames of
+    single methods are measured for variants only. Under corruptions, only the AUC at video level is
+    measured.
     """
     detectors = report.detectors()
     test_sets = []

@@ -104,7 +104,8 @@ class Side:
     def estimates(self) -> Measured:
         """Everything that is measured, over all methods and, of clean scores, for each method.
 
-        A test set with contrasts has what :func:`_contrasted` measures instead.
+        Frames are measured for each method only of variants, whose trainings may have seen some of
+        the methods alone. A test set with contrasts has what :func:`_contrasted` measures instead.
         """
         if self.facts["contrasts"] and not self.condition.map:
             return _contrasted(self.units, self.facts["contrasts"])
@@ -114,7 +115,8 @@ class Side:
         estimates = {}
         for metric in metrics:
             estimates[ALL_METHODS, metric] = measure(self.units, metric)
-        if not self.condition.corruption and not self.condition.map:
+        of_methods = self.level == "video" or self.detector.ablation
+        if of_methods and not self.condition.corruption and not self.condition.map:
             methods = self.units.index["method"]
             # The fakes of each method against all real units.
             for method in sorted(set(methods) - {"real"}):
@@ -161,8 +163,7 @@ class Side:
         robust = mean(of_severities)  # seed by seed
         # Perhaps only some videos were corrupted: the clean AUC is measured on the same ones.
         clean = self.clean.units  # of the detector without corruption
-        corrupted = pd.MultiIndex.from_frame(self.units.index)
-        is_corrupted = pd.MultiIndex.from_frame(clean.index).isin(corrupted)
+        is_corrupted = clean.index["video"].isin(self.units.index["video"])
         uncorrupted = measure(clean.rows(is_corrupted), "AUC")
         return {
             (ALL_METHODS, ROBUSTNESS): robust,
