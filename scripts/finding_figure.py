@@ -1,7 +1,6 @@
 """Draw the finding of README: what each paper, and longer training, add to a plain classifier.
 
-``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of the study. Longer
-training is shown only if they contain it.
+``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of both studies.
 """
 
 import sys
@@ -16,57 +15,63 @@ from dfnb import figures
 from dfnb.files import atomic
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-RESULTS = CHECKOUT / "reports" / "study-bed" / "results.parquet"
+STUDIES = {"study-bed": "drawn faces", "study-photographs": "photographs"}  # report -> trained on
 BASELINE = "Baseline"
 LONGER = f"{BASELINE}, controls: twice the budget"
-TITLES = {  # of the panels, by test set
-    "bed": "dataset trained on",
-    "cross-dataset mean": "24 other datasets",
-    "photographs": "photographs",
-}
+NAMES = {LONGER: "plain classifier,\ntwice the training"}
 
 
-def differences() -> pd.DataFrame:
-    """The rows of paired differences in video AUC to the plain classifier.
+def differences(study: str) -> pd.DataFrame:
+    """The rows of paired differences in video AUC to the plain classifier in a study.
 
-    Each main detector is compared with the baseline, and the baseline with twice the budget with
-    the baseline on the same seeds. :class:`dfnb.results.ResultRow` explains the columns.
+    Each main detector is compared with the baseline, and the baseline with twice the budget, where
+    the study has it, with the baseline on the same seeds. The column ``panel`` is "within", or
+    "across" for the mean over other datasets; :class:`dfnb.results.ResultRow` explains the others.
     """
-    results = pd.read_parquet(RESULTS)
+    results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
     # Runs that learned nothing are left out; all methods together; no corruption, no map.
     results = results.query(
         "metric == 'AUC' and level == 'video' and not collapsed_included"
         " and method == 'all' and corruption == '' and map == ''"
     )
-    papers = results.query("minus == @BASELINE and ablation == ''")
-    longer = results.query("detector == @LONGER and minus == @BASELINE")
-    return pd.concat([papers, longer])
+    compared = results.query("minus == @BASELINE and (ablation == '' or detector == @LONGER)")
+    within = compared.query("within").assign(panel="within")
+    across = compared.query("mean_over != ''").assign(panel="across")
+    return pd.concat([within, across])
 
 
-def forest(axes: Axes, rows: pd.DataFrame, title: str) -> None:
-    """Draw one difference with its interval per line, the first row at the top.
+def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
+    """Draw one difference with its interval per line, the first of the detectors at the top.
 
-    ``rows`` has the columns ``detector``, ``value``, ``low`` and ``high``.
+    ``rows`` has the columns ``detector``, ``value``, ``low`` and ``high``; the line of a detector
+    without a row stays empty.
     """
-    for place, row in enumerate(rows.itertuples()):
+    for row in rows.itertuples():
+        place = detectors.index(row.detector)
         colour = "C1" if row.detector == LONGER else "C0"
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
         axes.plot(row.value, place, "o", color=colour)
     axes.axvline(0, color="black", linewidth=1)
-    names = rows["detector"].replace({LONGER: "plain classifier,\ntwice the training"})
-    axes.set_yticks(range(len(rows)), names)
-    axes.set_ylim(len(rows) - 0.5, -0.5)  # the place 0 at the top
-    axes.xaxis.set_major_locator(MultipleLocator(0.05))
-    axes.set_title(title)
+    axes.set_yticks(range(len(detectors)), [NAMES.get(name, name) for name in detectors])
+    axes.set_ylim(len(detectors) - 0.5, -0.5)  # the place 0 at the top
+    axes.xaxis.set_major_locator(MultipleLocator(0.1))
 
 
 def main(target: Path) -> None:
-    """Save the picture as PNG, with a panel for each kind of test set."""
+    """Save the picture as PNG, with two panels for each study."""
     figures.style()
-    rows = differences()
-    figure, panels = plt.subplots(1, len(TITLES), sharex=True, sharey=True, figsize=(7.2, 2.4))
-    for axes, (test_set, title) in zip(panels, TITLES.items()):
-        forest(axes, rows[rows["test_set"] == test_set], title)
+    rows_by_study = {study: differences(study) for study in STUDIES}
+    # In the order of the first study, which has all detectors.
+    detectors = list(rows_by_study["study-bed"]["detector"].unique())
+    figure, panels = plt.subplots(1, 4, sharex=True, sharey=True, figsize=(7.6, 2.5))
+    place = iter(panels)
+    for study, rows in rows_by_study.items():
+        for panel, of_panel in rows.groupby("panel", sort=False):
+            axes = next(place)
+            forest(axes, of_panel, detectors)
+            sets = of_panel["mean_over"].iloc[0].count(", ") + 1
+            where = "own dataset" if panel == "within" else f"{sets} other datasets"
+            axes.set_title(f"{STUDIES[study]}:\n{where}", size=9)
     figure.supxlabel("difference in video AUC to the plain classifier, with 95 % interval", size=8)
     with atomic(target) as temporary:
         # Without the name of matplotlib's version, the same picture has the same bytes.
