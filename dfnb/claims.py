@@ -110,7 +110,7 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
                 # The next three are replaced by those of ``row`` if the claim is tested.
                 "p": NAN,
                 "tests": [],
-                "sign_turns": False,
+                "fails_with_all": False,
                 **row,
             }
     judged = _decided(pd.DataFrame(rows.values()))
@@ -121,17 +121,18 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims with their adjusted p values as text, and the verdicts that follow from these.
 
-    ``judged`` has the columns that :func:`judge` gives it; ``tests``, ``family`` and ``sign_turns``
-    are removed. A claim without ``tests`` keeps its verdict, which says why it is not tested.
+    ``judged`` has the columns that :func:`judge` gives it; ``tests``, ``family`` and
+    ``fails_with_all`` are removed. A claim without ``tests`` keeps its verdict, which says why it
+    is not tested.
     """
     # A list per claim. Place 0: the _p_values with all seeds; place k: without the k-th seed.
     tests = judged.pop("tests")
     family = judged.pop("family")
-    sign_turns = judged.pop("sign_turns")
+    fails_with_all = judged.pop("fails_with_all")
     verdicts = defaultdict(list)  # by the row of the claim: a verdict per place
     for place in range(tests.map(len).max()):  # claims with fewer seeds have fewer tests
         for row, p in _adjusted(tests, family, place).iterrows():
-            verdicts[row].append(verdict(p, sign_turns[row]))
+            verdicts[row].append(verdict(p, fails_with_all[row]))
     # A verdict is fragile if any of those without one seed differs from it. "Undecided" claims
     # nothing that could be fragile.
     for row, (with_all, *without_one) in verdicts.items():
@@ -239,8 +240,10 @@ def _test_sets(claim: Claim, numbers: pd.DataFrame) -> list[str]:
 def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) -> dict[str, Any]:
     """Our number and the verdict of a claim on one test set: a part of a row of :func:`judge`.
 
-    A claim that is tested also gets ``tests``, the :func:`_p_values` with all seeds, then without
-    each seed. Its verdict follows from p values that are not adjusted yet, see :func:`_decided`.
+    A claim that is tested also gets ``p``, that of a gain; ``tests``, the :func:`_p_values` with
+    all seeds, then without each seed; and ``fails_with_all``, whether the value with the collapsed
+    runs included does not support it. Its verdict follows from p values that are not adjusted yet,
+    see :func:`_decided`.
 
     Args:
         claim: The claim.
@@ -283,8 +286,8 @@ def _judged(claim: Claim, numbers: pd.DataFrame, deltas: Mapping[str, float]) ->
         row["tests"].append(without_seed)
     # One value, or none if no run collapsed; any() of none is False.
     value_of_all_runs = numbers.loc[numbers["collapsed_included"], "value"]
-    row["sign_turns"] = (value_of_all_runs <= limit).any()
-    row["verdict"] = verdict(p, row["sign_turns"])
+    row["fails_with_all"] = (value_of_all_runs <= limit).any()
+    row["verdict"] = verdict(p, row["fails_with_all"])
     return row
 
 
@@ -340,14 +343,14 @@ def _kind_of_delta(claim: Claim, number: pd.Series) -> str:
 
 def verdict(
     p: Mapping[str, float],
-    sign_turns: bool = False,
+    fails_with_all: bool = False,
 ) -> str:
     """The verdict of the p values of HYPOTHESES; the rule is in the head of ``claims.yaml``.
 
-    ``sign_turns``: whether the value with collapsed runs included does not support the claim.
+    ``fails_with_all``: whether the value with collapsed runs included does not support the claim.
     """
     if p["gain"] < LEVEL:
-        if sign_turns:
+        if fails_with_all:
             return "not supported: the sign turns with the collapsed runs included"
         if p["small gain"] < LEVEL:
             return "supported, below material size"

@@ -123,7 +123,8 @@ def score(
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
-    for image in chain.from_iterable(map(media_in, images)):  # a folder stands for its files
+    # A folder stands for its files. As a list, so that an empty folder is refused before scoring.
+    for image in [*chain.from_iterable(map(media_in, images))]:
         if image.name.endswith(f"-{detector.id}.png"):
             continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame

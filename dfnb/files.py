@@ -69,7 +69,7 @@ def find(relative: str) -> Path:
 
 def profile_path(name: str) -> Path:
     """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` if there is none."""
-    folder = find("notebooks") / "profiles"
+    folder = find("notebooks/profiles")
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = sorted(other.stem for other in folder.glob("*.yaml"))

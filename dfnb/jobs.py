@@ -333,11 +333,13 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, with its scores in the report.
 
     If the report already has its scores, the run is only opened, by its id. Else it is loaded from
-    ``runs/``, resumed or trained, and then scored. A training that the profile does not plan is in
-    no table of its report.
+    ``runs/``, resumed or trained, and then scored: one that the profile plans on the profile's test
+    sets, any other on those of ``p``. A training that the profile does not plan is in no table of
+    its report.
     """
     allow_random = profile(p.profile).allow_random
-    # Without a role in the report, because the parameters may be a reader's own.
+    # MAIN only makes the job's name. It has no role in the report, because the parameters may be a
+    # reader's own.
     job = _training(p, MAIN, p.train_set, allow_random)._replace(roles=())
     for planned in plan(p.profile):
         if planned.run_id == job.run_id:  # the profile plans this training: it has roles there

@@ -35,21 +35,21 @@ def leaderboard(report: tables.Report) -> pd.DataFrame:
 
     The cells are video AUCs as text. Columns, as far as the report has them: ``within``, on a
     test set like the one trained on; ``across``, the cross-dataset mean; the cross-dataset mean on
-    each unseen method, see :func:`_unseen`; each test set that enters no mean; and what the table
-    ``cross_dataset`` has ``beside``: the range of the averaged sets, and the collapsed runs.
+    each unseen method, see :func:`_rows_on_unseen`; each test set that enters no mean; and what the
+    table ``cross_dataset`` has ``beside``: the range of the averaged sets, and the collapsed runs.
     """
     rows = report.rows("cross_dataset")
     within = rows.query("place == 'within'")
     across = rows.query("place == 'across'").sort_values("value", ascending=False)
     # pivot orders the columns as the rows first name them. ``rows`` at the end adds the other
     # columns; it repeats the rows of ``within`` and ``across``, which give the same cells.
-    ordered = pd.concat([within, across, *_unseen(report), rows])
+    ordered = pd.concat([within, across, *_rows_on_unseen(report), rows])
     table = tables.pivot(ordered, report.tables["cross_dataset"])
     # Each detector once: those with a cross-dataset mean in the order of ``across``, then the rest.
     return table.reindex(dict.fromkeys([*across["detector"], *rows["detector"]]))
 
 
-def _unseen(report: tables.Report) -> list[pd.DataFrame]:
+def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
     """The cross-dataset AUC on the method that an ablation left out of its training.
 
     There is one table of one row per ablation that left out a method: the row of its variant MAIN.
@@ -58,12 +58,13 @@ def _unseen(report: tables.Report) -> list[pd.DataFrame]:
     """
     parts = []
     for detector in report.detectors:
-        if detector.variant != MAIN:
+        if detector.variant != MAIN:  # the reference of an ablation; main detectors have no variant
             continue
         run = detector.runs[0]
         seen = run.parameters["seen_methods"]
         if seen:  # None: it was trained on all methods
-            # Columns that are not named, as the metric, are as "everywhere" in tables.yaml.
+            # Columns that are not named, as the metric, are as "everywhere" in tables.yaml, where
+            # the empty ablation would leave out all but main detectors; the name is unique.
             where = {
                 "detector": detector.name,
                 "ablation": "any",

@@ -164,7 +164,7 @@ def cell(row: Mapping[str, Any]) -> str:
         row["value"],
         row["low"],
         row["high"],
-        sign="+" if row["minus"] else "",  # a difference, minus another detector, shows its sign
+        sign="+" if row["minus"] else "",  # a difference shows its sign
     )
     return text.replace(" ", "\u00a0")
 

@@ -282,8 +282,8 @@ class Trainer:
     def end_epoch(self) -> None:
         """Judge the weights, begin the next epoch, and save.
 
-        The first process judges alone. The others wait for it in their next step, in which DDP
-        averages the gradients of all.
+        The first process judges alone. The others wait for it in their next step, because DDP
+        exchanges buffers and gradients in every step.
         """
         progress = self.progress
         if self.fabric.is_global_zero:

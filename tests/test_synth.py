@@ -116,7 +116,7 @@ def test_a_dataset_is_identified_before_it_is_built(home):
     ("preset", "changes", "message"),
     [
         ("nowhere", {}, "no embedded dataset is named nowhere; they are "),
-        ("seams", {"people_of": "nobody"}, "seams.yaml: people_of = 'nobody' is none of bed-"),
+        ("seams", {"people_of": "nobody"}, "dataset seams: people_of = 'nobody' is none of bed-"),
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),

@@ -389,6 +389,7 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
 
     Rows are positions in the table, as ``iloc`` counts. Real frames have one method, "real".
     """
+    # As text: grouped as a category, it would also give methods without rows.
     methods = frames["method"].astype(str)
     rows_by_group = frames.groupby(["label", methods]).indices
     classes = defaultdict(list)

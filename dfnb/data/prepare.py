@@ -454,7 +454,7 @@ def prepare(
 
 
 def check_names(videos: Sequence[Video]) -> None:
-    """Raise :class:`DfnbError` for names that cannot be in one dataset."""
+    """Raise :class:`DfnbError` for names, of videos or methods, that one dataset cannot have."""
     # Counts, for each folder, the videos that are in it or below it. A video's own folder must
     # count only 1: else another video has the same name, or would be inside this one.
     taken = Counter()

@@ -22,9 +22,9 @@ LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 # The path of a video in a sorted folder: split (optional), label, method (optional), file.
 SORTED_PATH = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
-# their files are reported.
+# their files are reported. A name that begins with a point is hidden.
 MEDIA = re.compile(
-    r".*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
+    r"(?!\.).*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
@@ -242,7 +242,10 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
 
 
 def media_in(path: Path) -> list[Path]:
-    """The images and videos directly in a folder, by their suffixes; else the path itself."""
+    """The images and videos directly in a folder, by their suffixes; else the path itself.
+
+    Raises :class:`DfnbError` for a folder without any.
+    """
     if not path.is_dir():
         return [path]
     media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))

@@ -29,7 +29,6 @@ from dfnb.files import (
     dataset_names,
     digest,
     end_with_parent,
-    find,
     locked,
     manifest,
     read_json,
@@ -106,28 +105,29 @@ class Settings(Closed):
 
 
 def preset(name: str, **changes: Any) -> Settings:
-    """The settings of ``data_manifest/<name>.yaml``, with ``changes`` in place of some of them.
+    """The settings of an embedded dataset, with ``changes`` in place of some of them.
 
+    Its manifest states them, or ranges from which they are chosen at random by the dataset's name.
     Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
     impossible.
     """
-    path = find("data_manifest") / f"{name}.yaml"  # only for messages: datasets may share a file
+    source = f"dataset {name}"  # in messages
     names = dataset_names("synth")
     if name not in names:
         raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
     content = manifest(name)
     parameters = content.get("parameters", {})
-    # A drawn value replaces a written one; a group's other values stay.
+    # A value that was chosen at random replaces a written one; a group's other values stay.
     for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
         parameters[group] = {**parameters.get(group, {}), **values}
-    settings = Settings.check({**parameters, **changes}, path.name)
+    settings = Settings.check({**parameters, **changes}, source)
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
-        raise DfnbError(f"{path.name}: {choice}")
+        raise DfnbError(f"{source}: {choice}; correct its manifest in data_manifest")
     for pair in settings.contrasts:
         if not {*pair} <= {*settings.methods}:
             problem = f"contrasts has {list(pair)}, and methods does not have both"
-            raise DfnbError(f"{path.name}: {problem}")
+            raise DfnbError(f"{source}: {problem}; correct its manifest in data_manifest")
     return settings
 
 

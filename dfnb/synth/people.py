@@ -282,7 +282,7 @@ def _mottling(draw: Generator) -> Array:
     """Noise (96, 96) with mean about 0, deviation about 0.7: pores, spots and patches."""
     # White noise, blurred by s pixels, keeps a deviation of about 0.28 / s, for which the factors
     # make up: the three have deviations of about 0.17, 0.28 and 0.34. These nearly add up, since
-    # all three blur the same noise.
+    # all three blur the same noise: their sum has about .66.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
