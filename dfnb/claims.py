@@ -404,6 +404,8 @@ def with_published(results: pd.DataFrame) -> pd.DataFrame:
     figures = figures[is_auc & ~is_of_others]
     # By the names in published.csv, which are replaced below; None where nothing is assumed.
     by_set = figures[["test_set", "train_set"]].map(registry.assumed.get)
+    # The note on a test set also covers its training set, see claims.yaml, so that on the training
+    # set counts only where the test set has none.
     figures["assumed"] = by_set["test_set"].fillna(by_set["train_set"])
     figures = figures.replace({"train_set": names, "test_set": names})
     figures = figures.rename(columns={"paper": "published_as", "value": "published"})

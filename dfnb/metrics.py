@@ -94,7 +94,7 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
     }
     for problem, is_wrong in problems.items():
         if is_wrong.any():
-            first = scores[is_wrong.to_numpy()].iloc[0]
+            first = scores[is_wrong].iloc[0]
             raise DfnbError(
                 f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
                 f"track {first.track}, frame {first.frame}); correct them, then score again"

@@ -77,13 +77,13 @@ def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
             # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
-                unseen = unseen.assign(
+                part = unseen.assign(
                     detector=run.detector["title"],
                     place=place,
                     range="",  # a line shows the range and the collapsed runs of the main detector
                     collapsed="",
                 )
-                parts.append(unseen)
+                parts.append(part)
     return parts
 
 

@@ -247,15 +247,15 @@ def of(
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, see :func:`compute`.
 
-    The float32 values are rounded to half precision: pixels that differ only by the rounding of a
-    processor become equal, so their order is the same on every machine.
+    The values are rounded to half precision: pixels that differ only by the rounding of a processor
+    nearly always become equal, so their order is the same on every machine.
 
     Args:
         run: A finished training.
         frames: The table.
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, or ``random``.
-        network: The network to explain; by default that of the run. The sanity check passes one
-            with random weights.
+        network: The network to explain, in evaluation mode; it is moved to DEVICE. By default that
+            of the run. The sanity check passes one with random weights.
     """
     if name == "random":
         maps = random(frames, run.settings.image_size)

@@ -331,12 +331,14 @@ class Outline(NamedTuple):
     half_width: float  # of the ellipse; in face coordinates, as are top and bottom
     top: float  # t of its upper end, at the forehead or brows
     bottom: float  # t of its lower end, at the chin
-    waves: np.ndarray  # (2, 4, 4), displacements in x and y at the nodes of a coarse grid
+    # (2, 4, 4), displacements in x and y at the nodes of a coarse grid. Only their shape counts:
+    # deformed() scales them to pixels.
+    waves: np.ndarray
     blurs: np.ndarray  # (2,), standard deviations of the two blurs, as shares of the eye distance
 
 
 def drawn_outline(draw: Generator) -> Outline:
-    """Draw the numbers of an outline."""
+    """Draw the numbers of an outline, none of them in pixels: they fit a face of any size."""
     top_range = BROWS
     if draw.random() < WITH_FOREHEAD:
         top_range = FOREHEAD
