@@ -85,7 +85,8 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
     column ``p`` tests the hypothesis "gain", see :func:`_p_values`, and is not adjusted. The
     columns with "Holm" are adjusted for the number of rows that are tested and whose claim belongs
     to the family (``family: true``). A verdict other than "undecided" is fragile if it changes when
-    one of the seeds is left out. The index is paper, claim and ``on``, the test set.
+    one of the seeds is left out. The index is paper, claim and ``on``, the test set. Raises
+    :class:`DfnbError` for a file of claims with errors.
     """
     registry = content(name)
     results = _in_both_directions(results)  # a claim may subtract either detector
@@ -95,6 +96,7 @@ def judge(results: pd.DataFrame, name: str = "claims") -> pd.DataFrame:
         for test_set in _test_sets(claim, numbers):
             on_test_set = numbers[numbers["test_set"] == test_set]
             row = _judged(claim, on_test_set, registry.delta)
+            # The verdict of a premise counts as it is before Holm's correction.
             premise = rows.get((claim.only_if, test_set))
             if claim.only_if and not (premise and premise["verdict"].startswith("supported")):
                 row.update(verdict=f"not judged: {claim.only_if} is not supported", p=NAN, tests=[])
@@ -174,9 +176,9 @@ def _in_both_directions(results: pd.DataFrame) -> pd.DataFrame:
     """The results, and every difference a second time with its two detectors exchanged.
 
     The table has each pair of detectors once. A detector minus itself, on two manipulation methods,
-    is exchanged, too; the original row comes first, and :func:`_judged` takes the first. The
-    standard error and other columns without a sign are the same in both directions. Columns such
-    as ``by_seed`` keep their sign, because no claim reads them.
+    is exchanged, too, but no claim reads such rows, see :func:`_numbers`. The standard error and
+    other columns without a sign are the same in both directions. Columns such as ``by_seed`` keep
+    their sign, because no claim reads them.
     """
     differences = results[results["minus"] != ""]
     exchanged = differences.assign(
@@ -208,6 +210,7 @@ def _numbers(claim: Claim, results: pd.DataFrame) -> pd.DataFrame:
         "map": claim.map,
         "level": claim.level,
         "metric": claim.metric,
+        # No field of a claim chooses these three.
         "paired_methods": False,
         "severity": 0,
         "sanity": False,
@@ -373,6 +376,7 @@ def published(names: Iterable[str]) -> pd.DataFrame:
     A row belongs to a name if its column ``paper``, such as "LAE (1909.05999v2, CIKM20)", begins
     with it, or if its column ``method`` equals it. The latter is for the baseline, which has no
     paper of its own there: its figures are in the tables of others, by the name of the detector.
+    Raises :class:`DfnbError` for a file that cannot be read.
     """
     path = find("data_manifest") / "published.csv"
     with explained(path, "as a table of figures", "correct it"):

@@ -87,8 +87,8 @@ def run(
 def train(profile: ProfileName, job: str) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    JOB is the name of the training; a wrong name prints all names. After an interruption, the same
-    command continues.
+    JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
+    interruption, the same command continues.
     """
     from dfnb import jobs
 
@@ -342,6 +342,7 @@ def _print_record_and_exit(record: dict[str, Any], name: str, problems: list[str
     """
     from dfnb.data import prepare
 
+    # The names in n are "split/method".
     for split, counts in record["n"].items():
         typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")

@@ -128,7 +128,7 @@ class Corrupted(Pixels):
     must be empty where this class takes the place of :class:`Pixels`.
 
     Args:
-        frames: A frames table of the dataset.
+        frames: A frames table of the dataset; only the folder in its ``attrs`` is used.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
     """

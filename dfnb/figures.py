@@ -43,7 +43,8 @@ def style() -> None:
 def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
     """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
 
-    The same figure gives the same bytes. The PNG has 256 colours, which is a third of the size.
+    The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large.
+    The figure has no layout engine afterwards.
     """
     folder = report_folder(profile) / "figures"
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
@@ -138,6 +139,7 @@ def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
             size=3,
             zorder=1,  # behind the values
         )
+    # catplot has made y an axis of names, so that a name is a height here.
     for name, axis in grid.axes_dict.items():
         panel = rows[rows["panel"] == name]
         axis.hlines(panel[down], panel["low"], panel["high"])

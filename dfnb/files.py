@@ -102,7 +102,8 @@ def manifest(name: str) -> dict[str, Any]:
 
     The entry ``like`` names another manifest, which gives the entries that this one lacks and,
     within ``parameters``, the parameters that it lacks. A manifest may describe several datasets:
-    then its entry ``names`` lists them, in place of the file's name.
+    then its entry ``names`` lists them, in place of the file's name. Raises :class:`DfnbError` when
+    no manifest describes ``name``.
     """
     path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
     # Perhaps another file describes this dataset, as one of several.
@@ -245,7 +246,10 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a table of :func:`write_table`, without its rows."""
+    """The metadata of a table of :func:`write_table`, without its rows.
+
+    Raises :class:`DfnbError` when the file is missing or damaged.
+    """
     from pyarrow import parquet
 
     # A table of another program has no entry b"dfnb", and so is refused.

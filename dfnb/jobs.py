@@ -173,7 +173,10 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
 
 
 def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
-    """The profile with no other ablations than these; ``path`` is its file, for the message."""
+    """The profile with no other ablations than these; ``path`` is its file, for the message.
+
+    Raises :class:`DfnbError` for an ablation that the profile lacks.
+    """
     kept = {}
     known = set()  # the titles of all ablations of the profile
     for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants

@@ -38,8 +38,9 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
     Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
-    (H, W) bool, True where forged, ``landmarks`` (5, 2) in pixels, and ``label``, 0 real, 1 fake.
-    Of a test video it has 32 frames at most, evenly spaced, as in the reports.
+    (H, W) bool, True where forged, ``landmarks`` (5, 2) in pixels, ``label``, 0 real, 1 fake, and
+    ``has_mask``, False where it is unknown what was forged. Of a test video the dataset has 32
+    frames at most, evenly spaced, as in the reports.
 
     Args:
         name: A dataset that ``dfnb synth`` or ``dfnb prepare`` made, or the path of its folder.
@@ -58,10 +59,12 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
 
 
 def create_model(name: str) -> Run:
-    """A trained detector: the run with this id, in ``runs/`` or in a report that has its weights.
+    """A trained detector: the run with this id, from ``runs/`` or from a report's scores.
 
-    Its ``network()`` is a torch module, ``settings`` are those of the training, and ``log`` has one
-    row per epoch. Raises :class:`DfnbError`, which names the nearest ids, if there is no such run.
+    Its ``network()`` is a torch module; it raises :class:`DfnbError` where the weights are not on
+    this machine. ``settings`` are those of the training, and ``log`` has one row per epoch.
+
+    Raises :class:`DfnbError`, which names the nearest ids, if there is no such run.
 
     Example::
 
@@ -87,10 +90,10 @@ def predict(
         model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
             module in evaluation mode: images (B, 3, H, W) to logits, (B,) of being fake or (B, 2),
             real first. Or a function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) in [0, 1].
-        data: A dataset of :func:`load_dataset`; arrays (H, W, 3) uint8 RGB; or a path or paths of
-            images. Arrays and images are crops of faces, unless ``detect`` is set.
+        data: A dataset of :func:`load_dataset`; arrays (H, W, 3) uint8 RGB, stacked or in a list; a
+            path or paths of images. Arrays and images are crops of faces, unless ``detect`` is set.
         transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
-            of torchvision and timm do.
+            of torchvision and timm do. Runs and functions ignore ``transform``.
         detect: Find the face in each picture or clip, given by its path, and cut it out: for a run
             like the faces of its training set, else as ``dfnb prepare`` does by default. Of a clip,
             eight frames are scored.
@@ -112,6 +115,7 @@ def predict(
         network = model.network().to(scoring.DEVICE)
         return scoring.predict(network, frames.table, model.settings, frames.pixels)
     scores = []
+    # collate_fn=list: samples as they are, since crops may differ in size.
     for samples in DataLoader(frames, AT_ONCE, collate_fn=list):
         crops = [sample.image for sample in samples]
         scores += _probabilities(model, crops, transform)

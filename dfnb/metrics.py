@@ -136,11 +136,12 @@ class Units:
         columns: Name to values (tables, n): the score, every further column of numbers, and
             :data:`DIFFERENCES` of two of them. At frame level also CALLED, 1 where the score is
             above the threshold, and AT_THRESHOLD, 1 where that is right; else 0. FALSE_ALARMS is
-            CALLED of real units, NaN of fakes.
+            CALLED of real units, NaN of fakes. These three need a threshold of each table.
         seeds: The seed of each table; None for the table of another tool.
-        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table.
+        validation_clusters: How many clusters a threshold was chosen on; the fewest of any table,
+            and 0 where a table has none.
         thresholds: What the threshold of each table might have been on other validation clusters,
-            (THRESHOLD_REPLICATES,) each.
+            (THRESHOLD_REPLICATES,) each; empty for a table without a threshold.
     """
 
     index: pd.DataFrame
@@ -157,7 +158,7 @@ class Units:
     def rows(self, chosen: Array) -> "Units":
         """The chosen units of all tables: (n,) bool, or their places in the wanted order."""
         columns = {name: values[:, chosen] for name, values in self.columns.items()}
-        return replace(self, index=self.index.iloc[chosen], columns=columns)
+        return replace(self, index=self.index.iloc[np.asarray(chosen)], columns=columns)
 
 
 def align(tables: Sequence[pd.DataFrame], level: Level) -> Units:
@@ -240,7 +241,7 @@ class Estimates:
     """A metric of several tables on one design, or the difference of two.
 
     Attributes:
-        values: (tables,).
+        values: (tables,), the metric of each.
         spread: What the variance over clusters is computed from: bootstrap replicates (tables,
             REPLICATES) where ``how`` is ``bootstrap``; else influences (tables, n). For a metric
             with a threshold, THRESHOLD_REPLICATES columns follow: the value at other thresholds.
@@ -263,7 +264,7 @@ class Estimates:
         return np.array_equal(self.design.names, other.design.names)
 
     def minus(self, other: "Estimates") -> "Estimates":
-        """The difference on the same units, table by table.
+        """The difference, table by table; the units must pair up, see :meth:`has_clusters_of`.
 
         The influences, or replicates, of the two sides are subtracted: a paired comparison. What is
         hard for both detectors cancels, so the interval is narrower than from two variances.
@@ -323,7 +324,8 @@ class Estimates:
 def mean(estimates: Sequence[Estimates]) -> Estimates:
     """The mean of estimates of the same seeds on the same units, such as under several conditions.
 
-    All must be of one metric that is bounded and has influences as its ``spread``.
+    All must be of one metric that is bounded and has influences as its ``spread``. The influence
+    on a mean is the mean of the influences.
     """
     values = np.mean([part.values for part in estimates], axis=0)
     spread = np.mean([part.spread for part in estimates], axis=0)
@@ -333,11 +335,11 @@ def mean(estimates: Sequence[Estimates]) -> Estimates:
 def measure(data: Units, metric: str) -> Estimates | None:
     """A metric of :data:`METRICS`, or the mean of a column of values, of each table.
 
-    All of METRICS are in [0, 1]; lower is better for EER and Brier. Balanced accuracy and accuracy
-    at a threshold are the mean of the accuracies of the two classes; for the former, a score above
-    .5 means fake, as with the argmax of two logits. The mean of a column is over the units that
-    have a value in every table, so that all tables have one design. None if there is no such unit
-    or no such column.
+    All of METRICS are in [0, 1]; lower is better for EER and Brier. Balanced accuracy, and the
+    column AT_THRESHOLD, are the mean of the accuracies of the two classes, not of all units. For
+    balanced accuracy a score above .5 means fake, as with the argmax of two logits. The mean of a
+    column is over the units that have a value in every table, so that all tables have one design.
+    None if there is no such unit or no such column.
     """
     if metric not in METRICS:
         if metric not in data.columns:
@@ -355,6 +357,7 @@ def measure(data: Units, metric: str) -> Estimates | None:
             influence,
             design,
             how="delong",
+            # AUC compares a real with a fake unit; such pairs are independent of each other.
             independent=design.pairs,
         )
     if metric == "EER":
@@ -379,7 +382,10 @@ def _measure_eer(column: Array, design: Design) -> Estimates:
 
 
 def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
-    """The mean of a column (tables, n); Brier and balanced accuracy first transform its scores."""
+    """The mean of a column (tables, n) without NaN, for :func:`measure`.
+
+    For Brier and balanced accuracy the column has scores, which are transformed first.
+    """
     design = data.design
     if metric == "Brier":
         column = (column - design.label) ** 2  # P(fake) against 1 for fake, 0 for real
@@ -402,6 +408,7 @@ def _measure_mean(data: Units, metric: str, column: Array) -> Estimates:
         design,
         how="none" if has_validation_threshold and rests_on_few else "linearised",
         # A balanced accuracy of exactly 1 needs the real and the fake unit of a pair to be right.
+        # Any other mean is over single units, of which one per cluster is independent.
         independent=design.pairs if balanced else design.clusters,
         # A difference may be positive throughout here, but below 0 on another test set.
         bounded=is_share and metric not in DIFFERENCES,
@@ -476,7 +483,7 @@ def localisation(probability: Array, mask: Array) -> dict[str, float]:
 
 
 def p_texts(p: Iterable[float]) -> list[str]:
-    """p values as tables print them: ``0.031``, ``< 0.001``, or a dash for NaN."""
+    """p values as tables print them: ``0.031``, ``< 0.001`` below .0005, or a dash for NaN."""
     texts = pd.Series(p, dtype=float).map("{:.3f}".format)
     return texts.replace({"nan": "–", "0.000": "< 0.001"}).to_list()
 
@@ -492,6 +499,7 @@ def interval_text(
     ``sign``: "+" to print the sign of positive values, too. Numbers have three decimals, but two
     where the interval is wider than a tenth. A value without an interval (NaN) is printed alone.
     """
+    # A comparison with NaN is False, so a value without an interval has three decimals.
     digits = 2 if high - low > 0.1 else 3
     number = f"{sign}.{digits}f"
     if np.isnan(low):

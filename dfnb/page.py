@@ -21,7 +21,10 @@ OTHERS = "other_notebooks"
 
 
 def finding(report: tables.Report) -> str:
-    """The title of the page: which papers' claims to generalise are supported, in one sentence."""
+    """The title of the page: which papers' claims to generalise are supported, in one sentence.
+
+    Every verdict that begins with "supported" counts, also "supported, fragile".
+    """
     verdicts = report.judged.query(f"claim.str.startswith('{GENERALISES}')")["verdict"]
     supported = verdicts[verdicts.str.startswith("supported")]
     if supported.empty:
@@ -63,8 +66,9 @@ def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
         run = detector.runs[0]
         seen = run.parameters["seen_methods"]
         if seen:  # None: it was trained on all methods
-            # Columns that are not named, as the metric, are as "everywhere" in tables.yaml, where
-            # the empty ablation would leave out all but main detectors; the name is unique.
+            # Other columns, such as the metric, have the values of "everywhere" in tables.yaml. Its
+            # empty ablation would leave out this variant. So any ablation is allowed: the
+            # detector's name is unique.
             where = {
                 "detector": detector.name,
                 "ablation": "any",
@@ -77,13 +81,9 @@ def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
             # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
-                part = unseen.assign(
-                    detector=run.detector["title"],
-                    place=place,
-                    range="",  # a line shows the range and the collapsed runs of the main detector
-                    collapsed="",
-                )
-                parts.append(part)
+                title = run.detector["title"]
+                # Empty: a line shows the range and the collapsed runs of the main detector.
+                parts.append(unseen.assign(detector=title, place=place, range="", collapsed=""))
     return parts
 
 

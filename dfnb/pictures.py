@@ -64,8 +64,8 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
 def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     """About ``columns`` frames of a dataset's test split: some of each method, real ones last.
 
-    Every method, "real" among them, has equally many, at least one. A frame is the first of its
-    video, and no video is shown twice.
+    Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
+    is the first of its video, and no video is shown twice.
     """
     frames = select(load_frames(name), "test")
     first_frames = frames.drop_duplicates("video")

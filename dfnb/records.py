@@ -57,7 +57,8 @@ def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
     ``commit`` is that of the checkout, and ends in -dirty where tracked files outside ``reports/``
-    differ from it. ``code`` is git's hash of the folder ``dfnb`` in that commit.
+    differ from it. ``code`` is git's hash of the folder ``dfnb`` in that commit. Both are
+    "unknown" where :func:`_git` has no answer.
     """
     import torch
 
@@ -78,7 +79,10 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """The answer of git about the checkout of this package; empty without git or checkout."""
+    """The answer of git about the checkout of this package.
+
+    It is empty without git or checkout, or where git refuses to answer.
+    """
     checkout = Path(__file__).resolve().parents[1]
     # Without .git the package is installed, and git would answer about a repository around it.
     if not (checkout / ".git").exists() or not shutil.which("git"):
@@ -116,6 +120,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a step, or None when the step did not finish.
 
     A step did not finish when it has no record or when an output that the record names is gone.
+    Raises :class:`DfnbError` when the record is damaged.
     """
     path = folder / "record.json"
     if not path.is_file():

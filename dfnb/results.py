@@ -49,7 +49,7 @@ class ResultRow:
     ablation: str  # empty for main detectors
     variant: str
     minus: str = ""  # the detector that is subtracted, which may be the same one
-    train_set: str = ""  # empty for another tool
+    train_set: str = ""  # of the detector, else of ``minus``; empty where both are other tools
     test_set: str = ""  # or CROSS_DATASET_MEAN, the mean over sets that were not trained on
     within: bool = False  # whether the test set is the one trained on, or the profile says so
     mean_over: str = ""  # the test sets of that mean, as "a, b"
@@ -70,7 +70,7 @@ class ResultRow:
     low: float = NAN  # over videos and seeds; over videos alone where there is one seed;
     # of a mean over three or more test sets also over test sets
     high: float = NAN
-    low_videos: float = NAN
+    low_videos: float = NAN  # these two over videos alone, the next two over seeds alone
     high_videos: float = NAN
     low_seeds: float = NAN
     high_seeds: float = NAN
@@ -78,7 +78,7 @@ class ResultRow:
     p: float = NAN  # of a difference or signed value against 0
     error: float = NAN  # the standard error over videos and seeds
     degrees: float = NAN  # its degrees of freedom
-    # The units, seeds and trainings behind it.
+    # The units, seeds and trainings behind it; the trainings described are those of ``detector``.
     n: float = NAN  # units with a value
     n_real: float = NAN
     n_fake: float = NAN
@@ -111,7 +111,8 @@ def load(profile: str) -> pd.DataFrame:
     """The table of a report, ``reports/<profile>/results.parquet``.
 
     It is made again when a score file, a test set, the claims or the columns have changed. Scores
-    that cannot be used do not raise an error: they get a row with the reason in ``refused``.
+    that cannot be used do not raise an error: they get a row with the reason in ``refused``. Raises
+    :class:`DfnbError` for a report without scores, and as :meth:`dfnb.store.Report.detectors` does.
     """
     report = Report(profile)
     path = report.folder / "results.parquet"
@@ -137,10 +138,13 @@ def load(profile: str) -> pd.DataFrame:
 def make(report: Report) -> pd.DataFrame:
     """The table of a report; its columns are the fields of :class:`ResultRow` except ``outcome``.
 
-    Main detectors have all metrics; variants, differences and single methods have AUC, balanced
-    accuracy (at one half and, of frames, at the validation threshold) and localisation. Frames of
-    single methods are measured for variants only. Under corruptions, only the AUC at video level is
-    measured.
+    Main detectors have all metrics. Variants, differences and single methods have AUC and balanced
+    accuracy at one half; at frame level also accuracy and false alarms at the validation threshold;
+    at video level also localisation. Frames of single methods are measured for variants only. Under
+    corruptions, only the AUC at video level is measured. :class:`dfnb.sides.Side` says what is
+    measured of maps and of test sets with contrasts.
+
+    Raises :class:`DfnbError` for a report without scores.
     """
     detectors = report.detectors()
     test_sets = []
@@ -298,11 +302,12 @@ def _training_columns(run: StoredRun) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
     settings = run.parameters["settings"]
     backbone = settings["backbone"]
-    # The published figures are those of the default backbone alone.
+    # ``published`` is the paper's name in published.csv, whose figures are those of the default
+    # backbone alone.
     has_published_backbone = backbone == run.detector["defaults"]["backbone"]
     return {
-        # By which the epoch was chosen. It names the training set, here as the profile does
-        # (``bed-{seed}``, not ``bed-3``), so that the rule is the same for every run.
+        # How the epoch was chosen. The text names the training set, here as the profile does
+        # (``bed-{seed}``, not ``bed-3``), so that it is the same for every run.
         "rule": run.record["rule"].replace(run.parameters["train_set"], run.train_set),
         "backbone": backbone,
         "image_size": f"{settings['image_size']} px",
@@ -414,7 +419,7 @@ def _is_clean_and_cross(row: ResultRow) -> bool:
 
 
 def _mean(parts: Sequence[ResultRow]) -> ResultRow:
-    """The mean of the same number on several test sets, a row per test set.
+    """The row of the mean over several test sets; ``parts`` has the row of each set.
 
     What describes a single test set is emptied; the other columns are the same in all ``parts``.
     """

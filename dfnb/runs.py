@@ -25,13 +25,14 @@ def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
 
 def _weight_files(run_id: str) -> list[Path]:
     """The files on this machine with weights of that run, whether intact or not."""
+    # glob, because it gives nothing where there is no such file.
     in_runs = run_folder(run_id).glob("best.safetensors")
     in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
     return [*in_runs, *in_reports]
 
 
 class Run(StoredRun):
-    """A finished training whose weights can be loaded."""
+    """A finished training; :meth:`network` loads its weights where they are on this machine."""
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
@@ -51,6 +52,7 @@ class Run(StoredRun):
                 f"{run_folder(run_id)} contains no finished training, and no report has its scores"
             )
         known = {path.parent.name for path in home().glob("runs/*/record.json")}
+        # [!.]*: not the unfinished files of files.atomic, whose names begin with a dot.
         for path in home().glob("reports/*/scores/[!.]*.parquet"):
             # A score file that a notebook added is named <run id>@<what>.
             known.add(path.stem.partition("@")[0])
@@ -63,7 +65,10 @@ class Run(StoredRun):
 
     @property
     def settings(self) -> "Settings":
-        """The settings of the training."""
+        """The settings of the training.
+
+        Raises :class:`DfnbError` when today's schema of the paper refuses them.
+        """
         schema = papers.module(self.parameters["paper"]).Settings
         return schema.check(self.parameters["settings"], self.folder)
 

@@ -54,6 +54,8 @@ def predict(
 ) -> pd.DataFrame:
     """Scores of frames, in evaluation mode, on the network's device, in the training's precision.
 
+    The network stays in evaluation mode.
+
     Args:
         network: A paper's network.
         frames: A frames table; it may have any order.

@@ -52,9 +52,9 @@ class Closed(BaseModel):
     def check(cls, values: Any, source: object) -> Self:
         """An instance with these values, as read from YAML or JSON.
 
-        Only numpy's types are converted, see :func:`plain`. ``"1e-4"`` is not a number and ``True``
-        is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError` that
-        begins with ``source``.
+        Only types that JSON lacks are converted, see :func:`plain`. ``"1e-4"`` is not a number and
+        ``True`` is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError`
+        that begins with ``source``.
         """
         try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
             return cls.model_validate_json(json.dumps(values, default=plain))
@@ -87,7 +87,11 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones."""
+    """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones.
+
+    Perhaps meant are names that begin with it, else those spelled alike, else those that contain
+    it; three at most.
+    """
     known = list(known)
     begin_alike = [other for other in known if other.startswith(name)]
     similar = begin_alike[:3] or get_close_matches(name, known)
@@ -146,7 +150,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text; raises ``yaml.YAMLError``."""
+    """The value of a YAML text; raises ``yaml.YAMLError``, or ``TypeError`` for a list as a key."""
     return yaml.load(text, _Loader)
 
 

@@ -104,8 +104,9 @@ class Side:
     def estimates(self) -> Measured:
         """Everything that is measured, over all methods and, of clean scores, for each method.
 
-        Frames are measured for each method only of variants, whose trainings may have seen some of
-        the methods alone. A test set with contrasts has what :func:`_contrasted` measures instead.
+        At frame level, single methods are measured for variants only, whose trainings may have left
+        out some of the methods. A test set with contrasts has what :func:`_contrasted` measures
+        instead, and a mean over severities what :meth:`_robustness` measures.
         """
         if self.facts["contrasts"] and not self.condition.map:
             return _contrasted(self.units, self.facts["contrasts"])
@@ -120,7 +121,7 @@ class Side:
             methods = self.units.index["method"]
             # The fakes of each method against all real units.
             for method in sorted(set(methods) - {"real"}):
-                units = self.units.rows(methods.isin(["real", method]).to_numpy())
+                units = self.units.rows(methods.isin(["real", method]))
                 for metric in filter(is_compared, metrics):
                     estimates[method, metric] = measure(units, metric)
         return estimates

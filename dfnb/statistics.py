@@ -146,10 +146,11 @@ class Design:
 def auc(score: Array, label: Array) -> tuple[Array, Array]:
     """AUC (tables,) of scores (tables, n), and each unit's influence (tables, n) on it.
 
-    A table has the scores of one seed. The component of a fake unit is the share of real units with
-    a lower score; that of a real unit is the share of fake units with a higher score. Ties count
-    half. AUC is the mean component of either class (DeLong; computed from ranks as by Sun and Xu,
-    IEEE Signal Processing Letters 21:1389, 2014, eq. 5 and 6).
+    A table has the scores of one seed. ``label`` is (n,) bool and has both classes. The component
+    of a fake unit is the share of real units with a lower score; that of a real unit is the share
+    of fake units with a higher score. Ties count half. AUC is the mean component of either class
+    (DeLong; computed from ranks as by Sun and Xu, IEEE Signal Processing Letters 21:1389, 2014,
+    eq. 5 and 6).
     """
     from scipy.stats import rankdata  # takes a second to import, and most processes need none
 
@@ -181,8 +182,9 @@ def class_mean(
 ) -> tuple[Array, Array]:
     """The mean (tables,) of values (tables, n), and each unit's influence (tables, n) on it.
 
-    ``balanced``: the mean of the means of the two classes. A unit deviates from the mean of its
-    class, not of all units, because the shares of the classes are fixed.
+    ``label`` is (n,) bool. ``balanced``: the mean of the means of the two classes, both of which
+    must occur then. A unit deviates from the mean of its class, not of all units, because the
+    shares of the classes are fixed.
     """
     influence = np.empty(column.shape)
     means = []
@@ -200,9 +202,10 @@ def class_mean(
 
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """AUC, AP and EER of scores (n,) and labels (n,) bool; NaN where a label does not occur.
+    """AUC, AP and EER of scores (n,) and labels (n,) bool.
 
-    AUC and AP are those of scikit-learn, which is too slow for thousands of masks.
+    They are NaN where a label does not occur, except that AP is 1 where only label 0 is absent. AUC
+    and AP are those of scikit-learn, which is too slow for thousands of masks.
     """
     # Which of the distinct scores each unit has, (n,) int; 0 is the highest, hence the minus.
     _, rank = np.unique(-score, return_inverse=True)
@@ -229,7 +232,7 @@ def equal_error_rates(false_positives: Array, true_positives: Array) -> Array:
     Args:
         false_positives: (B, T) the weight of the real units above each of T thresholds, which
             fall: the first is above every score, the last below.
-        true_positives: The same of the fake units.
+        true_positives: (B, T) the same of the fake units.
     """
     with np.errstate(invalid="ignore"):
         fpr = false_positives / false_positives[:, -1:]
@@ -397,6 +400,8 @@ def crossed_spread(
     Where all sets show the same people, :func:`shared_spread` must be added.
 
     ``planned``: the numbers of test sets and of seeds of a study that is planned from ``values``.
+
+    Of several seeds, ``values`` must have at least two test sets.
     """
     of_sets = values.mean(axis=1)
     of_seeds = values.mean(axis=0)
@@ -425,8 +430,7 @@ def shared_spread(outcomes: Sequence["Outcome"]) -> Spread:
 
     They move all sets together, so the differences between sets or seeds do not show their effect.
     The variance is the covariance of two sets over clusters, averaged over all pairs of sets. It is
-    0 where the sets show different people. Sets show the same people if their clusters have the
-    same names.
+    0 unless all sets show the same people: their clusters have the same names in the same order.
     """
     # An outcome without an interval (``how`` is "none") has no moves.
     moving = [outcome for outcome in outcomes if len(outcome.moves)]
@@ -463,7 +467,7 @@ class Outcome:
         counts: (4,) the numbers that COUNTS names.
         at_thresholds: The mean of ``values`` at each replicate of the threshold, see
             :func:`bootstrap_quantile`, up to a constant; empty for a metric without a threshold.
-        clusters: The names of the clusters.
+        clusters: The names of the clusters, each once.
         moves: (m,) how the mean of ``values`` moves with each cluster, or with each bootstrap
             replicate of clusters. The sum of its products with those of another outcome on the
             same clusters is their covariance.
@@ -488,7 +492,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
     Returns:
         The columns of :class:`dfnb.results.ResultRow` from ``value`` to ``interval_method``,
-        ``by_seed`` and ``without_seed``.
+        ``by_seed`` and ``without_seed``. The counts are summed over the test sets.
     """
     first = outcomes[0]
     values = np.mean([outcome.values for outcome in outcomes], axis=0)
@@ -550,6 +554,7 @@ def _spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
         # Another threshold moves the values on all sets at once, so their shifts are averaged
         # replicate by replicate.
         mean_shift = np.sum(shifts, axis=0) / sets
+        # A variance of so many replicates has about as many degrees of freedom.
         over_threshold = Spread(mean_shift.var(), THRESHOLD_REPLICATES)
         over_videos = over_videos.plus(over_threshold)
         total = total.plus(over_threshold)
@@ -572,7 +577,7 @@ def _without_seeds(outcomes: Sequence[Outcome]) -> list[Array]:
             rest.append(replace(outcome, values=values))
         value = np.mean([outcome.values for outcome in rest])
         total = _spreads(rest)[""]  # over videos and seeds together
-        # Rounded to float32, because a table has thousands of them.
+        # Rounded to float32 to save space, because a table has thousands of them.
         estimates.append(np.float32([value, total.error, total.degrees]))
     return estimates
 

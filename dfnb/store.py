@@ -181,8 +181,8 @@ def write_scores(
         record: The record of the run.
         run_id: Name of the run.
         roles: Pairs of ablation and variant that the run is used for in the report; ``[("", "")]``
-            is the main detector. A run without roles appears in no table. Those of a notebook's
-            addition are not read: it belongs to the file of the training.
+            is the main detector. A run without roles appears in no table. The roles of a notebook's
+            addition are not read: those in the file of the training count.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both,
             and with :data:`TEST_SET_METADATA` as ``attrs``.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
@@ -210,7 +210,9 @@ def write_scores(
 def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFrame) -> None:
     """Write another tool's scores of a test set into a report.
 
-    ``table`` is as in :func:`write_scores`, with ``score``, NaN where the tool has none.
+    ``table`` has :data:`KEYS` and ``score``, NaN where the tool has none, and as ``attrs``
+    :data:`TEST_SET_METADATA`. Raises :class:`DfnbError` when the report has another version of the
+    test set.
     """
     folder = report_folder(profile)
     keys = table[list(KEYS)].astype(KEY_TYPES)
@@ -309,8 +311,9 @@ class Report:
         Variants are ordered by notebook, then as in the profile; those of a notebook that the
         profile does not have precede its others, by name.
 
-        Raises :class:`DfnbError` when another tool has the name of a detector or scores an unknown
-        test set, or when main detectors have different training sets.
+        Raises :class:`DfnbError` when another tool has the name of a detector, has a name that is
+        not allowed or scores an unknown test set, or when main detectors have different training
+        sets.
         """
         detectors = self._our_detectors()
         names = [detector.name.casefold() for detector in detectors]
@@ -342,7 +345,7 @@ class Report:
         return read_table(test_set_path(self.folder, name)).astype(CATEGORIES)
 
     def read(self, detector: Detector, condition: Condition) -> list[pd.DataFrame]:
-        """The tables of a detector under a condition, one per seed that has one, in order.
+        """The tables of a detector under a condition, one per seed that has one, sorted by seed.
 
         Columns are :data:`KEYS`, ``log_odds`` and ``score`` = P(fake), both NaN where a map is
         measured, and measures. The ``attrs`` are :data:`TEST_SET_METADATA`, ``seed``, ``threshold``
@@ -455,7 +458,7 @@ class Report:
         """The table of another tool on a test set, as :meth:`read` returns it.
 
         Its threshold is chosen on the first test set of the profile's grid that it scored, else on
-        the first by name. On that test set itself, the threshold has no interval.
+        the first by name. On that test set itself, accuracies at the threshold have no interval.
         """
         scored = [condition.test_set for condition in self.conditions(Detector(tool))]
         # In the order of the grid; those that it lacks follow by name.

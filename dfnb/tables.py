@@ -51,6 +51,8 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
     Args:
         table: The :func:`extended` results.
         detectors: All detectors of the report.
+
+    Raises :class:`DfnbError` for a declaration with wrong fields.
     """
     entries = {}  # by the table's name: the fields of its Spec, which are checked at the end
     for notebook, tables in DECLARED["tables"].items():
@@ -185,7 +187,8 @@ def pivot(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     rows["column"] = rows[spec.columns].agg(", ".join, axis=1)
     # Rows of one cell are equal, so "last" changes nothing. DataFrame.pivot would sort the names.
     table = rows.pivot_table("text", spec.index, "column", aggfunc="last", sort=False)
-    # The rows of a line may differ in these columns, such as ``collapsed``; the largest is shown.
+    # The rows of a line may differ in these columns, such as ``collapsed``; the largest is shown,
+    # of texts the last by alphabet.
     beside = rows.groupby(spec.index)[spec.beside].max()
     table = table.join(beside.convert_dtypes())  # whole numbers as such, not as 3.0
     table = table.astype(object).fillna("–")
@@ -311,7 +314,7 @@ def save(
 
 def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     """One row per run: its initial weights, the version of its paper's file, the chosen epoch, and
-    how many images it saw.
+    how many images it saw. Other tools have no run, and so no row.
 
     There are no times, so that a training that was interrupted gives the same table.
     """
@@ -401,7 +404,7 @@ class Report:
         return claims.judge(self.results, self.store.claims).rename(titles)
 
     def rows(self, name: str) -> pd.DataFrame:
-        """The results that a table shows; none for a table of :data:`MADE`."""
+        """The results that a table shows; none for one of :data:`MADE` or that is not declared."""
         if name in MADE or name not in self.tables:
             return self.results.head(0)
         where = self.tables[name].where
@@ -430,7 +433,7 @@ class Report:
     def figure(self, name: str) -> Image | Markdown:
         """Draw the values of a table and save the figure; returns it, or :data:`NOTHING`.
 
-        Detectors that learned nothing are in the table alone.
+        The table must declare ``draw``. Detectors that learned nothing are in the table alone.
         """
         rows = self.rows(name).dropna(subset="value")
         rows = rows[~rows["collapsed"].str.fullmatch(r"(\d+) of \1")]  # not "5 of 5"
@@ -450,7 +453,7 @@ class Report:
         return f"{lead} {provenance(self.rows(name), self.profile)}"
 
 
-NOTHING = Markdown("*This profile trains nothing for this.*")
+NOTHING = Markdown("*This report has nothing to show here.*")
 # Tables that are not made by choosing rows of the results: name -> what makes it.
 MADE = {
     "overview": lambda report: overview(report.detectors),

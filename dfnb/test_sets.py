@@ -13,7 +13,8 @@ def load(name: str) -> pd.DataFrame:
     """The test split of a dataset as a frames table, thinned to TEST_FRAMES per video.
 
     :func:`metadata` is added to its ``attrs``: their ``fingerprint`` is then the one that reports
-    compare, see :func:`dfnb.data.frames.identity`.
+    compare, see :func:`dfnb.data.frames.identity`. Raises :class:`DfnbError` when the dataset is
+    not prepared or has no test split.
     """
     frames = thinned(select(load_frames(name), "test"), TEST_FRAMES)
     frames.attrs.update(metadata(frames))
@@ -21,7 +22,10 @@ def load(name: str) -> pd.DataFrame:
 
 
 def metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """What reports keep about the test set of a frames table: ``store.TEST_SET_METADATA``."""
+    """What reports keep about the test set of a frames table: ``store.TEST_SET_METADATA``.
+
+    The ``attrs`` of ``frames`` must have the dataset's ``record``.
+    """
     record = frames.attrs["record"]
     return {
         "fingerprint": identity(record),

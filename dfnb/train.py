@@ -53,8 +53,9 @@ def train(
         seed: Of the weights, the order of the images, augmentation, mixup and dropout.
         **options: The other arguments of :func:`run_parameters`.
 
-    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, or when the loss is
-    no longer finite.
+    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, when required
+    pretrained weights cannot be fetched, when the devices cannot share a batch equally, or when the
+    loss or a validation score is no longer finite.
     """
     parameters = run_parameters(paper, train_set, settings, seed, **options)
     folder = run_folder(run_id(parameters))
@@ -182,7 +183,10 @@ def _launch(
 def _splits(
     parameters: dict[str, Any], settings: Settings, start: Run | None
 ) -> dict[str, pd.DataFrame]:
-    """The frames of train and val, as the paper may see them."""
+    """The frames of train and val, as the paper may see them.
+
+    Raises :class:`DfnbError` where :func:`dfnb.data.frames.check_classes` refuses a split.
+    """
     table = load_frames(parameters["train_set"])
     splits = {}
     for split in ("train", "val"):

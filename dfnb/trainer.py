@@ -107,6 +107,7 @@ class Trainer:
             self.write_record()
 
     def _print(self, text: str) -> None:
+        """Print a line that begins with the run's id, by the first process alone."""
         self.fabric.print(f"{self.folder.name}: {text}")
 
     # ------------------------------------------------------------ set-up

@@ -37,6 +37,9 @@ def sample(
         forged: About how many forged frames there are in all. There are as many real frames as
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
+
+    The frames to choose from must be both real and fake. Raises :class:`DfnbError` where
+    :func:`dfnb.data.frames.select` does.
     """
     test = select(load_frames(test_set), "test", methods)
     # Positions in ``test`` by method; observed: without methods that only other splits have.
@@ -148,7 +151,8 @@ def sanity(
     Columns beside :data:`dfnb.store.KEYS`:
 
     - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
-      map before and after :func:`randomise`, 1 if it ignores the weights, else about 0;
+      map before and after :func:`randomise`, 1 if it ignores the weights, about 0 if it depends on
+      them wholly;
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
     A map fails if the mean of a column over the frames reaches its limit, 0.5 for both

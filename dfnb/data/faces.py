@@ -78,8 +78,8 @@ def detector_path() -> Path:
 class YuNet:
     """The face detector of OpenCV. Each process loads the network when it sees its first image.
 
-    Any other callable that can be pickled, and that has the ``sha256`` of its weights, can replace
-    it.
+    The weights are found or downloaded at construction, as :func:`detector_path` says. Any other
+    callable that can be pickled, and that has the ``sha256`` of its weights, can replace it.
     """
 
     sha256 = YUNET_SHA256
@@ -122,8 +122,9 @@ def _network(path: str) -> cv2.FaceDetectorYN:
 def decode(file: Path) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8 RGB of a video, upright; an image is a video of one frame.
 
-    Raises :class:`Unusable` where the file is damaged or cut off. MPEG, WebM and GIF do not
-    state their number of frames: if they are cut off between two frames, this goes unnoticed.
+    Raises :class:`Unusable` where the file is damaged or cut off, or has no picture. MPEG, WebM and
+    GIF do not state their number of frames: if they are cut off between two frames, this goes
+    unnoticed.
     """
     if file.suffix.lower() in IMAGES:
         yield read_image(file)

@@ -387,12 +387,15 @@ def keep_masks(
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
-    """The mean mask (H, W) in [0, 1] of the fake frames; None where no mask is known."""
+    """The mean mask (H, W) in [0, 1] of the fake frames; None where no mask is known.
+
+    All masks are resized to the crop size of the first of these frames, as crops may differ.
+    """
     fakes = frames.iloc[masked_positions(frames)]
     if fakes.empty:
         return None
     pixels = Pixels(frames.attrs["folder"])
-    first = fakes.iloc[0]  # all masks are resized to the size of its crop
+    first = fakes.iloc[0]
     shape = pixels.crop(first["path"], first["row"]).shape[:2]
     total = np.zeros(shape)
     for path, row in zip(fakes["mask"], fakes["row"]):
@@ -457,7 +460,10 @@ def _row_of_array(path: Path, row: int) -> np.ndarray:
 
 
 class Pixels:
-    """Reads the crops and masks of a dataset; no file stays open between two reads."""
+    """Reads the crops and masks of a dataset; no file stays open between two reads.
+
+    ``folder`` is that of the dataset. The methods get paths that are relative to it, or absolute.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -506,7 +512,10 @@ class Pixels:
 
 
 class Arrays(Pixels):
-    """Takes crops from memory: row i of a frames table is image i. There are no masks."""
+    """Takes crops from memory: a frame's ``row`` is its position in ``images``.
+
+    There are no masks, so the column ``mask`` of the frames table must be empty.
+    """
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.images = images

@@ -122,7 +122,10 @@ class FrameDataset(Dataset):
         self.views = settings.views if is_training else 1
 
     def __getitem__(self, indices: Sequence[Index]) -> Tensors:
-        """The samples of these frames as one batch, see ``papers.contract.Batch``."""
+        """The samples of these frames as one batch: the tensors of a ``papers.contract.Batch``.
+
+        ``epoch``, ``partner`` and ``weight`` are missing: the training adds them.
+        """
         items = []
         for index in indices:
             items += self._items(index)
@@ -205,7 +208,7 @@ def loader(
     workers: int = 0,
     pin: bool = False,
 ) -> DataLoader:
-    """One batch (a dict of tensors, see ``papers.contract.Batch``) per list of indices.
+    """One batch (:data:`Tensors`, see :class:`FrameDataset`) per list of indices.
 
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``pin`` puts each batch into
     pinned memory, from which it is copied to a GPU faster.
@@ -236,8 +239,9 @@ def in_order(
 
     Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
     are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
-    value in the table's index, so it is the same each time, and also when only some rows of the
-    table are given. ``pixels`` reads the frames; by default from the table's dataset.
+    value in the table's index, a whole number from 0, so it is the same each time, and also when
+    only some rows of the table are given. ``pixels`` reads the frames; by default from the table's
+    dataset.
     """
     # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
     # and the value in the table's index takes the place of the position.
@@ -279,14 +283,17 @@ class EpochSampler(Sampler[list[Index]]):
         frames: A frames table. Its ``attrs["always"]`` may list positions of frames: then an eighth
             of every batch, at least one frame, is drawn from them, in place of as many fakes.
         settings: A paper's ``Settings``; batch_size (images, on all devices together),
-            images_per_epoch, oversampling, images_per_frame and pairs are used. With pairs, the
-            order consists of pairs: a fake frame, and after it the real frame that
-            :func:`_pairs_by_method` finds for it. All methods are shown equally often. ``unpaired``
-            counts the fakes that are left out, because they have no such frame.
+            images_per_epoch, oversampling, images_per_frame and pairs are used.
+            images_per_frame: one frame may give several images, which batch_size and
+            images_per_epoch count. With pairs, the order consists of pairs: a fake frame, and after
+            it the real frame that :func:`_pairs_by_method` finds for it. All methods are shown
+            equally often. ``unpaired`` counts the fakes that are left out, because they have no
+            such frame.
         seed: The seed of the training.
 
-    Raises :class:`DfnbError` when the frames do not fill one batch, when ``pairs`` meets an option
-    that draws fakes and real frames apart, or when more than a fifth of the fakes have no partner.
+    Raises :class:`DfnbError` when the frames do not fill one batch; and with pairs, when an option
+    draws fakes and real frames apart, when a batch has an odd number of frames, or when more than a
+    fifth of the fakes have no partner.
     """
 
     def __init__(
@@ -312,6 +319,8 @@ class EpochSampler(Sampler[list[Index]]):
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
         self.unpaired = 0
+        # Pairs take the place of rows, as if of a single class: (n, 2) arrays of a fake and its
+        # partner.
         if pairs:
             self.rows_by_class, self.unpaired = _pairs_by_method(frames)
         self.together = 2 if pairs else 1  # successive frames that one process gets

@@ -97,9 +97,10 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
-    and the number of wanted ``frames``, with a face or without. Where a mask ends before its video,
+    and the number of wanted ``frames``, with a face or without. The rows still lack what is the
+    same for the whole video, which :func:`prepare_video` adds. Where a mask ends before its video,
     the rows of the later frames have an empty ``mask``. Raises :class:`Unusable` where no face can
-    be cut out.
+    be cut out, or as :func:`find_faces` does.
     """
     if settings.size == "native":  # cut small crops first, to learn how large the squares are
         small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
@@ -162,7 +163,8 @@ def find_faces(
     256 pixels.
 
     Raises :class:`Unusable` when the mask or original has frames of another size, when it is
-    longer than the video, and when the original is shorter. A mask may be shorter.
+    longer than the video, when the original is shorter (a mask may be), and when a file cannot be
+    decoded.
     """
     # Frames of the mask or the original.
     others = decode(video.region_file) if video.region_file else ()
@@ -269,8 +271,9 @@ def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
     People are ranked over the whole video, and each frame gets its person of the highest rank. In a
     fake with masks, people rank by the share of their crops that the mask covers, then by size; in
     a fake without, by their size; in a real video, by the number of frames that show them, then by
-    size. The result is empty when a fake's masks cover no face, and lacks people who are only in
-    frames without a mask.
+    size. In a fake with masks, people are left out whom the masks cover at most half as much as the
+    first, and those who are only in frames without a mask. The result is empty when the masks cover
+    no face.
 
     ``faces`` are those of :func:`find_faces`, one row per face, ``covered`` NaN without a mask.
     """
@@ -300,7 +303,7 @@ def use_crops(video: Video, folder: Path) -> dict:
     same number, or one is too large, all are numbered in the order of their names. Returns ``rows``
     and ``frames`` as :func:`cut_faces` does; ``crops_hash``, a hash of the images, instead of their
     pixels; and the ``reason`` why an image cannot be used, which names the last one, or None. Such
-    an image counts as a frame without a face.
+    an image counts as a frame without a face. Raises :class:`Unusable` where all are such.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
     numbers = []
@@ -412,7 +415,7 @@ def prepare(
         of these were without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
-    from other videos, and when no video has a face.
+    from other videos, when another process is writing it, and when no video has a face.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
@@ -592,13 +595,14 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
     used, and of these the largest. The crops are in a temporary folder until the process ends;
-    their paths are absolute. ``video`` is the given path, with ``~`` expanded.
+    their paths are absolute. ``video`` and ``cluster`` are the given path, with ``~`` expanded, and
+    ``method`` is the name of the file.
 
     Args:
         path: An image or a video.
         faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
             same ``size`` and ``scale``, or where one is missing, with its default.
-        frames: How many evenly spaced frames of a video.
+        frames: How many evenly spaced frames of a video, at most.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """

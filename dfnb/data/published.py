@@ -33,7 +33,9 @@ class Listing(Closed):
 
     file: str  # template of the path below the root; with a sha256 it ships with the manifest
     sha256: str = ""
-    keys: tuple[str, ...]  # templates; a row describes the files whose Rule.key equals one
+    # Templates, filled from a row by str.format: {name:.3} is the first three characters of name. A
+    # row describes the files whose Rule.key equals one of them.
+    keys: tuple[str, ...]
 
 
 class Rule(Closed):
@@ -225,8 +227,10 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
 def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that match its template.
 
-    A row also has the values of the placeholders in the path of its file. A row with several keys
-    appears under each of them.
+    ``files`` maps paths below the root to full paths; a list with a sha256 is not among them. A row
+    also has the values of the placeholders in the path of its file. A row with several keys appears
+    under each of them. Where two rows have one key, the later one stays. Raises :class:`DfnbError`
+    for a list with a sha256 that is missing or was changed.
     """
     if listing.sha256:  # ships with the manifest; its template is a plain file name
         shipped = find("data_manifest") / listing.file

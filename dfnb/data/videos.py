@@ -107,8 +107,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
     Its paths are relative to its own folder, or absolute. Each video is named by its path below
-    ``root``, without the suffix. Raises :class:`DfnbError`, which names the line, for impossible
-    values.
+    ``root``, without the suffix. Raises :class:`DfnbError` for a file that cannot be read as CSV
+    and, naming the line, for impossible values and for paths outside ``root``.
     """
     folder = file.parent.absolute()
     root = root.absolute()
@@ -158,8 +158,8 @@ def write_csv(file: Path, root: Path) -> list[str]:
     CSV are absolute. Files that are neither videos nor images by their suffix are counted in one
     line of the log.
 
-    Returns one sentence about the files that the CSV does not name, or no sentence where it names
-    all. Raises :class:`DfnbError` when there is nothing to prepare.
+    Returns one sentence about the remaining files that the CSV does not name, or no sentence where
+    it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare.
     """
     files, left_out = files_below(root)  # left out: unreadable names, pipes and the like
     media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
@@ -242,8 +242,9 @@ def files_below(root: Path) -> tuple[Files, list[str]]:
 
 
 def media_in(path: Path) -> list[Path]:
-    """The images and videos directly in a folder, by their suffixes; else the path itself.
+    """The images and videos directly in a folder, found by their suffixes, in the order of names.
 
+    A path that is no folder is returned alone, whatever its suffix, even if it does not exist.
     Raises :class:`DfnbError` for a folder without any.
     """
     if not path.is_dir():

@@ -85,7 +85,7 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-# The normalisation of the images that the weights were made with.
+# The normalisation and interpolation of the images that the weights were made with.
 _INPUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
 _configs = {}
 for _tag in START_TAGS:
@@ -175,7 +175,8 @@ def create(
     of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
     the size of its weights.
 
-    Raises as :func:`start`, and :class:`DfnbError` where the model cannot take ``image_size``.
+    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model, or it cannot
+    take ``image_size``.
     """
     initial = start(name, pretrained)
     if initial.file:
@@ -234,7 +235,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     taken before the ReLU. The parts of a stage keep timm's names, with ``_`` for a dot.
 
     Raises:
-        DfnbError: timm has no such backbone, or it is not known how to cut it.
+        DfnbError: as :func:`create`, or it is not known how to cut the backbone.
     """
     model = create(name, pretrained).eval()  # the probe must not enter the running statistics of BN
     if type(model) not in STAGES:

@@ -88,6 +88,7 @@ class Settings(Closed):
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
             timm states for its weights.
+        batch_size: images of a batch, on all devices together.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -265,8 +266,9 @@ class Network(nn.Module):
     def maps(self) -> dict[str, str | tuple[str, ...]]:
         """The paper's own maps by name.
 
-        The value says how the map is made: ``"localise"``, by that method; the name of a layer, by
-        Grad-CAM at that layer; a tuple of names of other maps, as their maximum at each position.
+        The value says how the map is made: ``"localise"``, by that method; the name of a part of
+        the network, by Grad-CAM at the part's last map; a tuple of names of other maps, as their
+        maximum at each position.
         """
         return {}
 

@@ -334,10 +334,12 @@ def sinkhorn(
 
         u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and v_j likewise with Σ_i π_ij
 
-    They stop when the absolute changes of all u_i add up to less than ``tolerance``.
+    They stop when the absolute changes of all u_i add up to less than ``tolerance``, or after
+    ``iterations`` rounds.
 
-    The 1e-6 is that of the released code. It keeps the logarithm of a sum of zero finite, but also
-    makes the steps of the potentials small, so that early batches stop short of the optimum.
+    The 1e-6 that is added to the sums is that of the released code. It keeps the logarithm of a sum
+    of zero finite, but also makes the steps of the potentials small, so that early batches stop
+    short of the optimum.
     """
     difference = x[:, None] - y[None]
     cost = difference.square().sum(-1)  # |x_i - y_j|², (B, B)

@@ -151,7 +151,7 @@ class Settings(contract.Settings):
         shows the effect of the masks alone.
 
         Raises :class:`DfnbError` if there is an attention loss and ``annotated`` is above zero, but
-        no fake is annotated: none has a mask, or the share is less than one frame.
+        no fake is annotated: none has a mask, or the share is rounded to no frame.
         """
         is_train_split = (frames["split"] == "train").any()
         if start is None or not is_train_split:  # start is None in phase one
@@ -201,7 +201,7 @@ class Settings(contract.Settings):
 class Network(contract.Network):
     """Encoder, latent vector and decoder; and ``adversary``, the discriminator that trains them.
 
-    It maps normalised images (B, 3, H, W) to the outputs that :meth:`forward` lists. The
+    The network maps normalised images (B, 3, H, W) to the outputs that :meth:`forward` lists. The
     discriminator learns to distinguish images from reconstructions.
     """
 
@@ -309,7 +309,8 @@ class Network(contract.Network):
         ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where β_1 to β_3
         are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
 
-        A term whose weight is zero is left out, and so is ``perceptual`` without the weights of its
+        The terms are returned without their β, by which :meth:`losses` multiplies them. A term
+        whose weight is zero is left out, and so is ``perceptual`` without the weights of its
         :func:`comparator`.
         """
         settings = self.settings

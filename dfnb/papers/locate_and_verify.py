@@ -60,14 +60,16 @@ class Settings(contract.Settings):
         real_label: released: the loader finds real frames by a folder name that no folder has, so
             the loss ``cls`` takes them for fakes and sees one class only; their patches stay real.
             corrected: real is real.
-        annotated: Share of the forged training frames whose mask may be read, drawn by the seed.
-            The other masks are hidden before any is opened. A larger share includes the frames of
-            a smaller one.
+        annotated: Of the forged training frames that have a mask, the share whose mask may be read,
+            drawn by the seed. The other masks are hidden before any is opened. A larger share
+            includes the frames of a smaller one.
         sspsl: Label the patches of forged frames without a mask by pseudo-labels (semi-supervised
             patch similarity learning). If false, no loss counts such patches.
         reference: The part of the face that is assumed to be forged in every fake. The mean of its
             patches is the fake anchor of SSPSL, see :func:`pseudo_labels`.
-        warmup_epochs: Epochs in which SSPSL counts the patches of real frames twice.
+        warmup_epochs: Epochs in which SSPSL adds a second loss term, over the patches of real
+            frames alone. So in a balanced batch a real patch weighs three times as much as a fake
+            one.
         projection_width: Channels in which SSPSL compares patches.
     """
 
@@ -105,8 +107,8 @@ class Settings(contract.Settings):
         """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 
         Raises:
-            DfnbError: No mask is left although ``annotated`` is not zero; or no fake has landmarks,
-                by which SSPSL finds its reference region.
+            DfnbError: No mask is left although ``annotated`` is not zero; or ``sspsl`` is on and no
+                fake has landmarks, by which SSPSL finds its reference region.
         """
         fakes = frames[frames["label"] == 1]
         if self.sspsl and fakes["landmarks"].isna().all():
@@ -125,8 +127,9 @@ class Settings(contract.Settings):
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
         """Cut the last row and column off a crop that is one pixel larger than the input.
 
-        The released code does so with its crops of 300 pixels for an input of 299. Landmarks stay
-        as they are, because they are counted from the upper left corner.
+        The released code does so with its crops of 300 pixels for an input of 299, and here it is
+        part of the released augmentation. Landmarks stay as they are, because they are counted from
+        the upper left corner.
         """
         size = self.image_size
         height, width, _ = sample.image.shape
@@ -139,15 +142,16 @@ class Settings(contract.Settings):
     def released_transform(self) -> v2.Transform:
         """The augmentation of the released code, each step with its probability.
 
-        The square crop covers 30 to 100 % of the area; the affine map turns by up to 45°, shifts by
-        up to 1/16 of the side and scales by up to 20 %. JPEG has a quality of 60 to 100, the blur
-        3×3 pixels.
+        The square crop covers 30 to 100 % of the area and is enlarged to ``image_size``; the affine
+        map turns by up to 45°, shifts by up to 1/16 of the side and scales by up to 20 %. JPEG has
+        a quality of 60 to 100, the blur 3×3 pixels.
         """
         # Between equal limits, the angle of a random rotation is fixed.
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
         half_turn = turns[2]  # by 180°
-        # Flip of albumentations: left and right, top and bottom, or both; 1: whenever it is drawn
+        # Flip of albumentations: left and right, top and bottom, or both. p = 1: one that is drawn
+        # is always applied.
         mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
         square_crop = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(

@@ -67,7 +67,7 @@ def jpeg(lowest: int) -> v2.Transform:
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
     """Pixels (3, H, W) in [0, 255], written as JPEG and read again as uint8."""
     quality = int(torch.randint(lowest, 101, ()))
-    image = pixels.byte().permute(1, 2, 0).numpy()  # whole numbers already
+    image = pixels.byte().permute(1, 2, 0).numpy()  # from uint8, so nothing is cut off
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
@@ -80,7 +80,7 @@ def blur(size: int) -> v2.Transform:
 
 
 def affine(degrees: float, shift: float) -> v2.Transform:
-    """Rotation by up to ``degrees``, shift by up to a share of the side, scale from 0.8 to 1.2.
+    """Rotation by up to ± ``degrees``, shift by up to ± ``shift`` of the side, scale 0.8 to 1.2.
 
     Pixels that come from outside the image are black, and in the mask not forged.
     """
@@ -95,7 +95,8 @@ def affine(degrees: float, shift: float) -> v2.Transform:
 def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
     """Multiply pixels (3, H, W) in [0, 255] by a factor and add a value.
 
-    The factor is within 1 ± ``limit``, the value within ± ``limit`` · 255.
+    The factor is drawn from 1 ± ``limit``, the value from ± ``limit`` · 255. :func:`recolour` clips
+    the result.
     """
     contrast = 1 + _uniform(limit)
     brightness = 255 * _uniform(limit)
@@ -128,6 +129,7 @@ def hue_saturation_value(pixels: Tensor) -> Tensor:
     """Change hue, saturation and value of pixels (3, H, W) in [0, 255].
 
     Up to ± 40° are added to the hue, ± 30 of 255 to the saturation and ± 20 of 255 to the value.
+    The limit of the hue is 20 in albumentations, which counts it in steps of 2°.
     """
     # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]
     image = pixels.permute(1, 2, 0).numpy()

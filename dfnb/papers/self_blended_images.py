@@ -60,7 +60,7 @@ BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
 WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; some masks have none [M]
 SOFTENING = (0.02, 0.12)  # standard deviations of two blurs, as shares of the eye distance [R]
-# A pixel is blended if the mask, before the ratio, is above this value; else the mask is zero [O].
+# Where the softened mask is not above this value, it is set to zero: nothing is blended there [O].
 VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
 BRIGHTNESS = 25.5  # [M]
@@ -72,7 +72,7 @@ SHARPENING = (1.0, 2.5)  # the fine detail is added so many times [M]
 # Lengths in pixels are given for a crop of this side and scaled to others; levels are not [O].
 REFERENCE_SIDE = 380
 FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
-RESIZE = 0.05  # largest share by which the source shrinks or is enlarged [R]
+RESIZE = 0.05  # the source is scaled by 1 - RESIZE at least and 1 / (1 - RESIZE) at most [R]
 SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
 MARGIN = 0.1  # largest margin that a pair loses [M] at each edge, as a share of the side [O]
 QUALITY = (40, 100)  # of JPEG [M]
@@ -192,8 +192,8 @@ class Settings(contract.Settings):
 def without_margins(sample: Sample, draw: Generator) -> Sample:
     """Crop the sample by a random margin at each edge, at most :data:`MARGIN` of the side.
 
-    The detector's crops have the face always in the middle and of about the same size; these crops
-    do not.
+    The face detector's crops have the face always in the middle and of about the same size; these
+    crops do not. They need not be square: resizing to ``image_size`` stretches them.
     """
     height, width = sample.mask.shape
     left, right = np.int32(MARGIN * width * draw.random(2))  # whole pixels
@@ -399,8 +399,8 @@ def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     """The face coordinates (s, t) of every pixel, (2, H, W).
 
     The eyes are at (-1, 0) and (1, 0), the middle of the mouth at (0, 1). All are NaN if the
-    landmarks (5, 2) are unknown (NaN), or if the unit square of (s, t) has less than a thousandth
-    of the image's area, as with landmarks that span no face.
+    landmarks (5, 2) are unknown (NaN), or if the unit square of (s, t) has at most a thousandth of
+    the image's area, as with landmarks that span no face.
     """
     axes, origin = face_axes(landmarks)  # pixel = axes @ (s, t) + origin
     (a, b), (c, d) = axes
@@ -479,7 +479,7 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
     gradients = [weight.grad for weight in trained]
     originals = [weight.detach().clone() for weight in trained]
     length = nn.utils.get_total_norm(gradients)
-    step = float(distance / (length + 1e-12))  # equation 2: weights move by ρ · g / |g|
+    step = float(distance / (length + 1e-12))  # eq. 2 of Foret et al.: ρ · g / |g|
     with torch.no_grad():
         for weight, gradient in zip(trained, gradients):
             weight.add_(gradient, alpha=step)

@@ -44,7 +44,7 @@ def stripe(
     middle: Array | float,
     height: float,
 ) -> Array:
-    """A soft horizontal line (H, W): 1 at y = ``middle``, and 1/e at ``height`` above and below.
+    """A soft horizontal line (H, W): about 1 at y = ``middle``, 1/e at ``height`` above and below.
 
     The line is bent if ``middle`` is an array (H, W), its y at every pixel.
     """
@@ -65,7 +65,7 @@ def power(base: Array, exponent: Array | float) -> Array:
     """``base ** exponent`` for a base >= 0.
 
     It is exp(exponent * log(base)), since numpy computes exp and log of float32 with vector
-    instructions, but not powers. A base below 1e-6 counts as 1e-6.
+    instructions, but not powers. A base below 1e-6 counts as 1e-6. Shapes broadcast, as in ``**``.
     """
     logarithm = np.log(np.maximum(base, 1e-6))  # 0 has no logarithm
     return np.exp(exponent * logarithm)

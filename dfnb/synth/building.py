@@ -1,12 +1,13 @@
 """Datasets of the embedded benchmark: their settings, their people, and how they are written.
 
 A *film* is the frames of one person in one scene, as the camera records them. Delivered as it is,
-it makes a real video; forged, with the face of the person's *donor*, a forged one. Two people who
-are each other's donors are a *pair*; with an odd number of people, the last pair has three.
+it makes a real video; forged, by many methods with the face of the person's *donor*, a forged one.
+Two people who are each other's donors are a *pair*; with an odd number of people, the last pair has
+three.
 
 Each random stream is seeded by the dataset, the person, the video and its purpose. So any number of
-workers gives the same bytes, a stopped build can be resumed, and two datasets share a person only
-by ``people_of``.
+workers gives the same bytes, a stopped build can be resumed, and two datasets share a drawn person
+only by ``people_of``.
 """
 
 import hashlib
@@ -65,7 +66,7 @@ SCENE = 0  # head motion and backdrop
 EXPRESSION = 1  # with the light
 CAMERA = 2
 FORGERY = 4  # the same for all methods, which can therefore be compared
-DELIVERY = (3, 5)  # of the real and of the forged video
+DELIVERY = (3, 5)  # of the real and of the forged video, as in MARK
 MARK = (6, 7)
 CROP = 8
 PLACE = 9  # of the forged region, the same for all methods
@@ -85,7 +86,7 @@ class Settings(Closed):
     methods: tuple[Literal[*METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
-    # Without variation it is left out of the identity, as people_of is below.
+    # The default, no variation, is left out of the dataset's identity, as None is for people_of.
     crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
@@ -137,9 +138,9 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
     Args:
         name: The dataset's name: with another name the same ranges give other values.
         ranges: Under ``spans``, ranges by group of parameters and parameter, such as
-            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a span within the range, such
-            as (0.3, 0.7). Under ``choices``, lists of values by the same two: the drawn value is
-            one of them.
+            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a span within the range, of
+            four decimals, such as [0.3127, 0.7051]. Under ``choices``, lists of values, also by
+            group and parameter: the drawn value is one of them.
 
     Returns:
         Values by group of parameters, such as ``camera``, and parameter, such as ``blur``.
@@ -161,9 +162,9 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
 def identity(name: str) -> str:
     """The identifier of an embedded dataset's data; the dataset need not be built.
 
-    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters; the
-    bytes themselves differ between machines by rounding. ``frames.identity`` gives the same for the
-    record of the built dataset.
+    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. It is
+    not one of the pixels, because these differ between machines by rounding. ``frames.identity``
+    gives the same for the record of the built dataset.
     """
     return digest(_parameters(name, preset(name)), digits=16)
 
@@ -222,7 +223,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
         reason. With drawn people there are none.
 
     Raises:
-        DfnbError: A split has fewer than two people.
+        DfnbError: A split of the dataset has fewer than two people, or photographs are missing.
     """
     record_entries = {}
     if settings.portraits is None:
@@ -422,10 +423,9 @@ def _sources(
     video: int,
     settings: Settings,
 ) -> dict[str, str]:
-    """The methods that forge a video, and the number of each one's donor, such as "007".
+    """``real``, then the methods that forge a video, each with its donor's number, such as "007".
 
-    The first is "real". It has no donor, and neither do methods that use the target's own face:
-    their number is empty.
+    The number is "" for ``real``, and for methods that get no donor's frame but the target's.
     """
     methods = settings.methods
     # With people_of every method forges every film. Else one method forges each film: they take
@@ -435,7 +435,7 @@ def _sources(
         methods = [methods[turn]]
     sources = {"real": ""}
     for method in methods:
-        # The methods in FRAMES_LATER use the target's own face.
+        # The methods in FRAMES_LATER get the target's own frame.
         sources[method] = "" if method in FRAMES_LATER else f"{donor.number:03d}"
     return sources
 
@@ -446,8 +446,8 @@ class _Take:
     Attributes:
         key: How the keys of the video's random streams begin.
         shots: The frames of the film.
-        longer_shots: The same, and after them as many later frames of the target as the methods
-            need that use these in place of a donor's, see ``FRAMES_LATER``.
+        longer_shots: The same, and after them the later frames of the target that some methods use
+            in place of a donor's, see ``FRAMES_LATER``.
         donor_shots: The donor in the same scene and pose, frame by frame.
     """
 
@@ -556,7 +556,8 @@ def build(
         workers: Number of processes, by default one per core; any number gives the same bytes.
 
     Raises:
-        DfnbError: The folder has a dataset made from other settings.
+        DfnbError: The folder has a dataset made from other settings, or :func:`preset` or
+            :func:`cast` raises it.
     """
     settings = settings or preset(name)
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message

@@ -214,7 +214,7 @@ class Eye:
         Fold, lashes and lower lid are soft lines along the lids' edges, ``stripe(..., y of the
         line, half its thickness)`` in the eye's coordinates.
         """
-        # 1 from corner to corner, 0 beyond: the lines fade out just outside the corners, at 1.05.
+        # 1 between the corners, 0 beyond: the lines fade out about |x| = 1.05, just outside them.
         between_corners = self._edge(1.05 - np.abs(self.x), sharpness=0.6)
         fold = stripe(self.x, self.y, self.upper - 0.3, 0.1)
         lay_over(
@@ -254,6 +254,7 @@ class Eye:
         """
         below_upper = self._edge(self.y - self.upper)
         above_lower = self._edge(self.lower - self.y)
+        # Beyond the corners both edges are y = 0, where two factors alone would leave a quarter.
         white = below_upper * above_lower * (np.abs(self.x) < 1)
         lid_shadow = 1 - 0.35 * stripe(self.x, self.y, self.upper, 0.25)
         # The eye is moist and reflects: in the shade it darkens less than the skin around it.
@@ -382,6 +383,8 @@ class Mouth:
         """Paint the lips, the hole and the teeth between them, and the line where they meet."""
         lip_colour = self._lip_colour()
         self._paint_lips(lip_colour)
+        # If the mouth is closed, both edges are y = 0, where the opacity still reaches a quarter:
+        # this is under the line, which is painted last.
         hole = self._between(self.hole_top, self.hole_bottom)
         lay_over(
             self.view,

@@ -1,6 +1,7 @@
 """What happens to a filmed video: the camera, manipulations with exact masks, and delivery.
 
-Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, and :func:`deliver`.
+Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, in datasets with a
+cue :func:`mark`, and :func:`deliver`.
 
 The *target* is the person, or the frame, that is forged; the *donor* is the person who supplies the
 face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the
@@ -30,7 +31,7 @@ VISIBLE = 0.05  # opacity from which on a pixel counts as forged
 ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
 # Share of white noise's variance that is left when its Gaussian blur of 1 pixel is subtracted.
 DETAIL_OF_NOISE = 0.75
-# Median of squared Gaussian noise, divided by their mean, the variance.
+# Median of the squares of Gaussian noise, divided by their mean, which is the variance.
 MEDIAN_OF_CHI_SQUARED = 0.4549
 # Colours of the two marks.
 WARM = np.float32([0.9, 0.5, 0.2])
@@ -90,10 +91,11 @@ class Delivery(Closed):
 
 
 def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot]:
-    """A video as the camera records it: with less resolution, blur and noise.
+    """A video as the camera records it: at a lower resolution, blurred, and with noise.
 
-    The landmarks stay where they are. A video has one camera: all its frames share the resolution,
-    the blur and the noise's deviation, but each has noise of its own.
+    A resolution of 1 reduces nothing. The landmarks stay where they are. A video has one camera:
+    all its frames share the resolution, the blur and the noise's deviation, but each has noise of
+    its own.
     """
     resolution = draw.uniform(*camera.resolution)
     blur = draw.uniform(*camera.blur)
@@ -134,7 +136,7 @@ def _resolved(image: Array, share: float) -> Array:
 
 
 def to_bytes(image: Array) -> Array:
-    """An image with values in [0, 1] as uint8."""
+    """An image with values in [0, 1] as uint8; values beyond are clipped."""
     return rounded(image * 255)
 
 
@@ -257,7 +259,7 @@ class Inputs(NamedTuple):
     """What every method gets."""
 
     target: Shot  # the frame to forge
-    donor: Shot  # a frame of the person whose face is used
+    donor: Shot  # a frame of the person whose face is used; the target's own, see FRAMES_LATER
     opacity: Array | None  # (H, W) of the method's region, in [0, 1]; None: it has no region
     forgery: Forgery
     draw: Generator
@@ -367,7 +369,7 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
     """The image cloned into a region (H, W) bool of the background by Poisson's equation.
 
     That keeps the image's gradients and takes the background's colours at the region's rim, so the
-    seam has no step. Both images are (H, W, 3) in [0, 1]; OpenCV clones bytes.
+    seam has no step. Both images are (H, W, 3) in [0, 1]; OpenCV needs them rounded to bytes.
     """
     mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
@@ -390,7 +392,7 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
 
 
 def swap(inputs: Inputs) -> Layer:
-    """The donor's whole face from brows to chin in the target's (as FaceSwap)."""
+    """The donor's face in place of the target's, from brows to chin (as FaceSwap)."""
     fitted = _fitted(inputs.donor, inputs.target)
     return _blend(fitted, inputs)
 
@@ -406,8 +408,9 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    It moves mouth corners, lower lip and brows; lengths are in face coordinates. It uses no region:
-    the layer is fully opaque where a pixel moves by more than 0.3 pixels, else transparent.
+    The corners of the mouth move towards the donor's, lower lip and brows at random; lengths are in
+    face coordinates. It uses no region: the layer is fully opaque where a pixel moves by more than
+    0.3 pixels, else transparent.
     """
     draw = inputs.draw
     target = inputs.target
@@ -493,14 +496,14 @@ def diffuse(inputs: Inputs) -> Layer:
 
 
 def patch(inputs: Inputs) -> Layer:
-    """A hole in the face, filled in full detail with another part of the frame.
+    """A hole in the face, filled in full detail with the frame, which is shifted.
 
-    It simulates inpainting by contextual attention.
+    The shift is about half the eyes' distance, less than the hole's width, so a part of the filling
+    is the hole's own content. It simulates inpainting by contextual attention.
     """
     target = inputs.target
     angle = inputs.draw.uniform(0, 2 * math.pi)
-    # The frame is shifted in this direction by about half the eyes' distance: the hole shows what
-    # lies that far away on the opposite side.
+    # The frame is shifted in this direction, so the hole shows what lies the other way.
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = np.linalg.norm(left_eye - right_eye)
     distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
@@ -610,7 +613,8 @@ def forge(
     Args:
         method: One of :data:`METHODS`.
         target: The frame to forge.
-        donor: A frame of the person whose face is used, filmed in the target's scene and pose.
+        donor: A frame of the person whose face is used, filmed in the target's scene and pose; for
+            the methods in :data:`FRAMES_LATER`, a frame of the target.
         forgery: The settings.
         draw: The random stream.
         place: The region to forge; None: the method's own.
@@ -656,7 +660,7 @@ def _squared_detail(image: Array, mask: Array) -> np.floating:
 def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     """Mark a video like a broadcaster's logo: a warm or a cold disc in one of the upper corners.
 
-    It is a superficial cue outside every mask (abstract of the paper LAE: detectors learn such
+    It is a superficial cue beside the face (abstract of the paper LAE: detectors learn such
     correlations instead of the forgery). In a dataset with ``cue = d`` a share (1 + d) / 2 of the
     forged videos is marked warm, and as large a share of the real ones cold.
 
@@ -691,7 +695,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     gain_or_loss = draw.uniform(-1, 1, 3).astype(np.float32)  # one per channel
     gain = 1 + delivery.white_balance * gain_or_loss
     contrast = 1 + delivery.contrast * draw.uniform(-1, 1)
-    # Added: brighter or darker by up to half the share of the contrast, chosen by eye.
+    # Added to all values: at most half of `delivery.contrast`, up or down; chosen by eye.
     level = delivery.contrast / 2 * draw.uniform(-1, 1)
     amount_of_noise = draw.uniform(*delivery.noise)
     frames = []
@@ -703,7 +707,7 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     # Both ways the frames are encoded and decoded again.
     if delivery.h264 is not None:
         return h264(np.stack(frames), delivery.h264)
-    # As in ``uniform`` above, the order of the two does not matter; ``integers`` would refuse it.
+    # The settings may have the higher first: `uniform` above accepts that, `integers` does not.
     low, high = sorted(delivery.jpeg)
     quality = int(draw.integers(low, high, endpoint=True))  # one for the video
     return np.stack([jpeg(frame, quality) for frame in frames])

@@ -154,8 +154,8 @@ class Head:
 
     # ------------------------------------------------------------ places on the face
 
-    # Bumps (S, S) of height 1, see brushes.bump. u and v are the place of the top; the bump falls
-    # to 1/e at `width` in u and at `height` in v.
+    # Bumps (S, S) of height 1, see brushes.bump. u and v are the place of the top, in a pair that
+    # of the right one; the bump falls to 1/e at `width` in u and at `height` in v.
 
     def in_middle(self, v: float, width: float, height: float) -> Array:
         """A bump on the face's middle line."""
@@ -197,8 +197,8 @@ class Head:
         self.light = (light_x, light_y, light_z)
         relief = self._upper_relief()
         self._add_lower_relief(relief)
-        # Sobel's filter gives eight times the slope per pixel. The relief is in radii, so its slope
-        # as a ratio of lengths is that per radius.
+        # Sobel's filter gives eight times the slope per pixel. The relief is in radii, so the slope
+        # is multiplied by the pixels of a radius to be a ratio of lengths.
         scale = self.radius / 8
         slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * scale
         slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * scale

@@ -110,7 +110,7 @@ class Hair:
             angle * 55 + 128,
             distance * 8 + 2,
         )
-        light = self._light()[..., None]
+        light = self._light()[..., None]  # uses self.strand, so it comes after that
         colour = look.hair * light + 0.04 * (light - 0.5)  # black hair, too, shows the light
         self.colour = np.clip(colour, 0, 1)
         # The outline is the ellipse x² + y² = 1, larger than the head by the hair's volume.

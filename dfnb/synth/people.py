@@ -146,7 +146,8 @@ class Look:
 
     Lengths are in radii, half the height of the head, and positions are relative to its middle. The
     names in ``_u`` and ``_v`` are places in the face: u in half widths of the head, v in radii,
-    down (see head.Head). :data:`FACE` and :data:`HAIR` have the range of each value.
+    down (see head.Head). :data:`FACE`, :data:`HAIR` and :data:`MEN` have the ranges of the values
+    of face and hair that are drawn uniformly.
     """
 
     man: bool
@@ -281,8 +282,8 @@ def _colours(percent: list[list[int]]) -> Array:
 def _mottling(draw: Generator) -> Array:
     """Noise (96, 96) with mean about 0, deviation about 0.7: pores, spots and patches."""
     # White noise, blurred by s pixels, keeps a deviation of about 0.28 / s, for which the factors
-    # make up: the three have deviations of about 0.17, 0.28 and 0.34. These nearly add up, since
-    # all three blur the same noise: their sum has about .66.
+    # make up: the three have deviations of about 0.17, 0.28 and 0.34. They blur the same noise, so
+    # their sum has about 0.66, more than the 0.47 of independent noises.
     grain = draw.standard_normal((96, 96)).astype(np.float32)
     fine = cv2.GaussianBlur(grain, (0, 0), 1.0) * 0.6
     middle = cv2.GaussianBlur(grain, (0, 0), 3.0) * 3.0
@@ -368,7 +369,7 @@ def _sine(times: Array, periods: Span, draw: Generator) -> Array:
     """
     period = draw.uniform(*periods)
     phase = draw.random()
-    turns = times / period + phase  # each is a whole period
+    turns = times / period + phase  # in whole periods
     return np.sin(2 * np.pi * turns)
 
 

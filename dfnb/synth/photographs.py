@@ -20,7 +20,8 @@ def hashes(source: str) -> dict[str, str]:
     """The sha256 of each photograph, by its file's name; nothing is fetched.
 
     ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
-    ``data_manifest/``. Raises :class:`DfnbError` where there is neither.
+    ``data_manifest/``, which ends in ``.sha256``. Raises :class:`DfnbError` where there is neither,
+    or where a line of the list is not a hash and a name.
     """
     if not source.endswith(SUFFIX):
         folder = Path(source)

@@ -82,9 +82,9 @@ HAIRLINE = Region(
         "high": (0.35, 0.55),
     },
 )
-# How much wider and higher than its feature a small place is: as small as an eye, most forgeries
-# were not found after compression. Chosen on the people of bed-dev, who are not in the test bed.
-# The methods' own regions, but for MOUTH, are not enlarged, so that masks remain hard to guess.
+# How many times as wide and high as its feature a place is made: of forgeries as small as an eye,
+# most were not found after compression. Chosen on the people of bed-dev, who are not in the test
+# bed. The methods' own regions, but for MOUTH, are not enlarged, so that masks stay hard to guess.
 ENLARGED = 1.7
 
 
