@@ -91,7 +91,7 @@ def dataset_folder(name: str | Path) -> Path:
 
 def run_folder(run_id: str) -> Path:
     """``runs/<run_id>`` in the home."""
-    return home() / "runs" / check_name(run_id, "runs")  # no pattern, as its files are globbed
+    return home() / "runs" / run_id
 
 
 # ---------------------------------------------------------------- manifests

@@ -259,14 +259,13 @@ def bootstrap_eer(score: Array, design: Design) -> Array:
     thresholds = min(distinct, MOST_THRESHOLDS)
     threshold = rank * thresholds // distinct  # bins of about equally many distinct scores
     # Units by class (real, fake), cluster and bin. Bin 0 stays empty, because curves begin there.
-    # float32 holds such counts exactly, and needs half the memory below, which is what takes time.
-    counts = np.zeros((2, design.clusters, 1 + thresholds), np.float32)
+    counts = np.zeros((2, design.clusters, 1 + thresholds))
     place = (design.label.astype(int), design.cluster, 1 + threshold)
     np.add.at(counts, place, 1)
     above = counts.cumsum(axis=2)  # the units of each cluster above each threshold
     # (REPLICATES, clusters) @ (2, clusters, 1 + thresholds): the sum over clusters, each weighted
     # as in a replicate.
-    false_positives, true_positives = design.resampled.astype(np.float32) @ above
+    false_positives, true_positives = design.resampled @ above
     return equal_error_rates(false_positives, true_positives)
 
 
