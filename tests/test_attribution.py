@@ -127,6 +127,13 @@ def images(planted, frames):
     return as_batch(frames, planted.settings)["image"]
 
 
+def test_a_sample_needs_a_fake(frames, monkeypatch):
+    real = frames[frames["label"] == 0]
+    monkeypatch.setattr(measures, "load_frames", lambda name: real)
+    with pytest.raises(DfnbError, match="has no fake"):
+        measures.sample("planted", 6)
+
+
 def test_the_sample_is_balanced_and_of_the_test_split(frames):
     assert frames["method"].value_counts().to_dict() == {"mark": 6, "real": 6}
     assert set(frames["split"]) == {"test"}

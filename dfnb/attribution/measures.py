@@ -20,6 +20,7 @@ from dfnb.papers.contract import Network
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
+from dfnb.settings import DfnbError
 from dfnb.store import KEYS
 
 
@@ -38,13 +39,14 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    The frames to choose from must be both real and fake. Raises :class:`DfnbError` where
-    :func:`dfnb.data.frames.select` does.
+    Raises :class:`DfnbError` where :func:`dfnb.data.frames.select` does, and without a fake frame.
     """
     test = select(load_frames(test_set), "test", methods)
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
     n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
+    if n_forgery_methods < 1:
+        raise DfnbError(f"{test_set} has no fake test frame of {methods}; name other methods")
     count = max(1, round(forged / n_forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
