@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
+from dfnb.settings import Closed, Name
 
 # The packages of which a record keeps the versions.
 PACKAGES = (
@@ -130,3 +131,71 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         if not (folder / name).exists():
             return None
     return record
+
+
+# ---------------------------------------------------------------- trainings
+
+
+class RunParameters(Closed):
+    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them."""
+
+    paper: Name
+    train_set: str
+    data: str  # a digest that identifies the frames
+    seed: int
+    seen_methods: list[str] | None
+    devices: int
+    frames_per_video: int | None
+    settings: dict[str, Any]  # of the paper, whose schema checks them
+    start_weights: str  # sha256; empty: random
+    paper_source: str  # a digest of the paper's file
+    numbers: int
+
+
+class TrainedPaper(Closed):
+    """The names of a paper, see :class:`dfnb.papers.contract.Paper`, and its published settings."""
+
+    title: str
+    notebook: str
+    published: str
+    defaults: dict[str, Any]
+
+
+class Chosen(Closed):
+    """The epoch whose weights count, from 1, and its AUC of validation frames."""
+
+    epoch: int
+    auc: float
+
+
+class Threshold(Closed):
+    """The score above which a frame is called fake, see :func:`dfnb.metrics.threshold_of`."""
+
+    threshold: float
+    threshold_clusters: int
+    threshold_replicates: list[float]
+
+
+class TrainingRecord(Closed):
+    """All that a report says about a training; :class:`dfnb.trainer.Trainer` writes it."""
+
+    parameters: RunParameters
+    faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
+    detector: TrainedPaper
+    rule: str  # by which the epoch was chosen
+    chosen: Chosen
+    validation_threshold: Threshold
+    weights_from: str
+    weights_sha256: str
+    frozen: list[str]  # weights that the start gives, and the file lacks
+    log: list[dict[str, float]]  # one row per epoch
+    n: dict[str, int]  # frames per split
+    unpaired: int  # fake frames of n that were not shown
+    collapsed: bool  # whether it learned nothing
+    start: str | None  # id of the phase before
+    images_seen: int
+    wall_s: float
+    peak_memory_mb: int
+    environment: dict[str, Any]
+    outputs: dict[str, str]  # sha256 by file name
+    train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``
