@@ -181,11 +181,11 @@ def cost(profile: ProfileName = "study-bed") -> None:
 def report(
     profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
 ) -> None:
-    """Make a report again from its stored scores.
+    """Make a report again from its stored scores: results, notebook and page.
 
     This needs neither a network nor a dataset.
     """
-    from dfnb import page
+    from dfnb.report import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
 
@@ -219,10 +219,10 @@ def judge(
     where frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
     reports/judged-<the first file's name>, and replaces an earlier one of that name.
     """
-    from dfnb import judge
+    from dfnb.report import page, tools
 
-    path = judge.judge(scores, on, report)
-    typer.echo(f"report, in place of any earlier one: {path}")
+    name = tools.judged(scores, on, report)
+    typer.echo(f"report, in place of any earlier one: {page.rebuild(name, JUDGE)}")
 
 
 @commands.command()

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dfnb.files import read_json, sha256, write_json
+from dfnb.files import home, read_json, sha256, write_json
 from dfnb.settings import Closed, Name
 
 # The packages of which a record keeps the versions.
@@ -131,6 +131,34 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         if not (folder / name).exists():
             return None
     return record
+
+
+def notebook_record(profile: str, notebook: str) -> Path:
+    """The record of a notebook in the report of a profile, relative to the home."""
+    return Path("reports", profile, "records", f"{notebook}.json")
+
+
+def finish(
+    notebook: str,
+    p: Closed,
+    clock: Clock,
+    outputs: Iterable[Path] = (),
+    **entries: Any,
+) -> dict[str, Any]:
+    """Write the record of an executed notebook as its last step; it proves that the rest ran.
+
+    Args:
+        notebook: Name of the notebook.
+        p: Its parameters, of :mod:`dfnb.parameters`.
+        clock: Started at its beginning.
+        outputs: The files that it wrote; the record has the sha256 of each, by file name.
+        entries: Other entries of the record, such as the ids of the runs shown.
+
+    Returns the record.
+    """
+    path = home() / notebook_record(p.profile, notebook)
+    values = p.model_dump(mode="json")
+    return write_record(path, values, outputs, **entries, **clock.usage())
 
 
 # ---------------------------------------------------------------- trainings

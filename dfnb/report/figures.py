@@ -1,0 +1,203 @@
+"""The figures of a report, in one style: of numbers and training logs, without any network."""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn
+from IPython import display, get_ipython
+from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image as Picture
+
+from dfnb.files import atomic, report_folder, write_bytes
+from dfnb.report.scores import StoredRun
+
+WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
+# Keywords of imshow for attribution maps.
+MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+
+
+# ---------------------------------------------------------------- style and files
+
+
+def style() -> None:
+    """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
+    pd.set_option("display.max_colwidth", 300)
+    pd.set_option("display.max_columns", 40)
+    pd.set_option("display.max_rows", 200)
+    styles = [
+        "seaborn-v0_8-paper",
+        "seaborn-v0_8-whitegrid",
+        "seaborn-v0_8-colorblind",
+        Path(__file__).with_suffix(".mplstyle"),
+    ]
+    plt.style.use(styles)
+    # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
+    if get_ipython():
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
+
+
+def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
+    """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
+
+    The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large.
+    The figure has no layout engine afterwards.
+    """
+    folder = report_folder(profile) / "figures"
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
+    # These entries would change with the time or the versions of libraries. None leaves them out.
+    metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
+    for path in paths[:2]:
+        with atomic(path) as temporary:
+            figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
+            if path.suffix == ".png":
+                # Pillow chooses 256 colours better without transparency (alpha). The PNG that it
+                # writes also lacks matplotlib's metadata, which depend on the version.
+                picture = Picture.open(temporary).convert("RGB")
+                picture.quantize().save(temporary, optimize=True)
+        # The PDF takes over the layout of the PNG, because computing one takes long.
+        figure.set_layout_engine("none")
+    write_bytes(paths[2], f"{caption}\n".encode())
+    return paths
+
+
+def shown(paths: Sequence[Path]) -> display.Image:
+    """The saved figure for display in a notebook, with its caption as alternative text.
+
+    Args:
+        paths: Those that :func:`save` returned.
+    """
+    plt.close("all")  # else the notebook would show the figure a second time
+    png, _, text = paths
+    return display.Image(filename=png, alt=text.read_text(encoding="utf-8").strip())
+
+
+def source(code: type | Callable) -> display.Markdown:
+    """The source of a class or function for display in a notebook, so that no cell repeats it."""
+    return display.Markdown(f"```python\n{inspect.getsource(code)}```")
+
+
+# ---------------------------------------------------------------- trainings
+
+
+def training_curves(phases: Sequence[StoredRun]) -> Figure:
+    """Each loss term and the validation AUC by epoch; dotted: the chosen epoch of the last phase.
+
+    Args:
+        phases: One training, or several in order, each started from the weights of the one before.
+    """
+    log = pd.concat([run.log for run in phases], ignore_index=True)
+    log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
+    panels = log.filter(regex="loss_|validation_auc").plot(
+        subplots=True,  # a panel for each, as terms differ in size and some are equal
+        layout=(-1, 4),
+        figsize=(WIDTH, 4),
+        marker=".",
+        color="C0",
+    )
+    last = phases[-1]
+    chosen = last.record.chosen  # its epoch is counted from 1 within the phase
+    for axis in panels.flat:
+        # The epochs of the phases before, and those of the last phase up to the chosen one.
+        axis.axvline(len(log) - len(last.log) + chosen.epoch, linestyle=":")
+    return panels.flat[0].figure
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def forest(
+    numbers: pd.DataFrame,
+    by_seed: pd.DataFrame | None = None,
+    across: str = "place",
+    down: str = "detector",
+    material: float = 0,
+) -> Figure:
+    """A forest plot: each value with its interval, and one grey dot per seed below it.
+
+    Args:
+        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric.
+        by_seed: The same numbers with a row per seed; None draws no dots.
+        across: There is one panel per value of this column, such as the place.
+        down: A panel has one line per value of this column, such as the detector.
+        material: Of differences: a band from -material to material is grey; 0: none.
+    """
+    panels = numbers[across].astype(str).unique()
+    lines = list(numbers[down].astype(str).unique())
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(WIDTH, 0.7 + 0.25 * len(lines)),
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, panel in zip(axes[0], panels):
+        if numbers["minus"].iloc[0]:  # differences
+            axis.axvline(0, color="0.3", linewidth=0.8)
+            axis.axvspan(-material, material, color="0.92", linewidth=0)
+        rows = numbers[numbers[across] == panel]
+        height = [lines.index(name) for name in rows[down]]
+        if by_seed is not None:
+            dots = by_seed[by_seed[across] == panel]
+            dot_height = [lines.index(name) + 0.25 for name in dots[down]]
+            axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
+        axis.hlines(height, rows["low"], rows["high"])
+        axis.plot(rows["value"], height, "o")
+        axis.set_title("\n".join(textwrap.wrap(panel, 16)))
+        axis.locator_params(axis="x", nbins=4)
+    axes[0, 0].set_yticks(range(len(lines)), lines)
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
+    what = numbers["metric"].iloc[0]
+    subtracted = numbers["minus"].iloc[0]
+    figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
+    return figure
+
+
+def violins(videos: pd.DataFrame) -> Figure:
+    """The distributions of P(fake) of real and fake videos, of each detector in each place.
+
+    Args:
+        videos: One row per video and seed: ``detector``, ``place`` (its panel, such as "within"),
+            ``label`` ("real" or "fake") and ``score``, P(fake).
+    """
+    # In descending order of letters, "within" comes before "across", and "real" before "fake".
+    videos = videos.sort_values(["place", "label"], ascending=False, kind="stable")
+    height = 1 + 0.5 * videos["detector"].nunique()  # in inches
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
+        grid = seaborn.catplot(
+            videos,
+            kind="violin",
+            x="score",
+            y="detector",
+            col="place",
+            hue="label",
+            split=True,
+            inner="quart",
+            palette="pastel",  # on which the lines are visible
+            cut=0,  # no curve where there is no score
+            height=height,
+            aspect=WIDTH / 2 / height,
+        )
+    grid.set_titles("{col_name}")
+    return grid.set_axis_labels("P(fake) of a video", "").figure
+
+
+def heat_map(numbers: pd.DataFrame, across: str, down: str) -> Figure:
+    """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
+
+    Args:
+        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric, one per cell.
+        across: A column, such as the detector.
+        down: Another one, such as the test set.
+    """
+    values = numbers.pivot_table("value", down, across, sort=False, observed=True)
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
+    label = {"label": numbers["metric"].iloc[0]}
+    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar_kws=label)
+    titles = ["\n".join(textwrap.wrap(str(name), 16)) for name in values]
+    axis.set(xlabel="", ylabel="", xticklabels=titles)
+    return figure
