@@ -2,7 +2,7 @@
 
 ``python scripts/guessable_masks.py TRAIN TEST`` prints, for each method of TEST and for all, how
 well the mean training mask of TRAIN finds the forged pixels. The datasets of the benchmark are
-drawn where they are missing. ``python scripts/guessable_masks.py bed-dev-0 bed-dev`` is the test
+drawn where they are missing. ``python scripts/guessable_masks.py bed-30 bed`` is the test
 bed's own check: pixel AP at most .5, pointing game at most .7.
 """
 
