@@ -1,8 +1,9 @@
 """What the papers claim, and whether the results of a report support it.
 
-The claims are in ``data_manifest/claims.yaml``; its head explains the fields and the rule of each
-verdict. Published figures are in ``data_manifest/published.csv``. A *number* is a row of the
-results, see :class:`dfnb.results.ResultRow`: a value with its interval, standard error and seeds.
+The claims are in ``data_manifest/claims/``, where the head of ``claims.yaml`` explains the fields
+and the rule of each verdict. Published figures are in ``data_manifest/published.csv``. A *number*
+is a row of the results, see :class:`dfnb.results.ResultRow`: a value with its interval, standard
+error and seeds.
 """
 
 import fnmatch
@@ -69,9 +70,9 @@ class Content(Closed):
 def content(name: str = "claims") -> Content:
     """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
 
-    ``name``: a file of ``data_manifest/`` without its suffix; a profile's ``claims`` chooses it.
+    ``name``: a file of ``data_manifest/claims/`` without its suffix, as a profile's ``claims``.
     """
-    path = find(f"data_manifest/{name}.yaml")
+    path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)
 
 

@@ -85,7 +85,7 @@ class Profile(Closed):
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
         allow_random: whether random weights may replace pretrained ones that cannot be fetched.
-        claims: name of the file in ``data_manifest/`` with the claims that the report judges.
+        claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
     """
 
     description: str

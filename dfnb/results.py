@@ -120,7 +120,7 @@ def load(profile: str) -> pd.DataFrame:
     # version of the code, and the grid, which says which test sets are within, which enter no mean,
     # and on which one the threshold of another tool is chosen. The claims are among the files,
     # because they name further pairs of detectors to compare.
-    claims_hash = sha256(find(f"data_manifest/{report.claims}.yaml"))
+    claims_hash = sha256(find(f"data_manifest/claims/{report.claims}.yaml"))
     hashes = {
         "claims": claims_hash,
         "columns": list(ResultRow.__annotations__),

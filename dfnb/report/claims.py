@@ -1,6 +1,6 @@
 """What the papers claim, and whether the scores of a report support it.
 
-The claims are in ``data_manifest/claims.yaml``; its head explains the fields and the rule of each
+The claims are in ``data_manifest/claims/claims.yaml``; its head explains the fields and the rule of each
 verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
@@ -72,15 +72,15 @@ class Content(Closed):
 def content(name: str = "claims") -> Content:
     """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
 
-    ``name``: a file of ``data_manifest/`` without its suffix; a profile's ``claims`` chooses it.
+    ``name``: a file of ``data_manifest/claims/`` without its suffix; a profile's ``claims`` chooses it.
     """
-    path = find(f"data_manifest/{name}.yaml")
+    path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)
 
 
 def file_of(profile: str) -> str:
     """The file of claims that a report judges, as a path in the checkout."""
-    return f"data_manifest/{profile_of(profile).get('claims', 'claims')}.yaml"
+    return f"data_manifest/claims/{profile_of(profile).get('claims', 'claims')}.yaml"
 
 
 # ---------------------------------------------------------------- verdicts
