@@ -5,9 +5,10 @@ import torch
 from torch.utils.benchmark import Timer
 
 from dfnb import files, jobs, papers
-from dfnb.data.frames import load_frames, select, thinned
+from dfnb.data.frames import load_frames
 from dfnb.data.loading import EpochSampler, as_batch
-from dfnb.parameters import TrainingParameters
+from dfnb.records import RunParameters
+from dfnb.runs import frames_of, settings_of
 from dfnb.scoring import DEVICE
 from dfnb.trainer import Step
 
@@ -23,39 +24,37 @@ def report(profile: str) -> str:
     Loading, scores, maps and notebooks are not counted, and the steps are in float32.
     """
     rows = {}  # by paper
-    for job in jobs.plan(profile):
-        if job.kind == "training":
-            p = job.parameters
-            jobs.ensure_datasets(p.train_set, *p.test_sets)
-            if p.paper not in rows:
-                rows[p.paper] = {"trainings": 0, "images": 0, **_measured(p)}
-            row = rows[p.paper]
-            row["trainings"] += 1
-            row["images"] += images_shown(p)
-            row["hours"] = row["images"] / row["images per s"] / 3600
+    for job in jobs.plan(profile).trainings:
+        run = job.run
+        jobs.ensure_datasets(run.train_set, *job.test_sets)
+        if run.paper not in rows:
+            rows[run.paper] = {"trainings": 0, "images": 0, **_measured(run)}
+        row = rows[run.paper]
+        row["trainings"] += 1
+        row["images"] += images_shown(run)
+        row["hours"] = row["images"] / row["images per s"] / 3600
     table = pd.DataFrame.from_dict(rows, orient="index").round(2)
     # The empty name gives the folder that all datasets are in.
     n_bytes = sum(path.stat().st_size for path in files.dataset_folder("").rglob("*"))
     return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
 
 
-def images_shown(p: TrainingParameters) -> int:
+def images_shown(run: RunParameters) -> int:
     """How many images a training is shown, in all of its phases; none with released weights."""
-    frames = select(load_frames(p.train_set), "train", p.seen_methods)
-    frames = thinned(frames, p.frames_per_video)
+    frames = frames_of(run, "train")
     total = 0
-    settings = p.settings()  # of the last phase; before() gives those of the phase before
+    settings = settings_of(run)  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
         # What this phase may see. None in place of the run of the phase before: there is none yet.
-        visible = settings.visible(frames, p.seed, None)
+        visible = settings.visible(frames, run.seed, None)
         # The sampler is made for its n alone, the number of frames in an epoch.
-        sampler = EpochSampler(visible, settings, p.seed)
+        sampler = EpochSampler(visible, settings, run.seed)
         total += settings.epochs * sampler.n * settings.images_per_frame
         settings = settings.before()
     return total
 
 
-def _measured(p: TrainingParameters) -> dict[str, float]:
+def _measured(run: RunParameters) -> dict[str, float]:
     """Images per second of forward and backward passes, and on a GPU their peak memory in GiB.
 
     The memory is without the optimiser's state.
@@ -63,12 +62,12 @@ def _measured(p: TrainingParameters) -> dict[str, float]:
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()  # so that the peak is this detector's own
     # Random weights are as fast as pretrained ones, and need no download.
-    settings = p.settings().model_copy(update={"pretrained": False})
-    step = Step(papers.module(p.paper).Network(settings))
+    settings = settings_of(run).model_copy(update={"pretrained": False})
+    step = Step(papers.module(run.paper).Network(settings))
     step.to(DEVICE).train()
     size = settings.batch_size if DEVICE == "cuda" else CPU_BATCH
     # Any frames of the dataset; with replacement, as it may have fewer than a batch.
-    frames = load_frames(p.train_set).sample(size, replace=True, random_state=0)
+    frames = load_frames(run.train_set).sample(size, replace=True, random_state=0)
     # What the losses of a training get besides the tensors of frames; see papers.contract.Batch.
     batch = {"epoch": 0, "partner": None, "weight": 1.0}  # no mixup
     for name, value in as_batch(frames, settings).items():

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dfnb.files import read_json, sha256, write_json
 from dfnb.settings import Closed, Name
@@ -111,10 +111,15 @@ def write_record(
         "parameters": dict(parameters),
         **entries,
         "environment": environment(),
-        "outputs": {output.name: sha256(output) for output in outputs},
+        "outputs": hashes(outputs),
     }
     write_json(path, record)
     return read_json(path)  # as every later reader gets it: tuples are lists
+
+
+def hashes(outputs: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of files by their names."""
+    return {output.name: sha256(output) for output in outputs}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -158,7 +163,7 @@ class TrainedPaper(Closed):
     title: str
     notebook: str
     published: str
-    defaults: dict[str, Any]
+    defaults: dict[str, Any]  # of its Settings
 
 
 class Chosen(Closed):
@@ -177,7 +182,7 @@ class Threshold(Closed):
 
 
 class TrainingRecord(Closed):
-    """All that a report says about a training; :class:`dfnb.trainer.Trainer` writes it."""
+    """All that a report says about a training; :func:`dfnb.trainer.fit` writes it at the end."""
 
     parameters: RunParameters
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
@@ -188,7 +193,7 @@ class TrainingRecord(Closed):
     weights_from: str
     weights_sha256: str
     frozen: list[str]  # weights that the start gives, and the file lacks
-    log: list[dict[str, float]]  # one row per epoch
+    log: list[dict[str, int | float]]  # one row per epoch
     n: dict[str, int]  # frames per split
     unpaired: int  # fake frames of n that were not shown
     collapsed: bool  # whether it learned nothing
@@ -199,3 +204,12 @@ class TrainingRecord(Closed):
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
     train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The record in the folder of a run; None when the training did not finish.
+
+        Raises :class:`DfnbError` when it is damaged, or when another version of dfnb wrote it.
+        """
+        content = read_record(folder)
+        return None if content is None else cls.check(content, folder / "record.json")
