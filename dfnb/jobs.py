@@ -141,10 +141,6 @@ class Job(Closed):
         """Whether the output exists."""
         return (files.home() / self.output).exists()
 
-    def ended_after(self, start: float) -> bool:
-        """Whether the output was written after a time, in seconds as by ``time.time()``."""
-        return self.done and (files.home() / self.output).stat().st_mtime > start
-
     @property
     def log(self) -> Path:
         """The file for what the job prints."""
@@ -292,15 +288,13 @@ def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]
 
 def _training(p: TrainingParameters, content: Profile, role: Role, train_set: str) -> Training:
     """The training with these parameters in one role; ``train_set``: as the profile names it."""
+    # What both schemas have: paper, training set, seed and so on; without the paper's settings.
+    shared = set(TrainingParameters.model_fields) & set(RunParameters.model_fields)
+    options = p.model_dump(include=shared)
     run = train.run_parameters(
-        p.paper,
-        p.train_set,
-        p.settings(),
-        p.seed,
-        p.seen_methods,
-        p.devices,
-        content.allow_random,
-        p.frames_per_video,
+        settings=p.settings(),
+        allow_random=content.allow_random,
+        **options,
     )
     run_id = train.run_id(run)
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones

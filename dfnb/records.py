@@ -142,18 +142,32 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 class RunParameters(Closed):
-    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them."""
+    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them.
+
+    Attributes:
+        paper: Module name of the paper.
+        train_set: A dataset with the splits train and val.
+        data: A digest that identifies its frames.
+        settings: Of the paper, whose schema checks them.
+        seed: Of the weights, the order of the images, augmentation, mixup and dropout.
+        seen_methods: Manipulation methods to train on, sorted; None: all.
+        devices: More than one trains with DDP, one process per device; not inside a notebook.
+        frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
+        start_weights: sha256 of the pretrained weights; empty: random ones.
+        paper_source: A digest of the paper's file.
+        numbers: See :data:`dfnb.train.NUMBERS`.
+    """
 
     paper: Name
     train_set: str
-    data: str  # a digest that identifies the frames
-    seed: int
-    seen_methods: list[str] | None
-    devices: int
-    frames_per_video: int | None
-    settings: dict[str, Any]  # of the paper, whose schema checks them
-    start_weights: str  # sha256; empty: random
-    paper_source: str  # a digest of the paper's file
+    data: str
+    settings: dict[str, Any]
+    seed: int = 0
+    seen_methods: list[str] | None = None
+    devices: int = 1
+    frames_per_video: int | None = None
+    start_weights: str
+    paper_source: str
     numbers: int
 
 

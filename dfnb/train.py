@@ -5,7 +5,7 @@ ends, the weights of the chosen epoch and, written last, ``record.json``. The lo
 :mod:`dfnb.trainer`.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from lightning_fabric import Fabric
@@ -64,12 +64,12 @@ def train(parameters: RunParameters) -> Run:
             if before is not None:
                 phase = {"settings": before.model_dump(mode="json")}
                 start = train(parameters.model_copy(update=phase))
-            fabric = _fabric(settings, parameters.devices)
-            splits = _splits(parameters, settings, start)
+            processes = fabric(settings, parameters.devices)
+            splits = visible_splits(parameters, settings, start)
             write_json(folder / "config.json", parameters.model_dump())
             # launch calls fit with the fabric and these arguments, here or in each process that it
             # starts, one per device.
-            fabric.launch(fit, folder, parameters, splits, start)
+            processes.launch(fit, folder, parameters, splits, start)
     return Run.open(folder.name)
 
 
@@ -77,24 +77,18 @@ def run_parameters(
     paper: str,
     train_set: str,
     settings: Settings,
-    seed: int = 0,
-    seen_methods: Sequence[str] | None = None,
-    devices: int = 1,
     allow_random: bool = True,
-    frames_per_video: int | None = None,
+    **options: Any,
 ) -> RunParameters:
     """Everything that identifies a training.
 
     Args:
         paper: Module name of the paper.
-        train_set: A dataset with the splits train and val; one of the embedded benchmark need not
-            be built yet.
+        train_set: A dataset; one of the embedded benchmark need not be built yet.
         settings: The paper's settings.
-        seed: Of the weights, the order of the images, augmentation, mixup and dropout.
-        seen_methods: Manipulation methods to train on; None: all.
-        devices: More than one trains with DDP, one process per device; not inside a notebook.
         allow_random: Whether random weights may replace pretrained ones that cannot be fetched.
-        frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
+        **options: ``seed``, ``seen_methods`` in any order, ``devices`` and ``frames_per_video``,
+            see :class:`dfnb.records.RunParameters`.
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
@@ -117,19 +111,17 @@ def run_parameters(
         data = synth.identity(train_set)
     else:
         data = identity(dataset_record(train_set))
+    if options.get("seen_methods"):  # their order does not change the training
+        options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(
         paper=paper,
         train_set=train_set,
         data=data,
-        seed=seed,
-        # Their order does not change the training.
-        seen_methods=None if seen_methods is None else sorted(seen_methods),
-        devices=devices,
-        frames_per_video=frames_per_video,
         settings=settings.model_dump(mode="json"),
         start_weights=weights.sha256,  # empty: random
         paper_source=papers.source_digest(paper),
         numbers=NUMBERS,
+        **options,
     )
 
 
@@ -147,7 +139,7 @@ def run_id(parameters: RunParameters) -> str:
     return f"{p.paper}-{p.train_set}-s{p.seed}-{hashed}"
 
 
-def _fabric(settings: Settings, devices: int) -> Fabric:
+def fabric(settings: Settings, devices: int) -> Fabric:
     """The processes and devices of a training.
 
     Raises :class:`DfnbError` where the devices cannot share a batch equally.
@@ -171,7 +163,7 @@ def _fabric(settings: Settings, devices: int) -> Fabric:
     )
 
 
-def _splits(
+def visible_splits(
     parameters: RunParameters,
     settings: Settings,
     start: Run | None,

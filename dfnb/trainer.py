@@ -82,13 +82,7 @@ class Progress:
 
 @single_thread()  # the rounding of sums depends on the number of threads
 @_reproducible()
-def fit(
-    fabric: Fabric,
-    folder: Path,
-    parameters: RunParameters,
-    splits: dict[str, pd.DataFrame],
-    start: Run | None,
-) -> None:
+def fit(fabric: Fabric, *inputs: Any) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
     Each process of a training calls it. Released weights are not trained, but judged once, like
@@ -96,12 +90,9 @@ def fit(
 
     Args:
         fabric: The device of this process, and its connection to the others.
-        folder: Of the run.
-        parameters: What identifies the training.
-        splits: The frames of train and val, as the paper may see them.
-        start: The run of the phase before, whose weights the network starts from.
+        *inputs: The other arguments of a :class:`Trainer`.
     """
-    trainer = Trainer(fabric, folder, parameters, splits, start)
+    trainer = Trainer(fabric, *inputs)
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
         if not trainer.settings.released:
@@ -113,7 +104,14 @@ def fit(
 
 
 class Trainer:
-    """The state of a training in one process, and its steps; :func:`fit` explains the arguments.
+    """The state of a training in one process, and its steps; :func:`fit` takes them to the end.
+
+    Args:
+        fabric: The device of this process, and its connection to the others.
+        folder: Of the run.
+        parameters: What identifies the training.
+        splits: The frames of train and val, as the paper may see them.
+        start: The run of the phase before, whose weights the network starts from.
 
     Attributes:
         settings: Of the paper.

@@ -72,22 +72,24 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:
 
     The time left assumes that jobs go on ending as fast as they did since the start.
     """
-    start = time.time()
-    ended = set()  # names of the jobs that ended since the start
+    start = time.monotonic()
+    done = {job.name for job in planned if job.done}
+    n_ended = 0
     is_running = True
     while is_running:  # one last round after the process has ended prints the jobs that ended last
         time.sleep(0.5)
         is_running = process.poll() is None
-        for job in planned:
-            if job.name not in ended and job.ended_after(start):
-                ended.add(job.name)
-                minutes = (time.time() - start) / 60
-                n_left = sum(not other.done for other in planned)
-                print(
-                    f"[{len(planned) - n_left}/{len(planned)}] {job.name}, {minutes:.0f} min after "
-                    f"the start, about {minutes / len(ended) * n_left:.0f} min left",
-                    flush=True,
-                )
+        # While a job is done again it is not done: Snakemake removes its output first.
+        before, done = done, {job.name for job in planned if job.done}
+        for name in done - before:
+            n_ended += 1
+            minutes = (time.monotonic() - start) / 60
+            minutes_left = minutes / n_ended * (len(planned) - len(done))
+            print(
+                f"[{len(done)}/{len(planned)}] {name}, {minutes:.0f} min after the start, about "
+                f"{minutes_left:.0f} min left",
+                flush=True,
+            )
 
 
 def _print_failures(planned: Sequence[Job]) -> None:
