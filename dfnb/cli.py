@@ -84,7 +84,11 @@ def run(
 
 
 @commands.command()
-def train(profile: ProfileName, job: str) -> None:
+def train(
+    profile: ProfileName,
+    job: str,
+    plan: Annotated[Path | None, typer.Option(help="The plan, if a file has it already.")] = None,
+) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
     JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
@@ -92,7 +96,8 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    jobs.train_job(profile, job)
+    planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
+    jobs.train_and_score(planned.training(job))
 
 
 @commands.command()
@@ -128,7 +133,7 @@ def score(
         if image.name.endswith(f"-{detector.id}.png"):
             continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
-            faces = prepare_picture(image, detector.faces, frames=8)
+            faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
@@ -142,9 +147,9 @@ def score(
     if csv:
         table = pd.DataFrame(rows, columns=["file", "score", "frames"])
         files.write_bytes(csv, table.to_csv(index=False).encode())
-    threshold = detector.record["validation_threshold"]["threshold"]
+    threshold = detector.record.validation_threshold.threshold
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
-    if detector.faces["drawn"]:
+    if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
 

@@ -13,7 +13,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 
 from dfnb.files import atomic, report_folder, write_bytes
-from dfnb.store import StoredRun
+from dfnb.runs import Run
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # Keywords of imshow for attribution maps.
@@ -83,7 +83,7 @@ def source(code: type | Callable) -> display.Markdown:
 # ---------------------------------------------------------------- trainings
 
 
-def training_curves(phases: Sequence[StoredRun]) -> Figure:
+def training_curves(phases: Sequence[Run]) -> Figure:
     """Each loss term and the validation AUC by epoch; dotted: the chosen epoch of the last phase.
 
     Args:
@@ -99,10 +99,10 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
         color="C0",
     )
     last = phases[-1]
-    chosen = last.record["chosen"]  # its epoch is counted from 1 within the phase
     for axis in panels.flat:
-        # The epochs of the phases before, and those of the last phase up to the chosen one.
-        axis.axvline(len(log) - len(last.log) + chosen["epoch"], linestyle=":")
+        # The epochs of the phases before, and those of the last phase up to the chosen one, which
+        # is counted from 1 within the phase.
+        axis.axvline(len(log) - len(last.log) + last.record.chosen.epoch, linestyle=":")
     return panels.flat[0].figure
 
 

@@ -62,6 +62,7 @@ def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str
     for detector in source.detectors():
         if detector.ablation or not detector.runs:  # a variant, or another tool
             continue
+        test_sets_read = {name: source.test_set(name).attrs for name in names}
         tables = defaultdict(dict)  # seed -> condition -> table
         for condition in map(Condition, names):  # frames as they are: no corruption, no map
             if condition in source.conditions(detector):
@@ -72,4 +73,4 @@ def _copy_main_detectors(source: store.Report, names: Sequence[str], report: str
             # A role is (ablation, variant). A variant of STANDING_ALONE is listed as a main
             # detector, by the variant's name: so each keeps the name that it has in the source.
             roles = [(store.STANDING_ALONE, detector.name)]
-            store.write_scores(report, run.record, run.id, roles, tables[run.seed])
+            store.write_scores(report, run.record, run.id, roles, tables[run.seed], test_sets_read)

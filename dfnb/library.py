@@ -132,7 +132,7 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         raise DfnbError("arrays are crops of faces already; give paths, or leave out detect=True")
     if detect:
         # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
-        crop = model.faces if isinstance(model, Run) else {}
+        crop = model.record.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
         # "" stands for the current folder; these paths are absolute.
         return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))

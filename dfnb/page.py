@@ -64,7 +64,7 @@ def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
         if detector.variant != MAIN:  # the reference of an ablation; main detectors have no variant
             continue
         run = detector.runs[0]
-        seen = run.parameters["seen_methods"]
+        seen = run.parameters.seen_methods
         if seen:  # None: it was trained on all methods
             # Other columns, such as the metric, have the values of "everywhere" in tables.yaml. Its
             # empty ablation would leave out this variant. So any ablation is allowed: the
@@ -81,7 +81,7 @@ def _rows_on_unseen(report: tables.Report) -> list[pd.DataFrame]:
             # left out, and none of them alone stands for what the training lacked.
             if len(unseen) == 1:
                 place = "unseen: " + unseen["method"]
-                title = run.detector["title"]
+                title = run.record.detector.title
                 # Empty: a line shows the range and the collapsed runs of the main detector.
                 parts.append(unseen.assign(detector=title, place=place, range="", collapsed=""))
     return parts

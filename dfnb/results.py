@@ -26,10 +26,11 @@ import pandas as pd
 from dfnb import claims
 from dfnb.files import find, read_metadata, read_table, sha256, write_table
 from dfnb.metrics import CROSS_DATASET_MEAN, LEVELS, Level, check_same_units
+from dfnb.runs import Run
 from dfnb.settings import DfnbError
 from dfnb.sides import ALL_METHODS, VERSUS, Side, is_compared
 from dfnb.statistics import NAN, Outcome, summary
-from dfnb.store import Condition, Detector, Report, StoredRun
+from dfnb.store import Condition, Detector, Report
 
 ALL_CORRUPTIONS = "all corruptions"
 MAIN = "main"  # the variant with which the others of its ablation are compared
@@ -252,7 +253,7 @@ def _differences(
     wanted = [(claim.detector, claim.against) for claim in registry.claims]
     for variant in detectors:
         if variant not in mains:
-            title = variant.runs[0].detector["title"]
+            title = variant.runs[0].record.detector.title
             main_of_ablation = f"{title}, {variant.ablation}: {MAIN}"
             base = main_of_ablation if main_of_ablation in names else title
             wanted.append((variant.name, base))
@@ -298,21 +299,21 @@ def _compare(first: Side, second: Side) -> list[ResultRow]:
         return [replace(row, refused=str(error))]
 
 
-def _training_columns(run: StoredRun) -> dict[str, str]:
+def _training_columns(run: Run) -> dict[str, str]:
     """The columns that describe a detector's trainings, which are the same for each of its runs."""
-    settings = run.parameters["settings"]
+    settings = run.parameters.settings
     backbone = settings["backbone"]
     # ``published`` is the paper's name in published.csv, whose figures are those of the default
     # backbone alone.
-    has_published_backbone = backbone == run.detector["defaults"]["backbone"]
+    has_published_backbone = backbone == run.record.detector.defaults["backbone"]
     return {
         # How the epoch was chosen. The text names the training set, here as the profile does
         # (``bed-{seed}``, not ``bed-3``), so that it is the same for every run.
-        "rule": run.record["rule"].replace(run.parameters["train_set"], run.train_set),
+        "rule": run.record.rule.replace(run.parameters.train_set, run.train_set),
         "backbone": backbone,
         "image_size": f"{settings['image_size']} px",
-        "weights_from": run.record["weights_from"],
-        "published_as": run.detector["published"] if has_published_backbone else "",
+        "weights_from": run.record.weights_from,
+        "published_as": run.record.detector.published if has_published_backbone else "",
     }
 
 

@@ -138,8 +138,8 @@ def score(
         videos: Score about this many videos, half of them real: those of the first clusters by
             name, so that every run has the same ones. None: all.
 
-    The table's ``attrs`` are :func:`dfnb.test_sets.metadata`. Raises :class:`DfnbError` for scores
-    that are NaN, and for a test set without real or without fake frames.
+    Raises :class:`DfnbError` for scores that are NaN, and for a test set without real or without
+    fake frames.
     """
     frames = first_clusters(test_sets.load(test_set), videos)
     network = run.network().to(DEVICE)
@@ -150,5 +150,4 @@ def score(
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
     metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
-    table.attrs = test_sets.metadata(frames)
     return table

@@ -18,9 +18,8 @@ change with their frames. Nothing here imports torch.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +37,8 @@ from dfnb.files import (
     write_bytes,
     write_table,
 )
+from dfnb.records import TrainingRecord
+from dfnb.runs import Run
 from dfnb.settings import DfnbError, check_title, explained, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -68,44 +69,6 @@ CONDITION = list(Condition._fields)
 Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """A finished training as its score file describes it."""
-
-    id: str
-    record: dict[str, Any] = field(compare=False, repr=False)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Paper, training set, seed, settings, and whatever else identifies the training."""
-        return self.record["parameters"]
-
-    @property
-    def train_set(self) -> str:
-        """The training set as the profile names it: ``bed-{seed}`` where each seed has its own."""
-        return self.record.get("train_set", self.parameters["train_set"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of the training."""
-        return self.parameters["seed"]
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether the training learned nothing."""
-        return self.record["collapsed"]
-
-    @property
-    def log(self) -> pd.DataFrame:
-        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
-        return pd.DataFrame(self.record["log"])
-
-    @property
-    def detector(self) -> dict[str, Any]:
-        """The paper's names, see :class:`dfnb.papers.contract.Paper`, and its ``defaults``."""
-        return self.record["detector"]
-
-
 class Detector(NamedTuple):
     """Trainings that differ in their seed alone; or another tool, which has no runs."""
 
@@ -113,7 +76,7 @@ class Detector(NamedTuple):
     paper: str = ""
     ablation: str = ""  # both are empty for main detectors and for other tools
     variant: str = ""
-    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
+    runs: tuple[Run, ...] = ()  # in the order of their seeds
 
     @property
     def train_set(self) -> str:
@@ -123,7 +86,7 @@ class Detector(NamedTuple):
     @property
     def collapsed(self) -> set[int]:
         """The seeds of the trainings that learned nothing."""
-        return {run.seed for run in self.runs if run.collapsed}
+        return {run.seed for run in self.runs if run.record.collapsed}
 
 
 def score_path(folder: Path, run_id: str) -> Path:
@@ -146,14 +109,14 @@ def test_set_path(folder: Path, name: str) -> Path:
     return folder / "test_sets" / f"{name}.parquet"
 
 
-def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
+def _runs_with_roles(folder: Path) -> list[tuple[Run, list[Role]]]:
     """The runs with scores in a report's ``folder``, sorted by id, each with its roles."""
     runs = []
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     for path in sorted(folder.glob("scores/[!.]*.parquet")):
         if "@" not in path.stem:  # not an addition of a notebook
             metadata = read_metadata(path)
-            run = StoredRun(path.stem, metadata["record"])
+            run = Run(path.stem, TrainingRecord.check(metadata["record"], path))
             roles = [tuple(role) for role in metadata["roles"]]  # JSON has made lists of them
             runs.append((run, roles))
     return runs
@@ -164,10 +127,11 @@ def _runs_with_roles(folder: Path) -> list[tuple[StoredRun, list[Role]]]:
 
 def write_scores(
     profile: str,
-    record: Mapping[str, Any],
+    record: TrainingRecord,
     run_id: str,
     roles: Sequence[Role],
     tables: Mapping[Condition, pd.DataFrame],
+    test_sets: Mapping[str, Mapping[str, Any]],
     what: str = "",
 ) -> Path:
     """Write the score file of a run into a report; returns its path.
@@ -183,24 +147,25 @@ def write_scores(
         roles: Pairs of ablation and variant that the run is used for in the report; ``[("", "")]``
             is the main detector. A run without roles appears in no table. The roles of a notebook's
             addition are not read: those in the file of the training count.
-        tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both,
-            and with :data:`TEST_SET_METADATA` as ``attrs``.
+        tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
+        test_sets: The :data:`TEST_SET_METADATA` of each test set of the tables.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    run = StoredRun(run_id, dict(record))
+    run = Run(run_id, record)
     path = score_path(folder, f"{run_id}@{what}" if what else run_id)
     fingerprints = {}
     parts = []
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
-            fingerprints[condition.test_set] = table.attrs["fingerprint"]
-            parts.append(_stored_rows(folder, condition, table))
+            made_of = test_sets[condition.test_set]
+            fingerprints[condition.test_set] = made_of["fingerprint"]
+            parts.append(_stored_rows(folder, condition, table, made_of))
         # Where no test set is there, the file has no rows, but the record of the training.
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        metadata = {"record": record, "roles": roles, "fingerprints": fingerprints}
+        metadata = {"record": record.model_dump(), "roles": roles, "fingerprints": fingerprints}
         write_table(path, rows, metadata)
         if not what:  # an addition is of the same run, and replaces none
             _remove_replaced(folder, run, roles)
@@ -222,7 +187,12 @@ def write_tool_scores(profile: str, tool: str, test_set: str, table: pd.DataFram
     write_bytes(folder / "other" / tool / f"{test_set}.csv", text.encode())
 
 
-def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.DataFrame:
+def _stored_rows(
+    folder: Path,
+    condition: Condition,
+    table: pd.DataFrame,
+    made_of: Mapping[str, Any],
+) -> pd.DataFrame:
     """The rows of a score file for a table; adds its frames to the stored test set.
 
     They have the columns of the condition, ``log_odds`` and measures; in place of :data:`KEYS` they
@@ -231,7 +201,7 @@ def _stored_rows(folder: Path, condition: Condition, table: pd.DataFrame) -> pd.
     measures to MEASURE_DIGITS decimals, which is finer.
     """
     keys = table[list(KEYS)].astype(KEY_TYPES)
-    frames = _extended_test_set(folder, condition.test_set, keys, table.attrs)
+    frames = _extended_test_set(folder, condition.test_set, keys, made_of)
     frames["frame_row"] = np.arange(len(frames), dtype="int32")
     frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
     rows = table.drop(columns=[*KEYS, "score"], errors="ignore")
@@ -270,9 +240,9 @@ def _extended_test_set(
     return frames
 
 
-def _remove_replaced(folder: Path, new: StoredRun, new_roles: Sequence[Role]) -> None:
+def _remove_replaced(folder: Path, new: Run, new_roles: Sequence[Role]) -> None:
     """Remove scores and weights of the runs that ``new`` replaces, see :func:`write_scores`."""
-    purpose = itemgetter("paper", "train_set", "seed")  # other settings are not compared
+    purpose = attrgetter("paper", "train_set", "seed")  # other settings are not compared
     for run, roles in _runs_with_roles(folder):
         is_same_purpose = purpose(run.parameters) == purpose(new.parameters)
         if run.id != new.id and is_same_purpose and set(roles).intersection(new_roles):
@@ -378,7 +348,7 @@ class Report:
                     main_train_sets.add(run.train_set)
                 # The variants of STANDING_ALONE are listed beside the main detectors.
                 is_variant = ablation not in ("", STANDING_ALONE)
-                notebook = run.detector["notebook"]
+                notebook = run.record.detector.notebook
                 role = (notebook, ablation, variant)
                 # -1: a main detector, or a variant that the profile does not name any more.
                 position = in_profile.index(role) if role in in_profile else -1
@@ -429,7 +399,7 @@ class Report:
                 tables[condition] = rows.drop(columns=CONDITION)
         return tables
 
-    def _of_run(self, run: StoredRun, condition: Condition) -> pd.DataFrame:
+    def _of_run(self, run: Run, condition: Condition) -> pd.DataFrame:
         """The table of one run under a condition; see :meth:`read`."""
         rows = self._tables_of(run.id)[condition]
         test_set = self.test_set(condition.test_set)
@@ -449,7 +419,7 @@ class Report:
             metrics.check_scores(table, f"{self.folder}: {run.id}, {condition}")
         table.attrs = {
             **test_set.attrs,
-            **run.record["validation_threshold"],  # the attrs that begin with "threshold"
+            **run.record.validation_threshold.model_dump(),  # the attrs that begin with "threshold"
             "seed": run.seed,
         }
         return table
@@ -480,20 +450,20 @@ class Report:
         return table
 
 
-def _detector(ablation: str, variant: str, runs: list[StoredRun]) -> Detector:
+def _detector(ablation: str, variant: str, runs: list[Run]) -> Detector:
     """The detector of runs that have this role and differ in their seed alone.
 
     A variant of STANDING_ALONE becomes a main detector: it has neither ablation nor variant.
     """
     first = runs[0]
-    name = first.detector["title"]  # of the paper
+    name = first.record.detector.title  # of the paper
     if ablation == STANDING_ALONE:
         name = variant
         ablation = ""
         variant = ""
     elif ablation:
         name = f"{name}, {ablation}: {variant}"
-    return Detector(name, first.parameters["paper"], ablation, variant, tuple(runs))
+    return Detector(name, first.parameters.paper, ablation, variant, tuple(runs))
 
 
 # ---------------------------------------------------------------- other tools

@@ -16,9 +16,10 @@ from pydantic import Field
 
 from dfnb import claims, figures, metrics, results, store
 from dfnb.files import find, read_table, report_folder, slug, write_bytes
+from dfnb.runs import Run
 from dfnb.settings import Closed, read_yaml
 from dfnb.statistics import holm
-from dfnb.store import Detector, StoredRun
+from dfnb.store import Detector
 
 # Columns of dfnb.claims.judge: a verdict follows from one p, such as "worse" from "p worse, Holm".
 FINDINGS = ["ours", "verdict", "p, Holm", "p worse, Holm", "p small, Holm"]
@@ -76,17 +77,17 @@ def declared(table: pd.DataFrame, detectors: Sequence[Detector]) -> dict[str, Sp
         variants = DECLARED["variants"]
         entries[f"{detector.paper}_variants"] = {
             **variants,
-            "notebook": run.detector["notebook"],
+            "notebook": run.record.detector.notebook,
             "where": {**variants["where"], "paper": detector.paper},
         }
         prefix = slug(f"{detector.paper} {detector.ablation}").replace("-", "_")
         for ending, values in DECLARED["ablations"].items():  # ending of the table's name -> fields
-            if "by_method" in ending and not run.parameters["seen_methods"]:
+            if "by_method" in ending and not run.parameters.seen_methods:
                 continue  # the training saw all methods: none of them is unseen
             entries[prefix + ending] = {
                 **values,
-                "notebook": run.detector["notebook"],
-                "lead": f"{run.detector['title']}, {detector.ablation}. {values['lead']}",
+                "notebook": run.record.detector.notebook,
+                "lead": f"{run.record.detector.title}, {detector.ablation}. {values['lead']}",
                 "where": {**where, **values.get("where", {})},
             }
     return {name: Spec.check(entry, MANIFEST) for name, entry in entries.items()}
@@ -321,28 +322,28 @@ def overview(detectors: Sequence[Detector]) -> pd.DataFrame:
     rows = {}
     for detector in detectors:
         for run in detector.runs:
-            backbone = run.parameters["settings"]["backbone"]
-            chosen_epoch = run.record["chosen"]  # epoch, from 1, and auc, of validation frames
+            backbone = run.parameters.settings["backbone"]
+            chosen = run.record.chosen
             rows[detector.name, run.seed] = {
-                "start": f"{backbone} from {run.record['weights_from']}",
-                "code": run.parameters["paper_source"][:8],
-                "chosen epoch": f"{chosen_epoch['epoch']} of {len(run.log)}",  # a row per epoch
-                "validation AUC": f"{chosen_epoch['auc']:.3f}",
-                "images seen": run.record["images_seen"],
+                "start": f"{backbone} from {run.record.weights_from}",
+                "code": run.parameters.paper_source[:8],
+                "chosen epoch": f"{chosen.epoch} of {len(run.log)}",  # a row per epoch
+                "validation AUC": f"{chosen.auc:.3f}",
+                "images seen": run.record.images_seen,
             }
     table = pd.DataFrame(rows).T
     return table.rename_axis(["detector", "seed"]) if rows else table
 
 
-def deviations(run: StoredRun) -> pd.DataFrame:
+def deviations(run: Run) -> pd.DataFrame:
     """The settings of a run that differ from the published ones, one per row, as text.
 
     Columns: ``published``, the paper's defaults, and ``this run``.
     """
     # The published trainings are taken to start from ImageNet weights.
     settings = {
-        "published": {**run.detector["defaults"], "initial weights": "ImageNet"},
-        "this run": {**run.parameters["settings"], "initial weights": run.record["weights_from"]},
+        "published": {**run.record.detector.defaults, "initial weights": "ImageNet"},
+        "this run": {**run.parameters.settings, "initial weights": run.record.weights_from},
     }
     table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
     return table[table["published"] != table["this run"]]
@@ -399,7 +400,7 @@ class Report:
         titles = {}
         for detector in self.detectors:
             for run in detector.runs:
-                titles[detector.paper] = run.detector["title"]
+                titles[detector.paper] = run.record.detector.title
         # rename replaces the modules, which are a level of the index.
         return claims.judge(self.results, self.store.claims).rename(titles)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import nbformat
 
 from dfnb import files, papers
+from dfnb.runs import Run
 from dfnb.settings import DfnbError
-from dfnb.store import Report, StoredRun
+from dfnb.store import Report
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
@@ -47,7 +48,7 @@ def colab() -> str:
 
 
 @cache
-def trainings() -> dict[str, list[StoredRun]]:
+def trainings() -> dict[str, list[Run]]:
     """The trainings of the study's detectors, by the name of the detector."""
     report = Report(STUDY.name)
     report.folder = STUDY  # whatever DFNB_HOME is
@@ -64,9 +65,9 @@ def expected(title: str) -> str:
     if not runs:
         return badge("The study has no numbers of this detector.")
     records = [run.record for run in runs]
-    images = records[0]["images_seen"]
-    seconds = statistics.median(record["wall_s"] for record in records)
-    part = "its second phase took" if records[0]["start"] else "it took"
+    images = records[0].images_seen
+    seconds = statistics.median(record.wall_s for record in records)
+    part = "its second phase took" if records[0].start else "it took"
     text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
     header, _, *rows = [cells_of(line) for line in text.partition("\n\n")[0].splitlines()]
     measured = next(dict(zip(header, row)) for row in rows if row[0] == title)

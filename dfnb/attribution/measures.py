@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfnb import test_sets
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
@@ -20,7 +19,6 @@ from dfnb.papers.contract import Network
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError
 from dfnb.store import KEYS
 
 
@@ -39,14 +37,16 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    Raises :class:`DfnbError` where :func:`dfnb.data.frames.select` does, and without a fake frame.
+    Raises :class:`dfnb.attribution.maps.Unmeasurable` where there is no such fake frame.
     """
-    test = select(load_frames(test_set), "test", methods)
+    test = select(load_frames(test_set), "test")
+    if methods is not None:
+        test = test[test["method"].isin([*methods, "real"])]
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
     n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
     if n_forgery_methods < 1:
-        raise DfnbError(f"{test_set} has no fake test frame of {methods}; name other methods")
+        raise maps.Unmeasurable(f"{test_set} has no fake test frame of {methods}: name others")
     count = max(1, round(forged / n_forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
@@ -97,7 +97,6 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_sets.metadata(forged)  # which dataset these are frames of, for the store
     return table
 
 
@@ -170,7 +169,6 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_sets.metadata(forged)
     return table
 
 
