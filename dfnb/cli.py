@@ -118,10 +118,11 @@ def score(
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
 
-    from dfnb import figures, pictures, scoring
+    from dfnb import pictures, scoring
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
+    from dfnb.report import figures
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
@@ -227,7 +228,7 @@ def judge(
     from dfnb.report import page, tools
 
     name = tools.judged(scores, on, report)
-    typer.echo(f"report, in place of any earlier one: {page.rebuild(name, JUDGE)}")
+    typer.echo(f"report, in place of any earlier one: {page.rebuild(name, page.JUDGE)}")
 
 
 @commands.command()

@@ -256,7 +256,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of :func:`write_table`, its metadata as ``attrs``.
+    """The rows of a table of :func:`write_table`; :func:`read_metadata` reads the rest.
 
     Raises :class:`DfnbError` when the file is missing or damaged.
     """
@@ -264,11 +264,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    metadata = read_metadata(path)
     with explained(path, "as a table of dfnb", "delete it and make it again"):
-        table = pd.read_parquet(path)
-    table.attrs = metadata
-    return table
+        return pd.read_parquet(path)
 
 
 # ---------------------------------------------------------------- names and hashes

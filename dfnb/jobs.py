@@ -8,7 +8,7 @@ files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -23,18 +23,24 @@ from dfnb import (
     parameters,
     records,
     scoring,
-    store,
     synth,
     test_sets,
     train,
 )
 from dfnb.attribution import measures
 from dfnb.attribution.maps import Unmeasurable
-from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
+from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.records import RunParameters
+from dfnb.report.scores import (
+    Condition,
+    Role,
+    remove_replaced,
+    score_path,
+    weights_path,
+    write_scores,
+)
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
-from dfnb.store import Condition, Role
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -243,7 +249,7 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
     notebooks = []
     for notebook in content.notebooks:
         values = _notebook_parameters(name, content, notebook, trainings)
-        output = _record_path(name, notebook)  # written last by :func:`finish`
+        output = records.notebook_record(name, notebook)  # written last
         notebooks.append(Notebook(name=notebook, profile=name, output=output, parameters=values))
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
@@ -311,7 +317,7 @@ def _training(p: TrainingParameters, content: Profile, role: Role, train_set: st
     return Training(
         name="-".join(word for word in words if word),
         profile=p.profile,
-        output=store.score_path(Path("reports", p.profile), run_id),
+        output=score_path(Path("reports", p.profile), run_id),
         run=run,
         run_id=run_id,
         roles=[role],
@@ -402,7 +408,7 @@ def train_and_score(job: Training) -> Run:
     files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
     if MAIN in job.roles and run.seed == profile(job.profile).grid.seeds[0]:
         weights = (run.folder / "best.safetensors").read_bytes()
-        files.write_bytes(store.weights_path(report, run.id), weights)
+        files.write_bytes(weights_path(report, run.id), weights)
     tables = {Condition(name): scoring.score(run, name) for name in job.test_sets}
     if job.corruptions:
         tables.update(_corrupted(run, job.corruptions))
@@ -411,7 +417,9 @@ def train_and_score(job: Training) -> Run:
     names = {condition.test_set for condition in tables}
     metadata = {name: test_sets.metadata(test_sets.load(name)) for name in names}
     record = run.record.model_copy(update={"train_set": job.train_set})
-    store.write_scores(job.profile, record, run.id, job.roles, tables, metadata)
+    about = {"record": record.model_dump(mode="json"), "roles": job.roles}
+    write_scores(job.profile, run.id, tables, metadata, **about)
+    remove_replaced(job.profile, run.id, record, job.roles)
     return run
 
 
@@ -443,34 +451,6 @@ def _maps(run: Run, grid: Maps) -> dict[Condition, pd.DataFrame]:
             except Unmeasurable as reason:
                 print(f"{run.id}: {name} is left out: {reason}")
     return tables
-
-
-def finish(
-    notebook: str,
-    p: Parameters,
-    clock: records.Clock,
-    outputs: Iterable[Path] = (),
-    **entries: Any,
-) -> dict[str, Any]:
-    """Write the record of an executed notebook as its last step; it proves that the rest ran.
-
-    Args:
-        notebook: Name of the notebook.
-        p: Its parameters.
-        clock: Started at its beginning.
-        outputs: The files that it wrote; the record has the sha256 of each, by file name.
-        entries: Other entries of the record, such as the ids of the runs shown.
-
-    Returns the record.
-    """
-    path = files.home() / _record_path(p.profile, notebook)
-    values = p.model_dump(mode="json")
-    return records.write_record(path, values, outputs, **entries, **clock.usage())
-
-
-def _record_path(name: str, notebook: str) -> Path:
-    """The record of a notebook in the report of the profile ``name``, relative to the home."""
-    return Path("reports", name, "records", f"{notebook}.json")
 
 
 if __name__ == "__main__":  # python -m dfnb.jobs PROFILE > FILE, for Snakemake by hand

@@ -216,7 +216,7 @@ class Chosen(Closed):
 
 
 class Threshold(Closed):
-    """The score above which a frame is called fake, see :func:`dfnb.metrics.threshold_of`."""
+    """The score above which a frame is called fake, see :func:`dfnb.report.scores.threshold_of`."""
 
     threshold: float
     threshold_clusters: int

@@ -4,7 +4,6 @@ Torch is imported only where a network is made.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +15,15 @@ from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import RunParameters, TrainingRecord, read_record
+from dfnb.report.scores import StoredRun
 from dfnb.settings import DfnbError, explained, suggestion
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(StoredRun):
     """A finished training; :meth:`network` loads its weights where they are on this machine."""
-
-    id: str
-    record: TrainingRecord = field(compare=False, repr=False)
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
@@ -59,29 +55,9 @@ class Run:
         return run_folder(self.id)
 
     @property
-    def parameters(self) -> RunParameters:
-        """Paper, training set, seed, settings, and whatever else identifies the training."""
-        return self.record.parameters
-
-    @property
-    def seed(self) -> int:
-        """The seed of the training."""
-        return self.parameters.seed
-
-    @property
-    def train_set(self) -> str:
-        """The training set as the profile names it: ``bed-{seed}`` where each seed has its own."""
-        return self.record.train_set or self.parameters.train_set
-
-    @property
     def settings(self) -> "Settings":
         """The settings of the training, see :func:`settings_of`."""
         return settings_of(self.parameters)
-
-    @property
-    def log(self) -> pd.DataFrame:
-        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
-        return pd.DataFrame(self.record.log)
 
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
@@ -158,9 +134,9 @@ def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
     return thinned(frames, parameters.frames_per_video)
 
 
-def with_weights(runs: Iterable[Run]) -> list[Run]:
+def with_weights(stored: Iterable[StoredRun]) -> list[Run]:
     """The runs that have their weights on this machine, in ``runs/`` or in a report."""
-    return [run for run in runs if _weight_files(run.id)]
+    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
 
 
 def _weight_files(run_id: str) -> list[Path]:

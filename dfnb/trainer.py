@@ -25,7 +25,6 @@ from dfnb import papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256, write_json
-from dfnb.metrics import threshold_of
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network, Settings
 from dfnb.records import (
@@ -38,6 +37,7 @@ from dfnb.records import (
     environment,
     hashes,
 )
+from dfnb.report.scores import threshold_of
 from dfnb.runs import Run, settings_of
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed

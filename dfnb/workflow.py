@@ -11,6 +11,7 @@ import joblib
 
 from dfnb import files, jobs
 from dfnb.jobs import Job
+from dfnb.report import page
 from dfnb.settings import DfnbError
 
 
@@ -63,8 +64,9 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     main_table = report / "tables" / "cross_dataset.md"
     if main_table.exists():  # it is missing when the profile has no notebook that makes it
         print(main_table.read_text(encoding="utf-8"))
-    page = report / "index.html"
-    print(f"report: {page if page.exists() else report}")
+    if any(job.name == page.REPORT for job in plan.notebooks):
+        report = page.export(profile, page.REPORT)
+    print(f"report: {report}")
 
 
 def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:

@@ -1,7 +1,7 @@
 """How good a map is: does it find the forgery, and does it depend on the decision and the network?
 
-:func:`measure` and :func:`sanity` give one row per forged frame, from which :mod:`dfnb.results`
-makes means and intervals.
+:func:`measure` and :func:`sanity` give one row per forged frame; :mod:`dfnb.report` makes means and
+intervals of them.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
+from dfnb.report.scores import KEYS
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
-from dfnb.store import KEYS
 
 
 def sample(
@@ -68,7 +68,7 @@ def measure(
 ) -> pd.DataFrame:
     """The measures of a map on the forged rows of a frames table, one row per forged frame.
 
-    Columns beside :data:`dfnb.store.KEYS`:
+    Columns beside :data:`dfnb.report.scores.KEYS`:
 
     - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
       mask of the training as the constant map; NaN if the frame has no mask;
@@ -149,7 +149,7 @@ def sanity(
 ) -> pd.DataFrame:
     """How much a map changes when all weights are made random, one row per forged frame.
 
-    Columns beside :data:`dfnb.store.KEYS`:
+    Columns beside :data:`dfnb.report.scores.KEYS`:
 
     - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
       map before and after :func:`randomise`, 1 if it ignores the weights, about 0 if it depends on
@@ -157,7 +157,7 @@ def sanity(
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
     A map fails if the mean of a column over the frames reaches its limit, 0.5 for both
-    (:data:`dfnb.metrics.SANITY_LIMITS`). Arguments are those of :func:`measure`.
+    (:data:`dfnb.report.tables.SANITY_LIMITS`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     network = run.network()  # loaded anew, so that randomising it changes no other network

@@ -1,7 +1,7 @@
 """What the papers claim, and whether the scores of a report support it.
 
-The claims are in ``data_manifest/claims/claims.yaml``; its head explains the fields and the rule of each
-verdict. Published figures are in ``data_manifest/published.csv``.
+The claims are in ``data_manifest/claims/claims.yaml``; its head explains the fields and the rule of
+each verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
@@ -72,7 +72,7 @@ class Content(Closed):
 def content(name: str = "claims") -> Content:
     """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
 
-    ``name``: a file of ``data_manifest/claims/`` without its suffix; a profile's ``claims`` chooses it.
+    ``name``: a file of ``data_manifest/claims/`` without its suffix, which a profile chooses.
     """
     path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)

@@ -9,6 +9,8 @@ from nbconvert import HTMLExporter
 from dfnb.files import find, report_folder, write_bytes
 from dfnb.settings import DfnbError
 
+REPORT = "11_report"  # the notebook that is the report
+JUDGE = "12_judge"  # of other tools
 STYLE = Path(__file__).with_suffix(".css")
 
 
@@ -75,7 +77,7 @@ def export(profile: str, notebook: str) -> Path:
     return write_bytes(folder / "index.html", page.encode())
 
 
-def rebuild(profile: str, notebook: str = "11_report") -> Path:
+def rebuild(profile: str, notebook: str = REPORT) -> Path:
     """Execute a notebook on a report and export it; returns the path of the page."""
     execute(profile, notebook)
     return export(profile, notebook)

@@ -16,7 +16,7 @@ detector, or variant of an ablation), and the fingerprints of the test sets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.special import expit
 
 from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
-from dfnb.records import Threshold, TrainingRecord
+from dfnb.records import RunParameters, Threshold, TrainingRecord
 from dfnb.report.statistics import threshold_replicates
 from dfnb.settings import DfnbError, read_yaml
 
@@ -63,12 +63,22 @@ class StoredRun:
     """A finished training as its score file describes it."""
 
     id: str
-    record: TrainingRecord
+    record: TrainingRecord = field(compare=False, repr=False)
+
+    @property
+    def parameters(self) -> RunParameters:
+        """Paper, training set, seed, settings, and whatever else identifies the training."""
+        return self.record.parameters
 
     @property
     def seed(self) -> int:
         """The seed of the training."""
-        return self.record.parameters.seed
+        return self.parameters.seed
+
+    @property
+    def train_set(self) -> str:
+        """The training set as the profile names it: ``bed-{seed}`` where each seed has its own."""
+        return self.record.train_set or self.parameters.train_set
 
     @property
     def log(self) -> pd.DataFrame:
@@ -87,11 +97,8 @@ class Detector(NamedTuple):
 
     @property
     def train_set(self) -> str:
-        """As the profile names it, ``bed-{seed}`` where each seed has its own; empty: a tool."""
-        if not self.runs:
-            return ""
-        record = self.runs[0].record
-        return record.train_set or record.parameters.train_set
+        """That of the runs; empty for another tool."""
+        return self.runs[0].train_set if self.runs else ""
 
 
 def score_path(folder: Path, name: str) -> Path:
@@ -260,7 +267,7 @@ def detectors(profile: str) -> list[Detector]:
             # -1: a main detector, or a variant that the profile does not name any more.
             position = in_profile.index(role) if role in in_profile else -1
             # Runs with the same place are one detector, and detectors are sorted by place.
-            place = (is_variant, *role[:1], position, *role[1:], run.record.train_set)
+            place = (is_variant, *role[:1], position, *role[1:], run.train_set)
             runs_by_place.setdefault(place, []).append(run)
     found = []
     for place in sorted(runs_by_place):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dfnb import test_sets
-from dfnb.files import digest, read_table, report_folder, slug, write_json
+from dfnb.files import digest, read_metadata, read_table, report_folder, slug, write_json
 from dfnb.report.scores import (
     KEY_TYPES,
     KEYS,
@@ -73,8 +73,8 @@ def _test_set(name: str, source: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not source:
         frames = test_sets.load(name)
         return frames, test_sets.metadata(frames)
-    frames = read_table(test_set_path(report_folder(source), name))
-    return frames, frames.attrs
+    path = test_set_path(report_folder(source), name)
+    return read_table(path), read_metadata(path)
 
 
 def read(
