@@ -97,7 +97,9 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_sets.metadata(forged)  # which dataset these are frames of, for the store
+    table.attrs = test_sets.metadata(
+        frames["dataset"].iloc[0]
+    )  # which dataset these are frames of, for the store
     return table
 
 
@@ -170,7 +172,7 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_sets.metadata(forged)
+    table.attrs = test_sets.metadata(frames["dataset"].iloc[0])
     return table
 
 
