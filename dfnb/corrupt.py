@@ -1,10 +1,12 @@
 """Eight corruptions of the frames of a test set, in five severities each.
 
-All frames of a stored video are corrupted together, because a video codec needs them all. The same
-video, corruption and severity always give the same frames.
+All frames of a video are corrupted together, because a video codec needs them all. The same video,
+corruption and severity always give the same frames.
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dfnb.data import codecs
-from dfnb.data.frames import Pixels
+from dfnb.data.frames import read_crop
 from dfnb.seeds import rng
 
 # Every function of CORRUPTIONS gets a clip, which is the frames of a video (n, 3, H, W) uint8 RGB,
@@ -121,51 +123,45 @@ def _as_clip(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
-class Corrupted(Pixels):
-    """Reads the crops of a dataset and corrupts them, video by video.
-
-    It cannot read masks: it would corrupt them like crops. So the column ``mask`` of a frames table
-    must be empty where this class takes the place of :class:`Pixels`.
+class Corrupted:
+    """Reads crops and corrupts them, video by video; takes the place of ``frames.read_crop``.
 
     Args:
-        frames: A frames table of the dataset; only the folder in its ``attrs`` is used.
+        frames: A frames table of one dataset, with all frames of each video that count: a codec
+            compresses them together.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
     """
 
-    def __init__(
-        self,
-        frames: pd.DataFrame,
-        name: str,
-        severity: int,
-    ) -> None:
-        super().__init__(frames.attrs["folder"])
+    def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
         self.name = name
         self.severity = severity
-        # At most one entry, the path that was read last -> its corrupted frames (n, H, W, 3):
-        # usually the next crop is from the same video.
-        self.last_frames = {}
+        self.videos = frames.sort_values("row").set_index("path")["video"]
+        # The corrupted crops of the video that was read last, by path: usually the next crop is
+        # from the same video.
+        self.last_crops = {}
 
-    def crop(self, path: str, row: int) -> np.ndarray:
+    def __call__(self, path: str) -> np.ndarray:
         """One corrupted crop (H, W, 3) uint8 RGB; "resize" makes it smaller.
 
         The loader then resizes it to the network's input, like any crop, but details are lost.
-
-        ``path`` and ``row`` are as in :meth:`Pixels.crop`, but all frames of a video are corrupted
-        when one of them is asked for.
         """
-        is_video = path.endswith(".npy")
-        if path not in self.last_frames:
-            frames = super().crop(path)  # all of a stored video, or one image (H, W, 3)
-            if not is_video:
-                frames = frames[None]  # an image is a video of one frame
-            corrupt, strengths = CORRUPTIONS[self.name]
-            arguments = [_as_clip(frames), strengths[self.severity - 1]]
-            if self.name in RANDOM:
-                # Seeded by what names the corrupted video, so that all detectors see equal pixels.
-                draw = rng("corruption", self.name, self.severity, path)
-                arguments.append(draw)
-            clip = corrupt(*arguments)
-            self.last_frames = {path: _as_frames(clip)}
-        frame = self.last_frames[path][row if is_video else 0]
-        return frame.copy()  # contiguous, as a crop from a file, and independent of last_frames
+        if path not in self.last_crops:
+            video = self.videos[path]
+            paths = self.videos.index[self.videos == video]
+            self.last_crops = dict(zip(paths, self._corrupted(video, paths)))
+        return self.last_crops[path].copy()  # contiguous, as a crop from a file
+
+    def _corrupted(self, video: str, paths: Iterable[str]) -> Iterator[np.ndarray]:
+        """The corrupted crops of a video in turn."""
+        corrupt, strengths = CORRUPTIONS[self.name]
+        arguments = [strengths[self.severity - 1]]
+        if self.name in RANDOM:
+            # Seeded by what names the video, so that all detectors see equal pixels: by the name
+            # that its file had when the committed scores were made.
+            file = f"videos/{video}/frames.npy"
+            arguments.append(rng("corruption", self.name, self.severity, file))
+        # Crops that others have cut may differ in size: successive ones of one size are a clip.
+        for _, crops in groupby(map(read_crop, paths), key=np.shape):
+            clip = _as_clip(np.stack([*crops]))
+            yield from _as_frames(corrupt(clip, *arguments))

@@ -1,4 +1,4 @@
-"""Test sets for another tool: their crops as PNG, under ids that do not show the labels."""
+"""Test sets for another tool: their crops, under ids that do not show the labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from dfnb import test_sets
-from dfnb.data.frames import Pixels
+from dfnb.data.frames import read_crop
 from dfnb.files import atomic
 from dfnb.report.tools import exported_id
 from dfnb.settings import DfnbError
@@ -33,14 +33,12 @@ def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
     with atomic(folder) as temporary:
         (temporary / "crops").mkdir(parents=True)
         for name in names:
-            frames = test_sets.load(name)
-            fingerprint = frames.attrs["fingerprint"]
-            pixels = Pixels(frames.attrs["folder"])
-            for frame in frames.itertuples():
+            fingerprint = test_sets.metadata(name)["fingerprint"]
+            for frame in test_sets.load(name).itertuples():
                 frame_id = exported_id(fingerprint, frame.video, frame.track, frame.frame)
                 video_id = exported_id(fingerprint, frame.video)
                 rows.append((name, frame_id, video_id, frame.frame))
-                crop = Image.fromarray(pixels.crop(frame.path, frame.row))
+                crop = Image.fromarray(read_crop(frame.path))
                 crop.save(temporary / "crops" / f"{frame_id}.png")
         table = pd.DataFrame(rows, columns=["test_set", "id", "video", "frame"])
         table = table.assign(score="").sort_values("id", ignore_index=True)

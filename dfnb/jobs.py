@@ -415,7 +415,7 @@ def train_and_score(job: Training) -> Run:
     if job.maps:
         tables.update(_maps(run, job.maps))
     names = {condition.test_set for condition in tables}
-    metadata = {name: test_sets.metadata(test_sets.load(name)) for name in names}
+    metadata = {name: test_sets.metadata(name) for name in names}
     record = run.record.model_copy(update={"train_set": job.train_set})
     about = {"record": record.model_dump(mode="json"), "roles": job.roles}
     write_scores(job.profile, run.id, tables, metadata, **about)

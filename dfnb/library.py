@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 from dfnb import scoring, test_sets
 from dfnb.data.frames import (
     Arrays,
-    Pixels,
     load_frames,
     select,
     unlabelled,
@@ -113,7 +112,7 @@ def predict(
     frames = data if isinstance(data, StoredFrames) else _stored(data, model, detect)
     if isinstance(model, Run):
         network = model.network().to(scoring.DEVICE)
-        return scoring.predict(network, frames.table, model.settings, frames.pixels)
+        return scoring.predict(network, frames.table, model.settings, frames.read)
     scores = []
     # collate_fn=list: samples as they are, since crops may differ in size.
     for samples in DataLoader(frames, AT_ONCE, collate_fn=list):
@@ -134,10 +133,9 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
         crop = model.record.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
-        # "" stands for the current folder; these paths are absolute.
-        return StoredFrames(pd.concat(faces, ignore_index=True), Pixels(""))
+        return StoredFrames(pd.concat(faces, ignore_index=True))
     if are_paths:
-        return StoredFrames(unlabelled(items), Pixels(""))
+        return StoredFrames(unlabelled(items))
     return StoredFrames(unlabelled(range(len(items))), Arrays(items))
 
 

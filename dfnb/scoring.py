@@ -13,8 +13,8 @@ from scipy.special import expit
 
 from dfnb import test_sets
 from dfnb.corrupt import Corrupted
-from dfnb.data.frames import Pixels, first_clusters
-from dfnb.data.loading import in_order
+from dfnb.data.frames import first_clusters, read_crop
+from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
 from dfnb.report.scores import KEYS, check_scores
 from dfnb.report.statistics import curve_metrics
@@ -52,7 +52,7 @@ def predict(
     network: contract.Network,
     frames: pd.DataFrame,
     settings: contract.Settings,
-    pixels: Pixels | None = None,
+    read: Read = read_crop,
     constant: np.ndarray | None = None,
     locate: bool = True,
     seed: int | None = None,
@@ -65,8 +65,8 @@ def predict(
         network: A paper's network.
         frames: A frames table; it may have any order.
         settings: The settings of the training.
-        pixels: Reads the frames instead of their dataset, corrupted for example. Then nothing is
-            located, because the masks may no longer fit.
+        read: Reads a crop, corrupted for example. Unless it is read_crop, nothing is located,
+            because the masks may no longer fit.
         constant: A map (h, w) in [0, 1] that ignores the frame, such as the mean mask of the
             training. Its localisation measures are returned beside the network's, as
             ``constant <name>``.
@@ -80,12 +80,12 @@ def predict(
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    localises = locate and pixels is None and hasattr(network, "localise")
+    localises = locate and read is read_crop and hasattr(network, "localise")
     mixed_precision = settings.precision == "bf16-mixed"
     log_odds = []  # one value per image, as in labels and measures
     labels = []
     measures = []
-    for batch in in_order(frames, settings, workers=WORKERS, seed=seed, pixels=pixels):
+    for batch in in_order(frames, settings, workers=WORKERS, seed=seed, read=read):
         images = batch["image"].to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = contract.outputs_of(network, images)
@@ -190,9 +190,9 @@ def score(
     frames = first_clusters(test_sets.load(test_set), videos)
     network = run.network().to(DEVICE)
     if corruption:
-        pixels = Corrupted(frames, corruption, severity)
-        unmasked = frames.assign(mask="")  # Corrupted cannot read masks, and none is used here
-        table = predict(network, unmasked, run.settings, pixels)
+        read = Corrupted(frames, corruption, severity)
+        unmasked = frames.assign(mask="")  # nothing is located: no mask need be read
+        table = predict(network, unmasked, run.settings, read)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
     check_scores(table, f"the scores of {run.id} on {test_set}")

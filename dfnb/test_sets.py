@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from dfnb.data.frames import identity, load_frames, select, thinned
+from dfnb.data.frames import TREE, dataset_record, identity, load_frames, select, thinned
+from dfnb.files import dataset_folder
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 
@@ -12,37 +13,28 @@ TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 def load(name: str) -> pd.DataFrame:
     """The test split of a dataset as a frames table, thinned to TEST_FRAMES per video.
 
-    :func:`metadata` is added to its ``attrs``: their ``fingerprint`` is then the one that reports
-    compare, see :func:`dfnb.data.frames.identity`. Raises :class:`DfnbError` when the dataset is
-    not prepared or has no test split.
+    Raises :class:`DfnbError` when the dataset is not prepared or has no test split.
     """
-    frames = thinned(select(load_frames(name), "test"), TEST_FRAMES)
-    frames.attrs.update(metadata(frames))
-    return frames
+    return thinned(select(load_frames(name), "test"), TEST_FRAMES)
 
 
-def metadata(frames: pd.DataFrame) -> dict[str, Any]:
-    """What reports keep about the test set of a frames table: ``store.TEST_SET_METADATA``.
+def metadata(name: str) -> dict[str, Any]:
+    """What reports keep about a test set: ``store.TEST_SET_METADATA``.
 
-    The ``attrs`` of ``frames`` must have the dataset's ``record``.
+    The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
+    Raises :class:`DfnbError` when the dataset is not prepared.
     """
-    record = frames.attrs["record"]
+    record = dataset_record(name)
+    made_with = record["parameters"]
+    # How the frames were cut, for captions. ``scale`` is the side of a crop, in sides of the face
+    # box. The embedded benchmark has no such parameter: a face fills the frames that it draws.
+    cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
+    crop = f"{cut}, {made_with['size']} pixels"
+    if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
+        crop = "crops as delivered"
     return {
         "fingerprint": identity(record),
         "compression": record.get("compression", "as delivered"),
         "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
-        "crop": _crop(frames, record["parameters"]),
+        "crop": crop,
     }
-
-
-def _crop(frames: pd.DataFrame, made_with: dict[str, Any]) -> str:
-    """How the frames were cut, for captions.
-
-    ``made_with``: the parameters in the record of the dataset.
-    """
-    if frames["scale"].isna().all():  # images that are used in place: their scale is unknown
-        return "crops as delivered"
-    # ``scale`` is the side of a crop, in sides of the face box. The embedded benchmark has no such
-    # parameter: a face fills the frames that it draws, and nothing is cut.
-    cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
-    return f"{cut}, {made_with['size']} pixels"

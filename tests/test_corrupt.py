@@ -1,59 +1,161 @@
-"""Corruptions grow with their severity, come out the same each time, and touch the pixels alone."""
+"""Corruptions have the values that their formulas say, on whole videos, and the same each time."""
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from dfnb import corrupt
+from dfnb.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data import codecs
-from dfnb.data.frames import Pixels, load_frames, select
-from dfnb.data.loading import as_batch, in_order, pictures
-from dfnb.papers import xception
+from dfnb.data.loading import StoredFrames
 from dfnb.seeds import rng
 
 
 @pytest.fixture
-def frames(home):
-    return select(load_frames("smoke-a"), "test")
+def video(tmp_path):
+    """A frames table of two videos with one crop each of noise, and its crops (n, 40, 40, 3)."""
+    crops = rng("corrupt").integers(0, 256, (6, 40, 40, 3), np.uint8)
+    return written(tmp_path, crops), crops
 
 
-@pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
-def test_a_corruption_grows_with_its_severity_and_is_the_same_each_time(frames, name):
-    path, row = frames[["path", "row"]].iloc[3]
-    plain = Pixels(frames.attrs["folder"]).crop(path, row)
-    changes = []
-    for severity in range(1, 6):
-        crop = corrupt.Corrupted(frames, name, severity).crop(path, row)
-        again = corrupt.Corrupted(frames, name, severity).crop(path, row)
-        assert np.array_equal(crop, again)
-        full_size = cv2.resize(crop, (96, 96))
-        changes.append(cv2.absdiff(full_size, plain).mean())
-    assert 0 < 1.5 * changes[0] < changes[4]
-    if name != "occlusion":  # the block moves
-        assert changes == sorted(changes)
+def written(folder, crops):
+    """Crops as a frames table: the first four are video a, the others b, in a random order."""
+    paths = [str(folder / f"{number}.png") for number in range(len(crops))]
+    for path, crop in zip(paths, crops):
+        cv2.imwrite(path, crop[..., ::-1])
+    table = pd.DataFrame({"path": paths, "mask": "", "label": 1, "landmarks": None})
+    table = table.assign(video=[*"aaaabb"], row=[0, 1, 2, 3, 0, 1])
+    return table.iloc[[3, 5, 0, 4, 1, 2]]
 
 
-def test_h264_is_a_video_codec_and_takes_odd_sides():
+def corrupted(table, name, severity):
+    """The corrupted crops in the order in which they were written."""
+    samples = StoredFrames(table, Corrupted(table, name, severity))
+    images = {path: sample.image for path, sample in zip(table["path"], samples)}
+    return [images[path] for path in sorted(images)]
+
+
+def of_one_colour(*rgb):
+    """A clip (1, 3, 40, 40) of this colour."""
+    return torch.tensor(rgb, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 40, 40)
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_the_strengths_are_those_of_the_committed_scores():
+    strengths = {name: strengths for name, (_, strengths) in CORRUPTIONS.items()}
+    assert strengths == {
+        "JPEG": (80, 60, 40, 20, 10),
+        "H.264": (23, 28, 33, 38, 43),
+        "blur": (0.5, 1, 1.5, 2, 3),
+        "noise": (4, 8, 16, 24, 32),
+        "resize": (75, 50, 35, 25, 15),
+        "contrast": (0.8, 0.6, 0.4, 0.3, 0.2),
+        "saturation": (0.8, 0.6, 0.4, 0.2, 0),
+        "occlusion": (2, 5, 10, 20, 30),
+    }
+
+
+def test_jpeg_is_that_of_each_frame_and_keeps_the_order_of_the_colours(video):
+    table, crops = video
+    for ours, crop in zip(corrupted(table, "JPEG", 5), crops):
+        file = cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 10])[1]
+        np.testing.assert_array_equal(ours, cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1])
+    red = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    assert cv2.absdiff(codecs.jpeg(red, 95), red).max() < 5
+
+
+def test_h264_compresses_all_frames_of_a_video_together_in_their_order(video):
+    table, crops = video
+    ours = np.stack(corrupted(table, "H.264", 3))
+    for frames in (slice(4), slice(4, 6)):
+        encoded = codecs.h264(crops[frames], 33, repeatable=True)
+        np.testing.assert_array_equal(ours[frames], encoded)
+    alone = codecs.h264(crops[1:2], 33, repeatable=True)[0]
+    assert not np.array_equal(ours[1], alone)  # a frame depends on its neighbours
+
+
+def test_h264_takes_odd_sides():
     clip = rng(0).integers(0, 255, (3, 31, 45, 3), dtype=np.uint8)
-    decoded = codecs.h264(clip, 43)
-    assert decoded.shape == clip.shape
-    # A frame depends on its neighbours.
-    assert not np.array_equal(decoded[1], codecs.h264(clip[1:2], 43)[0])
+    assert codecs.h264(clip, 43).shape == clip.shape
 
 
-def test_jpeg_keeps_the_order_of_the_colours():
-    image = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    assert cv2.absdiff(codecs.jpeg(image, 95), image).max() < 5
+def test_blur_makes_a_gaussian_of_a_point():
+    point = torch.zeros(1, 3, 101, 101, dtype=torch.uint8)
+    point[..., 50, 50] = 255
+    blurred = corrupt.blur(point, 2.0)[0, 0].double()  # 2 per cent of 101 pixels
+    distance = torch.arange(101) - 50
+    one = torch.exp(-(distance**2) / (2 * 2.02**2))
+    expected = 255 * torch.outer(one, one) / one.sum() ** 2
+    assert (blurred - expected).abs().max() <= 0.6  # rounded to whole numbers
 
 
-def test_pictures_are_corrupted_in_the_order_of_the_table(frames):
-    settings = xception.Settings(image_size=96, pretrained=False)
-    fakes = frames[frames["label"] == 1].assign(mask="")
-    pixels = corrupt.Corrupted(fakes, "occlusion", 5)
-    batch = next(in_order(fakes, settings, pixels=pixels))
-    before = pictures(as_batch(fakes, settings), settings)
-    for picture, plain in zip(pictures(batch, settings), before):
-        y, x = np.nonzero((picture != plain).any(-1))
-        # A grey block of 30 % of 96 × 96 pixels.
-        assert np.ptp(y) + 1 == np.ptp(x) + 1 == 53
-        assert (picture[y.min() : y.max() + 1, x.min() : x.max() + 1] == 128).all()
+def test_noise_has_the_deviation_and_no_other_mean():
+    grey = of_one_colour(128, 128, 128).expand(30, 3, 40, 40)
+    for severity, deviation in enumerate((4, 8, 16, 24, 32)):
+        added = corrupt.noise(grey, deviation, rng(severity)).double() - 128
+        assert added.std() == pytest.approx(deviation, rel=0.02)
+        assert added.mean().abs() < deviation / 50
+        channels = added.transpose(0, 1).flatten(1)
+        assert torch.corrcoef(channels).tril(-1).abs().max() < 0.03  # each pixel, each channel
+
+
+def test_resize_makes_the_sides_so_long():
+    clip = torch.zeros(1, 3, 96, 120, dtype=torch.uint8)
+    shapes = [corrupt.resize(clip, percent).shape[2:] for percent in (75, 50, 15)]
+    assert shapes == [(72, 90), (48, 60), (14, 17)]
+    halves = of_one_colour(10, 10, 10).clone()
+    halves[..., 20:] = 90
+    assert corrupt.resize(halves, 50)[0, 0, 0, [0, 8, 11, 19]].tolist() == [10, 10, 90, 90]
+
+
+def test_contrast_moves_colours_towards_the_mean_grey_and_saturation_to_their_own():
+    contrast, _ = CORRUPTIONS["contrast"]
+    saturation, _ = CORRUPTIONS["saturation"]
+    halves = of_one_colour(50, 50, 50).clone()
+    halves[..., 20:] = 150  # the mean is 100
+    assert contrast(halves, 0.4)[0, :, 0, [0, 39]].T.tolist() == [[80] * 3, [120] * 3]
+    red = of_one_colour(200, 100, 50)  # its grey is .2989 R + .587 G + .114 B = 124.18
+    assert saturation(red, 0)[0, :, 0, 0].tolist() == [124] * 3
+    half = saturation(red, 0.5)[0, :, 0, 0].tolist()
+    assert half == pytest.approx([162, 112, 87], abs=1)
+
+
+def test_occlusion_is_a_grey_block_at_one_place_in_all_frames_of_a_video(video):
+    table, crops = video
+    blocks = []
+    for ours, crop in zip(corrupted(table, "occlusion", 5), crops):
+        y, x = np.nonzero((ours != crop).any(-1))
+        assert np.ptp(y) + 1 == np.ptp(x) + 1 == 22  # 30 % of 40 x 40 pixels
+        assert (ours[y.min() : y.max() + 1, x.min() : x.max() + 1] == 128).all()
+        blocks.append((y.min(), x.min()))
+    assert len({*blocks[:4]}) == len({*blocks[4:]}) == 1 and blocks[0] != blocks[4]
+
+
+# ---------------------------------------------------------------- videos
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_each_corruption_is_the_same_each_time_and_wherever_the_dataset_is(video, tmp_path, name):
+    table, crops = video
+    (tmp_path / "moved").mkdir()
+    moved = written(tmp_path / "moved", crops)
+    for ours, again in zip(corrupted(table, name, 4), corrupted(moved, name, 4)):
+        assert np.array_equal(ours, again)
+
+
+def test_random_numbers_are_those_of_the_committed_scores(video):
+    table, crops = video
+    draw = rng("corruption", "noise", 2, "videos/b/frames.npy")
+    clip = torch.from_numpy(crops[4:]).permute(0, 3, 1, 2)
+    expected = corrupt.noise(clip, 8, draw).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(corrupted(table, "noise", 2)[4:], expected)
+
+
+def test_crops_of_several_sizes_are_corrupted_too(tmp_path):
+    crops = [np.full((side, side, 3), 90, np.uint8) for side in (40, 40, 50, 40, 60, 60)]
+    sides = [len(crop) for crop in corrupted(written(tmp_path, crops), "H.264", 1)]
+    assert sides == [40, 40, 50, 40, 60, 60]

@@ -1,7 +1,6 @@
 """Batches of frames: what is drawn from which seed, and the order of an epoch."""
 
 import resource
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,11 +220,7 @@ def test_light_changes_of_colour_are_brightness_contrast_and_saturation_in_this_
 
 
 def test_there_may_be_more_videos_than_a_process_may_open(table):
-    many = pd.concat([table] * 30, ignore_index=True).assign(row=0, mask="")
-    many.attrs = table.attrs
-    many["path"] = [f"{number}.npy" for number in range(len(many))]
-    for name in many["path"]:
-        np.save(Path(table.attrs["folder"]) / name, np.zeros((1, 8, 8, 3), np.uint8))
+    many = pd.concat([table] * 30, ignore_index=True)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:

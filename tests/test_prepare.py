@@ -16,7 +16,14 @@ import pytest
 from clips import SMALL, Blobs, draw, moving, write
 
 from dfnb.data import prepare
-from dfnb.data.frames import Pixels, landmarks_array, load_frames, masked_positions, mean_mask
+from dfnb.data.frames import (
+    landmarks_array,
+    load_frames,
+    masked_positions,
+    mean_mask,
+    read_crop,
+    read_mask,
+)
 from dfnb.data.loading import as_batch, in_order
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
@@ -67,7 +74,7 @@ def test_rows_say_where_a_crop_comes_from(tmp_path, data):
     for i in (0, 12, 29):
         left, top, right, bottom = table["crop_box"][i]
         assert right - left == bottom - top == 60 and abs((left + right) / 2 - (40 + i)) <= 1.5
-        crop = Pixels(data).crop(table["path"][i], table["row"][i]).astype(int)
+        crop = read_crop(table["path"][i]).astype(int)
         red = np.argwhere((crop[..., 0] > 140) & (crop[..., 2] < 100))
         assert np.abs(red.mean(axis=0) - 47.5).max() < 2.5
         nose = (np.array([40 + i, 60]) - [left, top]) * 96 / 60
@@ -86,9 +93,9 @@ def test_chosen_frames_are_evenly_spaced_and_their_crops_are_the_same(
     run(video, name="all")
     run(video, settings=SMALL.model_copy(update={"stride": stride, "frames_per_video": n}))
     assert load_frames("set")["frame"].tolist() == expected
-    chosen = Pixels(data).crop("videos/a/frames.npy")
-    every = Pixels(data.with_name("all")).crop("videos/a/frames.npy")
-    np.testing.assert_array_equal(chosen, every[expected])
+    every = load_frames("all")["path"]
+    for path, frame in zip(load_frames("set")["path"], expected):
+        np.testing.assert_array_equal(read_crop(path), read_crop(every[frame]))
 
 
 def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
@@ -101,7 +108,7 @@ def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
     assert "no face under the mask, which 30 of 30 frames have" in reasons(record)["nowhere"]
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
-    region = Pixels(data).mask(table["mask"][9], table["row"][9], (64, 64))
+    region = read_mask(table["mask"][9], (64, 64))
     assert np.abs(np.argwhere(region).mean(axis=0) - 31.5).max() < 2
     assert region.sum() == pytest.approx((20 * table["scale"][9]) ** 2, rel=0.2)
 
@@ -129,7 +136,7 @@ def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, dat
 def test_native_crops_are_no_smaller_than_the_limit(tmp_path, data):
     video = write(tmp_path / "far.mp4", [draw([(80, 60)], half=(7, 9))] * 2)
     run(real(video), settings=Settings(size="native", min_face=8))
-    assert {*map(len, map(Pixels(data).crop, load_frames("set")["path"], (0, 1)))} == {32}
+    assert {*map(len, map(read_crop, load_frames("set")["path"]))} == {32}
 
 
 def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_path, data):
@@ -139,7 +146,7 @@ def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_pa
     masked = [fake(path, name=f"{path.stem}_fake", mask=mask) for path in videos]
     run(*map(real, videos), *masked, settings=Settings(size="native", min_face=16))
     table = load_frames("set")
-    sides = [len(Pixels(data).crop(path, 0)) for path in sorted({*table["path"]})]
+    sides = [len(read_crop(path)) for path in table["path"][::4]]  # of each video
     assert sides == [104, 104, 52, 52]  # 1.3 times the height of the face
     assert table["scale"].tolist() == pytest.approx([1] * 16, rel=0.06)
     assert mean_mask(table).shape == (104, 104) and mean_mask(table).min() == 1
@@ -354,10 +361,10 @@ def test_a_repaired_or_relabelled_video_is_prepared_again(tmp_path, data):
     whole = b.read_bytes()
     b.write_bytes(whole[: len(whole) // 2])
     assert {*reasons(run(real(a), real(b)))} == {"b"}
-    untouched = (data / "videos/a/frames.npy").stat().st_mtime_ns
+    untouched = (data / "videos/a/000.png").stat().st_mtime_ns
     b.write_bytes(whole)
     assert reasons(run(real(a), real(b))) == {}
-    assert (data / "videos/a/frames.npy").stat().st_mtime_ns == untouched
+    assert (data / "videos/a/000.png").stat().st_mtime_ns == untouched
     run(fake(a), real(b))
     table = load_frames("set")
     assert dict(zip(table["video"], table["label"])) == {"a": 1, "b": 0}
@@ -457,7 +464,7 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     table = prepare_picture(path, {"size": 96, "scale": 1.5})
     assert table["method"].tolist() == [path.name] and list(tmp_path.iterdir()) == []
     prepare.prepare("set", [real(path)], Settings(size=96, scale=1.5), workers=1)
-    crop = Pixels(table.attrs["folder"]).crop(table["path"][0], 0)
-    np.testing.assert_array_equal(crop, Pixels(data).crop(f"videos/{path.stem}/frames.npy", 0))
+    same = load_frames("set")["path"][0]
+    np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
     with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})

@@ -1,5 +1,7 @@
 """Published datasets: their manifests, their layouts in miniature, and trees that are broken."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,9 @@ from deepfakebench import listed
 
 from dfnb import claims, jobs
 from dfnb.data import prepare, published
-from dfnb.data.frames import Pixels, landmarks_array, load_frames
+from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.videos import read_csv, write_csv
-from dfnb.files import dataset_names, find, home, read_json, write_json
+from dfnb.files import dataset_names, find, read_json, write_json
 from dfnb.settings import DfnbError
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
@@ -132,23 +134,22 @@ def test_each_layout_is_read_and_prepared(root, name):
     assert len(named) == (len(fakes) if name in LINKED else 0)
     people = table[table["label"] == 0].drop_duplicates("video").set_index("video")["identity"]
     assert named["original"].astype(str).map(people).tolist() == named["identity"].tolist()
-    pixels = Pixels(table.attrs["folder"])
     for row in masked(table).itertuples():
-        shape = pixels.crop(row.path, row.row).shape[:2]
-        assert 0.02 < pixels.mask(row.mask, row.row, shape).mean() < 0.9
+        shape = read_crop(row.path).shape[:2]
+        assert 0.02 < read_mask(row.mask, shape).mean() < 0.9
 
 
 def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root, home):
     trees.wilddeepfake(root)
     record, table = prepared(scan("wilddeepfake", root)[0])
-    assert not list(home.rglob("*.npy")) and len(table) == 12
+    assert not list(home.rglob("*.png")) and len(table) == 12
     assert table["frame"].tolist()[:3] == [9, 10, 11]  # not in the order of names: 10 before 9
     assert np.isnan(landmarks_array(table)).all()
-    before = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
+    before = read_crop(table["path"].iloc[1])
     moved = root.rename(tmp_path / "moved")
     again, _ = prepared(scan("wilddeepfake", moved)[0])
     assert again["fingerprint"] == record["fingerprint"]
-    after = Pixels(home / "datasets/set").crop(table["path"].iloc[1], 0)
+    after = read_crop(table["path"].iloc[1])
     np.testing.assert_array_equal(before, after)
     (moved / "fake_test/0/fake/104/10.png").write_bytes(b"")
     record, table = prepared(scan("wilddeepfake", moved)[0])
@@ -230,10 +231,10 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(DfnbError, match="No space left on device"):
             prepared(videos)
-    assert not list(home.rglob("*.npy")) and not list(home.rglob("record.json"))
+    assert not list(home.rglob("*.png")) and not list(home.rglob("record.json"))
     assert len(prepared(videos)[1]) == 4
 
 
@@ -254,7 +255,7 @@ def agreement(row, number):
     """Intersection over union of a stored mask and the drawn one."""
     truth = trees.faces(number, forged=True)[1][row["frame"]].astype(np.uint8)
     truth = prepare.crop(truth, [int(x) for x in row["crop_box"]], trees.SIZE) > 0
-    region = Pixels(home() / "datasets/set").mask(row["mask"], row["row"], truth.shape)
+    region = read_mask(row["mask"], truth.shape)
     return (region & truth).sum() / (region | truth).sum()
 
 
@@ -296,10 +297,9 @@ def test_a_tree_of_deepfakebench_is_read_in_place(root):
     assert table["frame"].tolist()[:3] == [0, 3, 10] and len(table) == 12
     assert {*masked(table)["label"]} == {1} and len(masked(table)) == 6
     row = table[(table["video"] == "FF-DF/953_974") & (table["frame"] == 10)].iloc[0]
-    pixels = Pixels(table.attrs["folder"])
     images, masks = trees.faces(953, forged=True)
-    np.testing.assert_array_equal(pixels.crop(row["path"], row["row"]), images[10 % trees.FRAMES])
-    mask = pixels.mask(row["mask"], row["row"], masks.shape[1:])
+    np.testing.assert_array_equal(read_crop(row["path"]), images[10 % trees.FRAMES])
+    mask = read_mask(row["mask"], masks.shape[1:])
     np.testing.assert_array_equal(mask, masks[10 % trees.FRAMES])
 
 

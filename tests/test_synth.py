@@ -16,7 +16,7 @@ from dfnb import metrics, synth
 from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
-from dfnb.data.frames import Pixels, identity, load_frames, mean_mask, select
+from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
@@ -58,11 +58,7 @@ def shot_of(number):
 
 def masks_of(table):
     """The masks (n, 96, 96) bool of the rows of a frames table."""
-    pixels = Pixels(table.attrs["folder"])
-    masks = []
-    for path, row in zip(table["mask"].astype(str), table["row"]):
-        masks.append(pixels.mask(path, row, (96, 96)))
-    return np.stack(masks)
+    return np.stack([read_mask(path, (96, 96)) for path in table["mask"]])
 
 
 # ---------------------------------------------------------------- building
@@ -82,9 +78,9 @@ def test_a_killed_build_goes_on_where_it_was(home):
     lost, kept, *_ = sorted((folder / "videos/real").iterdir())
     (folder / "record.json").unlink()  # written last: without it, the build has not finished
     shutil.rmtree(lost)
-    before = (kept / "frames.npy").stat()
+    before = (kept / "000.png").stat()
     assert make()["fingerprint"] == first["fingerprint"]
-    assert (kept / "frames.npy").stat().st_mtime_ns == before.st_mtime_ns
+    assert (kept / "000.png").stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
@@ -195,7 +191,7 @@ def test_seams_show_the_test_people_of_another_dataset_in_every_kind(home):
     synth.build("seams", settings, workers=1)
     theirs = dataset_folder("synth-a") / "videos"
     shared = set()
-    for path in theirs.rglob("frames.npy"):
+    for path in theirs.rglob("00?.png"):
         name = path.relative_to(theirs)
         ours = dataset_folder("seams") / "videos" / name
         if ours.exists():  # the same films, faces and draws
@@ -213,7 +209,7 @@ def test_seams_show_the_test_people_of_another_dataset_in_every_kind(home):
 def test_a_mark_tells_the_label_as_often_as_the_cue_says(home):
     make(identities={"test": 60}, videos=1, frames=1, cue=0.9, seed=4)
     table = load_frames("synth-a")
-    crops = np.stack([np.load(dataset_folder("synth-a") / path)[0] for path in table["path"]])
+    crops = np.stack([*map(read_crop, table["path"])])
     # Mean colours (2, n, 3) of the upper left and the upper right corner, one of which is marked.
     corners = np.stack([crops[:, 6:16, 6:16], crops[:, 6:16, -16:-6]]).mean(axis=(2, 3))
     warmth = corners[..., 0] - corners[..., 2]  # red minus blue

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfnb.data.codecs import jpeg_file
-from dfnb.data.frames import Pixels, thinned
+from dfnb.data.frames import read_crop, thinned
 
 HASHED_FRAMES = 3  # per video; their hashes are compared with those of other videos
 WAVES = 16  # cosine waves per direction; a hash has 16² - 1 bits
@@ -108,10 +108,8 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []  # one per hashed frame, as in ``hashes``: several of each video
     hashes = []
     for name, frames in tables.items():
-        pixels = Pixels(frames.attrs["folder"])
         for frame in thinned(frames, HASHED_FRAMES).itertuples():
-            crop = pixels.crop(frame.path, frame.row)
-            hashes.append(perceptual_hash(crop))
+            hashes.append(perceptual_hash(read_crop(frame.path)))
             rows.append([name, frame.split, frame.video])
     videos = pd.DataFrame(rows, columns=["dataset", "split", "video"])
     bits = np.stack(hashes).astype(np.float32)
@@ -212,13 +210,12 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     The columns are the same for all frames: 6 for place and size, 6 for colours, 1 for the size of
     the file, and for the border as many as :func:`_border` gives.
     """
-    pixels = Pixels(frames.attrs["folder"])
     values = defaultdict(list)
     # Crops that others have made have a null instead of a box, and may differ in size.
     frames = frames.assign(has_box=frames["crop_box"].notna())
     size = None
     for frame in frames.itertuples():
-        crop = pixels.crop(frame.path, frame.row)
+        crop = read_crop(frame.path)
         height, width = crop.shape[:2]
         corners = [0, 0, 0, 0]  # of the crop in the source's pixels, where they are known
         if frame.has_box:

@@ -1,15 +1,14 @@
 """The frames of a dataset: how they are stored, and the table that lists them.
 
-``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. The pixels of
-each video are stored as arrays in a folder of its own: crops (n, H, W, 3) uint8 RGB in
-``frames.npy``; and masks in ``masks.npy``, eight pixels of an image row packed into one byte. A
-dataset may instead use image files of crops in place: the table names them, and none is copied.
-:mod:`dfnb.data.loading` makes batches.
+``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. Each video has a
+folder of its own with an image file per crop, ``000.png`` and so on, and per mask,
+``mask-000.png``, white where forged. A dataset may instead use the crops of others in place: the
+table names their files, and none is copied. :mod:`dfnb.data.loading` makes batches.
 """
 
 import hashlib
+import io
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,20 +35,24 @@ COLUMNS = {
     "video": TEXT,  # unique within the dataset, such as FaceSwap/000_003
     "track": pa.int16(),  # distinguishes two people of one video
     "frame": pa.int32(),  # the number in the source video
-    "row": pa.int32(),  # the place in the stored array; not ``frame``, as some frames have no face
+    "row": pa.int32(),  # the place among the video's rows; not ``frame``: some have no face
     "cluster": TEXT,  # name of a group of videos that confidence intervals resample together
     "identity": TEXT,  # the person shown; in a fake, the target of the manipulation
     "source": TEXT,  # donor; empty where there is none
     "original": TEXT,  # the video of this dataset that a fake was made from; empty: unknown or real
     "method": TEXT,  # real, or the name of the manipulation
     "label": pa.int8(),  # 0 real, 1 fake
-    "path": TEXT,  # file of the array of crops, or image file, relative to the dataset's folder
-    "mask": TEXT,  # file of packed masks, or image file; empty: unknown (fake) or all zero (real)
+    "path": pa.string(),  # image file of the crop, relative to the dataset's folder
+    "mask": pa.string(),  # that of its mask; empty: unknown (fake) or nothing is forged (real)
     "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners
     "crop_box": BOX,  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
 }
 SPLITS = ("train", "val", "test")
+CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
+MASK_FILE = "mask-{:03d}.png"
+TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
+OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"  # paths that are absolute, or have a part ".."
 UNKNOWN = ("landmarks", "crop_box", "scale")  # columns that are null for images used in place
 ROW_GROUP = 50_000  # the table is written in parts of at least so many rows
 REMEDY = "delete frames.parquet and prepare the dataset again"
@@ -81,21 +84,35 @@ def write_video(
     with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
         if crops is not None:
-            np.save(temporary / "frames.npy", crops)
-            content["crops_hash"] = _bytes_hash(temporary / "frames.npy")
+            _write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
+            content["crops_hash"] = _array_hash(crops)
         if masks is not None:
-            packed = np.packbits(masks, axis=-1)  # (n, H, W / 8 rounded up) uint8
-            np.save(temporary / "masks.npy", packed)
-            content["masks_hash"] = _bytes_hash(temporary / "masks.npy")
+            _write_images(temporary, MASK_FILE, masks * np.uint8(255))
+            content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
         write_json(temporary / "video.json", content, indent=None)  # compact
 
 
-def _bytes_hash(path: Path) -> str:
-    """A hash of a file's bytes, 128 hexadecimal digits."""
+def _write_images(folder: Path, name: str, images: np.ndarray) -> None:
+    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; ``name`` gets their numbers.
+
+    PNG is lossless. JPEG would change what is measured.
+    """
+    for number, image in enumerate(images):
+        _, file = cv2.imencode(".png", image)
+        (folder / name.format(number)).write_bytes(file)  # cv2.imwrite hides that a disk is full
+
+
+def _array_hash(array: np.ndarray) -> str:
+    """A hash of the bytes of the file that ``np.save`` makes of an array, 128 hexadecimal digits.
+
+    Datasets were once stored in such files. This hash keeps their fingerprints.
+    """
+    file = io.BytesIO()
+    np.save(file, array)
     # BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on processors
     # that have no instructions for it.
-    return hashlib.blake2b(path.read_bytes()).hexdigest()
+    return hashlib.blake2b(file.getbuffer()).hexdigest()
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
@@ -169,14 +186,20 @@ def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
     ``content`` is that of the video's ``video.json``; ``original`` is the name of its original, or
     "".
     """
-    # A row may have values of its own, which win below: path and mask where images are used in
-    # place, and the empty mask of a fake's frame that has none.
-    files = {"path": f"videos/{video}/frames.npy", "mask": ""}
-    if "masks_hash" in content:
-        files["mask"] = f"videos/{video}/masks.npy"
+    has_masks = "masks_hash" in content
     rows = []
     for number, row in enumerate(content["rows"]):
-        rows.append({"video": video, "original": original, "row": number, **files, **row})
+        # The row's own values win: path and mask where images are used in place, and the empty mask
+        # of a fake's frame that has none.
+        complete = {
+            "video": video,
+            "original": original,
+            "row": number,
+            "path": f"videos/{video}/{CROP_FILE.format(number)}",
+            "mask": f"videos/{video}/{MASK_FILE.format(number)}" if has_masks else "",
+            **row,
+        }
+        rows.append(complete)
     return rows
 
 
@@ -188,6 +211,12 @@ def _video_digest(content: Mapping, rows: Rows) -> str:
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = []
     for row in rows:
+        if "path" not in content["rows"][0]:
+            # Stored images are hashed under the names of the arrays that they once were, so that
+            # datasets keep their fingerprint.
+            folder = f"videos/{row['video']}"
+            mask = f"{folder}/masks.npy" if row["mask"] else ""
+            row = {**row, "path": f"{folder}/frames.npy", "mask": mask}
         # An empty original is left out, so that datasets that were made before this column existed
         # keep their fingerprint.
         values.append([row[name] for name in COLUMNS if name != "original" or row[name]])
@@ -224,13 +253,13 @@ def faces_of(name: str | Path) -> dict[str, Any]:
 
 
 def load_frames(name: str | Path) -> pd.DataFrame:
-    """The frames table of a dataset; its ``attrs`` are ``folder``, ``fingerprint`` and ``record``.
+    """The frames table of a dataset; here ``path`` and ``mask`` are absolute.
 
     Raises :class:`DfnbError` when the dataset is missing or unfinished, when the table lacks
-    columns, or when :func:`_check` refuses it.
+    columns, names a file outside the dataset's folder, or has a method that tables cannot print.
     """
-    folder = dataset_folder(name)
-    record = dataset_record(name)
+    dataset_record(name)  # raises where there is none
+    folder = dataset_folder(name).absolute()
     path = folder / "frames.parquet"
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
@@ -244,26 +273,22 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         split_blocks=True,
         self_destruct=True,
     )
-    _check(frames, path)
-    frames.attrs = {
-        "folder": str(folder),
-        "fingerprint": record["fingerprint"],
-        "record": record,
-    }
+    for method in frames["method"].unique():
+        check_title(method, f"{path}, a method")
+    for column in ("path", "mask"):
+        files = frames[column]
+        # Images that are used in place are inside the folder, too: through the link TREE.
+        outside = files[files.str.contains(OUTSIDE)]
+        if len(outside):
+            raise DfnbError(f"{path}: {outside.iloc[0]} is outside the dataset's folder; {REMEDY}")
+        frames[column] = (f"{folder}/" + files).where(files != "", "")
+    frames.attrs["folder"] = str(folder)  # for a message of papers/locate_and_verify.py
     return frames
 
 
-def _check(frames: pd.DataFrame, table: Path) -> None:
-    """Refuse methods that cannot be printed in every table, and files outside the table's folder.
-
-    Images that are used in place are inside, too: through the link ``tree`` in this folder.
-    """
-    files = {*frames["path"].unique(), *frames["mask"].unique()}
-    for file in files:
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise DfnbError(f"{table}: {file} is outside the dataset's folder; {REMEDY}")
-    for method in frames["method"].unique():
-        check_title(method, f"{table}, a method")  # raises when a format of tables cannot show it
+def datasets_of(frames: pd.DataFrame) -> str:
+    """The names of the datasets in a frames table, for messages."""
+    return " and ".join(frames["dataset"].unique())
 
 
 def identity(record: Mapping) -> str:
@@ -298,7 +323,7 @@ def select(
         kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
         names = ", ".join(sorted(kinds.unique()))
         raise DfnbError(
-            f"{frames.attrs['folder']} has no frame of split {split!r} or methods {methods}, "
+            f"{datasets_of(frames)} has no frame of split {split!r} or methods {methods}, "
             f"but {names}"
         )
     return selected
@@ -349,7 +374,7 @@ def check_classes(frames: pd.DataFrame, split: str, makes_other_class: bool = Fa
     fewest = max(n_real, n_fake) if makes_other_class else min(n_real, n_fake)
     if fewest < 2:
         raise DfnbError(
-            f"{frames.attrs['folder']}: split {split!r} has {n_real} clusters of real frames and "
+            f"{datasets_of(frames)}: split {split!r} has {n_real} clusters of real frames and "
             f"{n_fake} of fake ones, and training needs two of each; choose other methods or "
             "data, or add videos of other people"
         )
@@ -360,8 +385,7 @@ def check_classes(frames: pd.DataFrame, split: str, makes_other_class: bool = Fa
 
 def masked_positions(frames: pd.DataFrame) -> np.ndarray:
     """The positions in the table (as ``iloc`` counts) of the fake frames that have a mask."""
-    has_mask = frames["mask"].astype(str) != ""
-    return np.flatnonzero((frames["label"] == 1) & has_mask)
+    return np.flatnonzero((frames["label"] == 1) & (frames["mask"] != ""))
 
 
 def keep_masks(
@@ -377,13 +401,12 @@ def keep_masks(
     """
     if share and not len(rows):
         raise DfnbError(
-            f"{frames.attrs['folder']} has {len(masked_positions(frames))} masks for "
+            f"{datasets_of(frames)} has {len(masked_positions(frames))} masks for "
             f"{len(frames)} frames, and the share annotated = {share:g} is none; raise it, prepare "
             "the dataset with masks, or learn without masks: annotated = 0"
         )
     is_kept = np.isin(np.arange(len(frames)), rows)  # by position: the index need not begin at 0
-    masks = frames["mask"].astype(str).where(is_kept, "")
-    return frames.assign(mask=masks)
+    return frames.assign(mask=frames["mask"].where(is_kept, ""))
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
@@ -394,12 +417,10 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
     fakes = frames.iloc[masked_positions(frames)]
     if fakes.empty:
         return None
-    pixels = Pixels(frames.attrs["folder"])
-    first = fakes.iloc[0]
-    shape = pixels.crop(first["path"], first["row"]).shape[:2]
+    shape = read_crop(fakes["path"].iloc[0]).shape[:2]
     total = np.zeros(shape)
-    for path, row in zip(fakes["mask"], fakes["row"]):
-        total += pixels.mask(path, row, shape)
+    for path in fakes["mask"]:
+        total += read_mask(path, shape)
     return total / len(fakes)
 
 
@@ -441,91 +462,40 @@ def rounded(image: np.ndarray) -> np.ndarray:
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
-def _row_of_array(path: Path, row: int) -> np.ndarray:
-    """The element ``row`` of an array (n, ...) in a .npy file, without the first axis.
+def read_crop(path: str) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB; raises :class:`DfnbError` when it cannot be read."""
+    image = cv2.imread(path)
+    if image is None:
+        raise DfnbError(
+            f"{path} cannot be read; restore it, or delete the dataset's folder and make it again"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    Only its bytes are read. A memory map would need ten times as long. A negative ``row`` counts
-    from the end.
+
+def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
+    """A mask (H, W) bool, resized to ``shape`` = (H, W); all False where ``path`` is empty.
+
+    A pixel is forged where its grey level is above 127. Errors are those of :func:`read_crop`.
     """
-    with path.open("rb") as file:
-        # The header ends where the elements begin. np.save writes version 1.0 of it.
-        np.lib.format.read_magic(file)  # moves behind the version
-        # The second value says whether the order is Fortran's; write_video's arrays have C's.
-        (n, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
-        size = math.prod(shape)
-        # range(n)[row] is ``row``, from the end if negative; it raises IndexError where the array
-        # has no such row. SEEK_CUR: counted from the header's end.
-        file.seek(range(n)[row] * size * dtype.itemsize, os.SEEK_CUR)
-        return np.fromfile(file, dtype, size).reshape(shape)
+    if not path:
+        return np.zeros(shape, bool)
+    grey = cv2.cvtColor(read_crop(path), cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
 
 
-class Pixels:
-    """Reads the crops and masks of a dataset; no file stays open between two reads.
-
-    ``folder`` is that of the dataset. The methods get paths that are relative to it, or absolute.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def crop(self, path: str, row: int | None = None) -> np.ndarray:
-        """One crop (H, W, 3) uint8 RGB: an image file, or a row of a stored video.
-
-        Without a ``row``, all crops (n, H, W, 3) of a stored video. An image file ignores ``row``.
-        :meth:`mask` reads masks in the same way, those of a stored video still packed. Raises
-        :class:`DfnbError` when the file cannot be read.
-        """
-        try:
-            if not path.endswith(".npy"):
-                # imread gives None for what it cannot read, at which cvtColor raises cv2.error.
-                image = cv2.imread(str(self.folder / path))
-                return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            if row is None:
-                return np.load(self.folder / path)
-            return _row_of_array(self.folder / path, row)
-        except (OSError, ValueError, IndexError, cv2.error):
-            raise DfnbError(
-                f"{self.folder / path} cannot be read; restore it or prepare its video again"
-            ) from None
-
-    def mask(self, path: str, row: int, shape: tuple[int, int]) -> np.ndarray:
-        """One mask (H, W) bool; all False where ``path`` is empty.
-
-        ``shape`` is (H, W) of the crop. A mask of another size, from an image file or from another
-        video, is resized to it. In an image file, a pixel is forged where its grey level is above
-        127.
-        """
-        if not path:
-            return np.zeros(shape, bool)
-        height, width = shape
-        stored = self.crop(path, row)
-        if path.endswith(".npy"):
-            # ``stored`` is packed, (H, W / 8 rounded up), so W must come from elsewhere. A mask as
-            # high as the crop is also as wide. Any other belongs to a crop of another size
-            # (mean_mask resizes all masks to one). Crops differ in size within a dataset only if
-            # they are square: then W is H.
-            columns = width if len(stored) == height else len(stored)
-            grey = np.unpackbits(stored, axis=-1, count=columns) * 255
-        else:
-            grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        return cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 127
-
-
-class Arrays(Pixels):
-    """Takes crops from memory: a frame's ``row`` is its position in ``images``.
-
-    There are no masks, so the column ``mask`` of the frames table must be empty.
-    """
+class Arrays:
+    """Takes crops from memory, in place of :func:`read_crop`: a path is a place in ``images``."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.images = images
 
-    def crop(self, path: str, row: int) -> np.ndarray:
+    def __call__(self, path: str) -> np.ndarray:
         """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` for anything else."""
-        image = np.asarray(self.images[row])
+        image = np.asarray(self.images[int(path)])
         if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise DfnbError(
-                f"image {row} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in RGB"
+                f"image {path} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
+                "RGB"
             )
         return image
 
@@ -533,9 +503,9 @@ class Arrays(Pixels):
 def unlabelled(names: Sequence[object]) -> pd.DataFrame:
     """A frames table of images without labels; each is a video of its own, with this name and path.
 
-    It has the columns that scores need; ``row`` is the position, ``label`` NaN, ``method`` empty.
+    It has the columns that scores need; ``label`` is NaN, ``method`` empty.
     """
     texts = list(map(str, names))
     unknown = {"label": math.nan, "method": "", "mask": "", "landmarks": None}
-    columns = {"video": texts, "cluster": texts, "path": texts, "row": range(len(texts))}
+    columns = {"video": texts, "cluster": texts, "path": texts}
     return pd.DataFrame({**columns, **unknown, "track": 0, "frame": 0})

@@ -6,7 +6,7 @@ it. So a resumed training, and any number of workers or devices, sees the same i
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,11 +20,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfnb.data import augmentation
-from dfnb.data.frames import Pixels, face_axes, landmarks_array
+from dfnb.data.frames import datasets_of, face_axes, landmarks_array, read_crop, read_mask
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
+Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB
 Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
 MAX_UNPAIRED = 0.2  # share of fake frames that a training on pairs may leave out
 
@@ -47,19 +48,14 @@ class StoredFrames(Dataset):
 
     Attributes:
         table: The frames table, one row per frame, see :mod:`dfnb.data.frames`.
-        pixels: Reads the crops and masks.
-
-    Args:
-        frames: A frames table.
-        pixels: By default those of the table's dataset.
+        read: Reads a crop.
     """
 
-    def __init__(self, frames: pd.DataFrame, pixels: Pixels | None = None) -> None:
+    def __init__(self, frames: pd.DataFrame, read: Read = read_crop) -> None:
         self.table = frames
-        self.pixels = pixels or Pixels(frames.attrs["folder"])
+        self.read = read
         self.paths = frames["path"].tolist()
         self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
-        self.array_rows = frames["row"].tolist()  # a frame's place in the stored array of its video
         self.labels = frames["label"].tolist()
         self.landmarks = landmarks_array(frames)
 
@@ -68,10 +64,9 @@ class StoredFrames(Dataset):
 
     def __getitem__(self, row: int) -> Sample:
         """The frame in this row of the table, read from disk."""
-        array_row = self.array_rows[row]
-        image = self.pixels.crop(self.paths[row], array_row)
+        image = self.read(self.paths[row])
         mask_path = self.mask_paths[row]
-        mask = self.pixels.mask(mask_path, array_row, image.shape[:2])
+        mask = read_mask(mask_path, image.shape[:2])
         label = self.labels[row]
         has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
         return Sample(image, mask, self.landmarks[row], label, has_mask)
@@ -95,7 +90,7 @@ class FrameDataset(Dataset):
         seed: The seed of the training, or None.
         split: The split of the frames: only train is augmented, and each split has samples of its
             own.
-        pixels: Reads the pixels; by default those of the table's dataset.
+        read: Reads a crop.
     """
 
     def __init__(
@@ -104,12 +99,12 @@ class FrameDataset(Dataset):
         settings: Any,
         seed: int | None = None,
         split: str = "train",
-        pixels: Pixels | None = None,
+        read: Read = read_crop,
     ) -> None:
         self.settings = settings
         self.seed = seed
         self.split = split
-        self.stored = StoredFrames(frames, pixels)
+        self.stored = StoredFrames(frames, read)
         self.resize = v2.Resize(
             (settings.image_size,) * 2,
             v2.InterpolationMode(settings.interpolation),
@@ -233,21 +228,20 @@ def in_order(
     batch_size: int = 64,
     workers: int = 0,
     seed: int | None = None,
-    pixels: Pixels | None = None,
+    read: Read = read_crop,
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
     Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
     are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
     value in the table's index, a whole number from 0, so it is the same each time, and also when
-    only some rows of the table are given. ``pixels`` reads the frames; by default from the table's
-    dataset.
+    only some rows of the table are given. ``read`` reads a crop.
     """
     # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
     # and the value in the table's index takes the place of the position.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
-    data = FrameDataset(frames, settings, seed, "val", pixels)  # "val": never augmented
+    data = FrameDataset(frames, settings, seed, "val", read)  # "val": never augmented
     yield from loader(data, batches, workers)
 
 
@@ -334,7 +328,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.n = n - n % self.frames_per_batch
         if self.n == 0:
             raise DfnbError(
-                f"{frames.attrs['folder']}: an epoch has {n} frames, fewer than one batch; lower "
+                f"{datasets_of(frames)}: an epoch has {n} frames, fewer than one batch; lower "
                 "batch_size, or raise images_per_epoch"
             )
 
@@ -432,7 +426,7 @@ def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]
     n_fakes = frames["label"].sum()
     if unpaired > n_fakes * MAX_UNPAIRED:
         raise DfnbError(
-            f"{frames.attrs['folder']}: {unpaired} of {n_fakes} fake frames have no frame of their "
+            f"{datasets_of(frames)}: {unpaired} of {n_fakes} fake frames have no frame of their "
             "original in the training split; set pairs = false, or delete frames.parquet and make "
             "the dataset again, with originals in the list of videos"
         )

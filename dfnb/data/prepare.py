@@ -29,13 +29,12 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
-from dfnb.data.frames import UNKNOWN, images_hash, load_frames, write_dataset, write_video
+from dfnb.data.frames import TREE, UNKNOWN, images_hash, load_frames, write_dataset, write_video
 from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
 from dfnb.settings import Closed, DfnbError, check_name, check_title
 
-TREE = "tree"  # name, in a dataset's folder, of a link to the crops that are used in place
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
 MAX_SIZE = 1024
@@ -594,8 +593,8 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
-    used, and of these the largest. The crops are in a temporary folder until the process ends;
-    their paths are absolute. ``video`` and ``cluster`` are the given path, with ``~`` expanded, and
+    used, and of these the largest. The crops are in a temporary folder until the process ends.
+    ``video`` and ``cluster`` are the given path, with ``~`` expanded, and
     ``method`` is the name of the file.
 
     Args:
@@ -625,7 +624,6 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     return table.assign(
         video=str(path),
         cluster=str(path),
-        path=f"{folder}/" + table["path"].astype(str),
         label=np.nan,
         method=path.name,  # panels show it above the frame
     )

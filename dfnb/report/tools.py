@@ -71,8 +71,7 @@ def judged(paths: Sequence[Path], names: Sequence[str], source: str = "") -> str
 def _test_set(name: str, source: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The frames of a test set, and what reports keep about it; see :func:`judged`."""
     if not source:
-        frames = test_sets.load(name)
-        return frames, test_sets.metadata(frames)
+        return test_sets.load(name), test_sets.metadata(name)
     path = test_set_path(report_folder(source), name)
     return read_table(path), read_metadata(path)
 
