@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
 from dfnb.records import RunParameters, Threshold, TrainingRecord
-from dfnb.report.statistics import threshold_replicates
+from dfnb.report.statistics import REPLICATES, threshold_replicates
 from dfnb.settings import DfnbError, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -477,7 +477,7 @@ def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
 
 
 def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
-    """The threshold of each detector and seed, then its replicates, (1 + THRESHOLD_REPLICATES,).
+    """The threshold of each detector and seed, then its replicates in turn, (1 + REPLICATES,).
 
     The threshold alone, (1,), where it was chosen on fewer than FEWEST_VALIDATION clusters: a
     metric at this threshold has no interval.
@@ -489,7 +489,8 @@ def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
             metadata = read_metadata(score_path(report_folder(profile), detector.name))
             stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
         for seed, of_seed in stored.items():
-            is_sound = of_seed.threshold_clusters >= FEWEST_VALIDATION
-            replicates = of_seed.threshold_replicates if is_sound else []
-            found[detector.name, seed] = np.array([of_seed.threshold, *replicates])
+            replicates = []
+            if of_seed.threshold_clusters >= FEWEST_VALIDATION:
+                replicates = np.resize(of_seed.threshold_replicates, REPLICATES)
+            found[detector.name, seed] = np.append(of_seed.threshold, replicates)
     return found
