@@ -3,6 +3,7 @@
 import networks
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 from matplotlib import pyplot as plt
 

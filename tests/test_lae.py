@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import planted
 import pytest
 import torch
 from networks import batch_of, recipe
@@ -60,7 +61,7 @@ def table(home):
 
 @pytest.fixture
 def start(tmp_path):
-    return UntrainedPhaseOne(tmp_path, {"parameters": {"seed": 3}})
+    return UntrainedPhaseOne(tmp_path.name, planted.record("lae", seed=3))
 
 
 # ---------------------------------------------------------------- outputs
