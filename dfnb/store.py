@@ -52,6 +52,7 @@ MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score of
 TEST_SET_METADATA = ("fingerprint", "compression", "contrasts", "crop")
 LOG_ODDS_STEP = 0.02  # stored log-odds are multiples of it, which moves an AUC by less than .0001
 MEASURE_DIGITS = 4  # decimals of stored measures
+VALIDATION = "validation of {}"  # the name under which the validation split has scores
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
 
 

@@ -270,6 +270,7 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert job.done and [run.id for run in detector.runs] == [job.run_id]
     assert set(report.conditions(detector)) == {
         Condition("smoke-b"),
+        Condition("validation of smoke-a"),
         Condition("smoke-b", corruption="JPEG", severity=5),
         Condition("smoke-a", map="Grad-CAM"),
     }
