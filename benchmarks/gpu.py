@@ -701,18 +701,18 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
         arithmetic(tf32=False),
         redirect_stdout(None),  # the training's own lines
     ):
-        run = train.train("xception", "smoke-a", settings)
+        run = train.train(train.run_parameters("xception", "smoke-a", settings))
         seconds = time.monotonic() - started
         frames = select(load_frames("smoke-a"), "test")
         scores = scoring.predict(run.network().to(device), frames, settings)
     videos = metrics.align([scores], "video")
     summary = statistics.summary([metrics.measure(videos, "AUC").outcome()])
-    images = run.record["images_seen"]
+    images = run.record.images_seen
     return {
         "precision": precision,
         "train_s": round(seconds, 2),
         "images_seen": images,
-        "images_per_s": round(images / run.record["wall_s"], 2),
+        "images_per_s": round(images / run.record.wall_s, 2),
         "videos": summary["n"],
         "validation_auc": round(float(run.log["validation_auc"].iloc[-1]), 4),
         "auc": round(summary["value"], 4),

@@ -84,7 +84,11 @@ def run(
 
 
 @commands.command()
-def train(profile: ProfileName, job: str) -> None:
+def train(
+    profile: ProfileName,
+    job: str,
+    plan: Annotated[Path | None, typer.Option(help="The plan, if a file has it already.")] = None,
+) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
     JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
@@ -92,7 +96,8 @@ def train(profile: ProfileName, job: str) -> None:
     """
     from dfnb import jobs
 
-    jobs.train_job(profile, job)
+    planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
+    jobs.train_and_score(planned.training(job))
 
 
 @commands.command()
@@ -113,10 +118,11 @@ def score(
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
 
-    from dfnb import figures, pictures, scoring
+    from dfnb import pictures, scoring
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
+    from dfnb.report import figures
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
@@ -128,7 +134,7 @@ def score(
         if image.name.endswith(f"-{detector.id}.png"):
             continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
-            faces = prepare_picture(image, detector.faces, frames=8)
+            faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             status = 2
@@ -142,9 +148,9 @@ def score(
     if csv:
         table = pd.DataFrame(rows, columns=["file", "score", "frames"])
         files.write_bytes(csv, table.to_csv(index=False).encode())
-    threshold = detector.record["validation_threshold"]["threshold"]
+    threshold = detector.record.validation_threshold.threshold
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
-    if detector.faces["drawn"]:
+    if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
 
@@ -181,11 +187,11 @@ def cost(profile: ProfileName = "study-bed") -> None:
 def report(
     profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
 ) -> None:
-    """Make a report again from its stored scores.
+    """Make a report again from its stored scores: results, notebook and page.
 
     This needs neither a network nor a dataset.
     """
-    from dfnb import page
+    from dfnb.report import page
 
     typer.echo(f"report: {page.rebuild(profile)}")
 
@@ -219,10 +225,10 @@ def judge(
     where frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
     reports/judged-<the first file's name>, and replaces an earlier one of that name.
     """
-    from dfnb import judge
+    from dfnb.report import page, tools
 
-    path = judge.judge(scores, on, report)
-    typer.echo(f"report, in place of any earlier one: {path}")
+    name = tools.judged(scores, on, report)
+    typer.echo(f"report, in place of any earlier one: {page.rebuild(name, page.JUDGE)}")
 
 
 @commands.command()

@@ -9,8 +9,8 @@ from PIL import Image
 from dfnb import test_sets
 from dfnb.data.frames import read_crop
 from dfnb.files import atomic
+from dfnb.report.tools import exported_id
 from dfnb.settings import DfnbError
-from dfnb.store import exported_id
 
 LIST = "frames.csv"
 
@@ -20,9 +20,9 @@ def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
 
     The list, ``frames.csv``, has a row per frame: ``test_set``, ``id``, ``video``, ``frame``, and
     ``score``, to be filled in. The crop is ``crops/<id>.png``. The values of ``id`` and ``video``
-    are those of :func:`dfnb.store.exported_id`, and rows are sorted by ``id``, so that neither
-    names nor order show a label. This prevents accidents, not cheating: whoever has the dataset can
-    compute the names.
+    are those of :func:`dfnb.report.tools.exported_id`, and rows are sorted by ``id``, so that
+    neither names nor order show a label. This prevents accidents, not cheating: whoever has the
+    dataset can compute the names.
 
     Raises :class:`DfnbError` when the folder exists, perhaps with scores in its list, and when a
     dataset is not prepared.

@@ -98,21 +98,19 @@ def run_folder(run_id: str) -> Path:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """The content of ``data_manifest/<name>.yaml``.
+    """The content of ``<name>.yaml``, which is in ``data_manifest/`` or one of its folders.
 
     The entry ``like`` names another manifest, which gives the entries that this one lacks and,
     within ``parameters``, the parameters that it lacks. A manifest may describe several datasets:
-    then its entry ``names`` lists them, in place of the file's name. Raises :class:`DfnbError` when
-    no manifest describes ``name``.
+    then its entry ``names`` lists them. Raises :class:`DfnbError` when no manifest describes
+    ``name``.
     """
-    path = find("data_manifest") / f"{check_name(name, 'data_manifest')}.yaml"
-    # Perhaps another file describes this dataset, as one of several.
-    for other in path.parent.glob("*.yaml"):
-        if name in _declared(other)[1]:  # the names that this file describes
-            path = other
-    if not path.is_file():
-        raise DfnbError(f"there is no manifest {path}")
-    content = read_yaml(path)
+    folder = find("data_manifest")
+    manifests = folder.rglob("*.yaml")
+    paths = [path for path in manifests if name in (path.stem, *_declared(path)[1])]
+    if not paths:
+        raise DfnbError(f"no file in {folder} describes a dataset {name!r}")
+    content = read_yaml(paths[0])
     if "like" not in content:
         return content
     base = manifest(content.pop("like"))
@@ -124,7 +122,7 @@ def manifest(name: str) -> dict[str, Any]:
 def dataset_names(kind: str) -> list[str]:
     """Names of the datasets in ``data_manifest/`` that are of a kind, synth or real."""
     names = []
-    for path in sorted(find("data_manifest").glob("*.yaml")):
+    for path in sorted(find("data_manifest").rglob("*.yaml")):
         declared_kind, declared_names = _declared(path)
         if declared_kind == kind:
             names += declared_names
@@ -258,7 +256,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of :func:`write_table`, its metadata as ``attrs``.
+    """The rows of a table of :func:`write_table`; :func:`read_metadata` reads the rest.
 
     Raises :class:`DfnbError` when the file is missing or damaged.
     """
@@ -266,11 +264,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    metadata = read_metadata(path)
     with explained(path, "as a table of dfnb", "delete it and make it again"):
-        table = pd.read_parquet(path)
-    table.attrs = metadata
-    return table
+        return pd.read_parquet(path)
 
 
 # ---------------------------------------------------------------- names and hashes

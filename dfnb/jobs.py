@@ -1,26 +1,46 @@
 """A profile as a list of jobs: trainings with their scores, and notebooks.
 
 A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
-:func:`plan` makes a list of jobs of it, which the Snakefile turns into rules. A training is a job
-of its own: it builds those datasets of the embedded benchmark that are missing, trains, scores, and
-writes ``reports/<profile>/scores/<run id>.parquet``. Notebooks read these files, or train by
-:func:`trained` what is missing when they are opened by hand.
+:func:`plan` makes a list of jobs of it, once: the Snakefile and the trainings read it from a file.
+A training is a job of its own: it builds those datasets of the embedded benchmark that are missing,
+trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebooks read these
+files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
-from dfnb import corrupt, files, papers, parameters, records, scoring, store, synth, train
+from dfnb import (
+    corrupt,
+    files,
+    papers,
+    parameters,
+    records,
+    scoring,
+    synth,
+    test_sets,
+    train,
+)
 from dfnb.attribution import measures
-from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
+from dfnb.attribution.maps import Unmeasurable
+from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
+from dfnb.records import RunParameters
+from dfnb.report.scores import (
+    Condition,
+    Role,
+    remove_replaced,
+    score_path,
+    weights_path,
+    write_scores,
+)
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
-from dfnb.store import Condition, Role
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -85,7 +105,7 @@ class Profile(Closed):
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
         allow_random: whether random weights may replace pretrained ones that cannot be fetched.
-        claims: name of the file in ``data_manifest/`` with the claims that the report judges.
+        claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
     """
 
     description: str
@@ -109,29 +129,18 @@ def profile(name: str) -> Profile:
 # ---------------------------------------------------------------- the plan
 
 
-class Job(NamedTuple):
+class Job(Closed):
     """One step of a profile.
 
     Attributes:
         name: of the notebook; of a training, as in messages and for ``dfnb train``.
-        parameters: those of the notebook; for a training, those of its paper's notebook.
+        profile: the name of the profile.
         output: the file that proves that the job ended, relative to the home.
-        needs: the outputs of other jobs that it waits for, relative to the home.
-        run_id: of a training; a notebook has neither this nor what follows.
-        roles: of a training; the pairs of ablation and variant under which the report shows it.
-        train_set: as the profile names it, with ``{seed}`` where each seed has its own.
-        arguments: those of :func:`dfnb.train.train`.
     """
 
     name: str
-    kind: Literal["training", "notebook"]
-    parameters: Parameters
+    profile: Name
     output: Path
-    needs: tuple[Path, ...] = ()
-    run_id: str = ""
-    roles: tuple[Role, ...] = ()
-    train_set: str = ""
-    arguments: dict[str, Any] | None = None
 
     @property
     def done(self) -> bool:
@@ -140,52 +149,109 @@ class Job(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """The file for the output of the job, relative to the home."""
-        return Path("reports", self.parameters.profile, "logs", f"{self.name}.txt")
+        """The file for what the job prints."""
+        return files.report_folder(self.profile) / "logs" / f"{self.name}.txt"
 
 
-def plan(name: str, ablations: Sequence[str] | None = None) -> list[Job]:
-    """The jobs of a profile, each after those that it needs.
+class Notebook(Job):
+    """A notebook that papermill executes with these parameters."""
 
-    All parameters are checked here, before anything runs. Notebooks wait for the trainings, and the
-    last one, which shows the report, for the other notebooks, too. Test sets and variants whose
-    real datasets are not prepared are left out.
+    parameters: dict[str, Any]
+
+
+class Training(Job):
+    """A training, and all that is scored and measured with it.
+
+    Attributes:
+        run: what identifies the training.
+        run_id: its name.
+        roles: the pairs of ablation and variant under which the report shows it; none: in no table.
+        train_set: as the profile names it, with ``{seed}`` where each seed has its own.
+        test_sets: the datasets that it is scored on.
+        corruptions: the corrupted frames that it is scored on, too.
+        maps: where its attribution maps are measured.
+    """
+
+    run: RunParameters
+    run_id: str
+    roles: list[Role]
+    train_set: str
+    test_sets: list[str]
+    corruptions: Corruptions | None
+    maps: Maps | None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters with which its paper's notebook shows this training."""
+        shared = set(TrainingParameters.model_fields)
+        values = {**self.run.model_dump(include=shared), **self.run.settings}
+        return {"profile": self.profile, "test_sets": self.test_sets, **values}
+
+
+class Plan(Closed):
+    """The jobs of a profile; notebooks wait for all trainings, and the last for all notebooks.
+
+    ``workflow/Snakefile`` reads a file of it.
+    """
+
+    profile: Name
+    trainings: list[Training]
+    notebooks: list[Notebook]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, in an order in which they can run."""
+        return [*self.trainings, *self.notebooks]
+
+    def training(self, name: str) -> Training:
+        """The training of that name; raises :class:`DfnbError` with the nearest for another."""
+        by_name = {job.name: job for job in self.trainings}
+        if name not in by_name:
+            nearest = suggestion(name, by_name)
+            raise DfnbError(f"profile {self.profile} has no training {name!r}{nearest}")
+        return by_name[name]
+
+
+def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
+    """The jobs of a profile, whether done or not.
+
+    All parameters are checked here, before anything runs. Test sets and variants whose real
+    datasets are not prepared are left out. Pretrained weights may be fetched, because the run ids
+    have their sha256.
 
     Args:
         name: The name of the profile.
         ablations: The ablations that are trained beside the main detectors; None: all.
 
-    Raises :class:`DfnbError` for wrong parameters, and where the main training set is not there.
+    Raises :class:`DfnbError` for wrong parameters, for an ablation that the profile lacks, and
+    where the main training set is not there.
     """
     content = profile(name)
+    by_id: dict[str, Training] = {}
+    for notebook in content.notebooks:
+        for job in _trainings(name, content, notebook):
+            same = by_id.get(job.run_id)
+            if same:  # another role needs an equal training: it gets this role and its test sets
+                roles = [*same.roles, *job.roles]
+                test_sets = list(dict.fromkeys([*same.test_sets, *job.test_sets]))
+                job = same.model_copy(update={"roles": roles, "test_sets": test_sets})
+            by_id[job.run_id] = job
+    trainings = list(by_id.values())
     if ablations is not None:
-        content = _with_ablations(content, ablations, files.profile_path(name))
-    trainings = _trainings(name, content)
-    score_files = tuple(job.output for job in trainings)
+        known = {title for of_notebook in content.ablations.values() for title in of_notebook}
+        for title in ablations:
+            if title not in known:
+                path = files.profile_path(name)
+                remedy = suggestion(title, sorted(known))
+                raise DfnbError(f"{path} has no ablation {title!r}{remedy}")
+        wanted = {MAIN[0], *ablations}
+        trainings = [job for job in trainings if wanted & {title for title, _ in job.roles}]
     notebooks = []
     for notebook in content.notebooks:
-        checked = _notebook_parameters(name, content, notebook, trainings)
-        output = _record_path(name, notebook)  # written last by :func:`finish`
-        notebooks.append(Job(notebook, "notebook", checked, output, score_files))
-    others = [job.output for job in notebooks[:-1]]
-    notebooks[-1] = notebooks[-1]._replace(needs=(*score_files, *others))
-    return [*trainings, *notebooks]
-
-
-def _with_ablations(content: Profile, ablations: Sequence[str], path: Path) -> Profile:
-    """The profile with no other ablations than these; ``path`` is its file, for the message.
-
-    Raises :class:`DfnbError` for an ablation that the profile lacks.
-    """
-    kept = {}
-    known = set()  # the titles of all ablations of the profile
-    for notebook, of_notebook in content.ablations.items():  # of_notebook: title -> variants
-        known.update(of_notebook)
-        kept[notebook] = {title: of_notebook[title] for title in ablations if title in of_notebook}
-    for title in ablations:
-        if title not in known:
-            raise DfnbError(f"{path} has no ablation {title!r}{suggestion(title, sorted(known))}")
-    return content.model_copy(update={"ablations": kept})
+        values = _notebook_parameters(name, content, notebook, trainings)
+        output = records.notebook_record(name, notebook)  # written last
+        notebooks.append(Notebook(name=notebook, profile=name, output=output, parameters=values))
+    return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
 def _is_available(dataset: str) -> bool:
@@ -199,95 +265,66 @@ def missing_datasets(name: str) -> list[str]:
     return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
 
 
-def _trainings(name: str, content: Profile) -> list[Job]:
-    """The trainings of a profile, paper by paper; trainings that are the same are one job."""
-    trainings: dict[str, Job] = {}  # by run id
-    for notebook in content.notebooks:
-        if notebook not in papers.notebooks():
-            continue
-        for role, train_set, requested in _requested(name, content, notebook):
-            job = _training(requested, role, train_set, content.allow_random)
-            same = trainings.get(job.run_id)
-            if same:  # an equal training is planned: it gets this role and these test sets, too
-                test_sets = dict.fromkeys([*same.parameters.test_sets, *requested.test_sets])
-                changes = {"test_sets": list(test_sets)}
-                job = same._replace(
-                    parameters=same.parameters.model_copy(update=changes),
-                    roles=(*same.roles, role),
-                )
-            trainings[job.run_id] = job
-    return list(trainings.values())
-
-
-def _requested(
-    name: str,
-    content: Profile,
-    notebook: str,
-) -> Iterator[tuple[Role, str, TrainingParameters]]:
-    """Role, training set as the profile names it, and parameters of every training of a paper.
-
-    ``name``: of the profile; ``notebook``: of the paper. The grid's trainings come first, then
-    those of the ablations.
+def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]:
+    """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
     """
+    if notebook not in papers.notebooks():
+        return
     grid = content.grid
     schema = parameters.schema(notebook)
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
-    changes_by_role = {MAIN: {"seeds": grid.seeds}}  # what each role has beside ``shared``
-    for ablation, variants in content.ablations.get(notebook, {}).items():
-        for variant, changes in variants.items():
-            changes = changes.model_dump(exclude_unset=True)  # seeds only where the file has them
-            changes_by_role[ablation, variant] = {"seeds": grid.seeds[:1], **changes}
-    for role, changes in changes_by_role.items():
-        seeds = changes.pop("seeds")  # not a parameter: a training has one seed
-        values = {**shared, **changes}
-        source = f"profile {name}, {notebook}, {' '.join(role)}"  # begins the messages of errors
-        name_in_profile = str(values["train_set"])  # perhaps with {seed}
-        for seed in seeds:
-            of_seed = {
-                **values,
-                "train_set": name_in_profile.replace("{seed}", str(seed)),
-                "seed": seed,
-            }
-            requested = schema.check(of_seed, source)
-            # Test sets that are missing are not scored. A variant is left out where all of them are
-            # missing, or its training set is.
-            present = [dataset for dataset in requested.test_sets if _is_available(dataset)]
-            if role == MAIN or (present and _is_available(requested.train_set)):
-                yield role, name_in_profile, requested.model_copy(update={"test_sets": present})
+    variants = {MAIN: Variant(seeds=grid.seeds)}  # by role
+    for ablation, by_title in content.ablations.get(notebook, {}).items():
+        variants.update({(ablation, title): variant for title, variant in by_title.items()})
+    for role, variant in variants.items():
+        values = {**shared, **variant.model_extra}
+        train_set = str(values["train_set"])  # perhaps with {seed}
+        for seed in variant.seeds or grid.seeds[:1]:
+            values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
+            p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
+            present = [dataset for dataset in p.test_sets if _is_available(dataset)]
+            if role == MAIN or (present and _is_available(p.train_set)):
+                p = p.model_copy(update={"test_sets": present})
+                yield _training(p, content, role, train_set)
 
 
-def _training(
-    p: TrainingParameters,
-    role: Role,
-    train_set: str,
-    allow_random: bool,
-) -> Job:
-    """The job of the training with these parameters, in one role, whether done or not.
-
-    ``train_set``: as the profile names it. ``allow_random``: whether random weights may replace
-    pretrained ones that cannot be fetched. These may be fetched here, because the run id has their
-    sha256.
-    """
-    # The parameters that are arguments of train.train by the same name. Of the others it gets those
-    # of the paper as ``settings``.
-    same_names = {"paper", "train_set", "seed", "seen_methods", "devices", "frames_per_video"}
-    arguments = p.model_dump(include=same_names)
-    arguments.update(settings=p.settings(), allow_random=allow_random)
-    run_id = train.run_id(train.run_parameters(**arguments))
+def _training(p: TrainingParameters, content: Profile, role: Role, train_set: str) -> Training:
+    """The training with these parameters in one role; ``train_set``: as the profile names it."""
+    # What both schemas have: paper, training set, seed and so on; without the paper's settings.
+    shared = set(TrainingParameters.model_fields) & set(RunParameters.model_fields)
+    options = p.model_dump(include=shared)
+    run = train.run_parameters(
+        settings=p.settings(),
+        allow_random=content.allow_random,
+        **options,
+    )
+    run_id = train.run_id(run)
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones
-    return Job(
+    corruptions = content.grid.corruptions
+    if role != MAIN or (corruptions and not _is_available(corruptions.test_set)):
+        corruptions = None
+    maps = content.grid.maps
+    if maps and role != MAIN and not maps.variants:
+        maps = None
+    # A variant with a training set of its own is measured there: the methods that it was trained on
+    # need not be in the other datasets.
+    if maps and train_set != content.grid.train_set:
+        maps = maps.model_copy(update={"test_sets": [p.train_set]})
+    return Training(
         name="-".join(word for word in words if word),
-        kind="training",
-        parameters=p,
-        output=store.score_path(Path("reports", p.profile), run_id),
+        profile=p.profile,
+        output=score_path(Path("reports", p.profile), run_id),
+        run=run,
         run_id=run_id,
-        roles=(role,),
+        roles=[role],
         train_set=train_set,
-        arguments=arguments,
+        test_sets=p.test_sets,
+        corruptions=corruptions,
+        maps=maps,
     )
 
 
@@ -295,24 +332,24 @@ def _notebook_parameters(
     name: str,
     content: Profile,
     notebook: str,
-    trainings: Sequence[Job],
-) -> Parameters:
+    trainings: Sequence[Training],
+) -> dict[str, Any]:
     """The parameters of a notebook; a paper's are those of its first training, which it shows.
 
     The notebook on data shows all datasets of the trainings unless the profile names some.
     """
     paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
     for job in trainings:
-        if job.parameters.paper == paper:
+        if job.run.paper == paper:
             return job.parameters
     schema = parameters.schema(notebook)
     values = {"profile": name, **(content.notebooks[notebook] or {})}
     if schema is DataParameters:
         names = []  # of the datasets, with repetitions
         for job in trainings:
-            names += [job.parameters.train_set, *job.parameters.test_sets]
+            names += [job.run.train_set, *job.test_sets]
         values.setdefault("datasets", list(dict.fromkeys(names)))
-    return schema.check(values, f"profile {name}, {notebook}")
+    return schema.check(values, f"profile {name}, {notebook}").model_dump(mode="json")
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call
@@ -340,12 +377,11 @@ def trained(p: TrainingParameters) -> Run:
     sets, any other on those of ``p``. A training that the profile does not plan is in no table of
     its report.
     """
-    allow_random = profile(p.profile).allow_random
-    # MAIN only makes the job's name. It has no role in the report, because the parameters may be a
-    # reader's own.
-    job = _training(p, MAIN, p.train_set, allow_random)._replace(roles=())
-    for planned in plan(p.profile):
-        if planned.run_id == job.run_id:  # the profile plans this training: it has roles there
+    job = _training(p, profile(p.profile), MAIN, p.train_set)
+    # The parameters may be a reader's own: then this run stays out of the report, and has no role.
+    job = job.model_copy(update={"roles": [], "corruptions": None, "maps": None})
+    for planned in plan(p.profile).trainings:
+        if planned.run_id == job.run_id:
             job = planned
     if job.done:  # the report has its scores
         return Run.open(job.run_id)
@@ -354,117 +390,68 @@ def trained(p: TrainingParameters) -> Run:
 
 def ensure_trained(name: str) -> None:
     """Train the main detectors that the report of a profile lacks, for notebooks opened by hand."""
-    for job in plan(name):
+    for job in plan(name).trainings:
         if MAIN in job.roles and not job.done:
             train_and_score(job)
 
 
-def train_job(name: str, job_name: str) -> Run:
-    """Do the training of that name; raises :class:`DfnbError` with the nearest if there is none."""
-    trainings = {job.name: job for job in plan(name) if job.kind == "training"}
-    if job_name not in trainings:
-        nearest = suggestion(job_name, trainings)
-        raise DfnbError(f"profile {name} has no training {job_name!r}{nearest}")
-    return train_and_score(trainings[job_name])
-
-
-def train_and_score(job: Job) -> Run:
-    """Train, and score the test sets; where the grid says so, also corrupted frames and maps.
+def train_and_score(job: Training) -> Run:
+    """Train, and score the test sets; where the job says so, also corrupted frames and maps.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights: notebooks need them to draw maps on a machine without ``runs/``. The score file is
     written last, and proves that the job ended.
     """
-    profile_name = job.parameters.profile
-    grid = profile(profile_name).grid
-    report = files.report_folder(profile_name)
-    ensure_datasets(job.parameters.train_set, *job.parameters.test_sets)
-    run = train.train(**job.arguments)  # a finished training is only loaded
-    files.write_bytes(report / "profile.yaml", files.profile_path(profile_name).read_bytes())
-    if MAIN in job.roles and run.seed == grid.seeds[0]:
-        weights = (files.run_folder(run.id) / "best.safetensors").read_bytes()
-        files.write_bytes(store.weights_path(report, run.id), weights)
-    tables = _scores(job, run, grid)
-    record = {
-        **run.record,
-        "train_set": job.train_set,  # perhaps with {seed}: a detector's seeds share it
-    }
-    store.write_scores(profile_name, record, run.id, job.roles, tables)
+    report = files.report_folder(job.profile)
+    ensure_datasets(job.run.train_set, *job.test_sets)
+    run = train.train(job.run)  # a finished training is only loaded
+    files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
+    if MAIN in job.roles and run.seed == profile(job.profile).grid.seeds[0]:
+        weights = (run.folder / "best.safetensors").read_bytes()
+        files.write_bytes(weights_path(report, run.id), weights)
+    tables = {Condition(name): scoring.score(run, name) for name in job.test_sets}
+    if job.corruptions:
+        tables.update(_corrupted(run, job.corruptions))
+    if job.maps:
+        tables.update(_maps(run, job.maps))
+    names = {condition.test_set for condition in tables}
+    metadata = {name: test_sets.metadata(name) for name in names}
+    record = run.record.model_copy(update={"train_set": job.train_set})
+    about = {"record": record.model_dump(mode="json"), "roles": job.roles}
+    write_scores(job.profile, run.id, tables, metadata, **about)
+    remove_replaced(job.profile, run.id, record, job.roles)
     return run
 
 
-def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
-    """The tables of scores and measures of a training, by condition."""
+def _corrupted(run: Run, corruptions: Corruptions) -> dict[Condition, pd.DataFrame]:
+    """The scores of corrupted frames, by condition."""
+    test_set = corruptions.test_set
+    ensure_datasets(test_set)
     tables = {}
-    for test_set in job.parameters.test_sets:
-        tables[Condition(test_set)] = scoring.score(run, test_set)
-    is_main = MAIN in job.roles
-    corruptions = grid.corruptions
-    if is_main and corruptions and _is_available(corruptions.test_set):
-        test_set = corruptions.test_set
-        ensure_datasets(test_set)
-        for name, severity in product(corruptions.names, corruptions.severities):
-            table = scoring.score(run, test_set, name, severity, corruptions.videos)
-            tables[Condition(test_set, name, severity)] = table
-    maps = grid.maps
-    # The other jobs with a role are variants; one without any is not planned by the profile.
-    if maps and (is_main or (job.roles and maps.variants)):
-        test_sets = maps.test_sets
-        # A variant with a training set of its own is measured there: the methods that it was
-        # trained on need not be in the other datasets.
-        if job.train_set != grid.train_set:
-            test_sets = [job.parameters.train_set]
-        tables.update(_maps(run, test_sets, maps.frames))
+    for name, severity in product(corruptions.names, corruptions.severities):
+        table = scoring.score(run, test_set, name, severity, corruptions.videos)
+        tables[Condition(test_set, name, severity)] = table
     return tables
 
 
-def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd.DataFrame]:
+def _maps(run: Run, grid: Maps) -> dict[Condition, pd.DataFrame]:
     """Measures of the network's own maps and of Grad-CAM, by condition.
 
-    ``forged``: about how many fake frames of each test set they are measured on. Notebook 08
-    measures the other maps of ``Maps.names``.
+    Notebook 08 measures the other maps of ``Maps.names``. What cannot be measured is left out: the
+    test set may have no fake of a seen method and, for Grad-CAM, the network no feature map with an
+    effect on the score.
     """
     tables = {}
-    for test_set in filter(_is_available, test_sets):
+    for test_set in filter(_is_available, grid.test_sets):
         ensure_datasets(test_set)
-        seen_methods = run.parameters["seen_methods"]  # None: all
         for name in [*run.network().maps(), "Grad-CAM"]:
             try:
-                frames = measures.sample(test_set, forged, seen_methods)
-                measured = measures.measure(run, frames, name)
-            # The test set may have no fake of a seen method; and for Grad-CAM, there may be no
-            # feature map that affects the score.
-            except DfnbError as error:
-                print(f"{run.id}: {name} is left out: {error}")
-            else:
-                condition = Condition(test_set, map=name)
-                tables[condition] = measured
+                frames = measures.sample(test_set, grid.frames, run.parameters.seen_methods)
+                tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
+            except Unmeasurable as reason:
+                print(f"{run.id}: {name} is left out: {reason}")
     return tables
 
 
-def finish(
-    notebook: str,
-    p: Parameters,
-    clock: records.Clock,
-    outputs: Iterable[Path] = (),
-    **entries: Any,
-) -> dict[str, Any]:
-    """Write the record of an executed notebook as its last step; it proves that the rest ran.
-
-    Args:
-        notebook: Name of the notebook.
-        p: Its parameters.
-        clock: Started at its beginning.
-        outputs: The files that it wrote; the record has the sha256 of each, by file name.
-        entries: Other entries of the record, such as the ids of the runs shown.
-
-    Returns the record.
-    """
-    path = files.home() / _record_path(p.profile, notebook)
-    values = p.model_dump(mode="json")
-    return records.write_record(path, values, outputs, **entries, **clock.usage())
-
-
-def _record_path(name: str, notebook: str) -> Path:
-    """The record of a notebook in the report of the profile ``name``, relative to the home."""
-    return Path("reports", name, "records", f"{notebook}.json")
+if __name__ == "__main__":  # python -m dfnb.jobs PROFILE > FILE, for Snakemake by hand
+    print(plan(sys.argv[1]).model_dump_json(indent=1))

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dfnb import metrics, scoring, test_sets
+from dfnb import scoring, test_sets
 from dfnb.data.frames import (
     Arrays,
     load_frames,
@@ -24,10 +24,10 @@ from dfnb.data.frames import (
 )
 from dfnb.data.loading import StoredFrames
 from dfnb.data.prepare import prepare_picture
+from dfnb.report.measure import measure
+from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
 from dfnb.runs import Run
 from dfnb.settings import DfnbError, explained
-from dfnb.statistics import summary
-from dfnb.store import KEY_TYPES, KEYS
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
 FRAMES_OF_CLIP = 8
@@ -131,7 +131,7 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         raise DfnbError("arrays are crops of faces already; give paths, or leave out detect=True")
     if detect:
         # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
-        crop = model.faces if isinstance(model, Run) else {}
+        crop = model.record.faces if isinstance(model, Run) else {}
         faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
         return StoredFrames(pd.concat(faces, ignore_index=True))
     if are_paths:
@@ -210,7 +210,7 @@ def auc(table: pd.DataFrame) -> pd.Series:
 
         dfnb.auc(dfnb.predict(detector, dataset)).value
     """
-    return _number(metrics.measure(_videos(table), "AUC"))
+    return _number(measure(_videos(table, "a"), "AUC", "detector"))
 
 
 def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
@@ -225,24 +225,28 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
 
         dfnb.difference(dfnb.predict(mine, dataset), dfnb.predict(detector, dataset)).p
     """
-    first = _videos(a)
-    second = _videos(b)
-    metrics.check_same_units(first.index, second.index)
-    estimates = metrics.measure(first, "AUC")
-    return _number(estimates.minus(metrics.measure(second, "AUC")))
+    both = pd.concat([_videos(a, "a"), _videos(b, "b")], ignore_index=True)
+    once = both[~both.duplicated(UNITS["video"], keep=False)]
+    if len(once):
+        raise DfnbError(
+            f"the two tables cannot be compared: {len(once)} videos with their label and cluster "
+            f"are in only one of them (first: {once['video'].iloc[0]}); score both on one test set"
+        )
+    return _number(measure(both, "AUC", "detector", minus="b"))
 
 
-def _videos(table: pd.DataFrame) -> metrics.Units:
-    """The videos of a score table, which is checked first."""
-    scores = table.reindex(columns=[*KEYS, "score"])
+def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The videos of a score table, which is checked first, as scores of the detector ``name``."""
+    frames = table.reindex(columns=[*KEYS, "score"])
     # The check demands methods that agree with the labels, which the user may have assigned later.
     # AUC needs no finer methods than these two.
-    scores["method"] = scores["label"].map({0: "real", 1: "fake"})
-    metrics.check_scores(scores, "the table, which needs labels, 0 real and 1 fake,")
-    return metrics.align([scores.astype(KEY_TYPES)], "video")
+    frames["method"] = frames["label"].map({0: "real", 1: "fake"})
+    check_scores(frames, "the table, which needs labels, 0 real and 1 fake,")
+    frames = frames.astype(KEY_TYPES)
+    videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
+    return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")
 
 
-def _number(estimates: metrics.Estimates) -> pd.Series:
-    """What :func:`auc` and :func:`difference` return: the summary of one test set and one seed."""
-    columns = summary([estimates.outcome()])
-    return pd.Series(columns, ["value", "low", "high", "p", "clusters"]).astype(float)
+def _number(numbers: pd.DataFrame) -> pd.Series:
+    """What :func:`auc` and :func:`difference` return: the only row of the numbers."""
+    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]

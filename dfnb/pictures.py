@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames, as_batch, pictures
-from dfnb.figures import MAP, WIDTH
 from dfnb.papers.contract import outputs_of
+from dfnb.report.figures import MAP, WIDTH
 from dfnb.runs import Run
 
 # A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords

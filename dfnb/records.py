@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from dfnb.files import read_json, sha256, write_json
+from dfnb.files import home, read_json, sha256, write_json
 from dfnb.settings import Closed, Name
 
 # The packages of which a record keeps the versions.
@@ -111,10 +111,15 @@ def write_record(
         "parameters": dict(parameters),
         **entries,
         "environment": environment(),
-        "outputs": {output.name: sha256(output) for output in outputs},
+        "outputs": hashes(outputs),
     }
     write_json(path, record)
     return read_json(path)  # as every later reader gets it: tuples are lists
+
+
+def hashes(outputs: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of files by their names."""
+    return {output.name: sha256(output) for output in outputs}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -133,22 +138,64 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def notebook_record(profile: str, notebook: str) -> Path:
+    """The record of a notebook in the report of a profile, relative to the home."""
+    return Path("reports", profile, "records", f"{notebook}.json")
+
+
+def finish(
+    notebook: str,
+    p: Closed,
+    clock: Clock,
+    outputs: Iterable[Path] = (),
+    **entries: Any,
+) -> dict[str, Any]:
+    """Write the record of an executed notebook as its last step; it proves that the rest ran.
+
+    Args:
+        notebook: Name of the notebook.
+        p: Its parameters, of :mod:`dfnb.parameters`.
+        clock: Started at its beginning.
+        outputs: The files that it wrote; the record has the sha256 of each, by file name.
+        entries: Other entries of the record, such as the ids of the runs shown.
+
+    Returns the record.
+    """
+    path = home() / notebook_record(p.profile, notebook)
+    values = p.model_dump(mode="json")
+    return write_record(path, values, outputs, **entries, **clock.usage())
+
+
 # ---------------------------------------------------------------- trainings
 
 
 class RunParameters(Closed):
-    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them."""
+    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them.
+
+    Attributes:
+        paper: Module name of the paper.
+        train_set: A dataset with the splits train and val.
+        data: A digest that identifies its frames.
+        settings: Of the paper, whose schema checks them.
+        seed: Of the weights, the order of the images, augmentation, mixup and dropout.
+        seen_methods: Manipulation methods to train on, sorted; None: all.
+        devices: More than one trains with DDP, one process per device; not inside a notebook.
+        frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
+        start_weights: sha256 of the pretrained weights; empty: random ones.
+        paper_source: A digest of the paper's file.
+        numbers: See :data:`dfnb.train.NUMBERS`.
+    """
 
     paper: Name
     train_set: str
-    data: str  # a digest that identifies the frames
-    seed: int
-    seen_methods: list[str] | None
-    devices: int
-    frames_per_video: int | None
-    settings: dict[str, Any]  # of the paper, whose schema checks them
-    start_weights: str  # sha256; empty: random
-    paper_source: str  # a digest of the paper's file
+    data: str
+    settings: dict[str, Any]
+    seed: int = 0
+    seen_methods: list[str] | None = None
+    devices: int = 1
+    frames_per_video: int | None = None
+    start_weights: str
+    paper_source: str
     numbers: int
 
 
@@ -158,7 +205,7 @@ class TrainedPaper(Closed):
     title: str
     notebook: str
     published: str
-    defaults: dict[str, Any]
+    defaults: dict[str, Any]  # of its Settings
 
 
 class Chosen(Closed):
@@ -169,7 +216,7 @@ class Chosen(Closed):
 
 
 class Threshold(Closed):
-    """The score above which a frame is called fake, see :func:`dfnb.metrics.threshold_of`."""
+    """The score above which a frame is called fake, see :func:`dfnb.report.scores.threshold_of`."""
 
     threshold: float
     threshold_clusters: int
@@ -177,7 +224,7 @@ class Threshold(Closed):
 
 
 class TrainingRecord(Closed):
-    """All that a report says about a training; :class:`dfnb.trainer.Trainer` writes it."""
+    """All that a report says about a training; :func:`dfnb.trainer.fit` writes it at the end."""
 
     parameters: RunParameters
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
@@ -188,7 +235,7 @@ class TrainingRecord(Closed):
     weights_from: str
     weights_sha256: str
     frozen: list[str]  # weights that the start gives, and the file lacks
-    log: list[dict[str, float]]  # one row per epoch
+    log: list[dict[str, int | float]]  # one row per epoch
     n: dict[str, int]  # frames per split
     unpaired: int  # fake frames of n that were not shown
     collapsed: bool  # whether it learned nothing
@@ -199,3 +246,12 @@ class TrainingRecord(Closed):
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
     train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The record in the folder of a run; None when the training did not finish.
+
+        Raises :class:`DfnbError` when it is damaged, or when another version of dfnb wrote it.
+        """
+        content = read_record(folder)
+        return None if content is None else cls.check(content, folder / "record.json")

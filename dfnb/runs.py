@@ -1,34 +1,25 @@
-"""A finished training: its record, its weights, and what can be computed from them."""
+"""A finished training: its record, its weights, and what can be computed from them.
+
+Torch is imported only where a network is made.
+"""
 
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
-from dfnb.records import read_record
+from dfnb.records import RunParameters, TrainingRecord, read_record
+from dfnb.report.scores import StoredRun
 from dfnb.settings import DfnbError, explained, suggestion
-from dfnb.store import StoredRun
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
-
-
-def with_weights(stored: Iterable[StoredRun]) -> list["Run"]:
-    """The runs that have their weights on this machine, in ``runs/`` or in a report."""
-    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
-
-
-def _weight_files(run_id: str) -> list[Path]:
-    """The files on this machine with weights of that run, whether intact or not."""
-    # glob, because it gives nothing where there is no such file.
-    in_runs = run_folder(run_id).glob("best.safetensors")
-    in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
-    return [*in_runs, *in_reports]
 
 
 class Run(StoredRun):
@@ -41,12 +32,12 @@ class Run(StoredRun):
         Raises :class:`DfnbError` when there is no such run, with the nearest ids, or when it is not
         finished.
         """
-        record = read_record(run_folder(run_id))
+        record = TrainingRecord.read(run_folder(run_id))
         if record is not None:
             return cls(run_id, record)
         # Several reports may have the run; the first that is found will do.
         for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
-            return cls(run_id, read_metadata(path)["record"])
+            return cls(run_id, TrainingRecord.check(read_metadata(path)["record"], path))
         if run_folder(run_id).is_dir():
             raise DfnbError(
                 f"{run_folder(run_id)} contains no finished training, and no report has its scores"
@@ -65,17 +56,8 @@ class Run(StoredRun):
 
     @property
     def settings(self) -> "Settings":
-        """The settings of the training.
-
-        Raises :class:`DfnbError` when today's schema of the paper refuses them.
-        """
-        schema = papers.module(self.parameters["paper"]).Settings
-        return schema.check(self.parameters["settings"], self.folder)
-
-    @property
-    def faces(self) -> dict[str, Any]:
-        """How the faces that it was trained on were cut, see :func:`dfnb.data.frames.faces_of`."""
-        return self.record["faces"]
+        """The settings of the training, see :func:`settings_of`."""
+        return settings_of(self.parameters)
 
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
@@ -92,12 +74,12 @@ class Run(StoredRun):
 
         settings = self.settings
         # Names of weights that stayed as pretrained, and so are not in the file of weights.
-        frozen_names = self.record["frozen"]
+        frozen_names = self.record.frozen
         # Pretrained weights are fetched only if the file lacks some. Otherwise the network is made
         # with random weights, and the file replaces them all.
         if not frozen_names:
             settings = settings.model_copy(update={"pretrained": False})
-        paper = self.parameters["paper"]
+        paper = self.parameters.paper
         network = papers.module(paper).Network(settings)
         path = self._weights()
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
@@ -105,7 +87,7 @@ class Run(StoredRun):
             weights = load_file(path)
             if frozen_names:  # load_state_dict needs these, too; the network was made with them
                 start = backbones.start(settings.backbone, settings.pretrained)
-                if start.sha256 != self.parameters["start_weights"]:
+                if start.sha256 != self.parameters.start_weights:
                     # A DfnbError, because the file of weights, which ``explained`` names, is fine.
                     raise DfnbError(
                         f"the pretrained weights of {settings.backbone} are not here, and {path} "
@@ -122,7 +104,7 @@ class Run(StoredRun):
         """The file with the weights that the record describes; see :meth:`network`."""
         # A damaged file is passed over where another place has the weights intact.
         for path in _weight_files(self.id):
-            if sha256(path) == self.record["weights_sha256"]:
+            if sha256(path) == self.record.weights_sha256:
                 return path
         raise DfnbError(
             f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
@@ -135,8 +117,31 @@ class Run(StoredRun):
 
         None where no mask is known, or where the training set is not on this machine.
         """
-        train_set = self.parameters["train_set"]
-        if read_record(dataset_folder(train_set)) is None:
+        if read_record(dataset_folder(self.parameters.train_set)) is None:
             return None
-        frames = select(load_frames(train_set), "train", self.parameters["seen_methods"])
-        return mean_mask(thinned(frames, self.parameters.get("frames_per_video")))
+        return mean_mask(frames_of(self.parameters, "train"))
+
+
+def settings_of(parameters: RunParameters) -> "Settings":
+    """The settings of a training; raises :class:`DfnbError` when the paper refuses them today."""
+    paper = parameters.paper
+    return papers.module(paper).Settings.check(parameters.settings, f"settings of {paper}")
+
+
+def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
+    """The frames of a split of the training set that this training uses, with all masks."""
+    frames = select(load_frames(parameters.train_set), split, parameters.seen_methods)
+    return thinned(frames, parameters.frames_per_video)
+
+
+def with_weights(stored: Iterable[StoredRun]) -> list[Run]:
+    """The runs that have their weights on this machine, in ``runs/`` or in a report."""
+    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
+
+
+def _weight_files(run_id: str) -> list[Path]:
+    """The files on this machine with weights of that run, whether intact or not."""
+    # glob, because it gives nothing where there is no such file.
+    in_runs = run_folder(run_id).glob("best.safetensors")
+    in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
+    return [*in_runs, *in_reports]

@@ -1,5 +1,6 @@
 """Scores of frames by a trained network, and how well it locates what was forged."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +11,21 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from dfnb import metrics, test_sets
+from dfnb import test_sets
 from dfnb.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
+from dfnb.report.scores import KEYS, check_scores
+from dfnb.report.statistics import curve_metrics
 from dfnb.runs import Run
-from dfnb.store import KEYS
+from dfnb.settings import DfnbError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Processes that read frames. On the CPU they would compete with the network.
 WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
+
+LOCALISATION = ("iou", "pixel_auc", "pixel_ap", "pointing", "energy")
 
 
 @contextmanager
@@ -69,9 +74,9 @@ def predict(
         seed: If set, the samples that the paper makes of each frame are scored, one row each.
 
     Returns:
-        One row per frame, or per sample with a ``seed``: ``store.KEYS``, ``log_odds`` of being
-        fake, ``score`` = P(fake), and the columns of ``metrics.LOCALISATION``, which are NaN for
-        real frames and for fakes without a mask.
+        One row per frame, or per sample with a ``seed``: KEYS, ``log_odds`` of being fake,
+        ``score`` = P(fake), and the columns of LOCALISATION, which are NaN for real frames and for
+        fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
@@ -103,18 +108,59 @@ def predict(
 
 
 def localisation(
-    located: np.ndarray,
+    probability: np.ndarray,
     mask: np.ndarray,
-    constant: np.ndarray | None,
+    constant: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """``metrics.localisation`` of a map (h, w) in [0, 1] against a mask (H, W), True where forged.
+    """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
 
-    The measures are by name. Those of a ``constant`` map, if one is given, have the names
-    ``constant <name>``.
+    - IoU of the pixels above .5; pixel AUC and AP;
+    - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); if several
+      pixels are the highest, the share of them that is forged;
+    - energy: the sum of the map over forged pixels, divided by its sum over all pixels (Wang et
+      al., CVPR-W 2020, sec. 4.2); for an empty map, the forged share of the frame.
+
+    So a constant map has the AUC, AP, pointing and energy of chance. A mask without forged pixels
+    gives NaN throughout; a full mask gives NaN for pixel AUC, and 1 for AP, pointing and energy.
+
+    Args:
+        probability: (h, w) in [0, 1]; resized to the mask bilinearly.
+        mask: (H, W), non-zero where forged.
+        constant: Another map, which ignores the frame. Its measures are added, as
+            ``constant <name>``.
+
+    Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
-    measures = metrics.localisation(located, mask)
+    if not (np.min(probability) >= 0 and np.max(probability) <= 1):  # so that NaN fails, too
+        raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
+    forged = np.asarray(mask, bool)
+    if not forged.any():
+        names = LOCALISATION
+        if constant is not None:
+            names = [*names, *(f"constant {name}" for name in names)]
+        return dict.fromkeys(names, math.nan)
+    height, width = forged.shape
+    resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
+    # The noise of float32 interpolation would break ties, differently on every machine.
+    resized = resized.round(6)
+    curve = curve_metrics(resized.ravel(), forged.ravel())
+    above = resized > 0.5
+    intersection = (above & forged).sum()
+    union = (above | forged).sum()
+    is_highest = resized == resized.max()
+    energy = forged.mean()  # of an empty map: no pixel is preferred
+    total = float(resized.sum(dtype=float))
+    if total > 0:
+        energy = resized[forged].sum(dtype=float) / total
+    measures = {
+        "iou": float(intersection / union),
+        "pixel_auc": curve["AUC"],
+        "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
+        "pointing": float(forged[is_highest].mean()),
+        "energy": float(energy),
+    }
     if constant is not None:
-        for name, value in metrics.localisation(constant, mask).items():
+        for name, value in localisation(constant, mask).items():
             measures[f"constant {name}"] = value
     return measures
 
@@ -138,8 +184,8 @@ def score(
         videos: Score about this many videos, half of them real: those of the first clusters by
             name, so that every run has the same ones. None: all.
 
-    The table's ``attrs`` are :func:`dfnb.test_sets.metadata`. Raises :class:`DfnbError` for scores
-    that are NaN, and for a test set without real or without fake frames.
+    Raises :class:`DfnbError` for scores that are NaN, and for a test set without real or without
+    fake frames.
     """
     frames = first_clusters(test_sets.load(test_set), videos)
     network = run.network().to(DEVICE)
@@ -149,6 +195,5 @@ def score(
         table = predict(network, unmasked, run.settings, read)
     else:
         table = predict(network, frames, run.settings, constant=run.mean_mask())
-    metrics.check_scores(table, f"the scores of {run.id} on {test_set}")
-    table.attrs = test_sets.metadata(test_set)
+    check_scores(table, f"the scores of {run.id} on {test_set}")
     return table

@@ -18,16 +18,27 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from dfnb import papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import atomic, sha256
-from dfnb.metrics import threshold_of
+from dfnb.files import atomic, sha256, write_json
 from dfnb.papers import released_weights
-from dfnb.papers.contract import Batch, Network
-from dfnb.records import Clock, write_record
-from dfnb.runs import Run
+from dfnb.papers.contract import Batch, Network, Settings
+from dfnb.records import (
+    Chosen,
+    Clock,
+    RunParameters,
+    Threshold,
+    TrainedPaper,
+    TrainingRecord,
+    environment,
+    hashes,
+)
+from dfnb.report.scores import threshold_of
+from dfnb.runs import Run, settings_of
 from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
@@ -69,122 +80,107 @@ class Progress:
     validation_threshold: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@single_thread()  # the rounding of sums depends on the number of threads
+@_reproducible()
+def fit(fabric: Fabric, *inputs: Any) -> None:
+    """Train to the end, from the start or from the checkpoint, and write the record.
+
+    Each process of a training calls it. Released weights are not trained, but judged once, like
+    those after an epoch: their settings have one epoch, see :func:`dfnb.train.run_parameters`.
+
+    Args:
+        fabric: The device of this process, and its connection to the others.
+        *inputs: The other arguments of a :class:`Trainer`.
+    """
+    trainer = Trainer(fabric, *inputs)
+    trainer.load()
+    while trainer.progress.epoch < trainer.settings.epochs:
+        if not trainer.settings.released:
+            trainer.train_epoch()
+        trainer.end_epoch()
+    if fabric.is_global_zero:
+        trainer.write_record()
+        trainer.checkpoint.unlink()  # the record is there, so nothing will be resumed
+
+
 class Trainer:
-    """The training of one run: made by the process that starts it, called by each that trains.
+    """The state of a training in one process, and its steps; :func:`fit` takes them to the end.
 
-    On several devices it is pickled for the other processes. So its attributes are plain data, and
-    :meth:`set_up` makes the network and all else that trains in each process.
-
-    Attributes:
+    Args:
+        fabric: The device of this process, and its connection to the others.
         folder: Of the run.
-        parameters: Those of :func:`dfnb.train.run_parameters`.
+        parameters: What identifies the training.
         splits: The frames of train and val, as the paper may see them.
         start: The run of the phase before, whose weights the network starts from.
+
+    Attributes:
+        settings: Of the paper.
+        progress: How far the training is.
+        sampler: The batches of an epoch in their order.
+        loader: Loads them.
+        steps: Batches per epoch.
+        frozen: Pretrained weights that are not trained; checkpoints and weight files omit them.
+        step_module: The :class:`Step` as Fabric wraps it.
+        network: The network in it, with its parameters but without the wrapper.
+        optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
+        checkpoint: Its file.
+        saved_at: When it was last written, by the clock ``time.monotonic``.
+        clock: Measures time and memory of this process.
     """
 
-    folder: Path
-    parameters: dict[str, Any]
-    splits: dict[str, pd.DataFrame]
-    start: Run | None
-
-    @single_thread()  # the rounding of sums depends on the number of threads
-    @_reproducible()
-    def __call__(self, fabric: Fabric) -> None:
-        """Train to the end, from the start or from the checkpoint, and write the record.
-
-        Released weights are not trained, but judged once, like those after an epoch: their settings
-        have one epoch, see :func:`dfnb.train.run_parameters`.
-        """
+    def __init__(
+        self,
+        fabric: Fabric,
+        folder: Path,
+        parameters: RunParameters,
+        splits: dict[str, pd.DataFrame],
+        start: Run | None,
+    ) -> None:
         self.fabric = fabric
+        self.folder = folder
+        self.parameters = parameters
+        self.splits = splits
+        self.start = start
         self.clock = Clock()
-        self.set_up()
-        while self.progress.epoch < self.settings.epochs:
-            if not self.settings.released:
-                self.train_epoch()
-            self.end_epoch()
-        if fabric.is_global_zero:
-            self.write_record()
+        self.settings = settings_of(parameters)
+        self.progress = Progress()
+        # Data.
+        self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
+        self.sampler.rank = fabric.global_rank  # its share of each batch is this device's
+        self.sampler.world = fabric.world_size
+        self.steps = len(self.sampler)  # train_epoch later skips some
+        data = FrameDataset(splits["train"], self.settings, parameters.seed)
+        self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
+        if self.sampler.unpaired:
+            self._print(f"{self.sampler.unpaired} fake frames without their original are left out")
+        # Network.
+        network = _initial_network(parameters, self.settings, start)
+        self.frozen = _pretrained_and_frozen(network, parameters, self.settings)
+        self.step_module = fabric.setup(Step(network))
+        self.network: Network = self.step_module.module.network
+        # Optimisers.
+        self.optimisers, self.scheduler = self.initial_optimisers()
+        # Checkpoint.
+        self.checkpoint = folder / "last.ckpt"
+        self.saved_at = time.monotonic()  # none is due yet
+        self._print(f"starting from {network.weights_from} on {fabric.device}")
+
+    def initial_optimisers(self) -> tuple[list[Optimizer], LRScheduler]:
+        """The optimisers and their schedule, as they are before the first step."""
+        optimisers, scheduler = self.settings.optimisation(self.network, self.steps)
+        return [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers], scheduler
 
     def _print(self, text: str) -> None:
         """Print a line that begins with the run's id, by the first process alone."""
         self.fabric.print(f"{self.folder.name}: {text}")
 
-    # ------------------------------------------------------------ set-up
+    @property
+    def makes_samples(self) -> bool:
+        """Whether validation scores what the paper makes of its frames, which have one class only.
 
-    def set_up(self) -> None:
-        """Make batches, network and optimisers, and load the checkpoint if there is one."""
-        self.seed = self.parameters["seed"]
-        self.paper = papers.module(self.parameters["paper"])
-        self.settings = self.paper.Settings.check(self.parameters["settings"], self.folder)
-        # A paper that left out a class (``Settings.visible``) makes that class from the other one,
-        # in validation, too.
-        self.makes_samples = self.splits["val"]["label"].nunique() == 1
-        self.progress = Progress()
-        self.sampler = self._sampler()
-        self.steps = len(self.sampler)  # per epoch; train_epoch later skips some
-        data = FrameDataset(self.splits["train"], self.settings, self.seed)
-        self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
-        network = self._initial_network()
-        self.frozen = self._pretrained_and_frozen(network)
-        self.step_module = self.fabric.setup(Step(network))
-        self.network = self.step_module.module.network  # ``module``: without Fabric's wrapper
-        self.set_up_optimisers()
-        self._print(f"starting from {network.weights_from} on {self.fabric.device}")
-        self.checkpoint = self.folder / "last.ckpt"
-        self.saved_at = time.monotonic()  # time of the last checkpoint; now none is due
-        if self.checkpoint.exists():
-            self._load()
-            self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
-
-    def set_up_optimisers(self) -> None:
-        """Make the optimisers and their schedule, as they are before the first step."""
-        optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
-        self.optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers]
-        # The parts of a checkpoint beside the progress, the network first, see save. All have
-        # state_dict and load_state_dict.
-        self.parts = [self.network, self.scheduler, *self.optimisers]
-
-    def _sampler(self) -> EpochSampler:
-        """The batches of an epoch in their order; on several devices, this one's share of each."""
-        sampler = EpochSampler(self.splits["train"], self.settings, self.seed)
-        if sampler.unpaired:
-            self._print(f"{sampler.unpaired} fake frames without their original are left out")
-        sampler.rank = self.fabric.global_rank
-        sampler.world = self.fabric.world_size
-        return sampler
-
-    def _initial_network(self) -> Network:
-        """The network with the weights that the training starts from."""
-        torch.manual_seed(torch_seed("init", self.seed))
-        network = self.paper.Network(self.settings)
-        if self.start:  # its network has the same layers
-            network.load_state_dict(self.start.network().state_dict())
-        if self.settings.released:
-            released_weights.load(network, self.settings.released, self.paper)
-        return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
-
-    def _pretrained_and_frozen(self, network: Network) -> dict[str, Tensor]:
-        """The frozen weights that are pretrained, by name; checkpoints and weight files omit them.
-
-        A second network, made with another seed, has the same pretrained weights but other random
-        ones. So frozen weights that are equal in both are pretrained.
+        Such a paper left out the other class, see ``Settings.visible``.
         """
-        if all(weights.requires_grad for weights in network.parameters()):
-            return {}  # nothing is frozen: a second network is not needed
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch_seed("frozen", self.seed))
-            other_weights = self.paper.Network(self.settings).state_dict()
-        frozen = {}
-        for name, weights in network.named_parameters():
-            if not weights.requires_grad and torch.equal(weights, other_weights[name]):
-                frozen[name] = weights.detach()
-        return frozen
-
-    def _stored_weights(self) -> dict[str, Tensor]:
-        """The weights of the network without ``self.frozen``, which every start loads again."""
-        weights = self.network.state_dict()
-        return {name: tensor for name, tensor in weights.items() if name not in self.frozen}
+        return self.splits["val"]["label"].nunique() == 1
 
     # ------------------------------------------------------------ an epoch
 
@@ -194,7 +190,7 @@ class Trainer:
         # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
         # resumed after its first step, they are those of the checkpoint.
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
-            self.set_up_optimisers()
+            self.optimisers, self.scheduler = self.initial_optimisers()
         self.step_module.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
@@ -247,7 +243,7 @@ class Trainer:
         """
         tensors = self.fabric.to_device(tensors)
         batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
-        draw = rng("mixup", self.seed, global_step, self.fabric.global_rank)
+        draw = rng("mixup", self.parameters.seed, global_step, self.fabric.global_rank)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -263,7 +259,8 @@ class Trainer:
         Returns the losses by name. ``global_step`` seeds dropout.
         """
         # The seed is that of the step, so that a second pass drops the same units as the first.
-        torch.manual_seed(torch_seed("dropout", self.seed, global_step, self.fabric.global_rank))
+        rank = self.fabric.global_rank
+        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, rank))
         losses = self.step_module(batch)
         self._check_finite(losses["total"].item(), "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.
@@ -301,7 +298,7 @@ class Trainer:
         progress = self.progress
         epoch = progress.epoch + 1
         # With a seed, predict scores the samples that the paper makes; without, the stored frames.
-        seed = self.seed if self.makes_samples else None
+        seed = self.parameters.seed if self.makes_samples else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
         # One NaN or infinite score makes the sum so.
@@ -311,12 +308,8 @@ class Trainer:
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
-            # Copies, because save_file refuses tensors that share memory, such as tied weights.
-            copies = {}
-            for name, tensor in self._stored_weights().items():
-                copies[name] = tensor.contiguous().clone()
             with atomic(self.folder / "best.safetensors") as temporary:
-                save_file(copies, temporary)
+                save_file(self._stored_weights(), temporary)
         # Means over the epoch's steps; released weights have no losses, because nothing is trained.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
@@ -328,6 +321,15 @@ class Trainer:
 
     # ------------------------------------------------------------ checkpoint and record
 
+    def _stored_weights(self) -> dict[str, Tensor]:
+        """Copies of the weights without ``self.frozen``, which every start loads again."""
+        stored = {}
+        for name, tensor in self.network.state_dict().items():
+            if name not in self.frozen:
+                # save_file refuses tensors that share memory, such as tied weights.
+                stored[name] = tensor.contiguous().clone()
+        return stored
+
     def save(self) -> None:
         """Write the checkpoint, by the first process alone.
 
@@ -336,61 +338,113 @@ class Trainer:
         """
         self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
-            parts = [part.state_dict() for part in self.parts]
-            parts[0] = self._stored_weights()  # of the network, without ``self.frozen``
+            state = {
+                "progress": asdict(self.progress),
+                "network": self._stored_weights(),
+                "others": [part.state_dict() for part in (self.scheduler, *self.optimisers)],
+            }
             with atomic(self.checkpoint) as temporary:
-                torch.save({"progress": asdict(self.progress), "parts": parts}, temporary)
+                torch.save(state, temporary)
 
-    def _load(self) -> None:
-        """Restore everything from the checkpoint; raises :class:`DfnbError` when it is damaged."""
+    def load(self) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Raises :class:`DfnbError` when it is damaged.
+        """
+        if not self.checkpoint.exists():
+            return
         remedy = "delete it, and the training starts again"
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
-            state["parts"][0].update(self.frozen)  # the network's weights that save left out
-            for part, values in zip(self.parts, state["parts"], strict=True):
+            self.network.load_state_dict({**state["network"], **self.frozen})
+            parts = (self.scheduler, *self.optimisers)
+            for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
+        self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
         """Write the record: all that a report says about the training."""
         progress = self.progress
-        train_set = self.parameters["train_set"]
-        rule = "the last epoch"
-        if self.settings.chosen == "validation":
-            judged = "the paper's own samples of " if self.makes_samples else ""
-            rule = f"highest frame AUC on {judged}the validation split of {train_set}"
+        paper = papers.module(self.parameters.paper)
         # batch_size counts images, all samples of a frame and all devices included.
         images_seen = self.settings.epochs * self.steps * self.settings.batch_size
         if self.settings.released:
-            rule = "the authors' choice, perhaps on test sets"
             images_seen = 0
-        start_id = None
         if self.start:
-            start_id = self.start.id
-            images_seen += self.start.record["images_seen"]
+            images_seen += self.start.record.images_seen
         # The defaults of a paper's Settings are its published values.
-        published = self.paper.Settings().model_dump(mode="json")
+        published = paper.Settings().model_dump(mode="json")
         weights = self.folder / "best.safetensors"
-        write_record(
-            self.folder / "record.json",
-            self.parameters,
-            [self.folder / "config.json", weights],
-            faces=faces_of(train_set),  # so that a score of a picture needs no dataset
-            detector={**self.paper.PAPER._asdict(), "defaults": published},
-            rule=rule,
-            chosen=progress.chosen,
-            validation_threshold=progress.validation_threshold,
+        record = TrainingRecord(
+            parameters=self.parameters,
+            faces=faces_of(self.parameters.train_set),  # a score of a picture then needs no dataset
+            detector=TrainedPaper(**paper.PAPER._asdict(), defaults=published),
+            rule=self._rule(),
+            chosen=Chosen(**progress.chosen),
+            validation_threshold=Threshold(**progress.validation_threshold),
             weights_from=self.network.weights_from,
             weights_sha256=sha256(weights),
-            frozen=sorted(self.frozen),  # weights that the start gives, and the file lacks
+            frozen=sorted(self.frozen),
             log=progress.log,
             n={split: len(frames) for split, frames in self.splits.items()},
-            unpaired=self.sampler.unpaired,  # fake frames of n that were not shown
+            unpaired=self.sampler.unpaired,
             collapsed=progress.chosen["auc"] < LEARNED_AUC,
-            start=start_id,
+            start=self.start.id if self.start else None,
             images_seen=images_seen,
             **self.clock.usage(),
+            environment=environment(),
+            outputs=hashes([self.folder / "config.json", weights]),
         )
+        write_json(self.folder / "record.json", record.model_dump())
+
+    def _rule(self) -> str:
+        """How the epoch was chosen, in words."""
+        if self.settings.released:
+            return "the authors' choice, perhaps on test sets"
+        if self.settings.chosen == "last":
+            return "the last epoch"
+        judged = "the paper's own samples of " if self.makes_samples else ""
+        train_set = self.parameters.train_set
+        return f"highest frame AUC on {judged}the validation split of {train_set}"
+
+
+def _initial_network(
+    parameters: RunParameters,
+    settings: Settings,
+    start: Run | None,
+) -> Network:
+    """The network with the weights that the training starts from."""
+    paper = papers.module(parameters.paper)
+    torch.manual_seed(torch_seed("init", parameters.seed))
+    network = paper.Network(settings)
+    if start:  # its network has the same layers
+        network.load_state_dict(start.network().state_dict())
+    if settings.released:
+        released_weights.load(network, settings.released, paper)
+    return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+
+
+def _pretrained_and_frozen(
+    network: Network,
+    parameters: RunParameters,
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """The frozen weights that are pretrained, by name.
+
+    A second network, made with another seed, has the same pretrained weights but other random ones.
+    So frozen weights that are equal in both are pretrained.
+    """
+    if all(weights.requires_grad for weights in network.parameters()):
+        return {}  # nothing is frozen: a second network is not needed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed("frozen", parameters.seed))
+        other_weights = papers.module(parameters.paper).Network(settings).state_dict()
+    frozen = {}
+    for name, weights in network.named_parameters():
+        if not weights.requires_grad and torch.equal(weights, other_weights[name]):
+            frozen[name] = weights.detach()
+    return frozen
 
 
 class Step(nn.Module):

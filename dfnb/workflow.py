@@ -1,15 +1,17 @@
 """Running a profile: Snakemake as a child process, and its progress."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import joblib
 
 from dfnb import files, jobs
+from dfnb.jobs import Job
+from dfnb.report import page
 from dfnb.settings import DfnbError
 
 
@@ -23,29 +25,31 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         cores: How many jobs run at the same time; 0: as many as there are cores.
         ablations: See :func:`dfnb.jobs.plan`.
     """
-    planned = jobs.plan(profile, ablations)
+    plan = jobs.plan(profile, ablations)
     for dataset in jobs.missing_datasets(profile):
         print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
     folder = files.home() / ".snakemake"  # Snakemake's own folder
     messages = folder / "messages.txt"
+    plan_file = folder / f"{profile}-plan.json"
     # with_gpus.py lets Snakemake end when this process does. Its argument 0 is the number of GPUs:
     # Snakemake needs none itself, and its jobs request their own.
     command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
-    command += ["--directory", files.home(), "--config", f"profile={profile}"]
-    if ablations is not None:  # an empty list leaves out all of them
-        command.append(f"ablations={json.dumps(ablations)}")
+    # Relative to the directory, so that no character of the home's name matters to Snakemake.
+    plan_in_home = plan_file.relative_to(files.home())
+    command += ["--directory", files.home(), "--config", f"plan={plan_in_home}"]
     # cpu_count heeds the limits of this process, such as those of a container.
     command += ["--cores", str(cores or joblib.cpu_count())]
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(folder), messages.open("wb") as file:
-        for job in planned:  # a log that exists from now on means that its job has begun
-            (files.home() / job.log).unlink(missing_ok=True)
+        files.write_json(plan_file, plan.model_dump(mode="json"))
+        for job in plan.jobs:  # a log that exists from now on means that its job has begun
+            job.log.unlink(missing_ok=True)
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
         process = subprocess.Popen(command, stderr=file, start_new_session=True)
         try:
-            _print_progress(process, planned)
+            _print_progress(process, plan.jobs)
         except KeyboardInterrupt:
             print("stopping the jobs; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
@@ -54,50 +58,46 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         finally:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
     if process.returncode:
-        _print_failures(planned)
+        _print_failures(plan.jobs)
         raise DfnbError(f"profile {profile} did not finish; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
     main_table = report / "tables" / "cross_dataset.md"
     if main_table.exists():  # it is missing when the profile has no notebook that makes it
         print(main_table.read_text(encoding="utf-8"))
-    page = report / "index.html"
-    print(f"report: {page if page.exists() else report}")
+    if any(job.name == page.REPORT for job in plan.notebooks):
+        report = page.export(profile, page.REPORT)
+    print(f"report: {report}")
 
 
-def _print_progress(process: subprocess.Popen, planned: list[jobs.Job]) -> None:
-    """Print a line for every job that ends, with its seconds, until the process has ended.
+def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:
+    """Print a line for every job that ends, until the process has ended.
 
     The time left assumes that jobs go on ending as fast as they did since the start.
     """
     start = time.monotonic()
-    begun: dict[str, float] = {}  # when a job's log was first seen, by the job's name
-    ended: set[str] = set()  # jobs that ended since the start; older outputs do not count
+    done = {job.name for job in planned if job.done}
+    n_ended = 0
     is_running = True
     while is_running:  # one last round after the process has ended prints the jobs that ended last
         time.sleep(0.5)
         is_running = process.poll() is None
-        now = time.monotonic()
-        for job in planned:
-            # A log that exists is of this run, because :func:`run` removed the older ones.
-            if job.name in ended or not (files.home() / job.log).exists():
-                continue
-            begun.setdefault(job.name, now)
-            if job.done:  # no old output: Snakemake removes it before a job begins
-                ended.add(job.name)
-                n_done = sum(other.done for other in planned)  # also those done before the start
-                minutes_left = (now - start) / len(ended) * (len(planned) - n_done) / 60
-                print(
-                    f"[{n_done}/{len(planned)}] {job.name}, {now - begun[job.name]:.0f} s, "
-                    f"about {minutes_left:.0f} min left",
-                    flush=True,
-                )
+        # While a job is done again it is not done: Snakemake removes its output first.
+        before, done = done, {job.name for job in planned if job.done}
+        for name in done - before:
+            n_ended += 1
+            minutes = (time.monotonic() - start) / 60
+            minutes_left = minutes / n_ended * (len(planned) - len(done))
+            print(
+                f"[{len(done)}/{len(planned)}] {name}, {minutes:.0f} min after the start, about "
+                f"{minutes_left:.0f} min left",
+                flush=True,
+            )
 
 
-def _print_failures(planned: list[jobs.Job]) -> None:
+def _print_failures(planned: Sequence[Job]) -> None:
     """Print the last line of the log of each job that began and did not finish: its error."""
     for job in planned:
-        log = files.home() / job.log
-        if log.exists() and not job.done:
-            text = log.read_text(encoding="utf-8", errors="replace")
+        if job.log.exists() and not job.done:
+            text = job.log.read_text(encoding="utf-8", errors="replace")
             last_line = text.strip().rpartition("\n")[-1]
-            print(f"{job.name} failed: {last_line}; its log is {log}", file=sys.stderr)
+            print(f"{job.name} failed: {last_line}; its log is {job.log}", file=sys.stderr)

@@ -3,7 +3,7 @@
 Each function returns Markdown. Links in it are relative to the root of the site.
 """
 
-import html
+import os
 import re
 import statistics
 import tomllib
@@ -13,8 +13,9 @@ from pathlib import Path
 import nbformat
 
 from dfnb import files, papers
+from dfnb.report import detectors
+from dfnb.report.scores import StoredRun
 from dfnb.settings import DfnbError
-from dfnb.store import Report, StoredRun
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
@@ -47,11 +48,10 @@ def colab() -> str:
 
 
 @cache
-def trainings() -> dict[str, list[StoredRun]]:
+def trainings() -> dict[str, tuple[StoredRun, ...]]:
     """The trainings of the study's detectors, by the name of the detector."""
-    report = Report(STUDY.name)
-    report.folder = STUDY  # whatever DFNB_HOME is
-    return {detector.name: detector.runs for detector in report.detectors()}
+    os.environ["DFNB_HOME"] = str(CHECKOUT)  # whatever it is: the site is of committed files
+    return {detector.name: detector.runs for detector in detectors(STUDY.name)}
 
 
 def expected(title: str) -> str:
@@ -64,11 +64,12 @@ def expected(title: str) -> str:
     if not runs:
         return badge("The study has no numbers of this detector.")
     records = [run.record for run in runs]
-    images = records[0]["images_seen"]
-    seconds = statistics.median(record["wall_s"] for record in records)
-    part = "its second phase took" if records[0]["start"] else "it took"
+    images = records[0].images_seen
+    seconds = statistics.median(record.wall_s for record in records)
+    part = "its second phase took" if records[0].start else "it took"
     text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
-    header, _, *rows = [cells_of(line) for line in text.partition("\n\n")[0].splitlines()]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = map(cells_of, lines)
     measured = next(dict(zip(header, row)) for row in rows if row[0] == title)
     return badge(
         f"**Cost:** {images:,} images per training; {part} {seconds:.0f} s on one thread of a CPU "
@@ -167,22 +168,19 @@ def glossary_page() -> str:
 
 
 def report_page(study: Path) -> str:
-    """Every figure of a study with its caption, and a link to every table."""
-    page = (study / "index.html").read_text(encoding="utf-8")
-    captions = dict(re.findall(r'src="figures/([\w-]+)\.png" alt="([^"]*)"', page))
+    """Every figure of a study, and a link to every table."""
     tables = f"reports/{study.name}/tables/*"
     parts = [f"```{{toctree}}\n:maxdepth: 1\n:glob:\n\n{tables}\n```\n"]
     for path in sorted((study / "figures").glob("*.png")):
         title = path.stem.replace("_", " ")
-        caption = html.unescape(captions.get(path.stem, ""))
         source = path.relative_to(CHECKOUT).as_posix()
-        parts.append(f"## Figure: {title}\n\n![{title}]({source})\n\n{caption}\n")
+        parts.append(f"## Figure: {title}\n\n![{title}]({source})\n")
     return "\n".join(parts)
 
 
 def table_page(path: Path) -> str:
-    """The page of one table."""
-    return f"# Table: {path.stem.replace('_', ' ')}\n\n{path.read_text(encoding='utf-8')}"
+    """The page of one table, which begins with its title."""
+    return path.read_text(encoding="utf-8")
 
 
 # What is added at the end of docs/<name>.md.

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from dfnb import figures
 from dfnb.files import atomic
+from dfnb.report import figures
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STUDIES = {"study-bed": "drawn faces", "study-photographs": "photographs"}  # report -> trained on
@@ -22,22 +22,15 @@ NAMES = {LONGER: "plain classifier,\ntwice the training"}
 
 
 def differences(study: str) -> pd.DataFrame:
-    """The rows of paired differences in video AUC to the plain classifier in a study.
+    """The paired differences in video AUC to the plain classifier in a study.
 
     Each main detector is compared with the baseline, and the baseline with twice the budget, where
-    the study has it, with the baseline on the same seeds. The column ``panel`` is "within", or
-    "across" for the mean over other datasets; :class:`dfnb.results.ResultRow` explains the others.
+    the study has it, with the baseline on the same seeds. The column ``place`` is "within" or
+    "across", the mean over other datasets; :func:`dfnb.report.measure` explains the others.
     """
     results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
-    # Runs that learned nothing are left out; all methods together; no corruption, no map.
-    results = results.query(
-        "metric == 'AUC' and level == 'video' and not collapsed_included"
-        " and method == 'all' and corruption == '' and map == ''"
-    )
-    compared = results.query("minus == @BASELINE and (ablation == '' or detector == @LONGER)")
-    within = compared.query("within").assign(panel="within")
-    across = compared.query("mean_over != ''").assign(panel="across")
-    return pd.concat([within, across])
+    results = results.query("minus == @BASELINE and place in ['within', 'across']")
+    return results.query("table == 'differences' or detector == @LONGER")
 
 
 def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
@@ -66,10 +59,10 @@ def main(target: Path) -> None:
     figure, panels = plt.subplots(1, 4, sharex=True, sharey=True, figsize=(7.6, 2.5))
     place = iter(panels)
     for study, rows in rows_by_study.items():
-        for panel, of_panel in rows.groupby("panel", sort=False):
+        for panel, of_panel in rows.groupby("place", sort=False):
             axes = next(place)
             forest(axes, of_panel, detectors)
-            sets = of_panel["mean_over"].iloc[0].count(", ") + 1
+            sets = of_panel["sets"].iloc[0]
             where = "own dataset" if panel == "within" else f"{sets} other datasets"
             axes.set_title(f"{STUDIES[study]}:\n{where}", size=9)
     figure.supxlabel("difference in video AUC to the plain classifier, with 95 % interval", size=8)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from dfnb import figures, pictures, synth
+from dfnb import pictures, synth
 from dfnb.data.frames import load_frames
 from dfnb.data.loading import Pixels
 from dfnb.files import atomic
+from dfnb.report import figures
 
 COLUMNS = 5  # pairs of a real frame and its forgery
 

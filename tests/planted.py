@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from dfnb.records import TrainingRecord
 from dfnb.seeds import rng
 from dfnb.store import Condition, write_scores
 
@@ -26,9 +27,6 @@ def table(test_set, strength=1.5, key="", clusters=15):
     shared = rng("videos", test_set).normal(size=3 * clusters).repeat(2)
     own = rng("seed", key, test_set).normal(size=len(made))
     made["log_odds"] = strength * made["label"] + shared + own / 2
-    contrasts = [["swap", "warp"]] if test_set == KINDS else []
-    made.attrs = {"fingerprint": test_set, "compression": "JPEG", "contrasts": contrasts}
-    made.attrs["crop"] = CROP
     return made
 
 
@@ -40,39 +38,72 @@ def measured(test_set, key="", **means):
     return frames
 
 
-def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, paper_source="", **facts):
+def record(paper, seed=0, settings=None, paper_source="", **facts):
+    """The record of a training; ``facts`` replace entries."""
+    size = SIZES.get(paper, 96)
+    values = {
+        "paper": paper,
+        "train_set": SETS[0],
+        "data": "",
+        "settings": settings or {"backbone": "small", "lr": 0.01, "image_size": size},
+        "seed": seed,
+        "seen_methods": ["swap"] if paper == "lae" else None,
+        "start_weights": "",
+        "paper_source": paper_source,
+        "numbers": 1,
+    }
+    title = TITLES[paper]
+    entries = {
+        "parameters": values,
+        "faces": {"size": 96, "drawn": True},
+        "detector": {
+            "title": title,
+            "published": title,
+            "notebook": f"{list(TITLES).index(paper)}_{paper}",
+            "defaults": {"backbone": "large", "lr": 0.01, "image_size": size},
+        },
+        "rule": "best epoch",
+        "chosen": {"epoch": 1, "auc": 0.8},
+        "validation_threshold": {
+            "threshold": 0.9,
+            "threshold_clusters": 9,
+            "threshold_replicates": [],
+        },
+        "weights_from": "random weights",
+        "weights_sha256": "",
+        "frozen": [],
+        "log": [{"epoch": epoch, "loss_cls": 1 / epoch, "validation_auc": 0.8} for epoch in (1, 2)],
+        "n": {"train": 100},
+        "unpaired": 0,
+        "collapsed": False,
+        "start": None,
+        "images_seen": 200,
+        "wall_s": 1.0,
+        "peak_memory_mb": 1,
+        "environment": {},
+        "outputs": {},
+    }
+    return TrainingRecord.check({**entries, **facts}, "planted")
+
+
+def metadata(tables):
+    """What the store keeps about the test sets of some tables, by condition."""
+    made = {}
+    for condition in tables:
+        name = condition.test_set
+        contrasts = [["swap", "warp"]] if name == KINDS else []
+        made[name] = {"fingerprint": name, "compression": "JPEG", "contrasts": contrasts}
+        made[name]["crop"] = CROP
+    return made
+
+
+def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **facts):
     """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record."""
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
-    notebook = f"{list(TITLES).index(paper)}_{paper}"
-    title = TITLES[paper]
-    detector = {"title": title, "published": title, "notebook": notebook}
-    record = {
-        "parameters": {
-            "paper": paper,
-            "paper_source": paper_source,
-            "train_set": SETS[0],
-            "seed": seed,
-            "seen_methods": ["swap"] if paper == "lae" else None,
-            "settings": {"backbone": "small", "lr": 0.01, "image_size": SIZES.get(paper, 96)},
-        },
-        "detector": {
-            **detector,
-            "defaults": {"backbone": "large", "lr": 0.01, "image_size": SIZES.get(paper, 96)},
-        },
-        "rule": "best epoch",
-        "weights_from": "random weights",
-        "weights_sha256": "",
-        "start": None,
-        "collapsed": False,
-        "images_seen": 200,
-        "n": {"train": 100},
-        "chosen": {"epoch": 1, "auc": 0.8},
-        "validation_threshold": {"threshold": 0.9, "threshold_clusters": 9},
-        "log": [{"epoch": epoch, "loss_cls": 1 / epoch, "validation_auc": 0.8} for epoch in (1, 2)],
-        **facts,
-    }
-    write_scores(profile, record, run_id, [role], {**tables, **(more or {})})
+    tables.update(more or {})
+    made = record(paper, seed, **facts)
+    write_scores(profile, made, run_id, [role], tables, metadata(tables))
 
 
 def write_all(profile):

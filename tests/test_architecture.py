@@ -26,8 +26,9 @@ files
 records
 data
 synth corrupt
+papers runs
 store metrics statistics test_sets export
-papers runs scoring
+scoring
 trainer train attribution library
 results claims sides tables figures pictures page judge
 parameters

@@ -61,8 +61,8 @@ def test_a_claim_on_any_metric_says_why_it_was_refused(judge):
 def judge(tmp_path, monkeypatch):
     """Judges claims, each given by what differs from a gain of Ours over Plain."""
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    (tmp_path / "data_manifest").mkdir()
-    path = tmp_path / "data_manifest" / "claims.yaml"
+    path = tmp_path / "data_manifest" / "claims" / "claims.yaml"
+    path.parent.mkdir(parents=True)
 
     def judge(numbers, *changes):
         listed = []

@@ -105,7 +105,7 @@ def test_help(output_of):
 def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     """A folder's pictures, into a CSV; the faces are taken for found."""
     write_profile(own_home)
-    run = jobs.train_job("mine", "xception-smoke-a-s0")
+    run = jobs.train_and_score(jobs.plan("mine").trainings[0])
     shown = load_frames("smoke-b").head(2)
     crops = []
 
@@ -145,7 +145,7 @@ def test_a_score_for_each_picture_and_a_reason_for_each_file_without_one(
     own_home, output_of, monkeypatch
 ):
     write_profile(own_home)
-    run = jobs.train_job("mine", "xception-smoke-a-s0")
+    run = jobs.train_and_score(jobs.plan("mine").trainings[0])
     folder = own_home / "pictures"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -202,8 +202,8 @@ def small_run(own_home):
 
 
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
-    planned = jobs.plan("mine")
-    log = small_run / planned[0].log
+    planned = jobs.plan("mine").jobs
+    log = planned[0].log
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         log.unlink(missing_ok=True)
         stopped = dfnb("run", "mine", "--cores", "1", cwd=small_run)
@@ -221,7 +221,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
     again = dfnb("run", "mine", "--cores", "1", cwd=small_run)
     printed = again.communicate()[0].decode()
     assert again.returncode == 0 and all(job.done for job in planned)
-    assert "resumed in epoch" in (small_run / planned[0].log).read_text()
+    assert "resumed in epoch" in log.read_text()
     assert "[1/2] xception-smoke-a-s0, " in printed and f"[2/2] {BASELINE}, " in printed
 
 

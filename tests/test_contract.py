@@ -110,8 +110,8 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
     home = tmp_path_factory.mktemp("contract")
     (home / "datasets").symlink_to(smoke_home / "datasets")
     shutil.copytree(checkout / "data_manifest", home / "data_manifest")
-    with (home / "data_manifest" / "claims.yaml").open("a", encoding="utf-8") as file:
-        file.write(blocks["data_manifest/claims.yaml, at the end"])
+    with (home / "data_manifest" / "claims" / "claims.yaml").open("a", encoding="utf-8") as file:
+        file.write(blocks["data_manifest/claims/claims.yaml, at the end"])
     for name in ("papers", "notebooks/profiles"):
         (home / name).mkdir(parents=True)
     for name, code in blocks.items():

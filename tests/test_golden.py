@@ -190,21 +190,7 @@ def defined_gradients(network, weights, batch):
     return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
 
 
-def adam_step(network, weights, batch, state, step):
-    """Kingma and Ba, ICLR 2015, algorithm 1, with an L2 penalty; the published 2e-4 and 5e-4."""
-    updated = {}
-    for name, gradient in defined_gradients(network, weights, batch).items():
-        gradient = gradient + 5e-4 * weights[name]
-        m, v = state.get(name, (0.0, 0.0))
-        m = 0.9 * m + 0.1 * gradient
-        v = 0.999 * v + 0.001 * gradient**2
-        state[name] = m, v
-        direction = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
-        updated[name] = weights[name] - 2e-4 * direction
-    return updated
-
-
-def sam_step(network, weights, batch, state, step):
+def sam_step(network, weights, batch, state):
     """Foret et al., ICLR 2021, algorithm 1, ρ = .05, around SGD with momentum .9 and rate .001."""
     gradients = defined_gradients(network, weights, batch)
     norm = sum((gradient**2).sum() for gradient in gradients.values()).sqrt()
@@ -216,24 +202,19 @@ def sam_step(network, weights, batch, state, step):
     return updated
 
 
-@pytest.mark.parametrize(
-    ("paper", "defined_step"), [("xception", adam_step), ("self_blended_images", sam_step)]
-)
-def test_two_steps_are_those_of_the_definition(paper, defined_step):
-    settings = recipe(paper)
+def test_two_steps_of_self_blended_images_are_those_of_the_definition():
+    settings = recipe("self_blended_images")
     torch.manual_seed(0)
-    network = papers.module(paper).Network(settings).double().train()
+    network = papers.module("self_blended_images").Network(settings).double().train()
     defined = {name: value.detach().clone() for name, value in network.named_parameters()}
     state = {}
     (optimiser,), schedule = settings.optimisation(network, 10)
     for step in (1, 2):
         batch = batch_of(image=torch.tensor(normal(step, 4, 3, 96, 96)))
-        defined = defined_step(network, defined, batch, state, step)
+        defined = sam_step(network, defined, batch, state)
         network.losses(network(batch["image"]), batch)["total"].backward()
-        moved = network.moved()
-        if moved is not None:
-            with moved:
-                network.losses(network(batch["image"]), batch)["total"].backward()
+        with network.moved():
+            network.losses(network(batch["image"]), batch)["total"].backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
@@ -251,7 +232,7 @@ CASES = {
         "mean": (0.485, 0.456, 0.406),  # those of the paper, not of the small backbone
         "std": (0.229, 0.224, 0.225),
     },
-    "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
+    "self_blended_images": {},
 }
 
 

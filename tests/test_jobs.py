@@ -22,7 +22,7 @@ NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
 
 def trainings(name="mine"):
-    return [job for job in jobs.plan(name) if job.kind == "training"]
+    return jobs.plan(name).trainings
 
 
 # ---------------------------------------------------------------- parameters
@@ -112,17 +112,16 @@ def test_papermill_stops_with_the_sentence_as_its_last_line(own_home):
 
 
 @pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-photographs"])
-def test_a_profile_is_planned_in_an_order_in_which_it_can_run(name, tmp_path, monkeypatch):
+def test_a_plan_survives_its_file_and_papermill(name, tmp_path, monkeypatch):
     """No dataset has to be there."""
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    outputs = set()
-    for job in jobs.plan(name):
-        assert set(job.needs) <= outputs
-        outputs.add(job.output)
-        values = job.parameters.model_dump(mode="json")
-        passed = yaml.safe_load(yaml.safe_dump(values))  # as papermill gets them
-        checked = type(job.parameters).check(passed, job.name)
-        assert checked.model_dump(mode="json") == values
+    plan = jobs.plan(name)
+    files.write_json(tmp_path / "plan.json", plan.model_dump(mode="json"))
+    assert jobs.Plan.check(files.read_json(tmp_path / "plan.json"), "plan.json") == plan
+    for job in plan.notebooks:
+        passed = yaml.safe_load(yaml.safe_dump(job.parameters))  # as papermill gets them
+        checked = parameters.check(job.name, passed)
+        assert checked.model_dump(mode="json") == job.parameters
 
 
 def test_a_profile_trains_its_grid_and_its_ablations(own_home):
@@ -130,14 +129,14 @@ def test_a_profile_trains_its_grid_and_its_ablations(own_home):
     write_profile(own_home, {**GRID, "seeds": [1, 2]}, ablations={BASELINE: {"learning": variants}})
     planned = {job.name: job for job in trainings()}
     assert {name: job.roles for name, job in planned.items()} == {
-        "xception-smoke-a-s1": (jobs.MAIN, ("learning", "main")),
-        "xception-smoke-a-s2": (jobs.MAIN,),
-        "xception-smoke-a-learning-slow-s1": (("learning", "slow"),),
-        "xception-smoke-a-learning-slow-s2": (("learning", "slow"),),
-        "xception-smoke-a-learning-0-s1": (("learning", "0 %"),),
+        "xception-smoke-a-s1": [jobs.MAIN, ("learning", "main")],
+        "xception-smoke-a-s2": [jobs.MAIN],
+        "xception-smoke-a-learning-slow-s1": [("learning", "slow")],
+        "xception-smoke-a-learning-slow-s2": [("learning", "slow")],
+        "xception-smoke-a-learning-0-s1": [("learning", "0 %")],
     }
-    main = planned["xception-smoke-a-s1"].parameters.model_dump()
-    slow = planned["xception-smoke-a-learning-slow-s1"].parameters.model_dump()
+    main = planned["xception-smoke-a-s1"].parameters
+    slow = planned["xception-smoke-a-learning-slow-s1"].parameters
     assert {name for name in main if main[name] != slow[name]} == {"lr"}
     assert len({job.output for job in planned.values()}) == len(planned)
 
@@ -146,7 +145,7 @@ def test_the_name_of_a_training_set_may_have_the_seed(own_home):
     grid = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31], "within": ["bed"]}
     variants = {"slow": {"lr": 0.001, "seeds": [31]}, "all of 30": {"train_set": "bed-30"}}
     write_profile(own_home, grid, ablations={BASELINE: {"learning": variants}})
-    planned = {job.name: (job.arguments["train_set"], job.train_set) for job in trainings()}
+    planned = {job.name: (job.run.train_set, job.train_set) for job in trainings()}
     assert planned == {
         "xception-bed-30-s30": ("bed-30", "bed-{seed}"),
         "xception-bed-31-s31": ("bed-31", "bed-{seed}"),
@@ -161,35 +160,25 @@ def test_a_training_with_two_roles_is_tested_on_all_that_they_name(own_home):
     ablations = {BASELINE: {"more": {"tests": {"test_sets": ["smoke-a"]}}}}
     write_profile(own_home, ablations=ablations)
     (job,) = trainings()
-    assert job.parameters.test_sets == ["smoke-b", "smoke-a"] and len(job.roles) == 2
+    assert job.test_sets == ["smoke-b", "smoke-a"] and len(job.roles) == 2
 
 
-def test_notebooks_wait_for_the_trainings_and_the_last_one_for_all_others():
-    planned = {job.name: job for job in jobs.plan("smoke")}
-    score_files = {job.output for job in planned.values() if job.kind == "training"}
-    others = set()
-    for job in planned.values():
-        if job.kind == "training":
-            assert job.needs == ()
-        elif job.name != "11_report":
-            assert set(job.needs) == score_files
-            others.add(job.output)
-    assert set(planned["11_report"].needs) == score_files | others
-    first = planned["lae-smoke-a-s0"].parameters
-    assert planned["03_lae"].parameters == first  # so the notebook shows what the job trained
+def test_a_notebook_shows_what_the_first_job_of_its_paper_trained():
+    planned = {job.name: job for job in jobs.plan("smoke").jobs}
+    assert planned["03_lae"].parameters == planned["lae-smoke-a-s0"].parameters
 
 
 def test_the_main_detectors_are_trained_alone_or_with_some_ablations(own_home):
-    variants = {"slow": {"lr": 0.001}}
-    write_profile(
-        own_home, ablations={BASELINE: {"learning": variants, "more": {"2": {"epochs": 2}}}}
-    )
+    learning = {"main": {}, "slow": {"lr": 0.001}}
+    more = {"2": {"epochs": 2}}
+    write_profile(own_home, ablations={BASELINE: {"learning": learning, "more": more}})
 
     def roles(*chosen):
-        return [job.roles for job in jobs.plan("mine", *chosen) if job.kind == "training"]
+        return [job.roles for job in jobs.plan("mine", *chosen).trainings]
 
-    assert len(roles()) == 3 and roles([]) == [(jobs.MAIN,)]
-    assert roles(["learning"]) == [(jobs.MAIN,), (("learning", "slow"),)]
+    main = [jobs.MAIN, ("learning", "main")]  # all roles, whatever is chosen: they are in its file
+    assert len(roles()) == 3 and roles([]) == [main]
+    assert roles(["learning"]) == [main, [("learning", "slow")]]
     with pytest.raises(DfnbError, match="no ablation 'slow'; known are learning, more"):
         roles(["slow"])
 
@@ -199,7 +188,7 @@ def test_what_is_not_prepared_is_left_out(own_home):
     grid = {**GRID, "test_sets": ["dfdc", "smoke-b"]}
     write_profile(own_home, grid, ablations=ablations)
     (job,) = trainings()
-    assert job.parameters.test_sets == ["smoke-b"] and job.roles == (jobs.MAIN,)
+    assert job.test_sets == ["smoke-b"] and job.roles == [jobs.MAIN]
     assert jobs.missing_datasets("mine") == ["dfdc"]
 
 
@@ -269,7 +258,7 @@ def done(smoke_home, tmp_path_factory):
     write_profile(home, grid, {BASELINE: {**SETTINGS, "seen_methods": ["mouth"]}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
-        jobs.train_job("mine", "xception-smoke-a-s0")
+        jobs.train_and_score(trainings()[0])
     return home
 
 
@@ -288,12 +277,37 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert (report.folder / "profile.yaml").read_bytes() == profile
 
 
+def test_an_unreadable_crop_fails_a_training_instead_of_losing_its_maps(
+    done, own_home, monkeypatch
+):
+    for name in ("notebooks", "runs"):
+        shutil.copytree(done / name, own_home / name)
+    (job,) = trainings()
+
+    def unreadable(*_):
+        raise DfnbError("a crop is damaged")
+
+    monkeypatch.setattr(jobs.measures, "as_batch", unreadable)
+    with pytest.raises(DfnbError, match="a crop is damaged"):
+        jobs.train_and_score(job)
+    assert not job.done
+
+
+def test_a_network_without_a_feature_map_has_no_grad_cam(done, own_home, monkeypatch, capsys):
+    for name in ("notebooks", "runs"):
+        shutil.copytree(done / name, own_home / name)
+    (job,) = trainings()
+    monkeypatch.setattr(jobs.measures.maps, "as_feature_map", lambda *_, **__: None)
+    jobs.train_and_score(job)
+    assert job.done and "Grad-CAM is left out: this part of the network" in capsys.readouterr().out
+
+
 def test_a_report_is_gone_on_with_on_another_machine(done, own_home):
     """From its files alone: nothing is trained again, and the first seed's network is there."""
     for name in ("reports", "notebooks"):
         shutil.copytree(done / name, own_home / name)
     (job,) = trainings()
-    run = jobs.trained(job.parameters)
+    run = jobs.trained(parameters.check(BASELINE, job.parameters))
     assert job.done and not (own_home / "runs").exists()
     assert run.network().state_dict().keys()
     jobs.ensure_trained("mine")
@@ -309,7 +323,7 @@ def test_a_notebook_trains_what_is_missing_and_a_training_of_its_own_is_in_no_ta
     jobs.ensure_trained("mine")
     assert job.done
     assert (own_home / "runs" / job.run_id / "record.json").stat().st_mtime_ns == before
-    other = jobs.trained(job.parameters.model_copy(update={"seed": 7}))
+    other = jobs.trained(parameters.check(BASELINE, {**job.parameters, "seed": 7}))
     assert other.id != job.run_id and Run.open(other.id).seed == 7
     (detector,) = store.Report("mine").detectors()
     assert [run.seed for run in detector.runs] == [0]

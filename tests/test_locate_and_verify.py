@@ -25,42 +25,6 @@ def seeded():
 # ---------------------------------------------------------------- parts
 
 
-def mpff_by_its_equation(mpff, maps):
-    """Every map projected as a whole, its border repeated, x5 tiled to its size."""
-    height, width = maps[5].shape[-2:]
-    patch = mpff.project[5](maps[5])
-    fused = []
-    for x, project, k in zip(maps[:5], mpff.project, mpff.sides):
-        x = project(x)
-        down, right = height * k - x.shape[2], width * k - x.shape[3]
-        borders = (right // 2, right - right // 2, down // 2, down - down // 2)
-        x = F.pad(x, borders, mode="replicate")
-        tiled = F.interpolate(patch, size=x.shape[-2:], mode="nearest")
-        t = torch.tanh(x * tiled).sum(1, keepdim=True)
-        fused.append(F.pixel_unshuffle(t, k))
-    return torch.cat([*fused, maps[5]], 1)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_mpff_is_its_equation_with_gradients_and_running_statistics(training):
-    """Odd sizes, so that borders are repeated; the statistics move once."""
-    sizes = ((29, 43), (15, 22), (8, 11), (4, 6), (4, 6), (4, 6))
-    channels = [3, 4, 5, 6, 6, 6]
-    results = []
-    for forward in (lv.MPFF.forward, mpff_by_its_equation):
-        torch.manual_seed(0)
-        mpff = lv.MPFF(channels, [2, 4, 8, 16, 16, 16], 8).double().train(training)
-        maps = []
-        for count, size in zip(channels, sizes):
-            x = torch.randn(2, count, *size, dtype=torch.float64)
-            maps.append(x.requires_grad_())
-        fused = forward(mpff, maps)
-        (fused * torch.randn_like(fused)).sum().backward()
-        gradients = [x.grad for x in [*maps, *mpff.parameters()]]
-        results.append([fused, *gradients, *mpff.buffers()])
-    torch.testing.assert_close(*results)
-
-
 def test_cmce_updates_the_second_stream_from_the_first_as_named():
     x = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
     y = torch.tensor([4.0, 3.0]).view(1, 2, 1, 1)
@@ -190,12 +154,11 @@ def unmasked():
 
 
 @pytest.mark.parametrize(
-    "missing",
-    [{"landmarks": torch.full((4, 5, 2), torch.nan)}, {"label": torch.ones(4).long()}],
-    ids=["landmarks", "real images"],
+    ("name", "value"),
+    [("landmarks", torch.full((4, 5, 2), torch.nan)), ("label", torch.ones(4).long())],
 )
-def test_sspsl_without_an_anchor_ignores_the_fakes(missing):
-    network, batch = sspsl(), {**unmasked(), **missing}
+def test_sspsl_without_an_anchor_ignores_the_fakes(name, value):
+    network, batch = sspsl(), {**unmasked(), name: value}
     outputs = network(batch["image"])
     labels = network.pseudo(outputs, batch)
     fake = batch["label"] == 1

@@ -16,23 +16,12 @@ from dfnb.data.videos import read_csv, write_csv
 from dfnb.files import dataset_names, find, read_json, write_json
 from dfnb.settings import DfnbError
 
-FF_METHODS = set(trees.FOUR)
-MASKED = {  # the methods of each dataset whose fakes have masks
-    "faceforensics-c23": FF_METHODS,
-    "faceforensics-raw": FF_METHODS,
-    "faceforensics-c40": FF_METHODS,
-    "lae-face": {"Face2Face", "FaceSwap"},
-    "dfd": {"DeepFakeDetection"},
-    "lae-inpainting": {"seen", "unseen"},
-    "lae-attribute": {"seen", "unseen"},
-    "face-crops": {"seen", "unseen"},
-    "celeb-df-v1": {"Celeb-synthesis"},
-    "celeb-df-v2": {"Celeb-synthesis"},
-    "deeperforensics": {"DF-VAE"},
-    "uadfv": {"FakeApp"},
-}
-# Fakes name the video that they were made from.
-WITH_ORIGINALS = {*MASKED} - {"dfd", "lae-inpainting", "lae-attribute", "face-crops"}
+# The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
+# no fake names the video that it was made from; in the others every one does.
+SORTED = {"lae-inpainting", "lae-attribute", "face-crops"}
+LINKED = {"faceforensics-c23", "faceforensics-c40", "faceforensics-raw", "lae-face"}
+LINKED |= {"celeb-df-v1", "celeb-df-v2", "deeperforensics", "uadfv"}
+MASKED = {"dfd", *SORTED, *LINKED}
 
 
 @pytest.fixture
@@ -109,9 +98,7 @@ def test_the_shipped_splits_are_the_published_ones(home):
         labels = pd.Series({name: row["label"] for name, row in rows.items()})
         assert labels.value_counts().to_dict() == counts
         assert all((labels == "1") == labels.index.str.startswith("Celeb-synthesis"))
-    text = (find("data_manifest") / "faceforensics-c23.yaml").read_text(encoding="utf-8")
     (home / "data_manifest/splits").mkdir(parents=True)
-    (home / "data_manifest/faceforensics-c23.yaml").write_text(text, encoding="utf-8")
     (home / "data_manifest/splits/faceforensics_pairs.csv").write_text("a,b,split\n0,3,train\n")
     with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv is missing or was changed"):
         published.read_list(pairs, {})
@@ -124,14 +111,6 @@ def test_a_mistake_in_a_manifest_is_named(home):
         published.load("own")
 
 
-def test_the_threshold_of_masks_is_that_of_the_method_at_any_compression(root):
-    for compression in ("c23", "c40", "raw"):
-        trees.faceforensics(root / compression, compression)
-        videos, _ = scan(f"faceforensics-{compression}", root / compression)
-        thresholds = {video.method: video.mask_threshold for video in videos if video.mask}
-        assert thresholds == {**dict.fromkeys(trees.FOUR, 127), "NeuralTextures": 15}
-
-
 # ---------------------------------------------------------------- the official layouts
 
 
@@ -139,18 +118,20 @@ def test_the_threshold_of_masks_is_that_of_the_method_at_any_compression(root):
 def test_each_layout_is_read_and_prepared(root, name):
     expected = trees.TREES[name](root)
     videos, problems = scan(name, root)
-    rows = {video.name: (video.label, video.method, video.split, video.cluster) for video in videos}
+    rows = {video.name: (video.method, video.split, video.cluster) for video in videos}
     assert rows == expected
     assert all("missing" in problem or "fewer than" in problem for problem in problems)
     record, table = prepared(videos)
     assert record["quarantine"] == []
-    assert {*table["video"]} == {*expected} and (
-        table["label"] == (table["method"] != "real")
-    ).all()
-    assert {*masked(table)["method"]} == MASKED.get(name, set())
+    assert {*table["video"]} == {*expected}
+    assert (table["label"] == (table["method"] != "real")).all()
     fakes = table[table["label"] == 1].astype({"identity": str})
+    assert {*masked(table)["method"]} == ({*fakes["method"]} if name in MASKED else set())
+    assert len(masked(table)) == (len(fakes) if name in MASKED else 0)
+    for video in videos:  # NeuralTextures at any compression
+        assert video.mask_threshold == (15 if video.method == "NeuralTextures" else 127)
     named = fakes[fakes["original"] != ""]
-    assert len(named) == (len(fakes) if name in WITH_ORIGINALS else 0)
+    assert len(named) == (len(fakes) if name in LINKED else 0)
     people = table[table["label"] == 0].drop_duplicates("video").set_index("video")["identity"]
     assert named["original"].astype(str).map(people).tolist() == named["identity"].tolist()
     for row in masked(table).itertuples():
@@ -204,20 +185,6 @@ def test_crops_of_ones_own_are_images_or_folders_of_frames(root):
     assert table[table["video"] == "test/real/phone"]["frame"].tolist() == [0]
 
 
-def test_the_fakes_of_deeperforensics_have_linked_originals(root):
-    trees.deeperforensics(root)
-    videos, problems = scan("deeperforensics", root)
-    assert len(videos) == 6 and problems == []
-    assert all(video.original for video in videos if video.label)
-
-
-def test_the_overview_says_how_to_get_the_datasets():
-    table = published.overview()
-    assert sorted(table.index) == sorted(dataset_names("real"))
-    assert "docs.google.com/forms" in table.loc["faceforensics-c23", "access"]
-    assert table.loc["faceforensics-c40", "space"].startswith("about 2 GB")
-
-
 # ---------------------------------------------------------------- trees that are broken
 
 
@@ -228,7 +195,7 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
     for folder in ("NeuralTextures/c23/videos", "Face2Face/masks/videos"):
         for path in (fakes / folder).iterdir():
             path.unlink()
-    trees.real(root / "original_sequences/youtube/c23/videos/1234.mp4", 0)
+    trees.clip(root / "original_sequences/youtube/c23/videos/1234.mp4", 0)
     videos, problems = scan("faceforensics-c23", root)
     text = "\n".join(problems)
     listed = "splits/faceforensics_pairs.csv"
@@ -296,7 +263,7 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     trees.uadfv(root)
     images, _ = trees.faces(5)
     write(root / "real/0048.mp4", np.concatenate([images, images]))  # longer than its fake
-    trees.fake(root / "fake/0048_fake.mp4", 5)
+    trees.clip(root / "fake/0048_fake.mp4", 5, forged=True)
     record, table = prepared(scan("uadfv", root)[0], size=trees.SIZE)
     assert {*masked(table)["video"]} == {"FakeApp/0047_fake"} and record["quarantine"] == []
     assert agreement(masked(table).iloc[0], 4) > 0.8
@@ -304,8 +271,8 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
 
 def test_originals_and_masks_beside_a_sorted_folder(root, home):
     for number, name in enumerate(("a", "short", "small")):
-        trees.fake(root / f"fake/swap/{name}.mp4", number)
-    trees.real(root / "original/swap/a.mp4", 0)
+        trees.clip(root / f"fake/swap/{name}.mp4", number, forged=True)
+    trees.clip(root / "original/swap/a.mp4", 0)
     masks = np.zeros((trees.FRAMES, trees.SIZE, trees.SIZE, 3), np.uint8)
     write(root / "mask/swap/short.mp4", masks[:-2])
     write(root / "mask/swap/small.mp4", masks[:, :64, :64])

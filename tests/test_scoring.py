@@ -1,6 +1,7 @@
 """Scores: those of the network for each frame, in any order; unsound ones are refused."""
 
 import numpy as np
+import planted
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -70,9 +71,10 @@ def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
-    assert set(clean.attrs) == set(store.TEST_SET_METADATA)
-    assert clean.attrs["crop"] == "uncut, 96 pixels"
-    assert clean.attrs["fingerprint"] == identity(dataset_record("smoke-a"))
+    metadata = test_sets.metadata(test_sets.load("smoke-a"))
+    assert set(metadata) == set(store.TEST_SET_METADATA)
+    assert metadata["crop"] == "uncut, 96 pixels"
+    assert metadata["fingerprint"] == identity(dataset_record("smoke-a"))
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)
@@ -92,9 +94,8 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled)
     if spoiled == "NaN":
         weights[name] = tensor * float("nan")
     save_file(weights, file)
-    values = {"paper": "locate_and_verify", "settings": SETTINGS.model_dump(mode="json")}
-    record = {"parameters": values, "weights_sha256": files.sha256(file), "frozen": []}
-    run = Run("x", record)
+    record = planted.record("locate_and_verify", settings=SETTINGS.model_dump(mode="json"))
+    run = Run("x", record.model_copy(update={"weights_sha256": files.sha256(file)}))
     with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
         run.network()
     sentence = str(error.value)

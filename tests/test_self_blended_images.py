@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.cbook import get_sample_data
+from networks import recipe
 from PIL import Image
-from torch import nn
 
 from dfnb import train
 from dfnb.data.frames import load_frames, rounded, select
@@ -195,31 +195,10 @@ def test_the_loader_gets_pairs_of_real_frames_alone(home, split):
     assert is_far.any() and torch.equal(target[:, is_far], blend[:, is_far])
 
 
-def test_the_weights_move_up_their_gradient_and_back():
-    network = nn.Linear(3, 1, bias=False)
-    weight = network.weight.detach().clone()
-    (network.weight**2 / 2).sum().backward()  # the gradient is w
-    with sbi.climbed(network, 0.05):
-        assert network.weight.grad is None
-        moved = network.weight.detach() - weight
-        assert moved.norm().item() == pytest.approx(0.05, rel=1e-5)
-        (network.weight**2 / 2).sum().backward()
-    assert torch.equal(network.weight, weight)
-    torch.testing.assert_close(network.weight.grad, weight * (1 + 0.05 / weight.norm()))
-
-
 def test_a_training_with_sharpness_ends_a_little_elsewhere(home):
     weights = []
     for sharpness in (0.0, 0.05):
-        settings = sbi.Settings(
-            backbone="dfnb_plain7",
-            image_size=96,
-            epochs=1,
-            images_per_epoch=64,
-            dropout=0.0,
-            drop_path=0.0,
-            sharpness=sharpness,
-        )
+        settings = recipe("self_blended_images", images_per_epoch=64, epochs=1, sharpness=sharpness)
         run = train.train("self_blended_images", "smoke-a", settings)
         weights.append(run.network().backbone.fc.weight)
     assert 0 < (weights[0] - weights[1]).abs().max() < 0.01 * weights[0].abs().max()

@@ -15,7 +15,7 @@ import toy
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
-from dfnb import jobs, papers, scoring, store, tables, train, trainer
+from dfnb import jobs, papers, runs, scoring, store, tables, train, trainer
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, read_json, run_folder, sha256
@@ -56,8 +56,12 @@ def settings(paper="xception", **changes):
     return papers.module(paper).Settings(**{**SMALL, **OF_PAPER[paper], **changes})
 
 
+def parameters(paper="xception", changes=None, train_set="smoke-a", **options):
+    return train.run_parameters(paper, train_set, settings(paper, **(changes or {})), **options)
+
+
 def trained(paper="xception", seed=0, changes=None, **options):
-    return train.train(paper, "smoke-a", settings(paper, **(changes or {})), seed, **options)
+    return train.train(parameters(paper, changes, seed=seed, **options))
 
 
 @pytest.fixture
@@ -83,19 +87,23 @@ def plain(smoke_home):
         return trained(seed=20)
 
 
+@pytest.fixture
+def last_chosen(monkeypatch):
+    """The weights that a training keeps are those after its last step."""
+    for paper in OF_PAPER:
+        monkeypatch.setattr(papers.module(paper).Settings, "chosen", "last")
+
+
 def outcome(run):
-    """Weights after the last step, chosen weights, and the log."""
-    last = torch.load(run.folder / "last.ckpt", weights_only=True)["parts"][0]
-    chosen = load_file(run.folder / "best.safetensors")
-    return last, chosen, run.log
+    """The kept weights, and the log."""
+    return load_file(run.folder / "best.safetensors"), run.log
 
 
 def assert_same(one, two):
-    for a, b in zip(one[:2], two[:2]):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert torch.equal(a[name], b[name])
-    pd.testing.assert_frame_equal(one[2], two[2], check_exact=True)
+    assert one[0].keys() == two[0].keys()
+    for name, weights in one[0].items():
+        assert torch.equal(weights, two[0][name])
+    pd.testing.assert_frame_equal(one[1], two[1], check_exact=True)
 
 
 def before_loss(patch, network, step, action):
@@ -130,7 +138,7 @@ def killed(step, arguments):
     ids=["mixup", "restarts"],
 )
 def test_killed_at_any_step_a_training_ends_in_the_same_weights(
-    new_home, monkeypatch, capsys, arguments
+    new_home, last_chosen, monkeypatch, capsys, arguments
 ):
     """Killed in step 3, broken off in steps 5 and 8, then left alone; a checkpoint every step."""
     straight = outcome(trained(**arguments))
@@ -149,6 +157,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     printed = capsys.readouterr().out
     assert "resumed in epoch 2, step 3" in printed and "epoch 2, step 4 of 4" in printed
     assert_same(straight, outcome(resumed))
+    assert not (resumed.folder / "last.ckpt").exists()  # the record is there
 
 
 def test_a_released_schedule_begins_anew_in_every_epoch(new_home):
@@ -190,7 +199,7 @@ def test_threads_change_no_weights_and_stay_as_they_were(new_home, plain):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    assert run.record["weights_sha256"] == plain.record["weights_sha256"]
+    assert run.record.weights_sha256 == plain.record.weights_sha256
 
 
 def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
@@ -218,9 +227,7 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
 
 
 def run_id(changes=None, **options):
-    return train.run_id(
-        train.run_parameters("xception", "smoke-a", settings(**(changes or {})), **options)
-    )
+    return train.run_id(parameters("xception", changes, **options))
 
 
 def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
@@ -231,12 +238,15 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
         run_id({"pretrained": True}),
         run_id(seen_methods=["resynthesis"]),
         run_id(frames_per_video=2),
-        train.run_id(train.run_parameters("xception", "smoke-b", settings())),
+        run_id(train_set="smoke-b"),
     }
-    assert len(ids) == 7
+    assert len(ids) == 7 and run_id(seen_methods=["b", "a"]) == run_id(seen_methods=["a", "b"])
     assert run_id({"step_epochs": settings().step_epochs}) in ids  # a published value
+    planned = parameters()
     monkeypatch.setattr(train.papers, "source_digest", lambda paper: "other code")
     assert run_id() not in ids
+    with pytest.raises(DfnbError, match="the code of xception has changed since"):
+        train.train(planned)
 
 
 def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
@@ -251,7 +261,7 @@ def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
     table = frames.load_frames("smoke-a")
     for split in ("train", "val"):
         one_class = table[(table["split"] != split) | (table["label"] == 1)]
-        monkeypatch.setattr(train, "load_frames", {"smoke-a": one_class}.get)
+        monkeypatch.setattr(runs, "load_frames", {"smoke-a": one_class}.get)
         with pytest.raises(DfnbError, match=f"split '{split}' has 0 clusters of real frames"):
             trained()
     assert not list(run_folder("").glob("*/last.ckpt"))
@@ -316,7 +326,7 @@ def test_a_training_on_pairs_shows_each_fake_beside_its_original(new_home, monke
         assert batch["label"].tolist() == [1, 0] * 8
         points = batch["landmarks"]
         assert torch.equal(points[::2], points[1::2])  # the same frame of the same film
-    assert trained(changes=changes).record["unpaired"] == 0
+    assert trained(changes=changes).record.unpaired == 0
 
 
 @pytest.fixture
@@ -337,14 +347,14 @@ def pairing(monkeypatch):
 
 def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, monkeypatch):
     table = frames.load_frames("smoke-a")
-    monkeypatch.setattr(train, "load_frames", lambda name: table[table["label"] == 0])
+    monkeypatch.setattr(runs, "load_frames", lambda name: table[table["label"] == 0])
     run = trained(changes={"epochs": 1})
-    assert "the paper's own samples of the validation split" in run.record["rule"]
+    assert "the paper's own samples of the validation split" in run.record.rule
     validation = table[(table["split"] == "val") & (table["label"] == 0)]
     scores = scoring.predict(run.network(), validation, run.settings, seed=0)
     assert scores["label"].tolist() == [0, 1] * len(validation)
     assert scores["frame"].tolist() == validation["frame"].repeat(2).tolist()
-    threshold = run.record["validation_threshold"]["threshold"]
+    threshold = run.record.validation_threshold.threshold
     np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
     with pytest.raises(DfnbError, match="unequal shares; it must be a multiple of 4"):
         trained(changes={"batch_size": 6}, devices=2)
@@ -365,39 +375,39 @@ def test_a_class_that_a_paper_leaves_out_and_does_not_make_is_missed(
 
 def test_the_record_says_what_a_report_needs(home, plain):
     record = plain.record
-    assert record["images_seen"] == 2 * 64 and record["n"] == {"train": 64, "val": 32}
-    assert record["detector"]["title"] == xception.PAPER.title
-    assert record["detector"]["defaults"]["lr"] == xception.Settings().lr
-    assert record["environment"]["threads"] == 1 and record["weights_from"] == "random weights"
+    assert record.images_seen == 2 * 64 and record.n == {"train": 64, "val": 32}
+    assert record.detector.title == xception.PAPER.title
+    assert record.detector.defaults["lr"] == xception.Settings().lr
+    assert record.environment["threads"] == 1 and record.weights_from == "random weights"
     assert plain.settings == settings()
-    assert read_json(plain.folder / "config.json") == plain.parameters
+    assert read_json(plain.folder / "config.json") == plain.parameters.model_dump()
     validation = frames.select(frames.load_frames("smoke-a"), "val")
     scores = scoring.predict(plain.network(), validation, plain.settings)
     real = scores[scores["label"] == 0]
-    threshold = record["validation_threshold"]
-    assert threshold["threshold_clusters"] == real["cluster"].nunique() > 1
-    above = [(real["score"] > threshold["threshold"] + shift).mean() for shift in (1e-6, -1e-6)]
+    threshold = record.validation_threshold
+    assert threshold.threshold_clusters == real["cluster"].nunique() > 1
+    above = [(real["score"] > threshold.threshold + shift).mean() for shift in (1e-6, -1e-6)]
     assert above[0] <= 0.05 < above[1]
 
 
 def test_the_chosen_epoch_is_the_best_on_validation_or_the_last(home, plain, monkeypatch):
     best = plain.log.loc[plain.log["validation_auc"].idxmax(), "epoch"]
-    assert plain.record["chosen"]["epoch"] == best
+    assert plain.record.chosen.epoch == best
     monkeypatch.setattr(xception.Settings, "chosen", "last")
     run = trained(seed=15)
-    assert run.record["chosen"]["epoch"] == 2 and run.record["rule"] == "the last epoch"
+    assert run.record.chosen.epoch == 2 and run.record.rule == "the last epoch"
 
 
 def test_a_phase_before_is_trained_once_and_started_from(new_home):
     run = trained("lae", changes={"epochs": 1}, frames_per_video=1)
-    first = Run.open(run.record["start"])
-    assert first.settings == run.settings.before() and first.record["start"] is None
-    assert run.record["images_seen"] == first.record["images_seen"] + 32
-    assert first.record["n"] == run.record["n"] == {"train": 32, "val": 16}
+    first = Run.open(run.record.start)
+    assert first.settings == run.settings.before() and first.record.start is None
+    assert run.record.images_seen == first.record.images_seen + 32
+    assert first.record.n == run.record.n == {"train": 32, "val": 16}
     assert "loss_adversary" in run.log
     written = (first.folder / "record.json").stat().st_mtime_ns
     other = trained("lae", changes={"epochs": 1, "attention_weight": 2.0}, frames_per_video=1)
-    assert other.record["start"] == first.id and other.id != run.id
+    assert other.record.start == first.id and other.id != run.id
     assert (first.folder / "record.json").stat().st_mtime_ns == written
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
@@ -419,7 +429,7 @@ def test_frozen_weights_of_the_start_are_not_stored(new_home, monkeypatch):
     stored = load_file(run.folder / "best.safetensors")
     buffers = {name for name, _ in run.network().named_buffers()}
     expected = {"backbone.fc.weight", "backbone.fc.bias", "random", *buffers}
-    assert set(stored) == expected == set(outcome(run)[0])
+    assert set(stored) == expected
     first = run.network().state_dict()["backbone.features.0.conv.weight"]
     start = backbones.create("dfnb_plain7", True).state_dict()["features.0.conv.weight"]
     assert torch.equal(first, start)
@@ -458,7 +468,7 @@ def test_a_collapsed_run_is_told_by_its_validation(new_home, monkeypatch):
     for auc, seed in ((0.59, 1), (0.61, 2)):
         monkeypatch.setattr("sklearn.metrics.roc_auc_score", lambda *_, auc=auc: auc)
         run = trained(seed=seed, changes={"images_per_epoch": 16})
-        assert run.collapsed == (auc < 0.6)
+        assert run.record.collapsed == (auc < 0.6)
 
 
 # ---------------------------------------------------------------- released weights
@@ -501,7 +511,8 @@ def released(own_home):
 def test_released_weights_are_scored_and_not_trained(released):
     network, weights, file = released
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
-    run = jobs.train_job("mine", "exposing_the_deception-smoke-a-baselines-exposing-released-s0")
+    (job,) = [job for job in jobs.plan("mine").trainings if job.roles != [jobs.MAIN]]
+    run = jobs.train_and_score(job)
     (detector,) = store.Report("mine").detectors()
     assert tables.Report("mine").table("cross_dataset").index.tolist() == ["Exposing, released"]
     (stored,) = store.Report("mine").read(detector, store.Condition("smoke-b"))
@@ -509,16 +520,14 @@ def test_released_weights_are_scored_and_not_trained(released):
     expected = scoring.predict(network, test_frames, run.settings)["log_odds"]
     np.testing.assert_allclose(stored["log_odds"], expected, atol=0.011)  # stored in steps of .02
     record = run.record
-    assert record["parameters"]["settings"]["released"] == "weights/etd.pth"
-    assert record["parameters"]["start_weights"] == sha256(file)
-    assert record["images_seen"] == 0 and record["weights_from"] == "the authors' weights"
-    assert "authors' choice" in record["rule"]
-    assert 0 < record["validation_threshold"]["threshold"] < 1
+    assert record.parameters.settings["released"] == "weights/etd.pth"
+    assert record.parameters.start_weights == sha256(file)
+    assert record.images_seen == 0 and record.weights_from == "the authors' weights"
+    assert "authors' choice" in record.rule and 0 < record.validation_threshold.threshold < 1
 
 
 def test_released_weights_that_do_not_fit_are_refused(released):
     _, weights, file = released
-    name = "exposing_the_deception-smoke-a-baselines-exposing-released-s0"
     with pytest.raises(DfnbError, match=r"etd\.pth.* correct the parameter released"):
         jobs.plan("mine")
     for change, sentence in [
@@ -529,10 +538,10 @@ def test_released_weights_that_do_not_fit_are_refused(released):
         changed = {**weights, **change}
         torch.save({name: value for name, value in changed.items() if value is not None}, file)
         with pytest.raises(DfnbError, match=rf"etd\.pth is not valid.*{sentence}"):
-            jobs.train_job("mine", name)
+            jobs.train_and_score(jobs.plan("mine").trainings[-1])
     file.write_bytes(b"PK and no more")
     with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
-        jobs.train_job("mine", name)
+        jobs.train_and_score(jobs.plan("mine").trainings[-1])
     with pytest.raises(DfnbError, match=r"xception\.yaml.*leave the parameter released out"):
         run_id({"released": str(file)})
 
@@ -567,7 +576,7 @@ def test_two_processes_reach_the_weights_of_one_without_batch_norm(new_home, two
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
-    new_home, two_processes, monkeypatch
+    new_home, last_chosen, two_processes, monkeypatch
 ):
     straight = outcome(trained(devices=2))
     new_home("second")

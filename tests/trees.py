@@ -39,15 +39,19 @@ def faces(number, forged=False):
     return images, masks > 0
 
 
-def real(path, number):
-    return write(path, faces(number)[0])
-
-
-def fake(path, number, mask=None):
-    images, masks = faces(number, forged=True)
+def clip(path, number, forged=False, mask=None):
+    """Write a video of a drawn face, and where ``mask`` is a path, the video of its masks."""
+    images, masks = faces(number, forged)
     if mask:
         write(mask, np.repeat(masks[..., None] * np.uint8(255), 3, axis=3))
     return write(path, images)
+
+
+def clips(root, videos):
+    """Write the clips of a tree whose files are named as its videos."""
+    for name, (method, _, cluster) in videos.items():
+        clip(root / f"{name}.mp4", int(cluster == "id1"), method != "real")
+    return videos
 
 
 def image(path, pixels):
@@ -56,32 +60,32 @@ def image(path, pixels):
     return path
 
 
-# Each writes a tree and returns the videos in it: {name: (label, method, split, cluster)}.
+# Each writes a tree and returns the videos in it: {name: (method, split, cluster)}.
 
 
 def faceforensics(root, compression="c23", methods=FOUR):
     videos = {}
     for a, b, split in (("071", "054", "train"), ("720", "672", "val"), ("953", "974", "test")):
         for one, other in ((a, b), (b, a)):
-            real(root / f"original_sequences/youtube/{compression}/videos/{one}.mp4", int(one))
-            videos[f"real/{one}"] = 0, "real", split, f"{a}_{b}"
+            clip(root / f"original_sequences/youtube/{compression}/videos/{one}.mp4", int(one))
+            videos[f"real/{one}"] = "real", split, f"{a}_{b}"
             for method in methods:
                 below = root / "manipulated_sequences" / method
                 name = f"{one}_{other}.mp4"
                 mask = None if method == "FaceShifter" else below / "masks/videos" / name
-                fake(below / compression / "videos" / name, int(one), mask)
-                videos[f"{method}/{one}_{other}"] = 1, method, split, f"{a}_{b}"
+                clip(below / compression / "videos" / name, int(one), True, mask)
+                videos[f"{method}/{one}_{other}"] = method, split, f"{a}_{b}"
     return videos
 
 
 def dfd(root):
     below = root / "manipulated_sequences/DeepFakeDetection"
     name = "01_02__exit_phone_room__YVGY8LOK"
-    real(root / "original_sequences/actors/c23/videos/01__exit_phone_room.mp4", 1)
-    fake(below / f"c23/videos/{name}.mp4", 1, below / f"masks/videos/{name}.mp4")
+    clip(root / "original_sequences/actors/c23/videos/01__exit_phone_room.mp4", 1)
+    clip(below / f"c23/videos/{name}.mp4", 1, True, below / f"masks/videos/{name}.mp4")
     return {
-        "real/01__exit_phone_room": (0, "real", "test", "01"),
-        f"DeepFakeDetection/{name}": (1, "DeepFakeDetection", "test", "01"),
+        "real/01__exit_phone_room": ("real", "test", "01"),
+        f"DeepFakeDetection/{name}": ("DeepFakeDetection", "test", "01"),
     }
 
 
@@ -89,46 +93,45 @@ def celeb_df(root, version=2):
     new = "test" if version == 2 else "train"
     held_out = "val" if version == 2 else "train"  # our validation split of v2
     videos = {
-        "Celeb-real/id0_0001": (0, "real", new, "id0"),
-        "Celeb-real/id1_0007": (0, "real", "test", "id1"),
-        "YouTube-real/00170": (0, "real", "test", "YouTube-real/00170"),
-        "Celeb-synthesis/id0_id1_0001": (1, "Celeb-synthesis", new, "id0"),
-        "Celeb-synthesis/id1_id0_0007": (1, "Celeb-synthesis", "test", "id1"),
-        "Celeb-real/id19_0003": (0, "real", held_out, "id19"),
-        "Celeb-synthesis/id19_id0_0003": (1, "Celeb-synthesis", held_out, "id19"),
-        "YouTube-real/00009": (0, "real", held_out, "YouTube-real/00009"),
+        "Celeb-real/id0_0001": ("real", new, "id0"),
+        "Celeb-real/id1_0007": ("real", "test", "id1"),
+        "YouTube-real/00170": ("real", "test", "YouTube-real/00170"),
+        "Celeb-synthesis/id0_id1_0001": ("Celeb-synthesis", new, "id0"),
+        "Celeb-synthesis/id1_id0_0007": ("Celeb-synthesis", "test", "id1"),
+        "Celeb-real/id19_0003": ("real", held_out, "id19"),
+        "Celeb-synthesis/id19_id0_0003": ("Celeb-synthesis", held_out, "id19"),
+        "YouTube-real/00009": ("real", held_out, "YouTube-real/00009"),
     }
-    for name, (label, _, _, cluster) in videos.items():
-        (fake if label else real)(root / f"{name}.mp4", int(cluster == "id1"))
-    return videos
+    return clips(root, videos)
 
 
 def dfdc_p(root):
     videos = {
-        "original_videos/643049/643049_A_001": (0, "real", "train", "643049"),
-        "original_videos/1260311/1260311_C_002": (0, "real", "test", "1260311"),
-        "method_A/643049/643049_A/1260311_643049_A_001": (1, "method_A", "train", "643049"),
-        "method_B/1260311/1260311_C/1255229_1260311_C_001": (1, "method_B", "test", "1260311"),
+        "original_videos/643049/643049_A_001": ("real", "train", "643049"),
+        "original_videos/1260311/1260311_C_002": ("real", "test", "1260311"),
+        "method_A/643049/643049_A/1260311_643049_A_001": ("method_A", "train", "643049"),
+        "method_B/1260311/1260311_C/1255229_1260311_C_001": ("method_B", "test", "1260311"),
     }
     about = {}
-    for name, (label, _, split, _) in videos.items():
-        (fake if label else real)(root / f"{name}.mp4", label)
-        about[f"{name}.mp4"] = {"label": ("real", "fake")[label], "set": split, "augmentations": []}
+    for name, (method, split, _) in videos.items():
+        label = "real" if method == "real" else "fake"
+        about[f"{name}.mp4"] = {"label": label, "set": split, "augmentations": []}
+    clips(root, videos)
     (root / "dataset.json").write_text(json.dumps(about))
     return videos
 
 
 def dfdc(root):
-    real(root / "test/aalscayrfi.mp4", 0)
-    fake(root / "test/aayrffkzxn.mp4", 1)
+    clip(root / "test/aalscayrfi.mp4", 0)
+    clip(root / "test/aayrffkzxn.mp4", 1, forged=True)
     (root / "test/labels.csv").write_text("filename,label\naalscayrfi.mp4,0\naayrffkzxn.mp4,1\n")
-    real(root / "dfdc_train_part_0/owxbbpjpch.mp4", 2)
+    clip(root / "dfdc_train_part_0/owxbbpjpch.mp4", 2)
     about = {"owxbbpjpch.mp4": {"label": "REAL", "split": "train"}}
     (root / "dfdc_train_part_0/metadata.json").write_text(json.dumps(about))
     return {
-        "test/aalscayrfi": (0, "real", "test", "test/aalscayrfi"),
-        "test/aayrffkzxn": (1, "DFDC", "test", "test/aayrffkzxn"),
-        "train_0/owxbbpjpch": (0, "real", "train", "train_0"),
+        "test/aalscayrfi": ("real", "test", "test/aalscayrfi"),
+        "test/aayrffkzxn": ("DFDC", "test", "test/aayrffkzxn"),
+        "train_0/owxbbpjpch": ("real", "train", "train_0"),
     }
 
 
@@ -137,21 +140,18 @@ def deeperforensics(root):
     (root / "lists/splits").mkdir(parents=True)
     for number, split in enumerate(("train", "val", "test")):
         name = f"00{number}_W101"
-        real(root / f"original_sequences/youtube/c23/videos/00{number}.mp4", number)
-        fake(root / f"manipulated_videos/end_to_end/{name}.mp4", number)
+        clip(root / f"original_sequences/youtube/c23/videos/00{number}.mp4", number)
+        clip(root / f"manipulated_videos/end_to_end/{name}.mp4", number, forged=True)
         (root / f"lists/splits/{split}.txt").write_text(f"{name}.mp4\n")
-        videos[f"real/00{number}"] = 0, "real", split, f"00{number}"
-        videos[f"DF-VAE/{name}"] = 1, "DF-VAE", split, "W101"
+        videos[f"real/00{number}"] = "real", split, f"00{number}"
+        videos[f"DF-VAE/{name}"] = "DF-VAE", split, "W101"
     return videos
 
 
 def uadfv(root):
-    real(root / "real/0047.mp4", 4)
-    fake(root / "fake/0047_fake.mp4", 4)
-    return {
-        "real/0047": (0, "real", "test", "0047"),
-        "FakeApp/0047_fake": (1, "FakeApp", "test", "0047"),
-    }
+    clip(root / "real/0047.mp4", 4)
+    clip(root / "fake/0047_fake.mp4", 4, forged=True)
+    return {"real/0047": ("real", "test", "0047"), "FakeApp/0047_fake": ("FakeApp", "test", "0047")}
 
 
 def wilddeepfake(root):
@@ -162,47 +162,45 @@ def wilddeepfake(root):
             for frame in range(3):
                 below = f"{archive}/{label}/104/{9 + frame}.png"
                 image(root / below, faces(len(archive))[0][frame])
-            videos[f"{archive}/104"] = int(label == "fake"), method, split, archive
+            videos[f"{archive}/104"] = method, split, archive
     return videos
 
 
 def celeb_df_plus_plus(root):
-    videos = {
-        "Celeb-real/id0_0001": (0, "real", "test", "id0"),
-        "YouTube-real/00001": (0, "real", "train", "YouTube-real/00001"),
+    real = {
+        "Celeb-real/id0_0001": ("real", "test", "id0"),
+        "YouTube-real/00001": ("real", "train", "YouTube-real/00001"),
     }
+    fake = {}
     for family, method, split in (("FaceSwap", "GHOST", "test"), ("TalkingFace", "FLOAT", "train")):
         name = f"{family}/{method}/id0_id1_0001"
-        videos[name] = 1, method, split, name
-    for name, (label, *_) in videos.items():
-        below = "Celeb-synthesis/" if label else ""
-        (fake if label else real)(root / f"{below}{name}.mp4", label)
+        fake[name] = method, split, name
     listed = "1 Celeb-real/id0_0001.mp4\n0 Celeb-synthesis/FaceSwap/GHOST/id0_id1_0001.mp4\n"
     (root / "List_of_testing_videos.txt").write_text(listed)
-    return videos
+    return clips(root, real) | clips(root / "Celeb-synthesis", fake)
 
 
 def df40(root):
-    videos = {}
     for frame in range(2):
         image(root / f"real/ff/frames/071/{frame}.png", faces(1)[0][frame])
         image(root / f"simswap/ff/frames/071_054/{frame}.png", faces(1, forged=True)[0][frame])
-    videos["real/ff/071"] = 0, "real", "test", "ff/071"
-    videos["simswap/ff/071_054"] = 1, "simswap", "test", "ff/071"
-    return videos
+    return {
+        "real/ff/071": ("real", "test", "ff/071"),
+        "simswap/ff/071_054": ("simswap", "test", "ff/071"),
+    }
 
 
 def lae_images(root, fakes=""):
     videos = {}
     for number, split in enumerate(("train", "val", "test")):
         image(root / split / "real/a b é.png", faces(number)[0][0])
-        videos[f"{split}/real/a b é"] = 0, "real", split, f"{split}/{fakes and 'real/'}a b é"
+        videos[f"{split}/real/a b é"] = "real", split, f"{split}/{fakes and 'real/'}a b é"
         for method in ("seen", "unseen"):
             images, masks = faces(number, forged=True)
             image(root / split / "fake" / method / "a b é.png", images[0])
             image(root / split / "mask" / method / "a b é.png", masks[0] * np.uint8(255))
             name = f"{split}/{fakes}{method}/a b é"
-            videos[name] = 1, method, split, name if fakes else f"{split}/a b é"
+            videos[name] = method, split, name if fakes else f"{split}/a b é"
     return videos
 
 
@@ -233,12 +231,8 @@ def deepfakebench(root):
     rgb = root / "rgb"
     kinds = {"FF-real": {}, "FF-DF": {}}
     videos = {}
-    for name, split in {
-        "071": "train",
-        "953": "test",
-        "071_054": "train",
-        "953_974": "test",
-    }.items():
+    for name in ("071", "953", "071_054", "953_974"):
+        split = "train" if name.startswith("071") else "test"
         kind = "FF-DF" if "_" in name else "FF-real"
         images, masks = faces(int(name[:3]), forged=kind == "FF-DF")
         entry = {"label": kind, "frames": [], "masks": []}

@@ -37,6 +37,10 @@ def evidence(network: Network, images: Tensor) -> Tensor:
     return log_odds.to(images.dtype)  # log_odds computes in float64
 
 
+class Unmeasurable(DfnbError):
+    """A network has no such map on these frames, or a dataset no frame to measure it on."""
+
+
 # ---------------------------------------------------------------- methods
 
 
@@ -60,7 +64,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
-        DfnbError: The layer has no such feature map.
+        Unmeasurable: The layer has no such feature map.
     """
     transformer = vision_transformer(network)
     patch = None
@@ -97,7 +101,7 @@ def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -
             maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
             resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
             return resized[:, 0]
-    raise DfnbError(
+    raise Unmeasurable(
         "this part of the network has no map with an effect on the decision; choose another layer"
     )
 

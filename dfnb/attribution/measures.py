@@ -1,7 +1,7 @@
 """How good a map is: does it find the forgery, and does it depend on the decision and the network?
 
-:func:`measure` and :func:`sanity` give one row per forged frame, from which :mod:`dfnb.results`
-makes means and intervals.
+:func:`measure` and :func:`sanity` give one row per forged frame; :mod:`dfnb.report` makes means and
+intervals of them.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfnb import test_sets
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
+from dfnb.report.scores import KEYS
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError
-from dfnb.store import KEYS
 
 
 def sample(
@@ -39,14 +37,16 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    Raises :class:`DfnbError` where :func:`dfnb.data.frames.select` does, and without a fake frame.
+    Raises :class:`dfnb.attribution.maps.Unmeasurable` where there is no such fake frame.
     """
-    test = select(load_frames(test_set), "test", methods)
+    test = select(load_frames(test_set), "test")
+    if methods is not None:
+        test = test[test["method"].isin([*methods, "real"])]
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
     n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
     if n_forgery_methods < 1:
-        raise DfnbError(f"{test_set} has no fake test frame of {methods}; name other methods")
+        raise maps.Unmeasurable(f"{test_set} has no fake test frame of {methods}: name others")
     count = max(1, round(forged / n_forgery_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
@@ -68,7 +68,7 @@ def measure(
 ) -> pd.DataFrame:
     """The measures of a map on the forged rows of a frames table, one row per forged frame.
 
-    Columns beside :data:`dfnb.store.KEYS`:
+    Columns beside :data:`dfnb.report.scores.KEYS`:
 
     - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
       mask of the training as the constant map; NaN if the frame has no mask;
@@ -97,9 +97,6 @@ def measure(
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_sets.metadata(
-        frames["dataset"].iloc[0]
-    )  # which dataset these are frames of, for the store
     return table
 
 
@@ -152,7 +149,7 @@ def sanity(
 ) -> pd.DataFrame:
     """How much a map changes when all weights are made random, one row per forged frame.
 
-    Columns beside :data:`dfnb.store.KEYS`:
+    Columns beside :data:`dfnb.report.scores.KEYS`:
 
     - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
       map before and after :func:`randomise`, 1 if it ignores the weights, about 0 if it depends on
@@ -160,7 +157,7 @@ def sanity(
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
     A map fails if the mean of a column over the frames reaches its limit, 0.5 for both
-    (:data:`dfnb.metrics.SANITY_LIMITS`). Arguments are those of :func:`measure`.
+    (:data:`dfnb.report.tables.SANITY_LIMITS`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     network = run.network()  # loaded anew, so that randomising it changes no other network
@@ -172,7 +169,6 @@ def sanity(
         all=similarity(frame_maps, random_network_maps),
         empty=is_empty.astype(float),
     )
-    table.attrs = test_sets.metadata(frames["dataset"].iloc[0])
     return table
 
 

@@ -1,9 +1,9 @@
 """Which published datasets exist, how to get them, and which of their files are videos.
 
-``data_manifest/<name>.yaml`` of kind ``real`` describes a published dataset. Each of its rules
-finds files by a template of their paths below the folder that the user names. In it, the
-placeholder ``{name}`` matches anything without a slash, and ``{name:regex}`` matches a regular
-expression. For example, ``fake/{method}/{stem}.mp4`` finds ``fake/swap/7.mp4``, with the values
+``data_manifest/published/<name>.yaml`` describes a published dataset. Each of its rules finds files
+by a template of their paths below the folder that the user names. In it, the placeholder
+``{name}`` matches anything without a slash, and ``{name:regex}`` matches a regular expression. For
+example, ``fake/{method}/{stem}.mp4`` finds ``fake/swap/7.mp4``, with the values
 ``method`` = swap and ``stem`` = 7. These values, and those of a list that comes with the dataset,
 fill the placeholders in the other templates of the rule, such as ``masks/{stem}.mp4``.
 """
@@ -83,7 +83,7 @@ class Manifest(Closed):
 
 def load(name: str) -> Manifest:
     """The manifest of a published dataset; raises :class:`DfnbError` for an impossible entry."""
-    return Manifest.check(manifest(name), f"data_manifest/{name}.yaml")
+    return Manifest.check(manifest(name), f"data_manifest/published/{name}.yaml")
 
 
 def overview() -> pd.DataFrame:

@@ -490,7 +490,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
             f"clusters = {clusters} is more than the {len(table)} training frames; lower it"
         )
     vectors, losses = concepts(start.network(), table)  # (n, K) and (n,) of all n frames
-    cluster, distance = clustered(vectors, clusters, start.parameters["seed"])
+    cluster, distance = clustered(vectors, clusters, start.seed)
     challenge = pd.Series(losses).groupby(cluster).transform("mean")  # per frame, of its cluster
     frames = pd.DataFrame(
         {

@@ -4,7 +4,7 @@ It simulates the protocol of the papers (train on one dataset, test on others), 
 its numbers are never compared with published ones. :mod:`~dfnb.synth.people` draws people in
 motion and :mod:`~dfnb.synth.painting` paints them, :mod:`~dfnb.synth.forgeries` captures, forges
 and delivers their videos, and :mod:`~dfnb.synth.building` makes datasets of them. Each is described
-by a YAML file in ``data_manifest/``; datasets that differ only in what is drawn share a file.
+by a YAML file in ``data_manifest/embedded/``; datasets that differ only in what is drawn share one.
 """
 
 from dfnb.synth.building import Person, Settings, build, cast, film, identity, preset

@@ -83,8 +83,8 @@ HAIRLINE = Region(
     },
 )
 # How many times as wide and high as its feature a place is made: of forgeries as small as an eye,
-# most were not found after compression. Chosen on the people of bed-dev, who are not in the test
-# bed. The methods' own regions, but for MOUTH, are not enlarged, so that masks stay hard to guess.
+# most were not found after compression. Chosen on people who are not in the test bed. The methods'
+# own regions, but for MOUTH, are not enlarged, so that masks stay hard to guess.
 ENLARGED = 1.7
 
 

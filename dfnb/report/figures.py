@@ -1,6 +1,7 @@
-"""The figures of a report, in one style: of results and training logs, without any network."""
+"""The figures of a report, in one style: of numbers and training logs, without any network."""
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 
 from dfnb.files import atomic, report_folder, write_bytes
-from dfnb.store import StoredRun
+from dfnb.report.scores import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # Keywords of imshow for attribution maps.
@@ -99,56 +100,61 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
         color="C0",
     )
     last = phases[-1]
-    chosen = last.record["chosen"]  # its epoch is counted from 1 within the phase
+    chosen = last.record.chosen  # its epoch is counted from 1 within the phase
     for axis in panels.flat:
         # The epochs of the phases before, and those of the last phase up to the chosen one.
-        axis.axvline(len(log) - len(last.log) + chosen["epoch"], linestyle=":")
+        axis.axvline(len(log) - len(last.log) + chosen.epoch, linestyle=":")
     return panels.flat[0].figure
 
 
-# ---------------------------------------------------------------- rows of the results
+# ---------------------------------------------------------------- numbers
 
 
-def forest(rows: pd.DataFrame, across: str, down: str) -> Figure:
-    """A forest plot: each value with its interval, and one grey dot per seed behind it.
+def forest(
+    numbers: pd.DataFrame,
+    by_seed: pd.DataFrame | None = None,
+    across: str = "place",
+    down: str = "detector",
+    material: float = 0,
+) -> Figure:
+    """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        rows: Rows of the results, all of one metric.
-        across: There is one panel per value of this column, such as the test set.
+        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric.
+        by_seed: The same numbers with a row per seed; None draws no dots.
+        across: There is one panel per value of this column, such as the place.
         down: A panel has one line per value of this column, such as the detector.
+        material: Of differences: a band from -material to material is grey; 0: none.
     """
-    # Means over test sets come first, then test sets like the one trained on.
-    rows = rows.sort_values(["mean_over", "within"], ascending=False, kind="stable")
-    # ``by_seed`` is a text of the values of all seeds. explode makes a row of each value.
-    dots = rows["by_seed"].str.split(", ")
-    rows = rows.assign(panel=rows[across].str.wrap(16), dot=dots)
-    side_by_side = min(rows["panel"].nunique(), 5)
-    lines = rows[down].nunique()
-    height = 1 + 0.2 * lines  # in inches
-    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
-        grid = seaborn.catplot(
-            rows.explode("dot").astype({"dot": float}),
-            x="dot",
-            y=down,
-            col="panel",
-            col_wrap=side_by_side,
-            height=height,
-            aspect=WIDTH / side_by_side / height,
-            jitter=False,  # its random numbers would make other bytes each time
-            color="0.6",
-            size=3,
-            zorder=1,  # behind the values
-        )
-    # catplot has made y an axis of names, so that a name is a height here.
-    for name, axis in grid.axes_dict.items():
-        panel = rows[rows["panel"] == name]
-        axis.hlines(panel[down], panel["low"], panel["high"])
-        axis.plot(panel["value"], panel[down], "o")
-    if rows["minus"].any():  # differences
-        grid.refline(x=0)
-    grid.set(ylim=(lines - 0.5, -0.5))  # downwards, with half a line of margin
-    grid.set_titles("{col_name}")
-    return grid.set_axis_labels(rows["metric"].iloc[0], "").figure
+    panels = numbers[across].astype(str).unique()
+    lines = list(numbers[down].astype(str).unique())
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(WIDTH, 0.7 + 0.25 * len(lines)),
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, panel in zip(axes[0], panels):
+        if numbers["minus"].iloc[0]:  # differences
+            axis.axvline(0, color="0.3", linewidth=0.8)
+            axis.axvspan(-material, material, color="0.92", linewidth=0)
+        rows = numbers[numbers[across] == panel]
+        height = [lines.index(name) for name in rows[down]]
+        if by_seed is not None:
+            dots = by_seed[by_seed[across] == panel]
+            dot_height = [lines.index(name) + 0.25 for name in dots[down]]
+            axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
+        axis.hlines(height, rows["low"], rows["high"])
+        axis.plot(rows["value"], height, "o")
+        axis.set_title("\n".join(textwrap.wrap(panel, 16)))
+        axis.locator_params(axis="x", nbins=4)
+    axes[0, 0].set_yticks(range(len(lines)), lines)
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
+    what = numbers["metric"].iloc[0]
+    subtracted = numbers["minus"].iloc[0]
+    figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
+    return figure
 
 
 def violins(videos: pd.DataFrame) -> Figure:
@@ -180,28 +186,18 @@ def violins(videos: pd.DataFrame) -> Figure:
     return grid.set_axis_labels("P(fake) of a video", "").figure
 
 
-def heat_map(rows: pd.DataFrame, across: str, down: str) -> Figure:
+def heat_map(numbers: pd.DataFrame, across: str, down: str) -> Figure:
     """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
 
-    A cell with several rows would show their mean; the tables that are drawn have one row per cell.
-
     Args:
-        rows: Rows of the results, all of one metric.
-        across: A column of the results, such as the detector.
+        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric, one per cell.
+        across: A column, such as the detector.
         down: Another one, such as the test set.
     """
-    values = rows.pivot_table("value", down, across, sort=False)
+    values = numbers.pivot_table("value", down, across, sort=False, observed=True)
     figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
-    seaborn.heatmap(
-        values,
-        annot=True,
-        fmt=".3f",
-        cmap="cividis",
-        cbar=False,
-    )
-    axis.set(
-        xlabel="",
-        ylabel="",
-        xticklabels=values.columns.str.wrap(16),
-    )
+    label = {"label": numbers["metric"].iloc[0]}
+    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar_kws=label)
+    titles = ["\n".join(textwrap.wrap(str(name), 16)) for name in values]
+    axis.set(xlabel="", ylabel="", xticklabels=titles)
     return figure

@@ -1,0 +1,14 @@
+"""From the scores of a report to its tables, figures, claims and page. Nothing here needs torch.
+
+Example::
+
+    from dfnb import report
+
+    scores = report.scores("study-bed")
+    report.measure(scores, "AUC", by=["detector", "test_set"])
+"""
+
+from dfnb.report.measure import measure
+from dfnb.report.scores import detectors, maps, scores, thresholds
+
+__all__ = ["detectors", "maps", "measure", "scores", "thresholds"]

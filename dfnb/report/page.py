@@ -1,0 +1,83 @@
+"""The page of a report: an executed notebook as one HTML file, without its code."""
+
+import json
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from dfnb.files import find, report_folder, write_bytes
+from dfnb.settings import DfnbError
+
+REPORT = "11_report"  # the notebook that is the report
+JUDGE = "12_judge"  # of other tools
+STYLE = Path(__file__).with_suffix(".css")
+
+
+def execute(profile: str, notebook: str, **parameters: object) -> Path:
+    """Execute a notebook into a report's folder, as ``dfnb run`` does; returns its path.
+
+    Raises :class:`DfnbError` with the error of the cell that failed.
+    """
+    import papermill  # takes a second to import
+    from papermill.exceptions import PapermillExecutionError
+
+    path = report_folder(profile) / "notebooks" / f"{notebook}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = find(f"notebooks/{notebook}.ipynb")
+    try:
+        papermill.execute_notebook(
+            source,
+            path,
+            {"profile": profile, **parameters},
+            progress_bar=False,
+            cwd=source.parent,
+        )
+    except PapermillExecutionError as error:
+        raise DfnbError(f"{path}: {error.evalue or error.ename}") from None
+    return path
+
+
+def strip_times(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without the times and places that papermill adds: equal runs, equal bytes."""
+    notebook = json.loads(json.dumps(notebook))
+    notebook["metadata"].pop("papermill", None)
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+    return nbformat.from_dict(notebook)
+
+
+def export(profile: str, notebook: str) -> Path:
+    """Write ``reports/<profile>/index.html`` from an executed notebook; returns its path.
+
+    The page has the outputs without the code, a small style sheet of its own, and links nothing
+    that must be loaded from elsewhere.
+    """
+    folder = report_folder(profile)
+    path = folder / "notebooks" / f"{notebook}.ipynb"
+    executed = strip_times(nbformat.read(path, as_version=4))
+    nbformat.write(executed, path)
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        embed_images=False,
+    )
+    body, _ = exporter.from_notebook_node(executed)
+    title = executed.cells[0].source.splitlines()[0].lstrip("# ")
+    page = (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title} · {profile}</title>\n"
+        f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n<main>{body}</main>\n</html>\n"
+    )
+    return write_bytes(folder / "index.html", page.encode())
+
+
+def rebuild(profile: str, notebook: str = REPORT) -> Path:
+    """Execute a notebook on a report and export it; returns the path of the page."""
+    execute(profile, notebook)
+    return export(profile, notebook)

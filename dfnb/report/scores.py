@@ -1,0 +1,495 @@
+"""The scores of a report: how they are written, and how they are read as one table.
+
+The report's folder has everything that is needed to make the report again::
+
+    reports/<profile>/profile.yaml                      copy of the profile
+                      test_sets/<name>.parquet          one row per frame: KEYS
+                      scores/<run id>.parquet           of a training, written by it
+                      scores/<run id>@<what>.parquet    what a notebook adds beside it
+                      scores/<tool>.parquet             of another tool, which has no training
+                      weights/<run id>.safetensors      of the main detectors' first seeds
+
+The rows of a score file name their :class:`Condition` and, in ``frame_row``, their place in the
+table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of located
+regions or maps. The metadata of the file are the record of the run, its roles in the report (main
+detector, or variant of an ablation), and the fingerprints of the test sets.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
+from dfnb.records import RunParameters, Threshold, TrainingRecord
+from dfnb.report.statistics import threshold_replicates
+from dfnb.settings import DfnbError, read_yaml
+
+# What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
+KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+KEYS = tuple(KEY_TYPES)
+Level = Literal["video", "frame"]
+UNITS = {"video": ["video", "cluster", "label", "method"], "frame": list(KEYS)}
+CATEGORIES = ("test_set", "video", "cluster", "method")
+NO_SEED = -1  # of another tool
+STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
+MAIN = "main"  # the variant with which the others of its ablation are compared
+FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
+# Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
+# the threshold is too narrow.
+FEWEST_VALIDATION = 100
+Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
+
+
+class Condition(NamedTuple):
+    """The conditions of a table of scores or measures: test set, corruption and map."""
+
+    test_set: str
+    corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
+    severity: int = 0  # 1 to 5; 0: no corruption
+    map: str = ""  # the attribution map that is measured; empty: none
+    sanity: bool = False  # whether the map is compared with that of random weights
+
+
+CONDITION = list(Condition._fields)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished training as its score file describes it."""
+
+    id: str
+    record: TrainingRecord = field(compare=False, repr=False)
+
+    @property
+    def parameters(self) -> RunParameters:
+        """Paper, training set, seed, settings, and whatever else identifies the training."""
+        return self.record.parameters
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.parameters.seed
+
+    @property
+    def train_set(self) -> str:
+        """The training set as the profile names it: ``bed-{seed}`` where each seed has its own."""
+        return self.record.train_set or self.parameters.train_set
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
+        return pd.DataFrame(self.record.log)
+
+
+class Detector(NamedTuple):
+    """Trainings that differ in their seed alone; or another tool, which has none."""
+
+    name: str  # in tables, unique in a report
+    paper: str = ""
+    ablation: str = ""  # both are empty for main detectors and for other tools
+    variant: str = ""
+    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
+
+    @property
+    def train_set(self) -> str:
+        """That of the runs; empty for another tool."""
+        return self.runs[0].train_set if self.runs else ""
+
+
+def score_path(folder: Path, name: str) -> Path:
+    """The score file of a run or tool in a report's ``folder``."""
+    return folder / "scores" / f"{name}.parquet"
+
+
+def weights_path(folder: Path, run_id: str) -> Path:
+    """The weights file of a run in a report's ``folder``; not every run has one."""
+    return folder / "weights" / f"{run_id}.safetensors"
+
+
+def test_set_path(folder: Path, name: str) -> Path:
+    """The frames of a test set in a report's ``folder``."""
+    return folder / "test_sets" / f"{name}.parquet"
+
+
+def profile_of(profile: str) -> dict[str, Any]:
+    """The profile as it was when the scores were made; empty for a report that has none."""
+    path = report_folder(profile) / "profile.yaml"
+    return read_yaml(path) if path.exists() else {}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_scores(
+    profile: str,
+    name: str,
+    tables: Mapping[Condition, pd.DataFrame],
+    test_sets: Mapping[str, Mapping[str, Any]],
+    what: str = "",
+    **metadata: Any,
+) -> Path:
+    """Write a score file into a report; returns its path.
+
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``.
+
+    Args:
+        profile: Name of the report.
+        name: Of the file: the id of a run, or the name of another tool.
+        tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
+        test_sets: What is kept about each test set, see :func:`dfnb.test_sets.metadata`; its
+            ``fingerprint`` changes with its frames.
+        what: Name of a notebook's addition beside the file of the training; empty for that file.
+        metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.
+
+    Raises :class:`DfnbError` when the report has another version of a test set.
+    """
+    folder = report_folder(profile)
+    path = score_path(folder, f"{name}@{what}" if what else name)
+    parts = [pd.DataFrame(columns=CONDITION)]  # where no test set is there, a file without rows
+    with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
+        for condition, table in tables.items():
+            about = test_sets[condition.test_set]
+            parts.append(_stored_rows(folder, condition, table, about))
+        rows = pd.concat(parts[1:] or parts)
+        fingerprints = {test_set: about["fingerprint"] for test_set, about in test_sets.items()}
+        write_table(path, rows, {**metadata, "fingerprints": fingerprints})
+    return path
+
+
+def _stored_rows(
+    folder: Path,
+    condition: Condition,
+    table: pd.DataFrame,
+    about: Mapping[str, Any],
+) -> pd.DataFrame:
+    """The rows of a score file for a table; adds its frames to the stored test set.
+
+    In place of :data:`KEYS` they have ``frame_row``, the frame's place in the stored test set.
+    ``score`` is left out where log-odds give it; other tools have a score alone. float32 is finer
+    than any difference of log-odds that matters.
+    """
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    frames = _extended_test_set(folder, condition.test_set, keys, about)
+    frames["frame_row"] = np.arange(len(frames), dtype="int32")
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
+    rows = table.drop(columns=list(KEYS))
+    if "log_odds" in rows:
+        rows = rows.drop(columns="score", errors="ignore")
+        rows = rows.astype(dict.fromkeys(rows.select_dtypes("number"), "float32"))
+    return rows.assign(**condition._asdict(), frame_row=frame_row)
+
+
+def _extended_test_set(
+    folder: Path,
+    name: str,
+    keys: pd.DataFrame,
+    about: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Append the frames of ``keys`` that the stored test set lacks; return all its frames.
+
+    Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
+    """
+    path = test_set_path(folder, name)
+    stored = keys.head(0)  # none yet, with the same types
+    if path.exists():
+        if read_metadata(path)["fingerprint"] != about["fingerprint"]:
+            raise DfnbError(
+                f"{path} is of another version of {name}; move the folders scores and test_sets "
+                f"of {folder} away, then run the profile again"
+            )
+        stored = read_table(path)
+    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
+    if len(frames) > len(stored):
+        write_table(path, frames, about)
+    return frames
+
+
+def remove_replaced(profile: str, run_id: str, record: TrainingRecord, roles: Sequence) -> None:
+    """Remove scores and weights of the runs that a new training replaces.
+
+    They have the same paper, training set and seed and share a role with it, but had other settings
+    or data.
+    """
+    folder = report_folder(profile)
+    new = record.parameters
+    for path in _score_files(folder):
+        metadata = read_metadata(path)
+        if path.stem == run_id or "record" not in metadata:
+            continue
+        old = TrainingRecord.check(metadata["record"], path).parameters
+        is_same = (old.paper, old.train_set, old.seed) == (new.paper, new.train_set, new.seed)
+        if is_same and {*map(tuple, metadata["roles"])} & {*map(tuple, roles)}:
+            weights_path(folder, path.stem).unlink(missing_ok=True)
+            for file in _files_of(folder, path.stem):
+                file.unlink()
+
+
+# ---------------------------------------------------------------- which detectors there are
+
+
+def _score_files(folder: Path) -> list[Path]:
+    """The score files of runs and tools, without what notebooks added."""
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    paths = sorted(folder.glob("scores/[!.]*.parquet"))
+    return [path for path in paths if "@" not in path.stem]
+
+
+def _files_of(folder: Path, name: str) -> list[Path]:
+    """The score file of a run or tool, and those that notebooks added."""
+    return sorted([score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")])
+
+
+def detectors(profile: str) -> list[Detector]:
+    """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
+
+    Variants are ordered by notebook, then as in the profile. Raises :class:`DfnbError` when main
+    detectors have different training sets.
+    """
+    folder = report_folder(profile)
+    in_profile = _variants_in_profile(profile)
+    runs_by_place = {}
+    tools = []
+    for path in _score_files(folder):
+        metadata = read_metadata(path)
+        if "record" not in metadata:
+            tools.append(Detector(path.stem))
+            continue
+        run = StoredRun(path.stem, TrainingRecord.check(metadata["record"], path))
+        for ablation, variant in metadata["roles"]:
+            # The variants of STANDING_ALONE are listed beside the main detectors.
+            is_variant = ablation not in ("", STANDING_ALONE)
+            role = (run.record.detector.notebook, ablation, variant)
+            # -1: a main detector, or a variant that the profile does not name any more.
+            position = in_profile.index(role) if role in in_profile else -1
+            # Runs with the same place are one detector, and detectors are sorted by place.
+            place = (is_variant, *role[:1], position, *role[1:], run.train_set)
+            runs_by_place.setdefault(place, []).append(run)
+    found = []
+    for place in sorted(runs_by_place):
+        runs = sorted(runs_by_place[place], key=lambda run: run.seed)
+        found.append(_detector(place[3], place[4], runs))
+    train_sets = {each.train_set for each in found if not each.ablation}
+    if len(train_sets) > 1:
+        raise DfnbError(
+            f"{folder} has main detectors of several training sets, "
+            f"{', '.join(sorted(train_sets))}; give each a report of its own"
+        )
+    return [*found, *tools]
+
+
+def _variants_in_profile(profile: str) -> list[tuple[str, str, str]]:
+    """Notebook, ablation and variant of the profile's variants, in its order."""
+    roles = []
+    for notebook, ablations in profile_of(profile).get("ablations", {}).items():
+        for ablation, variants in ablations.items():
+            roles += [(notebook, ablation, variant) for variant in variants]
+    return roles
+
+
+def _detector(ablation: str, variant: str, runs: Sequence[StoredRun]) -> Detector:
+    """The detector of runs that have this role and differ in their seed alone.
+
+    A variant of STANDING_ALONE becomes a main detector: it has neither ablation nor variant.
+    """
+    record = runs[0].record
+    name = record.detector.title
+    if ablation == STANDING_ALONE:
+        name, ablation, variant = variant, "", ""
+    elif ablation:
+        name = f"{name}, {ablation}: {variant}"
+    return Detector(name, record.parameters.paper, ablation, variant, tuple(runs))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def scores(profile: str, level: Level = "video") -> pd.DataFrame:
+    """All scores of a report as one table, a row per detector, seed and video (or frame).
+
+    Columns:
+
+    - ``detector``, unique in the report; its ``paper``, ``ablation`` and ``variant``, empty where
+      it is a main one; ``seed``, NO_SEED for another tool; ``collapsed``, whether the training
+      learned nothing;
+    - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
+      that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
+      same people, else "aside"; ``corruption`` and ``severity``, empty and 0 for the frames as they
+      are;
+    - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
+    - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions,
+      NaN where there is no mask.
+
+    Raises :class:`DfnbError` for a report without scores, and where :func:`detectors` does.
+    """
+    return _read(profile, level, of_maps=False)
+
+
+def maps(profile: str) -> pd.DataFrame:
+    """The measures of attribution maps, a row per detector, seed, map and forged frame.
+
+    Columns are those of :func:`scores` without ``score``; and ``map``, the name of the map;
+    ``sanity``, whether it was compared with that of random weights; and the measures.
+    """
+    return _read(profile, "frame", of_maps=True)
+
+
+def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
+    """The rows of all score files, those of maps or the others; see :func:`scores`."""
+    folder = report_folder(profile)
+    units, unit_of_frame = _units(folder, level)
+    found = detectors(profile)
+    parts = []
+    for number, detector in enumerate(found):
+        for run in detector.runs or [None]:  # another tool has one file, of its name
+            for path in _files_of(folder, run.id if run else detector.name):
+                part = _means(path, unit_of_frame, of_maps)
+                part["number"] = number
+                part["seed"] = run.seed if run else NO_SEED
+                part["collapsed"] = run is not None and run.record.collapsed
+                parts.append(part)
+    values = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if values.empty:
+        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
+    table = units.take(values.pop("unit")).reset_index(drop=True)
+    number = values.pop("number")
+    for column in ("detector", "paper", "ablation", "variant", "train_set"):
+        texts = [getattr(each, "name" if column == "detector" else column) for each in found]
+        # In the order of the detectors, not of the alphabet.
+        table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
+    table = table.join(values.dropna(axis=1, how="all"))
+    table["place"] = _places(profile, table)
+    return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
+
+
+def _places(profile: str, table: pd.DataFrame) -> np.ndarray:
+    """The ``place`` of each row of :func:`scores`."""
+    grid = profile_of(profile).get("grid", {})
+    averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
+    compares_kinds = [
+        path.stem
+        for path in report_folder(profile).glob("test_sets/[!.]*.parquet")
+        if read_metadata(path).get("contrasts")
+    ]
+    is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
+    within = table["test_set"].isin(grid.get("within", []))
+    within |= table["test_set"].astype(object) == table["train_set"].astype(object)
+    places = {
+        "kinds": table["test_set"].isin(compares_kinds),
+        "within": within & is_trained,
+        "across": table["test_set"].isin(averaged) & is_trained,
+    }
+    return np.select(list(places.values()), list(places), "aside")
+
+
+def _units(folder: Path, level: Level) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The videos, or frames, of all test sets, and of each set the unit that each frame is in."""
+    tables = []
+    unit_of_frame = {}
+    before = 0  # units of the test sets before
+    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
+        frames = pd.read_parquet(path)
+        table = frames.drop_duplicates(UNITS[level], ignore_index=True)[UNITS[level]]
+        number = np.arange(len(frames))
+        if level == "video":
+            number = pd.Index(table["video"]).get_indexer(frames["video"])
+        unit_of_frame[path.stem] = before + number
+        before += len(table)
+        tables.append(table.assign(test_set=path.stem))
+    if not tables:
+        return pd.DataFrame(), {}
+    return pd.concat(tables, ignore_index=True).astype(dict.fromkeys(CATEGORIES, "category")), (
+        unit_of_frame
+    )
+
+
+def _means(
+    path: Path,
+    unit_of_frame: Mapping[str, np.ndarray],
+    of_maps: bool,
+) -> pd.DataFrame:
+    """A row per unit and condition of a score file: the mean of its frames that have a value."""
+    rows = read_table(path)
+    rows = rows[(rows["map"] != "") == of_maps]
+    parts = []
+    for test_set, of_set in rows.groupby("test_set", sort=False):
+        unit = unit_of_frame[test_set][of_set["frame_row"]]
+        parts.append(of_set.assign(unit=unit))
+    rows = pd.concat(parts) if parts else rows.assign(unit=0)
+    if "log_odds" in rows:  # another tool has scores
+        rows["score"] = expit(rows.pop("log_odds").astype(float))
+    by = ["unit", "corruption", "severity", "map", "sanity"]
+    means = rows.drop(columns=["test_set", "frame_row"]).groupby(by, sort=False).mean()
+    # Rounding, because the noise of float64 must not rank videos whose means are equal.
+    return means.round(12).reset_index()
+
+
+def check_scores(scores: pd.DataFrame, source: object) -> None:
+    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
+    label = scores["label"]
+    # A video with one label and one cluster has one row here.
+    videos = scores[["video", "label", "cluster"]].drop_duplicates()
+    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    problems = {  # what is wrong: (rows,) bool, which rows have this problem
+        "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
+        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
+        "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
+        "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
+        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+    }
+    for problem, is_wrong in problems.items():
+        if is_wrong.any():
+            first = scores[is_wrong].iloc[0]
+            raise DfnbError(
+                f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
+                f"track {first.track}, frame {first.frame}); correct them, then score again"
+            )
+    if label.nunique() < 2:
+        raise DfnbError(
+            f"{source} lacks real or fake frames; score a test set with real and fake videos"
+        )
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
+    """The score that FALSE_ALARM_RATE of the real frames exceed, at most.
+
+    Returns ``threshold``; ``threshold_clusters``, the number of clusters (people, mostly) that the
+    real frames come from; and ``threshold_replicates``, what the threshold might have been on other
+    clusters. ``frames`` has label, score and cluster.
+    """
+    real = frames[frames["label"] == 0]
+    threshold, replicates = threshold_replicates(
+        real["score"].to_numpy(), real["cluster"].astype(str), FALSE_ALARM_RATE
+    )
+    return {
+        "threshold": threshold,
+        "threshold_clusters": real["cluster"].nunique(),
+        "threshold_replicates": replicates.tolist(),
+    }
+
+
+def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
+    """The threshold of each detector and seed, then its replicates, (1 + THRESHOLD_REPLICATES,).
+
+    The threshold alone, (1,), where it was chosen on fewer than FEWEST_VALIDATION clusters: a
+    metric at this threshold has no interval.
+    """
+    found = {}
+    for detector in detectors(profile):
+        stored = {run.seed: run.record.validation_threshold for run in detector.runs}
+        if not detector.runs:
+            metadata = read_metadata(score_path(report_folder(profile), detector.name))
+            stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
+        for seed, of_seed in stored.items():
+            is_sound = of_seed.threshold_clusters >= FEWEST_VALIDATION
+            replicates = of_seed.threshold_replicates if is_sound else []
+            found[detector.name, seed] = np.array([of_seed.threshold, *replicates])
+    return found

@@ -1,0 +1,393 @@
+"""The tables of a report: calls of :func:`dfnb.report.measure.measure`, and how they are printed.
+
+Numbers stay numbers until :func:`pivot` formats them. Nothing here computes a metric, runs a
+network or reads a dataset.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+from safetensors.numpy import load_file
+
+from dfnb.files import read_metadata, report_folder, write_bytes, write_table
+from dfnb.report import statistics
+from dfnb.report.measure import measure
+from dfnb.report.scores import (
+    MAIN,
+    Detector,
+    StoredRun,
+    detectors,
+    test_set_path,
+    weights_path,
+)
+
+# What tables print in place of the names of columns.
+TITLES = {
+    "iou": "IoU",
+    "pixel_auc": "pixel AUC",
+    "pixel_ap": "pixel AP",
+    "pointing": "pointing game",
+    "energy": "energy in mask",
+}
+NOTHING = Markdown("*This report has nothing to show here.*")
+# A map fails its sanity check where the mean of one of these columns reaches its limit: "all", the
+# rank correlation with the map of a network with random weights; "empty", the share of empty maps.
+SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def main(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of main detectors and other tools, of the frames as they are."""
+    return scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
+
+
+def by_place(
+    scores: pd.DataFrame,
+    metric: str = "AUC",
+    by: Sequence[str] = ("detector",),
+    mean_over: Sequence[str] = (),
+    **options: Any,
+) -> pd.DataFrame:
+    """A metric within the dataset, across the others as a mean, and on each other test set.
+
+    The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
+    a test set that enters no mean. Arguments are those of :func:`measure`.
+    """
+    parts = []
+    for place in ("within", "across"):
+        rows = scores[scores["place"] == place]
+        number = measure(rows, metric, by, ["test_set", *mean_over], **options)
+        parts.append(number.assign(place=place))
+    aside = scores[scores["place"] == "aside"]
+    number = measure(aside, metric, [*by, "test_set"], mean_over, **options)
+    parts.append(number.rename(columns={"test_set": "place"}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(p_holm=statistics.holm(table["p"]))
+
+
+def pairs(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
+    """The differences of every two detectors, later minus earlier ones, see :func:`by_place`."""
+    names = list(scores["detector"].unique())
+    parts = []
+    for place, name in enumerate(names[:-1]):
+        rows = scores[scores["detector"].isin(names[place:])]
+        parts.append(by_place(rows, metric, minus=name, **options))
+    table = pd.concat(parts, ignore_index=True) if parts else by_place(scores, minus="")
+    return table.assign(p_holm=statistics.holm(table["p"]))
+
+
+def metrics(scores: pd.DataFrame, names: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Several metrics, one below the other, see :func:`by_place`."""
+    return pd.concat([by_place(scores, name, **options) for name in names], ignore_index=True)
+
+
+def variants(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
+    """Each variant of an ablation minus the variant MAIN, or else the paper's main detector."""
+    parts = []
+    for (paper, ablation), rows in scores.groupby(["paper", "ablation"], observed=True, sort=False):
+        if ablation == "":
+            continue
+        of_main = scores[(scores["paper"] == paper) & (scores["ablation"] == "")]
+        base = pd.concat([rows[rows["variant"] == MAIN], of_main])["detector"].head(1)
+        compared = scores[scores["detector"].isin([*rows["detector"].unique(), *base])]
+        for name in base:
+            parts.append(by_place(compared, metric, minus=name, **options).assign(paper=paper))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def robustness(
+    scores: pd.DataFrame,
+    by: Sequence[str] = ("detector", "test_set"),
+    mean_over: Sequence[str] = ("corruption", "severity"),
+    kept: bool = False,
+    minus: str = "",
+) -> pd.DataFrame:
+    """The mean AUC of main detectors over corruptions and severities.
+
+    ``kept``: minus the AUC of the same videos without corruption. ``minus``: minus another
+    detector's, too.
+    """
+    corrupted = scores[(scores["ablation"] == "") & (scores["corruption"] != "")]
+    subtracted = [{"detector": minus}] if minus else []
+    if kept:
+        clean = main(scores)
+        is_same = clean["test_set"].isin(corrupted["test_set"].unique())
+        is_same &= clean["video"].isin(corrupted["video"].unique())
+        corrupted = pd.concat([corrupted, clean[is_same]])
+        subtracted = [{"corruption": "", "severity": 0}, *subtracted]
+    return measure(corrupted, "AUC", by, mean_over, subtracted)
+
+
+def sanity(maps: pd.DataFrame) -> pd.DataFrame:
+    """The measures of SANITY_LIMITS of each map, a column each, and whether it ``passes`` both."""
+    checked = maps[maps["sanity"]]
+    values = {}
+    for name in SANITY_LIMITS:
+        if name in checked:
+            number = measure(checked, name, ["detector", "map", "test_set"])
+            # A map fails if it fails on any test set.
+            values[name] = number.groupby(["detector", "map"], sort=False)["value"].max()
+    table = pd.DataFrame(values, columns=list(SANITY_LIMITS))
+    return table.assign(passes=(table < pd.Series(SANITY_LIMITS)).all(axis=1))
+
+
+def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """The AUC of variants MAIN on each manipulation that their training left out."""
+    parts = []
+    for detector in detectors(profile):
+        if detector.variant != MAIN or not detector.runs[0].record.parameters.seen_methods:
+            continue
+        seen = detector.runs[0].record.parameters.seen_methods
+        rows = scores[(scores["detector"] == detector.name) & ~scores["method"].isin(seen)]
+        parts.append(by_place(rows, by=["detector", "method"]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def explained(maps: pd.DataFrame) -> pd.DataFrame:
+    """The share of each map on forged pixels, and that of the mean training mask.
+
+    Only maps that pass their :func:`sanity` check are measured.
+    """
+    passing = sanity(maps).query("passes").index
+    rows = maps[~maps["sanity"] & pd.MultiIndex.from_frame(maps[["detector", "map"]]).isin(passing)]
+    names = [name for name in ("energy", "constant energy") if name in rows]
+    parts = [measure(rows, name, ["detector", "map"], "test_set") for name in names]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+# ---------------------------------------------------------------- tables of trainings
+
+
+def compared(profile: str) -> pd.DataFrame:
+    """One row per main detector: size of its weights file, images seen, minutes, seeds."""
+    rows = {}
+    for detector in detectors(profile):
+        if detector.ablation or not detector.runs:
+            continue
+        records = [run.record for run in detector.runs]
+        path = weights_path(report_folder(profile), detector.runs[0].id)
+        sizes = [array.size for array in load_file(path).values()] if path.exists() else []
+        rows[detector.name] = {
+            "numbers": f"{sum(sizes):,}" if sizes else "–",
+            "images seen": f"{np.mean([record.images_seen for record in records]):,.0f}",
+            "minutes": round(np.median([record.wall_s for record in records]) / 60, 1),
+            "seeds": len(records),
+            "started from": records[0].weights_from,
+        }
+    return pd.DataFrame(rows).T.rename_axis("detector")
+
+
+def overview(found: Sequence[Detector]) -> pd.DataFrame:
+    """One row per run: its initial weights, the version of its paper's file, the chosen epoch, and
+    how many images it saw. Other tools have no run, and so no row.
+
+    There are no times, so that a training that was interrupted gives the same table.
+    """
+    rows = {}
+    for detector in found:
+        for run in detector.runs:
+            record = run.record
+            backbone = record.parameters.settings["backbone"]
+            rows[detector.name, run.seed] = {
+                "start": f"{backbone} from {record.weights_from}",
+                "code": record.parameters.paper_source[:8],
+                "chosen epoch": f"{record.chosen.epoch} of {len(record.log)}",  # a row per epoch
+                "validation AUC": round(record.chosen.auc, 3),
+                "images seen": record.images_seen,
+            }
+    table = pd.DataFrame(rows).T
+    return table.rename_axis(["detector", "seed"]) if rows else table
+
+
+def deviations(run: StoredRun) -> pd.DataFrame:
+    """The settings of a run that differ from the published ones, one per row, as text.
+
+    Columns: ``published``, the paper's defaults, and ``this run``.
+    """
+    record = run.record
+    # The published trainings are taken to start from ImageNet weights.
+    settings = {
+        "published": {**record.detector.defaults, "initial weights": "ImageNet"},
+        "this run": {**record.parameters.settings, "initial weights": record.weights_from},
+    }
+    table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
+    return table[table["published"] != table["this run"]]
+
+
+# ---------------------------------------------------------------- as text
+
+
+def cell(value: float, low: float, high: float, sign: str = "") -> str:
+    """A value with its interval, ``0.853 [0.812, 0.889]``, that no line break divides.
+
+    ``sign``: "+" to print the sign of positive values, too. Numbers have three decimals, but two
+    where the interval is wider than a tenth. Without a value: a dash.
+    """
+    if np.isnan(value):
+        return "–"
+    # A comparison with NaN is False, so a value without an interval has three decimals.
+    number = f"{sign}.{2 if high - low > 0.1 else 3}f"
+    text = f"{value:{number}}"
+    if not np.isnan(low):
+        text += f" [{low:{number}}, {high:{number}}]"
+    return text.replace(" ", "\u00a0")
+
+
+def p_text(p: float) -> str:
+    """A p value as tables print it: ``0.031``, ``< 0.001``, or a dash for NaN."""
+    if np.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def verdicts(differences: pd.DataFrame) -> pd.Series:
+    """Whether the interval of each difference is "above zero" or "below zero"; else "undecided".
+
+    Differences without an interval (NaN) are undecided, too.
+    """
+    is_decided = [differences["low"] > 0, differences["high"] < 0]
+    verdict = np.select(is_decided, ["above zero", "below zero"], "undecided")
+    return pd.Series(verdict, differences.index)
+
+
+def pivot(
+    numbers: pd.DataFrame,
+    index: Sequence[str] = ("detector",),
+    columns: str = "place",
+) -> pd.DataFrame:
+    """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order."""
+    if numbers.empty:
+        return pd.DataFrame()
+    signs = np.where(numbers["minus"] != "", "+", "")
+    cells = map(cell, numbers["value"], numbers["low"], numbers["high"], signs)
+    texts = numbers.assign(text=list(cells)).replace({"metric": TITLES})
+    lines = [texts[name].astype(object) for name in index]
+    table = texts.pivot_table("text", lines, columns, aggfunc="first", sort=False, observed=True)
+    return table.fillna("–").rename_axis(columns=None)
+
+
+def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
+    """One difference per row as text, with p after Holm's correction, and a verdict."""
+    cells = map(cell, differences["value"], differences["low"], differences["high"], "+" * 10**6)
+    columns = {
+        "difference": list(cells),
+        "p, Holm": differences["p_holm"].map(p_text),
+        "verdict": verdicts(differences),
+        "seeds": differences["seeds"],
+    }
+    return differences.assign(**columns).set_index(list(index))[list(columns)]
+
+
+def claims(judged: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+    """The claims as text; ``titles``: what each module of a paper is called."""
+    cells = map(cell, judged["value"], judged["low"], judged["high"])
+    columns = {
+        "paper": judged["paper"].replace(titles),
+        "published": judged["published"].map("{:.3f}".format).replace("nan", "–"),
+        "ours": list(cells),
+        "p gain": judged["p_gain"].map(p_text),
+        "p worse": judged["p_worse"].map(p_text),
+    }
+    table = judged.assign(**columns).set_index(["paper", "claim", "on"])
+    return table[["published", "ours", "verdict", "p gain", "p worse", "registered"]]
+
+
+# ---------------------------------------------------------------- captions and files
+
+
+def conditions(profile: str, scores: pd.DataFrame) -> str:
+    """How numbers of these scores were made, in sentences for a caption."""
+    names = scores["detector"].unique()
+    runs = [run for each in detectors(profile) if each.name in names for run in each.runs]
+    records = [run.record for run in runs]
+    facts = {
+        "Trained on": [record.train_set or record.parameters.train_set for record in records],
+        "Seeds": [str(seed) for seed in sorted({run.seed for run in runs})],
+        "Checkpoint": [
+            record.rule.replace(record.parameters.train_set, record.train_set) for record in records
+        ],
+        "Backbone and input": [
+            "{backbone} {image_size} px".format(**record.parameters.settings) for record in records
+        ],
+        "Started from": [record.weights_from for record in records],
+        "Tested on": [_about(profile, *each) for each in scores.groupby("test_set", observed=True)],
+        "Collapsed runs, left out": [run.id for run in runs if run.record.collapsed],
+    }
+    sentences = []
+    for name, texts in facts.items():
+        if texts:
+            sentences.append(f"{name}: {'; '.join(dict.fromkeys(texts))}.")
+    sentences.append(
+        "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
+        "mean over three or more test sets also over test sets. "
+        f"Made again by `dfnb report {profile}`."
+    )
+    return " ".join(sentences)
+
+
+def _about(profile: str, test_set: str, scores: pd.DataFrame) -> str:
+    """A test set in words for a caption: its version, units, people, compression and crop."""
+    about = read_metadata(test_set_path(report_folder(profile), test_set))
+    unit = "frame" if "frame" in scores else "video"
+    units = scores.drop_duplicates([name for name in ("video", "track", "frame") if name in scores])
+    fakes = (units["label"] == 1).sum()
+    parts = [
+        f"{test_set} {about['fingerprint'][:8]}",
+        f"{len(units) - fakes} real and {fakes} fake {unit}s",
+        f"{units['cluster'].nunique()} clusters",
+        about.get("compression", ""),
+        about.get("crop", ""),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def show(table: pd.DataFrame, profile: str, name: str, title: str, caption: str = "") -> list[Path]:
+    """Display a table of texts, and save it as CSV, Markdown and LaTeX; returns the paths.
+
+    Args:
+        table: Of :func:`pivot` or :func:`listed`, for example.
+        profile: The report, whose folder ``tables`` gets the files.
+        name: Of the files.
+        title: What the table shows, the first line of the Markdown.
+        caption: How its numbers were made, such as :func:`conditions`.
+    """
+    if table.empty:
+        display(NOTHING)
+        return []
+    display(table)
+    table = table.reset_index().astype(object).fillna("–").astype(str)
+    markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
+    texts = {
+        "csv": table.to_csv(index=False),
+        "md": f"# {title}\n\n{markdown}\n\n{caption}\n",
+        "tex": table.to_latex(index=False, escape=True),
+    }
+    folder = report_folder(profile) / "tables"
+    return [write_bytes(folder / f"{name}.{end}", text.encode()) for end, text in texts.items()]
+
+
+def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
+    """Write ``results.parquet``: the numbers of several tables, named by the column ``table``."""
+    parts = [numbers.assign(table=name) for name, numbers in tables.items()]
+    table = pd.concat(parts, ignore_index=True)
+    texts = table.select_dtypes(exclude="number").columns
+    table[texts] = table[texts].astype(str).replace({"nan": "", "None": ""})
+    path = report_folder(profile) / "results.parquet"
+    write_table(path, table, {})
+    return path
+
+
+def further(profile: str, shown: Sequence[Path]) -> str:
+    """A list of links, in Markdown, to the tables of a report that are not in ``shown``."""
+    links = []
+    for path in sorted(report_folder(profile).glob("tables/*.md")):
+        if path not in shown:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            links.append(f"- [{title}](../tables/{path.name})")
+    return "\n".join(links) or "There are none."
