@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb import jobs, scoring
-from dfnb.data.frames import Pixels, load_frames, mean_mask, select
+from dfnb.data.frames import load_frames, mean_mask, read_mask, select
 
 
 def table(train_set: str, test_set: str) -> pd.DataFrame:
@@ -23,10 +23,9 @@ def table(train_set: str, test_set: str) -> pd.DataFrame:
     """
     constant = mean_mask(select(load_frames(train_set), "train"))
     fakes = select(load_frames(test_set), "test").query("label == 1")
-    pixels = Pixels(fakes.attrs["folder"])
     rows = []
     for frame in fakes.itertuples():
-        mask = pixels.mask(frame.mask, frame.row, constant.shape)
+        mask = read_mask(frame.mask, constant.shape)
         measures = scoring.localisation(constant, mask)
         row = {
             "method": frame.method,

@@ -14,7 +14,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from dfnb import results, store, test_sets
-from dfnb.data.frames import Pixels
+from dfnb.data.frames import read_crop
 from dfnb.files import report_folder
 from dfnb.judge import judge
 from dfnb.settings import DfnbError
@@ -82,12 +82,12 @@ def test_export_fill_in_and_judge(own_home):
         frames = test_sets.load(name)
         assert not any(video.split("/")[-1] in content for video in frames["video"].unique())
         frames["test_set"] = name
-        fingerprint = frames.attrs["fingerprint"]
+        fingerprint = test_sets.metadata(name)["fingerprint"]
         ids = []
         for row in frames.itertuples():
             ids.append(store.exported_id(fingerprint, row.video, row.track, row.frame))
         first = frames.iloc[0]
-        crop = Pixels(frames.attrs["folder"]).crop(first["path"], first["row"])
+        crop = read_crop(first["path"])
         exported = cv2.imread(str(own_home / "theirs" / "crops" / f"{ids[0]}.png"))
         np.testing.assert_array_equal(exported[..., ::-1], crop)
         ours.append(frames[["test_set", "video", "frame", "label"]].assign(id=ids))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
 from dfnb import jobs, papers, runs, scoring, store, tables, train, trainer
-from dfnb.data import frames
+from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, read_json, run_folder, sha256
 from dfnb.papers import backbones, xception
@@ -279,14 +279,13 @@ def test_another_process_that_trains_the_run_is_waited_for(new_home):
 def test_hidden_masks_are_never_opened(new_home, monkeypatch):
     table = frames.select(frames.load_frames("smoke-a"), "train")
     masks_of_training = set(table["mask"]) - {""}
-    read_mask = frames.Pixels.mask
     opened = set()
 
-    def remembered(self, path, row, shape):
+    def remembered(path, shape):
         opened.add(path)
-        return read_mask(self, path, row, shape)
+        return frames.read_mask(path, shape)
 
-    monkeypatch.setattr(frames.Pixels, "mask", remembered)
+    monkeypatch.setattr(loading, "read_mask", remembered)
     few = {"sspsl": True, "mixup_probability": 0.0, "epochs": 1, "images_per_epoch": 32}
     log = trained("locate_and_verify", changes={**few, "annotated": 0.0}).log
     assert opened and not opened & masks_of_training and np.isfinite(log["loss_seg"]).all()

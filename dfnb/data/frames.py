@@ -464,12 +464,13 @@ def rounded(image: np.ndarray) -> np.ndarray:
 
 def read_crop(path: str) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB; raises :class:`DfnbError` when it cannot be read."""
-    image = cv2.imread(path)
-    if image is None:
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fails at None: the file is no image
+    except (OSError, cv2.error):
         raise DfnbError(
             f"{path} cannot be read; restore it, or delete the dataset's folder and make it again"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        ) from None
 
 
 def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
