@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfnb import test_sets
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
@@ -20,7 +19,6 @@ from dfnb.papers.contract import Network
 from dfnb.runs import Run
 from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError
 from dfnb.store import KEYS
 
 
@@ -39,20 +37,21 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    Raises :class:`DfnbError` where :func:`dfnb.data.frames.select` does, and without a fake frame.
+    Returns a frames table, without rows if the test split has no fake of these methods. Raises
+    :class:`DfnbError` where there is no test split.
     """
-    test = select(load_frames(test_set), "test", methods)
-    # Positions in ``test`` by method; observed: without methods that only other splits have.
-    rows_by_method = test.groupby("method", observed=True).indices
-    n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
-    if n_forgery_methods < 1:
-        raise DfnbError(f"{test_set} has no fake test frame of {methods}; name other methods")
+    test = select(load_frames(test_set), "test")
+    if methods is not None:
+        test = test[test["method"].isin([*methods, "real"])]
+    n_forgery_methods = test.loc[test["label"] == 1, "method"].nunique()
+    if n_forgery_methods == 0:
+        return test.head(0)
     count = max(1, round(forged / n_forgery_methods))  # frames per method
     chosen = []
-    for rows in rows_by_method.values():
+    # Positions in ``test`` by method; observed: without methods that only other splits have.
+    for rows in test.groupby("method", observed=True).indices.values():
         places = np.linspace(0, len(rows) - 1, count)  # fractional
-        nearest = places.round().astype(int)  # as indices of rows
-        chosen.extend(rows[nearest])
+        chosen.extend(rows[places.round().astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
@@ -89,15 +88,13 @@ def measure(
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = localisation(frame_map, mask, mean_mask)
-        row.update(deletion(network, image, frame_map))
-        rows.append(row)
-    table = forged[list(KEYS)].join(pd.DataFrame(rows))
+        found = localisation(frame_map, mask, mean_mask)
+        rows.append({**found, **deletion(network, image, frame_map)})
+    table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
         table = table.assign(**network.compare(part_maps, images))
-    table.attrs = test_sets.metadata(forged)  # which dataset these are frames of, for the store
     return table
 
 
@@ -166,12 +163,9 @@ def sanity(
     randomise(network.cpu())  # maps.of moved it to the GPU, where there is one
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
-    table = forged[list(KEYS)].assign(
-        all=similarity(frame_maps, random_network_maps),
-        empty=is_empty.astype(float),
-    )
-    table.attrs = test_sets.metadata(forged)
-    return table
+    similar = similarity(frame_maps, random_network_maps)
+    values = pd.DataFrame({"all": similar, "empty": is_empty.astype(float)})
+    return pd.concat([forged[list(KEYS)], values], axis=1)
 
 
 @torch.no_grad()
