@@ -16,11 +16,13 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb import corrupt, files, papers, parameters, records, scoring, store, synth, train
+from dfnb.attribution import maps as attribution_maps
 from dfnb.attribution import measures
 from dfnb.parameters import DataParameters, Names, Parameters, Seeds, TrainingParameters
 from dfnb.runs import Run
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
 from dfnb.store import Condition, Role
+from dfnb.test_sets import metadata
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -419,7 +421,7 @@ def _scores(job: Job, run: Run, grid: Grid) -> dict[Condition, pd.DataFrame]:
 
 
 def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, by condition.
+    """Measures of the network's own maps and of Grad-CAM, by condition; see ``maps.names``.
 
     ``forged``: about how many fake frames of each test set they are measured on. Notebook 08
     measures the other maps of ``Maps.names``.
@@ -427,18 +429,14 @@ def _maps(run: Run, test_sets: Sequence[str], forged: int) -> dict[Condition, pd
     tables = {}
     for test_set in filter(_is_available, test_sets):
         ensure_datasets(test_set)
-        seen_methods = run.parameters["seen_methods"]  # None: all
-        for name in [*run.network().maps(), "Grad-CAM"]:
-            try:
-                frames = measures.sample(test_set, forged, seen_methods)
-                measured = measures.measure(run, frames, name)
-            # The test set may have no fake of a seen method; and for Grad-CAM, there may be no
-            # feature map that affects the score.
-            except DfnbError as error:
-                print(f"{run.id}: {name} is left out: {error}")
-            else:
-                condition = Condition(test_set, map=name)
-                tables[condition] = measured
+        frames = measures.sample(test_set, forged, run.parameters["seen_methods"])
+        if frames.empty:
+            print(f"{run.id}: no maps on {test_set}, which has no fake of a method it has seen")
+            continue
+        for name in attribution_maps.names(run.network()):
+            measured = measures.measure(run, frames, name)
+            measured.attrs = metadata(frames)  # which dataset these are frames of, for the store
+            tables[Condition(test_set, map=name)] = measured
     return tables
 
 

@@ -73,8 +73,9 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
     method = LayerGradCam(partial(evidence, network), grid)
     name = f"the layer {type(layer).__name__}"
+    remedy = "name one that returns a map, as an argument or in the network's feature_info"
     with (
-        explained(name, "for Grad-CAM", "name one that returns a map (n, channels, h, w)"),
+        explained(name, "for Grad-CAM", remedy),
         # What the hook returns replaces the output of the layer.
         layer.register_forward_hook(lambda layer, inputs, output: pass_through(grid, output)),
     ):

@@ -43,15 +43,17 @@ def sample(
     test = select(load_frames(test_set), "test")
     if methods is not None:
         test = test[test["method"].isin([*methods, "real"])]
-    n_forgery_methods = test.loc[test["label"] == 1, "method"].nunique()
-    if n_forgery_methods == 0:
-        return test.head(0)
-    count = max(1, round(forged / n_forgery_methods))  # frames per method
-    chosen = []
     # Positions in ``test`` by method; observed: without methods that only other splits have.
-    for rows in test.groupby("method", observed=True).indices.values():
+    rows_by_method = test.groupby("method", observed=True).indices
+    forgery_methods = rows_by_method.keys() - {"real"}
+    if not forgery_methods:
+        return test.head(0)
+    count = max(1, round(forged / len(forgery_methods)))  # frames per method
+    chosen = []
+    for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)  # fractional
-        chosen.extend(rows[places.round().astype(int)])
+        nearest = places.round().astype(int)  # as indices of rows
+        chosen.extend(rows[nearest])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
