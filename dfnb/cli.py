@@ -119,6 +119,7 @@ def score(
     import pandas as pd
 
     from dfnb import pictures, scoring
+    from dfnb.attribution import maps
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
@@ -141,7 +142,7 @@ def score(
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = _panel_path(image, detector.id, [row["file"] for row in rows])
-        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
+        figure = pictures.frames_panel(detector, faces, maps.names(network))
         _save(figure, panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")

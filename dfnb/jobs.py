@@ -27,8 +27,8 @@ from dfnb import (
     test_sets,
     train,
 )
+from dfnb.attribution import maps as attribution_maps
 from dfnb.attribution import measures
-from dfnb.attribution.maps import Unmeasurable
 from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.records import RunParameters
 from dfnb.report.scores import (
@@ -447,19 +447,18 @@ def _corrupted(run: Run, corruptions: Corruptions) -> dict[Condition, pd.DataFra
 def _maps(run: Run, grid: Maps) -> dict[Condition, pd.DataFrame]:
     """Measures of the network's own maps and of Grad-CAM, by condition.
 
-    Notebook 08 measures the other maps of ``Maps.names``. What cannot be measured is left out: the
-    test set may have no fake of a seen method and, for Grad-CAM, the network no feature map with an
-    effect on the score.
+    Notebook 08 measures the other maps of ``Maps.names``. A test set without a fake of a seen
+    method is left out.
     """
     tables = {}
     for test_set in filter(_is_available, grid.test_sets):
         ensure_datasets(test_set)
-        for name in [*run.network().maps(), "Grad-CAM"]:
-            try:
-                frames = measures.sample(test_set, grid.frames, run.parameters.seen_methods)
-                tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
-            except Unmeasurable as reason:
-                print(f"{run.id}: {name} is left out: {reason}")
+        frames = measures.sample(test_set, grid.frames, run.parameters.seen_methods)
+        if frames.empty:
+            print(f"{run.id}: no maps on {test_set}, which has no fake of a method it has seen")
+            continue
+        for name in attribution_maps.names(run.network()):
+            tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
     return tables
 
 

@@ -4,10 +4,10 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from dfnb.store import Condition, write_scores
 
 from dfnb.records import TrainingRecord
 from dfnb.seeds import rng
-from dfnb.store import Condition, write_scores
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 KINDS = "kinds"  # compares its two methods

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from dfnb.metrics import CROSS_DATASET_MEAN, interval_text
 from scipy.stats import t
 
 from dfnb import claims
-from dfnb.metrics import CROSS_DATASET_MEAN, interval_text
 from dfnb.settings import DfnbError
 
 HEAD = {

@@ -11,12 +11,12 @@ import nbformat
 import pytest
 import yaml
 from conftest import CHECKOUT
+from dfnb.store import Condition
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, jobs, papers, parameters, records, store
 from dfnb.runs import Run
 from dfnb.settings import DfnbError
-from dfnb.store import Condition
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 

@@ -11,12 +11,12 @@ import pandas as pd
 import planted
 import pytest
 import yaml
+from dfnb.judge import judge
 from sklearn.metrics import roc_auc_score
 
 from dfnb import results, store, test_sets
 from dfnb.data.frames import read_crop
 from dfnb.files import report_folder
-from dfnb.judge import judge
 from dfnb.settings import DfnbError
 
 A, B = planted.SETS

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from dfnb.statistics import THRESHOLD_REPLICATES, summary
 from scipy.special import expit, logit
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_score
@@ -13,7 +14,6 @@ from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_scor
 from dfnb import metrics
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
-from dfnb.statistics import THRESHOLD_REPLICATES, summary
 from dfnb.trainer import threshold_of
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from dfnb.store import KEYS, Condition, Report, write_scores
 from scipy.special import expit
 from scipy.stats import t
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -11,7 +12,6 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from dfnb import metrics, results, statistics
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
-from dfnb.store import KEYS, Condition, Report, write_scores
 
 HOME, B, C = "home", "set-b", "set-c"  # trained on the first
 TITLES = {"xception": "Plain", "lae": "Other"}

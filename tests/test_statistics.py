@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dfnb.statistics import Design, Outcome, Spread
 from scipy.special import expit
 from scipy.stats import nct, norm, t, ttest_1samp
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfnb import statistics
 from dfnb.seeds import rng
-from dfnb.statistics import Design, Outcome, Spread
 
 
 def clustered_noise(random, tables, cluster, shared):

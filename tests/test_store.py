@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from dfnb.store import Condition, Report
 from scipy.special import expit
 
 from dfnb import store
 from dfnb.files import read_metadata, report_folder
 from dfnb.settings import DfnbError
-from dfnb.store import Condition, Report
 
 KEYS = list(store.KEYS)
 

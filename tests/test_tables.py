@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+from dfnb.store import Report
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from dfnb import tables
-from dfnb.store import Report
 
 A, B = planted.SETS
 MEAN = "cross-dataset mean"

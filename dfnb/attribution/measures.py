@@ -37,17 +37,18 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    Raises :class:`dfnb.attribution.maps.Unmeasurable` where there is no such fake frame.
+    Returns a frames table, without rows if the test split has no fake of these methods. Raises
+    :class:`DfnbError` where there is no test split.
     """
     test = select(load_frames(test_set), "test")
     if methods is not None:
         test = test[test["method"].isin([*methods, "real"])]
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
-    n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
-    if n_forgery_methods < 1:
-        raise maps.Unmeasurable(f"{test_set} has no fake test frame of {methods}: name others")
-    count = max(1, round(forged / n_forgery_methods))  # frames per method
+    forgery_methods = rows_by_method.keys() - {"real"}
+    if not forgery_methods:
+        return test.head(0)
+    count = max(1, round(forged / len(forgery_methods)))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)  # fractional
@@ -89,10 +90,9 @@ def measure(
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = localisation(frame_map, mask, mean_mask)
-        row.update(deletion(network, image, frame_map))
-        rows.append(row)
-    table = forged[list(KEYS)].join(pd.DataFrame(rows))
+        found = localisation(frame_map, mask, mean_mask)
+        rows.append({**found, **deletion(network, image, frame_map)})
+    table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
@@ -165,11 +165,9 @@ def sanity(
     randomise(network.cpu())  # maps.of moved it to the GPU, where there is one
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
-    table = forged[list(KEYS)].assign(
-        all=similarity(frame_maps, random_network_maps),
-        empty=is_empty.astype(float),
-    )
-    return table
+    similar = similarity(frame_maps, random_network_maps)
+    values = pd.DataFrame({"all": similar, "empty": is_empty.astype(float)})
+    return pd.concat([forged[list(KEYS)], values], axis=1)
 
 
 @torch.no_grad()

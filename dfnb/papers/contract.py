@@ -267,8 +267,9 @@ class Network(nn.Module):
         """The paper's own maps by name.
 
         The value says how the map is made: ``"localise"``, by that method; the name of a part of
-        the network, by Grad-CAM at the part's last map; a tuple of names of other maps, as their
-        maximum at each position.
+        the network, by Grad-CAM at the part's last map (:func:`dfnb.papers.backbones.last_map`); a
+        tuple of names of other maps, as their maximum at each position. Grad-CAM of the whole
+        network needs no entry.
         """
         return {}
 
