@@ -196,7 +196,7 @@ def _estimate(
         threshold = None
         if metric in WITH_THRESHOLD:
             threshold = thresholds[rows["detector"].iloc[0], seed]
-            has_interval = len(threshold) > 1
+            has_interval &= len(threshold) > 1
         of_seed = _values(metric, rows, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
         collapsed.append(rows["collapsed"].iloc[0])
