@@ -32,6 +32,7 @@ from dfnb.attribution.maps import Unmeasurable
 from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.records import RunParameters
 from dfnb.report.scores import (
+    VALIDATION,
     Condition,
     Role,
     remove_replaced,
@@ -39,7 +40,7 @@ from dfnb.report.scores import (
     weights_path,
     write_scores,
 )
-from dfnb.runs import Run
+from dfnb.runs import Run, frames_of
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
@@ -398,6 +399,9 @@ def ensure_trained(name: str) -> None:
 def train_and_score(job: Training) -> Run:
     """Train, and score the test sets; where the job says so, also corrupted frames and maps.
 
+    The validation split is scored as one more test set, whatever the paper saw of it: a threshold
+    needs its real frames.
+
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights: notebooks need them to draw maps on a machine without ``runs/``. The score file is
     written last, and proves that the job ended.
@@ -416,6 +420,12 @@ def train_and_score(job: Training) -> Run:
         tables.update(_maps(run, job.maps))
     names = {condition.test_set for condition in tables}
     metadata = {name: test_sets.metadata(name) for name in names}
+    validation = VALIDATION.format(job.run.train_set)
+    frames = frames_of(job.run, "val")
+    network = run.network().to(scoring.DEVICE)
+    scores = scoring.predict(network, frames, run.settings, locate=False)
+    tables[Condition(validation)] = scores
+    metadata[validation] = test_sets.metadata(job.run.train_set)
     record = run.record.model_copy(update={"train_set": job.train_set})
     about = {"record": record.model_dump(mode="json"), "roles": job.roles}
     write_scores(job.profile, run.id, tables, metadata, **about)

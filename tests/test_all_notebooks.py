@@ -18,7 +18,8 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     command = [sys.executable, "-m", "dfnb.cli", "run", "smoke", "--cores", "2"]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    planned = jobs.plan("smoke")
+    plan = jobs.plan("smoke")
+    planned = plan.jobs
     lines = done.stdout.splitlines()
     for job in planned:
         assert re.search(rf"^\[\d+/{len(planned)}\] {job.name}, ", done.stdout, re.MULTILINE)
@@ -26,11 +27,9 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     report = home / "reports" / "smoke"
     assert lines[-1] == f"report: {report / 'index.html'}"
     assert not list(elsewhere.iterdir())
-    for job in planned:
-        if job.kind == "notebook":
-            check_executed(report / "notebooks" / f"{job.name}.ipynb")
-            record = files.read_json(home / job.output)
-            assert record["parameters"] == job.parameters.model_dump(mode="json")
+    for job in plan.notebooks:
+        check_executed(report / "notebooks" / f"{job.name}.ipynb")
+        assert files.read_json(home / job.output)["parameters"] == job.parameters
     check_links(report / "index.html")
     times = {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
     again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)

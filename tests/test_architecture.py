@@ -26,9 +26,7 @@ files
 records
 data
 synth corrupt
-papers runs
-store metrics statistics test_sets export
-scoring
+papers runs store metrics statistics test_sets export scoring
 trainer train attribution library
 results claims sides tables figures pictures page judge
 parameters

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import record
 from torch import nn
 
 from dfnb import metrics
@@ -106,15 +107,10 @@ def planted(tmp_path_factory):
         write_planted_video(folder, number)
     write_dataset(folder, {"size": SIDE, "scale": 2.0})
     settings = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=SIDE)
-    parameters = {
-        "paper": "xception",
-        "train_set": "planted",
-        "seen_methods": None,
-        "settings": settings.model_dump(mode="json"),
-    }
+    parameters = {"train_set": "planted", "settings": settings.model_dump(mode="json")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
-        yield PlantedRun(home / "runs" / "planted", {"parameters": parameters})
+        yield PlantedRun(home / "runs" / "planted", record("xception", 0, parameters))
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_a_model_of_each_family_trains_and_has_maps(own_home, name):
     values = {"backbone": name, "image_size": FAMILIES[name], "pretrained": False, "epochs": 1}
     values |= {"batch_size": 4, "images_per_epoch": 8, "optimiser": "sgd", "oversampling": None}
     settings = papers.module("xception").Settings.check(values, "a test")
-    run = train.train("xception", "smoke-a", settings)
+    run = train.train(train.run_parameters("xception", "smoke-a", settings))
     assert np.isfinite(run.log["loss_total"]).all()
     frames = select(load_frames("smoke-a"), "test").head(2)
     attributed = maps.of(run, frames, "Grad-CAM")

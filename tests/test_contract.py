@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from dfnb import jobs, papers, store, tables, train
+from dfnb import jobs, papers, runs, store, tables, train
 from dfnb.attribution import maps
 from dfnb.data import frames
 from dfnb.data.frames import load_frames, select
@@ -129,9 +129,8 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
 @pytest.fixture(scope="module")
 def report(home):
     """The report of the profile, with all trainings done."""
-    for job in jobs.plan("mine"):
-        if job.kind == "training":
-            jobs.train_job("mine", job.name)
+    for job in jobs.plan("mine").trainings:
+        jobs.train_and_score(job)
     return tables.Report("mine")
 
 
@@ -139,7 +138,7 @@ def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["12_frequency"] == "frequency"
     assert [*papers.modules()][-4:] == ["frequency", "frequency_pairs", "tuned_vit", "consistency"]
-    assert [job.name for job in jobs.plan("mine")] == [
+    assert [job.name for job in jobs.plan("mine").jobs] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
         "frequency-smoke-a-widths-narrow-s0",
@@ -208,20 +207,21 @@ def test_its_claim_is_judged(report, home, gain, verdict):
             noise = rng("frames").normal(size=len(frames))
             noise += 0.2 * rng(*role, seed).normal(size=len(frames))
             scores = frames.assign(log_odds=noise + shift * frames["label"])
-            planted = {**record, "parameters": {**record["parameters"], "seed": seed}}
-            planted["collapsed"] = False
-            store.write_scores(profile, planted, f"{role[1]}{seed}", [role], {condition: scores})
+            seeded = record.parameters.model_copy(update={"seed": seed})
+            planted = record.model_copy(update={"parameters": seeded, "collapsed": False})
+            made = profile, planted, f"{role[1]}{seed}", [role], {condition: scores}
+            store.write_scores(*made, {"smoke-a": frames.attrs})
     claims = tables.Report(profile).table("claims")
     assert claims.loc[["Frequency"], "verdict"].tolist() == [verdict]
 
 
 def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path):
-    job = jobs.plan("mine")[-1]
+    job = jobs.plan("mine").notebooks[-1]
     executed = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
         home / "notebooks" / "12_frequency.ipynb",
         executed,
-        job.parameters.model_dump(mode="json"),
+        job.parameters,
         progress_bar=False,
     )
     assert job.done
@@ -236,9 +236,9 @@ def test_a_paper_may_make_its_own_samples(home):
     real = settings.visible(select(load_frames("smoke-a"), "train"), 0, None)
     shown = FrameDataset(real, settings, seed=0)[[(0, 0, 0)]]
     assert shown["label"].tolist() == [0, 1]
-    run = train.train("frequency_pairs", "smoke-a", settings)
-    assert run.record["n"]["train"] == len(real) and run.record["images_seen"] == 32
-    assert "samples" in run.record["rule"] and 0 < run.log["loss_total"].iloc[-1] < 2
+    run = train.train(train.run_parameters("frequency_pairs", "smoke-a", settings))
+    assert run.record.n["train"] == len(real) and run.record.images_seen == 32
+    assert "samples" in run.record.rule and 0 < run.log["loss_total"].iloc[-1] < 2
 
 
 def test_a_paper_may_compare_two_views_of_a_frame(home):
@@ -248,8 +248,8 @@ def test_a_paper_may_compare_two_views_of_a_frame(home):
     last = {}
     for weight in (0.0, 10.0):
         settings = papers.module("consistency").Settings(**small, consistency=weight)
-        run = train.train("consistency", "smoke-a", settings)
-        assert run.record["images_seen"] == 2 * 64
+        run = train.train(train.run_parameters("consistency", "smoke-a", settings))
+        assert run.record.images_seen == 2 * 64
         last[weight] = run.log["loss_cosine"].iloc[-1]
     assert 0 < last[10.0] < last[0.0] < 2
     with pytest.raises(DfnbError, match="mixup_probability must be 0: this paper compares 2 views"):
@@ -261,8 +261,8 @@ def test_a_paper_may_compare_two_views_of_a_frame(home):
 
 def test_the_tuned_transformer_trains_and_has_maps_on_its_grid(home, blocks):
     assert len(blocks["papers/tuned_vit.py"].splitlines()) <= 60
-    run = jobs.train_job("tuned-small", "tuned_vit-smoke-a-s0")
-    assert run.record["weights_from"] == "random weights"
+    run = jobs.train_and_score(jobs.plan("tuned-small").trainings[0])
+    assert run.record.weights_from == "random weights"
     losses = run.log.iloc[-1]
     assert losses["loss_alignment"] > 0 > losses["loss_uniformity"]
     shown = select(load_frames("smoke-a"), "test").head(2)
@@ -279,9 +279,9 @@ def test_the_tuned_transformer_stores_what_it_trained(home, tmp_path, monkeypatc
     save_file(weights, tmp_path / "test_vit.safetensors")
     start = backbones.Start("ImageNet", tmp_path / "test_vit.safetensors", "of a test")
     monkeypatch.setattr(backbones, "start", lambda name, pretrained: start)
-    (job, _) = jobs.plan("tuned-small")
-    settings = job.parameters.settings().model_copy(update={"pretrained": True})
-    run = train.train("tuned_vit", "smoke-a", settings)
+    (job,) = jobs.plan("tuned-small").trainings
+    settings = runs.settings_of(job.run).model_copy(update={"pretrained": True})
+    run = train.train(train.run_parameters("tuned_vit", "smoke-a", settings))
     stored = load_file(run.folder / "best.safetensors")
     assert all("norm" in name or "head" in name for name in stored)
     assert not torch.equal(stored["encoder.norm.weight"], weights["norm.weight"])

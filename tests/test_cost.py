@@ -38,8 +38,6 @@ def test_a_report_has_a_row_per_detector_and_sums(own_home, monkeypatch):
 
 
 def test_the_speed_of_every_detector_is_measured_without_a_training(own_home):
-    runs = {
-        job.run.paper: job.run for job in jobs.plan("smoke").trainings if jobs.MAIN in job.roles
-    }
-    for paper in ("self_blended_images", "lae"):  # two passes per step; two phases
-        assert cost._images_per_s(runs[paper]) > 0 and not (own_home / "runs").exists()
+    for job in jobs.plan("smoke", []).trainings:
+        assert cost._images_per_s(job.run) > 0
+    assert not (own_home / "runs").exists()

@@ -3,6 +3,7 @@
 import networks
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 from matplotlib import pyplot as plt
 
@@ -111,14 +112,8 @@ def run_of(paper, run_id="first", start=None):
     """A run with a log and without weights."""
     log = [{"epoch": k, "loss_cls": 1 / k, "validation_auc": 0.5 + k / 10} for k in (1, 2, 3)]
     settings = networks.recipe(paper).model_dump(mode="json")
-    record = {
-        "parameters": {"paper": paper, "seed": 0, "settings": settings},
-        "detector": {"title": "A title"},
-        "start": start,
-        "log": log,
-        "chosen": {"epoch": 2, "auc": 0.7},
-    }
-    return Run(run_id, record)
+    facts = {"start": start, "log": log, "chosen": {"epoch": 2, "auc": 0.7}}
+    return Run(run_id, planted.record(paper, 0, {"settings": settings}, **facts))
 
 
 def test_a_second_phase_goes_on_where_the_first_one_ended():

@@ -270,6 +270,7 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert job.done and [run.id for run in detector.runs] == [job.run_id]
     assert set(report.conditions(detector)) == {
         Condition("smoke-b"),
+        Condition("validation of smoke-a"),
         Condition("smoke-b", corruption="JPEG", severity=5),
         Condition("smoke-a", map="Grad-CAM"),
     }
@@ -277,29 +278,29 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert (report.folder / "profile.yaml").read_bytes() == profile
 
 
-def test_an_unreadable_crop_fails_a_training_instead_of_losing_its_maps(
-    done, own_home, monkeypatch
-):
+@pytest.fixture
+def trained_again(done, own_home):
+    """A home in which the training of ``mine`` has ended, and nothing is scored yet."""
     for name in ("notebooks", "runs"):
         shutil.copytree(done / name, own_home / name)
-    (job,) = trainings()
+    return trainings()[0]
 
+
+def test_an_unreadable_crop_fails_the_job_instead_of_losing_its_maps(trained_again, monkeypatch):
     def unreadable(*_):
         raise DfnbError("a crop is damaged")
 
     monkeypatch.setattr(jobs.measures, "as_batch", unreadable)
     with pytest.raises(DfnbError, match="a crop is damaged"):
-        jobs.train_and_score(job)
-    assert not job.done
+        jobs.train_and_score(trained_again)
+    assert not trained_again.done
 
 
-def test_a_network_without_a_feature_map_has_no_grad_cam(done, own_home, monkeypatch, capsys):
-    for name in ("notebooks", "runs"):
-        shutil.copytree(done / name, own_home / name)
-    (job,) = trainings()
+def test_a_network_without_a_feature_map_has_no_grad_cam(trained_again, monkeypatch, capsys):
     monkeypatch.setattr(jobs.measures.maps, "as_feature_map", lambda *_, **__: None)
-    jobs.train_and_score(job)
-    assert job.done and "Grad-CAM is left out: this part of the network" in capsys.readouterr().out
+    jobs.train_and_score(trained_again)
+    assert "Grad-CAM is left out: this part of the network" in capsys.readouterr().out
+    assert trained_again.done
 
 
 def test_a_report_is_gone_on_with_on_another_machine(done, own_home):

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import planted
 import pytest
 import torch
 from networks import batch_of, recipe
@@ -64,7 +65,7 @@ def table(home):
 
 @pytest.fixture
 def start(tmp_path):
-    return UntrainedPhaseOne(tmp_path, {"parameters": {"seed": 3}})
+    return UntrainedPhaseOne(tmp_path.name, planted.record("lae", seed=3))
 
 
 # ---------------------------------------------------------------- outputs
@@ -282,15 +283,15 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
     shutil.copytree(home / "datasets" / "smoke-a", tmp_path / "datasets" / "smoke-a")
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     still = settings(lr=1e-12)
-    first = train.train("lae", "smoke-a", still.before(), seed=3)
+    first = train.train(train.run_parameters("lae", "smoke-a", still.before(), seed=3))
     frames = load_frames("smoke-a")
     visible = still.visible(select(frames, "train"), 3, first)
     others = set(frames["mask"]) - set(visible["mask"])
     assert others
     for path in others:
         (tmp_path / "datasets" / "smoke-a" / path).unlink()
-    run = train.train("lae", "smoke-a", still, seed=3)
-    assert run.record["start"] == first.id
+    run = train.train(train.run_parameters("lae", "smoke-a", still, seed=3))
+    assert run.record.start == first.id
     assert "loss_attention" in run.log and "loss_attention" not in first.log
     before = dict(first.network().named_parameters())
     for name, weight in run.network().named_parameters():

@@ -24,7 +24,6 @@ import dfnb
 from dfnb import files, papers, results, scoring, store
 from dfnb.data import prepare
 from dfnb.data.frames import faces_of, load_frames, select
-from dfnb.records import write_record
 from dfnb.settings import DfnbError
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
@@ -54,12 +53,11 @@ def run(own_home):
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(papers.module("xception").Network(settings).state_dict(), folder / "best.safetensors")
-    values = {"paper": "xception", "train_set": "smoke-a", "seed": 0, "seen_methods": None}
-    values["settings"] = settings.model_dump(mode="json")
+    values = {"train_set": "smoke-a", "settings": settings.model_dump(mode="json")}
     digest = files.sha256(folder / "best.safetensors")
-    outputs = [folder / "best.safetensors"]
-    facts = {"weights_sha256": digest, "frozen": [], "faces": faces_of("smoke-b")}
-    write_record(folder / "record.json", values, outputs, **facts)
+    facts = {"weights_sha256": digest, "faces": faces_of("smoke-b")}
+    record = planted.record("xception", 0, values, **facts)
+    files.write_json(folder / "record.json", record.model_dump())
     return dfnb.create_model("untrained-s0")
 
 

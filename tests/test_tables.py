@@ -134,7 +134,7 @@ def test_captions_count_collapsed_runs(report):
 
 def test_the_overview_tells_versions_of_a_paper_apart(home):
     for seed, version in enumerate(("one", "two")):
-        planted.write("versions", "xception", seed, paper_source=version)
+        planted.write("versions", "xception", seed, parameters={"paper_source": version})
     assert tables.Report("versions").table("overview")["code"].tolist() == ["one", "two"]
 
 

@@ -36,6 +36,7 @@ Level = Literal["video", "frame"]
 UNITS = {"video": ["video", "cluster", "label", "method"], "frame": list(KEYS)}
 CATEGORIES = ("test_set", "video", "cluster", "method")
 NO_SEED = -1  # of another tool
+VALIDATION = "validation of {}"  # the test set of a training set's validation split
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
 MAIN = "main"  # the variant with which the others of its ablation are compared
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
@@ -368,11 +369,15 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
 
 
 def _frames(folder: Path, level: Level) -> pd.DataFrame:
-    """The frames of all test sets, each with the number of its ``unit``, a video or itself."""
+    """The frames of all test sets, each with the number of its ``unit``, a video or itself.
+
+    Those of validation splits are left out, and so their scores.
+    """
     tables = []
     for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
-        table = read_table(path).assign(test_set=path.stem)
-        tables.append(table.assign(frame_row=range(len(table))))
+        if not path.stem.startswith(VALIDATION.format("")):
+            table = read_table(path).assign(test_set=path.stem)
+            tables.append(table.assign(frame_row=range(len(table))))
     frames = pd.concat(tables, ignore_index=True)
     frames["unit"] = frames.groupby(["test_set", *UNITS[level]], sort=False).ngroup()
     return frames.astype(dict.fromkeys(CATEGORIES, "category"))
