@@ -290,7 +290,9 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
     figures = figures.replace({"train_set": ours, "test_set": ours})
     figures = figures.rename(columns={"value": "published"})
     figures = figures.drop_duplicates(["paper", "train_set", "test_set"])
-    known = pd.DataFrame(trained, ["paper", "train_set"]).T.rename_axis("detector").reset_index()
+    rows = [(detector, *of_detector) for detector, of_detector in trained.items()]
+    # As text also where there is no row.
+    known = pd.DataFrame(rows, columns=["detector", "paper", "train_set"], dtype=str)
     columns = ["paper", "train_set", "test_set", "published", "assumed", "source", "confidence"]
     beside = known.merge(figures[columns], on=["paper", "train_set"])
     return numbers.merge(beside, on=["detector", "test_set"])

@@ -67,7 +67,7 @@ def by_place(
     aside = scores[scores["place"] == "aside"]
     number = measure(aside, metric, [*by, "test_set"], mean_over, **options)
     parts.append(number.rename(columns={"test_set": "place"}))
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True).infer_objects()  # a part without rows has objects
     return table.assign(p_holm=statistics.holm(table["p"]))
 
 
@@ -274,6 +274,8 @@ def pivot(
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict."""
+    if differences.empty:
+        return pd.DataFrame()
     cells = map(cell, differences["value"], differences["low"], differences["high"], "+" * 10**6)
     columns = {
         "difference": list(cells),
