@@ -196,7 +196,11 @@ def _estimate(
         threshold = None
         if metric in WITH_THRESHOLD:
             threshold = thresholds[rows["detector"].iloc[0], seed]
-            has_interval = len(threshold) > 1
+            has_interval &= len(threshold) > 1
+            if len(threshold) > 1:
+                # Each replicate of the people gets one of the threshold's replicates, in turn.
+                replicates = np.resize(threshold[1:], REPLICATES)
+                threshold = np.append(threshold[0], replicates)
         of_seed = _values(metric, rows, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
         collapsed.append(rows["collapsed"].iloc[0])
