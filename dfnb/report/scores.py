@@ -342,11 +342,13 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     """The rows of all score files, those of maps or the others; see :func:`scores`."""
     folder = report_folder(profile)
     units, unit_of_frame = _units(folder, level)
+    versions = {name: read_metadata(test_set_path(folder, name)) for name in unit_of_frame}
     found = detectors(profile)
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             for path in _files_of(folder, run.id if run else detector.name):
+                _check_versions(path, versions)
                 part = _means(path, unit_of_frame, of_maps)
                 part["number"] = number
                 part["seed"] = run.seed if run else NO_SEED
@@ -364,6 +366,19 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     table = table.join(values.dropna(axis=1, how="all"))
     table["place"] = _places(profile, table)
     return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
+
+
+def _check_versions(path: Path, versions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
+
+    ``versions``: the metadata of each stored test set.
+    """
+    for name, fingerprint in read_metadata(path)["fingerprints"].items():
+        if versions.get(name, {}).get("fingerprint") != fingerprint:
+            raise DfnbError(
+                f"{path} is of another version of {name} than the report; delete it, then run the "
+                "profile again"
+            )
 
 
 def _places(profile: str, table: pd.DataFrame) -> np.ndarray:

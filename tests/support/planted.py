@@ -104,6 +104,7 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
     tables.update(more or {})
     about = {"record": record(paper, seed, **facts).model_dump(mode="json"), "roles": [role]}
     write_scores(profile, run_id, tables, metadata(tables), **about)
+    return run_id
 
 
 def write_all(profile):
