@@ -102,6 +102,7 @@ def measure(
         row = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
         rows.append({**dict(zip(by, group)), "metric": metric, "minus": _text(minus), **row})
     table = pd.DataFrame(rows, columns=[*by, "metric", "minus", *SUMMARY])
+    table = table.astype(SUMMARY)  # also of a table without rows, which others are added to
     return table.assign(p_holm=statistics.holm(table["p"]))
 
 
@@ -350,10 +351,10 @@ def _mean(parts: Sequence[Estimate], seeds: Sequence[int]) -> Estimate:
     )
 
 
-SUMMARY = [
-    *("value", "low", "high", "error", "degrees", "p"),
-    *("n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"),
-]
+SUMMARY = {
+    **dict.fromkeys(["value", "low", "high", "error", "degrees", "p"], float),
+    **dict.fromkeys(["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"], int),
+}
 
 
 def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def test_a_column_is_averaged_where_it_has_values():
 
 def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named():
     scores = tables()
-    assert measure(scores.head(0), "AUC", "detector", "test_set", "B").empty
+    nothing = measure(scores.head(0), "AUC", "detector", "test_set", "B")
+    assert nothing.empty and nothing["value"].dtype == float and nothing["seeds"].dtype == int
     assert measure(scores[scores["label"] == 1], "AUC", "detector").empty
     with pytest.raises(DfnbError, match=r"no column 'detecter'; did you mean detector\?"):
         measure(scores, "AUC", "detecter")
