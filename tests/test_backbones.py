@@ -19,19 +19,6 @@ from dfnb.papers.contract import Settings
 from dfnb.settings import DfnbError
 
 
-def test_stages_of_xception_have_the_released_sizes():
-    stages, channels, strides = backbones.stages("legacy_xception", pretrained=False)
-    assert channels == [64, 128, 256, 728, 728, 728, 2048]
-    assert strides == [2, 4, 8, 16, 16, 16, 32]
-    x = torch.zeros(1, 3, 299, 299)
-    sizes = []
-    with torch.no_grad():
-        for stage in stages.eval():
-            x = stage(x)
-            sizes.append(x.shape[-1])
-    assert sizes == [150, 75, 38, 19, 19, 19, 10]
-
-
 def test_stages_together_are_the_backbone():
     torch.manual_seed(1)
     whole = backbones.create("dfnb_plain7", pretrained=False).eval()

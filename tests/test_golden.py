@@ -232,7 +232,7 @@ CASES = {
         "mean": (0.485, 0.456, 0.406),  # those of the paper, not of the small backbone
         "std": (0.229, 0.224, 0.225),
     },
-    "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
+    "self_blended_images": {},
 }
 
 

@@ -29,8 +29,12 @@ def settings(**changes):
     return recipe("lae", **{**SHORT, **changes})
 
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def standardised(pixels):
+    mean, std = [torch.tensor(values).view(3, 1, 1) for values in IMAGENET.values()]
+    return (pixels - mean) / std
 
 
 def network(**changes):
@@ -93,7 +97,7 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
         encoder = create(*args, **kwargs)
         encoder.weights_from = weights_from
         if weights_from == "ImageNet":
-            encoder.pretrained_cfg |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+            encoder.pretrained_cfg |= IMAGENET
         return encoder
 
     monkeypatch.setattr(lae.backbones, "create", created)
@@ -102,14 +106,11 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
     opened = network().eval()  # a finished run is opened without pretrained weights
     opened.load_state_dict(trained.state_dict())
     pixels = torch.rand(2, 3, 96, 96)
-    expected = (pixels - 0.5) / 0.5
-    if weights_from == "ImageNet":
-        mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-        std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-        expected = (pixels - mean) / std
+    given = (pixels - 0.5) / 0.5
+    expected = standardised(pixels) if weights_from == "ImageNet" else given
     for net in (trained, opened):
         latent = net.to_latent(net.encoder.forward_features(expected).mean((2, 3)))
-        torch.testing.assert_close(net((pixels - 0.5) / 0.5)["latent"], latent)
+        torch.testing.assert_close(net(given)["latent"], latent)
 
 
 # ---------------------------------------------------------------- losses
@@ -136,7 +137,7 @@ class Features(nn.Module):
 
     def __init__(self, weights_from):
         super().__init__()
-        self.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        self.pretrained_cfg = IMAGENET
         self.layer = nn.Conv2d(3, 4, 3)
         self.weights_from = weights_from
         self.inputs = []
@@ -159,10 +160,7 @@ def test_the_perceptual_term_needs_pretrained_weights(weights_from, monkeypatch,
         return
     losses["total"].backward()
     assert losses["perceptual"] > 0 and features.layer.weight.grad is None
-    mean = torch.tensor(features.pretrained_cfg["mean"]).view(3, 1, 1)
-    std = torch.tensor(features.pretrained_cfg["std"]).view(3, 1, 1)
-    pixels = NOISE * 0.5 + 0.5
-    torch.testing.assert_close(features.inputs[1], (pixels - mean) / std)
+    torch.testing.assert_close(features.inputs[1], standardised(NOISE * 0.5 + 0.5))
 
 
 def test_the_attention_loss_by_hand():
@@ -223,11 +221,10 @@ def test_only_phase_two_reads_masks_and_only_of_training_frames(table, start):
 
 
 def test_budgets_are_nested_and_random_is_another_choice(table, start):
-    tenth = visible_masks(table, start, annotated=0.1)
-    fifth = visible_masks(table, start, annotated=0.2)
-    assert (
-        tenth < fifth < visible_masks(table, start, annotated=1.0) == set(masked_positions(table))
-    )
+    tenth, fifth, whole = [
+        visible_masks(table, start, annotated=share) for share in (0.1, 0.2, 1.0)
+    ]
+    assert tenth < fifth < whole == set(masked_positions(table))
     assert visible_masks(table, start, annotated=0.2, selection="random") != fifth
     with pytest.raises(DfnbError, match="clusters = 99999 is more than the"):
         visible_masks(table, start, clusters=99999)

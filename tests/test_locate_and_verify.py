@@ -154,12 +154,11 @@ def unmasked():
 
 
 @pytest.mark.parametrize(
-    "missing",
-    [{"landmarks": torch.full((4, 5, 2), torch.nan)}, {"label": torch.ones(4).long()}],
-    ids=["landmarks", "real images"],
+    ("name", "value"),
+    [("landmarks", torch.full((4, 5, 2), torch.nan)), ("label", torch.ones(4).long())],
 )
-def test_sspsl_without_an_anchor_ignores_the_fakes(missing):
-    network, batch = sspsl(), {**unmasked(), **missing}
+def test_sspsl_without_an_anchor_ignores_the_fakes(name, value):
+    network, batch = sspsl(), {**unmasked(), name: value}
     outputs = network(batch["image"])
     labels = network.pseudo(outputs, batch)
     fake = batch["label"] == 1

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from networks import batch_of, small
 from torchvision import tv_tensors
@@ -97,17 +96,6 @@ def test_a_mixed_batch_has_the_mixture_of_the_losses(paper):
     for name, value in mixed.items():
         mixture = 0.3 * own[name].item() + 0.7 * other[name].item()
         assert value.item() == pytest.approx(mixture, rel=1e-5)
-
-
-def test_cross_entropy_leaves_out_ignored_targets():
-    logits = torch.randn(3, 2, 4, 4)
-    target = torch.randint(2, (3, 4, 4))
-    target[1] = contract.IGNORED
-    loss = contract.cross_entropy(logits, target, batch_of(3))
-    expected = F.cross_entropy(logits[[0, 2]], target[[0, 2]])
-    assert loss.item() == pytest.approx(expected.item())
-    nothing = torch.full_like(target, contract.IGNORED)
-    assert contract.cross_entropy(logits, nothing, batch_of(3)).item() == 0
 
 
 @pytest.mark.parametrize("paper, spares_norms", [("xception", False), ("locate_and_verify", True)])

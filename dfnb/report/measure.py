@@ -4,8 +4,8 @@
 three or more; :mod:`dfnb.report.statistics` has the metrics and the interval.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,13 +35,19 @@ Thresholds = Mapping[tuple[str, int], Array]
 class Estimate(NamedTuple):
     """A metric of one group at each of its seeds, in the sample and in each replicate."""
 
-    seeds: list[int]
-    collapsed: Array  # (seeds,) bool, which trainings learned nothing
     values: Array  # (seeds, 1 + REPLICATES): the first is that of the sample
+    collapsed: Array  # (seeds,) bool, which trainings learned nothing
+    has_seeds: bool  # not so another tool
     counts: Array  # (3,) real units, fake units, clusters
     fewest: int  # clusters of the scarcer class
-    pairs: int  # independent observations behind a value of exactly 0 or 1
-    has_interval: bool = True
+    independent: int  # independent observations behind a value of exactly 0 or 1
+    has_interval: bool
+
+
+SUMMARY = {
+    **dict.fromkeys(["value", "low", "high", "error", "degrees", "p"], float),
+    **dict.fromkeys(["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"], int),
+}
 
 
 def measure(
@@ -81,13 +87,16 @@ def measure(
         measure(scores, "AUC", by="detector", mean_over="test_set", minus="Baseline")
     """
     by = _listed(by)
-    names = [*by, *_listed(mean_over)]
+    averaged = _listed(mean_over)
+    names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
     minus = [minus] if isinstance(minus, Mapping) else minus
-    _check(scores, metric, names)
-    test_sets = scores["test_set"].unique()
-    is_random = "test_set" in mean_over and len(test_sets) >= FEWEST_SETS
+    for column in [*names, *columns_of(metric)]:
+        if column not in scores:
+            known = suggestion(column, [*scores, *METRICS, *DIFFERENCES])
+            raise DfnbError(f"the scores have no column {column!r}{known}")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
+    is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
     people = {digest(sorted(rows["cluster"].unique())) for rows in by_set}
     # People who are the same on all test sets move them together. If each set has its own, the
     # differences between sets contain the people's part already.
@@ -98,23 +107,15 @@ def measure(
     for part in minus:
         estimates = _subtracted(estimates, names, part)
     rows = []
-    for group, parts in _averaged(estimates, by, names).items():
-        row = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
-        rows.append({**dict(zip(by, group)), "metric": metric, "minus": _text(minus), **row})
-    table = pd.DataFrame(rows, columns=[*by, "metric", "minus", *SUMMARY])
-    table = table.astype(SUMMARY)  # also of a table without rows, which others are added to
+    for group, parts in _averaged(estimates, by, averaged).items():
+        row = dict(zip(by, group))
+        row.update(_summary(parts, is_random, bool(minus) or metric in DIFFERENCES))
+        rows.append(row)
+    # Types, so that a table without rows can be added to another one.
+    table = pd.DataFrame(rows, columns=[*by, *SUMMARY]).astype(SUMMARY)
+    values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
+    table = table.assign(metric=metric, minus=", ".join(values))
     return table.assign(p_holm=statistics.holm(table["p"]))
-
-
-def _listed(names: Names) -> list[str]:
-    """One name or several as a list."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _text(minus: Sequence[Mapping[str, Any]]) -> str:
-    """What is subtracted, for the column of that name: the texts of its values."""
-    texts = [str(value) for part in minus for value in part.values() if isinstance(value, str)]
-    return ", ".join(filter(None, texts))
 
 
 def columns_of(metric: str) -> Sequence[str]:
@@ -122,12 +123,9 @@ def columns_of(metric: str) -> Sequence[str]:
     return ["score"] if metric in METRICS else DIFFERENCES.get(metric, [metric])
 
 
-def _check(scores: pd.DataFrame, metric: str, names: Sequence[str]) -> None:
-    """Raise :class:`DfnbError` where the table lacks a column that is asked for."""
-    for column in [*names, *columns_of(metric)]:
-        if column not in scores:
-            known = [*scores, *METRICS, *DIFFERENCES]
-            raise DfnbError(f"the scores have no column {column!r}{suggestion(column, known)}")
+def _listed(names: Names) -> list[str]:
+    """One name or several as a list."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 # ---------------------------------------------------------------- one test set
@@ -141,130 +139,114 @@ def _of_test_set(
     resamples_people: bool,
 ) -> dict[tuple, Estimate]:
     """The estimate of every group of one test set, by its values in the columns ``names``."""
+    column = scores[columns_of(metric)[0]]
     if metric in DIFFERENCES:
-        first, second = DIFFERENCES[metric]
-        scores = scores.assign(**{metric: scores[first] - scores[second]})
-    if metric not in METRICS:
-        scores = scores.dropna(subset=metric)
+        column = column - scores[DIFFERENCES[metric][1]]
+    scores = scores.assign(value=column).dropna(subset="value")
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
-    cluster, clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
-    label = scores["label"].to_numpy() == 1
+    scores["label"] = scores["label"] == 1
+    scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))
     if resamples_people:
-        reals = np.bincount(cluster[~label], minlength=len(clusters))
-        fakes = np.bincount(cluster[label], minlength=len(clusters))
-        weights = statistics.cluster_weights(list(clusters), reals, fakes)
+        counts = pd.crosstab(scores["cluster"], scores["label"])
+        counts = counts.reindex(columns=[False, True], fill_value=0)
+        reals, fakes = counts.to_numpy().T
+        weights = statistics.cluster_weights(clusters, reals, fakes)
     estimates = {}
-    for key, rows in _groups(scores, metric, names):
-        of_group = scores.iloc[rows]
-        is_incomplete = metric in TWO_CLASSES and len({*label[rows]}) < 2
-        if len(rows) and not is_incomplete:
-            estimates[key] = _estimate(
-                of_group, metric, label[rows], cluster[rows], weights, thresholds
-            )
+    for key, group in _groups(scores, metric, names):
+        has_both = group["label"].nunique() == 2
+        if has_both or (metric not in TWO_CLASSES and len(group)):
+            estimates[key] = _estimate(group, metric, weights, thresholds)
     return estimates
 
 
 def _groups(
-    scores: pd.DataFrame, metric: str, names: Sequence[str]
-) -> Iterator[tuple[tuple, Array]]:
-    """The values in the columns ``names`` of each group, and the places of its rows.
+    scores: pd.DataFrame,
+    metric: str,
+    names: Sequence[str],
+) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """The values in the columns ``names`` of each group, and its rows.
 
     A metric that compares fakes with real units takes the same real units for each method.
     """
-    shares_reals = "method" in names and (metric in TWO_CLASSES or metric == "Brier")
-    grouped = [name for name in names if name != "method"] if shares_reals else list(names)
-    groups = {(): np.arange(len(scores))}
-    if grouped:
-        groups = scores.groupby(grouped, observed=True, sort=False).indices
-    for values, rows in groups.items():
-        key = values if isinstance(values, tuple) else (values,)
-        if not shares_reals:
-            yield key, rows
-            continue
-        method = scores["method"].iloc[rows].to_numpy()
-        for name in pd.unique(method[method != "real"]):
-            key_of_method = list(key)
-            key_of_method.insert(list(names).index("method"), name)
-            yield tuple(key_of_method), rows[(method == name) | (method == "real")]
+    if not names:
+        yield (), scores
+        return
+    is_shared = "method" in names and metric in (*TWO_CLASSES, "Brier")
+    methods = [name for name in scores["method"].unique() if name != "real"]
+    for method in methods if is_shared else [None]:
+        rows = scores
+        if is_shared:
+            is_real = scores["method"] == "real"
+            rows = scores[is_real | (scores["method"] == method)].assign(method=method)
+        yield from rows.groupby(list(names), observed=True, sort=False)
 
 
 def _estimate(
     group: pd.DataFrame,
     metric: str,
-    label: Array,
-    cluster: Array,
     weights: Array,
     thresholds: Thresholds,
 ) -> Estimate:
-    """The metric of one group at each of its seeds; ``label`` and ``cluster`` are of its rows."""
-    column = group["score" if metric in METRICS else metric].to_numpy()
-    detector = group["detector"].iloc[0]
-    seed = group["seed"].to_numpy()
-    collapsed = group["collapsed"].to_numpy()
-    has_interval = True
+    """The metric of one group at each of its seeds, under each row of ``weights``."""
     values = []
-    seeds = np.unique(seed)
-    for number in seeds:
-        rows = seed == number
+    collapsed = []
+    has_interval = True
+    for seed, rows in group.groupby("seed"):
         threshold = None
         if metric in WITH_THRESHOLD:
-            threshold = thresholds[detector, number]
+            threshold = thresholds[rows["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1
-            # Each replicate of the people gets a replicate of the threshold, in turn.
-            replicates = np.resize(threshold[1:] if has_interval else threshold, REPLICATES)
-            threshold = np.append(threshold[0], replicates)
-        of_seed = _values(metric, column[rows], label[rows], cluster[rows], weights, threshold)
+        of_seed = _values(metric, rows, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
-    label, cluster = label[rows], cluster[rows]  # every seed has the same units
-    per_class = [len(np.unique(cluster[label == is_fake])) for is_fake in (False, True)]
-    present = [count for count in per_class if count]
-    clusters = len(np.unique(cluster))
-    pairs = clusters
+        collapsed.append(rows["collapsed"].iloc[0])
+    # Every seed has the same units: those of the last are counted.
+    clusters = rows["cluster"].nunique()
+    per_class = rows.groupby("label")["cluster"].nunique()
+    independent = clusters
     if metric in TWO_CLASSES:  # a pair takes its real and its fake unit from two clusters
-        pairs = min(*per_class, clusters // 2)
+        independent = min(per_class.min(), clusters // 2)
+    n_fake = int(rows["label"].sum())
     return Estimate(
-        seeds=seeds.tolist(),
-        collapsed=np.array([collapsed[seed == number][0] for number in seeds]),
         values=np.array(values),
-        counts=np.array([np.sum(~label), np.sum(label), clusters]),
-        fewest=min(present),
-        pairs=pairs,
+        collapsed=np.array(collapsed),
+        has_seeds=seed != NO_SEED,
+        counts=np.array([len(rows) - n_fake, n_fake, clusters]),
+        fewest=int(per_class.min()),
+        independent=int(independent),
         has_interval=has_interval,
     )
 
 
 def _values(
     metric: str,
-    column: Array,
-    label: Array,
-    cluster: Array,
+    rows: pd.DataFrame,
     weights: Array,
     threshold: Array | None,
 ) -> Array:
     """The metric of one group at one seed, under each row of ``weights``."""
+    value = rows["value"].to_numpy()
+    label = rows["label"].to_numpy()
+    cluster = rows["cluster"].to_numpy()
     if metric == "AUC":
-        return statistics.auc(column, label, cluster, weights)
+        return statistics.auc(value, label, cluster, weights)
     if metric == "EER":
-        return statistics.eer(column, label, cluster, weights)
+        return statistics.eer(value, label, cluster, weights)
     if metric == "Brier":
-        return statistics.mean((column - label) ** 2, cluster, weights)
-    if metric == "balanced accuracy":
-        is_right = (column > 0.5) == label
-        of_classes = [
-            statistics.mean(is_right[rows], cluster[rows], weights) for rows in (label, ~label)
-        ]
-        return np.mean(of_classes, axis=0)
-    if metric in (FALSE_ALARMS, CALLED):
-        return statistics.share_above(column, threshold, cluster, weights)
-    if metric == AT_THRESHOLD:
-        false_alarms, found = (
-            statistics.share_above(column[rows], threshold, cluster[rows], weights)
-            for rows in (~label, label)
-        )
-        return (1 - false_alarms + found) / 2
-    return statistics.mean(column, cluster, weights)
+        value = (value - label) ** 2
+    if metric not in WITH_THRESHOLD and metric != "balanced accuracy":
+        return statistics.mean(value, cluster, weights)
+    if threshold is None:
+        threshold = np.array([0.5])  # P(fake), as with the argmax of two logits
+    if metric != AT_THRESHOLD and metric != "balanced accuracy":
+        return statistics.share_above(value, threshold, cluster, weights)
+    above = [
+        statistics.share_above(value[rows], threshold, cluster[rows], weights)
+        for rows in (~label, label)
+    ]
+    false_alarms, found = above
+    return (1 - false_alarms + found) / 2
 
 
 # ---------------------------------------------------------------- differences and means
@@ -287,22 +269,18 @@ def _subtracted(
 def _difference(first: Estimate, second: Estimate) -> Estimate:
     """The first estimate minus the second, replicate by replicate: a paired comparison.
 
-    Seeds that both have are paired with themselves; if there are none, the first with the first and
-    so on. That of a tool without a seed is paired with each. A pair with a collapsed run has
-    learned nothing, either.
+    Seeds are paired by their order; a tool without a seed is subtracted from each. A pair with a
+    collapsed run counts as collapsed.
     """
-    pairs = [(seed, seed) for seed in first.seeds if seed in second.seeds]
-    if NO_SEED in (*first.seeds, *second.seeds):
-        pairs = list(product(first.seeds, second.seeds))
-    pairs = pairs or list(zip(first.seeds, second.seeds))
-    of_first = [first.seeds.index(seed) for seed, _ in pairs]
-    of_second = [second.seeds.index(seed) for _, seed in pairs]
+    seeds = None  # all: those of one side, or the same of both
+    if first.has_seeds and second.has_seeds:
+        seeds = min(len(first.values), len(second.values))
     # A side of exactly 0 or 1 has no error: the interval would be too narrow.
     is_exact = {first.values[:, 0].mean(), second.values[:, 0].mean()} & {0.0, 1.0}
     return first._replace(
-        seeds=[max(pair) for pair in pairs],  # NO_SEED is below all seeds
-        collapsed=first.collapsed[of_first] | second.collapsed[of_second],
-        values=first.values[of_first] - second.values[of_second],
+        values=first.values[:seeds] - second.values[:seeds],
+        collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
+        has_seeds=first.has_seeds or second.has_seeds,
         fewest=min(first.fewest, second.fewest),
         has_interval=first.has_interval and second.has_interval and not is_exact,
     )
@@ -311,78 +289,67 @@ def _difference(first: Estimate, second: Estimate) -> Estimate:
 def _averaged(
     estimates: Mapping[tuple, Estimate],
     by: Sequence[str],
-    names: Sequence[str],
+    averaged: Sequence[str],
 ) -> dict[tuple, list[Estimate]]:
-    """The estimates of each group on each of its test sets, at the seeds that all of them have.
+    """The estimates of each group, one per test set that is averaged, at the same seeds.
 
-    Other columns than ``test_set`` that are averaged have fixed values: their mean is taken here.
+    Other columns that are averaged have fixed values: their mean is taken here.
     """
-    groups = {}  # group -> test set, if it is averaged -> estimates
-    averaged = {}  # group -> the values that are averaged, in order
+    groups = defaultdict(dict)  # group -> the values that are averaged -> estimate
     for key, estimate in estimates.items():
-        group, rest = key[: len(by)], key[len(by) :]
-        averaged.setdefault(group, []).append(rest)
-        test_set = dict(zip(names[len(by) :], rest)).get("test_set")
-        groups.setdefault(group, {}).setdefault(test_set, []).append(estimate)
-    wanted = {rest for of_group in averaged.values() for rest in of_group}
+        groups[key[: len(by)]][key[len(by) :]] = estimate
+    most = max(map(len, groups.values()), default=0)
     means = {}
-    for group, by_set in groups.items():
-        parts = [part for of_set in by_set.values() for part in of_set]
-        seeds = [seed for seed in parts[0].seeds if all(seed in part.seeds for part in parts)]
-        if len(averaged[group]) == len(wanted) and seeds:
-            means[group] = [_mean(of_set, seeds) for of_set in by_set.values()]
+    for group, parts in groups.items():
+        if len(parts) < most:  # the group lacks one of the averaged values
+            continue
+        seeds = min(len(part.values) for part in parts.values())
+        by_set = defaultdict(list)
+        for values, part in parts.items():
+            by_set[dict(zip(averaged, values)).get("test_set")].append(part)
+        means[group] = [_mean(of_set, seeds) for of_set in by_set.values()]
     return means
 
 
-def _mean(parts: Sequence[Estimate], seeds: Sequence[int]) -> Estimate:
-    """The mean of estimates on one test set, at these seeds."""
-    values = []
-    collapsed = []
-    for part in parts:
-        places = [part.seeds.index(seed) for seed in seeds]
-        values.append(part.values[places])
-        collapsed.append(part.collapsed[places])
+def _mean(parts: Sequence[Estimate], seeds: int) -> Estimate:
+    """The mean of estimates on one test set, at the first seeds."""
     return parts[0]._replace(
-        seeds=list(seeds),
-        values=np.mean(values, axis=0),
-        collapsed=np.any(collapsed, axis=0),
+        values=np.mean([part.values[:seeds] for part in parts], axis=0),
+        collapsed=np.any([part.collapsed[:seeds] for part in parts], axis=0),
         fewest=min(part.fewest for part in parts),
         has_interval=all(part.has_interval for part in parts),
     )
 
 
-SUMMARY = {
-    **dict.fromkeys(["value", "low", "high", "error", "degrees", "p"], float),
-    **dict.fromkeys(["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"], int),
-}
-
-
 def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dict[str, Any]:
     """The mean over seeds and test sets, with its interval; ``parts``: one per test set."""
     collapsed = np.any([part.collapsed for part in parts], axis=0)
-    kept = ~collapsed if not collapsed.all() else collapsed
+    kept = collapsed if collapsed.all() else ~collapsed
     values = np.array([part.values[kept] for part in parts])  # (sets, seeds, 1 + REPLICATES)
     sets, seeds, _ = values.shape
-    weights_of_seeds = statistics.draws(seeds, "seeds")
-    weights_of_sets = np.ones((1 + REPLICATES, sets))
-    if is_random:
-        weights_of_sets = statistics.draws(sets, "test sets")
-    replicates = np.einsum("rs,rk,skr->r", weights_of_sets, weights_of_seeds, values)
-    replicates = replicates / (sets * seeds)
+    of_seeds = statistics.draws(seeds, "seeds")
+    of_sets = statistics.draws(sets if is_random else 1, "test sets")
+    of_sets = np.broadcast_to(of_sets, (1 + REPLICATES, sets))
+    replicates = np.einsum("rs,rk,skr->r", of_sets, of_seeds, values) / (sets * seeds)
     value = float(replicates[0])
     fewest = sets if is_random else min(part.fewest for part in parts)
-    has_interval = (any if is_random else all)(part.has_interval for part in parts) and fewest > 1
-    total = float(np.nanvar(replicates[1:], ddof=1)) if has_interval else NAN
+    has_interval = (any if is_random else all)(part.has_interval for part in parts)
+    variance = NAN
+    if has_interval and fewest > 1:
+        variance = float(np.nanvar(replicates[1:], ddof=1))
     # Satterthwaite: the seeds' part of the variance has seeds - 1 degrees of freedom, the rest
     # those of the test sets or, without them, of the clusters of the scarcer class.
-    of_seeds = values[:, :, 0].mean(axis=0).var(ddof=1) / seeds if seeds > 1 else 0.0
-    rest = max(total - of_seeds, 0.0) if has_interval else NAN
-    degrees = statistics.satterthwaite([of_seeds, rest], [max(seeds - 1, 1), max(fewest - 1, 1)])
-    error = total**0.5
-    is_signed = is_signed or bool(np.abs(values[:, :, 0] - 0.5).max() > 0.5)
-    pairs = sum(part.pairs for part in parts)
-    low, high = statistics.interval(value, error, degrees, not is_signed, pairs)
+    variance_of_seeds = 0.0
+    if seeds > 1:
+        variance_of_seeds = values[:, :, 0].mean(axis=0).var(ddof=1) / seeds
+    rest = max(variance - variance_of_seeds, 0.0)
+    degrees = statistics.satterthwaite(variance_of_seeds, seeds - 1, rest, fewest - 1)
+    error = variance**0.5
+    is_signed = is_signed or bool(np.abs(values[:, :, 0] - 0.5).max() > 0.5)  # not in [0, 1]
+    independent = sum(part.independent for part in parts)
+    low, high = statistics.interval(value, error, degrees, not is_signed, independent)
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
     counts = np.sum([part.counts for part in parts], axis=0)
-    lost = int(collapsed.sum())
-    return dict(zip(SUMMARY, [value, low, high, error, degrees, p, *counts, seeds, lost, sets]))
+    n_collapsed = int(collapsed.sum())
+    shown = [value, low, high, error, degrees, p, *counts, seeds, n_collapsed, sets]
+    return dict(zip(SUMMARY, shown))

@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
 from dfnb.records import RunParameters, Threshold, TrainingRecord
-from dfnb.report.statistics import threshold_replicates
+from dfnb.report.statistics import REPLICATES, threshold_replicates
 from dfnb.settings import DfnbError, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -341,44 +341,70 @@ def maps(profile: str) -> pd.DataFrame:
 def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     """The rows of all score files, those of maps or the others; see :func:`scores`."""
     folder = report_folder(profile)
-    units, unit_of_frame = _units(folder, level)
-    versions = {name: read_metadata(test_set_path(folder, name)) for name in unit_of_frame}
     found = detectors(profile)
+    if not found:
+        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
+    frames = _frames(folder, level)
+    stored = {name: read_metadata(test_set_path(folder, name)) for name in set(frames["test_set"])}
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             for path in _files_of(folder, run.id if run else detector.name):
-                _check_versions(path, versions)
-                part = _means(path, unit_of_frame, of_maps)
+                _check_versions(path, stored)
+                part = _means(read_table(path), frames, of_maps)
                 part["number"] = number
                 part["seed"] = run.seed if run else NO_SEED
                 part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
-    values = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    if values.empty:
-        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    table = units.take(values.pop("unit")).reset_index(drop=True)
+    values = pd.concat(parts, ignore_index=True)
+    units = frames.drop_duplicates("unit").set_index("unit")[["test_set", *UNITS[level]]]
+    table = units.loc[values.pop("unit")].reset_index(drop=True)
     number = values.pop("number")
     for column in ("detector", "paper", "ablation", "variant", "train_set"):
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.
         table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    table = table.join(values.dropna(axis=1, how="all"))
+    if len(values):  # else every column would be without a value
+        values = values.dropna(axis=1, how="all")
+    table = table.join(values)
     table["place"] = _places(profile, table)
     return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
 
 
-def _check_versions(path: Path, versions: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
 
-    ``versions``: the metadata of each stored test set.
+    ``stored``: the metadata of each stored test set.
     """
     for name, fingerprint in read_metadata(path)["fingerprints"].items():
-        if versions.get(name, {}).get("fingerprint") != fingerprint:
+        if stored.get(name, {}).get("fingerprint") != fingerprint:
             raise DfnbError(
                 f"{path} is of another version of {name} than the report; delete it, then run the "
                 "profile again"
             )
+
+
+def _frames(folder: Path, level: Level) -> pd.DataFrame:
+    """The frames of all test sets, each with the number of its ``unit``, a video or itself."""
+    tables = []
+    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
+        table = read_table(path).assign(test_set=path.stem)
+        tables.append(table.assign(frame_row=range(len(table))))
+    frames = pd.concat(tables, ignore_index=True)
+    frames["unit"] = frames.groupby(["test_set", *UNITS[level]], sort=False).ngroup()
+    return frames.astype(dict.fromkeys(CATEGORIES, "category"))
+
+
+def _means(rows: pd.DataFrame, frames: pd.DataFrame, of_maps: bool) -> pd.DataFrame:
+    """A row per unit and condition of a score file: the mean of its frames that have a value."""
+    rows = rows[(rows["map"] != "") == of_maps]
+    rows = rows.merge(frames[["test_set", "frame_row", "unit"]], on=["test_set", "frame_row"])
+    if "log_odds" in rows:  # another tool has scores
+        rows["score"] = expit(rows.pop("log_odds").astype(float))
+    by = ["unit", "corruption", "severity", "map", "sanity"]
+    means = rows.drop(columns=["test_set", "frame_row"]).groupby(by, sort=False).mean()
+    # Rounding, because the noise of float64 must not rank videos whose means are equal.
+    return means.round(12).reset_index()
 
 
 def _places(profile: str, table: pd.DataFrame) -> np.ndarray:
@@ -399,48 +425,6 @@ def _places(profile: str, table: pd.DataFrame) -> np.ndarray:
         "across": table["test_set"].isin(averaged) & is_trained,
     }
     return np.select(list(places.values()), list(places), "aside")
-
-
-def _units(folder: Path, level: Level) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """The videos, or frames, of all test sets, and of each set the unit that each frame is in."""
-    tables = []
-    unit_of_frame = {}
-    before = 0  # units of the test sets before
-    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
-        frames = pd.read_parquet(path)
-        table = frames.drop_duplicates(UNITS[level], ignore_index=True)[UNITS[level]]
-        number = np.arange(len(frames))
-        if level == "video":
-            number = pd.Index(table["video"]).get_indexer(frames["video"])
-        unit_of_frame[path.stem] = before + number
-        before += len(table)
-        tables.append(table.assign(test_set=path.stem))
-    if not tables:
-        return pd.DataFrame(), {}
-    return pd.concat(tables, ignore_index=True).astype(dict.fromkeys(CATEGORIES, "category")), (
-        unit_of_frame
-    )
-
-
-def _means(
-    path: Path,
-    unit_of_frame: Mapping[str, np.ndarray],
-    of_maps: bool,
-) -> pd.DataFrame:
-    """A row per unit and condition of a score file: the mean of its frames that have a value."""
-    rows = read_table(path)
-    rows = rows[(rows["map"] != "") == of_maps]
-    parts = []
-    for test_set, of_set in rows.groupby("test_set", sort=False):
-        unit = unit_of_frame[test_set][of_set["frame_row"]]
-        parts.append(of_set.assign(unit=unit))
-    rows = pd.concat(parts) if parts else rows.assign(unit=0)
-    if "log_odds" in rows:  # another tool has scores
-        rows["score"] = expit(rows.pop("log_odds").astype(float))
-    by = ["unit", "corruption", "severity", "map", "sanity"]
-    means = rows.drop(columns=["test_set", "frame_row"]).groupby(by, sort=False).mean()
-    # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    return means.round(12).reset_index()
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
@@ -492,7 +476,7 @@ def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
 
 
 def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
-    """The threshold of each detector and seed, then its replicates, (1 + THRESHOLD_REPLICATES,).
+    """The threshold of each detector and seed, then its replicates in turn, (1 + REPLICATES,).
 
     The threshold alone, (1,), where it was chosen on fewer than FEWEST_VALIDATION clusters: a
     metric at this threshold has no interval.
@@ -504,7 +488,8 @@ def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
             metadata = read_metadata(score_path(report_folder(profile), detector.name))
             stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
         for seed, of_seed in stored.items():
-            is_sound = of_seed.threshold_clusters >= FEWEST_VALIDATION
-            replicates = of_seed.threshold_replicates if is_sound else []
-            found[detector.name, seed] = np.array([of_seed.threshold, *replicates])
+            replicates = []
+            if of_seed.threshold_clusters >= FEWEST_VALIDATION:
+                replicates = np.resize(of_seed.threshold_replicates, REPLICATES)
+            found[detector.name, seed] = np.append(of_seed.threshold, replicates)
     return found

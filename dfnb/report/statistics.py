@@ -230,12 +230,19 @@ def t_quantile(degrees: float, probability: float = (1 + LEVEL) / 2) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def satterthwaite(variances: Sequence[float], degrees: Sequence[float]) -> float:
-    """The degrees of freedom of a sum of estimated variances (Biometrics Bulletin 2:110, 1946)."""
-    variances = np.array(variances)
-    if not variances.sum() > 0:  # 0, which would be divided by, or NaN
-        return float(degrees[-1])
-    return float(variances.sum() ** 2 / (variances**2 / np.array(degrees)).sum())
+def satterthwaite(
+    first: float, first_degrees: float, second: float, second_degrees: float
+) -> float:
+    """The degrees of freedom of the sum of two estimated variances.
+
+    F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946. A variance of 0 has no part in them.
+    """
+    total = first + second
+    parts = 0.0
+    for variance, degrees in ((first, first_degrees), (second, second_degrees)):
+        if variance > 0:
+            parts += variance**2 / degrees
+    return total**2 / parts if parts else second_degrees
 
 
 def interval(

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, GAIN, METRICS, measure
 from dfnb.report.scores import NO_SEED
+from dfnb.report.statistics import REPLICATES
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -72,7 +73,7 @@ def test_metrics_of_one_group_by_hand():
     score = [0.9, 0.8, 0.8, 0.2, 0.8, 0.4, 0.3, 0.1]
     facts = {"test_set": "a", "detector": "A", "seed": 0, "collapsed": False}
     scores = pd.DataFrame({"score": score, "label": [1] * 4 + [0] * 4}).assign(**facts)
-    scores["cluster"] = list("abcdefgh")
+    scores = scores.assign(cluster=list("abcdefgh"), method="")
     limits = {("A", 0): np.array([0.35])}
     squares = [0.01, 0.04, 0.04, 0.64, 0.64, 0.16, 0.09, 0.01]
     expected = {
@@ -96,8 +97,8 @@ def test_metrics_of_one_group_by_hand():
 
 def test_replicates_of_a_threshold_widen_the_interval():
     scores = tables(seeds=[0])
-    fixed = {("A", 0): np.array([0.5, 0.5])}
-    varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, 200))}
+    fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
+    varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
     for metric in (AT_THRESHOLD, FALSE_ALARMS, CALLED):
         one, other = (
             only(measure(scores, metric, "detector", thresholds=limits))
@@ -195,9 +196,9 @@ def test_p_is_corrected_for_the_rows_of_the_table():
 
 @pytest.mark.parametrize(
     ("seeds", "pairs"),
-    [([1, 2, 3], [(1, 1), (2, 2)]), ([5, 6, 7], [(0, 5), (1, 6), (2, 7)])],
+    [([0, 1, 2], [(0, 0), (1, 1), (2, 2)]), ([5, 6], [(0, 5), (1, 6)])],
 )
-def test_seeds_are_paired_by_themselves_else_in_their_order(seeds, pairs):
+def test_seeds_are_paired_in_their_order(seeds, pairs):
     scores = pd.concat([tables("A", seeds=range(3)), tables("B", seeds=seeds)])
     number = only(measure(scores, "AUC", "detector", minus="B"))
     of_seeds = aucs(scores, ["detector", "seed"])

@@ -99,7 +99,7 @@ def test_a_threshold_is_exceeded_by_no_more_than_the_share():
     assert threshold == 189 / 200 and (score > threshold).sum() == 10
     assert replicates.shape == (statistics.THRESHOLD_REPLICATES,)
     assert replicates.min() < threshold < replicates.max()
-    again, paired = statistics.threshold_replicates(score + 1, names, 0.05)
+    _, paired = statistics.threshold_replicates(score + 1, names, 0.05)
     np.testing.assert_allclose(paired, replicates + 1)  # the same people are drawn
 
 
@@ -170,8 +170,8 @@ def test_a_mean_has_the_interval_and_p_of_the_t_test():
 
 
 def test_degrees_of_freedom_of_a_sum_by_hand():
-    assert statistics.satterthwaite([2, 1], [10, 4]) == pytest.approx(9 / (4 / 10 + 1 / 4))
-    assert statistics.satterthwaite([0, 0], [4, 9]) == 9
+    assert statistics.satterthwaite(2, 10, 1, 4) == pytest.approx(9 / (4 / 10 + 1 / 4))
+    assert statistics.satterthwaite(0, 0, 1, 9) == 9 and statistics.satterthwaite(0, 4, 0, 9) == 9
 
 
 def test_holm_by_hand():

@@ -101,6 +101,7 @@ def test_maps_count_where_they_pass_their_check():
     # On one test set of two it fails, and so it fails.
     failing = maps[maps["map"] == "edges"].assign(test_set=B, all=0.9)
     assert not tables.sanity(pd.concat([maps, failing])).loc[("Baseline", "edges"), "passes"]
+    assert tables.pivot(tables.explained(maps.head(0))).empty
     # Without a measure of empty maps a check is not passed.
     assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
 
