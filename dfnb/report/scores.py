@@ -346,10 +346,12 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
     frames = _frames(folder, level)
+    stored = {name: read_metadata(test_set_path(folder, name)) for name in set(frames["test_set"])}
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             for path in _files_of(folder, run.id if run else detector.name):
+                _check_versions(path, stored)
                 part = _means(read_table(path), frames, of_maps)
                 part["number"] = number
                 part["seed"] = run.seed if run else NO_SEED
@@ -363,9 +365,24 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.
         table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    table = table.join(values.dropna(axis=1, how="all"))
+    if len(values):  # else every column would be without a value
+        values = values.dropna(axis=1, how="all")
+    table = table.join(values)
     table["place"] = _places(profile, table)
     return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
+
+
+def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
+
+    ``stored``: the metadata of each stored test set.
+    """
+    for name, fingerprint in read_metadata(path)["fingerprints"].items():
+        if stored.get(name, {}).get("fingerprint") != fingerprint:
+            raise DfnbError(
+                f"{path} is of another version of {name} than the report; delete it, then run the "
+                "profile again"
+            )
 
 
 def _frames(folder: Path, level: Level) -> pd.DataFrame:

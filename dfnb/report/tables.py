@@ -379,7 +379,7 @@ def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
     parts = [numbers.assign(table=name) for name, numbers in tables.items()]
     table = pd.concat(parts, ignore_index=True)
     texts = table.select_dtypes(exclude="number").columns
-    table[texts] = table[texts].astype(str).replace({"nan": "", "None": ""})
+    table[texts] = table[texts].astype(object).fillna("").astype(str)
     path = report_folder(profile) / "results.parquet"
     write_table(path, table, {})
     return path

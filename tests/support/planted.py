@@ -1,4 +1,4 @@
-"""A small report, planted through the store: no network, no dataset, numbers made by hand."""
+"""A small report, planted as score files: no network, no dataset, numbers made by hand."""
 
 from itertools import product
 
@@ -7,6 +7,7 @@ import pandas as pd
 from dfnb.store import Condition, write_scores
 
 from dfnb.records import TrainingRecord
+from dfnb.report.scores import Condition, write_scores
 from dfnb.seeds import rng
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
@@ -88,7 +89,7 @@ def record(paper, seed=0, parameters=None, **facts):
 
 
 def metadata(tables):
-    """What the store keeps about the test sets of some tables, by condition."""
+    """What a report keeps about the test sets of some tables, by condition."""
     made = {}
     for condition in tables:
         name = condition.test_set
@@ -103,8 +104,9 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     tables.update(more or {})
-    made = record(paper, seed, **facts)
-    write_scores(profile, made, run_id, [role], tables, metadata(tables))
+    about = {"record": record(paper, seed, **facts).model_dump(mode="json"), "roles": [role]}
+    write_scores(profile, run_id, tables, metadata(tables), **about)
+    return run_id
 
 
 def write_all(profile):
