@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from dfnb import scoring, test_sets
 from dfnb.data.frames import (
-    Arrays,
     load_frames,
     select,
     unlabelled,
@@ -136,7 +135,15 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         return StoredFrames(pd.concat(faces, ignore_index=True))
     if are_paths:
         return StoredFrames(unlabelled(items))
-    return StoredFrames(unlabelled(range(len(items))), Arrays(items))
+    images = {}
+    for number, image in enumerate(map(np.asarray, items)):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise DfnbError(
+                f"image {number} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
+                "RGB"
+            )
+        images[str(number)] = image
+    return StoredFrames(unlabelled(images), images.__getitem__)
 
 
 def _probabilities(

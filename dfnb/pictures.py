@@ -124,11 +124,9 @@ def sample_grid(name: str, split: str = "test") -> Figure:
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
-        stored = StoredFrames(of_method.head(2))
         crops = []
         masks = []
-        for row in range(len(stored)):
-            sample = stored[row]
+        for sample in StoredFrames(of_method.head(2)):
             crops += [sample.image, sample.image]
             # panel draws no outline of a mask that is all 0. The first picture gets such a mask;
             # the second has one anyway if its frame is real, or is a fake without a mask.

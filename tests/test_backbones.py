@@ -124,14 +124,6 @@ def test_a_model_of_each_family_trains_and_has_maps(own_home, name):
     assert np.isfinite(attributed).all()
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "test_vit", "swin_tiny_patch4_window7_224"]
-)
-def test_a_side_that_the_patches_do_not_fill_is_refused(name):
-    with pytest.raises(DfnbError, match=r"not fill 98; set image_size = 96 or 1\d\d$"):
-        backbones.create(name, pretrained=False, image_size=98)
-
-
 def test_an_unknown_paper_is_explained():
     with pytest.raises(DfnbError, match="no paper 'locate'; did you mean locate_and_verify"):
         papers.module("locate")

@@ -180,8 +180,7 @@ def create(
     of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
     the size of its weights.
 
-    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model, or it cannot
-    take ``image_size``.
+    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """
     initial = start(name, pretrained)
     if initial.file:
@@ -192,22 +191,8 @@ def create(
         timm_kwargs["img_size"] = image_size
     with explained(name, "as a backbone here", "choose another image_size or backbone"):
         model = timm.create_model(name, **timm_kwargs)
-    patch = patch_side(model)
-    if image_size and patch and image_size % patch:
-        rounded_down = max(image_size // patch, 1) * patch  # but one patch at least
-        raise DfnbError(
-            f"{name} cuts an image into patches of {patch} pixels, which do not fill "
-            f"{image_size}; set image_size = {rounded_down} or {rounded_down + patch}"
-        )
     model.weights_from = initial.weights_from
     return model
-
-
-def patch_side(model: nn.Module) -> int | None:
-    """The side in pixels of the patches into which a timm model cuts an image; None without any."""
-    # Transformers of timm have a patch_embed, whose patch_size is one number or (height, width).
-    side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    return side[0] if isinstance(side, tuple) else side
 
 
 # Layers between the last stage and the pooling, where ``feature_info`` names only the stage.
