@@ -363,7 +363,9 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.
         table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    table = table.join(values.dropna(axis=1, how="all"))
+    if len(values):  # a report may have no maps
+        values = values.dropna(axis=1, how="all")
+    table = table.join(values)
     table["place"] = _places(profile, table)
     return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
 
