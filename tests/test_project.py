@@ -184,12 +184,6 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
 
 
-def test_colab_installs_from_the_address_of_the_project(checkout, project):
-    text = (checkout / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
-    (address,) = re.findall(r'repository = \\"(.*?)\\"', text)
-    assert address == project.get("urls", {}).get("Repository", "")
-
-
 def test_the_line_for_work_sheets_leaves_out_the_solutions(checkout, tmp_path):
     readme = (checkout / "README.md").read_text(encoding="utf-8")
     words = re.search(r"^jupyter (nbconvert .*)", readme, re.MULTILINE)[1].split()
