@@ -4,7 +4,6 @@ import pandas as pd
 import planted
 import pytest
 import yaml
-from scipy.special import expit
 
 from dfnb import report
 from dfnb.files import digest, read_metadata, report_folder
