@@ -31,7 +31,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     columns = max(len(images) for _, images, _, _ in rows)
     # In inches. At most a fifth of the figure's width: few columns would else give huge pictures.
     row_height = WIDTH / max(columns, 5)
-    figure_height = 0.4 + len(rows) * row_height  # in inches; 0.4 for the titles
+    figure_height = 0.4 + len(rows) * row_height  # 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
         columns,

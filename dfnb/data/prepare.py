@@ -291,10 +291,8 @@ def use_crops(video: Video, folder: Path) -> dict:
     an image counts as a frame without a face. Raises :class:`Unusable` where all are such.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
-    numbers = []
-    for image, _ in images:
-        digits = re.findall(r"\d+", f"0{Path(image).stem}")  # the 0 is for names without a number
-        numbers.append(int(digits[-1]))
+    # The last digits of a name; the 0 is for names without any.
+    numbers = [int(re.findall(r"\d+", f"0{Path(image).stem}")[-1]) for image, _ in images]
     if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
         numbers = range(len(images))
     rows = []
