@@ -142,8 +142,7 @@ def score(
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = _panel_path(image, detector.id, [row["file"] for row in rows])
-        figure = pictures.frames_panel(detector, faces, maps.names(network))
-        _save(figure, panel)
+        _save(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:

@@ -52,8 +52,7 @@ def sample(
     chosen = []
     for rows in rows_by_method.values():
         places = np.linspace(0, len(rows) - 1, count)  # fractional
-        nearest = places.round().astype(int)  # as indices of rows
-        chosen.extend(rows[nearest])
+        chosen.extend(rows[places.round().astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
