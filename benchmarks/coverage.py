@@ -8,18 +8,11 @@ the same people. Scores are normal, with the standard deviations below. Of metri
 the truth is the mean over all studies, so that a bias of the estimate itself is not seen.
 """
 
-from collections import defaultdict
-from typing import Annotated, Any
-
 import numpy as np
 import pandas as pd
-import typer
-from scipy.special import expit
 from scipy.stats import norm
 
-from dfnb.files import atomic, home
-from dfnb.report.measure import AT_THRESHOLD, FALSE_ALARMS, measure
-from dfnb.report.scores import FEWEST_VALIDATION, threshold_of
+from dfnb.report.measure import measure
 from dfnb.seeds import rng
 
 SEEDS = 5

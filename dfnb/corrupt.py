@@ -77,38 +77,15 @@ def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
 
 
 CORRUPTIONS = {  # by name: the function, and its strengths at severities 1 to 5
-    "JPEG": (
-        jpeg,
-        (80, 60, 40, 20, 10),
-    ),
-    "H.264": (
-        h264,
-        (23, 28, 33, 38, 43),
-    ),
-    "blur": (
-        blur,
-        (0.5, 1, 1.5, 2, 3),
-    ),
-    "noise": (
-        noise,
-        (4, 8, 16, 24, 32),
-    ),
-    "resize": (
-        resize,
-        (75, 50, 35, 25, 15),
-    ),
-    "contrast": (
-        functional.adjust_contrast,  # a factor; 0 leaves only the mean grey of each frame
-        (0.8, 0.6, 0.4, 0.3, 0.2),
-    ),
-    "saturation": (
-        functional.adjust_saturation,  # a factor; 0 leaves no colour
-        (0.8, 0.6, 0.4, 0.2, 0),
-    ),
-    "occlusion": (
-        occlusion,
-        (2, 5, 10, 20, 30),
-    ),
+    "JPEG": (jpeg, (80, 60, 40, 20, 10)),
+    "H.264": (h264, (23, 28, 33, 38, 43)),
+    "blur": (blur, (0.5, 1, 1.5, 2, 3)),
+    "noise": (noise, (4, 8, 16, 24, 32)),
+    "resize": (resize, (75, 50, 35, 25, 15)),
+    # Factors: 0 leaves only the mean grey of each frame, or no colour.
+    "contrast": (functional.adjust_contrast, (0.8, 0.6, 0.4, 0.3, 0.2)),
+    "saturation": (functional.adjust_saturation, (0.8, 0.6, 0.4, 0.2, 0)),
+    "occlusion": (occlusion, (2, 5, 10, 20, 30)),
 }
 RANDOM = ("noise", "occlusion")  # those that draw random numbers
 

@@ -15,7 +15,7 @@ import toy
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
-from dfnb import jobs, papers, runs, scoring, store, tables, train, trainer
+from dfnb import jobs, papers, report, runs, scoring, train, trainer
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, read_json, run_folder, sha256
@@ -513,12 +513,11 @@ def test_released_weights_are_scored_and_not_trained(released):
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
     (job,) = [job for job in jobs.plan("mine").trainings if job.roles != [jobs.MAIN]]
     run = jobs.train_and_score(job)
-    (detector,) = store.Report("mine").detectors()
-    assert tables.Report("mine").table("cross_dataset").index.tolist() == ["Exposing, released"]
-    (stored,) = store.Report("mine").read(detector, store.Condition("smoke-b"))
+    stored = report.scores("mine", "frame").query("test_set == 'smoke-b'")
+    assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
-    expected = scoring.predict(network, test_frames, run.settings)["log_odds"]
-    np.testing.assert_allclose(stored["log_odds"], expected, atol=0.011)  # stored in steps of .02
+    expected = scoring.predict(network, test_frames, run.settings)["score"]
+    np.testing.assert_allclose(stored["score"], expected, atol=1e-6)  # stored in float32
     record = run.record
     assert record.parameters.settings["released"] == "weights/etd.pth"
     assert record.parameters.start_weights == sha256(file)

@@ -319,8 +319,8 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
       learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
-      same people, else "aside"; ``corruption`` and ``severity``, empty and 0 for the frames as they
-      are;
+      same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
+      the frames as they are;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
     - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions,
       NaN where there is no mask.
@@ -346,7 +346,7 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
     frames = _frames(folder, level)
-    stored = {name: read_metadata(test_set_path(folder, name)) for name in set(frames["test_set"])}
+    stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
@@ -368,8 +368,10 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     if len(values):  # else every column would be without a value
         values = values.dropna(axis=1, how="all")
     table = table.join(values)
-    table["place"] = _places(profile, table)
-    return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
+    kinds = [name for name, about in stored.items() if about.get("contrasts")]
+    places = _places(profile, table, kinds)
+    table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
+    return table.astype(dict.fromkeys(["corruption", "map"], "category"))
 
 
 def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
@@ -412,24 +414,16 @@ def _means(rows: pd.DataFrame, frames: pd.DataFrame, of_maps: bool) -> pd.DataFr
     return means.round(12).reset_index()
 
 
-def _places(profile: str, table: pd.DataFrame) -> np.ndarray:
-    """The ``place`` of each row of :func:`scores`."""
+def _places(profile: str, table: pd.DataFrame, kinds: Sequence[str]) -> np.ndarray:
+    """The ``place`` of each row of :func:`scores`; ``kinds``: the test sets that compare them."""
     grid = profile_of(profile).get("grid", {})
     averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
-    compares_kinds = [
-        path.stem
-        for path in report_folder(profile).glob("test_sets/[!.]*.parquet")
-        if read_metadata(path).get("contrasts")
-    ]
     is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
     within = table["test_set"].isin(grid.get("within", []))
     within |= table["test_set"].astype(object) == table["train_set"].astype(object)
-    places = {
-        "kinds": table["test_set"].isin(compares_kinds),
-        "within": within & is_trained,
-        "across": table["test_set"].isin(averaged) & is_trained,
-    }
-    return np.select(list(places.values()), list(places), "aside")
+    is_across = table["test_set"].isin(averaged) & is_trained
+    conditions = [table["test_set"].isin(kinds), within & is_trained, is_across]
+    return np.select(conditions, ["kinds", "within", "across"], table["test_set"].astype(object))
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:

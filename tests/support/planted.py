@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from dfnb.store import Condition, write_scores
 
 from dfnb.records import TrainingRecord
 from dfnb.report.scores import Condition, write_scores
@@ -39,29 +38,28 @@ def measured(test_set, key="", **means):
     return frames
 
 
-def record(paper, seed=0, parameters=None, **facts):
-    """The record of a training; ``parameters`` and ``facts`` replace entries."""
+def record(paper, seed=0, settings=None, paper_source="", **facts):
+    """The record of a training; ``facts`` replace entries."""
     size = SIZES.get(paper, 96)
     values = {
         "paper": paper,
         "train_set": SETS[0],
         "data": "",
-        "settings": {"backbone": "small", "lr": 0.01, "image_size": size},
+        "settings": settings or {"backbone": "small", "lr": 0.01, "image_size": size},
         "seed": seed,
         "seen_methods": ["swap"] if paper == "lae" else None,
         "start_weights": "",
-        "paper_source": "",
+        "paper_source": paper_source,
         "numbers": 1,
-        **(parameters or {}),
     }
-    title = TITLES.get(paper, paper)
+    title = TITLES[paper]
     entries = {
         "parameters": values,
         "faces": {"size": 96, "drawn": True},
         "detector": {
             "title": title,
             "published": title,
-            "notebook": f"{[*TITLES, paper].index(paper)}_{paper}",
+            "notebook": f"{list(TITLES).index(paper)}_{paper}",
             "defaults": {"backbone": "large", "lr": 0.01, "image_size": size},
         },
         "rule": "best epoch",
