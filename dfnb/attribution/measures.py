@@ -89,8 +89,11 @@ def measure(
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        found = localisation(frame_map, mask, mean_mask)
-        rows.append({**found, **deletion(network, image, frame_map)})
+        row = localisation(frame_map, mask)
+        if mean_mask is not None:
+            for measure_name, value in localisation(mean_mask, mask).items():
+                row[f"constant {measure_name}"] = value
+        rows.append({**row, **deletion(network, image, frame_map)})
     table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
