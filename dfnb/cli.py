@@ -14,8 +14,6 @@ from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -117,6 +115,7 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from matplotlib import pyplot
 
     from dfnb import pictures, scoring
     from dfnb.attribution import maps
@@ -141,9 +140,11 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = _panel_path(image, detector.id, [row["file"] for row in rows])
+        panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
         figure = pictures.frames_panel(detector, faces, maps.names(network))
-        _save(figure, panel)
+        with files.atomic(panel) as temporary:
+            figure.savefig(temporary)
+        pyplot.close(figure)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
@@ -156,28 +157,11 @@ def score(
     raise typer.Exit(status)
 
 
-def _panel_path(image: Path, run_id: str, earlier: list[Path]) -> Path:
-    """The file of an image's panel in the current folder, another than those of earlier images."""
-    same_name = sum(other.name == image.name for other in earlier)
-    number = f"-{same_name + 1}" if same_name else ""
-    return Path(f"{image.name}{number}-{run_id}.png")
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    """Save a figure, complete or not at all, and free its memory."""
-    from matplotlib import pyplot
-
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary)
-    pyplot.close(figure)
-
-
 @commands.command()
 def cost(profile: ProfileName = "study-bed") -> None:
-    """Estimate the hours that a profile needs and, on a GPU, its memory.
+    """Estimate the hours that a profile needs: time a few steps of each training on this machine.
 
-    Missing drawn datasets are built first, and a few training steps of each detector are timed on
-    this machine. The disk space is that of all datasets in the home.
+    Missing drawn datasets are built first.
     """
     from dfnb import cost
 

@@ -1,4 +1,4 @@
-"""The cost of a profile's trainings on this machine, estimated from ten steps per detector."""
+"""The hours that a profile's trainings take on this machine, estimated from ten steps of each."""
 
 import time
 from itertools import cycle, islice
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfnb import files, jobs, train
-from dfnb.data.loading import EpochSampler
+from dfnb import jobs, train
+from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters
-from dfnb.runs import frames_of, settings_of
+from dfnb.runs import settings_of
 from dfnb.scoring import DEVICE, single_thread
 from dfnb.trainer import Trainer
 
@@ -18,51 +18,38 @@ CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would ta
 
 
 def report(profile: str) -> str:
-    """A text: trainings, images and hours by paper; the disk space of all datasets.
+    """A text: trainings and hours by paper.
 
-    Drawn datasets that are missing are built first: the steps and the number of images need frames,
-    and the disk space counts the test sets, too. A variant is taken to be as fast as its detector.
-    Scores, maps and notebooks are not counted.
+    Drawn datasets that are missing are built first, because the steps need frames. Scores, maps and
+    notebooks are not counted.
     """
-    rows = {}  # by paper
+    rows = []
     for job in jobs.plan(profile).trainings:
-        run = job.run
-        jobs.ensure_datasets(run.train_set, *job.test_sets)
-        if run.paper not in rows:
-            rows[run.paper] = {"trainings": 0, "images": 0, "images per s": _images_per_s(run)}
-        row = rows[run.paper]
-        row["trainings"] += 1
-        row["images"] += images_shown(run)
-        row["hours"] = row["images"] / row["images per s"] / 3600
-    table = pd.DataFrame.from_dict(rows, orient="index").round(2)
-    # The empty name gives the folder that all datasets are in.
-    n_bytes = sum(path.stat().st_size for path in files.dataset_folder("").rglob("*"))
-    return f"{table.to_string()}\nAll datasets take {n_bytes / 2**30:.1f} GiB of disk."
+        jobs.ensure_datasets(job.run.train_set)
+        rows.append({"paper": job.run.paper, "hours": hours(job.run)})
+    by_paper = pd.DataFrame(rows).groupby("paper", sort=False)["hours"]
+    return by_paper.agg(trainings="count", hours="sum").round(2).to_string()
 
 
-def images_shown(run: RunParameters) -> int:
-    """How many images a training is shown, in all of its phases; none with released weights."""
-    frames = frames_of(run, "train")
-    total = 0
+def hours(run: RunParameters) -> float:
+    """The hours of all phases of a training on one device; 0 with released weights."""
+    total = 0.0
     settings = settings_of(run)  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
-        # What this phase may see. None in place of the run of the phase before: there is none yet.
-        visible = settings.visible(frames, run.seed, None)
-        # The sampler is made for its n alone, the number of frames in an epoch.
-        sampler = EpochSampler(visible, settings, run.seed)
-        total += settings.epochs * sampler.n * settings.images_per_frame
+        total += _hours_of_phase(run, settings)
         settings = settings.before()
     return total
 
 
 @single_thread()  # as in a training
-def _images_per_s(run: RunParameters) -> float:
-    """Images that a training on one device takes per second, loading included."""
-    # Random weights are as fast as pretrained ones, and need no download.
-    changes = {"pretrained": False, "schedule": "constant", "images_per_epoch": None}
+def _hours_of_phase(run: RunParameters, settings: Settings) -> float:
+    """The hours of one phase, loading included."""
+    # Random weights are as fast as pretrained ones, and need no download. A schedule may refuse
+    # more steps than the training has.
+    changes = {"pretrained": False, "schedule": "constant"}
     if DEVICE == "cpu":
         changes["batch_size"] = CPU_BATCH
-    settings = settings_of(run).model_copy(update=changes)
+    settings = settings.model_copy(update=changes)
     run = run.model_copy(update={"settings": settings.model_dump(mode="json")})
     splits = train.visible_splits(run, settings, None)
     trainer = Trainer(train.fabric(settings, 1), Path(run.paper), run, splits, None)
@@ -71,4 +58,5 @@ def _images_per_s(run: RunParameters) -> float:
     start = time.monotonic()
     for batch in islice(batches, STEPS):
         trainer.train_step(batch)
-    return STEPS * settings.batch_size / (time.monotonic() - start)
+    seconds_per_step = (time.monotonic() - start) / STEPS
+    return settings.epochs * trainer.steps * seconds_per_step / 3600

@@ -1,8 +1,7 @@
 """Trainings: how one is identified, which data it uses, and how it is started.
 
-A training is a folder ``runs/<id>`` with its parameters (``config.json``), a checkpoint until it
-ends, the weights of the chosen epoch and, written last, ``record.json``. The loop itself is in
-:mod:`dfnb.trainer`.
+A training is a folder ``runs/<id>`` with a checkpoint until it ends, the weights of the chosen
+epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.trainer`.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
-from dfnb.files import dataset_names, digest, locked, run_folder, write_json
+from dfnb.files import dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
@@ -66,7 +65,6 @@ def train(parameters: RunParameters) -> Run:
                 start = train(parameters.model_copy(update=phase))
             processes = fabric(settings, parameters.devices)
             splits = visible_splits(parameters, settings, start)
-            write_json(folder / "config.json", parameters.model_dump())
             # launch calls fit with the fabric and these arguments, here or in each process that it
             # starts, one per device.
             processes.launch(fit, folder, parameters, splits, start)

@@ -54,7 +54,7 @@ def run(own_home):
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(papers.module("xception").Network(settings).state_dict(), folder / "best.safetensors")
-    values = {"train_set": "smoke-a", "settings": settings.model_dump(mode="json")}
+    values = settings.model_dump(mode="json")
     digest = files.sha256(folder / "best.safetensors")
     facts = {"weights_sha256": digest, "faces": faces_of("smoke-b")}
     record = planted.record("xception", 0, values, **facts)

@@ -94,7 +94,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled)
     if spoiled == "NaN":
         weights[name] = tensor * float("nan")
     save_file(weights, file)
-    record = planted.record("locate_and_verify", 0, {"settings": SETTINGS.model_dump(mode="json")})
+    record = planted.record("locate_and_verify", 0, SETTINGS.model_dump(mode="json"))
     run = Run("x", record.model_copy(update={"weights_sha256": files.sha256(file)}))
     with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
         run.network()

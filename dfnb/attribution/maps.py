@@ -69,7 +69,8 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
     """
     from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
-    layer = backbones.last_map(layer or network)
+    layer = layer or network
+    layer = backbones.last_map(layer) or layer
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
     method = LayerGradCam(partial(evidence, network), grid)
     name = f"the layer {type(layer).__name__}"
@@ -151,8 +152,8 @@ def names(network: Network) -> list[str]:
 
     Grad-CAM is left out if the network has no backbone whose last map is known.
     """
-    has_backbone = backbones.last_map(network) is not network
-    return [*network.maps(), "Grad-CAM"] if has_backbone else list(network.maps())
+    own_maps = list(network.maps())
+    return [*own_maps, "Grad-CAM"] if backbones.last_map(network) else own_maps
 
 
 def compute(
@@ -216,9 +217,9 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
         blocks = rng("random map", *key).random((8, 8))
-        frame_map = cv2.resize(blocks / blocks.max(), (side, side), interpolation=cv2.INTER_NEAREST)
-        maps.append(frame_map)
-    return np.stack(maps)
+        maps.append(cv2.resize(blocks, (side, side), interpolation=cv2.INTER_NEAREST))
+    maps = np.stack(maps)
+    return maps / maps.max((1, 2), keepdims=True)
 
 
 @torch.inference_mode(False)  # maps need gradients, also for callers in inference mode

@@ -51,8 +51,8 @@ def sample(
     count = max(1, round(forged / n_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count).round()
-        chosen.extend(rows[places.astype(int)])
+        places = np.linspace(0, len(rows) - 1, count)  # fractional
+        chosen.extend(rows[places.round().astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
@@ -89,8 +89,11 @@ def measure(
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        found = localisation(frame_map, mask, mean_mask)
-        rows.append({**found, **deletion(network, image, frame_map)})
+        row = localisation(frame_map, mask)
+        if mean_mask is not None:
+            for measure_name, value in localisation(mean_mask, mask).items():
+                row[f"constant {measure_name}"] = value
+        rows.append({**row, **deletion(network, image, frame_map)})
     table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):

@@ -34,18 +34,20 @@ def modules() -> dict[str, ModuleType]:
     # because the home may have changed; a module that was imported from the home before is kept.
     home.__path__[:] = [str(files.home() / "papers")]
     papers = {}
+    taken = {}  # the file of the paper that has a name, title or notebook
     for package in (__name__, home.__name__):
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
-            # A module without PAPER is no paper. PAPER[:2] is the title and the notebook.
-            if hasattr(candidate, "PAPER"):
-                for name, other in papers.items():
-                    if name == entry.name or set(candidate.PAPER[:2]) & set(other.PAPER[:2]):
-                        raise DfnbError(
-                            f"{candidate.__file__} has the name, title or notebook of "
-                            f"{other.__file__}; give it its own"
-                        )
-                papers[entry.name] = candidate
+            if not hasattr(candidate, "PAPER"):
+                continue
+            for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:
+                if text in taken:
+                    raise DfnbError(
+                        f"{candidate.__file__} has the name, title or notebook of {taken[text]}; "
+                        "give it its own"
+                    )
+                taken[text] = candidate.__file__
+            papers[entry.name] = candidate
     # A notebook's name begins with its number.
     return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook))
 

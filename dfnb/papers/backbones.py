@@ -21,8 +21,6 @@ from timm.models import (
 )
 from timm.models._hub import download_cached_file, download_from_hf
 from timm.models.efficientnet import EfficientNet
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -58,10 +56,9 @@ class Plain7(nn.Module):
         self.num_classes = num_classes
         self.num_features = self.channels[-1]
         layers = []
-        self.feature_info = []  # timm's list of feature maps; the last one is that of Grad-CAM
+        self.feature_info = [{"module": "features"}]  # timm's list of feature maps
         inputs = in_chans
         for outputs, stride in zip(self.channels, self.strides):
-            self.feature_info.append({"module": f"features.{len(layers)}", "num_chs": outputs})
             # 3×3, and by timm's default with BatchNorm and ReLU
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
@@ -179,29 +176,25 @@ def create(
     return model
 
 
-# Layers between the last stage and the pooling, where ``feature_info`` names only the stage.
-AFTER_STAGES = {EfficientNet: "bn2", SwinTransformer: "norm", SwinTransformerV2: "norm"}
-
-
-def last_map(network: nn.Module) -> nn.Module:
+def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
     The backbone is a timm model, or one of :func:`stages`; of several, the one that the network
-    defines last. Its layer is the last one in timm's list ``feature_info``, or that of
-    :data:`AFTER_STAGES`. Of a vision transformer it is the first norm of the last block, because
+    defines last. Its layer is the last one in timm's list ``feature_info``. EfficientNet has a
+    convolution behind that. Of a vision transformer it is the first norm of the last block, because
     after this block the class token alone may count. A network without a timm model may have a list
-    of its own, ``feature_info = [{"module": NAME}]``. Without any, the network itself is returned.
+    of its own, ``feature_info = [{"module": NAME}]``. None: there is no backbone.
     """
-    # EfficientNet's blocks have a method of this name, which is no list of layers.
+    if isinstance(network, EfficientNet):
+        return network.bn2
+    # Blocks of EfficientNet have a method of this name, which is no list of layers.
     if isinstance(getattr(network, "feature_info", None), list):
-        name = AFTER_STAGES.get(type(network)) or network.feature_info[-1]["module"]
-        layer = network.get_submodule(name)
+        layer = network.get_submodule(network.feature_info[-1]["module"])
         return getattr(layer, "norm1", layer)  # blocks of transformers have a norm1
     for part in reversed(list(network.children())):
-        layer = last_map(part)
-        if layer is not part:
+        if layer := last_map(part):
             return layer
-    return network
+    return None
 
 
 # ---------------------------------------------------------------- seven stages
@@ -251,9 +244,8 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         stage = nn.Sequential()
         for part_name in part_names:
             # torch forbids a dot in a name.
-            own_name = part_name.replace(".", "_")
-            stage.add_module(own_name, model.get_submodule(part_name))
-        stage.feature_info = [{"module": own_name}]  # for last_map
+            stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
+        stage.feature_info = [{"module": ""}]  # for last_map: the stage itself
         probe = stage(probe)
         cut.append(stage)
         channels.append(probe.shape[1])
