@@ -2,6 +2,7 @@
 
 import doctest
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def planted(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
-        yield PlantedRun(home / "runs" / "planted", {"parameters": parameters})
+        yield PlantedRun("planted", SimpleNamespace(parameters=SimpleNamespace(**parameters)))
 
 
 @pytest.fixture
