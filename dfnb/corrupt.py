@@ -126,10 +126,10 @@ class Corrupted:
         if path not in self.last_crops:
             video = self.videos[path]
             paths = self.videos.index[self.videos == video]
-            self.last_crops = dict(zip(paths, self._corrupted(video, paths)))
+            self.last_crops = dict(zip(paths, self._corrupted(video, map(read_crop, paths))))
         return self.last_crops[path].copy()  # contiguous, as a crop from a file
 
-    def _corrupted(self, video: str, paths: Iterable[str]) -> Iterator[np.ndarray]:
+    def _corrupted(self, video: str, crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The corrupted crops of a video in turn."""
         corrupt, strengths = CORRUPTIONS[self.name]
         arguments = [strengths[self.severity - 1]]
@@ -139,6 +139,6 @@ class Corrupted:
             file = f"videos/{video}/frames.npy"
             arguments.append(rng("corruption", self.name, self.severity, file))
         # Crops that others have cut may differ in size: successive ones of one size are a clip.
-        for _, crops in groupby(map(read_crop, paths), key=np.shape):
-            clip = _as_clip(np.stack([*crops]))
+        for _, same_size in groupby(crops, key=np.shape):
+            clip = _as_clip(np.stack([*same_size]))
             yield from _as_frames(corrupt(clip, *arguments))

@@ -16,7 +16,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dfnb import scoring, test_sets
-from dfnb.data.frames import Arrays, load_frames, select, unlabelled
+from dfnb.data.frames import (
+    load_frames,
+    select,
+    unlabelled,
+)
 from dfnb.data.loading import StoredFrames
 from dfnb.data.prepare import prepare_picture
 from dfnb.report.measure import measure
@@ -131,7 +135,15 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         return StoredFrames(pd.concat(faces, ignore_index=True))
     if are_paths:
         return StoredFrames(unlabelled(items))
-    return StoredFrames(unlabelled(range(len(items))), Arrays(items))
+    images = {}
+    for number, image in enumerate(map(np.asarray, items)):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise DfnbError(
+                f"image {number} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
+                "RGB"
+            )
+        images[str(number)] = image
+    return StoredFrames(unlabelled(images), images.__getitem__)
 
 
 def _probabilities(

@@ -1,10 +1,8 @@
 """Batches of frames: what is drawn from which seed, and the order of an epoch."""
 
-import resource
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import toy
@@ -217,17 +215,6 @@ def test_light_changes_of_colour_are_brightness_contrast_and_saturation_in_this_
         theirs = F.adjust_brightness(image / 255, brightness)
         theirs = F.adjust_saturation(F.adjust_contrast(theirs, contrast), saturation)
         assert (255 * theirs - ours).abs().max() < 0.05
-
-
-def test_there_may_be_more_videos_than_a_process_may_open(table):
-    many = pd.concat([table] * 30, ignore_index=True)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-    try:
-        for workers in (0, 2):
-            assert len(images(in_order(many, Settings(8), 64, workers))) == 540
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 # ---------------------------------------------------------------- the order of an epoch

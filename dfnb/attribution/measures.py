@@ -45,14 +45,14 @@ def sample(
         test = test[test["method"].isin([*methods, "real"])]
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
-    forgery_methods = rows_by_method.keys() - {"real"}
-    if not forgery_methods:
+    n_methods = len(rows_by_method.keys() - {"real"})
+    if n_methods == 0:
         return test.head(0)
-    count = max(1, round(forged / len(forgery_methods)))  # frames per method
+    count = max(1, round(forged / n_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count)  # fractional
-        chosen.extend(rows[places.round().astype(int)])
+        places = np.linspace(0, len(rows) - 1, count).round()
+        chosen.extend(rows[places.astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
@@ -197,8 +197,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ranks = []
     for frame_maps in (a, b):
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
-        values = small.flatten(1).numpy()
-        table = pd.DataFrame(values.round(6))  # cells that differ by rounding alone are ties
-        ranks.append(table.rank(axis=1))  # (n, 576)
-    correlations = ranks[0].corrwith(ranks[1], axis=1)
-    return correlations.fillna(0).to_numpy()  # NaN: a constant map has no variance
+        values = small.flatten(1).numpy().round(6)  # cells that differ by rounding alone are ties
+        ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
+    # NaN: a constant map has no variance.
+    return ranks[0].corrwith(ranks[1], axis=1).fillna(0).to_numpy()

@@ -35,13 +35,6 @@ STARTS = Path(__file__).with_name("starts")
 # Tags of the pretrained weights of SMALL, which scripts/pretrain.py made; the first is the default.
 START_TAGS = ("drawn_faces", "home_faces")
 
-# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
-# those are published. Other files are not checked.
-PINNED = {
-    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
-    "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-}
-
 
 # ---------------------------------------------------------------- the small network
 
@@ -126,8 +119,7 @@ def start(name: str, pretrained: bool) -> Start:
 
     If those cannot be had, the start is random weights, and a warning is logged.
 
-    Raises:
-        DfnbError: timm has no model of this name, or the file is not the one that is pinned.
+    Raises :class:`DfnbError` where timm has no model of this name.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -139,17 +131,10 @@ def start(name: str, pretrained: bool) -> Start:
     except OSError as error:  # what urllib and huggingface_hub raise without a network
         log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
-    digest = sha256(file)
-    # Without a pin the expected beginning is "", which every digest has.
-    if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
-        raise DfnbError(
-            f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
-            "fetched again"
-        )
     # Only our own configurations name a file, and their tag says what the weights were trained on.
     # All others count as ImageNet's, as most of timm's are.
     weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
-    return Start(weights_from, file, digest)
+    return Start(weights_from, file, sha256(file))
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -159,8 +144,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
     if config.hf_hub_id:
         return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
     if config.url:
-        # start() checks the file against PINNED, whether it was fetched now or before.
-        return Path(download_cached_file(config.url, check_hash=False))
+        return Path(download_cached_file(config.url))  # its name has the beginning of its hash
     raise FileNotFoundError("timm has none for it")
 
 
@@ -177,8 +161,7 @@ def create(
     of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
     the size of its weights.
 
-    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model, or it cannot
-    take ``image_size``.
+    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """
     initial = start(name, pretrained)
     if initial.file:
@@ -189,22 +172,8 @@ def create(
         timm_kwargs["img_size"] = image_size
     with explained(name, "as a backbone here", "choose another image_size or backbone"):
         model = timm.create_model(name, **timm_kwargs)
-    patch = patch_side(model)
-    if image_size and patch and image_size % patch:
-        rounded_down = max(image_size // patch, 1) * patch  # but one patch at least
-        raise DfnbError(
-            f"{name} cuts an image into patches of {patch} pixels, which do not fill "
-            f"{image_size}; set image_size = {rounded_down} or {rounded_down + patch}"
-        )
     model.weights_from = initial.weights_from
     return model
-
-
-def patch_side(model: nn.Module) -> int | None:
-    """The side in pixels of the patches into which a timm model cuts an image; None without any."""
-    # Transformers of timm have a patch_embed, whose patch_size is one number or (height, width).
-    side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    return side[0] if isinstance(side, tuple) else side
 
 
 def last_map(network: nn.Module) -> nn.Module | None:
