@@ -162,9 +162,10 @@ class Settings(contract.Settings):
             visible = keep_masks(frames, annotated, self.annotated)
         else:
             visible = keep_masks(frames, [])
-        # The sampler puts some of these positions into every batch, see contract.Settings.visible.
-        visible.attrs["always"] = annotated.tolist()
-        return visible
+        # The sampler puts some of these frames into every batch, see contract.Settings.visible.
+        rank = np.full(len(visible), -1)
+        rank[annotated] = np.arange(len(annotated))
+        return visible.assign(always=rank)
 
     def _annotated_fakes(
         self,

@@ -113,7 +113,7 @@ class Settings(contract.Settings):
         fakes = frames[frames["label"] == 1]
         if self.sspsl and fakes["landmarks"].isna().all():
             raise DfnbError(
-                f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference "
+                f"{frames['dataset'].iloc[0]} has no landmarks, by which SSPSL finds its reference "
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
         if not (frames["split"] == "train").any():
