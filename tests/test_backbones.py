@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers, train
+from dfnb import papers
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
 from dfnb.settings import DfnbError
+from dfnb.training import train
 
 
 def test_stages_together_are_the_backbone():

@@ -9,12 +9,12 @@ import torch
 from networks import batch_of, recipe
 from torch import nn
 
-from dfnb import train
 from dfnb.data.frames import keep_masks, load_frames, masked_positions, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import contract, lae
-from dfnb.runs import Run
 from dfnb.settings import DfnbError
+from dfnb.training import train
+from dfnb.training.runs import Run
 
 SHORT = {
     "batch_size": 16,

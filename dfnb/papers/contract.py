@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dfnb.data.loading import Sample
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
 INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with

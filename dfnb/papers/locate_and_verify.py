@@ -35,7 +35,7 @@ from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
 if TYPE_CHECKING:
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify")
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
