@@ -73,7 +73,7 @@ def run(
 
     Finished jobs are not repeated. After an interruption, the same command continues.
     """
-    from dfnb import workflow
+    from dfnb.running import workflow
 
     ablations = None  # all
     if main or ablation:
@@ -92,7 +92,7 @@ def train(
     JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
     interruption, the same command continues.
     """
-    from dfnb import jobs
+    from dfnb.running import jobs
 
     planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
     jobs.train_and_score(planned.training(job))
@@ -111,18 +111,18 @@ def score(
 
     The exit status is 2 when a file could not be used.
     """
-    from dfnb import runs
+    from dfnb.training import runs
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
     from matplotlib import pyplot
 
-    from dfnb import pictures, scoring
-    from dfnb.attribution import maps
+    from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
     from dfnb.report import figures
+    from dfnb.training import scoring
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
@@ -163,7 +163,7 @@ def cost(profile: ProfileName = "study-bed") -> None:
 
     Missing drawn datasets are built first.
     """
-    from dfnb import cost
+    from dfnb.running import cost
 
     typer.echo(cost.report(profile))
 
@@ -188,7 +188,7 @@ def export(test_sets: list[str], folder: Path) -> None:
     Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
     of crops and videos are hashes, which prevents accidents, not cheating.
     """
-    from dfnb import export
+    from dfnb.data import export
 
     table = export.export(test_sets, folder)
     typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")

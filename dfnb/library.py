@@ -15,14 +15,19 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dfnb import scoring, test_sets
-from dfnb.data.frames import load_frames, select, unlabelled
+from dfnb.data import test_sets
+from dfnb.data.frames import (
+    load_frames,
+    select,
+    unlabelled,
+)
 from dfnb.data.loading import StoredFrames
 from dfnb.data.prepare import prepare_picture
 from dfnb.report.measure import measure
 from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
-from dfnb.runs import Run
 from dfnb.settings import DfnbError, explained
+from dfnb.training import scoring
+from dfnb.training.runs import Run
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
 FRAMES_OF_CLIP = 8

@@ -148,7 +148,7 @@ def finish(
 
     Args:
         notebook: Name of the notebook.
-        p: Its parameters, of :mod:`dfnb.parameters`.
+        p: Its parameters, of :mod:`dfnb.running.parameters`.
         clock: Started at its beginning.
         outputs: The files that it wrote; the record has the sha256 of each, by file name.
         entries: Other entries of the record, such as the ids of the runs shown.
@@ -164,7 +164,7 @@ def finish(
 
 
 class RunParameters(Closed):
-    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them.
+    """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
 
     Attributes:
         paper: Module name of the paper.
@@ -177,7 +177,7 @@ class RunParameters(Closed):
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
         start_weights: sha256 of the pretrained weights; empty: random ones.
         paper_source: A digest of the paper's file.
-        numbers: See :data:`dfnb.train.NUMBERS`.
+        numbers: See :data:`dfnb.training.train.NUMBERS`.
     """
 
     paper: Name
@@ -218,7 +218,7 @@ class Threshold(Closed):
 
 
 class TrainingRecord(Closed):
-    """All that a report says about a training; :func:`dfnb.trainer.fit` writes it at the end."""
+    """All that a report says about a training; the trainer writes it at the end."""
 
     parameters: RunParameters
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from dfnb import pictures, synth
+from dfnb import synth
+from dfnb.attribution import pictures
 from dfnb.data.frames import load_frames
 from dfnb.data.loading import StoredFrames
 from dfnb.files import atomic

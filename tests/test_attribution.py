@@ -17,9 +17,9 @@ from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.report.scores import KEYS
-from dfnb.runs import Run
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
+from dfnb.training.runs import Run
 
 SIDE, MARK = 48, 12  # of frames and of the mark, in pixels
 EXPLAIN = [name for name in maps.EXPLAINERS if name != "edges"]

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers, train
+from dfnb import papers
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
 from dfnb.settings import DfnbError
+from dfnb.training import train
 
 
 def test_stages_together_are_the_backbone():
@@ -64,6 +65,15 @@ def test_fetched_weights_are_loaded_and_reported(fetched, caplog):
     assert backbones.start("resnetblur18", True).weights_from == "random weights"
     assert "timm has none for it" in caplog.text
     assert backbones.start("dfnb_plain7", True).weights_from == "drawn faces"
+
+
+def test_weights_that_are_not_the_pinned_ones_are_refused(fetched, monkeypatch):
+    assert all(timm.is_model_pretrained(name) for name in backbones.PINNED)
+    monkeypatch.setitem(backbones.PINNED, "test_resnet.r160_in1k", sha256(fetched)[:9])
+    assert backbones.start("test_resnet", True).weights_from == "ImageNet"
+    fetched.write_bytes(fetched.read_bytes()[:-1])
+    with pytest.raises(DfnbError, match=r"is damaged or not timm's r160_in1k; delete it"):
+        backbones.create("test_resnet", pretrained=True)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ import pytest
 from matplotlib import pyplot
 from profiles import BASELINE, SETTINGS, write_profile
 
-from dfnb import files, jobs
+from dfnb import files
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
+from dfnb.running import jobs
 
 NOTEBOOK = f"""
-from dfnb import jobs, parameters, records
+from dfnb.running import jobs, parameters
+from dfnb import records
 p = parameters.check("{BASELINE}", globals())
 jobs.finish("{BASELINE}", p, records.Clock(), run=jobs.trained(p).id)
 """

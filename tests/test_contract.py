@@ -12,15 +12,17 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from dfnb import jobs, papers, runs, test_sets, train
-from dfnb.data import frames
+from dfnb import papers
+from dfnb.data import frames, test_sets
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import FrameDataset
 from dfnb.papers import backbones, contract
 from dfnb.report import claims, detectors, scores, tables
 from dfnb.report.scores import KEYS, Condition, write_scores
+from dfnb.running import jobs
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError, parse_yaml
+from dfnb.training import runs, train
 
 PAIRS = '''"""The same, trained on real frames and on fakes that it makes of them."""
 

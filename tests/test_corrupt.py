@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dfnb import corrupt
-from dfnb.corrupt import CORRUPTIONS, Corrupted
-from dfnb.data import codecs
+from dfnb.data import codecs, corrupt
+from dfnb.data.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data.loading import StoredFrames
 from dfnb.seeds import rng
 

@@ -13,10 +13,11 @@ import yaml
 from conftest import CHECKOUT
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb import files, jobs, papers, parameters, records
+from dfnb import files, papers, records
 from dfnb.report import detectors, maps, scores
-from dfnb.runs import Run
+from dfnb.running import jobs, parameters
 from dfnb.settings import DfnbError
+from dfnb.training.runs import Run
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import dfnb
-from dfnb import files, papers, report, scoring, test_sets
-from dfnb.data import prepare
+from dfnb import files, papers, report
+from dfnb.data import prepare, test_sets
 from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.report.scores import KEYS, Condition, write_scores
 from dfnb.settings import DfnbError
+from dfnb.training import scoring
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 

@@ -49,7 +49,10 @@ def table(tmp_path):
 def epochs_of(table, batch_size, seed=0, always=(), **settings):
     """The sampler of a table; settings that are not named draw evenly from all of it."""
     others = {"images_per_epoch": None, "oversampling": None, "images_per_frame": 1, "pairs": False}
-    table.attrs["always"] = always
+    if len(always):
+        rank = np.full(len(table), -1)
+        rank[list(always)] = range(len(always))
+        table = table.assign(always=rank)
     settings = SimpleNamespace(**{**others, "batch_size": batch_size, **settings})
     return EpochSampler(table, settings, seed)
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from dfnb import cli, papers, parameters
+from dfnb import cli, papers
 from dfnb.papers import contract
 from dfnb.report import tables
+from dfnb.running import parameters
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)

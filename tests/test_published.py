@@ -9,12 +9,12 @@ import trees
 from clips import write
 from deepfakebench import listed
 
-from dfnb import jobs
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.videos import read_csv, write_csv
 from dfnb.files import dataset_names, find, read_json, write_json
 from dfnb.report import claims
+from dfnb.running import jobs
 from dfnb.settings import DfnbError
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images

@@ -6,13 +6,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfnb import files, scoring, test_sets
+from dfnb import files
+from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify
 from dfnb.report.scores import KEYS
-from dfnb.runs import Run
 from dfnb.settings import DfnbError
+from dfnb.training import scoring
+from dfnb.training.runs import Run
 
 SETTINGS = locate_and_verify.Settings(
     backbone="dfnb_plain7",

@@ -18,10 +18,10 @@ from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
 from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.files import dataset_folder, dataset_names, find, manifest
-from dfnb.scoring import localisation
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import people, photographs
+from dfnb.training.scoring import localisation
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = synth.preset("seams").forgery

@@ -15,14 +15,16 @@ import toy
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
-from dfnb import jobs, papers, report, runs, scoring, train, trainer
+from dfnb import papers, report
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, read_json, run_folder, sha256
 from dfnb.papers import backbones, xception
-from dfnb.runs import Run
+from dfnb.running import jobs
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
+from dfnb.training import runs, scoring, train, trainer
+from dfnb.training.runs import Run
 
 SMALL = {
     "backbone": "dfnb_plain7",

@@ -17,9 +17,9 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.report.scores import KEYS
-from dfnb.runs import Run
-from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
+from dfnb.training.runs import Run
+from dfnb.training.scoring import DEVICE, localisation, single_thread
 
 
 def sample(
@@ -51,8 +51,8 @@ def sample(
     count = max(1, round(forged / n_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count)  # fractional
-        chosen.extend(rows[places.round().astype(int)])
+        places = np.linspace(0, len(rows) - 1, count).round()
+        chosen.extend(rows[places.astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
@@ -70,8 +70,8 @@ def measure(
 
     Columns beside :data:`dfnb.report.scores.KEYS`:
 
-    - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
-      mask of the training as the constant map; NaN if the frame has no mask;
+    - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
+      with the mean mask of the training as the constant map; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
 

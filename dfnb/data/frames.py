@@ -257,7 +257,6 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")
-    frames.attrs["folder"] = str(folder)  # for a message of papers/locate_and_verify.py
     return frames
 
 

@@ -268,8 +268,9 @@ class EpochSampler(Sampler[list[Index]]):
     in an epoch.
 
     Args:
-        frames: A frames table. Its ``attrs["always"]`` may list positions of frames: then an eighth
-            of every batch, at least one frame, is drawn from them, in place of as many fakes.
+        frames: A frames table. It may have a column ``always``, a rank from 0 for some frames and
+            -1 for the others: then an eighth of every batch, at least one frame, is drawn from
+            those with a rank, in place of as many fakes.
         settings: A paper's ``Settings``; batch_size (images, on all devices together),
             images_per_epoch, oversampling, images_per_frame and pairs are used.
             images_per_frame: one frame may give several images, which batch_size and
@@ -293,7 +294,9 @@ class EpochSampler(Sampler[list[Index]]):
         pairs = settings.pairs
         self.seed = seed
         self.oversampling = settings.oversampling
-        self.always = np.asarray(frames.attrs.get("always", ()))
+        rank = frames.get("always", pd.Series(-1, frames.index)).to_numpy()
+        # The places of the frames with a rank, in its order: draws depend on it.
+        self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
         if pairs and (self.oversampling or len(self.always) or self.frames_per_batch % 2):
             raise DfnbError(

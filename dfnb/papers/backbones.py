@@ -36,6 +36,13 @@ STARTS = Path(__file__).with_name("starts")
 START_TAGS = ("drawn_faces", "home_faces")
 
 
+# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
+# those are published. Other files are not checked.
+PINNED = {
+    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
+    "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+}
+
 # ---------------------------------------------------------------- the small network
 
 
@@ -119,7 +126,7 @@ def start(name: str, pretrained: bool) -> Start:
 
     If those cannot be had, the start is random weights, and a warning is logged.
 
-    Raises :class:`DfnbError` where timm has no model of this name.
+    Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -131,10 +138,17 @@ def start(name: str, pretrained: bool) -> Start:
     except OSError as error:  # what urllib and huggingface_hub raise without a network
         log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
+    digest = sha256(file)
+    # Without a pin the expected beginning is "", which every digest has.
+    if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
+        raise DfnbError(
+            f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
+            "fetched again"
+        )
     # Only our own configurations name a file, and their tag says what the weights were trained on.
     # All others count as ImageNet's, as most of timm's are.
     weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
-    return Start(weights_from, file, sha256(file))
+    return Start(weights_from, file, digest)
 
 
 def _weights_file(config: PretrainedCfg) -> Path:

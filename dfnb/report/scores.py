@@ -50,7 +50,7 @@ class Condition(NamedTuple):
     """The conditions of a table of scores or measures: test set, corruption and map."""
 
     test_set: str
-    corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
+    corruption: str = ""  # one of dfnb.data.corrupt.CORRUPTIONS; empty: the frames as they are
     severity: int = 0  # 1 to 5; 0: no corruption
     map: str = ""  # the attribution map that is measured; empty: none
     sanity: bool = False  # whether the map is compared with that of random weights
@@ -142,7 +142,7 @@ def write_scores(
         profile: Name of the report.
         name: Of the file: the id of a run, or the name of another tool.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
-        test_sets: What is kept about each test set, see :func:`dfnb.test_sets.metadata`; its
+        test_sets: What is kept about each test set, see :func:`dfnb.data.test_sets.metadata`; its
             ``fingerprint`` changes with its frames.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
         metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.

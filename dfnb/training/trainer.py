@@ -30,10 +30,10 @@ from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network, Settings
 from dfnb.records import Clock, RunParameters, TrainingRecord, environment
 from dfnb.report.scores import threshold_of
-from dfnb.runs import Run, settings_of
-from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
+from dfnb.training.runs import Run, settings_of
+from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 BAR_S = 30  # seconds between two lines of the progress bar: a log or a notebook keeps them all
@@ -79,7 +79,7 @@ def fit(fabric: Fabric, *inputs: Any) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
     Each process of a training calls it. Released weights are not trained, but judged once, like
-    those after an epoch: their settings have one epoch, see :func:`dfnb.train.run_parameters`.
+    those after an epoch: their settings have one epoch, see ``run_parameters``.
 
     Args:
         fabric: The device of this process, and its connection to the others.

@@ -16,20 +16,10 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from dfnb import (
-    corrupt,
-    files,
-    papers,
-    parameters,
-    records,
-    scoring,
-    synth,
-    test_sets,
-    train,
-)
+from dfnb import files, papers, records, synth
 from dfnb.attribution import maps, measures
+from dfnb.data import corrupt, test_sets
 from dfnb.data.frames import dataset_record
-from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.records import RunParameters
 from dfnb.report.scores import (
     VALIDATION,
@@ -40,8 +30,11 @@ from dfnb.report.scores import (
     weights_path,
     write_scores,
 )
-from dfnb.runs import Run, frames_of
+from dfnb.running import parameters
+from dfnb.running.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
+from dfnb.training import scoring, train
+from dfnb.training.runs import Run, frames_of
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -457,5 +450,5 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
             yield Condition(name, map=map_name), measures.measure(run, frames, map_name)
 
 
-if __name__ == "__main__":  # python -m dfnb.jobs PROFILE > FILE, for Snakemake by hand
+if __name__ == "__main__":  # python -m dfnb.running.jobs PROFILE > FILE, for Snakemake by hand
     print(plan(sys.argv[1]).model_dump_json(indent=1))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfnb import jobs, train
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters
-from dfnb.runs import settings_of
-from dfnb.scoring import DEVICE, single_thread
-from dfnb.trainer import Trainer
+from dfnb.running import jobs
+from dfnb.training import train
+from dfnb.training.runs import settings_of
+from dfnb.training.scoring import DEVICE, single_thread
+from dfnb.training.trainer import Trainer
 
 STEPS = 10
 CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would take minutes

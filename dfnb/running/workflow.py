@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import joblib
 from tqdm import tqdm
 
-from dfnb import files, jobs
-from dfnb.jobs import Job
+from dfnb import files
 from dfnb.report import page
+from dfnb.running import jobs
+from dfnb.running.jobs import Job
 from dfnb.settings import DfnbError
 
 
@@ -24,7 +25,7 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
     Args:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
-        ablations: See :func:`dfnb.jobs.plan`.
+        ablations: See :func:`dfnb.running.jobs.plan`.
     """
     plan = jobs.plan(profile, ablations)
     for dataset in jobs.missing_datasets(profile):

@@ -14,7 +14,7 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames, as_batch, pictures
 from dfnb.papers.contract import outputs_of
 from dfnb.report.figures import MAP, WIDTH
-from dfnb.runs import Run
+from dfnb.training.runs import Run
 
 # A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords
 # of imshow. A picture may have another size than its mask, as a map has.

@@ -1,7 +1,7 @@
 """Trainings: how one is identified, which data it uses, and how it is started.
 
 A training is a folder ``runs/<id>`` with a checkpoint until it ends, the weights of the chosen
-epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.trainer`.
+epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.training.trainer`.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from dfnb.files import dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
-from dfnb.runs import Run, frames_of, settings_of
-from dfnb.scoring import DEVICE
 from dfnb.settings import DfnbError
-from dfnb.trainer import fit
+from dfnb.training.runs import Run, frames_of, settings_of
+from dfnb.training.scoring import DEVICE
+from dfnb.training.trainer import fit
 
 # Part of every run's id. A change of code outside the papers' files that changes the numbers of a
 # training must increase it.

@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from dfnb import test_sets
-from dfnb.corrupt import Corrupted
+from dfnb.data import test_sets
+from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
 from dfnb.report.scores import KEYS, check_scores
 from dfnb.report.statistics import curve_metrics
-from dfnb.runs import Run
 from dfnb.settings import DfnbError
+from dfnb.training.runs import Run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Processes that read frames. On the CPU they would compete with the network.
@@ -165,7 +165,7 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
-    At most :data:`dfnb.test_sets.TEST_FRAMES` frames of each video are scored.
+    At most :data:`dfnb.data.test_sets.TEST_FRAMES` frames of each video are scored.
 
     Args:
         run: A finished training.
