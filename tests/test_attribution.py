@@ -112,6 +112,7 @@ def planted(tmp_path_factory):
         "paper": "xception",
         "train_set": "planted",
         "seen_methods": None,
+        "frames_per_video": None,
         "settings": settings.model_dump(mode="json"),
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -258,7 +258,7 @@ def test_the_tuned_transformer_trains_and_has_maps_on_its_grid(home, blocks):
     assert backbones.last_map(encoder) is encoder.blocks[-1].norm1  # tokens on the grid of patches
 
 
-def test_the_tuned_transformer_stores_what_it_trained(home, tmp_path, monkeypatch):
+def test_the_tuned_transformer_trains_its_norms_alone(home, tmp_path, monkeypatch):
     torch.manual_seed(1)
     weights = timm.create_model("test_vit").state_dict()
     save_file(weights, tmp_path / "test_vit.safetensors")
@@ -268,7 +268,6 @@ def test_the_tuned_transformer_stores_what_it_trained(home, tmp_path, monkeypatc
     settings = runs.settings_of(job.run).model_copy(update={"pretrained": True})
     run = train.train(train.run_parameters("tuned_vit", "smoke-a", settings))
     stored = load_file(run.folder / "best.safetensors")
-    assert all("norm" in name or "head" in name for name in stored)
     assert not torch.equal(stored["encoder.norm.weight"], weights["norm.weight"])
     frozen = run.network().encoder.blocks[0].mlp.fc1.weight
     assert torch.equal(frozen, weights["blocks.0.mlp.fc1.weight"])

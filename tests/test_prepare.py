@@ -322,10 +322,10 @@ def test_impossible_names_are_refused_before_anything_is_written(tmp_path, data)
     for names in (["a", "a"], ["a", "a/b"], ["../a"], [".a"], ["/a"], [""], ["a" * 300]):
         with pytest.raises(DfnbError, match="cannot name"):
             run(*[real(path, name=name) for name in names])
-    with pytest.raises(DfnbError, match="its method: title = '=cmd'"):
+    with pytest.raises(DfnbError, match="its method: '=cmd': use letters"):
         run(fake(path), real(path, name="b", method="=cmd"))
     for name in ("..", "", "../x", "/x", "x/y", "x y", ".x"):
-        with pytest.raises(DfnbError, match=r"dfnb prepare: name = .*use letters"):
+        with pytest.raises(DfnbError, match=r"dfnb prepare: .*use letters"):
             run(real(path), name=name)
     assert list(tmp_path.iterdir()) == []
 
