@@ -2,16 +2,19 @@
 
     python benchmarks/coverage.py --repetitions 2000 --people 50
 
-Studies are drawn from a model in which the truth is known: two detectors with SEEDS trainings each
-score two real and two fake videos per person, on one test set, or on several that show other or
-the same people. Scores are normal, with the standard deviations below. Of metrics other than AUC
-the truth is the mean over all studies, so that a bias of the estimate itself is not seen.
+Studies are drawn from a model in which the AUC is known: two detectors with SEEDS trainings each
+score two real and two fake videos per person, on one test set, or on several that show other people
+or the same. Scores are normal, with the standard deviations below.
 """
+
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+import typer
 from scipy.stats import norm
 
+from dfnb.files import atomic, home
 from dfnb.report.measure import measure
 from dfnb.seeds import rng
 
@@ -21,50 +24,54 @@ STRENGTHS = {"A": 1.5, "B": 1.2}  # how much higher the scores of fakes are, by 
 PERSON, VIDEO, OWN = 0.6, 0.6, 0.6  # OWN: of a training on a video; detectors share the others
 # Of what is added to the strength: of a training, of a test set, and of a training on a test set.
 TRAINING, SET, BOTH = 0.3, 0.3, 0.1
-SETS = 8
+SETS = 6
+CHUNK = 100  # studies that are drawn at once
 # name: test sets, whether they show the same people, and arguments of measure()
 CASES = {
     "one set": (1, False, {}),
     "difference on one set": (1, False, {"minus": "B"}),
     "mean over sets": (SETS, False, {"mean_over": "test_set"}),
-    "difference of means over sets": (SETS, False, {"mean_over": "test_set", "minus": "B"}),
-    "mean over sets of the same people": (SETS, True, {"mean_over": "test_set"}),
-    "difference of means over sets of the same people": (
-        SETS,
-        True,
-        {"mean_over": "test_set", "minus": "B"},
-    ),
+    "difference of means": (SETS, False, {"mean_over": "test_set", "minus": "B"}),
+    "mean, same people": (SETS, True, {"mean_over": "test_set"}),
+    "difference of means, same people": (SETS, True, {"mean_over": "test_set", "minus": "B"}),
 }
 
 
-def study(key: int, sets: int, same_people: bool, people: int) -> pd.DataFrame:
-    """The scores of a simulated study, with the columns that :func:`measure` needs.
+def studies(count: int, sets: int, same_people: bool, people: int, key: int = 0) -> pd.DataFrame:
+    """The scores of simulated studies, with the columns that :func:`measure` needs and ``study``.
 
     Args:
-        key: Of the random stream; another key is another study.
-        sets: The number of test sets; one alone has no effect on the strength.
+        count: The number of studies.
+        key: Of the random stream.
+        sets: The number of test sets of each; one alone has no effect on the strength.
         same_people: Whether all test sets show the same people.
-        people: Their number on each test set.
+        people: Their number on each test set; each has two real and two fake videos.
     """
     random = rng("coverage", key, sets, int(same_people))
-    label = np.tile([0, 0, 1, 1], people)
-    person = np.arange(people).repeat(4)
-    training = TRAINING * random.normal(size=(len(STRENGTHS), SEEDS))
-    of_same = random.normal(size=(people, 2))  # of each person's real and fake videos
-    tables = []
-    for test_set in range(sets):
-        of_people = of_same if same_people else random.normal(size=(people, 2))
-        shared = PERSON * of_people[person, label] + VIDEO * random.normal(size=len(label))
-        of_set = SET * random.normal() if sets > 1 else 0.0
-        for number, (detector, strength) in enumerate(STRENGTHS.items()):
-            for seed in range(SEEDS):
-                both = BOTH * random.normal() if sets > 1 else 0.0
-                distance = strength + training[number, seed] + of_set + both
-                noise = shared + OWN * random.normal(size=len(label))
-                table = pd.DataFrame({"label": label, "score": noise + distance * label})
-                table["cluster"] = person if same_people else person + people * test_set
-                tables.append(table.assign(detector=detector, seed=seed, test_set=test_set))
-    return pd.concat(tables, ignore_index=True).assign(collapsed=False)
+    names = ["study", "test_set", "detector", "seed", "person", "video"]
+    values = [range(count), range(sets), list(STRENGTHS), range(SEEDS), range(people), range(4)]
+    shape = [len(of_name) for of_name in values]
+
+    def normal(*axes: int) -> np.ndarray:
+        """Normal numbers that vary along these axes and are the same along all others."""
+        size = [length if axis in axes else 1 for axis, length in enumerate(shape)]
+        return random.normal(size=size)
+
+    label = np.array([0, 0, 1, 1])
+    strength = np.reshape(list(STRENGTHS.values()), (1, 1, -1, 1, 1, 1))
+    strength = strength + TRAINING * normal(0, 2, 3)
+    if sets > 1:
+        strength = strength + SET * normal(0, 1) + BOTH * normal(0, 1, 2, 3)
+    of_person = normal(0, 4, 5) if same_people else normal(0, 1, 4, 5)
+    of_person[..., [1, 3]] = of_person[..., [0, 2]]  # the same for both videos of a class
+    noise = PERSON * of_person + VIDEO * normal(0, 1, 4, 5) + OWN * normal(*range(6))
+    table = pd.MultiIndex.from_product(values, names=names).to_frame(index=False)
+    table["score"] = (noise + strength * label).ravel()
+    table["label"] = label[table["video"]]
+    table["cluster"] = table["person"]
+    if not same_people:
+        table["cluster"] += people * table["test_set"]
+    return table.assign(method="", collapsed=False)
 
 
 def true_auc(detector: str, sets: int) -> float:
@@ -81,9 +88,31 @@ def coverage(case: str, repetitions: int, people: int) -> float:
     truth = true_auc("A", sets)
     if "minus" in options:
         truth -= true_auc(options["minus"], sets)
-    covered = []
-    for key in range(repetitions):
-        scores = study(key, sets, same_people, people)
-        row = measure(scores, "AUC", "detector", **options).set_index("detector").loc["A"]
-        covered.append(row["low"] <= truth <= row["high"])
-    return float(np.mean(covered))
+    rows = []
+    for first in range(0, repetitions, CHUNK):
+        count = min(CHUNK, repetitions - first)
+        scores = studies(count, sets, same_people, people, first)
+        if "minus" not in options:
+            scores = scores[scores["detector"] == "A"]
+        rows.append(measure(scores, "AUC", ["study", "detector"], **options))
+    numbers = pd.concat(rows).query("detector == 'A'")
+    is_covered = (numbers["low"] <= truth) & (truth <= numbers["high"])
+    return float(is_covered.mean())
+
+
+def main(
+    repetitions: Annotated[int, typer.Option(min=1, help="studies of each case")] = 2000,
+    people: Annotated[int, typer.Option(min=2, help="on each test set")] = 50,
+) -> None:
+    """Print the share of each case, and write all to ``reports/benchmarks/coverage-….csv``."""
+    shares = {}
+    for case in CASES:
+        shares[case] = coverage(case, repetitions, people)
+        print(f"{case}: {shares[case]:.3f}")
+    name = f"coverage-{repetitions}repetitions-{people}people.csv"
+    with atomic(home() / "reports" / "benchmarks" / name) as temporary:
+        pd.Series(shares, name="coverage").to_csv(temporary, index_label="case")
+
+
+if __name__ == "__main__":
+    typer.run(main)
