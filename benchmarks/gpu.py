@@ -54,7 +54,7 @@ from dfnb.training import scoring, train, trainer
 
 STARTED = time.monotonic()  # the minutes of the command count from here
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "support"))
 import goldens  # noqa: E402
 
 PARTS = ("golden", "steps", "loader", "training")

@@ -274,8 +274,9 @@ def test_every_paper_has_a_step():
 def test_a_step_gives_other_numbers_only_with_another_version(case):
     stored = read_json(GOLDEN / "steps.json")
     expected = pytest.approx(stored[case], rel=STEP, abs=0)
-    assert step_numbers(case) == expected, "raise NUMBERS, then python tests/test_golden.py"
-    assert stored["NUMBERS"] == train.NUMBERS, "python tests/test_golden.py stores the numbers"
+    remedy = "raise NUMBERS, then store the steps as tests/golden/README.md says"
+    assert step_numbers(case) == expected, remedy
+    assert stored["NUMBERS"] == train.NUMBERS, remedy
 
 
 if __name__ == "__main__":

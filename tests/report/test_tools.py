@@ -126,7 +126,7 @@ def test_names_that_would_be_mistaken_for_others_are_refused(tmp_path):
     for other in ("baseline.csv", "mine_.csv", "<b>.csv"):
         alike = path.with_name(other)
         alike.write_bytes(path.read_bytes())
-        with pytest.raises(DfnbError, match=r"name of another detector; rename it|title"):
+        with pytest.raises(DfnbError, match=r"name of another detector; rename it|use letters"):
             tools.judged([path, alike], [A], "hand")
     name = tools.judged([path], [A], "hand")
     with pytest.raises(DfnbError, match="name of another detector"):

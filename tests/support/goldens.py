@@ -19,7 +19,7 @@ from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 
-GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent / "golden"))
+GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent.parent / "golden"))
 GRADIENTS = 1e-6  # relative; both sides are float64
 OUTPUTS = 1e-5  # relative; the golden outputs are float32
 
