@@ -22,10 +22,8 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     plan = jobs.plan("smoke")
     planned = plan.jobs
     lines = done.stdout.splitlines()
-    for job in planned:
-        assert re.search(rf"^\[\d+/{len(planned)}\] {job.name}, ", done.stdout, re.MULTILINE)
-    assert len(lines) < 2 * len(planned) and "Video AUC" in done.stdout
     report = home / "reports" / "smoke"
+    assert sorted(lines[:-1]) == sorted(job.name for job in planned)
     assert lines[-1] == f"report: {report / 'index.html'}"
     assert not list(elsewhere.iterdir())
     for job in plan.notebooks:
@@ -34,7 +32,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     check_links(report / "index.html")
     times = {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
     again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
-    assert again.returncode == 0 and "Video AUC" in again.stdout
+    assert again.returncode == 0 and again.stdout.splitlines() == lines[-1:]
     assert times == {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
 
 

@@ -122,11 +122,13 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
 
 def _rows(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     """The scores, or measures of maps, that a claim is about, on all test sets."""
-    keep = table["detector"].isin([claim.detector, claim.against]) & (table["map"] == claim.map)
+    keep = table["map"] == claim.map
+    keep &= table["detector"].isin([claim.detector, claim.against])
     if claim.method != "all":
         keep &= table["method"].isin([claim.method, "real"])
     if claim.metric != ROBUSTNESS_KEPT:
-        keep &= (table["corruption"] == "") & ~table["sanity"]
+        keep &= table["corruption"] == ""
+        keep &= ~table["sanity"]
     return table[keep]
 
 
@@ -177,8 +179,11 @@ def _judged(
     if not number:
         names = " minus ".join(filter(None, [claim.detector, claim.against]))
         return {"verdict": f"not testable: no {claim.metric} of {names}"}
-    row = {name: value for name, value in number.items() if name not in ("detector", "minus")}
-    row["verdict"] = "not judged" if claim.kind == "shown" else _without_verdict(number)
+    row = {**number, "verdict": _without_verdict(number)}
+    for name in ("detector", "minus"):  # the claim itself has these
+        row.pop(name, None)
+    if claim.kind == "shown":
+        row["verdict"] = "not judged"
     if row["verdict"]:
         return row
     if claim.kind == "figure":
@@ -202,7 +207,9 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
         return f"exploratory: fewer than {FEWEST_SEEDS} seeds"
     if 1 < number["sets"] < FEWEST_SETS:
         return f"exploratory: a mean over fewer than {FEWEST_SETS} test sets"
-    return "undecided: no interval" if np.isnan(number["low"]) else ""
+    if np.isnan(number["low"]):
+        return "undecided: no interval"
+    return ""
 
 
 def _kind_of_delta(metric: str, within: bool) -> str:
@@ -257,7 +264,8 @@ def published(names: Iterable[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"value": float})
     parts = [table.head(0)]  # the columns, where no name is given
     for name in names:
-        is_named = table["paper"].str.startswith(name) | (table["method"] == name)
+        is_named = table["paper"].str.startswith(name)
+        is_named |= table["method"] == name
         of_paper = table[is_named].assign(paper=name)
         parts.append(of_paper)
     return pd.concat(parts, ignore_index=True)
@@ -284,7 +292,9 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
     figures = published({name for name, _ in trained.values()})
     # A paper's table also quotes the best of earlier papers.
     is_of_others = figures["method"].str.startswith("previous best")
-    figures = figures[(figures["metric"] == "AUC") & (figures["level"] == level) & ~is_of_others]
+    is_comparable = figures["metric"] == "AUC"
+    is_comparable &= figures["level"] == level
+    figures = figures[is_comparable & ~is_of_others]
     # The note on a test set also covers its training set, see claims.yaml, so that on the training
     # set counts only where the test set has none.
     notes = figures[["test_set", "train_set"]].map(registry.assumed.get)

@@ -45,8 +45,18 @@ class Estimate(NamedTuple):
 
 
 SUMMARY = {
-    **dict.fromkeys(["value", "low", "high", "error", "degrees", "p"], float),
-    **dict.fromkeys(["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"], int),
+    "value": float,
+    "low": float,
+    "high": float,
+    "error": float,
+    "degrees": float,
+    "p": float,
+    "n_real": int,
+    "n_fake": int,
+    "clusters": int,
+    "seeds": int,
+    "collapsed": int,
+    "sets": int,
 }
 
 
@@ -179,7 +189,8 @@ def _groups(
         rows = scores
         if is_shared:
             is_real = scores["method"] == "real"
-            rows = scores[is_real | (scores["method"] == method)].assign(method=method)
+            is_forged = scores["method"] == method
+            rows = scores[is_real | is_forged].assign(method=method)
         yield from rows.groupby(list(names), observed=True, sort=False)
 
 
@@ -241,10 +252,10 @@ def _values(
         threshold = np.array([0.5])  # P(fake), as with the argmax of two logits
     if metric != AT_THRESHOLD and metric != "balanced accuracy":
         return statistics.share_above(value, threshold, cluster, weights)
-    above = [
-        statistics.share_above(value[rows], threshold, cluster[rows], weights)
-        for rows in (~label, label)
-    ]
+    above = []
+    for of_class in (~label, label):
+        score, of_unit = value[of_class], cluster[of_class]
+        above.append(statistics.share_above(score, threshold, of_unit, weights))
     false_alarms, found = above
     return (1 - false_alarms + found) / 2
 
@@ -276,7 +287,8 @@ def _difference(first: Estimate, second: Estimate) -> Estimate:
     if first.has_seeds and second.has_seeds:
         seeds = min(len(first.values), len(second.values))
     # A side of exactly 0 or 1 has no error: the interval would be too narrow.
-    is_exact = {first.values[:, 0].mean(), second.values[:, 0].mean()} & {0.0, 1.0}
+    of_sample = [side.values[:, 0].mean() for side in (first, second)]
+    is_exact = 0 in of_sample or 1 in of_sample
     return first._replace(
         values=first.values[:seeds] - second.values[:seeds],
         collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
@@ -306,7 +318,8 @@ def _averaged(
         seeds = min(len(part.values) for part in parts.values())
         by_set = defaultdict(list)
         for values, part in parts.items():
-            by_set[dict(zip(averaged, values)).get("test_set")].append(part)
+            test_set = dict(zip(averaged, values)).get("test_set")
+            by_set[test_set].append(part)
         means[group] = [_mean(of_set, seeds) for of_set in by_set.values()]
     return means
 
@@ -340,12 +353,13 @@ def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dic
     # Satterthwaite: the seeds' part of the variance has seeds - 1 degrees of freedom, the rest
     # those of the test sets or, without them, of the clusters of the scarcer class.
     variance_of_seeds = 0.0
+    of_sample = values[:, :, 0]
     if seeds > 1:
-        variance_of_seeds = values[:, :, 0].mean(axis=0).var(ddof=1) / seeds
+        variance_of_seeds = of_sample.mean(axis=0).var(ddof=1) / seeds
     rest = max(variance - variance_of_seeds, 0.0)
     degrees = statistics.satterthwaite(variance_of_seeds, seeds - 1, rest, fewest - 1)
     error = variance**0.5
-    is_signed = is_signed or bool(np.abs(values[:, :, 0] - 0.5).max() > 0.5)  # not in [0, 1]
+    is_signed = is_signed or bool(np.abs(of_sample - 0.5).max() > 0.5)  # not in [0, 1]
     independent = sum(part.independent for part in parts)
     low, high = statistics.interval(value, error, degrees, not is_signed, independent)
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN

@@ -30,10 +30,20 @@ from dfnb.report.statistics import REPLICATES, threshold_replicates
 from dfnb.settings import DfnbError, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
-KEY_TYPES = {"video": str, "track": int, "frame": int, "cluster": str, "label": int, "method": str}
+KEY_TYPES = {
+    "video": str,
+    "track": int,
+    "frame": int,
+    "cluster": str,
+    "label": int,
+    "method": str,
+}
 KEYS = tuple(KEY_TYPES)
 Level = Literal["video", "frame"]
-UNITS = {"video": ["video", "cluster", "label", "method"], "frame": list(KEYS)}
+UNITS = {
+    "video": ["video", "cluster", "label", "method"],
+    "frame": list(KEYS),
+}
 CATEGORIES = ("test_set", "video", "cluster", "method")
 NO_SEED = -1  # of another tool
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
@@ -358,7 +368,8 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
                 part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
     values = pd.concat(parts, ignore_index=True)
-    units = frames.drop_duplicates("unit").set_index("unit")[["test_set", *UNITS[level]]]
+    units = frames.drop_duplicates("unit").set_index("unit")
+    units = units[["test_set", *UNITS[level]]]
     table = units.loc[values.pop("unit")].reset_index(drop=True)
     number = values.pop("number")
     for column in ("detector", "paper", "ablation", "variant", "train_set"):
@@ -405,11 +416,13 @@ def _frames(folder: Path, level: Level) -> pd.DataFrame:
 def _means(rows: pd.DataFrame, frames: pd.DataFrame, of_maps: bool) -> pd.DataFrame:
     """A row per unit and condition of a score file: the mean of its frames that have a value."""
     rows = rows[(rows["map"] != "") == of_maps]
-    rows = rows.merge(frames[["test_set", "frame_row", "unit"]], on=["test_set", "frame_row"])
+    place = ["test_set", "frame_row"]
+    rows = rows.merge(frames[[*place, "unit"]], on=place)
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
     by = ["unit", "corruption", "severity", "map", "sanity"]
-    means = rows.drop(columns=["test_set", "frame_row"]).groupby(by, sort=False).mean()
+    rows = rows.drop(columns=place)
+    means = rows.groupby(by, sort=False).mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
     return means.round(12).reset_index()
 

@@ -88,27 +88,33 @@ def auc(score: Array, label: Array, cluster: Array, weights: Array) -> Array:
     fake_weights = weights[:, of_fake]
     real_weights = weights[:, of_real]
     won = np.einsum("ri,ri->r", fake_weights @ wins, real_weights)
+    pairs = (fake_weights @ fakes) * (real_weights @ reals)
     with np.errstate(invalid="ignore"):
-        return won / ((fake_weights @ fakes) * (real_weights @ reals))
+        return won / pairs
 
 
 def _wins(score: Array, label: Array, cluster: Array) -> Array:
     """K (clusters with fakes, clusters with reals) of :func:`auc`."""
-    order = np.argsort(score[~label], kind="stable")
-    reals = score[~label][order]
-    of_real, column = np.unique(cluster[~label][order], return_inverse=True)
+    reals = score[~label]
+    order = np.argsort(reals, kind="stable")
+    reals = reals[order]
+    cluster_of_real = cluster[~label][order]
+    of_real, column = np.unique(cluster_of_real, return_inverse=True)
     # Row k: of each cluster, how many of its units are among the k lowest reals.
-    lowest = np.zeros((1 + len(reals), len(of_real)), np.int32)
-    lowest[1 + np.arange(len(reals)), column] = 1
+    n = len(reals)
+    lowest = np.zeros((1 + n, len(of_real)), np.int32)
+    lowest[1 + np.arange(n), column] = 1
     lowest = lowest.cumsum(axis=0, dtype=np.int32)
-    below = np.searchsorted(reals, score[label], "left")
-    not_above = np.searchsorted(reals, score[label], "right")
+    fakes = score[label]
+    below = np.searchsorted(reals, fakes, "left")
+    not_above = np.searchsorted(reals, fakes, "right")
     _, row = np.unique(cluster[label], return_inverse=True)
     wins = []
     for number in range(row.max() + 1):  # one cluster at a time, which saves memory
         mine = row == number
-        won = lowest[below[mine]].sum(axis=0) + lowest[not_above[mine]].sum(axis=0)
-        wins.append(won / 2)
+        won = lowest[below[mine]].sum(axis=0)
+        won_or_tied = lowest[not_above[mine]].sum(axis=0)
+        wins.append((won + won_or_tied) / 2)
     return np.array(wins)
 
 
@@ -117,8 +123,10 @@ def mean(values: Array, cluster: Array, weights: Array) -> Array:
     clusters = weights.shape[1]
     sums = np.bincount(cluster, values, clusters)
     counts = np.bincount(cluster, minlength=clusters)
+    total = weights @ sums
+    units = weights @ counts
     with np.errstate(invalid="ignore"):
-        return (weights @ sums) / (weights @ counts)
+        return total / units
 
 
 def share_above(score: Array, thresholds: Array, cluster: Array, weights: Array) -> Array:
@@ -130,8 +138,10 @@ def share_above(score: Array, thresholds: Array, cluster: Array, weights: Array)
     distinct, place = np.unique(thresholds, return_inverse=True)
     above = [np.bincount(cluster, score > threshold, clusters) for threshold in distinct]
     counts = np.bincount(cluster, minlength=clusters)
+    total = (weights * np.array(above)[place]).sum(axis=1)
+    units = weights @ counts
     with np.errstate(invalid="ignore"):
-        return (weights * np.array(above)[place]).sum(axis=1) / (weights @ counts)
+        return total / units
 
 
 def eer(score: Array, label: Array, cluster: Array, weights: Array) -> Array:
@@ -144,7 +154,8 @@ def eer(score: Array, label: Array, cluster: Array, weights: Array) -> Array:
     bins = min(len(distinct), MOST_BINS)
     # Units by class (real, fake), cluster and bin. Bin 0 stays empty, because curves begin there.
     counts = np.zeros((2, weights.shape[1], 1 + bins))
-    np.add.at(counts, (label.astype(int), cluster, 1 + rank * bins // len(distinct)), 1)
+    place = 1 + rank * bins // len(distinct)
+    np.add.at(counts, (label.astype(int), cluster, place), 1)
     false_positives, true_positives = weights @ counts.cumsum(axis=2)
     rates = equal_error_rates(false_positives, true_positives)
     rates[0] = curve_metrics(score, label)["EER"]
@@ -218,7 +229,8 @@ def threshold_replicates(score: Array, cluster: Array, share: float) -> tuple[fl
     up_to = weights[:, code[order]].cumsum(axis=1)
     # Of the total weight in the last column; 1e-9 less, because sums are rounded.
     limit = (1 - share - 1e-9) * up_to[:, -1:]
-    thresholds = np.asarray(score)[order][(up_to < limit).sum(axis=1)]
+    place = (up_to < limit).sum(axis=1)
+    thresholds = np.asarray(score)[order][place]
     return float(thresholds[0]), thresholds[1:]
 
 

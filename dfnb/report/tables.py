@@ -44,7 +44,8 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 def main(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of main detectors and other tools, of the frames as they are."""
-    return scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
+    is_main = scores["ablation"] == ""
+    return scores[is_main & (scores["corruption"] == "")]
 
 
 def by_place(
@@ -93,10 +94,13 @@ def metrics(scores: pd.DataFrame, names: Sequence[str], **options: Any) -> pd.Da
 def variants(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
     """Each variant of an ablation minus the variant MAIN, or else the paper's main detector."""
     parts = []
-    for (paper, ablation), rows in scores.groupby(["paper", "ablation"], observed=True, sort=False):
-        of_main = scores[(scores["paper"] == paper) & (scores["ablation"] == "")]
+    groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
+    for (paper, ablation), rows in groups:
+        is_main = scores["ablation"] == ""
+        of_main = scores[is_main & (scores["paper"] == paper)]
         # The variant MAIN comes first if there is one.
-        bases = pd.concat([rows[rows["variant"] == MAIN], of_main])["detector"].unique()
+        first = rows[rows["variant"] == MAIN]
+        bases = pd.concat([first, of_main])["detector"].unique()
         if ablation and len(bases):
             names = [*rows["detector"].unique(), bases[0]]
             compared = scores[scores["detector"].isin(names)]
@@ -117,7 +121,8 @@ def robustness(
     ``kept``: minus the AUC of the same videos without corruption. ``minus``: minus another
     detector's, too.
     """
-    corrupted = scores[(scores["ablation"] == "") & (scores["corruption"] != "")]
+    is_main = scores["ablation"] == ""
+    corrupted = scores[is_main & (scores["corruption"] != "")]
     subtracted = [{"detector": minus}] if minus else []
     if kept:
         clean = main(scores)
@@ -136,9 +141,11 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
         if name in checked:
             number = measure(checked, name, ["detector", "map", "test_set"])
             # A map fails if it fails on any test set.
-            values[name] = number.groupby(["detector", "map"], sort=False)["value"].max()
+            by_map = number.groupby(["detector", "map"], sort=False)
+            values[name] = by_map["value"].max()
     table = pd.DataFrame(values, columns=list(SANITY_LIMITS))
-    return table.assign(passes=(table < pd.Series(SANITY_LIMITS)).all(axis=1))
+    is_below = table < pd.Series(SANITY_LIMITS)
+    return table.assign(passes=is_below.all(axis=1))
 
 
 def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +154,8 @@ def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
     for detector in detectors(profile):
         seen = detector.runs[0].parameters.seen_methods if detector.runs else None
         if detector.variant == MAIN and seen:
-            rows = scores[(scores["detector"] == detector.name) & ~scores["method"].isin(seen)]
+            rows = scores[scores["detector"] == detector.name]
+            rows = rows[~rows["method"].isin(seen)]
             parts.append(by_place(rows, by=["detector", "method"]))
     return joined(parts)
 
@@ -158,7 +166,9 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
     Only maps that pass their :func:`sanity` check are measured.
     """
     passing = sanity(maps).query("passes").index
-    rows = maps[~maps["sanity"] & pd.MultiIndex.from_frame(maps[["detector", "map"]]).isin(passing)]
+    rows = maps[~maps["sanity"]]
+    shown = pd.MultiIndex.from_frame(rows[["detector", "map"]])
+    rows = rows[shown.isin(passing)]
     names = [name for name in ("energy", "constant energy") if name in rows]
     return joined([measure(rows, name, ["detector", "map"], "test_set") for name in names])
 
@@ -174,7 +184,9 @@ def compared(profile: str) -> pd.DataFrame:
             continue
         records = [run.record for run in detector.runs]
         path = weights_path(report_folder(profile), detector.runs[0].id)
-        sizes = [array.size for array in load_file(path).values()] if path.exists() else []
+        sizes = []
+        if path.exists():
+            sizes = [array.size for array in load_file(path).values()]
         rows[detector.name] = {
             "numbers": f"{sum(sizes):,}" if sizes else "–",
             "images seen": f"{np.mean([record.images_seen for record in records]):,.0f}",
@@ -303,7 +315,10 @@ def claims(judged: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 def conditions(profile: str, scores: pd.DataFrame) -> str:
     """How numbers of these scores were made, in sentences for a caption."""
     names = scores["detector"].unique()
-    runs = [run for each in detectors(profile) if each.name in names for run in each.runs]
+    runs = []
+    for detector in detectors(profile):
+        if detector.name in names:
+            runs += detector.runs
     records = [run.record for run in runs]
     facts = {
         "Trained on": [record.train_set or record.parameters.train_set for record in records],
@@ -334,7 +349,8 @@ def _about(profile: str, test_set: str, scores: pd.DataFrame) -> str:
     """A test set in words for a caption: its version, units, people, compression and crop."""
     about = read_metadata(test_set_path(report_folder(profile), test_set))
     unit = "frame" if "frame" in scores else "video"
-    units = scores.drop_duplicates([name for name in ("video", "track", "frame") if name in scores])
+    keys = [name for name in ("video", "track", "frame") if name in scores]
+    units = scores.drop_duplicates(keys)
     fakes = (units["label"] == 1).sum()
     parts = [
         f"{test_set} {about['fingerprint'][:8]}",
@@ -368,7 +384,10 @@ def show(table: pd.DataFrame, profile: str, name: str, title: str, caption: str 
         "tex": table.to_latex(index=False, escape=True),
     }
     folder = report_folder(profile) / "tables"
-    return [write_bytes(folder / f"{name}.{end}", text.encode()) for end, text in texts.items()]
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(write_bytes(folder / f"{name}.{suffix}", text.encode()))
+    return paths
 
 
 def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
@@ -387,6 +406,7 @@ def further(profile: str, shown: Sequence[Path]) -> str:
     links = []
     for path in sorted(report_folder(profile).glob("tables/*.md")):
         if path not in shown:
-            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            heading = path.read_text(encoding="utf-8").partition("\n")[0]
+            title = heading.removeprefix("# ")
             links.append(f"- [{title}](../tables/{path.name})")
     return "\n".join(links) or "There are none."
