@@ -1,225 +1,118 @@
-"""How often the 95 % interval over videos and seeds contains the true value, by simulation.
+"""How often the 95 % interval of :func:`dfnb.report.measure.measure` has the true value in it.
 
-    python benchmarks/coverage.py --repetitions 2000 --clusters 50 --seeds 5 --spread 0.3
+    python benchmarks/coverage.py --repetitions 2000 --people 50
 
-Scores are drawn from a model in which the true values are known. Clusters have one real and one
-fake video, which share a part of their noise; the strength of the trainings varies. The truth is
-the mean over many trainings and videos. A null difference is that of two sets of trainings of the
-same kind, so the truth is 0; the cross-dataset mean is over three test sets with other people. Each
-training has its own threshold, from VALIDATION clusters. Forged videos have columns of values
-beside their scores: one in [0, 1], an IoU, and one signed, a gain over a constant map. Robustness
-is the mean AUC under the noise of each of CORRUPTIONS.
+Studies are drawn from a model in which the AUC is known: two detectors with SEEDS trainings each
+score two real and two fake videos per person, on one test set, or on several that show other people
+or the same. Scores are normal, with the standard deviations below.
 """
 
-import argparse
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+import typer
+from scipy.stats import norm
 
-from dfnb import metrics, sides, statistics
 from dfnb.files import atomic, home
+from dfnb.report.measure import measure
 from dfnb.seeds import rng
 
-METRICS = [*metrics.METRICS, metrics.AT_THRESHOLD]
-COLUMNS = ["iou", metrics.GAIN]
-ROBUST = [sides.ROBUSTNESS, sides.ROBUSTNESS_KEPT]
-COMPARED = ["AUC", *COLUMNS, *ROBUST]
-VALIDATION = metrics.FEWEST_VALIDATION
-TEST_SETS = 3
-CORRUPTIONS = (0.7, 1.5)  # how strong their noise is, in logits
-# The truth is a mean over 40 draws, each of five trainings on 2,500 clusters.
-TRUTH_CLUSTERS = 2500
-TRUTH_REPETITIONS = 40
-CROSS_DATASET = "cross-dataset mean of AUC"
+SEEDS = 5
+STRENGTHS = {"A": 1.5, "B": 1.2}  # how much higher the scores of fakes are, by detector
+# Standard deviations of what is added to a score. A person's real and fake videos differ.
+PERSON, VIDEO, OWN = 0.6, 0.6, 0.6  # OWN: of a training on a video; detectors share the others
+# Of what is added to the strength: of a training, of a test set, and of a training on a test set.
+TRAINING, SET, BOTH = 0.3, 0.3, 0.1
+SETS = 6
+CHUNK = 100  # studies that are drawn at once
+# name: test sets, whether they show the same people, and arguments of measure()
+CASES = {
+    "one set": (1, False, {}),
+    "difference on one set": (1, False, {"minus": "B"}),
+    "mean over sets": (SETS, False, {"mean_over": "test_set"}),
+    "difference of means": (SETS, False, {"mean_over": "test_set", "minus": "B"}),
+    "mean, same people": (SETS, True, {"mean_over": "test_set"}),
+    "difference of means, same people": (SETS, True, {"mean_over": "test_set", "minus": "B"}),
+}
 
 
-def validation_scores(strengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """P(fake) (trainings, VALIDATION) of real validation videos, each of another cluster.
-
-    Like real test videos they have a mean of minus half the strength and noise of the same
-    variance: 0.85 squared is twice 0.6 squared, of cluster and video.
-
-    Args:
-        strengths: Of each training, (trainings, 1), see :func:`drawn`.
-        random: The stream that the noise is drawn from.
-    """
-    shared = 0.85 * random.normal(size=VALIDATION)  # by all trainings
-    noise = shared + 0.6 * random.normal(size=(len(strengths), VALIDATION))
-    return expit(noise - strengths / 2)
-
-
-def values_of_forged(
-    strengths: np.ndarray, cluster: np.ndarray, random: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """An IoU, and a gain over a constant map, (trainings, videos), as if all videos were forged.
-
-    All numbers are arbitrary: the values need only vary with clusters, videos and trainings.
+def studies(count: int, sets: int, same_people: bool, people: int, key: int = 0) -> pd.DataFrame:
+    """The scores of simulated studies, with the columns that :func:`measure` needs and ``study``.
 
     Args:
-        strengths: Of each training, (trainings, 1), see :func:`drawn`.
-        cluster: The cluster of each video, (videos,), from 0; each has two videos.
-        random: The stream that the noise is drawn from.
+        count: The number of studies.
+        key: Of the random stream.
+        sets: The number of test sets of each; one alone has no effect on the strength.
+        same_people: Whether all test sets show the same people.
+        people: Their number on each test set; each has two real and two fake videos.
     """
-    videos = len(cluster)
-    # Both values have noise of the cluster and of the video, which all trainings share.
-    overlap, of_map = random.normal(size=(2, videos // 2))[:, cluster]
-    own_overlap, own_of_map = random.normal(size=(2, videos))
-    overlap = overlap + own_overlap
-    of_map = of_map + own_of_map
-    of_training = 0.6 * random.normal(size=(len(strengths), videos))
-    iou = expit(strengths - 1 + 0.6 * overlap + of_training)
-    of_constant_map = expit(0.4 * overlap + 0.6 * of_map)
-    return {"iou": iou, metrics.GAIN: iou**0.8 - of_constant_map}
+    random = rng("coverage", key, sets, int(same_people))
+    names = ["study", "test_set", "detector", "seed", "person", "video"]
+    values = [range(count), range(sets), list(STRENGTHS), range(SEEDS), range(people), range(4)]
+    shape = [len(of_name) for of_name in values]
+
+    def normal(*axes: int) -> np.ndarray:
+        """Normal numbers that vary along these axes and are the same along all others."""
+        size = [length if axis in axes else 1 for axis, length in enumerate(shape)]
+        return random.normal(size=size)
+
+    label = np.array([0, 0, 1, 1])
+    strength = np.reshape(list(STRENGTHS.values()), (1, 1, -1, 1, 1, 1))
+    strength = strength + TRAINING * normal(0, 2, 3)
+    if sets > 1:
+        strength = strength + SET * normal(0, 1) + BOTH * normal(0, 1, 2, 3)
+    of_person = normal(0, 4, 5) if same_people else normal(0, 1, 4, 5)
+    of_person[..., [1, 3]] = of_person[..., [0, 2]]  # the same for both videos of a class
+    noise = PERSON * of_person + VIDEO * normal(0, 1, 4, 5) + OWN * normal(*range(6))
+    table = pd.MultiIndex.from_product(values, names=names).to_frame(index=False)
+    table["score"] = (noise + strength * label).ravel()
+    table["label"] = label[table["video"]]
+    table["cluster"] = table["person"]
+    if not same_people:
+        table["cluster"] += people * table["test_set"]
+    return table.assign(method="", collapsed=False)
 
 
-def drawn(key: str, seeds: int, clusters: int, strength: float, spread: float) -> metrics.Units:
-    """The scores of ``seeds`` trainings on the videos of so many clusters.
-
-    Units have columns (seeds, videos): ``score``, whether the call at the threshold is right, the
-    values of forged videos (NaN for real ones), and ``score <level>`` under each corruption.
-
-    Args:
-        key: Of the random stream; what follows " away" changes the videos, not the trainings.
-        seeds: The number of trainings.
-        clusters: The number of clusters, each of a real and a fake video.
-        strength: The mean distance of fake and real scores, in logits.
-        spread: The standard deviation of that distance over the trainings.
-    """
-    videos = 2 * clusters
-    label = np.tile([0, 1], clusters)  # (videos,): real and fake in turn
-    cluster = np.repeat(np.arange(clusters), 2)
-    random = rng("coverage", key)
-    # Noise that all trainings share: of a cluster, and of a video. The rest is a training's own.
-    of_cluster = 0.6 * random.normal(size=clusters)[cluster]
-    shared = of_cluster + 0.6 * random.normal(size=videos)
-    noise = shared + 0.6 * random.normal(size=(seeds, videos))
-    # The same trainings on every test set.
-    training = rng("trainings", key.split(" away")[0])
-    strengths = strength + spread * training.normal(size=(seeds, 1))
-    frailties = training.normal(size=(seeds, 1))  # how sensitive to corruptions a training is
-    log_odds = noise + strengths * (label - 0.5)  # (seeds, videos)
-    columns = {"score": expit(log_odds)}
-    # A threshold per training, at 5 % false alarms on real validation videos.
-    validation = validation_scores(strengths, random)
-    threshold = np.quantile(validation, 0.95, axis=1, keepdims=True, method="inverted_cdf")
-    is_called_fake = columns["score"] > threshold
-    columns[metrics.AT_THRESHOLD] = (is_called_fake == label).astype(float)
-    # What each threshold might have been on other validation videos, each a cluster of its own.
-    people = np.arange(VALIDATION)
-    replicates = [statistics.bootstrap_quantile(scores, people, 0.95) for scores in validation]
-    for name, values in values_of_forged(strengths, cluster, random).items():
-        columns[name] = np.where(label, values, np.nan)  # real videos have no forged region
-    for level in CORRUPTIONS:
-        damage = random.normal(size=videos)  # shared by all trainings
-        damage = damage + 0.6 * random.normal(size=(seeds, videos))
-        columns[f"score {level}"] = expit(log_odds + level * np.exp(spread * frailties) * damage)
-    index = pd.DataFrame({"cluster": cluster, "label": label})
-    # None: these trainings have no seeds that could be named.
-    return metrics.Units(index, columns, [None] * seeds, VALIDATION, replicates)
+def true_auc(detector: str, sets: int) -> float:
+    """The AUC of a detector as a mean over all people, trainings and, of several, test sets."""
+    variance = 2 * (PERSON**2 + VIDEO**2 + OWN**2) + TRAINING**2
+    if sets > 1:
+        variance += SET**2 + BOTH**2
+    return float(norm.cdf(STRENGTHS[detector] / variance**0.5))
 
 
-def trainings(units: metrics.Units, chosen: slice) -> metrics.Units:
-    """The units with some of their trainings, the first axis of every column."""
-    columns = {name: values[chosen] for name, values in units.columns.items()}
-    return replace(units, columns=columns, seeds=units.seeds[chosen])
+def coverage(case: str, repetitions: int, people: int) -> float:
+    """The share of studies whose interval of an AUC, or of a difference, has the truth in it."""
+    sets, same_people, options = CASES[case]
+    truth = true_auc("A", sets)
+    if "minus" in options:
+        truth -= true_auc(options["minus"], sets)
+    rows = []
+    for first in range(0, repetitions, CHUNK):
+        count = min(CHUNK, repetitions - first)
+        scores = studies(count, sets, same_people, people, first)
+        if "minus" not in options:
+            scores = scores[scores["detector"] == "A"]
+        rows.append(measure(scores, "AUC", ["study", "detector"], **options))
+    numbers = pd.concat(rows).query("detector == 'A'")
+    is_covered = (numbers["low"] <= truth) & (truth <= numbers["high"])
+    return float(is_covered.mean())
 
 
-def estimate(units: metrics.Units, name: str) -> metrics.Estimates:
-    """A metric, a column of values, or robustness, of all trainings.
-
-    Robustness is the mean AUC over the corruptions; robustness kept is that minus the AUC without.
-    """
-    if name == sides.ROBUSTNESS:
-        parts = []
-        for level in CORRUPTIONS:
-            corrupted = replace(units, columns={"score": units.columns[f"score {level}"]})
-            parts.append(metrics.measure(corrupted, "AUC"))
-        return metrics.mean(parts)
-    if name == sides.ROBUSTNESS_KEPT:
-        return estimate(units, sides.ROBUSTNESS).minus(estimate(units, "AUC"))
-    return metrics.measure(units, name)
-
-
-def truth(strength: float, spread: float) -> dict[str, float]:
-    """The true value of every metric: its mean over many trainings and videos.
-
-    Arguments are those of :func:`drawn`. The EER is computed directly, since ``estimate`` would add
-    a slow bootstrap.
-    """
-    values = defaultdict(list)
-    for repetition in range(TRUTH_REPETITIONS):
-        units = drawn(f"truth {repetition}", 5, TRUTH_CLUSTERS, strength, spread)
-        for score in units.columns["score"]:
-            values["EER"].append(statistics.curve_metrics(score, units.design.label)["EER"])
-        for name in [*METRICS, *COLUMNS, *ROBUST]:
-            if name != "EER":
-                values[name] += list(estimate(units, name).values)
-    return {name: float(np.mean(numbers)) for name, numbers in values.items()}
-
-
-def coverage(
-    repetitions: int, clusters: int, seeds: int, strength: float = 1.5, spread: float = 0.3
-) -> pd.Series:
-    """The share of intervals that contain the truth, by metric; 0.95 is what they promise.
-
-    Args:
-        repetitions: How many studies are simulated; each has one interval per metric.
-        clusters: Clusters of each test set.
-        seeds: Trainings of each detector.
-        strength: The mean distance of fake and real scores, in logits.
-        spread: The standard deviation of that distance over the trainings.
-    """
-    true = truth(strength, spread)
-    covered = defaultdict(list)
-
-    def judge(name: str, estimates: Sequence[metrics.Estimates], value: float) -> None:
-        """Note whether the interval of the mean over test sets contains the true value."""
-        row = statistics.summary([of_set.outcome() for of_set in estimates])
-        covered[name].append(row["low"] <= value <= row["high"])
-
-    for repetition in range(repetitions):
-        units = drawn(f"{repetition}", seeds, clusters, strength, spread)
-        for name in [*METRICS, *COLUMNS, *ROBUST]:
-            judge(name, [estimate(units, name)], true[name])
-        # On each test set, two detectors that are equal but for chance: halves of the trainings.
-        detectors = []
-        for place in range(TEST_SETS):
-            key = f"{repetition} away {place}"
-            both = drawn(key, 2 * seeds, clusters, strength, spread)
-            detectors.append([trainings(both, slice(seeds)), trainings(both, slice(seeds, None))])
-        for name in COMPARED:
-            first, second = (estimate(detector, name) for detector in detectors[0])
-            judge(f"null difference of {name}", [first.minus(second)], 0.0)
-        # One estimate per test set; judge takes their mean.
-        first = [estimate(detector, "AUC") for detector, _ in detectors]
-        second = [estimate(detector, "AUC") for _, detector in detectors]
-        judge(CROSS_DATASET, first, true["AUC"])
-        differences = [one.minus(other) for one, other in zip(first, second)]
-        judge(f"null difference of {CROSS_DATASET}", differences, 0.0)
-    shares = {name: np.mean(hits) for name, hits in covered.items()}
-    return pd.Series(shares, name="coverage")
-
-
-def main(options: Mapping[str, float]) -> None:
-    """Print the shares, and write them to ``reports/benchmarks``; options are coverage's."""
-    shares = coverage(**options)
-    print(shares.round(3).to_string())
-    name = "-".join(f"{option}{value}" for option, value in options.items())
-    with atomic(home() / "reports" / "benchmarks" / f"coverage-{name}.csv") as temporary:
-        shares.to_csv(temporary)
+def main(
+    repetitions: Annotated[int, typer.Option(min=1, help="studies of each case")] = 2000,
+    people: Annotated[int, typer.Option(min=2, help="on each test set")] = 50,
+) -> None:
+    """Print the share of each case, and write all to ``reports/benchmarks/coverage-….csv``."""
+    shares = {}
+    for case in CASES:
+        shares[case] = coverage(case, repetitions, people)
+        print(f"{case}: {shares[case]:.3f}")
+    name = f"coverage-{repetitions}repetitions-{people}people.csv"
+    with atomic(home() / "reports" / "benchmarks" / name) as temporary:
+        pd.Series(shares, name="coverage").to_csv(temporary, index_label="case")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repetitions", type=int, default=2000)
-    parser.add_argument("--clusters", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--strength", type=float, default=1.5, help="fake minus real, in logits")
-    parser.add_argument("--spread", type=float, default=0.3, help="its deviation over seeds")
-    main(vars(parser.parse_args()))
+    typer.run(main)

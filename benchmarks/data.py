@@ -98,6 +98,11 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
         values = pa.array(draw.random(length * rows, np.float32))
         return pa.FixedSizeListArray.from_arrays(values, length)
 
+    def files(name: str) -> list[str]:
+        """A file of each row, named by its place in the video."""
+        places = map(name.format, place_in_video)
+        return [f"videos/{titles[one]}/{file}" for one, file in zip(video_of_row, places)]
+
     people = [f"{one:05d}" for one in range(videos // 5 + 1)]
     titles = [f"{METHODS[code]}/{one:06d}" for one, code in enumerate(method)]
     columns = {
@@ -113,8 +118,8 @@ def large(folder: Path, rows: int, per_video: int = 32) -> Path:
         "original": column(0 * number, [""]),
         "method": column(method, METHODS),
         "label": (method[video_of_row] > 0).astype(np.int8),
-        "path": column(number, [f"videos/{title}/frames.npy" for title in titles]),
-        "mask": column(number, [f"videos/{title}/masks.npy" for title in titles]),
+        "path": files(frames.CROP_FILE),
+        "mask": files(frames.MASK_FILE),
         "landmarks": lists(10),
         "crop_box": lists(4),
         "scale": draw.random(rows, np.float32),

@@ -39,7 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from dfnb import metrics, papers, scoring, statistics, synth, train, trainer
+from dfnb import metrics, papers, statistics, synth
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, slug
@@ -50,6 +50,7 @@ from dfnb.papers.contract import Batch, Settings
 from dfnb.records import environment
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError, read_yaml
+from dfnb.training import scoring, train, trainer
 
 STARTED = time.monotonic()  # the minutes of the command count from here
 ROOT = Path(__file__).resolve().parents[1]

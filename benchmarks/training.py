@@ -30,7 +30,7 @@ TRAINING = """
 import sys
 from dfnb import synth
 from dfnb.papers import xception
-from dfnb.train import train
+from dfnb.training.train import train
 synth.build("synth-a")
 settings = xception.Settings(
     backbone="dfnb_plain7", pretrained=True, image_size=96, epochs={epochs}, batch_size=32,

@@ -14,8 +14,6 @@ from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dfnb.data.videos import Video
 
 Workers = Annotated[
@@ -75,7 +73,7 @@ def run(
 
     Finished jobs are not repeated. After an interruption, the same command continues.
     """
-    from dfnb import workflow
+    from dfnb.running import workflow
 
     ablations = None  # all
     if main or ablation:
@@ -94,7 +92,7 @@ def train(
     JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
     interruption, the same command continues.
     """
-    from dfnb import jobs
+    from dfnb.running import jobs
 
     planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
     jobs.train_and_score(planned.training(job))
@@ -113,16 +111,18 @@ def score(
 
     The exit status is 2 when a file could not be used.
     """
-    from dfnb import runs
+    from dfnb.training import runs
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from matplotlib import pyplot
 
-    from dfnb import pictures, scoring
+    from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
     from dfnb.report import figures
+    from dfnb.training import scoring
 
     figures.style()
     detector_path()  # raises DfnbError here once, instead of for each image
@@ -140,9 +140,11 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = _panel_path(image, detector.id, [row["file"] for row in rows])
-        figure = pictures.frames_panel(detector, faces, [*network.maps(), "Grad-CAM"])
-        _save(figure, panel)
+        panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
+        figure = pictures.frames_panel(detector, faces, maps.names(network))
+        with files.atomic(panel) as temporary:
+            figure.savefig(temporary)
+        pyplot.close(figure)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
@@ -155,30 +157,13 @@ def score(
     raise typer.Exit(status)
 
 
-def _panel_path(image: Path, run_id: str, earlier: list[Path]) -> Path:
-    """The file of an image's panel in the current folder, another than those of earlier images."""
-    same_name = sum(other.name == image.name for other in earlier)
-    number = f"-{same_name + 1}" if same_name else ""
-    return Path(f"{image.name}{number}-{run_id}.png")
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    """Save a figure, complete or not at all, and free its memory."""
-    from matplotlib import pyplot
-
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary)
-    pyplot.close(figure)
-
-
 @commands.command()
 def cost(profile: ProfileName = "study-bed") -> None:
-    """Estimate the hours that a profile needs and, on a GPU, its memory.
+    """Estimate the hours that a profile needs: time a few steps of each training on this machine.
 
-    Missing drawn datasets are built first, and a few training steps of each detector are timed on
-    this machine. The disk space is that of all datasets in the home.
+    Missing drawn datasets are built first.
     """
-    from dfnb import cost
+    from dfnb.running import cost
 
     typer.echo(cost.report(profile))
 
@@ -203,7 +188,7 @@ def export(test_sets: list[str], folder: Path) -> None:
     Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
     of crops and videos are hashes, which prevents accidents, not cheating.
     """
-    from dfnb import export
+    from dfnb.data import export
 
     table = export.export(test_sets, folder)
     typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dfnb import scoring, test_sets
+from dfnb.data import test_sets
 from dfnb.data.frames import (
-    Arrays,
     load_frames,
     select,
     unlabelled,
@@ -26,8 +25,9 @@ from dfnb.data.loading import StoredFrames
 from dfnb.data.prepare import prepare_picture
 from dfnb.report.measure import measure
 from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
-from dfnb.runs import Run
 from dfnb.settings import DfnbError, explained
+from dfnb.training import scoring
+from dfnb.training.runs import Run
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
 FRAMES_OF_CLIP = 8
@@ -136,7 +136,15 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         return StoredFrames(pd.concat(faces, ignore_index=True))
     if are_paths:
         return StoredFrames(unlabelled(items))
-    return StoredFrames(unlabelled(range(len(items))), Arrays(items))
+    images = {}
+    for number, image in enumerate(map(np.asarray, items)):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise DfnbError(
+                f"image {number} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
+                "RGB"
+            )
+        images[str(number)] = image
+    return StoredFrames(unlabelled(images), images.__getitem__)
 
 
 def _probabilities(
@@ -144,12 +152,19 @@ def _probabilities(
     crops: Sequence[np.ndarray],
     transform: Callable | None,
 ) -> list[float]:
-    """P(fake) of crops by a module or function, see :func:`predict`."""
+    """P(fake) of crops (H, W, 3) uint8 by a module or function, see :func:`predict`."""
     is_module = isinstance(model, nn.Module)
+    if is_module and model.training:
+        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
     # explained() turns errors, such as that crops differ in size, into a DfnbError with the remedy.
     remedy = "use crops of one size; a module needs transform=, see dfnb.predict"
     with explained("a list of images", "as one batch", remedy):
-        batch = _input_of_module(model, crops, transform) if is_module else np.stack(crops)
+        if is_module:
+            batch = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
+            # On the device of the module's first parameter; without one, the images stay here.
+            batch = batch.to(next(model.parameters(), batch).device)
+        else:
+            batch = np.stack(crops)
     with torch.inference_mode():
         outputs = model(batch)
     remedy = (
@@ -158,35 +173,15 @@ def _probabilities(
     )
     with explained("the detector's output", "as scores", remedy):
         values = torch.as_tensor(outputs, dtype=torch.float64)
+        if values.shape[1:] == (2,):
+            values = values[:, 1] - values[:, 0]  # log-odds
         if is_module:
-            # Of logits (B, 2), real first, their difference; (B,) are log-odds already.
-            log_odds = values[:, 1] - values[:, 0] if values.shape[1:] == (2,) else values
-            values = log_odds.sigmoid()
-        _check_probabilities(values, len(crops))
+            values = values.sigmoid()
+        is_valid = values.shape == (len(crops),) and values.min() >= 0 and values.max() <= 1
+        if not is_valid:  # NaN is not, either
+            shape = tuple(values.shape)
+            raise ValueError(f"shape {shape}, {values.min():.2f} to {values.max():.2f}")
     return values.tolist()
-
-
-def _input_of_module(
-    module: nn.Module,
-    crops: Sequence[np.ndarray],
-    transform: Callable,
-) -> torch.Tensor:
-    """The transformed crops (H, W, 3) uint8 as a batch (B, 3, H, W) on the module's device.
-
-    Without a ``transform`` the call raises an error, to which :func:`_probabilities` adds a remedy.
-    """
-    if module.training:
-        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
-    images = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
-    # On the device of the module's first parameter; without one, the images stay where they are.
-    return images.to(next(module.parameters(), images).device)
-
-
-def _check_probabilities(values: torch.Tensor, n: int) -> None:
-    """Raise ``ValueError`` unless the values are ``n`` numbers in [0, 1]."""
-    # "not", so that NaN fails, too
-    if values.shape != (n,) or not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"shape {tuple(values.shape)}, {values.min():.2f} to {values.max():.2f}")
 
 
 # ---------------------------------------------------------------- numbers

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import Field
+
 from dfnb.files import home, read_json, sha256, write_json
 from dfnb.settings import Closed, Name
 
@@ -58,8 +60,7 @@ def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
     ``commit`` is that of the checkout, and ends in -dirty where tracked files outside ``reports/``
-    differ from it. ``code`` is git's hash of the folder ``dfnb`` in that commit. Both are
-    "unknown" where :func:`_git` has no answer.
+    differ from it. It is empty where the package is not installed from a checkout.
     """
     import torch
 
@@ -68,14 +69,12 @@ def environment() -> dict[str, Any]:
         device = torch.cuda.get_device_name(0)
     # The changed files, one per line. Every run writes to reports/: changes there do not count.
     dirty = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
-    commit = _git("rev-parse", "HEAD") or "unknown"
+    commit = _git("rev-parse", "HEAD")
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": f"{commit}-dirty" if dirty else commit,
-        "code": _git("rev-parse", "HEAD:dfnb") or "unknown",
         "device": device,
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -111,15 +110,10 @@ def write_record(
         "parameters": dict(parameters),
         **entries,
         "environment": environment(),
-        "outputs": hashes(outputs),
+        "outputs": {output.name: sha256(output) for output in outputs},
     }
     write_json(path, record)
     return read_json(path)  # as every later reader gets it: tuples are lists
-
-
-def hashes(outputs: Iterable[Path]) -> dict[str, str]:
-    """The sha256 of files by their names."""
-    return {output.name: sha256(output) for output in outputs}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -154,7 +148,7 @@ def finish(
 
     Args:
         notebook: Name of the notebook.
-        p: Its parameters, of :mod:`dfnb.parameters`.
+        p: Its parameters, of :mod:`dfnb.running.parameters`.
         clock: Started at its beginning.
         outputs: The files that it wrote; the record has the sha256 of each, by file name.
         entries: Other entries of the record, such as the ids of the runs shown.
@@ -170,7 +164,7 @@ def finish(
 
 
 class RunParameters(Closed):
-    """Everything that identifies a training; :func:`dfnb.train.run_parameters` makes them.
+    """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
 
     Attributes:
         paper: Module name of the paper.
@@ -183,7 +177,7 @@ class RunParameters(Closed):
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
         start_weights: sha256 of the pretrained weights; empty: random ones.
         paper_source: A digest of the paper's file.
-        numbers: See :data:`dfnb.train.NUMBERS`.
+        numbers: See :data:`dfnb.training.train.NUMBERS`.
     """
 
     paper: Name
@@ -224,7 +218,7 @@ class Threshold(Closed):
 
 
 class TrainingRecord(Closed):
-    """All that a report says about a training; :func:`dfnb.trainer.fit` writes it at the end."""
+    """All that a report says about a training; the trainer writes it at the end."""
 
     parameters: RunParameters
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
@@ -234,7 +228,7 @@ class TrainingRecord(Closed):
     validation_threshold: Threshold
     weights_from: str
     weights_sha256: str
-    frozen: list[str]  # weights that the start gives, and the file lacks
+    frozen: list[str] = Field([])  # empty; part of earlier records
     log: list[dict[str, int | float]]  # one row per epoch
     n: dict[str, int]  # frames per split
     unpaired: int  # fake frames of n that were not shown

@@ -8,6 +8,7 @@ file and the remedy.
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,16 +21,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 # Names of variants, methods and other tools are printed in tables: no character may be
 # markup in Markdown or HTML.
-TITLE = r"^\w[\w .,:()%+=/-]*$"
-Title = Annotated[str, StringConstraints(pattern=TITLE, max_length=200)]
+TITLE = r"^\w[\w .,:()%+=/-]{0,199}$"
+Title = Annotated[str, StringConstraints(pattern=TITLE)]
 # What error messages say instead of these patterns.
 PATTERN_RULES = {
-    NAME: "use letters (A-Z, a-z), digits and . _ - only, and begin with a letter or digit",
-    TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, and begin with a letter",
+    NAME: "use letters (A-Z, a-z), digits and . _ - only, 200 at most, and begin with a letter",
+    TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, 200 at most, and begin "
+    "with a letter",
 }
 
 
@@ -89,33 +91,29 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones.
 
-    Perhaps meant are names that begin with it, else those spelled alike, else those that contain
-    it; three at most.
+    Perhaps meant are names that contain it, else those spelled alike; three at most.
     """
     known = list(known)
-    begin_alike = [other for other in known if other.startswith(name)]
-    similar = begin_alike[:3] or get_close_matches(name, known)
-    similar = similar or [other for other in known if name in other][:3]
+    similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
     return f"; known are {', '.join(known) or 'none'}"
 
 
-class _Text(Closed):
-    """A schema to check single names and titles with."""
-
-    name: Name = "name"
-    title: Title = "title"
-
-
 def check_name(name: str, source: object) -> str:
     """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`."""
-    return _Text.check({"name": name}, source).name
+    return _check_text(name, NAME, source)
 
 
 def check_title(title: str, source: object) -> str:
     """Return ``title`` if every format of tables can show it, else raise :class:`DfnbError`."""
-    return _Text.check({"title": title}, source).title
+    return _check_text(title, TITLE, source)
+
+
+def _check_text(text: str, pattern: str, source: object) -> str:
+    if not re.fullmatch(pattern, text):
+        raise DfnbError(f"{source}: {text!r}: {PATTERN_RULES[pattern]}")
+    return text
 
 
 @contextmanager

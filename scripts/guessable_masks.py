@@ -11,22 +11,22 @@ import sys
 import numpy as np
 import pandas as pd
 
-from dfnb import jobs, scoring
-from dfnb.data.frames import Pixels, load_frames, mean_mask, select
+from dfnb.data.frames import load_frames, mean_mask, read_mask, select
+from dfnb.running import jobs
+from dfnb.training import scoring
 
 
 def table(train_set: str, test_set: str) -> pd.DataFrame:
     """Means of pixel AP, pointing game and forged share per method, and of all methods.
 
     The mean mask is that of the training split of ``train_set``, the fakes are those of the test
-    split of ``test_set``. All three are in [0, 1], see :func:`dfnb.scoring.localisation`.
+    split of ``test_set``. All three are in [0, 1], see :func:`dfnb.training.scoring.localisation`.
     """
     constant = mean_mask(select(load_frames(train_set), "train"))
     fakes = select(load_frames(test_set), "test").query("label == 1")
-    pixels = Pixels(fakes.attrs["folder"])
     rows = []
     for frame in fakes.itertuples():
-        mask = pixels.mask(frame.mask, frame.row, constant.shape)
+        mask = read_mask(frame.mask, constant.shape)
         measures = scoring.localisation(constant, mask)
         row = {
             "method": frame.method,

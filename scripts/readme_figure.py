@@ -10,9 +10,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from dfnb import pictures, synth
+from dfnb import synth
+from dfnb.attribution import pictures
 from dfnb.data.frames import load_frames
-from dfnb.data.loading import Pixels
+from dfnb.data.loading import StoredFrames
 from dfnb.files import atomic
 from dfnb.report import figures
 
@@ -31,13 +32,7 @@ def row(name: str) -> pictures.Row:
     preset = synth.preset(name, identities=identities, videos=1, frames=1)
     synth.build(name, preset, workers=1)
     frames = load_frames(name).sort_values(["identity", "label"], kind="stable").head(2 * COLUMNS)
-    pixels = Pixels(frames.attrs["folder"])
-    crops = []
-    masks = []
-    for frame in frames.itertuples():
-        crop = pixels.crop(frame.path, frame.row)
-        crops.append(crop)
-        masks.append(pixels.mask(frame.mask, frame.row, crop.shape[:2]))
+    crops, masks, *_ = zip(*StoredFrames(frames))
     return name, crops, masks, {}
 
 

@@ -11,7 +11,7 @@ from dfnb import synth
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
-sys.path.append(str(CHECKOUT / "scripts"))
+sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
 
 
 @pytest.fixture(scope="session")

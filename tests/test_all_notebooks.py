@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 
-from dfnb import files, jobs
+from dfnb import files
+from dfnb.running import jobs
 
 
 def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory, monkeypatch):

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers, train
+from dfnb import papers
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
 from dfnb.settings import DfnbError
+from dfnb.training import train
 
 
 def test_stages_together_are_the_backbone():
@@ -122,14 +123,6 @@ def test_a_model_of_each_family_trains_and_has_maps(own_home, name):
     attributed = maps.of(run, frames, "Grad-CAM")
     assert attributed.shape == (2, FAMILIES[name], FAMILIES[name])
     assert np.isfinite(attributed).all()
-
-
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "test_vit", "swin_tiny_patch4_window7_224"]
-)
-def test_a_side_that_the_patches_do_not_fill_is_refused(name):
-    with pytest.raises(DfnbError, match=r"not fill 98; set image_size = 96 or 1\d\d$"):
-        backbones.create(name, pretrained=False, image_size=98)
 
 
 def test_an_unknown_paper_is_explained():

@@ -2,8 +2,8 @@
 
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb import cost, jobs
 from dfnb.data.frames import load_frames, select
+from dfnb.running import cost, jobs
 
 
 def test_images_are_counted_as_they_are_shown(own_home):

@@ -32,9 +32,10 @@ from goldens import (
 from networks import batch_of, recipe
 from torch import nn
 
-from dfnb import papers, train
+from dfnb import papers
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
+from dfnb.training import train
 
 UPDATES = 1e-7  # relative, of a tensor's change in training
 NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding

@@ -13,10 +13,11 @@ import yaml
 from conftest import CHECKOUT
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb import files, jobs, papers, parameters, records, store
-from dfnb.runs import Run
+from dfnb import files, papers, records
+from dfnb.report import detectors, maps, scores
+from dfnb.running import jobs, parameters
 from dfnb.settings import DfnbError
-from dfnb.store import Condition
+from dfnb.training.runs import Run
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
@@ -265,17 +266,16 @@ def done(smoke_home, tmp_path_factory):
 def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(done))
     (job,) = trainings()
-    report = store.Report("mine")
-    (detector,) = report.detectors()
+    (detector,) = detectors("mine")
     assert job.done and [run.id for run in detector.runs] == [job.run_id]
-    assert set(report.conditions(detector)) == {
-        Condition("smoke-b"),
-        Condition("validation of smoke-a"),
-        Condition("smoke-b", corruption="JPEG", severity=5),
-        Condition("smoke-a", map="Grad-CAM"),
-    }
+    table = scores("mine")
+    conditions = {*zip(table["test_set"], table["corruption"], table["severity"])}
+    assert conditions == {("smoke-b", "", 0), ("smoke-b", "JPEG", 5)}
+    assert {*maps("mine")["map"]} == {"Grad-CAM"}
+    report = done / "reports" / "mine"
+    assert (report / "test_sets" / "validation of smoke-a.parquet").exists()
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_bytes()
-    assert (report.folder / "profile.yaml").read_bytes() == profile
+    assert (report / "profile.yaml").read_bytes() == profile
 
 
 @pytest.fixture
@@ -294,13 +294,6 @@ def test_an_unreadable_crop_fails_the_job_instead_of_losing_its_maps(trained_aga
     with pytest.raises(DfnbError, match="a crop is damaged"):
         jobs.train_and_score(trained_again)
     assert not trained_again.done
-
-
-def test_a_network_without_a_feature_map_has_no_grad_cam(trained_again, monkeypatch, capsys):
-    monkeypatch.setattr(jobs.measures.maps, "as_feature_map", lambda *_, **__: None)
-    jobs.train_and_score(trained_again)
-    assert "Grad-CAM is left out: this part of the network" in capsys.readouterr().out
-    assert trained_again.done
 
 
 def test_a_report_is_gone_on_with_on_another_machine(done, own_home):
@@ -326,7 +319,7 @@ def test_a_notebook_trains_what_is_missing_and_a_training_of_its_own_is_in_no_ta
     assert (own_home / "runs" / job.run_id / "record.json").stat().st_mtime_ns == before
     other = jobs.trained(parameters.check(BASELINE, {**job.parameters, "seed": 7}))
     assert other.id != job.run_id and Run.open(other.id).seed == 7
-    (detector,) = store.Report("mine").detectors()
+    (detector,) = detectors("mine")
     assert [run.seed for run in detector.runs] == [0]
 
 
@@ -341,7 +334,7 @@ def test_a_missing_dataset_is_built_or_named(own_home):
 def test_the_record_of_a_notebook_holds_what_it_wrote(own_home):
     figure = files.write_bytes(own_home / "reports" / "mine" / "figures" / "a.png", b"png")
     p = parameters.check("07_cross_dataset", {"profile": "mine"})
-    jobs.finish("07_cross_dataset", p, records.Clock(), [figure], runs=["a"])
+    records.finish("07_cross_dataset", p, records.Clock(), [figure], runs=["a"])
     record = files.read_json(own_home / "reports" / "mine" / "records" / "07_cross_dataset.json")
     assert record["parameters"] == {"profile": "mine"} and record["runs"] == ["a"]
     assert record["outputs"] == {"a.png": files.sha256(figure)} and record["wall_s"] >= 0

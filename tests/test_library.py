@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import dfnb
-from dfnb import files, papers, results, scoring, store
-from dfnb.data import prepare
+from dfnb import files, papers, report
+from dfnb.data import prepare, test_sets
 from dfnb.data.frames import faces_of, load_frames, select
+from dfnb.report.scores import KEYS, Condition, write_scores
 from dfnb.settings import DfnbError
+from dfnb.training import scoring
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
@@ -53,7 +55,7 @@ def run(own_home):
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(papers.module("xception").Network(settings).state_dict(), folder / "best.safetensors")
-    values = {"train_set": "smoke-a", "settings": settings.model_dump(mode="json")}
+    values = settings.model_dump(mode="json")
     digest = files.sha256(folder / "best.safetensors")
     facts = {"weights_sha256": digest, "faces": faces_of("smoke-b")}
     record = planted.record("xception", 0, values, **facts)
@@ -77,7 +79,7 @@ def test_a_dataset_is_torch_s_and_has_its_table(dataset):
 def test_a_run_scores_as_in_a_report(run, dataset):
     table = dfnb.predict(run, dataset)
     reported = scoring.score(run, "smoke-b")
-    for name in [*store.KEYS, "log_odds", "score"]:
+    for name in [*KEYS, "log_odds", "score"]:
         assert table[name].tolist() == reported[name].tolist()
 
 
@@ -193,32 +195,23 @@ def test_unknown_names_are_answered_by_the_nearest(run):
 # ---------------------------------------------------------------- numbers
 
 
-def as_stored(table):
-    """The table with log-odds rounded as in a report."""
-    log_odds = (table["log_odds"] / store.LOG_ODDS_STEP).round() * store.LOG_ODDS_STEP
-    return table.assign(score=expit(log_odds))
-
-
 def test_numbers_are_those_of_the_report(run, dataset):
     table = scoring.score(run, "smoke-b")
     noise = np.random.default_rng(1).normal(size=len(table)) / 10
-    noisy = table.assign(log_odds=table["log_odds"] + noise)
-    for paper, scores in (("xception", noisy), ("locate_and_verify", table)):
-        planted.write("mine", paper, more={store.Condition("smoke-b"): scores})
-    predicted = as_stored(dfnb.predict(run, dataset))
-    numbers = {
-        ("Baseline", ""): dfnb.auc(as_stored(noisy)),
-        ("Locate and Verify", ""): dfnb.auc(predicted),
-        ("Locate and Verify", "Baseline"): dfnb.difference(predicted, as_stored(noisy)),
-    }
-    rows = results.make(store.Report("mine"))
-    rows = rows.query("test_set == 'smoke-b' and level == 'video' and metric == 'AUC'")
-    rows = rows[rows["method"] == "all"].set_index(["detector", "minus"])
-    assert {*rows.index} == {*numbers}
-    for key, number in numbers.items():
-        expected = rows.loc[key, number.index].astype(float)
-        pd.testing.assert_series_equal(number, expected, check_names=False)
-    assert rows["value"].nunique() == 3
+    log_odds = np.float32(table["log_odds"] + noise)  # as it is stored
+    noisy = table.assign(log_odds=log_odds, score=expit(log_odds.astype(float)))
+    tables = {Condition("smoke-b"): noisy}
+    about = {"smoke-b": test_sets.metadata("smoke-b")}
+    record = run.record.model_dump(mode="json")
+    write_scores("mine", run.id, tables, about, record=record, roles=[("", "")])
+    scores = report.scores("mine")
+    expected = report.measure(scores, "AUC", "test_set").iloc[0]
+    number = dfnb.auc(noisy)
+    assert number["value"] == expected["value"] < 1
+    assert number[["low", "high"]].tolist() == expected[["low", "high"]].tolist()
+    difference = dfnb.difference(dfnb.predict(run, dataset), noisy)
+    assert difference["value"] == dfnb.auc(table)["value"] - number["value"]
+    assert difference["low"] < difference["value"] < difference["high"]
 
 
 def table_of(labels, scores):

@@ -111,9 +111,9 @@ def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(pa
 def test_sspsl_without_any_landmarks_is_refused():
     frames = pd.DataFrame({"label": [0, 1], "mask": ["", "m.npy"], "landmarks": [None, None]})
     frames["landmarks"] = frames["landmarks"].astype(pd.ArrowDtype(COLUMNS["landmarks"]))
-    frames.attrs["folder"] = "data/plain"
+    frames["dataset"] = "plain"
     settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
-    with pytest.raises(DfnbError, match="data/plain has no landmarks"):
+    with pytest.raises(DfnbError, match="plain has no landmarks"):
         settings.visible(frames, 0, None)
 
 

@@ -6,8 +6,9 @@ from lightning_fabric import Fabric
 from networks import batch_of, small
 from torchvision import tv_tensors
 
-from dfnb import papers, trainer
+from dfnb import papers
 from dfnb.papers import contract, released
+from dfnb.training import trainer
 
 PAPERS = list(papers.modules())
 # Settings with which the total is the plain sum of the terms; test_lae and others have the weights.

@@ -105,7 +105,7 @@ def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
     masks[:, 50:70, 110:130] = 255
     mask = write(tmp_path / "mask.mp4", list(masks))
     record = run(fake(video, mask=mask), fake(video, name="nowhere", mask=nowhere))
-    assert "no face under the mask, which 30 of 30 frames have" in reasons(record)["nowhere"]
+    assert "no face under the mask" in reasons(record)["nowhere"]
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
     region = read_mask(table["mask"][9], (64, 64))
@@ -122,8 +122,7 @@ def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, dat
     small = write(tmp_path / "small.mp4", list(masks[:, :60, :60]))
     record = run(clear, fake(video, name="dim", mask=short), fake(video, name="small", mask=small))
     assert {*reasons(record)} == {"dim", "small"}
-    assert "which 10 of 30 frames have; its largest grey level is 1" in reasons(record)["dim"]
-    assert "pixels above 127 are forged (mask_threshold in" in reasons(record)["dim"]
+    assert "whose pixels above 127 are forged (mask_threshold in" in reasons(record)["dim"]
     assert "differ in size" in reasons(record)["small"]
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
@@ -284,8 +283,7 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
-    (problem,) = write_csv(file, tmp_path / "in")
-    assert problem.endswith("left out: 1 (fake/pipe.mp4)")
+    assert write_csv(file, tmp_path / "in") == []
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
 
@@ -302,20 +300,20 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (root / "empty.mp4").touch()
     shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
-    (left_out,) = write_csv(file, root.parent)
-    assert "UTF-8" in left_out and r"caf\udce9.mp4" in left_out
+    assert write_csv(file, root.parent) == []
     videos = read_csv(file, root.parent)
     record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
-    assert "FileNotFoundError" in problems["missing"]
+    for name in ("missing", r"real/caf\udce9"):
+        assert "FileNotFoundError" in problems[name]
     assert problems["real/faceless"] == "no face of 16 pixels or more in 12 frames"
-    assert len(problems) == 4
+    assert len(problems) == 5
     listed = (data / "quarantine.csv").read_text().splitlines()
-    assert len(listed) == 5 and any(line.startswith("real/cut,") for line in listed)
+    assert len(listed) == 6 and any(line.startswith("real/cut,") for line in listed)
     assert {*load_frames("set")["video"]} == {"real/good one é"}
-    assert record["faces"]["test/real"]["quarantined"] == 4
+    assert record["faces"]["test/real"]["quarantined"] == 5
     assert str(tmp_path) not in (data / "record.json").read_text()
 
 
@@ -324,10 +322,10 @@ def test_impossible_names_are_refused_before_anything_is_written(tmp_path, data)
     for names in (["a", "a"], ["a", "a/b"], ["../a"], [".a"], ["/a"], [""], ["a" * 300]):
         with pytest.raises(DfnbError, match="cannot name"):
             run(*[real(path, name=name) for name in names])
-    with pytest.raises(DfnbError, match="its method: title = '=cmd'"):
+    with pytest.raises(DfnbError, match="its method: '=cmd': use letters"):
         run(fake(path), real(path, name="b", method="=cmd"))
     for name in ("..", "", "../x", "/x", "x/y", "x y", ".x"):
-        with pytest.raises(DfnbError, match=r"dfnb prepare: name = .*use letters"):
+        with pytest.raises(DfnbError, match=r"dfnb prepare: .*use letters"):
             run(real(path), name=name)
     assert list(tmp_path.iterdir()) == []
 

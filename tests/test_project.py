@@ -14,8 +14,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from dfnb import cli, metrics, papers, parameters
+from dfnb import cli, papers
 from dfnb.papers import contract
+from dfnb.report import tables
+from dfnb.running import parameters
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
@@ -111,18 +113,13 @@ def test_readme_has_the_numbers_of_the_committed_reports(checkout, heading, minu
     texts = {}  # detector, column -> cell
     for study, faces in (("study-bed", "drawn"), ("study-photographs", "photographs")):
         results = pd.read_parquet(checkout / "reports" / study / "results.parquet")
-        results = results.query("level == 'video' and metric == 'AUC' and minus == @minus")
-        results = results.query("map == '' and corruption == '' and not collapsed_included")
-        for row in results.itertuples():
-            detector, _, training = row.detector.partition(", ")
-            cell = metrics.interval_text(row.value, row.low, row.high, sign)
-            if row.method == "all" and not training and (row.within or row.mean_over):
-                place = "within" if row.within else "across"
+        results = results.query("table in ['cross_dataset', 'differences', 'unseen']")
+        for row in results[results["minus"] == minus].itertuples():
+            detector = row.detector.partition(", ")[0]
+            place = "unseen" if row.table == "unseen" else row.place
+            cell = tables.cell(row.value, row.low, row.high, sign).replace("\u00a0", " ")
+            if place != "unseen" or (row.place, row.method) == ("across", "reshape"):
                 texts[detector, f"{faces}: {place}"] = cell
-            # Self-Blended Images sees no forgery at all.
-            unseen = training == "without reshape: main" or detector == "Self-Blended Images"
-            if row.method == "reshape" and row.mean_over and unseen:
-                texts[detector, f"{faces}: unseen"] = cell
     for detector, row in shown.iterrows():
         for column, cell in row.items():  # a verdict may follow the number
             assert cell.partition(" *")[0] == texts.get((detector, column), "–")

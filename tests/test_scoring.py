@@ -6,12 +6,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfnb import files, metrics, scoring, store, test_sets
+from dfnb import files
+from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify
-from dfnb.runs import Run
+from dfnb.report.scores import KEYS
 from dfnb.settings import DfnbError
+from dfnb.training import scoring
+from dfnb.training.runs import Run
 
 SETTINGS = locate_and_verify.Settings(
     backbone="dfnb_plain7",
@@ -53,9 +56,9 @@ def test_scores_and_regions_are_those_of_each_frame(home):
     assert table.loc[~fake, "iou":].isna().all(axis=None)
     for row in np.flatnonzero(fake)[::20]:
         mask = batch["mask"][row, 0].numpy() > 0.5
-        ours = metrics.localisation(located[row].numpy(), mask)
-        constant = metrics.localisation(run.mean_mask(), mask)
-        for name in metrics.LOCALISATION:
+        ours = scoring.localisation(located[row].numpy(), mask)
+        constant = scoring.localisation(run.mean_mask(), mask)
+        for name in scoring.LOCALISATION:
             assert table.loc[row, name] == pytest.approx(ours[name], abs=1e-3)
             assert table.loc[row, f"constant {name}"] == pytest.approx(constant[name])
     turned = scoring.predict(run.network(), frames.iloc[::-1], SETTINGS)
@@ -71,14 +74,13 @@ def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
-    metadata = test_sets.metadata(test_sets.load("smoke-a"))
-    assert set(metadata) == set(store.TEST_SET_METADATA)
+    metadata = test_sets.metadata("smoke-a")
     assert metadata["crop"] == "uncut, 96 pixels"
     assert metadata["fingerprint"] == identity(dataset_record("smoke-a"))
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)
-        assert corrupted[list(store.KEYS)].equals(clean[list(store.KEYS)])
+        assert corrupted[list(KEYS)].equals(clean[list(KEYS)])
         assert "iou" not in corrupted
         distances.append((corrupted["log_odds"] - clean["log_odds"]).abs().mean())
     assert 0 < distances[0] < distances[1]
@@ -94,7 +96,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled)
     if spoiled == "NaN":
         weights[name] = tensor * float("nan")
     save_file(weights, file)
-    record = planted.record("locate_and_verify", 0, {"settings": SETTINGS.model_dump(mode="json")})
+    record = planted.record("locate_and_verify", 0, SETTINGS.model_dump(mode="json"))
     run = Run("x", record.model_copy(update={"weights_sha256": files.sha256(file)}))
     with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
         run.network()

@@ -8,11 +8,11 @@ from matplotlib.cbook import get_sample_data
 from networks import recipe
 from PIL import Image
 
-from dfnb import train
 from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
 from dfnb.seeds import rng
+from dfnb.training import train
 
 SIDE = 96
 FACE = np.float32([[38, 44], [58, 45], [48, 56], [41, 66], [56, 66]])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dfnb import metrics, synth
+from dfnb import synth
 from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, look_alikes, shortcuts
@@ -21,6 +21,7 @@ from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import people, photographs
+from dfnb.training.scoring import localisation
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = synth.preset("seams").forgery
@@ -250,7 +251,7 @@ def test_the_mean_mask_of_training_guesses_few_masks(home):
     frames = load_frames("bed")
     guess = mean_mask(select(frames, "train"))
     fakes = select(frames, "test").query("label == 1")
-    measures = [metrics.localisation(guess, mask) for mask in masks_of(fakes)]
+    measures = [localisation(guess, mask) for mask in masks_of(fakes)]
     assert np.mean([measure["pixel_ap"] for measure in measures]) < 0.5
     assert np.mean([measure["pointing"] for measure in measures]) < 0.7
 

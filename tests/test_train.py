@@ -15,14 +15,16 @@ import toy
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessExitedException
 
-from dfnb import jobs, papers, runs, scoring, store, tables, train, trainer
-from dfnb.data import frames
+from dfnb import papers, report
+from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, read_json, run_folder, sha256
 from dfnb.papers import backbones, xception
-from dfnb.runs import Run
+from dfnb.running import jobs
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
+from dfnb.training import runs, scoring, train, trainer
+from dfnb.training.runs import Run
 
 SMALL = {
     "backbone": "dfnb_plain7",
@@ -279,14 +281,13 @@ def test_another_process_that_trains_the_run_is_waited_for(new_home):
 def test_hidden_masks_are_never_opened(new_home, monkeypatch):
     table = frames.select(frames.load_frames("smoke-a"), "train")
     masks_of_training = set(table["mask"]) - {""}
-    read_mask = frames.Pixels.mask
     opened = set()
 
-    def remembered(self, path, row, shape):
+    def remembered(path, shape):
         opened.add(path)
-        return read_mask(self, path, row, shape)
+        return frames.read_mask(path, shape)
 
-    monkeypatch.setattr(frames.Pixels, "mask", remembered)
+    monkeypatch.setattr(loading, "read_mask", remembered)
     few = {"sspsl": True, "mixup_probability": 0.0, "epochs": 1, "images_per_epoch": 32}
     log = trained("locate_and_verify", changes={**few, "annotated": 0.0}).log
     assert opened and not opened & masks_of_training and np.isfinite(log["loss_seg"]).all()
@@ -514,12 +515,11 @@ def test_released_weights_are_scored_and_not_trained(released):
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
     (job,) = [job for job in jobs.plan("mine").trainings if job.roles != [jobs.MAIN]]
     run = jobs.train_and_score(job)
-    (detector,) = store.Report("mine").detectors()
-    assert tables.Report("mine").table("cross_dataset").index.tolist() == ["Exposing, released"]
-    (stored,) = store.Report("mine").read(detector, store.Condition("smoke-b"))
+    stored = report.scores("mine", "frame").query("test_set == 'smoke-b'")
+    assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
-    expected = scoring.predict(network, test_frames, run.settings)["log_odds"]
-    np.testing.assert_allclose(stored["log_odds"], expected, atol=0.011)  # stored in steps of .02
+    expected = scoring.predict(network, test_frames, run.settings)["score"]
+    np.testing.assert_allclose(stored["score"], expected, atol=1e-6)  # stored in float32
     record = run.record
     assert record.parameters.settings["released"] == "weights/etd.pth"
     assert record.parameters.start_weights == sha256(file)

@@ -3,11 +3,11 @@
 A map's height and width are those of the input images (H, W), except where a paper's own network
 makes the map: then they can be smaller.
 
-The methods here explain any network. A paper declares its own maps in ``Network.maps``; nothing
-here depends on a paper.
+The methods here explain any module that returns logits. A paper declares its own maps in
+``Network.maps``; nothing here depends on a paper.
 """
 
-from collections.abc import Sequence
+import math
 from functools import partial
 
 import cv2
@@ -20,131 +20,90 @@ from torch.nn import functional as F
 from dfnb.data.loading import in_order
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
-from dfnb.runs import Run
-from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
+from dfnb.settings import DfnbError, explained
+from dfnb.training.runs import Run
+from dfnb.training.scoring import DEVICE, single_thread
 
 AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory
 
 
-def evidence(network: Network, images: Tensor) -> Tensor:
+def evidence(network: nn.Module, images: Tensor) -> Tensor:
     """The number that maps explain: log(P(fake) / P(real)), (n,), of images (n, 3, H, W).
 
-    P(fake) itself would not do, because its gradient vanishes where a detector is sure.
+    P(fake) itself would not do, because its gradient vanishes where a detector is sure. A module
+    that is no paper's network returns this number, (n,) or (n, 1), or two logits (n, 2), real
+    first. Raises :class:`DfnbError` for other outputs.
     """
-    log_odds = network.log_odds(network(images))
-    return log_odds.to(images.dtype)  # log_odds computes in float64
-
-
-class Unmeasurable(DfnbError):
-    """A network has no such map on these frames, or a dataset no frame to measure it on."""
+    outputs = network(images)
+    if isinstance(network, Network):
+        return network.log_odds(outputs).to(images.dtype)  # log_odds computes in float64
+    logits = outputs.reshape(len(images), -1)
+    if logits.shape[1] > 2:
+        raise DfnbError(f"{logits.shape[1]} logits are not real and fake; a detector has 1 or 2")
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 # ---------------------------------------------------------------- methods
 
 
-def grad_cam(network: Network, images: Tensor, layer: nn.Module | None = None) -> Tensor:
-    """Grad-CAM of the log-odds (Selvaraju et al., ICCV 2017, eq. 1-2).
+def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None) -> Tensor:
+    """Grad-CAM of the log-odds at a layer (Selvaraju et al., ICCV 2017, eq. 1-2), by captum.
 
-    It uses the last feature map computed within ``layer`` that has more than one position and an
-    effect on the decision. captum's LayerGradCam gives the same, but needs the name of the layer.
-    What counts as a feature map: :func:`as_feature_map`.
-
-    For the channels A_k (n, h, w) of that feature map and the log-odds s, the map is
-    ReLU(sum over k of α_k A_k), where α_k is the mean of ∂s/∂A_k over the positions.
+    For the channels A_k (n, h, w) of the layer's output and the log-odds s, the map is
+    ReLU(sum over k of α_k A_k), where α_k is the mean of ∂s/∂A_k over the positions. It is zero if
+    the output has no effect on s.
 
     Args:
-        network: A detector.
+        network: A detector, see :func:`evidence`.
         images: (n, 3, H, W), normalised, H = W.
-        layer: A part of the network; by default the whole or, of a vision transformer, the first
-            norm of its last block, because after that block the class token alone may count.
+        layer: A part of the network, by default the whole; in one with a timm backbone, it is the
+            layer of :func:`dfnb.papers.backbones.last_map`. :func:`pass_through` says what it may
+            return. If it is called several times, the last output counts.
 
     Returns:
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
-        Unmeasurable: The layer has no such feature map.
+        DfnbError: The layer is not called, or returns no such map.
     """
-    transformer = vision_transformer(network)
-    patch = None
-    if transformer is not None:
-        patch = backbones.patch_side(transformer)
-        layer = layer or getattr(transformer.blocks[-1], "norm1", transformer.blocks[-1])
-    to_map = partial(as_feature_map, size=images.shape, patch=patch)
-    all_features = []  # tensors, in the order in which they are computed
-    parts = set((layer or network).modules())  # the layer itself and all within it
+    from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
-    def remember(part: nn.Module, inputs: tuple, output: object) -> None:
-        """Keep what a part of the layer returns, if it is a feature map; called after each part."""
-        is_watched = part in parts and isinstance(output, Tensor) and output.requires_grad
-        if is_watched and to_map(output) is not None:
-            all_features.append(output)
-
-    # Outputs of frozen layers then have gradients, too.
-    watched_images = images.clone().requires_grad_()
-    # This hook is called after every module of the process, hence the test for ``parts``. Which
-    # feature map is the last is known only after the pass.
-    with nn.modules.module.register_module_forward_hook(remember):
-        # The gradient of the sum is that of each image, as images do not influence each other.
-        log_odds = evidence(network, watched_images).sum()
-    for features in reversed(all_features):
-        (gradient,) = torch.autograd.grad(
-            log_odds,
-            features,
-            retain_graph=True,  # for the next feature map, if this one has no effect
-            allow_unused=True,  # None instead of an error
-        )
-        if gradient is not None:  # else these features have no effect on the decision
-            weights = to_map(gradient).mean((2, 3), keepdim=True)  # (n, channels, 1, 1): α_k, eq. 1
-            weighted_sum = (weights * to_map(features)).sum(1, keepdim=True)
-            maps = weighted_sum.relu().detach()  # ReLU(Σ_k α_k A_k), eq. 2
-            resized = F.interpolate(maps, images.shape[2:], mode="bilinear")
-            return resized[:, 0]
-    raise Unmeasurable(
-        "this part of the network has no map with an effect on the decision; choose another layer"
-    )
+    layer = layer or network
+    layer = backbones.last_map(layer) or layer
+    grid = nn.Identity()  # the layer that captum observes: its output has the channels first
+    method = LayerGradCam(partial(evidence, network), grid)
+    name = f"the layer {type(layer).__name__}"
+    remedy = "name one that returns a map, as an argument or in the network's feature_info"
+    with (
+        explained(name, "for Grad-CAM", remedy),
+        # What the hook returns replaces the output of the layer.
+        layer.register_forward_hook(lambda layer, inputs, output: pass_through(grid, output)),
+    ):
+        zeros = {"materialize_grads": True}  # for an output without effect, instead of an error
+        maps = method.attribute(images, relu_attributions=True, grad_kwargs=zeros)
+    return F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
 
 
-def vision_transformer(network: nn.Module) -> nn.Module | None:
-    """The first part of a network with timm's ``patch_embed`` and ``blocks``; None: there is none.
+def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
+    """A layer's output for square images, after its map (n, channels, s, s) has passed ``grid``.
 
-    Transformers that keep one token per patch in all blocks have both. Swin, whose maps shrink, has
-    no such part. Hiera has one although it pools its tokens: :func:`as_feature_map` refuses them.
+    The output may be such a map; or (n, s, s, channels), as Swin's; or tokens (n, N, channels). The
+    last s² tokens are the patches, row by row. Those before them, such as class and register
+    tokens, have no position and do not pass. There must be fewer than 2s + 1 of them.
     """
-    for part in network.modules():
-        if hasattr(part, "blocks") and hasattr(part, "patch_embed"):
-            return part
-    return None
+    if output.ndim == 3:
+        side = math.isqrt(output.shape[1])
+        others, patches = output.tensor_split([-(side**2)], dim=1)
+        patches = pass_through(grid, patches.unflatten(1, (side, side)))
+        return torch.cat([others, patches.flatten(1, 2)], 1)
+    _, first, second, last = output.shape
+    if first == second != last:  # the channels are last
+        return grid(output.movedim(3, 1)).movedim(1, 3)
+    return grid(output)
 
 
-def as_feature_map(features: Tensor, size: Sequence[int], patch: int | None) -> Tensor | None:
-    """A layer's output as a feature map (n, channels, s, s) with s > 1; None where it is not one.
-
-    Args:
-        features: A map with the channels first or last, (n, s, s, channels), as Swin's; or tokens
-            (n, N, channels). The last tokens are the patches, row by row. Those before them, such
-            as class and register tokens, have no position and are left out.
-        size: The shape of the images, (n, 3, H, H).
-        patch: The side of a patch in pixels; None: the network has no tokens on a grid.
-    """
-    n, _, height, _ = size
-    if patch and features.ndim == 3:
-        side = height // patch  # patches per row, and rows of patches
-        if features.shape[1] < side**2:  # too few tokens: not one per patch
-            return None
-        features = features[:, -(side**2) :].unflatten(1, (side, side))
-    # The first axis is not n where Swin computes attention: it counts windows, several per image.
-    if features.ndim != 4 or len(features) != n:
-        return None
-    _, first, second, last = features.shape
-    if first == second != last:  # (n, s, s, channels): the channels are last
-        features = features.permute(0, 3, 1, 2)
-    is_map = features.shape[2] == features.shape[3] > 1
-    return features if is_map else None
-
-
-def integrated_gradients(network: Network, images: Tensor) -> Tensor:
+def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
     """Integrated Gradients from one colour in 24 steps (Sundararajan et al., ICML 2017).
 
     For an image x, the image x' of zeros and the log-odds s, a pixel's value is
@@ -167,7 +126,7 @@ def integrated_gradients(network: Network, images: Tensor) -> Tensor:
     return attributions.sum(1).detach()
 
 
-def edges(network: Network, images: Tensor) -> Tensor:
+def edges(network: nn.Module, images: Tensor) -> Tensor:
     """How steeply the grey value changes at each pixel: a control.
 
     It ignores the network, so it must fail the sanity check; ``network`` is there only because all
@@ -188,7 +147,21 @@ EXPLAINERS = {
 # ---------------------------------------------------------------- maps of frames
 
 
-def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
+def names(network: Network) -> list[str]:
+    """The maps that each training of a paper measures: its own, and Grad-CAM.
+
+    Grad-CAM is left out if the network has no backbone whose last map is known.
+    """
+    own_maps = list(network.maps())
+    return [*own_maps, "Grad-CAM"] if backbones.last_map(network) else own_maps
+
+
+def compute(
+    network: nn.Module,
+    images: Tensor,
+    name: str = "Grad-CAM",
+    layer: str | None = None,
+) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
 
     Negative values, which speak for real, become 0. Each map is divided by its own maximum, so it
@@ -196,28 +169,37 @@ def compute(network: Network, images: Tensor, name: str) -> np.ndarray:
     ``Network.localise`` is not divided: its values in [0, 1] mean something, such as P(forged).
 
     Args:
-        network: A detector, in evaluation mode.
+        network: A paper's network or any other detector, see :func:`evidence`, in evaluation mode.
         images: (n, 3, H, W), normalised, on the device of the network.
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, where a paper declares how each of
-            its maps is made: "localise", the name of a layer, or a tuple of maps (their maximum).
+            its maps is made.
+        layer: The name of the part of the network at which Grad-CAM is taken, see :func:`grad_cam`.
 
     Raises:
-        DfnbError: The network has no map of this name.
+        DfnbError: The network has no map of this name, or the layer is unfit for Grad-CAM.
+
+    Example::
+
+        >>> import timm, torch
+        >>> network = timm.create_model("test_resnet", num_classes=2).eval()
+        >>> compute(network, torch.randn(4, 3, 96, 96), layer="layer4").shape
+        (4, 96, 96)
     """
-    declared = network.maps().get(name)  # by the paper; None: a method of this module
-    if isinstance(declared, tuple):  # the map is the maximum of these maps
-        parts = [compute(network, images, part) for part in declared]
+    declared = network.maps() if isinstance(network, Network) else {}
+    origin = layer or declared.get(name)  # how the map is made; None: by a method of this module
+    if isinstance(origin, tuple):  # the map is the maximum of these maps
+        parts = [compute(network, images, part) for part in origin]
         return np.max(parts, axis=0)  # pixel by pixel
-    if declared == "localise":
+    if origin == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
-    if declared:  # the name of a layer
-        values = grad_cam(network, images, network.get_submodule(declared))
+    if origin:  # the name of a layer
+        values = grad_cam(network, images, network.get_submodule(origin))
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
         # "random" needs no network, so the caller of this function makes it.
-        available = ", ".join([*network.maps(), *EXPLAINERS, "random"])
+        available = ", ".join([*declared, *EXPLAINERS, "random"])
         raise DfnbError(f"the network has no map {name!r}; it has {available}")
     positive = values.clamp(min=0)
     highest = positive.amax((1, 2), keepdim=True)
@@ -235,10 +217,9 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
     maps = []
     for key in zip(frames["video"], frames["track"], frames["frame"]):
         blocks = rng("random map", *key).random((8, 8))
-        scaled = blocks / blocks.max()
-        frame_map = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_NEAREST)
-        maps.append(frame_map)
-    return np.stack(maps)
+        maps.append(cv2.resize(blocks, (side, side), interpolation=cv2.INTER_NEAREST))
+    maps = np.stack(maps)
+    return maps / maps.max((1, 2), keepdims=True)
 
 
 @torch.inference_mode(False)  # maps need gradients, also for callers in inference mode
@@ -257,7 +238,7 @@ def of(
     Args:
         run: A finished training.
         frames: The table.
-        name: One of :data:`EXPLAINERS` or of ``network.maps()``, or ``random``.
+        name: A map's name, see :func:`compute`, or ``random``.
         network: The network to explain, in evaluation mode; it is moved to DEVICE. By default that
             of the run. The sanity check passes one with random weights.
     """
@@ -265,9 +246,7 @@ def of(
         maps = random(frames, run.settings.image_size)
     else:
         network = (network or run.network()).to(DEVICE)
-        batches = []
-        for batch in in_order(frames, run.settings, AT_ONCE):  # frames as stored, not augmented
-            images = batch["image"].to(DEVICE)
-            batches.append(compute(network, images, name))
-        maps = np.concatenate(batches)
+        batches = in_order(frames, run.settings, AT_ONCE)  # frames as stored, not augmented
+        maps = [compute(network, batch["image"].to(DEVICE), name) for batch in batches]
+        maps = np.concatenate(maps)
     return maps.astype(np.float16).astype(np.float32)

@@ -17,9 +17,9 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.report.scores import KEYS
-from dfnb.runs import Run
-from dfnb.scoring import DEVICE, localisation, single_thread
 from dfnb.seeds import rng, torch_seed
+from dfnb.training.runs import Run
+from dfnb.training.scoring import DEVICE, localisation, single_thread
 
 
 def sample(
@@ -37,22 +37,22 @@ def sample(
             frames of one manipulation method, and at least one of each.
         methods: The manipulation methods; by default all.
 
-    Raises :class:`dfnb.attribution.maps.Unmeasurable` where there is no such fake frame.
+    Returns a frames table, without rows if the test split has no fake of these methods. Raises
+    :class:`DfnbError` where there is no test split.
     """
     test = select(load_frames(test_set), "test")
     if methods is not None:
         test = test[test["method"].isin([*methods, "real"])]
     # Positions in ``test`` by method; observed: without methods that only other splits have.
     rows_by_method = test.groupby("method", observed=True).indices
-    n_forgery_methods = len(rows_by_method) - 1  # one method is "real"
-    if n_forgery_methods < 1:
-        raise maps.Unmeasurable(f"{test_set} has no fake test frame of {methods}: name others")
-    count = max(1, round(forged / n_forgery_methods))  # frames per method
+    n_methods = len(rows_by_method.keys() - {"real"})
+    if n_methods == 0:
+        return test.head(0)
+    count = max(1, round(forged / n_methods))  # frames per method
     chosen = []
     for rows in rows_by_method.values():
-        places = np.linspace(0, len(rows) - 1, count)  # fractional
-        nearest = places.round().astype(int)  # as indices of rows
-        chosen.extend(rows[nearest])
+        places = np.linspace(0, len(rows) - 1, count).round()
+        chosen.extend(rows[places.astype(int)])
     # In the order of the table, each row once: a method with few rows has some several times.
     return test.iloc[np.unique(chosen)]
 
@@ -70,8 +70,8 @@ def measure(
 
     Columns beside :data:`dfnb.report.scores.KEYS`:
 
-    - those of :func:`dfnb.scoring.localisation`: how well the map finds the mask, with the mean
-      mask of the training as the constant map; NaN if the frame has no mask;
+    - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
+      with the mean mask of the training as the constant map; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
 
@@ -89,10 +89,12 @@ def measure(
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
     rows = []
     for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = localisation(frame_map, mask, mean_mask)
-        row.update(deletion(network, image, frame_map))
-        rows.append(row)
-    table = forged[list(KEYS)].join(pd.DataFrame(rows))
+        row = localisation(frame_map, mask)
+        if mean_mask is not None:
+            for measure_name, value in localisation(mean_mask, mask).items():
+                row[f"constant {measure_name}"] = value
+        rows.append({**row, **deletion(network, image, frame_map)})
+    table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
@@ -165,11 +167,9 @@ def sanity(
     randomise(network.cpu())  # maps.of moved it to the GPU, where there is one
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
-    table = forged[list(KEYS)].assign(
-        all=similarity(frame_maps, random_network_maps),
-        empty=is_empty.astype(float),
-    )
-    return table
+    similar = similarity(frame_maps, random_network_maps)
+    values = pd.DataFrame({"all": similar, "empty": is_empty.astype(float)})
+    return pd.concat([forged[list(KEYS)], values], axis=1)
 
 
 @torch.no_grad()
@@ -197,8 +197,7 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ranks = []
     for frame_maps in (a, b):
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
-        values = small.flatten(1).numpy()
-        table = pd.DataFrame(values.round(6))  # cells that differ by rounding alone are ties
-        ranks.append(table.rank(axis=1))  # (n, 576)
-    correlations = ranks[0].corrwith(ranks[1], axis=1)
-    return correlations.fillna(0).to_numpy()  # NaN: a constant map has no variance
+        values = small.flatten(1).numpy().round(6)  # cells that differ by rounding alone are ties
+        ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
+    # NaN: a constant map has no variance.
+    return ranks[0].corrwith(ranks[1], axis=1).fillna(0).to_numpy()

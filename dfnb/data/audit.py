@@ -4,7 +4,6 @@ A shortcut is anything that predicts the label without the face, such as a borde
 have.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 
 import cv2
@@ -49,34 +48,27 @@ def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFra
     """
     # Each pair has two rows, one per order. The one in the order of the splits' names is counted:
     # test < train < val, so of a test and a train video that look alike, the test video counts.
-    is_first = pairs["split"] < pairs["other_split"]
-    is_within = pairs["dataset"] == pairs["other_dataset"]
-    within = pairs[is_first & is_within]
+    within = pairs.query("dataset == other_dataset and split < other_split")
     counts = {}
     for name, frames in tables.items():
         look_alike = within["video"][within["dataset"] == name]  # a video may have several partners
         fakes = frames[frames["label"] == 1]
-        unmasked = fakes["mask"] == ""
         counts[name] = {
             "people in more than one split": _count_shared(frames, ["identity", "source"]),
             "clusters in more than one split": _count_shared(frames, ["cluster"]),
             "videos in more than one split": _count_shared(frames, ["video"]),
             "videos that look like one of another split": look_alike.nunique(),
-            "fake frames without a mask": unmasked.sum(),
+            "fake frames without a mask": (fakes["mask"] == "").sum(),
         }
     return pd.DataFrame(counts).rename_axis("check")
 
 
 def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
     """How many names appear in more than one split; a name may be in any of the ``columns``."""
-    splits = defaultdict(set)  # name -> the splits in which it appears
-    for column in columns:
-        rows = frames[["split", column]].drop_duplicates()
-        for split, name in rows.to_numpy():
-            splits[name].add(split)
-    splits.pop("", None)  # the empty name means that there is none
-    n_splits = [len(splits_of_name) for splits_of_name in splits.values()]
-    return sum(n > 1 for n in n_splits)
+    rows = frames[["split", *columns]].drop_duplicates().astype(str)
+    named = rows.melt("split").query("value != ''")  # an empty name means that there is none
+    n_splits = named.groupby("value")["split"].nunique()
+    return (n_splits > 1).sum()
 
 
 def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
@@ -84,12 +76,11 @@ def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
 
     ``pairs`` are the :func:`look_alikes` of both datasets, each pair in both orders.
     """
-    is_trained_on = pairs["dataset"] == train_set
-    is_trained_on &= pairs["split"] != "test"
-    is_tested_on = pairs["other_dataset"] == test_set
-    is_tested_on &= pairs["other_split"] == "test"
-    shared = pairs["other_video"][is_trained_on & is_tested_on]
-    return shared.nunique()
+    shared = pairs.query(
+        "dataset == @train_set and split != 'test'"
+        " and other_dataset == @test_set and other_split == 'test'"
+    )
+    return shared["other_video"].nunique()
 
 
 def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -122,9 +113,7 @@ def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     first = videos.iloc[near.row].reset_index(drop=True)
     second = videos.iloc[near.col].reset_index(drop=True)
     pairs = first.join(second.add_prefix("other_"))
-    is_leak = pairs["split"] != pairs["other_split"]
-    is_leak |= pairs["dataset"] != pairs["other_dataset"]
-    leaks = pairs[is_leak]
+    leaks = pairs.query("split != other_split or dataset != other_dataset")
     return leaks.drop_duplicates(ignore_index=True)  # two videos may have several pairs of frames
 
 
@@ -161,8 +150,7 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     labels = probed["label"]
     clusters = probed["cluster"].astype(str)
     n_clusters = clusters.groupby(labels).nunique()  # of each class
-    is_one_class = len(n_clusters) < 2
-    too_few = is_one_class or n_clusters.min() < 2 * FOLDS
+    too_few = len(n_clusters) < 2 or n_clusters.min() < 2 * FOLDS
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     # Strongly regularised, because the border gives about as many columns as frames are probed.
     classifier = LogisticRegression(C=0.01, max_iter=200)
@@ -181,10 +169,8 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
                 cv=folds,
             )
             auc = aucs.mean()
-            quantile = t.ppf(0.975, FOLDS - 1)
-            half_width = quantile * sem(aucs)  # sem: standard error of the mean
-            low = auc - half_width
-            high = auc + half_width
+            quantiles = t.ppf([0.025, 0.975], FOLDS - 1)
+            low, high = auc + quantiles * sem(aucs)  # sem: standard error of the mean
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
         rows[name] = [interval, verdict, clusters.nunique()]
@@ -210,29 +196,27 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
     The columns are the same for all frames: 6 for place and size, 6 for colours, 1 for the size of
     the file, and for the border as many as :func:`_border` gives.
     """
-    values = defaultdict(list)
+    rows = []
     # Crops that others have made have a null instead of a box, and may differ in size.
-    frames = frames.assign(has_box=frames["crop_box"].notna())
+    has_box = frames["crop_box"].notna()
     size = None
-    for frame in frames.itertuples():
-        crop = read_crop(frame.path)
+    for path, box, is_known in zip(frames["path"], frames["crop_box"], has_box):
+        crop = read_crop(path)
         height, width = crop.shape[:2]
-        corners = [0, 0, 0, 0]  # of the crop in the source's pixels, where they are known
-        if frame.has_box:
-            corners = frame.crop_box
-        values["place and size"].append([height, width, *corners])
+        corners = box if is_known else [0, 0, 0, 0]  # of the crop, in the source's pixels
         # All get the size of the first crop, so that every frame has as many border pixels.
         size = size or (width, height)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-        values["border pixels"].append(_border(crop))
         colours = cv2.meanStdDev(crop)  # mean and standard deviation of each channel: two (3, 1)
-        values["colour statistics"].append(np.ravel(colours))
-        file = jpeg_file(crop, JPEG_QUALITY)
-        values["file size"].append([len(file)])  # in bytes
-    arrays = {}
-    for name, rows in values.items():
-        arrays[name] = np.array(rows)
-    return arrays
+        row = {
+            "place and size": [height, width, *corners],
+            "border pixels": _border(crop),
+            "colour statistics": np.ravel(colours),
+            "file size": [len(jpeg_file(crop, JPEG_QUALITY))],  # in bytes
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return {name: np.stack(values) for name, values in table.items()}
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
@@ -242,7 +226,5 @@ def _border(crop: np.ndarray) -> np.ndarray:
     would be 12096 columns, many more than there are frames.
     """
     is_border = np.ones(crop.shape[:2], bool)
-    inner = slice(BORDER, -BORDER)
-    is_border[inner, inner] = False
-    pixels = crop[is_border]  # (pixels of the border, 3)
-    return pixels[::6].ravel()
+    is_border[BORDER:-BORDER, BORDER:-BORDER] = False
+    return crop[is_border][::6].ravel()

@@ -186,8 +186,6 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     longer_side = max(image.shape)  # of H, W and the 3 channels, which do not matter
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
     ratio = min(1, detection_side / longer_side)
-    if min(image.shape[:2]) * ratio < 1:  # a line of pixels would become smaller than a pixel
-        return np.zeros((0, 15))
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     faces = detector(bgr)

@@ -52,9 +52,7 @@ SPLITS = ("train", "val", "test")
 CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
 MASK_FILE = "mask-{:03d}.png"
 TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
-OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"  # paths that are absolute, or have a part ".."
 UNKNOWN = ("landmarks", "crop_box", "scale")  # columns that are null for images used in place
-ROW_GROUP = 50_000  # the table is written in parts of at least so many rows
 REMEDY = "delete frames.parquet and prepare the dataset again"
 
 
@@ -152,24 +150,21 @@ def write_dataset(
     if not files:
         raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     path = folder / "frames.parquet"
-    schema = pa.schema(COLUMNS)
     originals = originals or {}
     video_digests = []
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
-    unwritten = []  # rows are written in parts, because five million would not fit in memory
-    with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for file in files:
-            video = file.parent.relative_to(folder / "videos").as_posix()
-            content = read_json(file)
-            rows = _complete_rows(video, content, originals.get(video, ""))
-            video_digests.append([video, _video_digest(content, rows)])
-            kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-            for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
-                counts[kind].update(frames=n_frames, videos=1)
-            unwritten += rows
-            if len(unwritten) >= ROW_GROUP or file == files[-1]:
-                writer.write_table(pa.Table.from_pylist(unwritten, schema))
-                unwritten = []
+    tables = []
+    for file in files:
+        video = file.parent.relative_to(folder / "videos").as_posix()
+        rows, video_digest = _completed(read_json(file), video, originals.get(video, ""))
+        video_digests.append([video, video_digest])
+        kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
+        for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
+            counts[kind].update(frames=n_frames, videos=1)
+        # In pyarrow's form, five million rows fit in memory.
+        tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
+    with atomic(path) as temporary:
+        parquet.write_table(pa.concat_tables(tables), temporary)
     return write_record(
         folder / "record.json",
         parameters,
@@ -180,47 +175,31 @@ def write_dataset(
     )
 
 
-def _complete_rows(video: str, content: Mapping, original: str) -> list[dict]:
-    """The rows of a video, completed by the columns that the rows of :func:`write_video` lack.
+def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict], str]:
+    """The rows of a video with all :data:`COLUMNS`, and a digest of its pixels and rows.
 
     ``content`` is that of the video's ``video.json``; ``original`` is the name of its original, or
-    "".
+    "". The digest has 64 hexadecimal digits.
     """
-    has_masks = "masks_hash" in content
-    rows = []
-    for number, row in enumerate(content["rows"]):
-        # The row's own values win: path and mask where images are used in place, and the empty mask
-        # of a fake's frame that has none.
-        complete = {
-            "video": video,
-            "original": original,
-            "row": number,
-            "path": f"videos/{video}/{CROP_FILE.format(number)}",
-            "mask": f"videos/{video}/{MASK_FILE.format(number)}" if has_masks else "",
-            **row,
-        }
-        rows.append(complete)
-    return rows
-
-
-def _video_digest(content: Mapping, rows: Rows) -> str:
-    """A digest of the pixels and rows of a video, 64 hexadecimal digits.
-
-    ``content`` is that of its ``video.json``, and ``rows`` are the :func:`_complete_rows` of it.
-    """
+    folder = f"videos/{video}"
+    # The names of the two arrays that a video once was. They are hashed, so that datasets keep
+    # their fingerprint.
+    columns = {"video": video, "original": original, "path": f"{folder}/frames.npy", "mask": ""}
+    if "masks_hash" in content:
+        columns["mask"] = f"{folder}/masks.npy"
+    # The row's own values win: path and mask where images are used in place, and the empty mask of
+    # a fake's frame that has none.
+    rows = [{**columns, "row": i, **row} for i, row in enumerate(content["rows"])]
+    # An empty original is left out, so that datasets that were made before this column existed
+    # keep their fingerprint, too.
+    names = [name for name in COLUMNS if name != "original" or original]
+    values = [[row[name] for name in names] for row in rows]
     hashes = [content["crops_hash"], content.get("masks_hash")]
-    values = []
-    for row in rows:
-        if "path" not in content["rows"][0]:
-            # Stored images are hashed under the names of the arrays that they once were, so that
-            # datasets keep their fingerprint.
-            folder = f"videos/{row['video']}"
-            mask = f"{folder}/masks.npy" if row["mask"] else ""
-            row = {**row, "path": f"{folder}/frames.npy", "mask": mask}
-        # An empty original is left out, so that datasets that were made before this column existed
-        # keep their fingerprint.
-        values.append([row[name] for name in COLUMNS if name != "original" or row[name]])
-    return digest([hashes, values], 64)
+    for i, row in enumerate(rows):
+        if row["path"] == columns["path"]:  # stored, not used in place
+            row["path"] = f"{folder}/{CROP_FILE.format(i)}"
+            row["mask"] = row["mask"] and f"{folder}/{MASK_FILE.format(i)}"
+    return rows, digest([hashes, values], 64)
 
 
 # ---------------------------------------------------------------- reading
@@ -255,8 +234,8 @@ def faces_of(name: str | Path) -> dict[str, Any]:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a dataset; here ``path`` and ``mask`` are absolute.
 
-    Raises :class:`DfnbError` when the dataset is missing or unfinished, when the table lacks
-    columns, names a file outside the dataset's folder, or has a method that tables cannot print.
+    Raises :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks
+    columns or has a method that tables cannot print.
     """
     dataset_record(name)  # raises where there is none
     folder = dataset_folder(name).absolute()
@@ -277,12 +256,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         check_title(method, f"{path}, a method")
     for column in ("path", "mask"):
         files = frames[column]
-        # Images that are used in place are inside the folder, too: through the link TREE.
-        outside = files[files.str.contains(OUTSIDE)]
-        if len(outside):
-            raise DfnbError(f"{path}: {outside.iloc[0]} is outside the dataset's folder; {REMEDY}")
         frames[column] = (f"{folder}/" + files).where(files != "", "")
-    frames.attrs["folder"] = str(folder)  # for a message of papers/locate_and_verify.py
     return frames
 
 
@@ -320,11 +294,10 @@ def select(
         selected = selected[selected["method"].isin([*methods, "real"])]
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
-        kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
-        names = ", ".join(sorted(kinds.unique()))
+        kinds = frames[["split", "method"]].drop_duplicates().astype(str).agg("/".join, axis=1)
         raise DfnbError(
             f"{datasets_of(frames)} has no frame of split {split!r} or methods {methods}, "
-            f"but {names}"
+            f"but {', '.join(sorted(kinds))}"
         )
     return selected
 
@@ -426,13 +399,9 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    # pa.array gives a chunked array or a plain one, depending on the frames' column. A column of a
-    # table is always chunked, so combine_chunks works for both.
-    table = pa.table({"landmarks": pa.array(frames["landmarks"], POINTS)})
-    unknown = pa.scalar([np.nan] * 10, POINTS)
-    column = table["landmarks"].combine_chunks().fill_null(unknown)  # flatten leaves out nulls
-    # A copy, because the array of the table is read-only.
-    return column.flatten().to_numpy().reshape(-1, 5, 2).copy()
+    points = pa.array([*frames["landmarks"]], POINTS, from_pandas=True)  # null: unknown
+    known = points.fill_null(pa.scalar([np.nan] * 10, POINTS))  # flatten leaves out nulls
+    return known.flatten().to_numpy().reshape(-1, 5, 2).copy()  # pyarrow's array is read-only
 
 
 def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -464,12 +433,13 @@ def rounded(image: np.ndarray) -> np.ndarray:
 
 def read_crop(path: str) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB; raises :class:`DfnbError` when it cannot be read."""
-    image = cv2.imread(path)
-    if image is None:
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fails at None: the file is no image
+    except (OSError, cv2.error):
         raise DfnbError(
             f"{path} cannot be read; restore it, or delete the dataset's folder and make it again"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        ) from None
 
 
 def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
@@ -483,29 +453,12 @@ def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
 
 
-class Arrays:
-    """Takes crops from memory, in place of :func:`read_crop`: a path is a place in ``images``."""
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self.images = images
-
-    def __call__(self, path: str) -> np.ndarray:
-        """One crop (H, W, 3) uint8 RGB; raises :class:`DfnbError` for anything else."""
-        image = np.asarray(self.images[int(path)])
-        if image.dtype != np.uint8 or image.shape[2:] != (3,):
-            raise DfnbError(
-                f"image {path} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
-                "RGB"
-            )
-        return image
-
-
 def unlabelled(names: Sequence[object]) -> pd.DataFrame:
     """A frames table of images without labels; each is a video of its own, with this name and path.
 
     It has the columns that scores need; ``label`` is NaN, ``method`` empty.
     """
     texts = list(map(str, names))
+    table = pd.DataFrame({"video": texts, "cluster": texts, "path": texts})
     unknown = {"label": math.nan, "method": "", "mask": "", "landmarks": None}
-    columns = {"video": texts, "cluster": texts, "path": texts}
-    return pd.DataFrame({**columns, **unknown, "track": 0, "frame": 0})
+    return table.assign(**unknown, track=0, frame=0)

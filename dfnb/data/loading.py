@@ -125,44 +125,38 @@ class FrameDataset(Dataset):
         for index in indices:
             items += self._items(index)
         batch = default_collate(items)
+        draws = batch.pop("draws", None)
         if self.is_light:
-            draws = np.stack([self._light_draws(index) for index in indices])  # (frames, views, 6)
-            # A frame gives several images: all views of its first sample, then all of the next. All
-            # samples of a frame are augmented alike, so its draws are repeated for each.
-            samples = len(items) // (len(indices) * self.views)  # per frame
-            draws = np.tile(draws, (1, samples, 1)).reshape(len(items), -1)  # (images, 6)
-            batch = augmentation.light(batch, torch.from_numpy(draws))
+            batch = augmentation.light(batch, draws)
         images = batch["image"].float() / 255  # (B, 3, S, S) in [0, 1], as mean and std expect
         images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
-    def _light_draws(self, index: Index) -> np.ndarray:
-        """The numbers (views, 6) in [0, 1) by which the views of a frame are augmented."""
-        epoch, position, _ = index
-        draw = rng("augment", self.seed, epoch, position)
-        return draw.random((self.views, augmentation.DRAWS))
+    def _items(self, index: Index) -> list[dict[str, Any]]:
+        """All views of a frame's samples, each resized and transformed by :meth:`_item`.
 
-    def _items(self, index: Index) -> list[Tensors]:
-        """All views of a frame's samples, each resized and transformed by :meth:`_item`."""
+        With a seed, ``draws`` (6,) are the numbers in [0, 1) of the light augmentation.
+        """
         epoch, position, row = index
         stored = self.stored[row]
         if self.seed is None:
             return [self._item(stored)]
         items = []
         key = ("samples", self.split, self.seed, epoch, position)
+        # All samples of a frame are augmented alike: none has draws or a seed of its own.
+        place = ("augment", self.seed, epoch, position)
+        draws = rng(*place).random((self.views, augmentation.DRAWS))
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
             torch.default_generator.manual_seed(torch_seed(*key))
             for sample in self.settings.samples(stored, rng(*key)):
                 for view in range(self.views):
-                    # All samples of a frame are augmented alike: none has a seed of its own.
-                    seed = torch_seed("augment", self.seed, epoch, position, view)
-                    torch.default_generator.manual_seed(seed)
-                    items.append(self._item(sample))
+                    torch.default_generator.manual_seed(torch_seed(*place, view))
+                    items.append({**self._item(sample), "draws": draws[view]})
         return items
 
-    def _item(self, sample: Sample) -> Tensors:
-        """A sample resized and transformed: the tensors of one image in a batch.
+    def _item(self, sample: Sample) -> dict[str, Any]:
+        """A sample resized and transformed: the values of one image in a batch.
 
         Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``.
         """
@@ -180,8 +174,8 @@ class FrameDataset(Dataset):
                 points = points[augmentation.MIRRORED]
         return {
             "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
-            "label": torch.tensor(sample.label),
-            "has_mask": torch.tensor(sample.has_mask),
+            "label": sample.label,
+            "has_mask": sample.has_mask,
             "mask": mask.as_subclass(Tensor),
             "landmarks": points.as_subclass(Tensor).float(),
         }
@@ -274,8 +268,9 @@ class EpochSampler(Sampler[list[Index]]):
     in an epoch.
 
     Args:
-        frames: A frames table. Its ``attrs["always"]`` may list positions of frames: then an eighth
-            of every batch, at least one frame, is drawn from them, in place of as many fakes.
+        frames: A frames table. It may have a column ``always``, a rank from 0 for some frames and
+            -1 for the others: then an eighth of every batch, at least one frame, is drawn from
+            those with a rank, in place of as many fakes.
         settings: A paper's ``Settings``; batch_size (images, on all devices together),
             images_per_epoch, oversampling, images_per_frame and pairs are used.
             images_per_frame: one frame may give several images, which batch_size and
@@ -299,7 +294,9 @@ class EpochSampler(Sampler[list[Index]]):
         pairs = settings.pairs
         self.seed = seed
         self.oversampling = settings.oversampling
-        self.always = np.asarray(frames.attrs.get("always", ()))
+        rank = frames.get("always", pd.Series(-1, frames.index)).to_numpy()
+        # The places of the frames with a rank, in its order: draws depend on it.
+        self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
         if pairs and (self.oversampling or len(self.always) or self.frames_per_batch % 2):
             raise DfnbError(

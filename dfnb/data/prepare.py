@@ -75,20 +75,6 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     return cv2.resize(patch, (size, size), interpolation=interpolation)
 
 
-def difference_mask(fake: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Where a fake differs from its original, both (H, W, 3) uint8: a mask (H, W) of 0 and 255.
-
-    The difference of a pixel is that of the channel that differs most. Its median over 5 by 5
-    pixels removes specks of compression. Where this exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
-    is forged. Gaps narrower than 9 pixels are closed.
-    """
-    distance = cv2.absdiff(fake, original).max(axis=2)
-    forged = cv2.medianBlur(distance, 5) > DIFFERENCE_THRESHOLD
-    mask = forged.astype(np.uint8) * 255
-    window = np.ones((9, 9), np.uint8)
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, window)
-
-
 # ---------------------------------------------------------------- one video
 
 
@@ -115,15 +101,10 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     faces = pd.DataFrame(faces)
     chosen = choose_faces(faces, video)
     # choose_faces drops all faces only where a mask, or the difference to an original, covers none.
-    # The message is about masks alone. With an original it is never shown, because prepare_video
-    # then tries again without the original.
+    # With an original nobody sees this: prepare_video then tries again without the original.
     if chosen.empty:
-        # How many frames with a face have a mask; covered is NaN where they have none.
-        masked = faces.dropna(subset="covered")["frame"].nunique()
-        brightest = max(image.max() for image in decode(video.region_file))
         raise Unusable(
-            f"no face under the mask, which {masked} of {len(wanted)} frames have; its largest "
-            f"grey level is {brightest}, and pixels above {video.mask_threshold} are forged "
+            f"no face under the mask, whose pixels above {video.mask_threshold} are forged "
             "(mask_threshold in the dataset's manifest)"
         )
     rows = chosen[["frame", "scale", "crop_box", "landmarks"]].to_dict("records")
@@ -184,8 +165,7 @@ def find_faces(
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
                 new_person = len(all_faces) + len(faces)  # a number that no face has yet
-                face.update(frame=number, person=new_person)
-                faces.append(face)
+                faces.append({**face, "frame": number, "person": new_person})
             if last_faces and faces:
                 link_people(last_faces, faces)
             all_faces += faces
@@ -198,13 +178,19 @@ def forged_region(video: Video, image: np.ndarray, other: np.ndarray | None) -> 
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
     None where the video is real, where it has neither, and after the end of its mask.
+
+    With an original, a pixel differs by the channel that differs most. The median over 5 by 5
+    pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
+    is forged. Gaps narrower than 9 pixels are closed.
     """
     if other is None:
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
         return np.uint8(grey > video.mask_threshold) * 255
-    return difference_mask(image, other)
+    distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
+    forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
+    return cv2.morphologyEx(forged, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
 
 
 def cut_face(
@@ -305,10 +291,8 @@ def use_crops(video: Video, folder: Path) -> dict:
     an image counts as a frame without a face. Raises :class:`Unusable` where all are such.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
-    numbers = []
-    for image, _ in images:
-        digits = re.findall(r"\d+", f"0{Path(image).stem}")  # the 0 is for names without a number
-        numbers.append(int(digits[-1]))
+    # The last digits of a name; the 0 is for names without any.
+    numbers = [int(re.findall(r"\d+", f"0{Path(image).stem}")[-1]) for image, _ in images]
     if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
         numbers = range(len(images))
     rows = []
@@ -325,8 +309,6 @@ def use_crops(video: Video, folder: Path) -> dict:
                 raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
             rows.append(row)
         except Unusable as error:
-            if len(images) == 1:  # no need to name the image: the quarantine names the video
-                raise
             reason = f"images that cannot be used, such as {image}: {error}"
     if not rows:
         raise Unusable(reason)
@@ -351,10 +333,11 @@ def prepare_video(
     :func:`inputs_digest`), and prepared again otherwise. A fake that cannot be compared with its
     original, frame by frame, has no mask.
 
-    Returns the number of wanted ``frames``, how many of them are ``without_face``, and the
-    ``reason`` why some of its crops are unusable, or None. An unusable video gives only the
-    ``reason``.
+    Returns the name of the ``video``; its ``kind``, "split/method"; the number of wanted
+    ``frames``, how many of them are ``without_face``, both 0 where the video is unusable; and the
+    ``reason`` why it or some of its crops are unusable, or None.
     """
+    result = {"video": video.name, "kind": f"{video.split}/{video.method}"}
     video_folder = folder / "videos" / video.name
     file = video_folder / "video.json"
     content = read_json(file) if file.exists() else {}  # what write_video wrote
@@ -367,7 +350,7 @@ def prepare_video(
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             if video.mask or not video.region_file:  # the original was not used
-                return {"reason": str(error)}
+                return {**result, "frames": 0, "without_face": 0, "reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
             video = replace(video, original=None)
@@ -378,11 +361,8 @@ def prepare_video(
                 row[column] = getattr(video, column)
         write_video(video_folder, inputs=inputs, **content)
     wanted = content["frames"]
-    return {
-        "frames": wanted,
-        "without_face": wanted - len(content["rows"]),
-        "reason": content.get("reason"),
-    }
+    lost = wanted - len(content["rows"])
+    return {**result, "frames": wanted, "without_face": lost, "reason": content.get("reason")}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -442,17 +422,18 @@ def prepare(
         )
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-        losses, quarantine = count_losses(videos, list(bar))
+        results = pd.DataFrame(list(bar))
+        quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
-        unusable = quarantine.to_dict("records")  # one {video, reason} per video
-        if not losses["frames"].any():  # an unusable video counts no frames
+        unusable = quarantine.to_dict("records")
+        if not results["frames"].any():
             reasons = "; ".join(reasons_of(unusable))
             raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
-        entries = {"faces": losses.to_dict("index"), "quarantine": unusable}
-        return write_dataset(folder, parameters, originals, **entries)
+        faces = losses(results).to_dict("index")
+        return write_dataset(folder, parameters, originals, faces=faces, quarantine=unusable)
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -536,27 +517,17 @@ def start_worker(parent: int) -> None:
     cv2.setNumThreads(1)
 
 
-def count_losses(
-    videos: Sequence[Video], results: Sequence[Mapping]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two tables: the losses, one row per "split/method", and the videos in quarantine.
+def losses(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of :func:`dropouts` but ``share``, one row per "split/method".
 
-    The columns of the losses are those of :func:`dropouts` but ``share``; those of the quarantine
-    are ``video`` and ``reason``. ``results`` are what :func:`prepare_video` returned for each of
-    the ``videos``.
+    ``results`` has one row per video, as :func:`prepare_video` returns it.
     """
-    table = pd.DataFrame(results, columns=["frames", "without_face", "reason"])
-    table["video"] = [video.name for video in videos]
-    table["kind"] = [f"{video.split}/{video.method}" for video in videos]
-    # "count" leaves out the reason None; "sum" the frames of unusable videos, which are NaN.
-    counts = table.groupby("kind").agg(
+    return results.groupby("kind").agg(
         videos=("video", "size"),
-        quarantined=("reason", "count"),
+        quarantined=("reason", "count"),  # without those that are None
         frames=("frames", "sum"),
         without_face=("without_face", "sum"),
     )
-    quarantine = table.dropna(subset="reason")
-    return counts.astype(int), quarantine[["video", "reason"]]
 
 
 def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
@@ -616,7 +587,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     video = Video("picture", path, label=0, method="real")
     # The inputs may be empty: they only identify a video that was prepared before.
     result = prepare_video(video, "", folder, settings, YuNet())
-    if "frames" not in result:  # unusable
+    if not result["frames"]:
         raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
     # A name with "/" is taken as a path; on Windows only as_posix writes one.

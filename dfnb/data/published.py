@@ -91,10 +91,8 @@ def overview() -> pd.DataFrame:
 
     Columns: ``access``, how to get it, and ``space``, the disk space of the download.
     """
-    rows = {}
-    for name in dataset_names("real"):
-        description = load(name)
-        rows[name] = {"access": description.access, "space": description.space}
+    columns = {"access", "space"}
+    rows = {name: load(name).model_dump(include=columns) for name in dataset_names("real")}
     return pd.DataFrame(rows).T.rename_axis("dataset")
 
 
@@ -105,14 +103,18 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
     :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and was
     changed.
     """
-    files, _ = files_below(root)  # no rule could use what it leaves out, such as pipes
+    files = files_below(root)
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
     for rule in description.rules:
         # Any error becomes a DfnbError: "the rule ... is not valid here (why); correct it, or ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
-                video = _completed(video, description)
+                if video.split == "train" and re.fullmatch(description.validation, video.cluster):
+                    video = replace(video, split="val")
+                if video.method in description.mask_threshold:
+                    threshold = description.mask_threshold[video.method]
+                    video = replace(video, mask_threshold=threshold)
                 # A key comes again in two cases. Each crop comes as a video of one frame with the
                 # path ``root``: crops of one name are joined. Two rules may also find one file:
                 # then the later rule's video is kept, and both have no ``crops`` to join.
@@ -194,16 +196,6 @@ def _video(
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return video
-
-
-def _completed(video: Video, description: Manifest) -> Video:
-    """The video with its manifest's mask threshold, and as ``val`` if chosen for validation."""
-    # Without a threshold for the method, the default of Video stays.
-    threshold = description.mask_threshold.get(video.method, video.mask_threshold)
-    split = video.split
-    if split == "train" and re.fullmatch(description.validation, video.cluster):
-        split = "val"
-    return replace(video, mask_threshold=threshold, split=split)
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:

@@ -28,9 +28,7 @@ MEDIA = re.compile(
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
-UNUSED = (
-    "not in real/ or fake/, no mask or original of a fake, no file, or not named in UTF-8; left out"
-)
+UNUSED = "not in real/ or fake/, and no mask or original of a fake; left out"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
@@ -161,7 +159,7 @@ def write_csv(file: Path, root: Path) -> list[str]:
     Returns one sentence about the remaining files that the CSV does not name, or no sentence where
     it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare.
     """
-    files, left_out = files_below(root)  # left out: unreadable names, pipes and the like
+    files = files_below(root)
     media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
     others = [name for name in files if name not in media]
     rows = _sorted_rows(media)
@@ -172,14 +170,14 @@ def write_csv(file: Path, root: Path) -> list[str]:
         )
     # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
-    write_bytes(file, table.to_csv(index=False).encode())
+    # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
+    write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
     used = {*table["path"], *table["mask"], *table["original"]}
     unused = [name for name, path in media.items() if path not in used]
     if others:  # a README or metadata are no problem
         # One problem gives one sentence, which * passes to log.info as the message.
         log.info(*sentences({"other files, by their suffix no video or image": others}))
-    unused += left_out
-    return sentences({UNUSED: sorted(unused)}) if unused else []
+    return sentences({UNUSED: unused}) if unused else []
 
 
 def _sorted_rows(media: Files) -> list[dict[str, Any]]:
@@ -207,38 +205,29 @@ def _sorted_rows(media: Files) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- files
 
 
-def files_below(root: Path) -> tuple[Files, list[str]]:
-    """The files below a folder, by their paths relative to it, and the paths that were left out.
+def files_below(root: Path) -> Files:
+    """The files below a folder, by their paths relative to it, in the order of these.
 
-    Files are left out if their names are not UTF-8, or if they are not regular files: a pipe, for
-    example, could be read for ever. Hidden files are ignored. Links are followed, except into a
-    folder that contains the link itself, which would never end. Raises :class:`DfnbError` where
-    ``root`` is no folder.
+    Hidden files are ignored, and what is no file: a pipe, for example, could be read for ever.
+    Links are followed, except into a folder that contains the link itself, which would never end.
+    Raises :class:`DfnbError` where ``root`` is no folder.
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
     root = root.absolute()
     files = {}
-    left_out = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder)
         if any(map(here.samefile, here.parents)):  # a link has led back to a folder above itself
             subfolders.clear()  # so os.walk goes no deeper
             continue
-        for name in names:
-            path = here / name
+        for path in map(here.joinpath, names):
             relative = path.relative_to(root).as_posix()
-            if "/." in f"/{relative}":  # hidden, or in a hidden folder
-                continue
-            # Bytes that are not UTF-8 are surrogates in ``relative``. They cannot be encoded, and
-            # become escapes in ``printable``, which then differs.
-            printable = relative.encode(errors="backslashreplace").decode()
+            is_hidden = "/." in f"/{relative}"  # itself, or a folder that it is in
             # isfile, because Path.is_file raises an error for a link into a forbidden folder.
-            if os.path.isfile(path) and relative == printable:  # noqa: PTH113
+            if not is_hidden and os.path.isfile(path):  # noqa: PTH113
                 files[relative] = path
-            else:
-                left_out.append(printable)
-    return dict(sorted(files.items())), left_out
+    return dict(sorted(files.items()))
 
 
 def media_in(path: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from timm.models import (
     register_model,
 )
 from timm.models._hub import download_cached_file, download_from_hf
+from timm.models.efficientnet import EfficientNet
 from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -34,13 +35,13 @@ STARTS = Path(__file__).with_name("starts")
 # Tags of the pretrained weights of SMALL, which scripts/pretrain.py made; the first is the default.
 START_TAGS = ("drawn_faces", "home_faces")
 
+
 # By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
 # those are published. Other files are not checked.
 PINNED = {
     "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
     "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
 }
-
 
 # ---------------------------------------------------------------- the small network
 
@@ -62,6 +63,7 @@ class Plain7(nn.Module):
         self.num_classes = num_classes
         self.num_features = self.channels[-1]
         layers = []
+        self.feature_info = [{"module": "features"}]  # timm's list of feature maps
         inputs = in_chans
         for outputs, stride in zip(self.channels, self.strides):
             # 3×3, and by timm's default with BatchNorm and ReLU
@@ -124,8 +126,7 @@ def start(name: str, pretrained: bool) -> Start:
 
     If those cannot be had, the start is random weights, and a warning is logged.
 
-    Raises:
-        DfnbError: timm has no model of this name, or the file is not the one that is pinned.
+    Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -157,8 +158,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
     if config.hf_hub_id:
         return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
     if config.url:
-        # start() checks the file against PINNED, whether it was fetched now or before.
-        return Path(download_cached_file(config.url, check_hash=False))
+        return Path(download_cached_file(config.url))  # its name has the beginning of its hash
     raise FileNotFoundError("timm has none for it")
 
 
@@ -175,8 +175,7 @@ def create(
     of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
     the size of its weights.
 
-    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model, or it cannot
-    take ``image_size``.
+    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """
     initial = start(name, pretrained)
     if initial.file:
@@ -187,22 +186,29 @@ def create(
         timm_kwargs["img_size"] = image_size
     with explained(name, "as a backbone here", "choose another image_size or backbone"):
         model = timm.create_model(name, **timm_kwargs)
-    patch = patch_side(model)
-    if image_size and patch and image_size % patch:
-        rounded_down = max(image_size // patch, 1) * patch  # but one patch at least
-        raise DfnbError(
-            f"{name} cuts an image into patches of {patch} pixels, which do not fill "
-            f"{image_size}; set image_size = {rounded_down} or {rounded_down + patch}"
-        )
     model.weights_from = initial.weights_from
     return model
 
 
-def patch_side(model: nn.Module) -> int | None:
-    """The side in pixels of the patches into which a timm model cuts an image; None without any."""
-    # Transformers of timm have a patch_embed, whose patch_size is one number or (height, width).
-    side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    return side[0] if isinstance(side, tuple) else side
+def last_map(network: nn.Module) -> nn.Module | None:
+    """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
+
+    The backbone is a timm model, or one of :func:`stages`; of several, the one that the network
+    defines last. Its layer is the last one in timm's list ``feature_info``. EfficientNet has a
+    convolution behind that. Of a vision transformer it is the first norm of the last block, because
+    after this block the class token alone may count. A network without a timm model may have a list
+    of its own, ``feature_info = [{"module": NAME}]``. None: there is no backbone.
+    """
+    if isinstance(network, EfficientNet):
+        return network.bn2
+    # Blocks of EfficientNet have a method of this name, which is no list of layers.
+    if isinstance(getattr(network, "feature_info", None), list):
+        layer = network.get_submodule(network.feature_info[-1]["module"])
+        return getattr(layer, "norm1", layer)  # blocks of transformers have a norm1
+    for part in reversed(list(network.children())):
+        if layer := last_map(part):
+            return layer
+    return None
 
 
 # ---------------------------------------------------------------- seven stages
@@ -253,6 +259,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         for part_name in part_names:
             # torch forbids a dot in a name.
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
+        stage.feature_info = [{"module": ""}]  # for last_map: the stage itself
         probe = stage(probe)
         cut.append(stage)
         channels.append(probe.shape[1])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dfnb.data.loading import Sample
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
 INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with
@@ -186,8 +186,9 @@ class Settings(Closed):
         Called once per training and split, after the previous phase has ended; ``start`` is the run
         of that phase, None if there is none, and ``seed`` that of the training. The paper may leave
         out a class if it ``makes_other_class``; if that leaves one class in the val split, the
-        checkpoint is chosen on what :meth:`samples` makes of it. The paper may list positions of
-        training frames in ``attrs["always"]``; every batch then shows some of them.
+        checkpoint is chosen on what :meth:`samples` makes of it. The paper may add a column
+        ``always``, see :class:`dfnb.data.loading.EpochSampler`; every batch then shows some of the
+        frames with a rank.
         """
         return frames
 
@@ -267,8 +268,9 @@ class Network(nn.Module):
         """The paper's own maps by name.
 
         The value says how the map is made: ``"localise"``, by that method; the name of a part of
-        the network, by Grad-CAM at the part's last map; a tuple of names of other maps, as their
-        maximum at each position.
+        the network, by Grad-CAM at the part's last map (:func:`dfnb.papers.backbones.last_map`); a
+        tuple of names of other maps, as their maximum at each position. Grad-CAM of the whole
+        network needs no entry.
         """
         return {}
 

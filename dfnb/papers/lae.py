@@ -35,12 +35,12 @@ from torchvision.transforms import v2
 from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
 from dfnb.papers import backbones, contract
-from dfnb.scoring import DEVICE, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
+from dfnb.training.scoring import DEVICE, single_thread
 
 if TYPE_CHECKING:
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +162,10 @@ class Settings(contract.Settings):
             visible = keep_masks(frames, annotated, self.annotated)
         else:
             visible = keep_masks(frames, [])
-        # The sampler puts some of these positions into every batch, see contract.Settings.visible.
-        visible.attrs["always"] = annotated.tolist()
-        return visible
+        # The sampler puts some of these frames into every batch, see contract.Settings.visible.
+        rank = np.full(len(visible), -1)
+        rank[annotated] = np.arange(len(annotated))
+        return visible.assign(always=rank)
 
     def _annotated_fakes(
         self,

@@ -35,7 +35,7 @@ from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
 if TYPE_CHECKING:
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify")
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
@@ -113,7 +113,7 @@ class Settings(contract.Settings):
         fakes = frames[frames["label"] == 1]
         if self.sspsl and fakes["landmarks"].isna().all():
             raise DfnbError(
-                f"{frames.attrs['folder']} has no landmarks, by which SSPSL finds its reference "
+                f"{frames['dataset'].iloc[0]} has no landmarks, by which SSPSL finds its reference "
                 "region; prepare the dataset with the face detector, or set sspsl = false"
             )
         if not (frames["split"] == "train").any():

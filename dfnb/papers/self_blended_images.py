@@ -36,7 +36,7 @@ from dfnb.data.loading import Sample
 from dfnb.papers import contract, xception
 
 if TYPE_CHECKING:
-    from dfnb.runs import Run
+    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
 

@@ -219,7 +219,9 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
 
     Each hypothesis is adjusted for the claims of the family; the others keep their p.
     """
-    judged = judged.reindex(columns=[*judged, *(set(P_VALUES) - {*judged})])
+    # Where no claim has a number, these columns are missing.
+    missing = {"value", "low", "high", *P_VALUES} - {*judged}
+    judged = judged.reindex(columns=[*judged, *missing])
     for name in P_VALUES:
         tested = judged["family"] & judged[name].notna()
         judged.loc[tested, name] = holm(judged.loc[tested, name])

@@ -148,7 +148,7 @@ def forest(
         axis.hlines(height, rows["low"], rows["high"])
         axis.plot(rows["value"], height, "o")
         axis.set_title("\n".join(textwrap.wrap(panel, 16)))
-        axis.locator_params(axis="x", nbins=4)
+        axis.locator_params(axis="x", nbins=3)
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
@@ -199,5 +199,6 @@ def heat_map(numbers: pd.DataFrame, across: str, down: str) -> Figure:
     label = {"label": numbers["metric"].iloc[0]}
     seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar_kws=label)
     titles = ["\n".join(textwrap.wrap(str(name), 16)) for name in values]
-    axis.set(xlabel="", ylabel="", xticklabels=titles)
+    axis.set(xlabel="", ylabel="")
+    axis.set_xticklabels(titles, rotation=0)
     return figure

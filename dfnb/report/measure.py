@@ -44,10 +44,10 @@ class Estimate(NamedTuple):
     has_interval: bool
 
 
-SUMMARY = [
-    *("value", "low", "high", "error", "degrees", "p"),
-    *("n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"),
-]
+SUMMARY = {
+    **dict.fromkeys(["value", "low", "high", "error", "degrees", "p"], float),
+    **dict.fromkeys(["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"], int),
+}
 
 
 def measure(
@@ -111,7 +111,8 @@ def measure(
         row = dict(zip(by, group))
         row.update(_summary(parts, is_random, bool(minus) or metric in DIFFERENCES))
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
+    # Types, so that a table without rows can be added to another one.
+    table = pd.DataFrame(rows, columns=[*by, *SUMMARY]).astype(SUMMARY)
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
     table = table.assign(metric=metric, minus=", ".join(values))
     return table.assign(p_holm=statistics.holm(table["p"]))

@@ -50,7 +50,7 @@ class Condition(NamedTuple):
     """The conditions of a table of scores or measures: test set, corruption and map."""
 
     test_set: str
-    corruption: str = ""  # one of dfnb.corrupt.CORRUPTIONS; empty: the frames as they are
+    corruption: str = ""  # one of dfnb.data.corrupt.CORRUPTIONS; empty: the frames as they are
     severity: int = 0  # 1 to 5; 0: no corruption
     map: str = ""  # the attribution map that is measured; empty: none
     sanity: bool = False  # whether the map is compared with that of random weights
@@ -142,7 +142,7 @@ def write_scores(
         profile: Name of the report.
         name: Of the file: the id of a run, or the name of another tool.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
-        test_sets: What is kept about each test set, see :func:`dfnb.test_sets.metadata`; its
+        test_sets: What is kept about each test set, see :func:`dfnb.data.test_sets.metadata`; its
             ``fingerprint`` changes with its frames.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
         metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.
@@ -319,8 +319,8 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
       learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
-      same people, else "aside"; ``corruption`` and ``severity``, empty and 0 for the frames as they
-      are;
+      same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
+      the frames as they are;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
     - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions,
       NaN where there is no mask.
@@ -346,10 +346,12 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
     frames = _frames(folder, level)
+    stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             for path in _files_of(folder, run.id if run else detector.name):
+                _check_versions(path, stored)
                 part = _means(read_table(path), frames, of_maps)
                 part["number"] = number
                 part["seed"] = run.seed if run else NO_SEED
@@ -363,11 +365,26 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.
         table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    if len(values):  # a report may have no maps
+    if len(values):  # else every column would be without a value
         values = values.dropna(axis=1, how="all")
     table = table.join(values)
-    table["place"] = _places(profile, table)
-    return table.astype(dict.fromkeys(["corruption", "map", "place"], "category"))
+    kinds = [name for name, about in stored.items() if about.get("contrasts")]
+    places = _places(profile, table, kinds)
+    table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
+    return table.astype(dict.fromkeys(["corruption", "map"], "category"))
+
+
+def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
+
+    ``stored``: the metadata of each stored test set.
+    """
+    for name, fingerprint in read_metadata(path)["fingerprints"].items():
+        if stored.get(name, {}).get("fingerprint") != fingerprint:
+            raise DfnbError(
+                f"{path} is of another version of {name} than the report; delete it, then run the "
+                "profile again"
+            )
 
 
 def _frames(folder: Path, level: Level) -> pd.DataFrame:
@@ -397,24 +414,16 @@ def _means(rows: pd.DataFrame, frames: pd.DataFrame, of_maps: bool) -> pd.DataFr
     return means.round(12).reset_index()
 
 
-def _places(profile: str, table: pd.DataFrame) -> np.ndarray:
-    """The ``place`` of each row of :func:`scores`."""
+def _places(profile: str, table: pd.DataFrame, kinds: Sequence[str]) -> np.ndarray:
+    """The ``place`` of each row of :func:`scores`; ``kinds``: the test sets that compare them."""
     grid = profile_of(profile).get("grid", {})
     averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
-    compares_kinds = [
-        path.stem
-        for path in report_folder(profile).glob("test_sets/[!.]*.parquet")
-        if read_metadata(path).get("contrasts")
-    ]
     is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
     within = table["test_set"].isin(grid.get("within", []))
     within |= table["test_set"].astype(object) == table["train_set"].astype(object)
-    places = {
-        "kinds": table["test_set"].isin(compares_kinds),
-        "within": within & is_trained,
-        "across": table["test_set"].isin(averaged) & is_trained,
-    }
-    return np.select(list(places.values()), list(places), "aside")
+    is_across = table["test_set"].isin(averaged) & is_trained
+    conditions = [table["test_set"].isin(kinds), within & is_trained, is_across]
+    return np.select(conditions, ["kinds", "within", "across"], table["test_set"].astype(object))
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from dfnb.files import read_metadata, report_folder, write_bytes, write_table
 from dfnb.report import statistics
-from dfnb.report.measure import measure
+from dfnb.report.measure import SUMMARY, measure
 from dfnb.report.scores import (
     MAIN,
     Detector,
@@ -60,14 +60,18 @@ def by_place(
     a test set that enters no mean. Arguments are those of :func:`measure`.
     """
     parts = []
-    for place in ("within", "across"):
-        rows = scores[scores["place"] == place]
+    for place, rows in scores.groupby("place", observed=True):
         number = measure(rows, metric, by, ["test_set", *mean_over], **options)
         parts.append(number.assign(place=place))
-    aside = scores[scores["place"] == "aside"]
-    number = measure(aside, metric, [*by, "test_set"], mean_over, **options)
-    parts.append(number.rename(columns={"test_set": "place"}))
-    table = pd.concat(parts, ignore_index=True).infer_objects()  # a part without rows has objects
+    return joined(parts)
+
+
+def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Several tables of numbers as one; p is corrected by Holm's rule for all of its rows."""
+    rows = [part for part in parts if len(part)]
+    if not rows:
+        return pd.DataFrame(columns=[*SUMMARY, "detector", "metric", "minus", "place"])
+    table = pd.concat(rows, ignore_index=True)
     return table.assign(p_holm=statistics.holm(table["p"]))
 
 
@@ -75,30 +79,30 @@ def pairs(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataF
     """The differences of every two detectors, later minus earlier ones, see :func:`by_place`."""
     names = list(scores["detector"].unique())
     parts = []
-    for place, name in enumerate(names[:-1]):
+    for place, name in enumerate(names):
         rows = scores[scores["detector"].isin(names[place:])]
         parts.append(by_place(rows, metric, minus=name, **options))
-    table = pd.concat(parts, ignore_index=True) if parts else by_place(scores, minus="")
-    return table.assign(p_holm=statistics.holm(table["p"]))
+    return joined(parts)
 
 
 def metrics(scores: pd.DataFrame, names: Sequence[str], **options: Any) -> pd.DataFrame:
     """Several metrics, one below the other, see :func:`by_place`."""
-    return pd.concat([by_place(scores, name, **options) for name in names], ignore_index=True)
+    return joined([by_place(scores, name, **options) for name in names])
 
 
 def variants(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
     """Each variant of an ablation minus the variant MAIN, or else the paper's main detector."""
     parts = []
     for (paper, ablation), rows in scores.groupby(["paper", "ablation"], observed=True, sort=False):
-        if ablation == "":
-            continue
         of_main = scores[(scores["paper"] == paper) & (scores["ablation"] == "")]
-        base = pd.concat([rows[rows["variant"] == MAIN], of_main])["detector"].head(1)
-        compared = scores[scores["detector"].isin([*rows["detector"].unique(), *base])]
-        for name in base:
-            parts.append(by_place(compared, metric, minus=name, **options).assign(paper=paper))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        # The variant MAIN comes first if there is one.
+        bases = pd.concat([rows[rows["variant"] == MAIN], of_main])["detector"].unique()
+        if ablation and len(bases):
+            names = [*rows["detector"].unique(), bases[0]]
+            compared = scores[scores["detector"].isin(names)]
+            number = by_place(compared, metric, minus=bases[0], **options)
+            parts.append(number.assign(paper=paper))
+    return joined(parts)
 
 
 def robustness(
@@ -141,12 +145,11 @@ def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The AUC of variants MAIN on each manipulation that their training left out."""
     parts = []
     for detector in detectors(profile):
-        if detector.variant != MAIN or not detector.runs[0].record.parameters.seen_methods:
-            continue
-        seen = detector.runs[0].record.parameters.seen_methods
-        rows = scores[(scores["detector"] == detector.name) & ~scores["method"].isin(seen)]
-        parts.append(by_place(rows, by=["detector", "method"]))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        seen = detector.runs[0].parameters.seen_methods if detector.runs else None
+        if detector.variant == MAIN and seen:
+            rows = scores[(scores["detector"] == detector.name) & ~scores["method"].isin(seen)]
+            parts.append(by_place(rows, by=["detector", "method"]))
+    return joined(parts)
 
 
 def explained(maps: pd.DataFrame) -> pd.DataFrame:
@@ -157,8 +160,7 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
     passing = sanity(maps).query("passes").index
     rows = maps[~maps["sanity"] & pd.MultiIndex.from_frame(maps[["detector", "map"]]).isin(passing)]
     names = [name for name in ("energy", "constant energy") if name in rows]
-    parts = [measure(rows, name, ["detector", "map"], "test_set") for name in names]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return joined([measure(rows, name, ["detector", "map"], "test_set") for name in names])
 
 
 # ---------------------------------------------------------------- tables of trainings
@@ -256,6 +258,12 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
     return pd.Series(verdict, differences.index)
 
 
+def cells(numbers: pd.DataFrame) -> list[str]:
+    """The :func:`cell` of each row; a difference shows its sign."""
+    signs = np.where(numbers["minus"] == "", "", "+")
+    return list(map(cell, numbers["value"], numbers["low"], numbers["high"], signs))
+
+
 def pivot(
     numbers: pd.DataFrame,
     index: Sequence[str] = ("detector",),
@@ -264,9 +272,7 @@ def pivot(
     """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order."""
     if numbers.empty:
         return pd.DataFrame()
-    signs = np.where(numbers["minus"] != "", "+", "")
-    cells = map(cell, numbers["value"], numbers["low"], numbers["high"], signs)
-    texts = numbers.assign(text=list(cells)).replace({"metric": TITLES})
+    texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
     lines = [texts[name].astype(object) for name in index]
     table = texts.pivot_table("text", lines, columns, aggfunc="first", sort=False, observed=True)
     return table.fillna("–").rename_axis(columns=None)
@@ -274,29 +280,20 @@ def pivot(
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict."""
-    if differences.empty:
-        return pd.DataFrame()
-    cells = map(cell, differences["value"], differences["low"], differences["high"], "+" * 10**6)
-    columns = {
-        "difference": list(cells),
-        "p, Holm": differences["p_holm"].map(p_text),
-        "verdict": verdicts(differences),
-        "seeds": differences["seeds"],
-    }
-    return differences.assign(**columns).set_index(list(index))[list(columns)]
+    table = differences.set_index(list(index), drop=False)
+    table["difference"] = cells(table)
+    table["p, Holm"] = table["p_holm"].map(p_text)
+    table["verdict"] = verdicts(table)
+    return table[["difference", "p, Holm", "verdict", "seeds"]]
 
 
 def claims(judged: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """The claims as text; ``titles``: what each module of a paper is called."""
-    cells = map(cell, judged["value"], judged["low"], judged["high"])
-    columns = {
-        "paper": judged["paper"].replace(titles),
-        "published": judged["published"].map("{:.3f}".format).replace("nan", "–"),
-        "ours": list(cells),
-        "p gain": judged["p_gain"].map(p_text),
-        "p worse": judged["p_worse"].map(p_text),
-    }
-    table = judged.assign(**columns).set_index(["paper", "claim", "on"])
+    table = judged.replace({"paper": titles}).set_index(["paper", "claim", "on"])
+    table["published"] = table["published"].map("{:.3f}".format).replace("nan", "–")
+    table["ours"] = cells(table.assign(minus=""))
+    table["p gain"] = table["p_gain"].map(p_text)
+    table["p worse"] = table["p_worse"].map(p_text)
     return table[["published", "ours", "verdict", "p gain", "p worse", "registered"]]
 
 
@@ -379,7 +376,7 @@ def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
     parts = [numbers.assign(table=name) for name, numbers in tables.items()]
     table = pd.concat(parts, ignore_index=True)
     texts = table.select_dtypes(exclude="number").columns
-    table[texts] = table[texts].astype(str).replace({"nan": "", "None": ""})
+    table[texts] = table[texts].astype(object).fillna("").astype(str)
     path = report_folder(profile) / "results.parquet"
     write_table(path, table, {})
     return path

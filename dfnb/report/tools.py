@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dfnb import test_sets
-from dfnb.files import digest, read_metadata, read_table, report_folder, slug, write_json
+from dfnb.data import test_sets
+from dfnb.data.export import exported_id
+from dfnb.files import read_metadata, read_table, report_folder, slug, write_json
 from dfnb.report.scores import (
     KEY_TYPES,
     KEYS,
@@ -22,14 +23,6 @@ from dfnb.report.scores import (
 from dfnb.settings import DfnbError, check_title, explained
 
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
-
-
-def exported_id(fingerprint: str, *unit: Any) -> str:
-    """An opaque name of a video, or of a (video, track, frame): it does not show the label.
-
-    ``fingerprint`` is that of the test set. The name has 16 hexadecimal digits.
-    """
-    return digest([fingerprint, *unit], 16)
 
 
 def judged(paths: Sequence[Path], names: Sequence[str], source: str = "") -> str:

@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 from dfnb import papers
 from dfnb.data.frames import faces_of
@@ -27,24 +28,15 @@ from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256, write_json
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network, Settings
-from dfnb.records import (
-    Chosen,
-    Clock,
-    RunParameters,
-    Threshold,
-    TrainedPaper,
-    TrainingRecord,
-    environment,
-    hashes,
-)
+from dfnb.records import Clock, RunParameters, TrainingRecord, environment
 from dfnb.report.scores import threshold_of
-from dfnb.runs import Run, settings_of
-from dfnb.scoring import DEVICE, WORKERS, predict, single_thread
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
+from dfnb.training.runs import Run, settings_of
+from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
-TIMED_STEPS = 10  # the time left is first printed after so many steps of the first epoch
+BAR_S = 30  # seconds between two lines of the progress bar: a log or a notebook keeps them all
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -73,6 +65,7 @@ class Progress:
 
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch that is under way
+    images_seen: int = 0  # all samples of a frame, all devices and all epochs together
     sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over these steps
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
@@ -86,7 +79,7 @@ def fit(fabric: Fabric, *inputs: Any) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
     Each process of a training calls it. Released weights are not trained, but judged once, like
-    those after an epoch: their settings have one epoch, see :func:`dfnb.train.run_parameters`.
+    those after an epoch: their settings have one epoch, see ``run_parameters``.
 
     Args:
         fabric: The device of this process, and its connection to the others.
@@ -119,7 +112,6 @@ class Trainer:
         sampler: The batches of an epoch in their order.
         loader: Loads them.
         steps: Batches per epoch.
-        frozen: Pretrained weights that are not trained; checkpoints and weight files omit them.
         step_module: The :class:`Step` as Fabric wraps it.
         network: The network in it, with its parameters but without the wrapper.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
@@ -155,7 +147,6 @@ class Trainer:
             self._print(f"{self.sampler.unpaired} fake frames without their original are left out")
         # Network.
         network = _initial_network(parameters, self.settings, start)
-        self.frozen = _pretrained_and_frozen(network, parameters, self.settings)
         self.step_module = fabric.setup(Step(network))
         self.network: Network = self.step_module.module.network
         # Optimisers.
@@ -194,21 +185,18 @@ class Trainer:
         self.step_module.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        steps_before = progress.step  # done before an interruption, and so not timed here
-        started = time.monotonic()
-        for batch in self.loader:
+        bar = tqdm(
+            self.loader,
+            "steps of the training",  # of all epochs, with the time left for them
+            initial=progress.epoch * self.steps + progress.step,
+            total=self.settings.epochs * self.steps,
+            mininterval=BAR_S,
+            maxinterval=BAR_S,
+            disable=not self.fabric.is_global_zero,
+        )
+        for batch in bar:
             self.train_step(batch)
-            now = time.monotonic()
-            is_due = now - self.saved_at > CHECKPOINT_S
-            if is_due or (progress.epoch == 0 and progress.step == TIMED_STEPS):
-                seconds_per_step = (now - started) / (progress.step - steps_before)
-                steps_left = (self.settings.epochs - progress.epoch) * self.steps - progress.step
-                minutes_left = steps_left * seconds_per_step / 60
-                self._print(
-                    f"epoch {progress.epoch + 1}, step {progress.step} of {self.steps}; "
-                    f"about {minutes_left:.1f} min of training left"
-                )
-            if is_due:
+            if time.monotonic() - self.saved_at > CHECKPOINT_S:
                 self.save()
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
@@ -230,6 +218,7 @@ class Trainer:
             optimiser.zero_grad()
         self.scheduler.step()
         progress.step += 1
+        progress.images_seen += self.settings.batch_size
         for name, value in losses.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
 
@@ -309,7 +298,7 @@ class Trainer:
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
-                save_file(self._stored_weights(), temporary)
+                save_model(self.network, str(temporary))
         # Means over the epoch's steps; released weights have no losses, because nothing is trained.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
@@ -321,15 +310,6 @@ class Trainer:
 
     # ------------------------------------------------------------ checkpoint and record
 
-    def _stored_weights(self) -> dict[str, Tensor]:
-        """Copies of the weights without ``self.frozen``, which every start loads again."""
-        stored = {}
-        for name, tensor in self.network.state_dict().items():
-            if name not in self.frozen:
-                # save_file refuses tensors that share memory, such as tied weights.
-                stored[name] = tensor.contiguous().clone()
-        return stored
-
     def save(self) -> None:
         """Write the checkpoint, by the first process alone.
 
@@ -340,7 +320,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             state = {
                 "progress": asdict(self.progress),
-                "network": self._stored_weights(),
+                "network": self.network.state_dict(),
                 "others": [part.state_dict() for part in (self.scheduler, *self.optimisers)],
             }
             with atomic(self.checkpoint) as temporary:
@@ -357,7 +337,7 @@ class Trainer:
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.progress = Progress(**state["progress"])
-            self.network.load_state_dict({**state["network"], **self.frozen})
+            self.network.load_state_dict(state["network"])
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
@@ -367,35 +347,31 @@ class Trainer:
         """Write the record: all that a report says about the training."""
         progress = self.progress
         paper = papers.module(self.parameters.paper)
-        # batch_size counts images, all samples of a frame and all devices included.
-        images_seen = self.settings.epochs * self.steps * self.settings.batch_size
-        if self.settings.released:
-            images_seen = 0
-        if self.start:
-            images_seen += self.start.record.images_seen
         # The defaults of a paper's Settings are its published values.
         published = paper.Settings().model_dump(mode="json")
         weights = self.folder / "best.safetensors"
-        record = TrainingRecord(
-            parameters=self.parameters,
-            faces=faces_of(self.parameters.train_set),  # a score of a picture then needs no dataset
-            detector=TrainedPaper(**paper.PAPER._asdict(), defaults=published),
-            rule=self._rule(),
-            chosen=Chosen(**progress.chosen),
-            validation_threshold=Threshold(**progress.validation_threshold),
-            weights_from=self.network.weights_from,
-            weights_sha256=sha256(weights),
-            frozen=sorted(self.frozen),
-            log=progress.log,
-            n={split: len(frames) for split, frames in self.splits.items()},
-            unpaired=self.sampler.unpaired,
-            collapsed=progress.chosen["auc"] < LEARNED_AUC,
-            start=self.start.id if self.start else None,
-            images_seen=images_seen,
+        digest = sha256(weights)
+        images_before = self.start.record.images_seen if self.start else 0
+        values = {
+            "parameters": self.parameters.model_dump(mode="json"),
+            "faces": faces_of(self.parameters.train_set),  # to score pictures without the dataset
+            "detector": {**paper.PAPER._asdict(), "defaults": published},
+            "rule": self._rule(),
+            "chosen": progress.chosen,
+            "validation_threshold": progress.validation_threshold,
+            "weights_from": self.network.weights_from,
+            "weights_sha256": digest,
+            "log": progress.log,
+            "n": {split: len(frames) for split, frames in self.splits.items()},
+            "unpaired": self.sampler.unpaired,
+            "collapsed": progress.chosen["auc"] < LEARNED_AUC,
+            "start": self.start.id if self.start else None,
+            "images_seen": images_before + progress.images_seen,
             **self.clock.usage(),
-            environment=environment(),
-            outputs=hashes([self.folder / "config.json", weights]),
-        )
+            "environment": environment(),
+            "outputs": {weights.name: digest},
+        }
+        record = TrainingRecord.check(values, self.folder)
         write_json(self.folder / "record.json", record.model_dump())
 
     def _rule(self) -> str:
@@ -425,28 +401,6 @@ def _initial_network(
     return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
 
 
-def _pretrained_and_frozen(
-    network: Network,
-    parameters: RunParameters,
-    settings: Settings,
-) -> dict[str, Tensor]:
-    """The frozen weights that are pretrained, by name.
-
-    A second network, made with another seed, has the same pretrained weights but other random ones.
-    So frozen weights that are equal in both are pretrained.
-    """
-    if all(weights.requires_grad for weights in network.parameters()):
-        return {}  # nothing is frozen: a second network is not needed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed("frozen", parameters.seed))
-        other_weights = papers.module(parameters.paper).Network(settings).state_dict()
-    frozen = {}
-    for name, weights in network.named_parameters():
-        if not weights.requires_grad and torch.equal(weights, other_weights[name]):
-            frozen[name] = weights.detach()
-    return frozen
-
-
 class Step(nn.Module):
     """Forward pass and losses as one module: DDP must see all uses of a parameter in one call."""
 
@@ -458,14 +412,8 @@ class Step(nn.Module):
         """The losses by name, in float32 whatever the precision of the network."""
         outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         with torch.autocast(batch["image"].device.type, enabled=False):
-            # Fabric converts the batch, too: losses compare with images and masks in float32.
-            return self.network.losses(_in_float32(outputs), _in_float32(batch))
-
-
-def _in_float32(values: Batch) -> Batch:
-    """The values, with the tensors of floating-point numbers among them in float32."""
-    converted = {}
-    for name, value in values.items():
-        is_float = isinstance(value, Tensor) and value.is_floating_point()
-        converted[name] = value.float() if is_float else value
-    return converted
+            outputs = {name: value.float() for name, value in outputs.items()}
+            # Fabric converts the batch to the network's precision, too.
+            for name in ("image", "mask", "landmarks"):
+                batch[name] = batch[name].float()
+            return self.network.losses(outputs, batch)

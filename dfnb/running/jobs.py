@@ -16,20 +16,10 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from dfnb import (
-    corrupt,
-    files,
-    papers,
-    parameters,
-    records,
-    scoring,
-    synth,
-    test_sets,
-    train,
-)
-from dfnb.attribution import measures
-from dfnb.attribution.maps import Unmeasurable
-from dfnb.parameters import DataParameters, Names, Seeds, TrainingParameters
+from dfnb import files, papers, records, synth
+from dfnb.attribution import maps, measures
+from dfnb.data import corrupt, test_sets
+from dfnb.data.frames import dataset_record
 from dfnb.records import RunParameters
 from dfnb.report.scores import (
     VALIDATION,
@@ -40,8 +30,11 @@ from dfnb.report.scores import (
     weights_path,
     write_scores,
 )
-from dfnb.runs import Run, frames_of
+from dfnb.running import parameters
+from dfnb.running.parameters import DataParameters, Names, Seeds, TrainingParameters
 from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
+from dfnb.training import scoring, train
+from dfnb.training.runs import Run, frames_of
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -239,12 +232,11 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
             by_id[job.run_id] = job
     trainings = list(by_id.values())
     if ablations is not None:
-        known = {title for of_notebook in content.ablations.values() for title in of_notebook}
+        known = sorted({title for titles in content.ablations.values() for title in titles})
         for title in ablations:
             if title not in known:
-                path = files.profile_path(name)
-                remedy = suggestion(title, sorted(known))
-                raise DfnbError(f"{path} has no ablation {title!r}{remedy}")
+                remedy = suggestion(title, known)
+                raise DfnbError(f"profile {name} has no ablation {title!r}{remedy}")
         wanted = {MAIN[0], *ablations}
         trainings = [job for job in trainings if wanted & {title for title, _ in job.roles}]
     notebooks = []
@@ -290,11 +282,16 @@ def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]
             present = [dataset for dataset in p.test_sets if _is_available(dataset)]
             if role == MAIN or (present and _is_available(p.train_set)):
                 p = p.model_copy(update={"test_sets": present})
-                yield _training(p, content, role, train_set)
+                yield _training(p, content, [role], train_set)
 
 
-def _training(p: TrainingParameters, content: Profile, role: Role, train_set: str) -> Training:
-    """The training with these parameters in one role; ``train_set``: as the profile names it."""
+def _training(
+    p: TrainingParameters,
+    content: Profile,
+    roles: list[Role],
+    train_set: str,
+) -> Training:
+    """The training with these parameters in a role, or in none; ``train_set`` as in the profile."""
     # What both schemas have: paper, training set, seed and so on; without the paper's settings.
     shared = set(TrainingParameters.model_fields) & set(RunParameters.model_fields)
     options = p.model_dump(include=shared)
@@ -304,28 +301,29 @@ def _training(p: TrainingParameters, content: Profile, role: Role, train_set: st
         **options,
     )
     run_id = train.run_id(run)
-    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]  # MAIN is two empty ones
+    role = roles[0] if roles else MAIN
+    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
     corruptions = content.grid.corruptions
-    if role != MAIN or (corruptions and not _is_available(corruptions.test_set)):
+    if MAIN not in roles or (corruptions and not _is_available(corruptions.test_set)):
         corruptions = None
-    maps = content.grid.maps
-    if maps and role != MAIN and not maps.variants:
-        maps = None
+    grid = content.grid.maps if roles else None
+    if grid and MAIN not in roles and not grid.variants:
+        grid = None
     # A variant with a training set of its own is measured there: the methods that it was trained on
     # need not be in the other datasets.
-    if maps and train_set != content.grid.train_set:
-        maps = maps.model_copy(update={"test_sets": [p.train_set]})
+    if grid and train_set != content.grid.train_set:
+        grid = grid.model_copy(update={"test_sets": [p.train_set]})
     return Training(
-        name="-".join(word for word in words if word),
+        name="-".join(filter(None, words)),  # MAIN is two empty words
         profile=p.profile,
         output=score_path(Path("reports", p.profile), run_id),
         run=run,
         run_id=run_id,
-        roles=[role],
+        roles=roles,
         train_set=train_set,
         test_sets=p.test_sets,
         corruptions=corruptions,
-        maps=maps,
+        maps=grid,
     )
 
 
@@ -361,13 +359,11 @@ def ensure_datasets(*names: str) -> None:
 
     Raises :class:`DfnbError` for any other dataset that is not prepared.
     """
-    for name in dict.fromkeys(names):
+    for name in names:
         if name in files.dataset_names("synth"):
             synth.build(name)  # returns at once where the dataset is there
-        elif records.read_record(files.dataset_folder(name)) is None:
-            raise DfnbError(
-                f"dataset {name} is neither prepared nor part of the benchmark; use `dfnb prepare`"
-            )
+        else:
+            dataset_record(name)  # raises where it is not prepared
 
 
 def trained(p: TrainingParameters) -> Run:
@@ -378,9 +374,8 @@ def trained(p: TrainingParameters) -> Run:
     sets, any other on those of ``p``. A training that the profile does not plan is in no table of
     its report.
     """
-    job = _training(p, profile(p.profile), MAIN, p.train_set)
     # The parameters may be a reader's own: then this run stays out of the report, and has no role.
-    job = job.model_copy(update={"roles": [], "corruptions": None, "maps": None})
+    job = _training(p, profile(p.profile), [], p.train_set)
     for planned in plan(p.profile).trainings:
         if planned.run_id == job.run_id:
             job = planned
@@ -413,16 +408,11 @@ def train_and_score(job: Training) -> Run:
     if MAIN in job.roles and run.seed == profile(job.profile).grid.seeds[0]:
         weights = (run.folder / "best.safetensors").read_bytes()
         files.write_bytes(weights_path(report, run.id), weights)
-    tables = {Condition(name): scoring.score(run, name) for name in job.test_sets}
-    if job.corruptions:
-        tables.update(_corrupted(run, job.corruptions))
-    if job.maps:
-        tables.update(_maps(run, job.maps))
-    names = {condition.test_set for condition in tables}
-    metadata = {name: test_sets.metadata(name) for name in names}
+    tables = dict(_tables(run, job))
+    metadata = {name: test_sets.metadata(name) for name, *_ in tables}
     validation = VALIDATION.format(job.run.train_set)
-    frames = frames_of(job.run, "val")
     network = run.network().to(scoring.DEVICE)
+    frames = frames_of(job.run, "val")
     scores = scoring.predict(network, frames, run.settings, locate=False)
     tables[Condition(validation)] = scores
     metadata[validation] = test_sets.metadata(job.run.train_set)
@@ -433,35 +423,32 @@ def train_and_score(job: Training) -> Run:
     return run
 
 
-def _corrupted(run: Run, corruptions: Corruptions) -> dict[Condition, pd.DataFrame]:
-    """The scores of corrupted frames, by condition."""
-    test_set = corruptions.test_set
-    ensure_datasets(test_set)
-    tables = {}
-    for name, severity in product(corruptions.names, corruptions.severities):
-        table = scoring.score(run, test_set, name, severity, corruptions.videos)
-        tables[Condition(test_set, name, severity)] = table
-    return tables
+def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]:
+    """The scores of each test set, those of corrupted frames, and the measures of maps.
 
-
-def _maps(run: Run, grid: Maps) -> dict[Condition, pd.DataFrame]:
-    """Measures of the network's own maps and of Grad-CAM, by condition.
-
-    Notebook 08 measures the other maps of ``Maps.names``. What cannot be measured is left out: the
-    test set may have no fake of a seen method and, for Grad-CAM, the network no feature map with an
-    effect on the score.
+    The maps are the network's own and Grad-CAM; notebook 08 measures the others of ``Maps.names``.
+    A test set without a fake of a seen method has none.
     """
-    tables = {}
-    for test_set in filter(_is_available, grid.test_sets):
-        ensure_datasets(test_set)
-        for name in [*run.network().maps(), "Grad-CAM"]:
-            try:
-                frames = measures.sample(test_set, grid.frames, run.parameters.seen_methods)
-                tables[Condition(test_set, map=name)] = measures.measure(run, frames, name)
-            except Unmeasurable as reason:
-                print(f"{run.id}: {name} is left out: {reason}")
-    return tables
+    for name in job.test_sets:
+        yield Condition(name), scoring.score(run, name)
+    if job.corruptions:
+        name = job.corruptions.test_set
+        videos = job.corruptions.videos
+        ensure_datasets(name)
+        for corruption, severity in product(job.corruptions.names, job.corruptions.severities):
+            table = scoring.score(run, name, corruption, severity, videos)
+            yield Condition(name, corruption, severity), table
+    if not job.maps:
+        return
+    for name in filter(_is_available, job.maps.test_sets):
+        ensure_datasets(name)
+        frames = measures.sample(name, job.maps.frames, run.parameters.seen_methods)
+        if frames.empty:
+            print(f"{run.id}: no maps on {name}, which has no fake of a method it has seen")
+            continue
+        for map_name in maps.names(run.network()):
+            yield Condition(name, map=map_name), measures.measure(run, frames, map_name)
 
 
-if __name__ == "__main__":  # python -m dfnb.jobs PROFILE > FILE, for Snakemake by hand
+if __name__ == "__main__":  # python -m dfnb.running.jobs PROFILE > FILE, for Snakemake by hand
     print(plan(sys.argv[1]).model_dump_json(indent=1))

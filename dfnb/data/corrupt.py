@@ -77,38 +77,15 @@ def occlusion(clip: Tensor, percent: float, draw: Generator) -> Tensor:
 
 
 CORRUPTIONS = {  # by name: the function, and its strengths at severities 1 to 5
-    "JPEG": (
-        jpeg,
-        (80, 60, 40, 20, 10),
-    ),
-    "H.264": (
-        h264,
-        (23, 28, 33, 38, 43),
-    ),
-    "blur": (
-        blur,
-        (0.5, 1, 1.5, 2, 3),
-    ),
-    "noise": (
-        noise,
-        (4, 8, 16, 24, 32),
-    ),
-    "resize": (
-        resize,
-        (75, 50, 35, 25, 15),
-    ),
-    "contrast": (
-        functional.adjust_contrast,  # a factor; 0 leaves only the mean grey of each frame
-        (0.8, 0.6, 0.4, 0.3, 0.2),
-    ),
-    "saturation": (
-        functional.adjust_saturation,  # a factor; 0 leaves no colour
-        (0.8, 0.6, 0.4, 0.2, 0),
-    ),
-    "occlusion": (
-        occlusion,
-        (2, 5, 10, 20, 30),
-    ),
+    "JPEG": (jpeg, (80, 60, 40, 20, 10)),
+    "H.264": (h264, (23, 28, 33, 38, 43)),
+    "blur": (blur, (0.5, 1, 1.5, 2, 3)),
+    "noise": (noise, (4, 8, 16, 24, 32)),
+    "resize": (resize, (75, 50, 35, 25, 15)),
+    # Factors: 0 leaves only the mean grey of each frame, or no colour.
+    "contrast": (functional.adjust_contrast, (0.8, 0.6, 0.4, 0.3, 0.2)),
+    "saturation": (functional.adjust_saturation, (0.8, 0.6, 0.4, 0.2, 0)),
+    "occlusion": (occlusion, (2, 5, 10, 20, 30)),
 }
 RANDOM = ("noise", "occlusion")  # those that draw random numbers
 
@@ -149,10 +126,10 @@ class Corrupted:
         if path not in self.last_crops:
             video = self.videos[path]
             paths = self.videos.index[self.videos == video]
-            self.last_crops = dict(zip(paths, self._corrupted(video, paths)))
+            self.last_crops = dict(zip(paths, self._corrupted(video, map(read_crop, paths))))
         return self.last_crops[path].copy()  # contiguous, as a crop from a file
 
-    def _corrupted(self, video: str, paths: Iterable[str]) -> Iterator[np.ndarray]:
+    def _corrupted(self, video: str, crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The corrupted crops of a video in turn."""
         corrupt, strengths = CORRUPTIONS[self.name]
         arguments = [strengths[self.severity - 1]]
@@ -162,6 +139,6 @@ class Corrupted:
             file = f"videos/{video}/frames.npy"
             arguments.append(rng("corruption", self.name, self.severity, file))
         # Crops that others have cut may differ in size: successive ones of one size are a clip.
-        for _, crops in groupby(map(read_crop, paths), key=np.shape):
-            clip = _as_clip(np.stack([*crops]))
+        for _, same_size in groupby(crops, key=np.shape):
+            clip = _as_clip(np.stack([*same_size]))
             yield from _as_frames(corrupt(clip, *arguments))

@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
 
-from dfnb import test_sets
+from dfnb.data import test_sets
 from dfnb.data.frames import read_crop
-from dfnb.files import atomic
-from dfnb.report.tools import exported_id
+from dfnb.files import atomic, digest
 from dfnb.settings import DfnbError
 
 LIST = "frames.csv"
+
+
+def exported_id(fingerprint: str, *unit: Any) -> str:
+    """An opaque name of a video, or of a (video, track, frame): it does not show the label.
+
+    ``fingerprint`` is that of the test set. The name has 16 hexadecimal digits.
+    """
+    return digest([fingerprint, *unit], 16)
 
 
 def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
@@ -20,7 +28,7 @@ def export(names: Sequence[str], folder: Path) -> pd.DataFrame:
 
     The list, ``frames.csv``, has a row per frame: ``test_set``, ``id``, ``video``, ``frame``, and
     ``score``, to be filled in. The crop is ``crops/<id>.png``. The values of ``id`` and ``video``
-    are those of :func:`dfnb.report.tools.exported_id`, and rows are sorted by ``id``, so that
+    are those of :func:`exported_id`, and rows are sorted by ``id``, so that
     neither names nor order show a label. This prevents accidents, not cheating: whoever has the
     dataset can compute the names.
 

@@ -71,6 +71,7 @@ NOTEBOOKS = {
     "09_robustness": Parameters,
     "10_what_detectors_detect": SeamsParameters,
     "11_report": Parameters,
+    "12_judge": Parameters,
 }
 
 

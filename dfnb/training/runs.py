@@ -35,19 +35,16 @@ class Run(StoredRun):
         record = TrainingRecord.read(run_folder(run_id))
         if record is not None:
             return cls(run_id, record)
-        # Several reports may have the run; the first that is found will do.
-        for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
-            return cls(run_id, TrainingRecord.check(read_metadata(path)["record"], path))
-        if run_folder(run_id).is_dir():
-            raise DfnbError(
-                f"{run_folder(run_id)} contains no finished training, and no report has its scores"
-            )
-        known = {path.parent.name for path in home().glob("runs/*/record.json")}
-        # [!.]*: not the unfinished files of files.atomic, whose names begin with a dot.
-        for path in home().glob("reports/*/scores/[!.]*.parquet"):
-            # A score file that a notebook added is named <run id>@<what>.
-            known.add(path.stem.partition("@")[0])
-        raise DfnbError(f"there is no run {run_id!r}{suggestion(run_id, sorted(known))}")
+        # Neither the unfinished files of files.atomic, whose names begin with a dot, nor what
+        # notebooks added, <run id>@<what>. Several reports may have the run; any will do.
+        paths = home().glob("reports/*/scores/[!.]*.parquet")
+        stored = {path.stem: path for path in paths if "@" not in path.stem}
+        if run_id in stored:
+            content = read_metadata(stored[run_id]).get("record")  # None: of another tool
+            return cls(run_id, TrainingRecord.check(content, stored[run_id]))
+        known = {*stored, *(path.parent.name for path in home().glob("runs/*/record.json"))}
+        remedy = suggestion(run_id, sorted(known))
+        raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
 
     @property
     def folder(self) -> Path:
@@ -62,42 +59,19 @@ class Run(StoredRun):
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
 
-        Frozen weights that the training took from pretrained ones are taken from there again.
-
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
-        the record, when these do not fit the network or are not finite, and when the
-        pretrained weights differ from those of the training or cannot be fetched.
+        the record, and when these do not fit the network.
         """
-        from safetensors.torch import load_file  # with torch, which opening a run does not need
+        from safetensors.torch import load_model  # with torch, which opening a run does not need
 
-        from dfnb.papers import backbones
-
-        settings = self.settings
-        # Names of weights that stayed as pretrained, and so are not in the file of weights.
-        frozen_names = self.record.frozen
-        # Pretrained weights are fetched only if the file lacks some. Otherwise the network is made
-        # with random weights, and the file replaces them all.
-        if not frozen_names:
-            settings = settings.model_copy(update={"pretrained": False})
+        # The file replaces all weights, so that pretrained ones need not be fetched.
+        settings = self.settings.model_copy(update={"pretrained": False})
         paper = self.parameters.paper
         network = papers.module(paper).Network(settings)
         path = self._weights()
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
-            weights = load_file(path)
-            if frozen_names:  # load_state_dict needs these, too; the network was made with them
-                start = backbones.start(settings.backbone, settings.pretrained)
-                if start.sha256 != self.parameters.start_weights:
-                    # A DfnbError, because the file of weights, which ``explained`` names, is fine.
-                    raise DfnbError(
-                        f"the pretrained weights of {settings.backbone} are not here, and {path} "
-                        "lacks those that were frozen; fetch them (HF_HOME), then try again"
-                    )
-                pretrained = network.state_dict()
-                weights.update({name: pretrained[name] for name in frozen_names})
-            network.load_state_dict(weights)
-            if not all(tensor.isfinite().all() for tensor in weights.values()):
-                raise ValueError("NaN or infinite")
+            load_model(network, path)
         return network.eval()
 
     def _weights(self) -> Path:

@@ -8,22 +8,24 @@ import time
 from collections.abc import Sequence
 
 import joblib
+from tqdm import tqdm
 
-from dfnb import files, jobs
-from dfnb.jobs import Job
+from dfnb import files
 from dfnb.report import page
+from dfnb.running import jobs
+from dfnb.running.jobs import Job
 from dfnb.settings import DfnbError
 
 
 def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
-    """Run the unfinished jobs of a profile, then print the main table and the report's path.
+    """Run the unfinished jobs of a profile, then print where its report is.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.
 
     Args:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
-        ablations: See :func:`dfnb.jobs.plan`.
+        ablations: See :func:`dfnb.running.jobs.plan`.
     """
     plan = jobs.plan(profile, ablations)
     for dataset in jobs.missing_datasets(profile):
@@ -61,37 +63,24 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         _print_failures(plan.jobs)
         raise DfnbError(f"profile {profile} did not finish; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
-    main_table = report / "tables" / "cross_dataset.md"
-    if main_table.exists():  # it is missing when the profile has no notebook that makes it
-        print(main_table.read_text(encoding="utf-8"))
     if any(job.name == page.REPORT for job in plan.notebooks):
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
 
 
 def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:
-    """Print a line for every job that ends, until the process has ended.
-
-    The time left assumes that jobs go on ending as fast as they did since the start.
-    """
-    start = time.monotonic()
+    """Show a line for every job that ends, and the time left, until the process has ended."""
     done = {job.name for job in planned if job.done}
-    n_ended = 0
-    is_running = True
-    while is_running:  # one last round after the process has ended prints the jobs that ended last
-        time.sleep(0.5)
-        is_running = process.poll() is None
-        # While a job is done again it is not done: Snakemake removes its output first.
-        before, done = done, {job.name for job in planned if job.done}
-        for name in done - before:
-            n_ended += 1
-            minutes = (time.monotonic() - start) / 60
-            minutes_left = minutes / n_ended * (len(planned) - len(done))
-            print(
-                f"[{len(done)}/{len(planned)}] {name}, {minutes:.0f} min after the start, about "
-                f"{minutes_left:.0f} min left",
-                flush=True,
-            )
+    with tqdm(total=len(planned), initial=len(done), unit="job") as bar:
+        is_running = True
+        while is_running:  # one last round after the process has ended shows what ended last
+            time.sleep(0.5)
+            is_running = process.poll() is None
+            # While a job is done again it is not done: Snakemake removes its output first.
+            before, done = done, {job.name for job in planned if job.done}
+            for name in done - before:
+                bar.write(name)
+            bar.update(len(done) - len(before))
 
 
 def _print_failures(planned: Sequence[Job]) -> None:

@@ -14,7 +14,7 @@ from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames, as_batch, pictures
 from dfnb.papers.contract import outputs_of
 from dfnb.report.figures import MAP, WIDTH
-from dfnb.runs import Run
+from dfnb.training.runs import Run
 
 # A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords
 # of imshow. A picture may have another size than its mask, as a map has.
@@ -31,7 +31,7 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     columns = max(len(images) for _, images, _, _ in rows)
     # In inches. At most a fifth of the figure's width: few columns would else give huge pictures.
     row_height = WIDTH / max(columns, 5)
-    figure_height = 0.4 + len(rows) * row_height  # in inches; 0.4 for the titles
+    figure_height = 0.4 + len(rows) * row_height  # 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
         columns,
@@ -124,11 +124,9 @@ def sample_grid(name: str, split: str = "test") -> Figure:
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
-        stored = StoredFrames(of_method.head(2))
         crops = []
         masks = []
-        for row in range(len(stored)):
-            sample = stored[row]
+        for sample in StoredFrames(of_method.head(2)):
             crops += [sample.image, sample.image]
             # panel draws no outline of a mask that is all 0. The first picture gets such a mask;
             # the second has one anyway if its frame is real, or is a fake without a mask.

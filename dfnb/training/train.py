@@ -1,8 +1,7 @@
 """Trainings: how one is identified, which data it uses, and how it is started.
 
-A training is a folder ``runs/<id>`` with its parameters (``config.json``), a checkpoint until it
-ends, the weights of the chosen epoch and, written last, ``record.json``. The loop itself is in
-:mod:`dfnb.trainer`.
+A training is a folder ``runs/<id>`` with a checkpoint until it ends, the weights of the chosen
+epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.training.trainer`.
 """
 
 from typing import Any
@@ -13,14 +12,14 @@ from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
-from dfnb.files import dataset_names, digest, locked, run_folder, write_json
+from dfnb.files import dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
-from dfnb.runs import Run, frames_of, settings_of
-from dfnb.scoring import DEVICE
 from dfnb.settings import DfnbError
-from dfnb.trainer import fit
+from dfnb.training.runs import Run, frames_of, settings_of
+from dfnb.training.scoring import DEVICE
+from dfnb.training.trainer import fit
 
 # Part of every run's id. A change of code outside the papers' files that changes the numbers of a
 # training must increase it.
@@ -66,7 +65,6 @@ def train(parameters: RunParameters) -> Run:
                 start = train(parameters.model_copy(update=phase))
             processes = fabric(settings, parameters.devices)
             splits = visible_splits(parameters, settings, start)
-            write_json(folder / "config.json", parameters.model_dump())
             # launch calls fit with the fabric and these arguments, here or in each process that it
             # starts, one per device.
             processes.launch(fit, folder, parameters, splits, start)

@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from dfnb import test_sets
-from dfnb.corrupt import Corrupted
+from dfnb.data import test_sets
+from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
 from dfnb.report.scores import KEYS, check_scores
 from dfnb.report.statistics import curve_metrics
-from dfnb.runs import Run
 from dfnb.settings import DfnbError
+from dfnb.training.runs import Run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Processes that read frames. On the CPU they would compete with the network.
@@ -85,6 +85,7 @@ def predict(
     log_odds = []  # one value per image, as in labels and measures
     labels = []
     measures = []
+    measures_of_constant = []
     for batch in in_order(frames, settings, workers=WORKERS, seed=seed, read=read):
         images = batch["image"].to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
@@ -93,7 +94,9 @@ def predict(
             located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
             masks = batch["mask"][:, 0].numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
             for frame_map, mask in zip(located, masks):
-                measures.append(localisation(frame_map, mask, constant))
+                measures.append(localisation(frame_map, mask))
+                if constant is not None:
+                    measures_of_constant.append(localisation(constant, mask))
         log_odds += network.log_odds(outputs).tolist()
         labels += batch["label"].tolist()
     # 1 without a seed; else as many as the paper makes of a frame. They follow one another.
@@ -104,14 +107,11 @@ def predict(
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     if localises:
         table = table.join(pd.DataFrame(measures))
+        table = table.join(pd.DataFrame(measures_of_constant).add_prefix("constant "))
     return table
 
 
-def localisation(
-    probability: np.ndarray,
-    mask: np.ndarray,
-    constant: np.ndarray | None = None,
-) -> dict[str, float]:
+def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
 
     - IoU of the pixels above .5; pixel AUC and AP;
@@ -126,8 +126,6 @@ def localisation(
     Args:
         probability: (h, w) in [0, 1]; resized to the mask bilinearly.
         mask: (H, W), non-zero where forged.
-        constant: Another map, which ignores the frame. Its measures are added, as
-            ``constant <name>``.
 
     Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
@@ -135,10 +133,7 @@ def localisation(
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
     if not forged.any():
-        names = LOCALISATION
-        if constant is not None:
-            names = [*names, *(f"constant {name}" for name in names)]
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(LOCALISATION, math.nan)
     height, width = forged.shape
     resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
@@ -152,17 +147,13 @@ def localisation(
     total = float(resized.sum(dtype=float))
     if total > 0:
         energy = resized[forged].sum(dtype=float) / total
-    measures = {
+    return {
         "iou": float(intersection / union),
         "pixel_auc": curve["AUC"],
         "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
         "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
     }
-    if constant is not None:
-        for name, value in localisation(constant, mask).items():
-            measures[f"constant {name}"] = value
-    return measures
 
 
 def score(
@@ -174,7 +165,7 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
-    At most :data:`dfnb.test_sets.TEST_FRAMES` frames of each video are scored.
+    At most :data:`dfnb.data.test_sets.TEST_FRAMES` frames of each video are scored.
 
     Args:
         run: A finished training.

@@ -1,4 +1,4 @@
-"""A small report, planted through the store: no network, no dataset, numbers made by hand."""
+"""A small report, planted as score files: no network, no dataset, numbers made by hand."""
 
 from itertools import product
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from dfnb.records import TrainingRecord
+from dfnb.report.scores import Condition, write_scores
 from dfnb.seeds import rng
-from dfnb.store import Condition, write_scores
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 KINDS = "kinds"  # compares its two methods
@@ -38,29 +38,28 @@ def measured(test_set, key="", **means):
     return frames
 
 
-def record(paper, seed=0, parameters=None, **facts):
-    """The record of a training; ``parameters`` and ``facts`` replace entries."""
+def record(paper, seed=0, settings=None, paper_source="", **facts):
+    """The record of a training; ``facts`` replace entries."""
     size = SIZES.get(paper, 96)
     values = {
         "paper": paper,
         "train_set": SETS[0],
         "data": "",
-        "settings": {"backbone": "small", "lr": 0.01, "image_size": size},
+        "settings": settings or {"backbone": "small", "lr": 0.01, "image_size": size},
         "seed": seed,
         "seen_methods": ["swap"] if paper == "lae" else None,
         "start_weights": "",
-        "paper_source": "",
+        "paper_source": paper_source,
         "numbers": 1,
-        **(parameters or {}),
     }
-    title = TITLES.get(paper, paper)
+    title = TITLES[paper]
     entries = {
         "parameters": values,
         "faces": {"size": 96, "drawn": True},
         "detector": {
             "title": title,
             "published": title,
-            "notebook": f"{[*TITLES, paper].index(paper)}_{paper}",
+            "notebook": f"{list(TITLES).index(paper)}_{paper}",
             "defaults": {"backbone": "large", "lr": 0.01, "image_size": size},
         },
         "rule": "best epoch",
@@ -88,7 +87,7 @@ def record(paper, seed=0, parameters=None, **facts):
 
 
 def metadata(tables):
-    """What the store keeps about the test sets of some tables, by condition."""
+    """What a report keeps about the test sets of some tables, by condition."""
     made = {}
     for condition in tables:
         name = condition.test_set
@@ -103,8 +102,9 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **fact
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     tables.update(more or {})
-    made = record(paper, seed, **facts)
-    write_scores(profile, made, run_id, [role], tables, metadata(tables))
+    about = {"record": record(paper, seed, **facts).model_dump(mode="json"), "roles": [role]}
+    write_scores(profile, run_id, tables, metadata(tables), **about)
+    return run_id
 
 
 def write_all(profile):

@@ -1,0 +1,63 @@
+"""The hours that a profile's trainings take on this machine, estimated from ten steps of each."""
+
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+import pandas as pd
+
+from dfnb.papers.contract import Settings
+from dfnb.records import RunParameters
+from dfnb.running import jobs
+from dfnb.training import train
+from dfnb.training.runs import settings_of
+from dfnb.training.scoring import DEVICE, single_thread
+from dfnb.training.trainer import Trainer
+
+STEPS = 10
+CPU_BATCH = 4  # of the timed steps on the CPU, where a published batch would take minutes
+
+
+def report(profile: str) -> str:
+    """A text: trainings and hours by paper.
+
+    Drawn datasets that are missing are built first, because the steps need frames. Scores, maps and
+    notebooks are not counted.
+    """
+    rows = []
+    for job in jobs.plan(profile).trainings:
+        jobs.ensure_datasets(job.run.train_set)
+        rows.append({"paper": job.run.paper, "hours": hours(job.run)})
+    by_paper = pd.DataFrame(rows).groupby("paper", sort=False)["hours"]
+    return by_paper.agg(trainings="count", hours="sum").round(2).to_string()
+
+
+def hours(run: RunParameters) -> float:
+    """The hours of all phases of a training on one device; 0 with released weights."""
+    total = 0.0
+    settings = settings_of(run)  # of the last phase; before() gives those of the phase before
+    while settings is not None and not settings.released:
+        total += _hours_of_phase(run, settings)
+        settings = settings.before()
+    return total
+
+
+@single_thread()  # as in a training
+def _hours_of_phase(run: RunParameters, settings: Settings) -> float:
+    """The hours of one phase, loading included."""
+    # Random weights are as fast as pretrained ones, and need no download. A schedule may refuse
+    # more steps than the training has.
+    changes = {"pretrained": False, "schedule": "constant"}
+    if DEVICE == "cpu":
+        changes["batch_size"] = CPU_BATCH
+    settings = settings.model_copy(update=changes)
+    run = run.model_copy(update={"settings": settings.model_dump(mode="json")})
+    splits = train.visible_splits(run, settings, None)
+    trainer = Trainer(train.fabric(settings, 1), Path(run.paper), run, splits, None)
+    batches = cycle(trainer.loader)
+    trainer.train_step(next(batches))  # the first one is slower
+    start = time.monotonic()
+    for batch in islice(batches, STEPS):
+        trainer.train_step(batch)
+    seconds_per_step = (time.monotonic() - start) / STEPS
+    return settings.epochs * trainer.steps * seconds_per_step / 3600

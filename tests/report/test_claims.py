@@ -1,0 +1,213 @@
+"""Verdicts on claims, from numbers that are made by hand, and from a planted report."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+import yaml
+from scipy.stats import t
+
+from dfnb.files import write_bytes
+from dfnb.report import claims
+from dfnb.report.scores import Condition
+from dfnb.settings import DfnbError
+
+DELTA = {"within": 0.01, "cross": 0.02, "accuracy": 0.03, "localisation": 0.05}
+USUAL = {"seeds": 10, "collapsed": 0, "sets": 1, "degrees": 20.0}
+
+
+def claim(**changes):
+    """A claim that Ours has a higher AUC than Plain within the dataset, but for ``changes``."""
+    entries = {"id": "c", "paper": "ours", "says": "A claim.", "source": "us", "kind": "gain"}
+    entries |= {"metric": "AUC", "detector": "Ours", "against": "Plain", "sets": ["within"]}
+    return {**entries, **changes}
+
+
+def judged(number, within=True, **changes):
+    """The row of one claim with the number that it is about, its verdict included."""
+    checked = claims.Claim.check(claim(**changes), "test")
+    row = claims._judged(checked, number, within, DELTA)
+    return claims._decided(pd.DataFrame([{"family": True, **row}])).iloc[0]
+
+
+def number(low, high, **columns):
+    """A number with this interval, symmetric with 20 degrees of freedom."""
+    error = (high - low) / 2 / t.ppf(0.975, 20)
+    made = {"value": (low + high) / 2, "low": low, "high": high, "error": error}
+    return {**made, **USUAL, **columns}
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "expected"),
+    [
+        ("gain", -0.08, -0.02, "worse"),
+        ("gain", 0.002, 0.008, "supported"),
+        ("gain", -0.004, 0.008, "no material gain"),
+        ("gain", -0.01, 0.05, "undecided"),
+        ("no worse", -0.009, 0.1, "supported"),
+        ("no worse", -0.1, -0.02, "worse"),
+        ("no worse", -0.02, 0.02, "undecided"),
+        ("shown", 0.02, 0.08, "not judged"),
+    ],
+)
+def test_the_verdict_of_an_interval(kind, low, high, expected):
+    assert judged(number(low, high), kind=kind)["verdict"] == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"seeds": 4}, "exploratory: fewer than 5 seeds"),
+        ({"sets": 2}, "exploratory: a mean over fewer than 3 test sets"),
+        ({"low": np.nan}, "undecided: no interval"),
+        ({"collapsed": 3}, "not judged: 3 runs collapsed"),
+        ({"collapsed": 1, "seeds": 1}, "not judged: 1 runs collapsed"),
+        ({"collapsed": 2}, "supported"),
+    ],
+)
+def test_numbers_without_a_verdict(columns, expected):
+    row = judged({**number(0.02, 0.08), **columns})
+    assert row["verdict"] == expected and np.isnan(row["p_gain"]) == (expected != "supported")
+
+
+def test_what_is_material_depends_on_metric_and_place():
+    small = number(-0.004, 0.015)  # the upper end decides: below .02, not below .01
+    assert judged(small)["verdict"] == "undecided"
+    for place in ({"within": False}, {"metric": "called accuracy"}, {"metric": "energy"}):
+        assert judged(small, **place)["verdict"] == "no material gain"
+
+
+def test_p_values_are_one_sided():
+    row = judged(number(0.0, 0.06))
+    assert row["p_gain"] == pytest.approx(0.025) and row["p_worse"] == pytest.approx(0.975)
+    error = 0.03 / t.ppf(0.975, 20)
+    assert row["p_small_gain"] == pytest.approx(t.cdf((0.03 - 0.01) / error, 20))
+    no_worse = judged(number(0.0, 0.06), kind="no worse")
+    assert no_worse["p_gain"] == pytest.approx(t.sf(0.04 / error, 20))
+    assert np.isnan(no_worse["p_small_gain"])
+
+
+def test_each_hypothesis_is_adjusted_for_the_claims_of_the_family():
+    rows = {"family": [True, True, False, True], "verdict": ["", "", "", "not judged"]}
+    rows |= {"p_gain": [0.02, 0.01, 0.02, np.nan], "p_worse": [0.5, 0.9, 0.5, np.nan]}
+    decided = claims._decided(pd.DataFrame(rows))
+    assert decided["p_gain"].tolist()[:3] == [0.02, 0.02, 0.02]
+    assert decided["p_worse"].tolist()[:3] == [1.0, 1.0, 0.5]
+    assert decided["verdict"].tolist() == ["supported"] * 3 + ["not judged"]
+    rows["p_gain"][1] = 0.03  # as one of two, .02 decides nothing
+    decided = claims._decided(pd.DataFrame(rows))
+    assert decided["verdict"].tolist() == ["undecided"] * 2 + ["supported", "not judged"]
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.9, "inside"), (0.95, "outside")])
+def test_a_published_figure_is_inside_our_interval_or_outside(value, word):
+    row = judged(number(0.88, 0.92), kind="figure", against="", published=value)
+    assert row["verdict"] == f"published figure {word} our interval"
+
+
+# ---------------------------------------------------------------- a report
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    """Judges claims on a planted report: LAE has stronger scores than Baseline on both sets."""
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    for seed in range(5):
+        more = {Condition("synth-c"): planted.table("synth-c", 3, f"l{seed}")}
+        more[Condition("synth-b", "blur", 1)] = planted.table("synth-b", 1, f"blur{seed}")
+        more[Condition("synth-a", map="CAM")] = planted.measured("synth-a", seed, energy=0.6)
+        planted.write("demo", "lae", seed, strength=3, more=more)
+        more[Condition("synth-c")] = planted.table("synth-c", 1, f"x{seed}")
+        planted.write("demo", "xception", seed, strength=1, more=more)
+    content = "claims: mine\ngrid: {test_sets: [synth-b, synth-c]}\n"
+    write_bytes(tmp_path / "reports/demo/profile.yaml", content.encode())
+    path = tmp_path / "data_manifest/claims/mine.yaml"
+
+    def judge(*changes, paper=""):
+        usual = {"detector": "LAE", "against": "Baseline"}
+        listed = [claim(**{"id": f"c{n}", **usual, **each}) for n, each in enumerate(changes)]
+        head = {"delta": DELTA, "registered": "2026-01-01"}
+        write_bytes(path, yaml.safe_dump({**head, "claims": listed}).encode())
+        return claims.judge("demo", paper)
+
+    return judge
+
+
+def test_claims_are_judged_on_each_place_they_name(judge):
+    changes = [
+        {"sets": ["within", "cross", "synth-*"], "method": "swap"},
+        {"metric": "energy", "map": "CAM", "level": "frame"},
+        {"metric": claims.ROBUSTNESS_KEPT, "sets": ["synth-b"], "family": False},
+        {"metric": "pixel_auc"},
+        {"detector": "Other", "kind": "no worse", "registered": "2026-02-02"},
+    ]
+    rows = judge(*changes).set_index(["id", "on"])
+    on = ["within", "across", "synth-a", "synth-b", "synth-c"]
+    assert rows.loc["c0"].index.tolist() == on
+    verdicts = rows["verdict"]
+    assert verdicts["c0", "within"] == verdicts["c0", "synth-a"] == "supported"
+    assert verdicts["c0", "across"] == "exploratory: a mean over fewer than 3 test sets"
+    assert verdicts["c1", "within"] == "no material gain"  # both look at the same places
+    # The blurred scores are the same, so LAE loses what it is better by.
+    lost = rows.loc[("c2", "synth-b")]
+    assert lost["verdict"] == "worse" and lost["value"] < -0.1
+    assert verdicts["c3", "within"] == "not testable: no pixel_auc of LAE minus Baseline"
+    assert verdicts["c4", "within"] == "not testable: no AUC of Other minus Baseline"
+    assert rows["registered"].tolist() == ["2026-01-01"] * 8 + ["2026-02-02"]
+    assert judge(*changes, paper="theirs").empty
+
+
+@pytest.mark.parametrize("premise", ["LAE", "Baseline"])
+def test_a_claim_waits_for_its_premise(judge, premise):
+    other = {"LAE": "Baseline", "Baseline": "LAE"}[premise]
+    replaced = {"detector": "Baseline", "against": "LAE", "only_if": "c0"}
+    rows = judge({"detector": premise, "against": other, "family": False}, replaced)
+    expected = "worse" if premise == "LAE" else "not judged: c0 is not supported"
+    assert rows["verdict"].iloc[1] == expected
+
+
+@pytest.mark.parametrize("changed", [{"kind": "gains"}, {"line": "x"}, {"sets": []}, {"level": 3}])
+def test_a_mistyped_claim_is_named(judge, changed):
+    with pytest.raises(DfnbError, match=rf"mine\.yaml: .*claims\.0\.{next(iter(changed))}"):
+        judge(changed)
+
+
+# ---------------------------------------------------------------- what is committed
+
+
+@pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-photographs"])
+def test_the_committed_claims_have_ids_of_their_own_and_published_figures(
+    checkout, monkeypatch, name
+):
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    content = claims.content(name)
+    ids = [claim.id for claim in content.claims]
+    assert len(set(ids)) == len(ids)
+    for place, claim in enumerate(content.claims):
+        assert not claim.only_if or claim.only_if in ids[:place]
+        if claim.kind == "figure":
+            figures = claims.published([claim.detector])
+            names = [name for test_set in claim.sets for name in content.datasets[test_set]]
+            of_sets = figures[figures["test_set"].isin(names)]
+            assert claim.published in of_sets.loc[of_sets["level"] == claim.level, "value"].tolist()
+
+
+def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    shutil.copytree(checkout / "data_manifest", tmp_path / "data_manifest")
+    names = {"xception": "Xception (Xception)", "locate_and_verify": "Locate and Verify"}
+    for paper, name in names.items():
+        of_paper = {"title": paper, "notebook": paper, "published": name}
+        of_paper["defaults"] = {"backbone": "small"}
+        planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
+    sets = ["celeb-df-v1", "uadfv", "nowhere", "dfd"]
+    numbers = pd.DataFrame({"detector": ["xception"] * 3 + ["locate_and_verify"], "test_set": sets})
+    beside = claims.published_beside(numbers, "demo", "frame")
+    assert beside["published"].tolist() == [0.7794, 0.9379, 0.955]
+    assert beside["assumed"].fillna("").tolist() == ["", "", "compression not stated; c23 assumed"]
+    of_paper["defaults"] = {"backbone": "large"}
+    planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
+    beside = claims.published_beside(numbers, "demo", "frame")
+    assert {*beside["detector"]} == {"xception"}  # the other has another backbone than published

@@ -1,0 +1,123 @@
+"""Figures show the numbers that they are given, and are saved with the same bytes."""
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+from matplotlib import pyplot as plt
+
+from dfnb.records import TrainingRecord
+from dfnb.report import figures
+from dfnb.report.scores import StoredRun
+
+
+@pytest.fixture(autouse=True)
+def styled(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    figures.style()
+    yield
+    plt.close("all")
+
+
+def numbers(names, minus=""):
+    """Numbers of these detectors in two places."""
+    rows = []
+    for count, name in enumerate(names):
+        for place in ("within", "across"):
+            value = 0.3 + 0.6 * count / len(names)
+            row = {"detector": name, "place": place, "value": value}
+            rows.append({**row, "low": value - 0.05, "high": value + 0.05})
+    return pd.DataFrame(rows).assign(minus=minus, metric="AUC")
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_names_and_labels_are_inside(count):
+    names = [f"annotation: {k} %, eyes − Locate and Verify" for k in range(count)]
+    figure = figures.forest(numbers(names))
+    figure.canvas.draw()
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == names
+    for axes, place in zip(figure.axes, ["within", "across"]):
+        assert axes.get_title() == place
+        for part in (axes.title, *labels):
+            box = part.get_window_extent()
+            canvas = figure.bbox.padded(1)
+            assert canvas.contains(box.x0, box.y0) and canvas.contains(box.x1, box.y1)
+
+
+def test_values_intervals_and_seeds_are_drawn_where_they_are():
+    rows = numbers("AB").iloc[:3]
+    by_seed = pd.concat([rows.assign(value=rows["value"] + error) for error in (-0.01, 0.01)])
+    for panel, of_place in zip(figures.forest(rows, by_seed).axes, ("within", "across")):
+        expected = rows[rows["place"] == of_place]
+        heights = ["AB".index(name) for name in expected["detector"]]
+        assert panel.get_ylim() == (1.5, -0.5)  # the first detector is above
+        dots, points = panel.lines
+        assert [*points.get_ydata()] == heights and [*points.get_xdata()] == [*expected["value"]]
+        assert [*dots.get_ydata()] == [height + 0.25 for height in 2 * heights]
+        np.testing.assert_allclose(
+            sorted(dots.get_xdata()),
+            sorted([*(expected["value"] - 0.01), *(expected["value"] + 0.01)]),
+        )
+        ends = [segment[:, 0].tolist() for segment in panel.collections[-1].get_segments()]
+        assert ends == expected[["low", "high"]].to_numpy().tolist()
+
+
+def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
+    figure = figures.forest(numbers("AB", minus="C"), material=0.02)
+    for axes in figure.axes:
+        assert [*axes.lines[0].get_xdata()] == [0, 0]
+        assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).width > 0
+    assert figure.get_supxlabel() == "difference in AUC"
+    assert figures.forest(numbers("AB")).get_supxlabel() == "AUC"
+
+
+def test_violins_have_a_panel_per_place_and_end_where_the_scores_do():
+    rows = []
+    for place, most in (("across", 0.9), ("within", 0.5)):
+        for label in ("fake", "real"):
+            for score in np.linspace(0.1, most, 9):
+                row = {"place": place, "label": label, "score": score}
+                rows += [{**row, "detector": name} for name in "AB"]
+    figure = figures.violins(pd.DataFrame(rows))
+    assert [axes.get_title() for axes in figure.axes] == ["within", "across"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["A", "B"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real", "fake"]
+    for axes, most in zip(figure.axes, (0.5, 0.9)):
+        assert len(axes.collections) == 4  # two detectors, real and fake
+        for part in axes.collections:
+            scores = part.get_paths()[0].vertices[:, 0]
+            assert (scores.min(), scores.max()) == (pytest.approx(0.1), pytest.approx(most))
+
+
+def test_a_matrix_has_a_column_per_detector_and_its_values():
+    rows = numbers("AB")
+    axes = figures.heat_map(rows, "detector", "place").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["A", "B"]
+    texts = [text.get_text() for text in axes.texts]
+    values = rows.sort_values("place", ascending=False, kind="stable")["value"]
+    assert texts == [f"{value:.3f}" for value in values]
+
+
+def test_a_saved_figure_has_the_same_bytes_and_its_caption():
+    saved = []
+    for _ in range(2):
+        figure, axes = plt.subplots(figsize=(figures.WIDTH, 2))
+        axes.plot([1, 2])
+        paths = figures.save(figure, "unit", "a", "What it <shows>.")
+        saved.append([path.read_bytes() for path in paths])
+    assert saved[0] == saved[1] and saved[0][2] == b"What it <shows>.\n"
+    assert [path.name for path in paths] == ["a.png", "a.pdf", "a.txt"]
+    shown = figures.shown(paths)
+    assert shown.alt == "What it <shows>." and shown.data == saved[1][0]
+
+
+def test_a_second_phase_goes_on_where_the_first_one_ended():
+    log = [{"epoch": k, "loss_cls": 1 / k, "validation_auc": 0.5 + k / 10} for k in (1, 2, 3)]
+    record = planted.record("xception", log=log, chosen={"epoch": 2, "auc": 0.7})
+    assert isinstance(record, TrainingRecord)
+    figure = figures.training_curves([StoredRun("first", record), StoredRun("second", record)])
+    curves = [list(line.get_xdata()) for line in figure.axes[1].lines]
+    assert curves == [[1, 2, 3, 4, 5, 6], [5, 5]]  # the second is the chosen epoch
+    names = [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes[:2]]
+    assert names == ["loss_cls", "validation_auc"]

@@ -1,0 +1,307 @@
+"""Groups of a table of scores: values by hand, what is paired, averaged and left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import t, ttest_1samp
+from sklearn.metrics import roc_auc_score
+
+from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, GAIN, METRICS, measure
+from dfnb.report.scores import NO_SEED
+from dfnb.report.statistics import REPLICATES
+from dfnb.seeds import rng
+from dfnb.settings import DfnbError
+
+SETS = ["a", "b", "c"]
+KEY = ["detector", "seed", "test_set"]
+
+
+def table(detector="A", seed=0, test_set="a", strength=1.0, people="", collapsed=False, **columns):
+    """A real video, one of each method, in each of 12 clusters; the videos' noise is shared."""
+    kinds = ["real", "swap", "warp"]
+    made = pd.DataFrame({"cluster": np.arange(12).repeat(3), "method": kinds * 12})
+    made["video"] = made["method"] + made["cluster"].astype(str)
+    made["cluster"] = people + made["cluster"].astype(str)
+    made["label"] = (made["method"] != "real").astype(int)
+    noise = rng("videos", test_set).normal(size=36)
+    own = rng("own", detector, seed + 1, test_set, *map(str, columns.values())).normal(size=36)
+    made["score"] = 1 / (1 + np.exp(-(strength * made["label"] + noise + own / 2)))
+    facts = {"detector": detector, "seed": seed, "test_set": test_set, "collapsed": collapsed}
+    return made.assign(**{**facts, "corruption": "", "severity": 0, **columns})
+
+
+def tables(detectors="A", seeds=range(5), sets=("a",), **facts):
+    """The tables of all detectors, seeds and sets, one below the other."""
+    parts = []
+    for name in detectors:
+        strength = 1.0 if name == "A" else 0.5
+        parts += [table(name, seed, each, strength, **facts) for seed in seeds for each in sets]
+    return pd.concat(parts, ignore_index=True)
+
+
+def aucs(scores, by=KEY):
+    """The AUC of each group by scikit-learn."""
+    return scores.groupby(by)[["label", "score"]].apply(
+        lambda group: roc_auc_score(group["label"], group["score"])
+    )
+
+
+def only(numbers):
+    """The one row of a table."""
+    (row,) = numbers.to_dict("records")
+    return row
+
+
+# ---------------------------------------------------------------- one group
+
+
+def test_a_row_per_group_has_the_mean_over_seeds_and_its_counts():
+    scores = tables("AB", sets=SETS)
+    numbers = measure(scores, "AUC", ["detector", "test_set"]).set_index(["detector", "test_set"])
+    expected = aucs(scores).groupby(["detector", "test_set"]).mean()
+    np.testing.assert_allclose(numbers["value"], expected[numbers.index])
+    counts = ["n_real", "n_fake", "clusters", "seeds", "collapsed", "sets"]
+    assert (numbers[counts] == [12, 24, 12, 5, 0, 1]).all(axis=None)
+    assert (numbers["low"] < numbers["value"]).all() and (numbers["value"] < numbers["high"]).all()
+    assert numbers["p"].isna().all() and (numbers["high"] < 1).all()
+    shuffled = measure(scores.sample(frac=1, random_state=0), "AUC", ["detector", "test_set"])
+    shuffled = shuffled.set_index(["detector", "test_set"]).loc[numbers.index]
+    np.testing.assert_allclose(shuffled[["value", "low"]], numbers[["value", "low"]])
+
+
+def test_metrics_of_one_group_by_hand():
+    score = [0.9, 0.8, 0.8, 0.2, 0.8, 0.4, 0.3, 0.1]
+    facts = {"test_set": "a", "detector": "A", "seed": 0, "collapsed": False}
+    scores = pd.DataFrame({"score": score, "label": [1] * 4 + [0] * 4}).assign(**facts)
+    scores = scores.assign(cluster=list("abcdefgh"), method="")
+    limits = {("A", 0): np.array([0.35])}
+    squares = [0.01, 0.04, 0.04, 0.64, 0.64, 0.16, 0.09, 0.01]
+    expected = {
+        "AUC": 12 / 16,
+        "EER": 0.25,
+        "balanced accuracy": 6 / 8,
+        AT_THRESHOLD: (3 / 4 + 2 / 4) / 2,
+        "Brier": np.mean(squares),
+        FALSE_ALARMS: 2 / 4,
+        CALLED: 5 / 8,
+    }
+    assert {*expected} == {*METRICS}
+    for metric, value in expected.items():
+        number = only(measure(scores, metric, "detector", thresholds=limits))
+        assert number["value"] == pytest.approx(value)
+        # A threshold without replicates is too uncertain for an interval.
+        assert np.isnan(number["low"]) == (metric in (AT_THRESHOLD, FALSE_ALARMS, CALLED))
+    number = only(measure(scores, FALSE_ALARMS, "detector", thresholds=limits))
+    assert (number["n_real"], number["n_fake"]) == (4, 0)
+
+
+def test_replicates_of_a_threshold_widen_the_interval():
+    scores = tables(seeds=[0])
+    fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
+    varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
+    for metric in (AT_THRESHOLD, FALSE_ALARMS, CALLED):
+        one, other = (
+            only(measure(scores, metric, "detector", thresholds=limits))
+            for limits in (fixed, varied)
+        )
+        assert one["value"] == other["value"] and one["error"] > 0
+        if metric != AT_THRESHOLD:  # there, what one class loses the other gains
+            assert one["error"] < other["error"]
+
+
+def test_real_units_are_shared_by_all_methods():
+    scores = tables()
+    numbers = measure(scores, "AUC", ["method", "detector"]).set_index("method")
+    for method in ("swap", "warp"):
+        compared = scores[scores["method"].isin(["real", method])]
+        assert numbers.loc[method, "value"] == pytest.approx(aucs(compared).mean())
+    assert (numbers[["n_real", "n_fake"]] == 12).all(axis=None)
+    number = only(measure(scores, "AUC", ["detector", "method"], minus={"method": "warp"}))
+    assert number["value"] == pytest.approx(numbers["value"].diff().iloc[-1] * -1)
+    # The share of frames called fake needs no real ones: they are a group of their own.
+    limits = {("A", seed): np.array([0.5]) for seed in range(5)}
+    called = measure(scores, CALLED, "method", thresholds=limits)
+    assert {*called["method"]} == {"real", "swap", "warp"}
+
+
+def test_a_column_is_averaged_where_it_has_values():
+    scores = tables(seeds=[0], energy=np.nan, constant=0.3).head(6)
+    scores.loc[[1, 4], "energy"] = [0.2, 0.6]
+    number = only(measure(scores, "energy", "detector"))
+    assert (number["value"], number["n_real"], number["n_fake"]) == (pytest.approx(0.4), 0, 2)
+    assert number["error"] == pytest.approx(0.2, rel=0.1)  # of two values, .08 ** .5 / 2 ** .5
+    scores[["pixel_ap", "constant pixel_ap"]] = [0.1, 0.4]
+    gain = only(measure(scores, GAIN, "detector"))  # signed, so it has a p
+    assert gain["value"] == pytest.approx(-0.3) and gain["p"] < 0.05
+    assert measure(scores.assign(energy=np.nan), "energy", "detector").empty
+
+
+def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named():
+    scores = tables()
+    nothing = measure(scores.head(0), "AUC", "detector", "test_set", "B")
+    assert nothing.empty and nothing["value"].dtype == float and nothing["seeds"].dtype == int
+    assert measure(scores[scores["label"] == 1], "AUC", "detector").empty
+    with pytest.raises(DfnbError, match=r"no column 'detecter'; did you mean detector\?"):
+        measure(scores, "AUC", "detecter")
+    with pytest.raises(DfnbError, match=r"did you mean balanced accuracy\?"):
+        measure(scores, "balanced acuracy", "detector")
+
+
+def test_a_perfect_detector_and_a_class_with_one_cluster():
+    perfect = tables().assign(score=lambda rows: rows["label"] / 2)
+    number = only(measure(perfect, "AUC", "detector"))
+    # Six independent pairs, each of a real and a fake video of two clusters.
+    assert (number["low"], number["high"]) == (pytest.approx(0.025 ** (1 / 6)), 1)
+    both = pd.concat([perfect, tables("B")])
+    assert np.isnan(only(measure(both, "AUC", "detector", minus="B"))["low"])
+    scores = tables()
+    scores = scores[(scores["label"] == 0) | (scores["cluster"] == "3")]
+    assert np.isnan(only(measure(scores, "AUC", "detector"))["low"])
+
+
+def test_one_seed_has_an_interval_over_people_alone():
+    scores = tables(seeds=[0])
+    one = only(measure(scores, "AUC", "detector"))
+    same = pd.concat([scores.assign(seed=seed) for seed in range(5)])
+    five = only(measure(same, "AUC", "detector"))  # equal seeds add nothing
+    assert one["degrees"] == 11 and one["error"] == pytest.approx(five["error"])
+    more = only(measure(tables(), "AUC", "detector"))
+    assert more["degrees"] != 11 and more["seeds"] == 5
+
+
+# ---------------------------------------------------------------- differences
+
+
+def test_differences_are_paired():
+    scores = tables("AB")
+    number = only(measure(scores, "AUC", "detector", minus="B"))
+    of_seeds = aucs(scores)
+    differences = of_seeds["A"].to_numpy() - of_seeds["B"].to_numpy()
+    assert number["value"] == pytest.approx(differences.mean())
+    assert (number["detector"], number["minus"], number["seeds"]) == ("A", "B", 5)
+    alone = measure(scores, "AUC", "detector")["error"]
+    assert 0 < number["error"] < 0.8 * (alone**2).sum() ** 0.5  # the videos are the same
+    assert number["p"] == pytest.approx(
+        2 * t.sf(number["value"] / number["error"], number["degrees"])
+    )
+    turned = only(measure(scores, "AUC", "detector", minus="A"))
+    assert (turned["low"], turned["p"]) == pytest.approx((-number["high"], number["p"]))
+
+
+def test_p_is_corrected_for_the_rows_of_the_table():
+    numbers = measure(tables("ABCD"), "AUC", "detector", minus="A")
+    smallest = numbers["p"].idxmin()
+    assert numbers["p_holm"][smallest] == pytest.approx(min(3 * numbers["p"].min(), 1))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "pairs"),
+    [([0, 1, 2], [(0, 0), (1, 1), (2, 2)]), ([5, 6], [(0, 5), (1, 6)])],
+)
+def test_seeds_are_paired_in_their_order(seeds, pairs):
+    scores = pd.concat([tables("A", seeds=range(3)), tables("B", seeds=seeds)])
+    number = only(measure(scores, "AUC", "detector", minus="B"))
+    of_seeds = aucs(scores, ["detector", "seed"])
+    expected = [of_seeds["A", one] - of_seeds["B", other] for one, other in pairs]
+    assert (number["value"], number["seeds"]) == (pytest.approx(np.mean(expected)), len(pairs))
+
+
+def test_a_tool_without_a_seed_is_compared_with_every_seed():
+    scores = pd.concat([tables("A"), tables("BC", seeds=[NO_SEED])])
+    of_seeds = aucs(scores, ["detector", "seed"])
+    numbers = measure(scores, "AUC", "detector", minus="B").set_index("detector")
+    difference = of_seeds["A"].mean() - of_seeds["B", NO_SEED]
+    assert numbers.loc["A", ["value", "seeds"]].tolist() == [pytest.approx(difference), 5]
+    between_tools = of_seeds["C", NO_SEED] - of_seeds["B", NO_SEED]
+    assert numbers.loc["C", ["value", "seeds"]].tolist() == [pytest.approx(between_tools), 1]
+
+
+def test_collapsed_runs_are_left_out_in_pairs_unless_all_collapsed():
+    scores = tables("AB")
+    scores["collapsed"] = (scores["detector"] + scores["seed"].astype(str)).isin(["A1", "B3"])
+    of_seeds = aucs(scores, ["detector", "seed"])
+    alone = measure(scores, "AUC", "detector").set_index("detector").loc["A"]
+    assert alone[["seeds", "collapsed"]].tolist() == [4, 1]
+    assert alone["value"] == pytest.approx(of_seeds["A"].drop(1).mean())
+    number = only(measure(scores, "AUC", "detector", minus="B"))
+    assert (number["seeds"], number["collapsed"]) == (3, 2)
+    differences = (of_seeds["A"] - of_seeds["B"]).drop([1, 3])
+    assert number["value"] == pytest.approx(differences.mean())
+    every = only(measure(tables(collapsed=True), "AUC", "detector"))
+    assert (every["seeds"], every["collapsed"]) == (5, 5)
+
+
+def corrupted(detectors="A"):
+    """Clean scores of all videos, and two severities of two corruptions on half of the people."""
+    clean = tables(detectors)
+    parts = [
+        tables(detectors, corruption=name, severity=severity).query("cluster < '2'")
+        for name in ("JPEG", "blur")
+        for severity in (1, 5)
+    ]
+    return clean, pd.concat(parts)
+
+
+def test_severities_are_fixed_and_averaged_within_a_seed():
+    _, scores = corrupted()
+    number = only(measure(scores, "AUC", "detector", ["corruption", "severity"]))
+    of_each = aucs(scores, ["corruption", "severity", "seed"])
+    assert number["value"] == pytest.approx(of_each.mean())
+    # The same people in four conditions are no more people.
+    assert (number["n_real"], number["clusters"], number["sets"]) == (4, 4, 1)
+
+
+def test_robustness_kept_is_a_difference_of_differences_on_the_same_videos():
+    clean, scores = corrupted("AB")
+    same = clean[clean["video"].isin(scores["video"])]
+    minus = [{"corruption": "", "severity": 0}, {"detector": "B"}]
+    both = pd.concat([same, scores])
+    number = only(measure(both, "AUC", "detector", ["corruption", "severity"], minus))
+    lost = aucs(scores, ["detector", "corruption", "severity", "seed"]).groupby("detector").mean()
+    lost -= aucs(same, ["detector", "seed"]).groupby("detector").mean()
+    assert number["value"] == pytest.approx(lost["A"] - lost["B"])
+    assert number["p"] < 1 and number["seeds"] == 5
+
+
+# ---------------------------------------------------------------- means over test sets
+
+
+def own_people(sets, **options):
+    return pd.concat([tables(sets=[name], people=name, **options) for name in sets])
+
+
+def test_a_mean_over_three_sets_covers_others_and_one_over_two_does_not():
+    scores = own_people(SETS, seeds=[0])
+    number = only(measure(scores, "AUC", "detector", "test_set"))
+    of_sets = aucs(scores).to_numpy()
+    assert number["value"] == pytest.approx(of_sets.mean())
+    assert (number["n_fake"], number["clusters"], number["sets"]) == (72, 36, 3)
+    assert number["error"] == pytest.approx(of_sets.std(ddof=1) / 3**0.5, rel=0.08)
+    assert number["degrees"] == 2
+    two = only(measure(own_people(["a", "b"], seeds=[0]), "AUC", "detector", "test_set"))
+    errors = measure(scores, "AUC", ["detector", "test_set"])["error"][:2]
+    assert two["error"] == pytest.approx((errors**2).sum() ** 0.5 / 2, rel=0.08)
+    assert two["degrees"] == 11
+
+
+def test_people_who_are_the_same_on_all_sets_are_resampled_with_them():
+    same, own = tables(sets=SETS), own_people(SETS)
+    assert same["score"].tolist() != own["score"].tolist()
+    own = same.merge(own[[*KEY, "video", "cluster"]], on=[*KEY, "video"], suffixes=("_", ""))
+    numbers = [only(measure(scores, "AUC", "detector", "test_set")) for scores in (same, own)]
+    assert numbers[0]["value"] == numbers[1]["value"]
+    assert numbers[0]["error"] > 1.05 * numbers[1]["error"]
+
+
+def test_a_difference_of_means_over_sets_is_a_t_test_over_the_sets():
+    scores = own_people(SETS, detectors="AB", seeds=[0])
+    of_sets = aucs(scores)["A"].to_numpy() - aucs(scores)["B"].to_numpy()
+    number = only(measure(scores, "AUC", "detector", "test_set", minus="B"))
+    assert number["value"] == pytest.approx(of_sets.mean()) and number["minus"] == "B"
+    assert number["p"] == pytest.approx(ttest_1samp(of_sets, 0).pvalue, rel=0.2)
+
+
+def test_groups_that_lack_a_set_are_left_out_of_a_mean():
+    scores = tables("AB", sets=SETS)
+    lacking = scores[(scores["detector"] == "A") | (scores["test_set"] != "b")]
+    assert measure(lacking, "AUC", "detector", "test_set")["detector"].tolist() == ["A"]

@@ -1,0 +1,93 @@
+"""The page: an executed notebook without its code, which loads nothing from elsewhere."""
+
+import html
+import re
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import planted
+import pytest
+from nbformat import v4
+from papermill.exceptions import PapermillExecutionError
+
+from dfnb import report
+from dfnb.files import report_folder, sha256
+from dfnb.report import page, tools
+from dfnb.settings import DfnbError
+
+A, B = planted.SETS
+# What makes a browser load something; links to click on are none of it.
+LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)|@import|url\(")
+MODULES = "claims figures measure page scores statistics tables tools"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    return tmp_path
+
+
+def executed(started):
+    """An executed notebook as papermill leaves it, but for its times."""
+    times = {"start_time": started, "duration": 1.5, "status": "completed"}
+    shown = v4.new_output("execute_result", {"text/html": "<td>0.85 [0.8, 0.9]</td>"})
+    notebook = v4.new_notebook(metadata={"papermill": {**times, "output_path": "/root/x.ipynb"}})
+    notebook.cells = [
+        v4.new_markdown_cell("# 11 · The report\n\nSee [data](01_data.ipynb)."),
+        v4.new_code_cell("secret = 1", outputs=[shown], metadata={"papermill": times}),
+    ]
+    notebook.cells[1].metadata["execution"] = {"iopub.execute_input": started}
+    path = report_folder("demo") / "notebooks" / "n.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_the_page_has_outputs_without_code_and_loads_nothing():
+    executed("2030-01-01T00:00:00")
+    text = page.export("demo", "n").read_text(encoding="utf-8")
+    assert "<title>11 · The report · demo</title>" in text and "0.85 [0.8, 0.9]" in text
+    assert 'href="01_data.ipynb"' in text and "secret" not in text
+    assert not LOADS.search(text) and "prefers-color-scheme: dark" in text
+
+
+def test_the_same_results_give_the_same_bytes_at_any_time():
+    hashes = set()
+    for started in ("2030-01-01T00:00:00", "2031-12-31T23:59:59"):
+        notebook = executed(started)
+        hashes.add((sha256(page.export("demo", "n")), sha256(notebook)))
+        content = notebook.read_text(encoding="utf-8")
+        assert started not in content and "duration" not in content and "/root" not in content
+    assert len(hashes) == 1
+
+
+def test_a_cell_that_fails_is_named_in_one_sentence(home, monkeypatch):
+    def fail(*_, **__):
+        raise PapermillExecutionError(0, 1, "source", "DfnbError", "there are no scores", ["..."])
+
+    monkeypatch.setattr(papermill, "execute_notebook", fail)
+    with pytest.raises(DfnbError, match=r"12_judge\.ipynb: there are no scores$"):
+        page.rebuild("demo", page.JUDGE)
+    assert not (report_folder("demo") / "index.html").exists()
+
+
+def test_another_tool_is_judged_from_its_scores_to_the_page(home):
+    """The one test that runs a kernel; the modules of a report need no torch."""
+    code = f"import sys\nfrom dfnb.report import {', '.join(MODULES.split())}\n"
+    command = [sys.executable, "-c", f"{code}print('torch' in sys.modules)"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
+    planted.write("hand", "xception")
+    table = planted.table(A, key="mine").rename(columns={"log_odds": "score"})
+    path = home / "mine.csv"
+    table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
+    name = tools.judged([path], [A], "hand")
+    text = page.rebuild(name, page.JUDGE).read_text(encoding="utf-8")
+    assert not LOADS.search(text) and "read_csv" not in text and str(home) not in text
+    text = html.unescape(text).replace("\u00a0", " ")
+    auc = report.measure(report.scores(name), "AUC", "detector").iloc[0]
+    assert f"On {A}, mine has an AUC of {auc['value']:.2f} [" in text
+    assert "<td>Baseline</td>" in text or "<th>Baseline</th>" in text
+    saved = {path.stem for path in report_folder(name).glob("tables/*.md")}
+    assert saved == {"judged", "differences", "false_alarms", "methods"}

@@ -1,0 +1,190 @@
+"""Metrics under weights, intervals and tests: by hand, against scikit-learn and by simulation."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from scipy.stats import nct, t, ttest_1samp
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from dfnb.report import statistics
+from dfnb.report.statistics import NAN
+from dfnb.seeds import rng
+
+# Fakes .9 .8 .8 .2, reals .8 .4 .3 .1: of 16 pairs 11 are won and 2 tied.
+SCORE = np.array([0.9, 0.8, 0.8, 0.2, 0.8, 0.4, 0.3, 0.1])
+LABEL = np.repeat([True, False], 4)
+ALONE = np.arange(8)  # each unit is a cluster
+ONCE = np.ones((1, 8))
+
+
+def clustered(clusters=12):
+    """Scores with ties, labels and clusters of five units each, and bootstrap weights."""
+    score = rng("clustered").integers(0, 12, 5 * clusters) / 12
+    label = np.tile([True, False, True, False, False], clusters)
+    cluster = np.arange(clusters).repeat(5)
+    reals, fakes = (np.bincount(cluster[rows], minlength=clusters) for rows in (~label, label))
+    return score, label, cluster, statistics.cluster_weights(list("abcdefghijkl"), reals, fakes)
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def test_auc_and_eer_by_hand():
+    assert statistics.auc(SCORE, LABEL, ALONE, ONCE) == 12 / 16  # a tie is half a win
+    # ROC (FPR, TPR): (0, .25), (.25, .75), then level: FPR = 1 - TPR at (.25, .75).
+    assert statistics.eer(SCORE, LABEL, ALONE, ONCE) == pytest.approx(0.25)
+    # The fake .2 alone wins one of four pairs, and twice the fake .9 wins all.
+    weights = np.array([[0, 0, 0, 1, 1, 1, 1, 1], [2, 0, 0, 1, 1, 1, 1, 1]])
+    np.testing.assert_allclose(statistics.auc(SCORE, LABEL, ALONE, weights), [1 / 4, 9 / 12])
+    assert np.isnan(statistics.auc(SCORE, LABEL, ALONE, ONCE * ~LABEL))  # no fake is drawn
+
+
+def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
+    score, label, cluster, weights = clustered()
+    aucs = statistics.auc(score, label, cluster, weights)
+    means = statistics.mean(score, cluster, weights)
+    shares = statistics.share_above(score, np.full(1001, 0.5), cluster, weights)
+    eers = statistics.eer(score, label, cluster, weights)
+    for place in (0, 1, 2, 1000):
+        of_units = weights[place][cluster]
+        expected = roc_auc_score(label, score, sample_weight=of_units)
+        assert aucs[place] == pytest.approx(expected, abs=1e-12)
+        assert means[place] == pytest.approx(np.average(score, weights=of_units))
+        assert shares[place] == pytest.approx(np.average(score > 0.5, weights=of_units))
+        # 11 of 12 clusters are drawn, with the weight 12 / 11.
+        times = np.ones(60, int) if place == 0 else (of_units * 11 / 12).round().astype(int)
+        drawn = np.repeat(np.arange(60), times)
+        expected = statistics.curve_metrics(score[drawn], label[drawn])["EER"]
+        assert eers[place] == pytest.approx(expected, abs=1e-12)
+
+
+def test_curves_agree_with_scikit_learn():
+    score, label, _, _ = clustered()
+    curve = statistics.curve_metrics(score, label)
+    assert curve["AUC"] == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+    assert curve["AP"] == pytest.approx(average_precision_score(label, score), abs=1e-12)
+    assert np.isnan(statistics.curve_metrics(score, label & False)["AUC"])
+
+
+def test_eer_lies_on_the_lines_between_points_of_the_curve():
+    # ROC (0, 0), (0, .5), (1/3, .5), (1/3, 1): the step up at FPR 1/3 crosses FPR = 1 - TPR.
+    score = np.array([0.9, 0.4, 0.6, 0.3, 0.2])
+    label = np.array([1, 1, 0, 0, 0], bool)
+    assert statistics.curve_metrics(score, label)["EER"] == pytest.approx(1 / 3)
+    # All tied: the line from (0, 0) to (1, 1).
+    assert statistics.curve_metrics(np.full(5, 0.5), label)["EER"] == pytest.approx(0.5)
+
+
+def test_bins_of_a_long_curve_move_its_replicates_by_little(monkeypatch):
+    score = rng("long").normal(size=400) + LABEL.repeat(50)
+    label = LABEL.repeat(50)
+    weights = statistics.cluster_weights(list(map(str, range(400))), ~label, label)
+    exact = statistics.eer(score, label, np.arange(400), weights)
+    monkeypatch.setattr(statistics, "MOST_BINS", 100)
+    binned = statistics.eer(score, label, np.arange(400), weights)
+    assert binned[0] == exact[0] and np.abs(binned - exact).max() < 0.02
+    assert (binned != exact).any()
+
+
+def test_share_above_a_threshold_of_each_replicate():
+    shares = statistics.share_above(SCORE, np.array([0.35, 0.85]), ALONE, np.ones((1, 8)))
+    assert shares.tolist() == [5 / 8, 1 / 8]
+    assert statistics.share_above(SCORE, np.array([0.8]), ALONE, ONCE) == 1 / 8  # .8 is not above
+
+
+def test_a_threshold_is_exceeded_by_no_more_than_the_share():
+    names = np.arange(40).repeat(5).astype(str)
+    score = rng("validation").permutation(200) / 200
+    threshold, replicates = statistics.threshold_replicates(score, names, 0.05)
+    assert threshold == 189 / 200 and (score > threshold).sum() == 10
+    assert replicates.shape == (statistics.THRESHOLD_REPLICATES,)
+    assert replicates.min() < threshold < replicates.max()
+    _, paired = statistics.threshold_replicates(score + 1, names, 0.05)
+    np.testing.assert_allclose(paired, replicates + 1)  # the same people are drawn
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+def test_strata_keep_both_classes_in_every_replicate():
+    # Two clusters with reals only, three with fakes only, two with both.
+    reals, fakes = np.array([[2, 3, 0, 0, 0, 1, 1], [0, 0, 2, 2, 2, 1, 1]])
+    weights = statistics.cluster_weights(list("abcdefg"), reals, fakes)
+    assert (weights[0] == 1).all() and weights.shape == (1 + statistics.REPLICATES, 7)
+    for stratum in (slice(2), slice(2, 5), slice(5, 7)):
+        clusters = weights[:, stratum]
+        np.testing.assert_allclose(clusters.sum(axis=1), clusters.shape[1])
+        assert clusters.std() > 0
+    # A cluster that would be alone in its stratum is drawn with the others.
+    weights = statistics.cluster_weights(list("abc"), np.array([1, 1, 1]), np.array([0, 0, 1]))
+    np.testing.assert_allclose(weights.sum(axis=1), 3)
+    assert weights[:, 2].std() > 0
+
+
+def test_equal_people_are_drawn_together_and_others_are_not():
+    people = np.ones(6)
+    weights = statistics.cluster_weights(list("abcdef"), people, people)
+    again = statistics.cluster_weights(list("abcdef"), 2 * people, people)
+    others = statistics.cluster_weights(list("ghijkl"), people, people)
+    np.testing.assert_array_equal(weights, again)
+    assert (weights != others).any()
+    assert (statistics.draws(1, "alone") == 1).all()  # one thing alone does not vary
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_variance_of_a_mean_is_unbiased(monkeypatch, count):
+    monkeypatch.setattr(statistics, "REPLICATES", 40000)
+    values = rng("values").normal(size=count)
+    means = statistics.draws(count, "variance")[1:] @ values / count
+    assert means.var() == pytest.approx(values.var(ddof=1) / count, rel=0.03)
+
+
+# ---------------------------------------------------------------- intervals and tests
+
+
+def test_the_interval_of_a_value_by_hand():
+    # 2.228139 is the t quantile; on the logit scale .8 is ln 4, with error .04 / (.8 · .2).
+    half = 2.228139 * 0.04
+    assert statistics.interval(0.8, 0.04, 10) == pytest.approx((0.8 - half, 0.8 + half))
+    expected = expit([np.log(4) - half / 0.16, np.log(4) + half / 0.16])
+    assert statistics.interval(0.8, 0.04, 10, bounded=True) == pytest.approx(tuple(expected))
+    bound = 0.025 ** (1 / 50)
+    assert statistics.interval(1, 0, 10, True, 50) == (bound, 1)
+    assert statistics.interval(0, 0, 10, True, 50) == (0, 1 - bound)
+    assert statistics.interval(0.5, 0, 10, True, 50) == pytest.approx((0.5, 0.5))
+    assert logit(statistics.interval(0.999, 0.01, 4, True)).all()  # never 0 or 1
+    for bounded in (True, False):
+        assert np.isnan(statistics.interval(0.5, NAN, 10, bounded)).all()
+
+
+def test_a_mean_has_the_interval_and_p_of_the_t_test():
+    sample = rng("t").normal(0.5, 1, 12)
+    error = sample.std(ddof=1) / 12**0.5
+    test = ttest_1samp(sample, 0)
+    low, high = test.confidence_interval()
+    assert statistics.interval(sample.mean(), error, 11) == pytest.approx((low, high))
+    one_sided = ttest_1samp(sample, 0, alternative="greater")
+    assert statistics.p_above(sample.mean(), error, 11) == pytest.approx(one_sided.pvalue)
+    assert statistics.p_above(0, 0, 11) == 0.5
+    assert np.isnan(statistics.p_above(1, NAN, 11))
+
+
+def test_degrees_of_freedom_of_a_sum_by_hand():
+    assert statistics.satterthwaite(2, 10, 1, 4) == pytest.approx(9 / (4 / 10 + 1 / 4))
+    assert statistics.satterthwaite(0, 0, 1, 9) == 9 and statistics.satterthwaite(0, 4, 0, 9) == 9
+
+
+def test_holm_by_hand():
+    # Ascending .01 .02 .03 .04: times 4, 3, 2, 1, never falling.
+    np.testing.assert_allclose(statistics.holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    # A comparison without p counts.
+    np.testing.assert_allclose(statistics.holm([0.3, NAN, 0.9]), [0.9, NAN, 1.0])
+    assert len(statistics.holm([])) == 0
+
+
+@pytest.mark.parametrize("power", [0.8, 0.95])
+def test_the_least_detectable_difference_has_its_power(power):
+    difference = statistics.least_detectable_difference(0.01, 20, power=power)
+    assert nct.sf(t.ppf(0.975, 20), 20, difference / 0.01) == pytest.approx(power, abs=0.01)
+    of_ten = statistics.least_detectable_difference(0.01, 20, tests=10, power=power)
+    assert nct.sf(t.ppf(0.9975, 20), 20, of_ten / 0.01) == pytest.approx(power, abs=0.02)

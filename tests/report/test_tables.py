@@ -1,0 +1,157 @@
+"""Tables of a planted report: which numbers they have, and how these are printed."""
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+
+from dfnb import report
+from dfnb.files import report_folder
+from dfnb.report import tables
+from dfnb.report.statistics import NAN
+
+A, B = planted.SETS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(tmp_path_factory.mktemp("hand")))
+        planted.write_all("hand")
+        yield
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return report.scores("hand")
+
+
+def test_numbers_as_tables_print_them():
+    assert tables.cell(0.8531, 0.8123, 0.8887) == "0.853\u00a0[0.812,\u00a00.889]"
+    assert tables.cell(0.1, -0.05, 0.25, "+") == "+0.10\u00a0[-0.05,\u00a0+0.25]"
+    assert tables.cell(0.5, NAN, NAN) == "0.500" and tables.cell(NAN, NAN, NAN) == "–"
+    assert [tables.p_text(p) for p in (NAN, 0.0004, 0.0312)] == ["–", "< 0.001", "0.031"]
+
+
+def test_the_main_table_is_in_the_order_of_detectors_and_places(scores):
+    numbers = tables.by_place(tables.main(scores))
+    table = tables.pivot(numbers)
+    assert table.index.tolist() == ["Baseline", "Locate and Verify"]
+    assert table.columns.tolist() == ["within", B, planted.KINDS][: table.shape[1]]
+    measured = report.measure(tables.main(scores), "AUC", ["detector", "test_set"])
+    expected = measured.set_index(["test_set", "detector"])["value"]
+    of_place = numbers.set_index(["place", "detector"])["value"]
+    assert of_place["within"].tolist() == expected[A].tolist()
+    assert of_place[B, "Baseline"] == expected[B, "Baseline"]
+    assert table.loc["Baseline", B].startswith(f"{expected[B, 'Baseline']:.2f}")
+
+
+def test_every_two_detectors_are_compared_once_and_corrected(scores):
+    numbers = tables.pairs(tables.main(scores))
+    assert {*zip(numbers["detector"], numbers["minus"])} == {("Locate and Verify", "Baseline")}
+    assert (numbers["p_holm"] >= numbers["p"]).all() and (numbers["p_holm"] > numbers["p"]).any()
+    listed = tables.listed(numbers, ["detector", "place"])
+    assert (listed["verdict"] == "below zero").all()
+    assert listed["difference"].str.match(r"-0\.\d+\s\[-").all() and (listed["seeds"] == 1).all()
+    alone = scores[scores["detector"] == "Baseline"]
+    assert tables.pairs(alone).empty
+
+
+def test_verdicts_are_by_the_interval():
+    numbers = pd.DataFrame({"low": [0.1, -0.2, -0.1, NAN], "high": [0.2, -0.1, 0.1, NAN]})
+    expected = ["above zero", "below zero", "undecided", "undecided"]
+    assert tables.verdicts(numbers).tolist() == expected
+
+
+def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
+    numbers = tables.variants(scores[scores["corruption"] == ""])
+    pairs = {*zip(numbers["paper"], numbers["detector"], numbers["minus"])}
+    assert pairs == {
+        ("lae", "LAE, face swap: 0 %", "LAE, face swap: main"),
+        ("locate_and_verify", "Locate and Verify, quirks: update", "Locate and Verify"),
+    }
+    assert tables.variants(tables.main(scores)).empty
+
+
+def test_unseen_are_the_methods_that_training_left_out(scores):
+    numbers = tables.unseen("hand", scores[scores["corruption"] == ""])
+    assert {*zip(numbers["detector"], numbers["method"])} == {("LAE, face swap: main", "warp")}
+
+
+def test_robustness_kept_is_against_the_same_videos(scores):
+    kept = tables.robustness(scores, kept=True).set_index("test_set")
+    mean = tables.robustness(scores).set_index("test_set")
+    clean = report.measure(tables.main(scores), "AUC", ["test_set", "detector"])
+    clean = clean[clean["detector"] == "Baseline"].set_index("test_set")
+    for test_set in planted.SETS:
+        expected = mean["value"][test_set] - clean["value"][test_set]
+        assert kept["value"][test_set] == pytest.approx(expected)
+    assert (kept["p"] < 1).all() and mean["p"].isna().all()
+
+
+def test_maps_count_where_they_pass_their_check():
+    maps = report.maps("hand")
+    passes = tables.sanity(maps)["passes"]["Baseline"]
+    assert passes.to_dict() == {"Grad-CAM": True, "shape": False, "edges": True}
+    numbers = tables.explained(maps)
+    table = tables.pivot(numbers, ["detector", "map"], "metric").loc["Baseline"]
+    assert table.index.tolist() == ["Grad-CAM", "edges"]
+    assert table.columns.tolist() == ["energy in mask", "constant energy"]
+    assert table.loc["edges", "energy in mask"].startswith("0.898")
+    # On one test set of two it fails, and so it fails.
+    failing = maps[maps["map"] == "edges"].assign(test_set=B, all=0.9)
+    assert not tables.sanity(pd.concat([maps, failing])).loc[("Baseline", "edges"), "passes"]
+    assert tables.pivot(tables.explained(maps.head(0))).empty
+    # Without a measure of empty maps a check is not passed.
+    assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
+
+
+def test_trainings_in_tables():
+    compared = tables.compared("hand")
+    assert compared.loc["Baseline", ["numbers", "images seen", "seeds"]].tolist() == ["–", "200", 2]
+    found = report.detectors("hand")
+    overview = tables.overview(found)
+    assert overview.loc[("Baseline", 1), "start"] == "small from random weights"
+    assert overview.loc[("Baseline", 1), "chosen epoch"] == "1 of 2"
+    assert tables.overview([]).empty
+    deviations = tables.deviations(found[0].runs[0])
+    assert deviations.loc["backbone"].tolist() == ["large", "small"]
+    assert "lr" not in deviations.index
+    assert deviations.loc["initial weights", "this run"] == "random weights"
+
+
+def test_captions_name_the_conditions(scores):
+    text = tables.conditions("hand", tables.main(scores))
+    assert f"Trained on: {A}. Seeds: 0; 1. Checkpoint: best epoch." in text
+    assert "Backbone and input: small 96 px; small 128 px. Started from: random weights." in text
+    units = f"{B} {B}, 15 real and 30 fake videos, 15 clusters, JPEG, {planted.CROP}"
+    assert units in text and "Collapsed runs, left out: locate_and_verify---1." in text
+    assert "Made again by `dfnb report hand`" in text
+    frames = tables.conditions("hand", report.scores("hand", "frame"))
+    assert f"{A} {A}, 30 real and 60 fake frames" in frames
+
+
+def test_a_table_is_shown_and_saved_for_spreadsheets_markdown_and_latex(monkeypatch):
+    displayed = []
+    monkeypatch.setattr(tables, "display", displayed.append)
+    table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
+    files = tables.show(table, "hand", "hard", "A title", "A caption_with 5 %.")
+    csv, markdown, tex = (path.read_text(encoding="utf-8") for path in files)
+    assert csv == "row,a_b\nr,50 % & #1\ns,–\n"
+    assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
+    assert "| r     | 50 % & #1 |" in markdown
+    assert tex.startswith("\\begin{tabular}") and r"50 \% \& \#1" in tex
+    assert tables.show(pd.DataFrame(), "hand", "none", "Nothing") == []
+    assert displayed[0] is table and displayed[1] is tables.NOTHING
+    assert tables.further("hand", []) == "- [A title](../tables/hard.md)"
+    assert tables.further("hand", files) == "There are none."
+
+
+def test_the_numbers_of_several_tables_are_one_file(scores):
+    numbers = tables.by_place(tables.main(scores))
+    path = tables.write_results("hand", {"one": numbers, "two": numbers.assign(verdict="worse")})
+    table = pd.read_parquet(path)
+    assert path == report_folder("hand") / "results.parquet"
+    assert table["table"].tolist() == ["one"] * len(numbers) + ["two"] * len(numbers)
+    np.testing.assert_array_equal(table["value"], [*numbers["value"]] * 2)
+    assert {*table["verdict"]} == {"", "worse"}
