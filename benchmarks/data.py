@@ -380,9 +380,7 @@ def loading(
     threads: Annotated[int | None, typer.Option(help="of torch, on the CPU")] = None,
     out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
 ) -> None:
-    """The share of a training epoch that is spent waiting for the next batch of memory-mapped
-    crops.
-    """
+    """The share of a training epoch that is spent waiting for the next batch of crops."""
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -456,7 +454,7 @@ def write(out: Path, name: str, rows: list[dict]) -> None:
     where = {
         "device_model": processor() or measured_on["device"],
         "cores": os.cpu_count(),
-        "threads": measured_on["threads"],
+        "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[1], 1),  # mean of the last five minutes
         "torch": measured_on["packages"]["torch"],
         "commit": measured_on["commit"],

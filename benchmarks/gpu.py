@@ -39,7 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from dfnb import metrics, papers, statistics, synth
+from dfnb import papers, synth
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, slug
@@ -48,6 +48,8 @@ from dfnb.papers import lae
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import Batch, Settings
 from dfnb.records import environment
+from dfnb.report.measure import measure
+from dfnb.report.scores import UNITS
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError, read_yaml
 from dfnb.training import scoring, train, trainer
@@ -706,19 +708,20 @@ def trained(device: str, precision: str, epochs: int) -> dict[str, Any]:
         seconds = time.monotonic() - started
         frames = select(load_frames("smoke-a"), "test")
         scores = scoring.predict(run.network().to(device), frames, settings)
-    videos = metrics.align([scores], "video")
-    summary = statistics.summary([metrics.measure(videos, "AUC").outcome()])
+    videos = scores.groupby(UNITS["video"], as_index=False)["score"].mean()
+    videos = videos.assign(detector="baseline", test_set="smoke-a", seed=0, collapsed=False)
+    result = measure(videos, "AUC", "detector").iloc[0]
     images = run.record.images_seen
     return {
         "precision": precision,
         "train_s": round(seconds, 2),
         "images_seen": images,
         "images_per_s": round(images / run.record.wall_s, 2),
-        "videos": summary["n"],
+        "videos": len(videos),
         "validation_auc": round(float(run.log["validation_auc"].iloc[-1]), 4),
-        "auc": round(summary["value"], 4),
-        "low": round(summary["low"], 4),
-        "high": round(summary["high"], 4),
+        "auc": round(result["value"], 4),
+        "low": round(result["low"], 4),
+        "high": round(result["high"], 4),
     }
 
 
@@ -854,7 +857,7 @@ def conditions(commit: str | None) -> dict[str, Any]:
     return {
         "device_model": step.device_model(measured_on["device"]),
         "cores": os.cpu_count(),
-        "threads": measured_on["threads"],
+        "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[1], 1),  # mean of the last five minutes
         "torch": measured_on["packages"]["torch"],
         "timm": measured_on["packages"]["timm"],

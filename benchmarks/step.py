@@ -604,14 +604,14 @@ def main(
         "batch": batch,
         "device": device,
         "device_model": device_model(measured_on["device"]),
-        "threads": measured_on["threads"],
+        "threads": torch.get_num_threads(),
         "torch": measured_on["packages"]["torch"],
         "timm": measured_on["packages"]["timm"],
         "commit": measured_on["commit"],
     }
     peaks = [contender.peak_mib(images) for contender in contenders]
     table = rows(contenders, seconds, peaks, **condition)
-    threads_text = f"{measured_on['threads']}threads"
+    threads_text = f"{torch.get_num_threads()}threads"
     size_and_place = f"{settings.image_size}px-batch{batch}-{device}-{threads_text}"
     name = f"step-{paper}-{settings.backbone}-{size_and_place}"
     with atomic(out / f"{name}.csv") as temporary:

@@ -27,17 +27,22 @@ IMAGES = 2400  # per epoch
 TARGETS = {"32-true": 1.5, "bf16-mixed": 2.3}  # times as fast
 # What both codes understand; the study's training but for its length.
 TRAINING = """
-import sys
 from dfnb import synth
 from dfnb.papers import xception
-from dfnb.training.train import train
 synth.build("synth-a")
 settings = xception.Settings(
     backbone="dfnb_plain7", pretrained=True, image_size=96, epochs={epochs}, batch_size=32,
     images_per_epoch={images}, optimiser="adamw", lr=0.002, weight_decay=0.01,
     schedule="onecycle", augmentation="light", precision="{precision}",
 )
-train("xception", "synth-a", settings, seed={seed})
+inputs = ("xception", "synth-a", settings)
+try:
+    from dfnb.training.train import run_parameters, train
+except ImportError:  # the earlier code
+    from dfnb.train import train
+    train(*inputs, seed={seed})
+else:
+    train(run_parameters(*inputs, seed={seed}))
 """
 
 

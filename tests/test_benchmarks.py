@@ -108,14 +108,3 @@ def test_reading_is_measured(command, tmp_path):
     (table,) = rows.values()
     assert len(table) >= 1 and table.notna().any(axis=None)
     assert "met" in printed
-
-
-def test_the_coverage_of_intervals_is_simulated(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import coverage
-
-    monkeypatch.setattr(coverage, "TRUTH_CLUSTERS", 300)
-    monkeypatch.setattr(coverage, "TRUTH_REPETITIONS", 2)
-    shares = coverage.coverage(repetitions=2, clusters=20, seeds=3)
-    assert shares["AUC"] in (0, 0.5, 1) and shares.between(0, 1).all()
-    assert {*coverage.METRICS, coverage.CROSS_DATASET} <= {*shares.index}

@@ -27,7 +27,7 @@ NOTEBOOK = f"""
 from dfnb.running import jobs, parameters
 from dfnb import records
 p = parameters.check("{BASELINE}", globals())
-jobs.finish("{BASELINE}", p, records.Clock(), run=jobs.trained(p).id)
+records.finish("{BASELINE}", p, records.Clock(), run=jobs.trained(p).id)
 """
 
 
@@ -131,11 +131,12 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     (own_home / "more").mkdir()
     (own_home / "more/b.jpg").write_bytes(b"")
     output_of("score", "b.jpg", "more/b.jpg", "--run", run.id)
-    assert (own_home / f"b.jpg-2-{run.id}.png").exists()  # a panel of its own
+    for name in ("b.jpg", "more-b.jpg"):  # a panel of its own
+        assert (own_home / f"{name}-{run.id}.png").exists()
     (own_home / "empty").mkdir()
     assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):
-        sentence = f"dfnb: there is no run {name!r}; did you mean {run.id}?"
+        sentence = f"dfnb: there is no finished run {name!r}; did you mean {run.id}?"
         assert output_of("score", "b.jpg", "--run", name) == (1, sentence)
 
 
@@ -224,7 +225,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
     printed = again.communicate()[0].decode()
     assert again.returncode == 0 and all(job.done for job in planned)
     assert "resumed in epoch" in log.read_text()
-    assert "[1/2] xception-smoke-a-s0, " in printed and f"[2/2] {BASELINE}, " in printed
+    assert "xception-smoke-a-s0\n" in printed and f"{BASELINE}\n" in printed
 
 
 def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run, output_of):

@@ -1,43 +1,40 @@
 """The estimate of what a profile takes."""
 
+import pytest
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
-from dfnb.data.frames import load_frames, select
 from dfnb.running import cost, jobs
 
 
-def test_images_are_counted_as_they_are_shown(own_home):
-    settings = {**SETTINGS, "images_per_epoch": None, "epochs": 3, "oversampling": 2}
-    write_profile(own_home, notebooks={BASELINE: settings})
-    labels = select(load_frames("smoke-a"), "train")["label"]
-    epoch = 2 * (labels == 0).sum() + (labels == 1).sum()
-    epoch -= epoch % SETTINGS["batch_size"]
-    (training,) = jobs.plan("mine").trainings
-    assert cost.images_shown(training.run) == 3 * epoch
+def test_a_report_has_a_row_per_detector(own_home, monkeypatch):
+    write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: SETTINGS})
+    hours = {"xception": 0.25, "locate_and_verify": 1.5}
+    monkeypatch.setattr(cost, "hours", lambda run: hours[run.paper])
+    rows = {line.split()[0]: line.split()[1:] for line in cost.report("mine").splitlines()}
+    assert rows["xception"] == ["2", "0.5"] and rows["locate_and_verify"] == ["2", "3.0"]
 
 
-def test_images_of_hidden_classes_are_not_counted(own_home):
-    few = {"image_size": 96, "batch_size": 16, "epochs": 1}
-    write_profile(own_home, notebooks={"06_self_blended_images": few})
-    (training,) = jobs.plan("mine").trainings
-    reals = (select(load_frames("smoke-a"), "train")["label"] == 0).sum()
-    assert cost.images_shown(training.run) == 2 * (reals - reals % 8)
+def test_all_phases_count_and_released_weights_take_no_time(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "_hours_of_phase", lambda run, settings: 1.0)
+    by_paper = {job.run.paper: job.run for job in jobs.plan("smoke", []).trainings}
+    assert cost.hours(by_paper["xception"]) == 1 and cost.hours(by_paper["lae"]) == 2
+    run = by_paper["exposing_the_deception"]
+    released = run.settings | {"released": "weights/etd.pth", "mixup_probability": 0.0}
+    assert cost.hours(run.model_copy(update={"settings": released})) == 0
 
 
-def test_a_report_has_a_row_per_detector_and_sums(own_home, monkeypatch):
-    small = {**SETTINGS, "mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
-    write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: small})
-    speeds = {"xception": 0.01, "locate_and_verify": 0.02}
-    monkeypatch.setattr(cost, "_images_per_s", lambda run: speeds[run.paper])
-    report = cost.report("mine")
-    rows = {line.split()[0]: line.split()[1:] for line in report.splitlines()}
-    # trainings, images, images per s, hours: 64 images / .01 per s = 6400 s
-    assert rows["xception"] == ["2", "64", "0.01", "1.78"]
-    assert rows["locate_and_verify"] == ["2", "64", "0.02", "0.89"]
-    assert "GiB of disk" in report and not (own_home / "runs").exists()
-
-
-def test_the_speed_of_every_detector_is_measured_without_a_training(own_home):
+def test_hours_of_every_detector_are_measured_without_a_training(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "STEPS", 1)
     for job in jobs.plan("smoke", []).trainings:
-        assert cost._images_per_s(job.run) > 0
+        assert cost.hours(job.run) > 0
     assert not (own_home / "runs").exists()
+
+
+def test_hours_are_those_of_all_epochs(own_home, monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(cost.time, "monotonic", lambda: 36.0 * next(ticks))
+    monkeypatch.setattr(cost, "STEPS", 2)
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 3, "batch_size": 4}})
+    (training,) = jobs.plan("mine").trainings
+    # One tick for two steps is 18 s per step; an epoch has 32 / 4 steps.
+    assert cost.hours(training.run) == pytest.approx(3 * 8 * 18 / 3600)

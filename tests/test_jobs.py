@@ -325,7 +325,7 @@ def test_a_notebook_trains_what_is_missing_and_a_training_of_its_own_is_in_no_ta
 
 def test_a_missing_dataset_is_built_or_named(own_home):
     (own_home / "datasets").unlink()
-    with pytest.raises(DfnbError, match="dataset mine is neither prepared nor part"):
+    with pytest.raises(DfnbError, match="datasets/mine contains no finished dataset; make it with"):
         jobs.ensure_datasets("mine")
     jobs.ensure_datasets("smoke-b", "smoke-b")
     assert records.read_record(own_home / "datasets" / "smoke-b")

@@ -86,23 +86,19 @@ def test_scores_under_corruption(home):
     assert 0 < distances[0] < distances[1]
 
 
-@pytest.mark.parametrize("spoiled", ["lacking", "NaN"])
-def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch, spoiled):
+def test_weights_that_lack_a_tensor_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     file = files.run_folder("x") / "best.safetensors"
     file.parent.mkdir(parents=True)
     weights = UntrainedRun().network().state_dict()
-    name, tensor = weights.popitem()
-    if spoiled == "NaN":
-        weights[name] = tensor * float("nan")
+    name, _ = weights.popitem()
     save_file(weights, file)
     record = planted.record("locate_and_verify", 0, SETTINGS.model_dump(mode="json"))
     run = Run("x", record.model_copy(update={"weights_sha256": files.sha256(file)}))
     with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
         run.network()
     sentence = str(error.value)
-    assert (name if spoiled == "lacking" else "NaN") in sentence
-    assert "\n" not in sentence and "delete" not in sentence
+    assert name in sentence and "\n" not in sentence and "delete" not in sentence
 
 
 def test_nan_is_refused(home, monkeypatch):

@@ -340,24 +340,17 @@ def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dic
     kept = collapsed if collapsed.all() else ~collapsed
     values = np.array([part.values[kept] for part in parts])  # (sets, seeds, 1 + REPLICATES)
     sets, seeds, _ = values.shape
-    of_seeds = statistics.draws(seeds, "seeds")
-    of_sets = statistics.draws(sets if is_random else 1, "test sets")
-    of_sets = np.broadcast_to(of_sets, (1 + REPLICATES, sets))
-    replicates = np.einsum("rs,rk,skr->r", of_sets, of_seeds, values) / (sets * seeds)
-    value = float(replicates[0])
+    of_sample = values[:, :, 0]
+    value = float(of_sample.mean())
     fewest = sets if is_random else min(part.fewest for part in parts)
     has_interval = (any if is_random else all)(part.has_interval for part in parts)
-    variance = NAN
+    variance = of_seeds = NAN
     if has_interval and fewest > 1:
-        variance = float(np.nanvar(replicates[1:], ddof=1))
+        variance, of_seeds = _variance(values, is_random)
     # Satterthwaite: the seeds' part of the variance has seeds - 1 degrees of freedom, the rest
     # those of the test sets or, without them, of the clusters of the scarcer class.
-    variance_of_seeds = 0.0
-    of_sample = values[:, :, 0]
-    if seeds > 1:
-        variance_of_seeds = of_sample.mean(axis=0).var(ddof=1) / seeds
-    rest = max(variance - variance_of_seeds, 0.0)
-    degrees = statistics.satterthwaite(variance_of_seeds, seeds - 1, rest, fewest - 1)
+    rest = max(variance - of_seeds, 0.0)
+    degrees = statistics.satterthwaite(of_seeds, seeds - 1, rest, fewest - 1)
     error = variance**0.5
     is_signed = is_signed or bool(np.abs(of_sample - 0.5).max() > 0.5)  # not in [0, 1]
     independent = sum(part.independent for part in parts)
@@ -367,3 +360,32 @@ def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dic
     n_collapsed = int(collapsed.sum())
     shown = [value, low, high, error, degrees, p, *counts, seeds, n_collapsed, sets]
     return dict(zip(SUMMARY, shown))
+
+
+def _variance(values: Array, is_random: bool) -> tuple[float, float]:
+    """The variance of the mean of values (sets, seeds, 1 + REPLICATES), and the seeds' part of it.
+
+    Seeds, people (in the replicates of ``values``) and, where ``is_random``, test sets are
+    resampled. What two of them do together, an interaction, is resampled with each alone and, three
+    times, with both; it must count once, so twice the sum of the two minus both is taken.
+    """
+    sets, seeds, _ = values.shape
+    ones_of_seeds = np.ones((1 + REPLICATES, seeds))
+    ones_of_sets = np.ones((1 + REPLICATES, sets))
+    draws_of_seeds = statistics.draws(seeds, "seeds")
+    draws_of_sets = statistics.draws(sets, "test sets") if is_random else ones_of_sets
+    sample = np.broadcast_to(values[:, :, :1], values.shape)
+
+    def variance(set_weights: Array, seed_weights: Array, values: Array) -> float:
+        """The variance of the mean over its replicates, under these weights."""
+        sums = np.einsum("rs,rk,skr->r", set_weights, seed_weights, values)
+        return float(np.nanvar(sums[1:] / (sets * seeds), ddof=1))
+
+    of_seeds = variance(ones_of_sets, draws_of_seeds, sample)
+    of_sets = variance(draws_of_sets, ones_of_seeds, sample)
+    of_people = variance(ones_of_sets, ones_of_seeds, values)
+    of_rest = variance(draws_of_sets, ones_of_seeds, values)  # people and test sets
+    of_all = variance(draws_of_sets, draws_of_seeds, values)
+    rest = 2 * (of_sets + of_people) - of_rest
+    total = of_seeds + rest - (of_all - of_seeds - of_rest)
+    return max(total, of_seeds, of_sets, of_people), of_seeds

@@ -1,6 +1,7 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -67,6 +68,8 @@ def export(profile: str, notebook: str) -> Path:
         embed_images=False,
     )
     body, _ = exporter.from_notebook_node(executed)
+    # The notebook's links are relative to its own folder, except those to headings and websites.
+    body = re.sub(r'href="(?!#|[a-z]+:)', 'href="notebooks/', body)
     title = executed.cells[0].source.splitlines()[0].lstrip("# ")
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

@@ -252,7 +252,7 @@ def satterthwaite(
     total = first + second
     parts = 0.0
     for variance, degrees in ((first, first_degrees), (second, second_degrees)):
-        if variance > 0:
+        if variance > 0 and degrees > 0:
             parts += variance**2 / degrees
     return total**2 / parts if parts else second_degrees
 

@@ -49,7 +49,7 @@ def test_the_page_has_outputs_without_code_and_loads_nothing():
     executed("2030-01-01T00:00:00")
     text = page.export("demo", "n").read_text(encoding="utf-8")
     assert "<title>11 · The report · demo</title>" in text and "0.85 [0.8, 0.9]" in text
-    assert 'href="01_data.ipynb"' in text and "secret" not in text
+    assert 'href="notebooks/01_data.ipynb"' in text and "secret" not in text
     assert not LOADS.search(text) and "prefers-color-scheme: dark" in text
 
 
