@@ -326,7 +326,11 @@ def _stop(*_: Any) -> None:
     os._exit(130)
 
 
-def _print_record_and_exit(record: dict[str, Any], name: str, problems: list[str]) -> None:
+def _print_record_and_exit(
+    record: dict[str, Any],
+    name: str,
+    problems: list[str],
+) -> None:
     """Print a dataset's counts, ``problems``, and why files are unusable; then end the command.
 
     The exit status is 2 if there is any problem or unusable file, else 0.

@@ -134,7 +134,11 @@ def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
 class _Loader(yaml.CSafeLoader):
     """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,
+    ) -> dict[str, Any]:
         names = set()
         for key, _ in node.value:  # the entries of the mapping as nodes of the syntax
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is

@@ -110,7 +110,12 @@ class Corrupted:
         severity: 1 to 5.
     """
 
-    def __init__(self, frames: pd.DataFrame, name: str, severity: int) -> None:
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        name: str,
+        severity: int,
+    ) -> None:
         self.name = name
         self.severity = severity
         self.videos = frames.sort_values("row").set_index("path")["video"]

@@ -335,7 +335,11 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     return frames[after > before]
 
 
-def check_classes(frames: pd.DataFrame, split: str, makes_other_class: bool = False) -> None:
+def check_classes(
+    frames: pd.DataFrame,
+    split: str,
+    makes_other_class: bool = False,
+) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
     Where ``makes_other_class`` is True, one class is enough: training makes the other from it.

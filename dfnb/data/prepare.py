@@ -173,7 +173,11 @@ def find_faces(
     return all_faces
 
 
-def forged_region(video: Video, image: np.ndarray, other: np.ndarray | None) -> np.ndarray | None:
+def forged_region(
+    video: Video,
+    image: np.ndarray,
+    other: np.ndarray | None,
+) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is

@@ -57,7 +57,10 @@ class Plain7(nn.Module):
     strides = (1, 2, 2, 2, 1, 1, 1)
 
     def __init__(
-        self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg"
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

@@ -180,7 +180,12 @@ class Settings(Closed):
         """The settings of the previous phase, which gives the initial weights; None without one."""
         return None
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
+    def visible(
+        self,
+        frames: pd.DataFrame,
+        seed: int,
+        start: Run | None,
+    ) -> pd.DataFrame:
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended; ``start`` is the run
@@ -211,7 +216,11 @@ class Settings(Closed):
         """
         return self.released_transform() if self.augmentation == "released" else None
 
-    def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
+    def optimisation(
+        self,
+        network: Network,
+        steps: int,
+    ) -> tuple[list[Optimizer], LRScheduler]:
         """The optimisers, by default one, and the schedule of the first one's learning rate.
 
         ``steps`` is the number of batches per epoch. After every batch, all optimisers and the
@@ -274,7 +283,11 @@ class Network(nn.Module):
         """
         return {}
 
-    def compare(self, part_maps: Sequence[np.ndarray], images: Tensor) -> dict[str, np.ndarray]:
+    def compare(
+        self,
+        part_maps: Sequence[np.ndarray],
+        images: Tensor,
+    ) -> dict[str, np.ndarray]:
         """How much the parts of a map that is their maximum differ: measures by name.
 
         ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of

@@ -302,7 +302,11 @@ class Network(contract.Network):
         terms["total"] = total
         return terms
 
-    def reconstruction_losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
+    def reconstruction_losses(
+        self,
+        outputs: Outputs,
+        batch: contract.Batch,
+    ) -> dict[str, Tensor]:
         """How far reconstructions x̂ are from images x: ``pixel``, ``perceptual``, ``adversarial``.
 
         Both are (B, 3, H, W), normalised.
@@ -533,7 +537,11 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
 
 
-def clustered(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def clustered(
+    vectors: np.ndarray,
+    clusters: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each vector by K-means (best of 4 starts), and its distance to the centre.
 
     ``vectors`` are (n, K), both results (n,). A cluster is a number from 0.

@@ -103,7 +103,12 @@ class Settings(contract.Settings):
             )
         return self
 
-    def visible(self, frames: pd.DataFrame, seed: int, start: Run | None) -> pd.DataFrame:
+    def visible(
+        self,
+        frames: pd.DataFrame,
+        seed: int,
+        start: Run | None,
+    ) -> pd.DataFrame:
         """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 
         Raises:
@@ -274,7 +279,12 @@ class MPFF(nn.Module):
     folded into the projection (:func:`folded`).
     """
 
-    def __init__(self, channels: list[int], strides: list[int], width: int) -> None:
+    def __init__(
+        self,
+        channels: list[int],
+        strides: list[int],
+        width: int,
+    ) -> None:
         super().__init__()
         self.project = nn.ModuleList()  # x_i to p_i
         for in_channels in channels:
@@ -389,7 +399,12 @@ class HBFusion(nn.Module):
     """
 
     def __init__(
-        self, a_channels: int, b_channels: int, width: int, out: int, dropout: float
+        self,
+        a_channels: int,
+        b_channels: int,
+        width: int,
+        out: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.a = nn.Linear(a_channels, width)

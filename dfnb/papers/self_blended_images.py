@@ -150,7 +150,11 @@ class Settings(contract.Settings):
         """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]
 
-    def optimisation(self, network: Network, steps: int) -> tuple[list[Optimizer], LRScheduler]:
+    def optimisation(
+        self,
+        network: Network,
+        steps: int,
+    ) -> tuple[list[Optimizer], LRScheduler]:
         """The optimiser and its schedule, which may be the paper's ``last_quarter``."""
         optimisers, schedule = super().optimisation(network, steps)
         if self.schedule == "last_quarter":  # above it was taken for a constant one
@@ -211,7 +215,10 @@ def without_margins(sample: Sample, draw: Generator) -> Sample:
 
 
 def self_blended(
-    image: np.ndarray, landmarks: np.ndarray, settings: Settings, draw: Generator
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    settings: Settings,
+    draw: Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
@@ -286,7 +293,11 @@ def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
     return np.float32(image).clip(0, 255)
 
 
-def refocused(image: np.ndarray, reduction: Sequence[float], draw: Generator) -> np.ndarray:
+def refocused(
+    image: np.ndarray,
+    reduction: Sequence[float],
+    draw: Generator,
+) -> np.ndarray:
     """Sharpen an image (H, W, 3) in [0, 255], or, as often [O], reduce its resolution.
 
     Sharpening adds a multiple of the fine detail: the image less its Gaussian blur.

@@ -70,7 +70,11 @@ class Network(contract.Network):
         """The logits."""
         return {"cls": self.backbone(images)}
 
-    def losses(self, outputs: dict[str, Tensor], batch: contract.Batch) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: dict[str, Tensor],
+        batch: contract.Batch,
+    ) -> dict[str, Tensor]:
         """The cross-entropy ``cls``, which is also the ``total``."""
         cls = contract.cross_entropy(outputs["cls"], batch["label"], batch)
         return {"cls": cls, "total": cls}

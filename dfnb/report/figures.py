@@ -41,7 +41,12 @@ def style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 
-def save(figure: Figure, profile: str, name: str, caption: str) -> list[Path]:
+def save(
+    figure: Figure,
+    profile: str,
+    name: str,
+    caption: str,
+) -> list[Path]:
     """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large.
@@ -135,8 +140,9 @@ def forest(
         sharey=True,
         squeeze=False,
     )
+    subtracted = numbers["minus"].iloc[0]  # of differences, else empty
     for axis, panel in zip(axes[0], panels):
-        if numbers["minus"].iloc[0]:  # differences
+        if subtracted:
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.axvspan(-material, material, color="0.92", linewidth=0)
         rows = numbers[numbers[across] == panel]
@@ -152,7 +158,6 @@ def forest(
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
-    subtracted = numbers["minus"].iloc[0]
     figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
     return figure
 

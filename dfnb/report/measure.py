@@ -334,7 +334,11 @@ def _mean(parts: Sequence[Estimate], seeds: int) -> Estimate:
     )
 
 
-def _summary(parts: Sequence[Estimate], is_random: bool, is_signed: bool) -> dict[str, Any]:
+def _summary(
+    parts: Sequence[Estimate],
+    is_random: bool,
+    is_signed: bool,
+) -> dict[str, Any]:
     """The mean over seeds and test sets, with its interval; ``parts``: one per test set."""
     collapsed = np.any([part.collapsed for part in parts], axis=0)
     kept = collapsed if collapsed.all() else ~collapsed

@@ -220,7 +220,12 @@ def _extended_test_set(
     return frames
 
 
-def remove_replaced(profile: str, run_id: str, record: TrainingRecord, roles: Sequence) -> None:
+def remove_replaced(
+    profile: str,
+    run_id: str,
+    record: TrainingRecord,
+    roles: Sequence,
+) -> None:
     """Remove scores and weights of the runs that a new training replaces.
 
     They have the same paper, training set and seed and share a role with it, but had other settings
@@ -274,11 +279,12 @@ def detectors(profile: str) -> list[Detector]:
         for ablation, variant in metadata["roles"]:
             # The variants of STANDING_ALONE are listed beside the main detectors.
             is_variant = ablation not in ("", STANDING_ALONE)
-            role = (run.record.detector.notebook, ablation, variant)
+            notebook = run.record.detector.notebook
+            role = (notebook, ablation, variant)
             # -1: a main detector, or a variant that the profile does not name any more.
             position = in_profile.index(role) if role in in_profile else -1
             # Runs with the same place are one detector, and detectors are sorted by place.
-            place = (is_variant, *role[:1], position, *role[1:], run.train_set)
+            place = (is_variant, notebook, position, ablation, variant, run.train_set)
             runs_by_place.setdefault(place, []).append(run)
     found = []
     for place in sorted(runs_by_place):

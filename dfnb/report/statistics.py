@@ -68,7 +68,12 @@ def cluster_weights(names: Sequence[str], reals: Array, fakes: Array) -> Array:
 # ---------------------------------------------------------------- metrics under weights
 
 
-def auc(score: Array, label: Array, cluster: Array, weights: Array) -> Array:
+def auc(
+    score: Array,
+    label: Array,
+    cluster: Array,
+    weights: Array,
+) -> Array:
     """The AUC (R,) under each row of ``weights`` (R, clusters); NaN where a class is not drawn.
 
     With K[i, j], how often a fake of cluster i has a higher score than a real of cluster j (ties
@@ -129,7 +134,12 @@ def mean(values: Array, cluster: Array, weights: Array) -> Array:
         return total / units
 
 
-def share_above(score: Array, thresholds: Array, cluster: Array, weights: Array) -> Array:
+def share_above(
+    score: Array,
+    thresholds: Array,
+    cluster: Array,
+    weights: Array,
+) -> Array:
     """The share of units above ``thresholds[r]`` under ``weights[r]``, for every r.
 
     ``thresholds`` is (1 + REPLICATES,); ``weights`` may have one row, which then counts for all.
@@ -144,7 +154,12 @@ def share_above(score: Array, thresholds: Array, cluster: Array, weights: Array)
         return total / units
 
 
-def eer(score: Array, label: Array, cluster: Array, weights: Array) -> Array:
+def eer(
+    score: Array,
+    label: Array,
+    cluster: Array,
+    weights: Array,
+) -> Array:
     """The equal error rate (R,) under each row of ``weights``; arguments as in :func:`auc`.
 
     Replicates with more than MOST_BINS distinct scores take neighbouring scores as equal; the
@@ -210,7 +225,11 @@ def curve_metrics(score: Array, label: Array) -> dict[str, float]:
     }
 
 
-def threshold_replicates(score: Array, cluster: Array, share: float) -> tuple[float, Array]:
+def threshold_replicates(
+    score: Array,
+    cluster: Array,
+    share: float,
+) -> tuple[float, Array]:
     """The lowest score that at most ``share`` of the units exceed, and replicates of it.
 
     A replicate is the same of weighted scores, so with the weights of equal clusters those of two
@@ -243,7 +262,10 @@ def t_quantile(degrees: float, probability: float = (1 + LEVEL) / 2) -> float:
 
 
 def satterthwaite(
-    first: float, first_degrees: float, second: float, second_degrees: float
+    first: float,
+    first_degrees: float,
+    second: float,
+    second_degrees: float,
 ) -> float:
     """The degrees of freedom of the sum of two estimated variances.
 

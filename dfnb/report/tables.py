@@ -237,7 +237,12 @@ def deviations(run: StoredRun) -> pd.DataFrame:
 # ---------------------------------------------------------------- as text
 
 
-def cell(value: float, low: float, high: float, sign: str = "") -> str:
+def cell(
+    value: float,
+    low: float,
+    high: float,
+    sign: str = "",
+) -> str:
     """A value with its interval, ``0.853 [0.812, 0.889]``, that no line break divides.
 
     ``sign``: "+" to print the sign of positive values, too. Numbers have three decimals, but two
@@ -321,7 +326,7 @@ def conditions(profile: str, scores: pd.DataFrame) -> str:
             runs += detector.runs
     records = [run.record for run in runs]
     facts = {
-        "Trained on": [record.train_set or record.parameters.train_set for record in records],
+        "Trained on": [run.train_set for run in runs],
         "Seeds": [str(seed) for seed in sorted({run.seed for run in runs})],
         "Checkpoint": [
             record.rule.replace(record.parameters.train_set, record.train_set) for record in records
@@ -362,7 +367,13 @@ def _about(profile: str, test_set: str, scores: pd.DataFrame) -> str:
     return ", ".join(filter(None, parts))
 
 
-def show(table: pd.DataFrame, profile: str, name: str, title: str, caption: str = "") -> list[Path]:
+def show(
+    table: pd.DataFrame,
+    profile: str,
+    name: str,
+    title: str,
+    caption: str = "",
+) -> list[Path]:
     """Display a table of texts, and save it as CSV, Markdown and LaTeX; returns the paths.
 
     Args:

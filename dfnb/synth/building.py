@@ -327,7 +327,11 @@ def _paired(members: list[Person]) -> list[Person]:
 
 
 def film(
-    person: Person, target: int, video: int, streams: tuple[int, ...], settings: Settings
+    person: Person,
+    target: int,
+    video: int,
+    streams: tuple[int, ...],
+    settings: Settings,
 ) -> list[people.Shot]:
     """A person filmed in the scene of ``target``'s video.
 
@@ -389,7 +393,11 @@ class Video(NamedTuple):
 
 
 def make_videos(
-    folder: Path, name: str, target: Person, donor: Person, settings: Settings
+    folder: Path,
+    name: str,
+    target: Person,
+    donor: Person,
+    settings: Settings,
 ) -> list[Video]:
     """The real and the forged videos of a person that the dataset in ``folder`` lacks.
 
@@ -514,7 +522,12 @@ class _Take:
             masks.append(mask)
         return images, np.stack(masks)
 
-    def rows(self, dataset: str, method: str, source: str) -> list[dict[str, Any]]:
+    def rows(
+        self,
+        dataset: str,
+        method: str,
+        source: str,
+    ) -> list[dict[str, Any]]:
         """The rows of the frames table, one per frame; ``frames.COLUMNS`` explains the columns.
 
         ``source`` is the donor's number, "" if there is none. The pair is the cluster: its videos
@@ -610,7 +623,11 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def _missing_videos(
-    folder: Path, name: str, persons: list[Person], settings: Settings, workers: int | None
+    folder: Path,
+    name: str,
+    persons: list[Person],
+    settings: Settings,
+    workers: int | None,
 ) -> Iterator[Video]:
     """The videos that the dataset lacks, in the order in which the workers finish them."""
     jobs = []

@@ -182,7 +182,12 @@ class Eye:
         upper, lower: (H, W), y of the lids' edges, at every pixel's x; 0 at the corners and beyond.
     """
 
-    def __init__(self, canvas: Array, head: Head, side: int) -> None:
+    def __init__(
+        self,
+        canvas: Array,
+        head: Head,
+        side: int,
+    ) -> None:
         """Place the eye on the canvas (S, S, 3); nothing is painted yet."""
         look = head.look
         self.head = head

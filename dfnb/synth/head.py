@@ -52,7 +52,12 @@ class Head:
         gloss: Mirrored light, 0 to 1, which is added to colours.
     """
 
-    def __init__(self, look: Look, pose: Pose, size: int) -> None:
+    def __init__(
+        self,
+        look: Look,
+        pose: Pose,
+        size: int,
+    ) -> None:
         """Compute all attributes for a canvas of ``size`` × ``size`` pixels."""
         self.look = look
         self.pose = pose
@@ -140,7 +145,12 @@ class Head:
         turned = np.float32([across, along]) @ self.roll
         return turned * self.radius + self.centre
 
-    def window(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
+    def window(
+        self,
+        u: float,
+        v: float,
+        reach: float,
+    ) -> tuple[slice, slice]:
         """The rows and columns about a place in the face, up to ``reach`` radii away.
 
         A small feature is painted on this part of the canvas alone, which saves most of the time.
@@ -157,11 +167,21 @@ class Head:
     # Bumps (S, S) of height 1, see brushes.bump. u and v are the place of the top, in a pair that
     # of the right one; the bump falls to 1/e at `width` in u and at `height` in v.
 
-    def in_middle(self, v: float, width: float, height: float) -> Array:
+    def in_middle(
+        self,
+        v: float,
+        width: float,
+        height: float,
+    ) -> Array:
         """A bump on the face's middle line."""
         return bump(self.u, self.v, (0, v), (width, height))
 
-    def on_nose(self, v: float, width: float, height: float) -> Array:
+    def on_nose(
+        self,
+        v: float,
+        width: float,
+        height: float,
+    ) -> Array:
         """A bump on the nose's middle line, which moves further than the face when it turns."""
         return bump(self.nose_u, self.v, (0, v), (width, height))
 
@@ -298,7 +318,12 @@ class Head:
         relief += 0.05 * chin + 0.03 * lips
         relief -= 0.03 * below_lips
 
-    def diffuse(self, x: Array, y: Array, z: Array | float) -> Array:
+    def diffuse(
+        self,
+        x: Array,
+        y: Array,
+        z: Array | float,
+    ) -> Array:
         """Diffuse light (S, S) on a surface with this normal, which need not have length 1.
 
         The normal's axes are those of ``light``. The light is ``pose.ambient`` on what faces away

@@ -43,7 +43,7 @@ def test_the_main_table_is_in_the_order_of_detectors_and_places(scores):
     of_place = numbers.set_index(["place", "detector"])["value"]
     assert of_place["within"].tolist() == expected[A].tolist()
     assert of_place[B, "Baseline"] == expected[B, "Baseline"]
-    assert table.loc["Baseline", B].startswith(f"{expected[B, 'Baseline']:.2f}")
+    assert table.loc["Baseline", B].startswith(f"{expected[B, 'Baseline']:.3f}")
 
 
 def test_every_two_detectors_are_compared_once_and_corrected(scores):
