@@ -187,7 +187,7 @@ def test_grad_cam_by_hand():
 
 
 def test_grad_cam_is_zero_at_a_layer_without_effect_on_the_decision():
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # with some random weights the map of the SRM stream is empty, too
     network = small("locate_and_verify", modules=("second_stream", "mpff")).eval()
     images = torch.randn(1, 3, 96, 96)
     assert (maps.compute(network, images, "RGB stream") == 0).all()  # it locates alone
