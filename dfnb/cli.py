@@ -115,7 +115,6 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
-    from matplotlib import pyplot
 
     from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
@@ -129,8 +128,8 @@ def score(
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
-    # A folder stands for its files. As a list, so that an empty folder is refused before scoring.
-    for image in [*chain.from_iterable(map(media_in, images))]:
+    # A folder stands for its files; an empty one is refused before scoring.
+    for image in list(chain.from_iterable(map(media_in, images))):
         if image.name.endswith(f"-{detector.id}.png"):
             continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
@@ -141,15 +140,11 @@ def score(
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
-        figure = pictures.frames_panel(detector, faces, maps.names(network))
-        with files.atomic(panel) as temporary:
-            figure.savefig(temporary)
-        pyplot.close(figure)
+        figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
-        table = pd.DataFrame(rows, columns=["file", "score", "frames"])
-        files.write_bytes(csv, table.to_csv(index=False).encode())
+        files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
     threshold = detector.record.validation_threshold.threshold
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
     if detector.record.faces["drawn"]:

@@ -23,8 +23,8 @@ library
 running
 cli
 """
-MOST_GENERAL = 51_500  # tokens and words; 47,000 is the aim
-MOST_OF_TESTS = 83_800  # tokens; 80,000 is the aim
+MOST_GENERAL = 51_950  # tokens and words; the aim is 47,000
+MOST_OF_TESTS = 83_800  # tokens; the aim is 80,000
 PER_LINE = 9  # tokens, on average
 
 

@@ -421,9 +421,9 @@ def prepare(
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
-        pool = joblib.Parallel(  # -1: a process per processor
-            workers or -1, return_as="generator", initializer=start_worker, initargs=[os.getpid()]
-        )
+        options = {"initializer": start_worker, "initargs": [os.getpid()]}
+        # -1: a process per processor
+        pool = joblib.Parallel(workers or -1, return_as="generator", **options)
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
         results = pd.DataFrame(list(bar))
@@ -436,8 +436,8 @@ def prepare(
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
-        faces = losses(results).to_dict("index")
-        return write_dataset(folder, parameters, originals, faces=faces, quarantine=unusable)
+        about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
+        return write_dataset(folder, parameters, originals, **about)
 
 
 def check_names(videos: Sequence[Video]) -> None:

@@ -70,6 +70,13 @@ def save(
     return paths
 
 
+def save_png(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG, complete or not at all, and free its memory."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary)
+    plt.close(figure)
+
+
 def shown(paths: Sequence[Path]) -> display.Image:
     """The saved figure for display in a notebook, with its caption as alternative text.
 
