@@ -392,4 +392,6 @@ def _variance(values: Array, is_random: bool) -> tuple[float, float]:
     of_all = variance(draws_of_sets, draws_of_seeds, values)
     rest = 2 * (of_sets + of_people) - of_rest
     total = of_seeds + rest - (of_all - of_seeds - of_rest)
-    return max(total, of_seeds, of_sets, of_people), of_seeds
+    # A difference of estimates may fall below one of its parts.
+    total = max(total, of_seeds, of_sets, of_people)
+    return total, of_seeds
