@@ -375,3 +375,12 @@ def test_each_job_has_gpus_of_its_own(tmp_path):
     for process in (waiting, in_slurm):
         process.communicate("\n")
     two.wait()
+
+
+def test_snakemake_reads_a_plan_whose_names_have_braces(own_home, checkout):
+    """Such as bed-{seed}, which Snakemake would take for a wildcard."""
+    files.write_json(own_home / "plan.json", jobs.plan("study-bed").model_dump(mode="json"))
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet"]
+    command += ["--snakefile", checkout / "workflow" / "Snakefile", "--directory", own_home]
+    done = subprocess.run([*command, "--config", "plan=plan.json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -80,7 +80,8 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:
             before, done = done, {job.name for job in planned if job.done}
             for name in done - before:
                 bar.write(name)
-            bar.update(len(done) - len(before))
+            if done != before:  # a file gets a line of the bar per job, not per look
+                bar.update(len(done) - len(before))
 
 
 def _print_failures(planned: Sequence[Job]) -> None:
