@@ -71,7 +71,7 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Several tables of numbers as one; p is corrected by Holm's rule for all of its rows."""
     rows = [part for part in parts if len(part)]
     if not rows:
-        return pd.DataFrame(columns=[*SUMMARY, "detector", "metric", "minus", "place"])
+        return pd.DataFrame(columns=[*SUMMARY, "p_holm", "detector", "metric", "minus", "place"])
     table = pd.concat(rows, ignore_index=True)
     return table.assign(p_holm=statistics.holm(table["p"]))
 

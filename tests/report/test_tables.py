@@ -155,3 +155,8 @@ def test_the_numbers_of_several_tables_are_one_file(scores):
     assert table["table"].tolist() == ["one"] * len(numbers) + ["two"] * len(numbers)
     np.testing.assert_array_equal(table["value"], [*numbers["value"]] * 2)
     assert {*table["verdict"]} == {"", "worse"}
+
+
+def test_no_variants_are_no_rows_of_a_list(scores):
+    variants = tables.variants(tables.main(scores))
+    assert tables.listed(variants, ["detector", "minus", "place"]).empty
