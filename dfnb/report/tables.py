@@ -403,7 +403,8 @@ def show(
 
 def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
     """Write ``results.parquet``: the numbers of several tables, named by the column ``table``."""
-    parts = [numbers.assign(table=name) for name, numbers in tables.items()]
+    # A table without rows would make objects of the numbers of the others.
+    parts = [numbers.assign(table=name) for name, numbers in tables.items() if len(numbers)]
     table = pd.concat(parts, ignore_index=True)
     texts = table.select_dtypes(exclude="number").columns
     table[texts] = table[texts].astype(object).fillna("").astype(str)

@@ -160,3 +160,12 @@ def test_the_numbers_of_several_tables_are_one_file(scores):
 def test_no_variants_are_no_rows_of_a_list(scores):
     variants = tables.variants(tables.main(scores))
     assert tables.listed(variants, ["detector", "minus", "place"]).empty
+
+
+def test_numbers_stay_numbers_beside_a_table_without_rows(scores):
+    numbers = tables.by_place(tables.main(scores))
+    empty = tables.variants(tables.main(scores))
+    path = tables.write_results("hand", {"auc": numbers, "variants": empty})
+    stored = pd.read_parquet(path)
+    assert stored["value"].tolist() == numbers["value"].tolist()
+    assert {*stored["table"]} == {"auc"}
