@@ -5,6 +5,7 @@ Exceptions: the pages of ``docs/`` are at the root, and ``notebooks/`` has the n
 study executed them. Nothing is executed, and Sphinx is not needed.
 """
 
+import json
 import posixpath
 import re
 import shutil
@@ -23,6 +24,9 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "data_manifest/README.md",
+    "docs/findings.md",
+    "docs/numbers.md",
+    "docs/own.md",
     "tests/golden/README.md",
     "workflow/README.md",
 )
@@ -108,8 +112,9 @@ def stage(folder: Path) -> None:
     """Write the whole source of the site into a folder, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     site = Site(folder)
-    for path in DOCS.glob("*.md"):
-        text = path.read_text(encoding="utf-8") + pages.ADDED[path.stem]()
+    for stem, added in pages.ADDED.items():
+        path = DOCS / f"{stem}.md"
+        text = path.read_text(encoding="utf-8") + added()
         shown = text if path.stem == "glossary" else site.prose(text, path.name, set())
         site.write(path.name, shown)
     for name in DOCUMENTS:
@@ -126,7 +131,7 @@ def stage(folder: Path) -> None:
         if executed.exists():
             notebook = with_outputs(nbformat.read(executed, as_version=4), source)
         prepare(notebook, site, f"notebooks/{path.name}")
-        add_expectation(notebook, titles.get(path.stem))
+        add_expectation(notebook, path.stem, titles.get(path.stem))
         site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
 
 
@@ -193,16 +198,18 @@ def folded(text: str) -> str:
     return f"{heading}\n\n<details><summary>Solution</summary>\n\n{body.strip()}\n\n</details>"
 
 
-def add_expectation(notebook: NotebookNode, title: str | None) -> None:
+def add_expectation(notebook: NotebookNode, name: str, title: str | None) -> None:
     """Put below the first cell what the notebook costs, and for a paper what to expect of it.
 
     Args:
         notebook: The staged notebook, which is changed.
+        name: Of its file.
         title: The name of the notebook's paper in the tables; None without a paper.
     """
     text = pages.badge("**Cost:** not measured, because the study did not run this notebook.")
-    seconds = notebook.metadata.get("papermill", {}).get("duration")
-    if seconds:
+    record = STUDY / "records" / f"{name}.json"
+    if record.exists():
+        seconds = json.loads(record.read_text(encoding="utf-8"))["wall_s"]
         text = pages.badge(f"**Cost:** {seconds:.0f} s after the trainings, on a CPU.")
     if title:
         anchor = re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))

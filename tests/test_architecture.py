@@ -24,7 +24,7 @@ running
 cli
 """
 MOST_GENERAL = 51_950  # tokens and words; the aim is 47,000
-MOST_OF_TESTS = 83_800  # tokens; the aim is 80,000
+MOST_OF_TESTS = 84_100  # tokens; the aim is 80,000
 PER_LINE = 9  # tokens, on average
 
 

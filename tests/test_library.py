@@ -259,13 +259,14 @@ def test_importing_the_package_imports_neither_torch_nor_pandas():
     assert done.stdout == "[]\n"
 
 
-def test_the_page_of_the_readme_works_in_a_fresh_script(smoke_home, checkout, tmp_path):
+@pytest.mark.parametrize("name", ["README.md", "docs/own.md"])
+def test_the_python_of_the_documents_works_in_a_fresh_script(smoke_home, checkout, tmp_path, name):
     (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
     (tmp_path / "reports").symlink_to(checkout / "reports")
-    page = (checkout / "README.md").read_text(encoding="utf-8")
+    page = (checkout / name).read_text(encoding="utf-8")
     code = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1]
     environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("(96, 96, 3)") and done.stdout.count("clusters") == 2
+    assert "clusters" in done.stdout and "value" in done.stdout

@@ -67,6 +67,7 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
 def test_links_lead_somewhere(checkout):
     """In the documents and in the text of the notebooks; headings, too."""
     documents = [*checkout.glob("*.md"), *checkout.glob("*/README.md")]
+    documents += [checkout / "docs" / f"{name}.md" for name in ("findings", "numbers", "own")]
     for path in [*documents, *checkout.glob("notebooks/*.ipynb")]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
@@ -103,12 +104,12 @@ def table_of(text):
 
 
 @pytest.mark.parametrize(
-    ("heading", "minus", "sign"),
-    [("What we found", "", ""), ("The findings in detail", "Baseline", "+")],
+    ("name", "heading", "minus", "sign"),
+    [("README.md", "## What we found", "", ""), ("docs/findings.md", "# The", "Baseline", "+")],
 )
-def test_readme_has_the_numbers_of_the_committed_reports(checkout, heading, minus, sign):
-    readme = (checkout / "README.md").read_text(encoding="utf-8")
-    _, _, section = readme.partition(f"## {heading}\n")
+def test_documents_have_the_numbers_of_the_committed_reports(checkout, name, heading, minus, sign):
+    text = (checkout / name).read_text(encoding="utf-8")
+    _, _, section = text.partition(heading)
     shown = table_of(section.partition("\n## ")[0])
     texts = {}  # detector, column -> cell
     for study, faces in (("study-bed", "drawn"), ("study-photographs", "photographs")):
@@ -182,7 +183,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
 
 
 def test_the_line_for_work_sheets_leaves_out_the_solutions(checkout, tmp_path):
-    readme = (checkout / "README.md").read_text(encoding="utf-8")
+    readme = (checkout / "docs" / "own.md").read_text(encoding="utf-8")
     words = re.search(r"^jupyter (nbconvert .*)", readme, re.MULTILINE)[1].split()
     notebook = nbformat.read(checkout / words[-1], 4)
     notebook.cells[-1].metadata["tags"] = ["solution"]

@@ -1,6 +1,5 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
-import json
 import re
 from pathlib import Path
 
@@ -39,15 +38,19 @@ def execute(profile: str, notebook: str, **parameters: object) -> Path:
     return path
 
 
-def strip_times(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without the times and places that papermill adds: equal runs, equal bytes."""
-    notebook = json.loads(json.dumps(notebook))
-    notebook["metadata"].pop("papermill", None)
-    for number, cell in enumerate(notebook["cells"]):
-        cell["id"] = f"cell-{number}"
+def strip_times(path: Path) -> nbformat.NotebookNode:
+    """Remove the times and places that papermill adds to an executed notebook; returns it.
+
+    Equal runs then give equal bytes.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
         for name in ("papermill", "execution"):
-            cell["metadata"].pop(name, None)
-    return nbformat.from_dict(notebook)
+            cell.metadata.pop(name, None)
+    nbformat.write(notebook, path)
+    return notebook
 
 
 def export(profile: str, notebook: str) -> Path:
@@ -58,8 +61,7 @@ def export(profile: str, notebook: str) -> Path:
     """
     folder = report_folder(profile)
     path = folder / "notebooks" / f"{notebook}.ipynb"
-    executed = strip_times(nbformat.read(path, as_version=4))
-    nbformat.write(executed, path)
+    executed = strip_times(path)
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=True,
@@ -69,7 +71,8 @@ def export(profile: str, notebook: str) -> Path:
     )
     body, _ = exporter.from_notebook_node(executed)
     # The notebook's links are relative to its own folder, except those to headings and websites.
-    body = re.sub(r'href="(?!#|[a-z]+:)', 'href="notebooks/', body)
+    body = re.sub(r'href="(?!#|[a-z]+:|\.\./)', 'href="notebooks/', body)
+    body = body.replace('href="../', 'href="')
     title = executed.cells[0].source.splitlines()[0].lstrip("# ")
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

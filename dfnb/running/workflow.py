@@ -63,7 +63,9 @@ def run(profile: str, cores: int, ablations: list[str] | None = None) -> None:
         _print_failures(plan.jobs)
         raise DfnbError(f"profile {profile} did not finish; Snakemake's messages are in {messages}")
     report = files.report_folder(profile)
-    if any(job.name == page.REPORT for job in plan.notebooks):
+    for path in report.glob("notebooks/*.ipynb"):
+        page.strip_times(path)
+    if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
 
