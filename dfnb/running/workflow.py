@@ -83,7 +83,8 @@ def _print_progress(process: subprocess.Popen, planned: Sequence[Job]) -> None:
             for name in done - before:
                 bar.write(name)
             if done != before:  # a file gets a line of the bar per job, not per look
-                bar.update(len(done) - len(before))
+                bar.n = len(done)
+                bar.refresh()
 
 
 def _print_failures(planned: Sequence[Job]) -> None:
