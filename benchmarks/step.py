@@ -12,292 +12,29 @@ backward and zero_grad, without an optimiser.
 
 import gc
 import json
-import math
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import timm
 import torch
-import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from transcriptions import TRANSCRIPTIONS
 
 from dfnb import papers
 from dfnb.files import atomic
-from dfnb.papers import backbones
-from dfnb.papers import exposing_the_deception as etd
-from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import Batch, Settings
 from dfnb.records import environment
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
-# Dense peaks in TFLOP/s from the makers' data sheets: float32 without tensor cores, TF32, bf16. The
-# first name that fits counts; a name with MIG is a slice of a device and has no known peak.
-PEAKS = {
-    r"H100 NVL": (60.0, 417.5, 835.0),
-    r"H100 PCIe": (51.0, 378.0, 756.0),
-    r"GH200|H200|H100": (67.0, 494.5, 989.0),
-    r"A100": (19.5, 156.0, 312.0),
-    r"L40S": (91.6, 183.0, 362.0),
-    r"L4\b": (30.3, 60.0, 121.0),
-    r"A10\b": (31.2, 62.5, 125.0),
-    r"RTX 4090": (82.6, 82.6, 165.2),
-    r"RTX 3090": (35.6, 35.6, 71.0),
-}
-
-
-def convolution_backward_flops(
-    gradient: list[int], images: list[int], weight: list[int], *rest: Any, **_: Any
-) -> int:
-    """Operations of a convolution's backward pass: each gradient costs what the forward pass does.
-
-    torch's own formula ignores groups, and counts an Xception, most of whose convolutions are
-    depthwise, 3.5 times.
-
-    Args:
-        gradient: Shape of the gradient by the convolution's output, (B, out, h, w).
-        images: Shape of its input.
-        weight: Shape of its weight, (out, in / groups, kernel height, kernel width).
-        rest: Other arguments of ``aten.convolution_backward``; the last says which gradients are
-            computed: by input, weight and bias.
-    """
-    by_images, by_weight, _ = rest[-1]
-    # A value of the output takes one multiplication and one addition per weight of its filter.
-    forward = 2 * math.prod(gradient) * math.prod(weight[1:])
-    return forward * (bool(by_images) + bool(by_weight))
-
-
-class Attention(nn.Module):
-    """LFGA, the attention of Locate and Verify: one map says where another one's values come from.
-
-    Its weights are named as ours, from which they are loaded.
-    """
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        self.query = nn.Conv2d(channels, channels // reduction, 1)
-        self.key = nn.Conv2d(channels, channels // reduction, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """ReLU(γ V A + y), V of y and A = softmax(QᵀK) of x; both are (B, C, h, w)."""
-        query = self.query(x).flatten(2)  # (B, c, hw), like the key
-        key = self.key(x).flatten(2)
-        value = self.value(y).flatten(2)  # (B, C, hw)
-        attention = torch.bmm(query.transpose(1, 2), key).softmax(-1)  # (B, hw, hw)
-        gathered = torch.bmm(value, attention.transpose(1, 2)).view_as(y)
-        return F.relu(self.gamma * gathered + y)
-
-
-class LocateAndVerify(nn.Module):
-    """Locate and Verify as its description reads.
-
-    It saves nothing: it has two whole backbones, though nothing uses the last stage of the
-    localising one, writes cosine and attention out, and tiles x5 to the size of every map in MPFF.
-    :mod:`dfnb.papers.locate_and_verify` explains the paper and the names of its parts.
-    """
-
-    def __init__(self, settings: lv.Settings) -> None:
-        super().__init__()
-        self.rgb, channels, strides = backbones.stages(settings.backbone, pretrained=False)
-        self.srm, _, _ = backbones.stages(settings.backbone, pretrained=False)
-        self.register_buffer("kernel", lv.SRM.repeat(1, 3, 1, 1), persistent=False)
-        self.lfga = nn.ModuleList(Attention(c, settings.attention_reduction) for c in channels[3:6])
-        width = settings.mpff_width
-        hidden = settings.fusion_width
-        out = settings.fusion_out
-        projections = []
-        for c in channels[:6]:
-            layers = [nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            projections.append(nn.Sequential(*layers))
-        self.mpff = nn.ModuleDict({"project": nn.ModuleList(projections)})
-        # How many positions of each finer map lie on one position of map 5, per axis.
-        self.windows = [strides[5] // stride for stride in strides[:5]]
-        # Each finer map gives one channel per position in the window.
-        patch = channels[5] + sum(k * k for k in self.windows)
-        self.seg_head = nn.Sequential(
-            nn.BatchNorm2d(patch), nn.ReLU(), nn.Conv2d(patch, 2, 1, bias=False)
-        )
-        finer = sum(channels[i] for i in (0, 1, 2, 3, 5))  # not map 4, as in the released code
-        self.fusion = nn.ModuleDict(
-            {
-                "a": nn.Linear(finer, hidden),
-                "b": nn.Linear(channels[6], hidden),
-                "out": nn.Linear(hidden, out),
-            }
-        )
-        self.dropout = nn.Dropout(settings.dropout)
-        self.cls_norm = nn.BatchNorm1d(out)
-        self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(out, 2))
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to the logits ``cls`` (B, 2) and ``seg`` (B, 2, g, g)."""
-        localising, deciding = self._streams(images)
-        cls = self._decide(deciding)
-        return {"cls": cls, "seg": self.seg_head(self._patches(localising))}
-
-    def _streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The seven maps of each stream, RGB and SRM, after they have exchanged features."""
-        x = images
-        y = F.conv2d(images, self.kernel, padding=2).clamp(-3, 3)  # the noise that SRM filters keep
-        xs = []
-        ys = []
-        for i in range(7):
-            if i == 3:  # from here on both streams go on from the sum
-                x = y = x + y
-            x = self.rgb[i](x)
-            y = self.srm[i](y)
-            if i < 3:
-                s = F.cosine_similarity(x, y, dim=1).unsqueeze(1)  # (B, 1, h, w)
-                x = x + s * y
-                y = y + s * x  # of the new x, as in the released code
-                x = F.relu(x)
-                y = F.relu(y)
-            elif i < 6:
-                y = self.lfga[i - 3](x, y)
-            xs.append(x)
-            ys.append(y)
-        return xs, ys
-
-    def _decide(self, maps: list[Tensor]) -> Tensor:
-        """HBFusion: logits (B, 2) from the SRM stream, its finer maps fused with the last one."""
-        grid = maps[6].shape[-2:]
-        pooled = []
-        for y in (*maps[:4], maps[5]):  # not map 4, as in the released code
-            kernel = [-(-size // n) for size, n in zip(y.shape[2:], grid)]  # rounded up
-            padded = self._padded(y, kernel[0] * grid[0], kernel[1] * grid[1])
-            pooled.append(F.max_pool2d(padded, kernel))
-        a = torch.cat(pooled, 1).flatten(2).transpose(1, 2)  # (B, positions, channels), like b
-        b = maps[6].flatten(2).transpose(1, 2)
-        product = torch.tanh(self.fusion["a"](a) * self.fusion["b"](b))
-        fused = self.fusion["out"](self.dropout(product))
-        return self.cls_head(F.relu(self.cls_norm(fused.transpose(1, 2))).mean(2))
-
-    def _patches(self, maps: list[Tensor]) -> Tensor:
-        """MPFF: map 5 of the RGB stream, with one channel per position of the finer maps on it."""
-        height, width = maps[5].shape[-2:]
-        patch = self.mpff["project"][5](maps[5])
-        fused = []
-        for x, project, k in zip(maps[:5], self.mpff["project"], self.windows):
-            x = self._padded(project(x), height * k, width * k)
-            tiled = F.interpolate(patch, size=x.shape[-2:], mode="nearest")
-            product = torch.tanh(x * tiled).sum(1, keepdim=True)
-            fused.append(F.pixel_unshuffle(product, k))  # k × k positions become k² channels
-        return torch.cat([*fused, maps[5]], 1)
-
-    @staticmethod
-    def _padded(x: Tensor, height: int, width: int) -> Tensor:
-        """The map with its border repeated on all sides, up to the given height and width."""
-        down = height - x.shape[2]
-        right = width - x.shape[3]
-        sides = (right // 2, right - right // 2, down // 2, down - down // 2)
-        return F.pad(x, sides, mode="replicate")
-
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean cross-entropies of images and patches, and their sum."""
-        height, width = outputs["seg"].shape[-2:]
-        kernel = (batch["mask"].shape[2] // height, batch["mask"].shape[3] // width)
-        # A patch is forged if any of its pixels is.
-        patches = (F.max_pool2d(batch["mask"], kernel)[:, 0, :height, :width] > 0).long()
-        cls = F.cross_entropy(outputs["cls"], batch["label"])
-        seg = F.cross_entropy(outputs["seg"], patches)
-        return {"cls": cls, "seg": seg, "total": cls + seg}
-
-
-class ExposingTheDeception(nn.Module):
-    """Exposing the Deception as its description reads.
-
-    :mod:`dfnb.papers.exposing_the_deception` explains the paper and the names of its parts.
-    """
-
-    def __init__(self, settings: etd.Settings) -> None:
-        super().__init__()
-        n = settings.branches
-        first, second, third = settings.fusion_widths
-        p = settings.dropout
-        self.branches = nn.ModuleList(
-            timm.create_model(settings.backbone, num_classes=0) for _ in range(n)
-        )
-        width = self.branches[0].num_features
-        self.joint_head = nn.Linear(n * width, 2)
-        self.left_out_heads = nn.ModuleList(nn.Linear((n - 1) * width, 2) for _ in range(n))
-        self.fusion = nn.Sequential(
-            *(nn.Linear(n * width, first), nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(p)),
-            *(nn.Linear(first, second), nn.BatchNorm1d(second), nn.ReLU(), nn.Dropout(p)),
-            nn.Linear(second, third),
-        )
-        self.cls_head = nn.Sequential(nn.Dropout(p), nn.Linear(third, 2))
-        self.balance = nn.Parameter(torch.ones(3))
-        self.temperature = settings.temperature
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(settings, name)).view(3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W), red first, to the logits of all heads.
-
-        ``cls`` and ``joint`` are (B, 2), ``left_out`` is (n, B, 2): head i sees all branches but i.
-        """
-        # The released networks get blue first, but mean and deviation are those of red first.
-        swapped = (images * self.std + self.mean)[:, [2, 1, 0]]
-        images = (swapped - self.mean) / self.std
-        local = []
-        for branch in self.branches:
-            local.append(branch(images))
-        left_out = []
-        for i, head in enumerate(self.left_out_heads):
-            others = local[:i] + local[i + 1 :]
-            left_out.append(head(torch.cat(others, 1)))
-        joint = self.joint_head(torch.cat(local, 1))
-        cls = self.cls_head(self.fusion(torch.cat(local, 1)))
-        return {"cls": cls, "joint": joint, "left_out": torch.stack(left_out)}
-
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropies of all heads, GIL and LIL, and their total with learned weights."""
-        label = batch["label"]
-        teacher = F.softmax(outputs["joint"] / self.temperature, dim=1).detach()
-        ce = F.cross_entropy(outputs["cls"], label) + F.cross_entropy(outputs["joint"], label)
-        gil = self._divergence(outputs["cls"], teacher)
-        difference = 0.0  # sum over the heads that leave one branch out; LIL rewards a large one
-        for logits in outputs["left_out"]:
-            ce = ce + F.cross_entropy(logits, label)
-            difference = difference + self._divergence(logits, teacher)
-        terms = {"ce": ce, "gil": gil, "lil": torch.exp(-difference)}
-        total = 0.0
-        # A large s makes a term count less; the logarithm limits how large it gets.
-        for s, term in zip(self.balance, terms.values()):
-            total = total + (term / (2 * s**2) + torch.log(1 + s**2))
-        return {**terms, "total": total}
-
-    def _divergence(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        """Half the KL divergence of a head from the joint head, both at the set temperature."""
-        softened = F.softmax(logits / self.temperature, dim=1)
-        # The mean also divides by the two classes, as in the released code: hence half.
-        return F.kl_div(teacher.log(), softened, reduction="mean")
-
-
-TRANSCRIPTIONS = {
-    "locate_and_verify": LocateAndVerify,
-    "exposing_the_deception": ExposingTheDeception,
-}
-# Ours in a precision should be at least so many times as fast as the transcription in float32, and
-# take at most such a share of its peak memory.
-REQUIRED = {
-    "locate_and_verify": {"float32": 1.8, "bfloat16": 3.0, "memory": 0.8},
-    "exposing_the_deception": {"float32": 1.0, "bfloat16": 2.0, "memory": 1.0},
-}
-
-
+OUT = Path("reports/benchmarks")
 CHECKED_PX = 107  # side of the compared images: small, as float64 is slow; odd, to need all padding
 QUARTILES = {"median": 0.5, "q1": 0.25, "q3": 0.75}
 
@@ -310,12 +47,14 @@ class Contender:
     network: nn.Module
     precision: torch.dtype
     memory_format: torch.memory_format
+    tf32: bool = False
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Forward, losses, backward and zero_grad, as the training loop does them.
 
         Returns the losses by name.
         """
+        use_tf32(self.tf32)
         images = batch["image"].contiguous(memory_format=self.memory_format)
         is_bfloat16 = self.precision is torch.bfloat16
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_bfloat16):
@@ -377,6 +116,12 @@ class Contender:
             held += allocation["Bytes"]  # negative: freed
             peak = max(peak, held)
         return peak
+
+
+def use_tf32(on: bool) -> None:
+    """Whether GPUs round the factors of float32 products, also in convolutions, to 10 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
 
 
 def _finish(batch: Batch) -> None:
@@ -477,76 +222,46 @@ def _results(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return results
 
 
-def measure(
-    contenders: list[Contender],
-    batch: Batch,
-    rounds: int,
-    warmup: int,
-    echo: Callable[[str], object],
-) -> pd.DataFrame:
+def measure(contenders: list[Contender], batch: Batch, rounds: int, warmup: int) -> pd.DataFrame:
     """Seconds per step, one row per round and one column per contender; they take turns.
 
-    ``warmup`` more rounds go first and are left out. ``echo`` gets a line about each round.
+    ``warmup`` more rounds go first and are left out.
     """
     table = []
-    for place in range(warmup + rounds):
+    for _ in range(warmup + rounds):
         table.append({contender.name: contender.seconds(batch) for contender in contenders})
-        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in table[-1].items())
-        title = "warm-up" if place < warmup else f"round {place - warmup + 1} of {rounds}"
-        echo(f"{title}: {times}")
     return pd.DataFrame(table[warmup:])
 
 
 def rows(
-    contenders: list[Contender], seconds: pd.DataFrame, peaks: list[float], **condition: Any
-) -> pd.DataFrame:
-    """One row per contender; the last contender is the transcription.
+    contenders: list[Contender], seconds: pd.DataFrame, peaks: list[float], reference: str
+) -> list[dict[str, Any]]:
+    """A row per contender, whose columns ``benchmarks/README.md`` explains.
 
-    Columns are the ``condition``, median and quartiles of the step's seconds and of how many times
-    as fast as the transcription it was, round by round, and its peak memory, in MiB and as a share
-    of the transcription's.
+    ``reference`` is the contender with which the others are compared, if it has been measured.
     """
+    peak_by_name = {contender.name: peak for contender, peak in zip(contenders, peaks)}
     table = []
-    for contender, peak in zip(contenders, peaks):
+    for contender in contenders:
         times = seconds[contender.name]
-        ratios = seconds["transcription"] / times
         row = {
-            **condition,
             "contender": contender.name,
             "precision": str(contender.precision).removeprefix("torch."),
             "memory_format": str(contender.memory_format).removeprefix("torch."),
             "rounds": len(seconds),
         }
-        for name, values in (("step_s", times), ("times_as_fast", ratios)):
+        values = {"step_s": times}
+        if reference in seconds:
+            values["times_as_fast"] = seconds[reference] / times
+        for name, of_rounds in values.items():
             for label, share in QUARTILES.items():
-                row[f"{name}_{label}"] = round(values.quantile(share), 4)
+                row[f"{name}_{label}"] = round(of_rounds.quantile(share), 4)
+        peak = peak_by_name[contender.name]
         row["peak_memory_mib"] = round(peak, 1)
-        row["peak_memory_share"] = round(peak / peaks[-1], 4)
+        if reference in seconds:
+            row["peak_memory_share"] = round(peak / peak_by_name[reference], 4)
         table.append(row)
-    return pd.DataFrame(table)
-
-
-def verdicts(paper: str, table: pd.DataFrame) -> list[str]:
-    """Each requirement, what was measured and whether it is met; of all rows but the last.
-
-    The last is the transcription, for which nothing is required.
-    """
-    lines = []
-    for row in table[:-1].itertuples():
-        least_speed = REQUIRED[paper][row.precision]
-        most_memory = REQUIRED[paper]["memory"]
-        quartiles = f"{row.times_as_fast_q1:.2f} to {row.times_as_fast_q3:.2f}"
-        speed = f"{row.times_as_fast_median:.2f} ({quartiles})"
-        is_fast = row.times_as_fast_median >= least_speed
-        is_small = row.peak_memory_share <= most_memory
-        requirements = {
-            f"at least {least_speed} times as fast: {speed}": is_fast,
-            f"at most {most_memory} of the peak memory: {row.peak_memory_share:.3f}": is_small,
-        }
-        for requirement, is_met in requirements.items():
-            verdict = "met" if is_met else "not met"
-            lines.append(f"{row.contender}, {requirement}: {verdict}")
-    return lines
+    return table
 
 
 def device_model(device: str) -> str:
@@ -555,6 +270,18 @@ def device_model(device: str) -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {device}" if device.startswith("cpu") and names else device
+
+
+def conditions() -> dict[str, Any]:
+    """Where and with what is measured: columns of every row."""
+    measured_on = environment()
+    return {
+        "device_model": device_model(measured_on["device"]),
+        "threads": torch.get_num_threads(),
+        "torch": measured_on["packages"]["torch"],
+        "timm": measured_on["packages"]["timm"],
+        "commit": measured_on["commit"],
+    }
 
 
 def main(
@@ -569,7 +296,7 @@ def main(
     threads: Annotated[
         int | None, typer.Option(min=1, help="threads on the CPU; default: one, as in a training")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder of the row files")] = Path("reports/benchmarks"),
+    out: Annotated[Path, typer.Option(help="folder of the row files")] = OUT,
 ) -> None:
     """Measure a training step of a paper's network beside a transcription of its description.
 
@@ -580,7 +307,7 @@ def main(
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
     # torch warns of kl_div's "mean", see ExposingTheDeception._divergence.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
-    torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32 for both
+    use_tf32(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"pretrained": False, "image_size": size, "backbone": backbone}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -595,31 +322,25 @@ def main(
         Contender("ours bfloat16", ours, torch.bfloat16, torch.channels_last),
         Contender("transcription", transcription, torch.float32, torch.contiguous_format),
     ]
-    seconds = measure(contenders, images, rounds, warmup, typer.echo)
-    measured_on = environment()
+    seconds = measure(contenders, images, rounds, warmup)
+    peaks = [contender.peak_mib(images) for contender in contenders]
     condition = {
         "paper": paper,
         "backbone": settings.backbone,
         "size_px": settings.image_size,
         "batch": batch,
         "device": device,
-        "device_model": device_model(measured_on["device"]),
-        "threads": torch.get_num_threads(),
-        "torch": measured_on["packages"]["torch"],
-        "timm": measured_on["packages"]["timm"],
-        "commit": measured_on["commit"],
+        **conditions(),
     }
-    peaks = [contender.peak_mib(images) for contender in contenders]
-    table = rows(contenders, seconds, peaks, **condition)
+    measured = rows(contenders, seconds, peaks, "transcription")
+    table = pd.DataFrame([condition | row for row in measured])
     threads_text = f"{torch.get_num_threads()}threads"
     size_and_place = f"{settings.image_size}px-batch{batch}-{device}-{threads_text}"
     name = f"step-{paper}-{settings.backbone}-{size_and_place}"
     with atomic(out / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False)
-    shown = table.drop(columns=list(condition))
-    shown = shown.rename(columns=lambda column: column.replace("_", " "))
-    typer.echo(shown.to_string(index=False))
-    typer.echo("\n".join(["", *verdicts(paper, table), "", f"written: {name}.csv in {out}"]))
+    typer.echo(pd.DataFrame(measured).to_string(index=False))
+    typer.echo(f"written: {name}.csv in {out}")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,18 @@
 """The benchmarks run at small sizes, and compare what is the same."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SMALL = {"locate_and_verify": "dfnb_plain7", "exposing_the_deception": "resnet10t"}
 
 
-def run(name, out, *words):
-    """Run a benchmark; its rows by file, and what it printed."""
-    environment = {key: value for key, value in os.environ.items() if key != "DFNB_HOME"}
-    command = [sys.executable, FOLDER / f"{name}.py", *words, "--out", out]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = {}
-    for path in sorted(out.iterdir()):
-        assert str(out) not in path.read_text(encoding="utf-8")
-        rows[path.stem] = pd.read_csv(path)
-    return rows, done.stdout
-
-
-@pytest.fixture(scope="module")
-def step():
-    sys.path.append(str(FOLDER))
+@pytest.fixture
+def step(checkout, monkeypatch):
+    monkeypatch.syspath_prepend(checkout / "benchmarks")
     import step
 
-    yield step
-    sys.path.remove(str(FOLDER))
+    return step
 
 
 @pytest.mark.parametrize("paper", SMALL)
@@ -50,14 +30,14 @@ def test_the_transcription_computes_the_same_until_a_weight_differs(step, paper)
         step.check_equal(ours, transcription, batch)
 
 
-def test_a_step_is_measured_in_a_row_per_contender(tmp_path):
-    words = ["locate_and_verify", "--backbone", "dfnb_plain7", "--size", "64", "--batch", "2"]
-    rows, printed = run("step", tmp_path, *words, "--rounds", "1", "--warmup", "0")
-    (table,) = rows.values()
+def test_a_step_is_measured_in_a_row_per_contender(step, tmp_path):
+    size = {"batch": 2, "size": 64, "rounds": 1, "warmup": 0, "threads": 1}
+    step.main("locate_and_verify", backbone="dfnb_plain7", out=tmp_path, **size)
+    (path,) = tmp_path.iterdir()
+    table = pd.read_csv(path)
     assert list(table["contender"]) == ["ours float32", "ours bfloat16", "transcription"]
     assert (table[["step_s_median", "peak_memory_mib"]] > 0).all(axis=None)
     assert table["times_as_fast_median"].iloc[-1] == 1
-    assert printed.count(": met") + printed.count(": not met") == 4
 
 
 def test_the_peak_is_what_a_step_holds_at_once(step):
@@ -82,29 +62,16 @@ def test_the_peak_is_what_a_step_holds_at_once(step):
     assert toy.peak_mib({"image": torch.zeros(1, 3, 8, 8)}) == pytest.approx(9, abs=0.1)
 
 
-def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(tmp_path):
-    words = ["--tiny", "--minutes", "30", "--backend", "eager", "--paper", "locate_and_verify"]
-    rows, printed = run("gpu", tmp_path, *words)
-    assert len(rows) == 4
-    for table in rows.values():
+def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path):
+    import gpu
+
+    gpu.main(minutes=30, paper=["locate_and_verify"], tiny=True, out=tmp_path)
+    parts = {}
+    for path in tmp_path.iterdir():
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+        parts[path.name.split("-")[1]] = table = pd.read_csv(path)
         assert (table["outcome"] == "measured").all(), table[["contender", "outcome"]]
-    golden = next(table for name, table in rows.items() if name.startswith("gpu-golden"))
-    assert golden["met"].all() and (golden["difference"] < 1e-4).all()
-    training = next(table for name, table in rows.items() if name.startswith("gpu-training"))
-    assert (training["low"] <= training["auc"]).all() and (training["videos"] == 8).all()
-    assert "golden parity" in printed
-
-
-SIZES = {
-    "table": ["--rows", "3200", "--rounds", "1"],
-    "writing": ["--videos", "20", "--per-video", "3"],
-    "loading": ["--steps", "2", "--batch", "4", "--size", "64", "--workers", "0"],
-}
-
-
-@pytest.mark.parametrize("command", SIZES)
-def test_reading_is_measured(command, tmp_path):
-    rows, printed = run("data", tmp_path, command, *SIZES[command])
-    (table,) = rows.values()
-    assert len(table) >= 1 and table.notna().any(axis=None)
-    assert "met" in printed
+    assert parts.keys() == set(gpu.PARTS)
+    assert parts["golden"]["met"].all() and (parts["golden"]["difference"] < 1e-4).all()
+    assert (parts["training"]["low"] <= parts["training"]["auc"]).all()
+    assert parts["loader"]["waiting_share"].between(0, 1).all()
