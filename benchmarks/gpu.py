@@ -410,6 +410,7 @@ def main(
     # Exposing the Deception does so, too.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
     torch.set_num_threads(1)  # as every network of ours does
+    gc.freeze()  # collections between steps need not look at the imported modules
     model = torch.cuda.get_device_name(0) if device == "cuda" else device
     where = {**step.conditions(), "cuda": torch.version.cuda, "date": time.strftime("%Y-%m-%d")}
     where["commit"] = commit or environment()["commit"]
