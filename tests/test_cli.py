@@ -17,18 +17,12 @@ import pytest
 from matplotlib import pyplot
 from profiles import BASELINE, SETTINGS, write_profile
 
-from dfnb import files
+from dfnb import files, records
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
+from dfnb.report.page import REPORT
 from dfnb.running import jobs
-
-NOTEBOOK = f"""
-from dfnb.running import jobs, parameters
-from dfnb import records
-p = parameters.check("{BASELINE}", globals())
-records.finish("{BASELINE}", p, records.Clock(), run=jobs.trained(p).id)
-"""
 
 
 def dfnb(*words, **options):
@@ -192,27 +186,28 @@ def test_a_full_disk_is_explained(tmp_path):
     assert "Traceback" not in printed
 
 
-@pytest.fixture
-def small_run(own_home):
-    """A home with a profile of one training and its notebook."""
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 4}})
+def write_notebook(home, name, code):
+    """A notebook with the parameter ``profile`` and this code."""
     parameters = nbformat.v4.new_code_cell('profile = "mine"', metadata={"tags": ["parameters"]})
-    cells = [parameters, nbformat.v4.new_code_cell(NOTEBOOK)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [parameters, nbformat.v4.new_code_cell(code)]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(notebook, own_home / "notebooks" / f"{BASELINE}.ipynb")
-    return own_home
+    nbformat.write(notebook, home / "notebooks" / f"{name}.ipynb")
 
 
-def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
+def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 4}})
+    record = records.notebook_record("mine", BASELINE)
+    code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
+    write_notebook(own_home, BASELINE, code)
     planned = jobs.plan("mine").jobs
     log = planned[0].log
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         log.unlink(missing_ok=True)
-        stopped = dfnb("run", "mine", "--cores", "1", cwd=small_run)
+        stopped = dfnb("run", "mine", "--cores", "1", cwd=own_home)
         while stopped.poll() is None and not log.exists():
             time.sleep(0.1)
-        while number == signal.SIGKILL and not list(small_run.glob("runs/*/last.ckpt")):
+        while number == signal.SIGKILL and not list(own_home.glob("runs/*/last.ckpt")):
             time.sleep(0.1)
         children = psutil.Process(stopped.pid).children(recursive=True)
         stopped.send_signal(number)
@@ -221,20 +216,21 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(small_run):
         assert ("dfnb: stopped; " in printed) == (number == signal.SIGINT)
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
         assert not any(job.done for job in planned)
-    again = dfnb("run", "mine", "--cores", "1", cwd=small_run)
+    again = dfnb("run", "mine", "--cores", "1", cwd=own_home)
     printed = again.communicate()[0].decode()
     assert again.returncode == 0 and all(job.done for job in planned)
     assert "resumed in epoch" in log.read_text()
     assert "xception-smoke-a-s0\n" in printed and f"{BASELINE}\n" in printed
 
 
-def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(small_run, output_of):
-    path = small_run / "notebooks" / f"{BASELINE}.ipynb"
-    path.write_text(path.read_text().replace("from dfnb", "None.nothing; from dfnb"))
+def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(own_home, output_of):
+    write_profile(own_home, notebooks={REPORT: None})  # trains nothing
+    code = "from dfnb.settings import DfnbError; raise DfnbError('a sentence')"
+    write_notebook(own_home, REPORT, code)
     status, printed = output_of("run", "mine", "--cores", "1")
-    log = small_run / "reports" / "mine" / "logs" / f"{BASELINE}.txt"
-    assert status == 1 and f"{BASELINE} failed: AttributeError: " in printed
-    assert f"; its log is {log}\n" in printed
-    with files.locked(small_run / ".snakemake"):
+    log = own_home / "reports" / "mine" / "logs" / f"{REPORT}.txt"
+    assert status == 1
+    assert f"{REPORT} failed: DfnbError: a sentence; its log is {log}\n" in printed
+    with files.locked(own_home / ".snakemake"):
         status, printed = output_of("run", "mine")
     assert status == 1 and "another process is writing" in printed
