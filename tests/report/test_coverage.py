@@ -16,5 +16,5 @@ def test_intervals_have_the_truth_in_them(checkout, monkeypatch, case):
 
     for module in (statistics, sys.modules["dfnb.report.measure"]):  # for speed
         monkeypatch.setattr(module, "REPLICATES", 150)
-    # The share of 500 studies has a standard error of 0.01.
-    assert 0.93 <= coverage.coverage(case, repetitions=500, people=25) <= 0.97
+    # The share of 1000 studies has a standard error of 0.007.
+    assert 0.93 <= coverage.coverage(case, repetitions=1000, people=25) <= 0.97
