@@ -18,7 +18,6 @@ from dfnb.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
-MOST_BINS = 1000  # of the ROC curve of a replicate; more would cost memory
 LEVEL = 0.95  # of intervals
 NAN = float("nan")
 Array = np.ndarray
@@ -100,27 +99,17 @@ def auc(
 
 def _wins(score: Array, label: Array, cluster: Array) -> Array:
     """K (clusters with fakes, clusters with reals) of :func:`auc`."""
-    reals = score[~label]
-    order = np.argsort(reals, kind="stable")
-    reals = reals[order]
-    cluster_of_real = cluster[~label][order]
-    of_real, column = np.unique(cluster_of_real, return_inverse=True)
-    # Row k: of each cluster, how many of its units are among the k lowest reals.
-    n = len(reals)
-    lowest = np.zeros((1 + n, len(of_real)), np.int32)
-    lowest[1 + np.arange(n), column] = 1
-    lowest = lowest.cumsum(axis=0, dtype=np.int32)
     fakes = score[label]
-    below = np.searchsorted(reals, fakes, "left")
-    not_above = np.searchsorted(reals, fakes, "right")
     _, row = np.unique(cluster[label], return_inverse=True)
-    wins = []
-    for number in range(row.max() + 1):  # one cluster at a time, which saves memory
-        mine = row == number
-        won = lowest[below[mine]].sum(axis=0)
-        won_or_tied = lowest[not_above[mine]].sum(axis=0)
-        wins.append((won + won_or_tied) / 2)
-    return np.array(wins)
+    reals = score[~label]
+    cluster_of_real = cluster[~label]
+    columns = []
+    for number in np.unique(cluster_of_real):
+        of_cluster = np.sort(reals[cluster_of_real == number])
+        won = np.searchsorted(of_cluster, fakes, "left")  # the reals below each fake
+        won_or_tied = np.searchsorted(of_cluster, fakes, "right")
+        columns.append(np.bincount(row, (won + won_or_tied) / 2))
+    return np.transpose(columns)
 
 
 def mean(values: Array, cluster: Array, weights: Array) -> Array:
@@ -162,48 +151,27 @@ def eer(
 ) -> Array:
     """The equal error rate (R,) under each row of ``weights``; arguments as in :func:`auc`.
 
-    Replicates with more than MOST_BINS distinct scores take neighbouring scores as equal; the
-    first value, that of the sample itself, is exact.
+    It is where FPR = 1 - TPR on the points of the ROC curve, joined by lines; NaN where a class is
+    not drawn.
     """
-    distinct, rank = np.unique(-score, return_inverse=True)  # rank 0: the highest score
-    bins = min(len(distinct), MOST_BINS)
-    # Units by class (real, fake), cluster and bin. Bin 0 stays empty, because curves begin there.
-    counts = np.zeros((2, weights.shape[1], 1 + bins))
-    place = 1 + rank * bins // len(distinct)
-    np.add.at(counts, (label.astype(int), cluster, place), 1)
-    false_positives, true_positives = weights @ counts.cumsum(axis=2)
-    rates = equal_error_rates(false_positives, true_positives)
-    rates[0] = curve_metrics(score, label)["EER"]
-    return rates
-
-
-def equal_error_rates(false_positives: Array, true_positives: Array) -> Array:
-    """EER (B,) of B ROC curves: where FPR = 1 - TPR on their points, joined by lines.
-
-    NaN where a curve has no real or no fake units, as a bootstrap replicate may.
-
-    Args:
-        false_positives: (B, T) the weight of the real units above each of T thresholds, which
-            fall: the first is above every score, the last below.
-        true_positives: (B, T) the same of the fake units.
-    """
-    with np.errstate(invalid="ignore"):
-        fpr = false_positives / false_positives[:, -1:]
-        tpr = true_positives / true_positives[:, -1:]
-    excess = fpr + tpr - 1  # rises from -1 to 1 along a curve; 0 at the EER
-    curve = np.arange(len(fpr))  # (B,), to take one point of each curve
-    # At least 1, because the first point has -1; 0 for a curve of NaN, which gives NaN anyway.
-    first_past = np.argmax(excess >= 0, axis=1)
-    after = (curve, first_past)
-    before = (curve, first_past - 1)
-    change = excess[before] - excess[after]
-    share = excess[before] / change  # of the line from before to after, up to where excess is 0
-    width = fpr[after] - fpr[before]
-    return fpr[before] + width * share
+    order = np.argsort(-score, kind="stable")
+    is_fake = label[order]
+    # A curve has its points between distinct scores.
+    is_last = np.append(np.diff(score[order]) != 0, True)
+    rates = []
+    for of_clusters in weights:
+        weight = of_clusters[cluster[order]]
+        false_positives = (weight * ~is_fake).cumsum()[is_last]
+        true_positives = (weight * is_fake).cumsum()[is_last]
+        with np.errstate(invalid="ignore"):
+            fpr = np.append(0, false_positives / false_positives[-1])
+            tpr = np.append(0, true_positives / true_positives[-1])
+        rates.append(np.interp(0, fpr + tpr - 1, fpr))  # it rises from -1 to 1 along the curve
+    return np.array(rates)
 
 
 def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """AUC, AP and EER of scores (n,) and labels (n,) bool.
+    """AUC and AP of scores (n,) and labels (n,) bool.
 
     They are NaN where a label does not occur, except that AP is 1 where only label 0 is absent. AUC
     and AP are those of scikit-learn, which is too slow for thousands of masks.
@@ -221,7 +189,6 @@ def curve_metrics(score: Array, label: Array) -> dict[str, float]:
     return {
         "AUC": float(np.trapezoid(tpr, fpr)),
         "AP": float(np.diff(tpr) @ precision),  # the precision at each gain in recall
-        "EER": float(equal_error_rates(false_positives[None], true_positives[None])[0]),
     }
 
 
@@ -325,21 +292,3 @@ def holm(p: Sequence[float]) -> Array:
     multiplied = ascending * np.arange(len(ascending), 0, -1)
     adjusted = multiplied.cummax().clip(upper=1)
     return adjusted.sort_index().to_numpy()  # in the order of p again
-
-
-def least_detectable_difference(
-    error: float,
-    degrees: float,
-    tests: int = 1,
-    power: float = 0.8,
-) -> float:
-    """The true difference that a two-sided 5 % test detects with this power.
-
-    For planning, from the ``error`` and ``degrees`` of a difference of development runs of the
-    planned size. The test rejects beyond ``threshold`` standard errors; a true difference must be
-    ``margin`` errors above that, so that its estimate falls below it in 1 - power of all cases.
-    With several ``tests``, the level is that of Holm's first and strictest step, 5 % / ``tests``.
-    """
-    threshold = t_quantile(degrees, 1 - 0.025 / tests)
-    margin = t_quantile(degrees, power)
-    return (threshold + margin) * error
